@@ -1,21 +1,64 @@
+// Command lite is a whole Kubernetes in one binary.
 package main
 
 import (
-	_ "github.com/containerd/containerd/v2/plugins/cri"
-	_ "github.com/containerd/containerd/v2/plugins/cri/images"
-	_ "github.com/containerd/containerd/v2/plugins/cri/runtime"
-	_ "github.com/containerd/containerd/v2/plugins/snapshots/overlay/plugin"
-	_ "github.com/containerd/fuse-overlayfs-snapshotter/v2/plugin"
-	_ "github.com/containerd/containerd/v2/cmd/containerd/server"
-	_ "github.com/containerd/containerd/v2/cmd/ctr/app"
-	_ "github.com/coreos/go-iptables/iptables"
-	_ "go.etcd.io/etcd/server/v3/embed"
-	_ "k8s.io/kubectl/pkg/cmd"
-	_ "k8s.io/kubernetes/cmd/kube-apiserver/app"
-	_ "k8s.io/kubernetes/cmd/kube-controller-manager/app"
-	_ "k8s.io/kubernetes/cmd/kube-proxy/app"
-	_ "k8s.io/kubernetes/cmd/kube-scheduler/app"
-	_ "k8s.io/kubernetes/cmd/kubelet/app"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
 )
 
-func main() {}
+func main() {
+	if err := run(os.Args); err != nil {
+		var said *saidError
+		if !errors.As(err, &said) {
+			fmt.Fprintln(os.Stderr, "lite: "+oneLine(err))
+		}
+		os.Exit(1)
+	}
+}
+
+// run lets a link named after a bundled tool be that tool.
+func run(args []string) error {
+	name := filepath.Base(args[0])
+	for _, t := range tools {
+		if t.name == name {
+			return t.run(args[1:])
+		}
+	}
+	root := command()
+	root.SetArgs(args[1:])
+	return root.Execute()
+}
+
+func command() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "lite",
+		Short: "A whole Kubernetes in one binary",
+		Long: `lite is a whole Kubernetes in one binary: etcd, the control plane and a node
+that runs containers, all in one process.
+
+  lite server            start a cluster on this machine
+  lite kubectl get pods  work with it
+  lite status            see how its parts are doing`,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
+	}
+	root.AddCommand(serverCommand(), statusCommand(), configCommand(), versionCommand())
+	for _, t := range tools {
+		root.AddCommand(t.command())
+	}
+	return root
+}
+
+// saidError is an error that has been shown already.
+type saidError struct{ error }
+
+// oneLine joins the lines of an error that has several causes.
+func oneLine(err error) string {
+	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' }), "; ")
+}

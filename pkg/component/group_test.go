@@ -260,8 +260,8 @@ func TestStatusAsksAgain(t *testing.T) {
 		f.mu.Lock()
 		f.readyAfter = time.Hour
 		f.mu.Unlock()
-		if s := g.Status(ctx)[0]; s.State != Starting || s.Err == nil {
-			t.Errorf("status = %+v, want starting with a reason", s)
+		if s := g.Status(ctx)[0]; s.State != Failed || s.Err == nil {
+			t.Errorf("status = %+v, want failed with a reason", s)
 		}
 		cancel()
 		<-done

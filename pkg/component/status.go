@@ -16,7 +16,7 @@ const (
 	Ready    State = "ready"
 	Stopping State = "stopping" // told to stop, Run has not returned
 	Stopped  State = "stopped"  // Run returned after it had been told to, or was never called
-	Failed   State = "failed"   // Run returned by itself
+	Failed   State = "failed"   // Run returned by itself, or what was ready no longer is
 )
 
 // Status is a snapshot of one component.
@@ -76,7 +76,7 @@ func (n *Node) Status() Status {
 
 // Status asks every component that has been ready whether it still is, all at
 // once, and returns the answers in the order of Add. A component that is no
-// longer ready is reported as Starting with the reason.
+// longer ready is reported as Failed with the reason.
 func (g *Group) Status(ctx context.Context) []Status {
 	all := make([]Status, len(g.nodes))
 	var wg sync.WaitGroup
@@ -87,10 +87,20 @@ func (g *Group) Status(ctx context.Context) []Status {
 				return
 			}
 			if err := n.check(ctx); err != nil {
-				all[i].State, all[i].Err = Starting, err
+				all[i].State, all[i].Err = Failed, err
 			}
 		})
 	}
 	wg.Wait()
+	return all
+}
+
+// Known returns the last known status of every component in the order of Add,
+// without asking them.
+func (g *Group) Known() []Status {
+	all := make([]Status, len(g.nodes))
+	for i, n := range g.nodes {
+		all[i] = n.Status()
+	}
 	return all
 }

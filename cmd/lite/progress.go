@@ -1,0 +1,209 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/term"
+
+	"lite.io/lite/pkg/component"
+	"lite.io/lite/pkg/config"
+)
+
+// progress shows a person how a node starts: on a terminal as a list of its
+// parts that is redrawn in place, elsewhere as lines in the log.
+type progress struct {
+	out  *os.File
+	live bool // redraw in place
+
+	mu      sync.Mutex
+	order   []string
+	parts   map[string]component.Status
+	drawn   int // lines of the list on the screen
+	done    bool
+	readyCh chan struct{}
+}
+
+func newProgress(out *os.File, format string) *progress {
+	return &progress{
+		out:     out,
+		live:    format == "text" && term.IsTerminal(int(out.Fd())),
+		parts:   map[string]component.Status{},
+		readyCh: make(chan struct{}),
+	}
+}
+
+// logWriter is where the log goes: above the list while there is one.
+func (p *progress) logWriter() io.Writer { return p }
+
+// logLevel leaves the screen to the list until something is wrong.
+func (p *progress) logLevel(asked slog.Level) slog.Level {
+	if p.live && asked == slog.LevelInfo {
+		return slog.LevelWarn
+	}
+	return asked
+}
+
+// Write writes a line of the log.
+func (p *progress) Write(line []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.erase()
+	n, err := p.out.Write(line)
+	p.draw()
+	return n, err
+}
+
+// begin learns which parts there are.
+func (p *progress) begin(g *component.Group) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range g.Known() {
+		p.order = append(p.order, s.Name)
+		p.parts[s.Name] = s
+	}
+	if p.live {
+		go p.tick()
+	}
+}
+
+// tick keeps the seconds of the list going.
+func (p *progress) tick() {
+	for {
+		time.Sleep(100 * time.Millisecond)
+		p.mu.Lock()
+		if p.done {
+			p.mu.Unlock()
+			return
+		}
+		p.erase()
+		p.draw()
+		p.mu.Unlock()
+	}
+}
+
+// changed is told every change of a part.
+func (p *progress) changed(s component.Status) {
+	switch s.State {
+	case component.Ready:
+		slog.Info("Ready", "component", s.Name, "took", s.Took.Round(time.Millisecond))
+	case component.Failed:
+		slog.Error("Failed", "component", s.Name, "err", s.Err)
+	case component.Stopped:
+		slog.Info("Stopped", "component", s.Name)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.parts[s.Name] = s
+	for _, name := range p.order {
+		if p.parts[name].State != component.Ready {
+			return
+		}
+	}
+	select {
+	case <-p.readyCh:
+	default:
+		close(p.readyCh)
+	}
+}
+
+// awaitReady waits until every part is ready.
+func (p *progress) awaitReady(ctx context.Context) bool {
+	select {
+	case <-p.readyCh:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// ready closes the list with what to do next.
+func (p *progress) ready(cfg *config.Config, took time.Duration) {
+	slog.Info("Node ready", "node", cfg.NodeName, "took", took.Round(10*time.Millisecond), "kubeconfig", cfg.WriteKubeconfig)
+	if !p.live {
+		return
+	}
+	p.finish()
+	fmt.Fprintf(p.out, "Node %s is ready after %.1f s.\nUse it:  lite kubectl get pods -A   (or export KUBECONFIG=%s)\nSee how its parts are doing:  lite status\n",
+		cfg.NodeName, took.Seconds(), cfg.WriteKubeconfig)
+}
+
+func (p *progress) stopping() {
+	slog.Info("Stopping; pods keep running")
+	if p.live {
+		p.finish()
+		fmt.Fprintln(p.out, "Stopping; pods keep running.")
+	}
+}
+
+// end shows how it ended.
+func (p *progress) end(err error) {
+	p.finish()
+	if err != nil {
+		fmt.Fprintln(p.out, "lite: "+oneLine(err))
+	}
+}
+
+// finish leaves the list on the screen for good.
+func (p *progress) finish() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.done {
+		return
+	}
+	p.erase()
+	p.draw()
+	p.done, p.drawn = true, 0
+}
+
+// erase takes the list off the screen.
+func (p *progress) erase() {
+	if p.drawn > 0 {
+		fmt.Fprintf(p.out, "\x1b[%dA\x1b[J", p.drawn)
+		p.drawn = 0
+	}
+}
+
+func (p *progress) draw() {
+	if !p.live || p.done || len(p.order) == 0 {
+		return
+	}
+	width, _, err := term.GetSize(int(p.out.Fd()))
+	if err != nil || width < 20 {
+		width = 80
+	}
+	var b strings.Builder
+	for _, name := range p.order {
+		b.WriteString(row(p.parts[name], width))
+		b.WriteByte('\n')
+	}
+	fmt.Fprint(p.out, b.String())
+	p.drawn = len(p.order)
+}
+
+// row is one line of the list, at most width wide.
+func row(s component.Status, width int) string {
+	mark, seconds, note := " ", "", ""
+	switch s.State {
+	case component.Ready:
+		mark, seconds = "✓", fmt.Sprintf("%.1f s", s.Took.Seconds())
+	case component.Starting:
+		mark, seconds = "…", fmt.Sprintf("%.1f s", time.Since(s.Since).Seconds())
+	case component.Failed:
+		mark = "✗"
+	}
+	if s.Err != nil {
+		note = strings.ReplaceAll(s.Err.Error(), "\n", " ")
+	}
+	line := []rune(strings.TrimRight(fmt.Sprintf("%s %-20s %-9s %7s  %s", mark, s.Name, s.State, seconds, note), " "))
+	if len(line) >= width {
+		line = append(line[:width-2], '…')
+	}
+	return string(line)
+}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"lite.io/lite/pkg/agent"
+	"lite.io/lite/pkg/agent/containerd"
+	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/log"
+	"lite.io/lite/pkg/server"
+	"lite.io/lite/pkg/status"
+	"lite.io/lite/pkg/version"
+)
+
+func serverCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "server",
+		Short: "Start a cluster on this machine",
+		Long: `Start a cluster on this machine: the datastore, the control plane and a node.
+
+It runs in the foreground until it gets SIGTERM or SIGINT; pods go on running
+when it stops and are taken over at the next start. Every flag can also be set
+in the environment (LITE_DATA_DIR for --data-dir) and in the configuration file;
+` + "`lite config print`" + ` shows the result and where each value came from.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runServer(cmd.Flags())
+		},
+	}
+	cmd.Flags().SortFlags = false
+	cmd.Flags().AddFlagSet(config.Flags(config.Server))
+	return cmd
+}
+
+// runServer is the life of a server: everything that can be found wrong is
+// found before anything is touched.
+func runServer(flags *pflag.FlagSet) error {
+	began := time.Now()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+
+	cfg, err := config.Load(config.Server, flags, os.Environ())
+	if err != nil {
+		return err
+	}
+	host, err := check(cfg)
+	if err != nil {
+		return err
+	}
+	claim, err := server.Claim(cfg.DataDir, version.Version())
+	if err != nil {
+		return err
+	}
+	defer claim.Close()
+
+	ui := newProgress(os.Stderr, cfg.LogFormat)
+	settled := log.Bridge(log.New(ui.logWriter(), ui.logLevel(cfg.LogLevel), cfg.LogFormat))
+	slog.Info("Starting lite", "version", version.Version(), "node", cfg.NodeName, "address", cfg.NodeIP[0], "data-dir", cfg.DataDir)
+
+	group, err := server.New(cfg, host, ui.changed)
+	if err != nil {
+		return err
+	}
+	self := status.Node{Role: string(config.Server), Name: cfg.NodeName, Version: version.Version(), PID: os.Getpid(), Since: began}
+	now := func(ctx context.Context) status.Node { return status.Of(ctx, self, group) }
+	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopServing()
+	if err := status.Serve(serving, status.Socket, now); err != nil {
+		return err
+	}
+
+	ui.begin(group)
+	go func() {
+		if ui.awaitReady(ctx) {
+			settled()
+			ui.ready(cfg, time.Since(began))
+			rest(ctx)
+		}
+	}()
+	context.AfterFunc(ctx, ui.stopping)
+	err = group.Run(ctx)
+	ui.end(err)
+	if err != nil {
+		return &saidError{err}
+	}
+	return nil
+}
+
+// check finds what stands in the way of a start, and touches nothing.
+func check(cfg *config.Config) (agent.Host, error) {
+	host, err := agent.Inspect()
+	if err != nil {
+		return host, err
+	}
+	for _, check := range []func() error{
+		func() error { return server.CheckClaim(cfg.DataDir, version.Version()) },
+		cfg.Check,
+		func() error { return agent.CheckDisk(cfg.DataDir) },
+		func() error { return containerd.CheckRegistries(cfg.PrivateRegistry) },
+	} {
+		if err := check(); err != nil {
+			return host, err
+		}
+	}
+	return host, nil
+}
+
+// rest gives back what only the start needed. The Go runtime would keep the
+// memory of a start, which is twice that of the work after it, for good.
+func rest(ctx context.Context) {
+	debug.SetGCPercent(gcPercent)
+	select {
+	case <-time.After(30 * time.Second):
+		debug.FreeOSMemory()
+	case <-ctx.Done():
+	}
+}
+
+// gcPercent trades a little CPU for memory once the start is over: most of the
+// heap is caches that hardly change.
+const gcPercent = 40

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/containerd/containerd/v2/cmd/ctr/app"
+	"github.com/spf13/cobra"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"k8s.io/component-base/cli"
+	kubectl "k8s.io/kubectl/pkg/cmd"
+	"k8s.io/kubectl/pkg/cmd/plugin"
+	kubectlutil "k8s.io/kubectl/pkg/cmd/util"
+
+	"lite.io/lite/pkg/agent"
+	"lite.io/lite/pkg/bundle"
+	"lite.io/lite/pkg/config"
+)
+
+// tool is a program that comes with lite, preset to this node. It is reached
+// as `lite NAME` and by a link named NAME.
+type tool struct {
+	name, short string
+	run         func(args []string) error
+}
+
+var tools = []tool{
+	{"kubectl", "Work with the cluster (kubectl, preset to this node)", runKubectl},
+	{"crictl", "Look at the containers of this node (crictl, preset to its runtime)", runCrictl},
+	{"ctr", "Look at the containers of this node (ctr, preset to its containerd)", runCtr},
+}
+
+// command leaves every argument to the tool, --help too.
+func (t tool) command() *cobra.Command {
+	return &cobra.Command{
+		Use:                t.name,
+		Short:              t.short,
+		DisableFlagParsing: true,
+		RunE:               func(_ *cobra.Command, args []string) error { return t.run(args) },
+	}
+}
+
+// runKubectl does not return: kubectl ends the process with its own exit code.
+func runKubectl(args []string) error {
+	flags := genericclioptions.NewConfigFlags(true).WithDeprecatedPasswordFlag().WithDiscoveryBurst(300).WithDiscoveryQPS(50)
+	if os.Getenv("KUBECONFIG") == "" {
+		path := configured().WriteKubeconfig
+		flags.KubeConfig = &path
+	}
+	cmd := kubectl.NewDefaultKubectlCommandWithArgs(kubectl.KubectlOptions{
+		PluginHandler: kubectl.NewDefaultPluginHandler(plugin.ValidPluginFilenamePrefixes),
+		Arguments:     append([]string{"kubectl"}, args...),
+		ConfigFlags:   flags,
+		IOStreams:     genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr},
+	})
+	cmd.SetArgs(args)
+	if err := cli.RunNoErrOutput(cmd); err != nil {
+		kubectlutil.CheckErr(err)
+	}
+	return nil
+}
+
+// runCrictl becomes crictl, which is among the helpers.
+func runCrictl(args []string) error {
+	cfg := configured()
+	helpers, err := bundle.Unpack(cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(helpers.Bin(), "crictl")
+	preset := []string{"crictl"}
+	if !mentions(args, "runtime-endpoint", "r") && os.Getenv("CONTAINER_RUNTIME_ENDPOINT") == "" {
+		preset = append(preset, "--runtime-endpoint="+agent.Socket(cfg))
+	}
+	if !mentions(args, "image-endpoint", "i") && os.Getenv("IMAGE_SERVICE_ENDPOINT") == "" {
+		preset = append(preset, "--image-endpoint="+agent.Socket(cfg))
+	}
+	if err := syscall.Exec(path, append(preset, args...), os.Environ()); err != nil {
+		return fmt.Errorf("run %s: %w", path, err)
+	}
+	return nil
+}
+
+func runCtr(args []string) error {
+	preset := []string{"ctr"}
+	if !mentions(args, "address", "a") && os.Getenv("CONTAINERD_ADDRESS") == "" {
+		preset = append(preset, "--address="+strings.TrimPrefix(agent.Socket(configured()), "unix://"))
+	}
+	if !mentions(args, "namespace", "n") && os.Getenv("CONTAINERD_NAMESPACE") == "" {
+		preset = append(preset, "--namespace=k8s.io")
+	}
+	if err := app.New().Run(append(preset, args...)); err != nil {
+		return fmt.Errorf("ctr: %w", err)
+	}
+	return nil
+}
+
+// mentions reports whether a global flag is given before the subcommand.
+func mentions(args []string, long, short string) bool {
+	return slices.ContainsFunc(args, func(a string) bool {
+		return a == "--"+long || strings.HasPrefix(a, "--"+long+"=") || a == "-"+short || strings.HasPrefix(a, "-"+short+"=")
+	})
+}
+
+// configured is this node's configuration as files and environment say it, or
+// the defaults where that cannot be read: a tool should not refuse to look at a
+// node because a file of its is wrong.
+func configured() *config.Config {
+	cfg, err := config.Load(config.Server, config.Flags(config.Server), os.Environ())
+	if err != nil {
+		return &config.Config{DataDir: "/var/lib/lite", WriteKubeconfig: "/etc/lite/kubeconfig.yaml"}
+	}
+	return cfg
+}

@@ -1,0 +1,37 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"lite.io/lite/pkg/version"
+)
+
+func versionCommand() *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "version",
+		Short: "Print the versions of lite and of what is in it",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			v := version.Get()
+			switch output {
+			case "json":
+				e := json.NewEncoder(os.Stdout)
+				e.SetIndent("", "  ")
+				return e.Encode(v)
+			case "text":
+				_, err := fmt.Printf("lite %s (commit %s, %s, %s)\nkubernetes %s\netcd %s\ncontainerd %s\nrunc %s\n",
+					v.Version, v.Commit, v.Go, v.Platform, v.Kubernetes, v.Etcd, v.Containerd, v.Runc)
+				return err
+			}
+			return fmt.Errorf("--output %q: must be text or json", output)
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}

@@ -1,0 +1,177 @@
+// Package lite_test holds the shape of the project: which of its packages may use which.
+package lite_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "lite.io/lite/"
+
+// layers lists the packages bottom-up. A package may import those that its row names ("pkg/" left out), which must stand
+// above it in the table; "*" allows all that stand above it. "dir/..." is a row for every package below dir; these may
+// import each other. Tests may import anything.
+var layers = []struct{ pkg, imports string }{
+	{"pkg/version", ""},
+	{"pkg/log", ""},
+	{"pkg/component", ""},
+	{"pkg/config", ""},
+	{"pkg/pki", ""},
+	{"pkg/bundle", ""},
+	{"pkg/kube", ""},
+	{"manifests", ""},
+	{"pkg/status", "component"},
+	{"pkg/datastore/etcd", "component pki"},
+	{"pkg/datastore", "component config datastore/etcd"},
+	{"pkg/server/controlplane", "component config pki kube datastore"},
+	{"pkg/agent/images", "component config bundle kube pki version"},
+	{"pkg/agent/containerd", "component config bundle kube pki version"},
+	{"pkg/agent/kubelet", "component config bundle kube pki version"},
+	{"pkg/agent/kubeproxy", "component config bundle kube pki version"},
+	{"pkg/cni", "component config kube bundle"},
+	{"pkg/addon/manifests", "component kube manifests"},
+	{"pkg/agent", "agent/images agent/containerd agent/kubelet agent/kubeproxy cni version log component config pki bundle kube status"},
+	{"pkg/server", "*"},
+	{"cmd/lite", "*"},
+	{"scripts/...", ""},
+	{"tests/...", "*"},
+}
+
+// source is what the test knows of one package.
+type source struct {
+	documented bool
+	imports    map[string]string // a package of ours, relative to the module -> a file that imports it; without tests
+}
+
+func TestLayers(t *testing.T) {
+	sources := readSources(t)
+	used := map[string]bool{}
+	for _, pkg := range sortedKeys(sources) {
+		row := rowOf(pkg)
+		if row < 0 {
+			t.Errorf("%s is not listed: give it a row in layers", pkg)
+			continue
+		}
+		used[layers[row].pkg] = true
+		if !sources[pkg].documented {
+			t.Errorf("%s has no doc comment: say in one file what the package is", pkg)
+		}
+		for _, imported := range sortedKeys(sources[pkg].imports) {
+			if !mayImport(row, imported) {
+				t.Errorf("%s must not import %s (%s does)", pkg, imported, sources[pkg].imports[imported])
+			}
+		}
+	}
+	for _, l := range layers {
+		if !used[l.pkg] {
+			t.Errorf("%s is listed but does not exist: remove its row from layers", l.pkg)
+		}
+	}
+}
+
+// TestLayersAreBottomUp checks the table itself.
+func TestLayersAreBottomUp(t *testing.T) {
+	for row, l := range layers {
+		for name := range strings.FieldsSeq(l.imports) {
+			if name == "*" {
+				continue
+			}
+			i := slices.IndexFunc(layers, func(other struct{ pkg, imports string }) bool { return short(other.pkg) == name })
+			if i < 0 || i >= row {
+				t.Errorf("%s may import %s, which does not stand above it", l.pkg, name)
+			}
+		}
+	}
+}
+
+// rowOf returns the row of a package, or -1.
+func rowOf(pkg string) int {
+	for i, l := range layers {
+		dir, tree := strings.CutSuffix(l.pkg, "/...")
+		if l.pkg == pkg || tree && strings.HasPrefix(pkg, dir+"/") {
+			return i
+		}
+	}
+	return -1
+}
+
+func mayImport(row int, imported string) bool {
+	below := rowOf(imported)
+	switch {
+	case below < 0 || below > row:
+		return false
+	case below == row:
+		return strings.HasSuffix(layers[row].pkg, "/...")
+	}
+	allowed := strings.Fields(layers[row].imports)
+	return slices.Contains(allowed, "*") || slices.Contains(allowed, short(layers[below].pkg))
+}
+
+func short(pkg string) string { return strings.TrimPrefix(pkg, "pkg/") }
+
+// readSources parses the head of every Go file of the module, whatever its build tags.
+func readSources(t *testing.T) map[string]*source {
+	t.Helper()
+	sources := map[string]*source{}
+	err := filepath.WalkDir(".", func(file string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name := entry.Name()
+		if entry.IsDir() {
+			if file != "." && (name[0] == '.' || name[0] == '_' || name == "testdata" || name == "dist") {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if path.Ext(name) != ".go" || filepath.Dir(file) == "." {
+			return nil
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly|parser.ParseComments)
+		if err != nil {
+			return err
+		}
+		pkg := filepath.ToSlash(filepath.Dir(file))
+		if sources[pkg] == nil {
+			sources[pkg] = &source{imports: map[string]string{}}
+		}
+		sources[pkg].add(parsed, file)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sources
+}
+
+func (s *source) add(parsed *ast.File, file string) {
+	if strings.TrimSpace(parsed.Doc.Text()) != "" {
+		s.documented = true
+	}
+	if strings.HasSuffix(file, "_test.go") {
+		return
+	}
+	for _, i := range parsed.Imports {
+		imported, _ := strconv.Unquote(i.Path.Value)
+		if ours, ok := strings.CutPrefix(imported, module); ok {
+			s.imports[ours] = file
+		}
+	}
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	var keys []string
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}

@@ -1,0 +1,94 @@
+package containerd
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"text/template"
+
+	"lite.io/lite/pkg/bundle"
+)
+
+// Config is what containerd has to be told.
+type Config struct {
+	Dir          string     // <data-dir>/agent/containerd: images and snapshots
+	StateDir     string     // on a tmpfs: what is worth nothing after a reboot
+	Helpers      bundle.Dir // runc, the shim and the pod network plugins
+	CNIConfDir   string     // where package cni puts the network's description
+	RegistryFile string     // registries.yaml; it need not exist
+	// SystemdCgroup makes runc create cgroups through systemd. It must be what
+	// kubelet does.
+	SystemdCgroup bool
+	// RestrictOOMScore is for a process that may not lower oom_score_adj.
+	RestrictOOMScore bool
+}
+
+// Socket is the path of containerd's socket; its CRI is served there too.
+func (c Config) Socket() string { return filepath.Join(c.StateDir, "containerd.sock") }
+
+func (c Config) registryDir() string { return filepath.Join(c.Dir, "registries") }
+
+// configTOML is containerd's configuration, version 4 (containerd 2.3). Each
+// path that would by default be outside our directories is named.
+var configTOML = template.Must(template.New("config.toml").Parse(`# Written by lite at each start. Put changes into {{.DropIns}}.
+version = 4
+root = '{{.Dir}}/root'
+state = '{{.StateDir}}/state'
+imports = ['{{.DropIns}}']
+
+[plugins.'io.containerd.server.v1.grpc']
+  address = '{{.Socket}}'
+[plugins.'io.containerd.server.v1.ttrpc']
+  address = '{{.Socket}}.ttrpc'
+[plugins.'io.containerd.shim.v1.manager']
+  socket_dir = '{{.StateDir}}/s'
+[plugins.'io.containerd.internal.v1.opt']
+  path = '{{.Dir}}/opt'
+{{if eq .Snapshotter "native"}}
+# Layers are copied, not stacked: unpacking one at a time is all a disk bears.
+[plugins.'io.containerd.transfer.v1.local']
+  max_concurrent_unpacks = 1
+{{end}}
+[plugins.'io.containerd.cri.v1.images']
+  snapshotter = '{{.Snapshotter}}'
+  [plugins.'io.containerd.cri.v1.images'.pinned_images]
+    sandbox = '{{.Pause}}'
+  [plugins.'io.containerd.cri.v1.images'.registry]
+    config_path = '{{.RegistryDir}}'
+{{- range .Auths}}
+    [plugins.'io.containerd.cri.v1.images'.registry.configs.{{.Host}}.auth]
+      username = {{.Username}}
+      password = {{.Password}}
+      auth = {{.Auth}}
+      identitytoken = {{.IdentityToken}}
+{{- end}}
+
+[plugins.'io.containerd.cri.v1.runtime']
+  restrict_oom_score_adj = {{.RestrictOOMScore}}
+  netns_mounts_under_state_dir = true
+  [plugins.'io.containerd.cri.v1.runtime'.cni]
+    bin_dirs = ['{{.Helpers.CNI}}', '/opt/cni/bin']
+    conf_dir = '{{.CNIConfDir}}'
+    use_internal_loopback = true
+  [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
+    runtime_type = 'io.containerd.runc.v2'
+    runtime_path = '{{.Helpers.Bin}}/containerd-shim-runc-v2'
+    [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
+      BinaryName = '{{.Helpers.Bin}}/runc'
+      Root = '{{.StateDir}}/runc'
+      SystemdCgroup = {{.SystemdCgroup}}
+`))
+
+// toml renders the configuration.
+func (c Config) toml(snapshotter string, auths []auth) (string, error) {
+	data := struct {
+		Config
+		Snapshotter, Pause, RegistryDir, DropIns string
+		Auths                                    []auth
+	}{c, snapshotter, bundle.PauseImage, c.registryDir(), filepath.Join(c.Dir, "config.toml.d", "*.toml"), auths}
+	var b strings.Builder
+	if err := configTOML.Execute(&b, data); err != nil {
+		return "", fmt.Errorf("render containerd's configuration: %w", err)
+	}
+	return b.String(), nil
+}

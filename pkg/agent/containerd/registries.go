@@ -1,0 +1,240 @@
+package containerd
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/google/renameio/v2"
+	"sigs.k8s.io/yaml"
+)
+
+// registries is the file registries.yaml, in the format that k3s users know
+// (https://docs.k3s.io/installation/private-registry).
+type registries struct {
+	// Mirrors is what to ask in place of a registry; "*" is for all.
+	Mirrors map[string]mirror `json:"mirrors"`
+	// Configs is how to talk to a host, by host[:port]; "*" is for all.
+	Configs map[string]host `json:"configs"`
+}
+
+type mirror struct {
+	Endpoints []string `json:"endpoint"`
+	// Rewrites maps a regular expression on the repository to its
+	// replacement at the mirrors.
+	Rewrites map[string]string `json:"rewrite"`
+}
+
+type host struct {
+	Auth *struct {
+		Username      string `json:"username"`
+		Password      string `json:"password"`
+		Auth          string `json:"auth"`
+		IdentityToken string `json:"identity_token"`
+	} `json:"auth"`
+	TLS *struct {
+		CAFile             string `json:"ca_file"`
+		CertFile           string `json:"cert_file"`
+		KeyFile            string `json:"key_file"`
+		InsecureSkipVerify bool   `json:"insecure_skip_verify"`
+	} `json:"tls"`
+}
+
+// auth is the credentials for a host, each value quoted for TOML.
+type auth struct{ Host, Username, Password, Auth, IdentityToken string }
+
+// writeRegistries turns file into a directory of hosts.toml files and returns
+// the credentials, for which that format has no place. A file that does not
+// exist is an empty one.
+func writeRegistries(file, dir string) ([]auth, error) {
+	data, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("read private-registry: %w", err)
+	}
+	r, err := parseRegistries(data)
+	if err != nil {
+		return nil, fmt.Errorf("private-registry %s: %w", file, err)
+	}
+	files, err := r.hostsFiles()
+	if err != nil {
+		return nil, fmt.Errorf("private-registry %s: %w", file, err)
+	}
+	// What was removed from the file must not live on.
+	if err := os.RemoveAll(dir); err != nil {
+		return nil, fmt.Errorf("clear the registry directory: %w", err)
+	}
+	for name, content := range files {
+		path := filepath.Join(dir, name, "hosts.toml")
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return nil, fmt.Errorf("make the registry directory: %w", err)
+		}
+		if err := renameio.WriteFile(path, []byte(content), 0o600); err != nil {
+			return nil, fmt.Errorf("write %s: %w", path, err)
+		}
+	}
+	return r.auths(), nil
+}
+
+// CheckRegistries reports what is wrong with a registries.yaml, so that it is
+// known before anything is started. A file that does not exist is in order.
+func CheckRegistries(file string) error {
+	data, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		var r *registries
+		if r, err = parseRegistries(data); err == nil {
+			_, err = r.hostsFiles()
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("private-registry %s: %w", file, err)
+	}
+	return nil
+}
+
+func parseRegistries(data []byte) (*registries, error) {
+	r := &registries{}
+	if err := yaml.UnmarshalStrict(data, r); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// hostsFiles renders a hosts.toml for every registry that is named, by the
+// directory name containerd looks for.
+func (r *registries) hostsFiles() (map[string]string, error) {
+	names := map[string]bool{}
+	for name := range r.Mirrors {
+		names[name] = true
+	}
+	for name := range r.Configs {
+		names[name] = true
+	}
+	files := map[string]string{}
+	for name := range names {
+		content, err := r.hostsFile(name)
+		if err != nil {
+			return nil, err
+		}
+		files[dirName(name)] = content
+	}
+	return files, nil
+}
+
+// dirName is where containerd looks for a host's file; a colon may not be in a
+// path on every system.
+func dirName(registry string) string {
+	if registry == "*" {
+		return "_default"
+	}
+	if host, port, ok := strings.Cut(registry, ":"); ok {
+		return host + "_" + port + "_"
+	}
+	return registry
+}
+
+func (r *registries) hostsFile(registry string) (string, error) {
+	var b strings.Builder
+	if registry != "*" {
+		server := "https://" + registry
+		if registry == "docker.io" {
+			server = "https://registry-1.docker.io"
+		}
+		fmt.Fprintf(&b, "server = %s\n", quote(server))
+		if err := r.writeTLS(&b, "", registry); err != nil {
+			return "", err
+		}
+	}
+	m := r.Mirrors[registry]
+	for _, endpoint := range m.Endpoints {
+		u, err := parseEndpoint(endpoint)
+		if err != nil {
+			return "", fmt.Errorf("mirrors: %s: %w", registry, err)
+		}
+		paths, err := rewritten(u, m.Rewrites)
+		if err != nil {
+			return "", fmt.Errorf("mirrors: %s: %w", registry, err)
+		}
+		for _, p := range paths {
+			fmt.Fprintf(&b, "\n[host.%s]\n  capabilities = [\"pull\", \"resolve\"]\n", quote(p))
+			if p != endpoint && strings.Contains(p, "/v2/") {
+				b.WriteString("  override_path = true\n")
+			}
+			if err := r.writeTLS(&b, "  ", u.Host); err != nil {
+				return "", err
+			}
+		}
+	}
+	return b.String(), nil
+}
+
+// parseEndpoint reads a mirror's address; a bare host means https.
+func parseEndpoint(endpoint string) (*url.URL, error) {
+	if !strings.Contains(endpoint, "://") {
+		endpoint = "https://" + endpoint
+	}
+	u, err := url.Parse(endpoint)
+	if err != nil {
+		return nil, fmt.Errorf("endpoint: %w", err)
+	}
+	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return nil, fmt.Errorf("endpoint %q is not of the form https://host[:port][/path]", endpoint)
+	}
+	return u, nil
+}
+
+// writeTLS writes how to verify and what to show to a host.
+func (r *registries) writeTLS(b *strings.Builder, indent, name string) error {
+	h, ok := r.Configs[name]
+	if !ok {
+		h = r.Configs["*"]
+	}
+	t := h.TLS
+	if t == nil {
+		return nil
+	}
+	if (t.CertFile == "") != (t.KeyFile == "") {
+		return fmt.Errorf("configs: %s: cert_file and key_file go together", name)
+	}
+	if t.CAFile != "" {
+		fmt.Fprintf(b, "%sca = %s\n", indent, quote(t.CAFile))
+	}
+	if t.CertFile != "" {
+		fmt.Fprintf(b, "%sclient = [[%s, %s]]\n", indent, quote(t.CertFile), quote(t.KeyFile))
+	}
+	if t.InsecureSkipVerify {
+		fmt.Fprintf(b, "%sskip_verify = true\n", indent)
+	}
+	return nil
+}
+
+func (r *registries) auths() []auth {
+	var all []auth
+	for _, name := range slices.Sorted(maps.Keys(r.Configs)) {
+		if a := r.Configs[name].Auth; a != nil {
+			all = append(all, auth{quote(name), quote(a.Username), quote(a.Password), quote(a.Auth), quote(a.IdentityToken)})
+		}
+	}
+	return all
+}
+
+// quote makes a TOML basic string: its escapes are those of Go as long as the
+// text is printable or in the Basic Multilingual Plane.
+func quote(s string) string { return strconv.Quote(s) }
+
+// rewritten is the URLs to ask at a mirror.
+func rewritten(u *url.URL, rewrites map[string]string) ([]string, error) {
+	if len(rewrites) > 0 {
+		return nil, errors.New("rewrite: not supported")
+	}
+	return []string{u.String()}, nil
+}

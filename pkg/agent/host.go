@@ -1,0 +1,183 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Host is what the machine is like, as far as a node has to adapt to it.
+type Host struct {
+	CgroupV1 bool
+	// Systemd is PID 1 and manages cgroups.
+	Systemd bool
+	// Limited is a root without CAP_SYS_RESOURCE, as in some containers: it
+	// may not lower oom_score_adj.
+	Limited bool
+}
+
+const (
+	cgroupRoot      = "/sys/fs/cgroup"
+	capSysResource  = 24 // linux/capability.h
+	systemdRunning  = "/run/systemd/system"
+	minimumFreeDisk = 100 << 20
+)
+
+// Inspect looks at the machine and says what a node could not do without.
+func Inspect() (Host, error) {
+	if os.Geteuid() != 0 {
+		return Host{}, errors.New("must run as root; try `sudo lite server`")
+	}
+	var h Host
+	var errs []error
+	v1, err := cgroupVersion1(cgroupRoot)
+	errs = append(errs, err)
+	h.CgroupV1 = v1
+	_, err = os.Stat(systemdRunning)
+	h.Systemd = err == nil
+	h.Limited = !hasCapability("/proc/self/status", capSysResource)
+	errs = append(errs, checkTools(), checkNetwork())
+	return h, errors.Join(errs...)
+}
+
+// cgroupVersion1 tells which cgroups the machine has and whether the
+// controllers that a container needs are among them.
+func cgroupVersion1(root string) (v1 bool, err error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(root, &fs); err != nil {
+		return false, fmt.Errorf("control groups are missing: nothing is mounted on %s; mount cgroup2 there", root)
+	}
+	if fs.Type == unix.CGROUP2_SUPER_MAGIC {
+		data, err := os.ReadFile(filepath.Join(root, "cgroup.controllers"))
+		if err != nil {
+			return false, fmt.Errorf("read cgroup controllers: %w", err)
+		}
+		return false, missingControllers(strings.Fields(string(data)), []string{"cpu", "cpuset", "memory", "pids"})
+	}
+	var present []string
+	for _, c := range []string{"blkio", "cpu", "cpuacct", "cpuset", "devices", "freezer", "memory", "pids"} {
+		if _, err := os.Stat(filepath.Join(root, c, "cgroup.procs")); err == nil {
+			present = append(present, c)
+		}
+	}
+	return true, missingControllers(present, []string{"cpu", "cpuacct", "cpuset", "devices", "freezer", "memory", "pids"})
+}
+
+func missingControllers(present, needed []string) error {
+	var missing []string
+	for _, c := range needed {
+		if !slices.Contains(present, c) {
+			missing = append(missing, c)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	remedy := "enable it in the kernel"
+	if slices.Contains(missing, "memory") {
+		remedy = "add `cgroup_enable=memory cgroup_memory=1` to the kernel's command line (on a Raspberry Pi /boot/firmware/cmdline.txt) and reboot"
+	}
+	return fmt.Errorf("cgroup controller %s is missing; %s", strings.Join(missing, ", "), remedy)
+}
+
+// hasCapability reads the effective set of this process.
+func hasCapability(statusFile string, bit uint) bool {
+	data, err := os.ReadFile(statusFile)
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(data)) {
+		if hex, ok := strings.CutPrefix(line, "CapEff:"); ok {
+			set, err := strconv.ParseUint(strings.TrimSpace(hex), 16, 64)
+			return err == nil && set&(1<<bit) != 0
+		}
+	}
+	return false
+}
+
+// checkTools looks for the programs that a node runs and does not bring along.
+func checkTools() error {
+	if _, err := exec.LookPath("iptables"); err != nil {
+		return errors.New("the program iptables is missing; install the package iptables")
+	}
+	return nil
+}
+
+// checkNetwork looks for the kernel features without which no pod has a
+// network, loading their modules where that is possible.
+func checkNetwork() error {
+	features := []struct{ module, option, path string }{
+		{"br_netfilter", "CONFIG_BRIDGE_NETFILTER", "/proc/sys/net/bridge/bridge-nf-call-iptables"},
+		{"nf_conntrack", "CONFIG_NF_CONNTRACK", "/proc/sys/net/netfilter/nf_conntrack_max"},
+	}
+	var errs []error
+	for _, f := range features {
+		if exists(f.path) {
+			continue
+		}
+		// What counts is whether the file is there afterwards.
+		_ = exec.Command("modprobe", f.module).Run()
+		if !exists(f.path) {
+			errs = append(errs, fmt.Errorf("kernel feature %s is missing (no %s); load it with `modprobe %s` or use a kernel built with %s", f.module, f.path, f.module, f.option))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// CheckDisk refuses to start on a disk that is all but full: a datastore that
+// runs out of room in the middle of a write is harder to mend than one that
+// was not opened.
+func CheckDisk(dir string) error {
+	for !exists(dir) {
+		dir = filepath.Dir(dir)
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return fmt.Errorf("ask for the room on %s: %w", dir, err)
+	}
+	if free := fs.Bavail * uint64(fs.Bsize); free < minimumFreeDisk {
+		return fmt.Errorf("data-dir %s: only %d MiB are free and %d are needed to start; free some room or choose another --data-dir", dir, free>>20, minimumFreeDisk>>20)
+	}
+	return nil
+}
+
+// resolvConf is the file of name servers that pods inherit. systemd-resolved
+// and others listen on a loopback address, which is another one inside a pod.
+func resolvConf() string {
+	const usual, behindResolved = "/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"
+	data, err := os.ReadFile(usual)
+	if err != nil {
+		return ""
+	}
+	if onlyLoopback(string(data)) && exists(behindResolved) {
+		return behindResolved
+	}
+	return usual
+}
+
+func onlyLoopback(conf string) bool {
+	servers := 0
+	for line := range strings.Lines(conf) {
+		f := strings.Fields(line)
+		if len(f) < 2 || f[0] != "nameserver" {
+			continue
+		}
+		servers++
+		if !strings.HasPrefix(f[1], "127.") && f[1] != "::1" {
+			return false
+		}
+	}
+	return servers > 0
+}

@@ -1,0 +1,63 @@
+package kubelet
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/kubelet/config/v1beta1"
+)
+
+// configuration is the kubelet's configuration as far as it differs from
+// upstream's defaults.
+func configuration(c Config) (*v1beta1.KubeletConfiguration, error) {
+	taints, err := parseTaints(c.Taints)
+	if err != nil {
+		return nil, err
+	}
+	no, yes := false, true
+	k := &v1beta1.KubeletConfiguration{
+		Address:                  "0.0.0.0",
+		CgroupDriver:             "cgroupfs",
+		CgroupRoot:               c.CgroupRoot,
+		ClusterDomain:            c.ClusterDomain,
+		ContainerRuntimeEndpoint: c.Runtime,
+		HealthzBindAddress:       "127.0.0.1",
+		RegisterWithTaints:       taints,
+		ResolverConfig:           &c.ResolvConf,
+		TLSCertFile:              c.CertFile,
+		TLSPrivateKeyFile:        c.KeyFile,
+		VolumePluginDir:          filepath.Join(c.Dir, "flexvolume"),
+
+		// A machine with swap is no reason not to start; pods don't use it.
+		FailSwapOn: &no,
+		// Machines that boot with cgroup v1 are served as long as upstream can.
+		FailCgroupV1: &no,
+	}
+	if c.Systemd {
+		k.CgroupDriver = "systemd"
+	}
+	if c.ClusterDNS.IsValid() {
+		k.ClusterDNS = []string{c.ClusterDNS.String()}
+	}
+	k.Authentication.Anonymous.Enabled = &no
+	k.Authentication.Webhook.Enabled = &yes
+	k.Authentication.X509.ClientCAFile = c.CAFile
+	k.Authorization.Mode = v1beta1.KubeletAuthorizationModeWebhook
+	return k, nil
+}
+
+// parseTaints reads key=value:Effect and key:Effect.
+func parseTaints(texts []string) ([]v1.Taint, error) {
+	var taints []v1.Taint
+	for _, text := range texts {
+		i := strings.LastIndex(text, ":")
+		if i < 0 {
+			return nil, fmt.Errorf("node-taint %q: not of the form key=value:Effect", text)
+		}
+		key, value, _ := strings.Cut(text[:i], "=")
+		taints = append(taints, v1.Taint{Key: key, Value: value, Effect: v1.TaintEffect(text[i+1:])})
+	}
+	return taints, nil
+}

@@ -1,0 +1,92 @@
+// Package kubeproxy runs kube-proxy.
+package kubeproxy
+
+import (
+	"context"
+	"os/exec"
+
+	"github.com/spf13/pflag"
+	cliflag "k8s.io/component-base/cli/flag"
+	"k8s.io/kubernetes/cmd/kube-proxy/app"
+
+	"lite.io/lite/pkg/kube"
+)
+
+// Config is what kube-proxy has to be told.
+type Config struct {
+	NodeName    string
+	Kubeconfig  string
+	ClusterCIDR string // comma separated
+	// KeepConntrack leaves the machine's connection tracking limits alone,
+	// where they may not be written.
+	KeepConntrack bool
+	ExtraArgs     []string
+}
+
+// Proxy is the component.
+type Proxy struct {
+	options *app.Options
+	flags   *pflag.FlagSet
+	probe   kube.Probe
+}
+
+// New parses the arguments; nothing is touched before Run.
+func New(c Config) (*Proxy, error) {
+	o := app.NewOptions()
+	fs := pflag.NewFlagSet("kube-proxy", pflag.ContinueOnError)
+	fs.SetNormalizeFunc(cliflag.WordSepNormalizeFunc)
+	o.AddFlags(fs)
+	if err := kube.ParseSet("kube-proxy", fs, args(c, mode())); err != nil {
+		return nil, err
+	}
+	return &Proxy{o, fs, kube.NewProbe("http://127.0.0.1:10256/healthz")}, nil
+}
+
+// mode is nftables where its tool is there: one table of its own, updated
+// incrementally, and no scanning of long chains.
+func mode() string {
+	if _, err := exec.LookPath("nft"); err == nil {
+		return "nftables"
+	}
+	return "iptables"
+}
+
+func args(c Config, mode string) []string {
+	flags := map[string]string{
+		"cluster-cidr":      c.ClusterCIDR,
+		"hostname-override": c.NodeName,
+		"kubeconfig":        c.Kubeconfig,
+		"proxy-mode":        mode,
+	}
+	if c.KeepConntrack {
+		flags["conntrack-max-per-core"] = "0"
+		flags["conntrack-tcp-timeout-close-wait"] = "0s"
+		flags["conntrack-tcp-timeout-established"] = "0s"
+	}
+	return kube.Args(flags, c.ExtraArgs)
+}
+
+// Name implements component.Component.
+func (*Proxy) Name() string { return "kube-proxy" }
+
+// Run implements component.Component. Upstream's Run does not return when its
+// context is done (1.36); it holds nothing that has to be released.
+func (p *Proxy) Run(ctx context.Context) error {
+	if err := p.options.Complete(p.flags); err != nil {
+		return err
+	}
+	if err := p.options.Validate(); err != nil {
+		return err
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- p.options.Run(ctx) }()
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// Ready implements component.Component.
+func (p *Proxy) Ready(ctx context.Context) error { return p.probe.Check(ctx) }

@@ -1,0 +1,140 @@
+// Package bundle holds the small programs that lite runs once per pod, compressed inside the lite binary.
+//
+// They are programs of their own because they are started often: the lite binary itself takes 70 ms and tens of MB to
+// start, these take 3 ms. scripts/build-bundle makes the archive.
+package bundle
+
+import (
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// PauseImage is the name of the sandbox image inside images/pause.tar.
+const PauseImage = "lite.io/pause:3.10.2"
+
+const (
+	archiveFile = "bundle.tar.zst"
+	sumFile     = archiveFile + ".sha256" // of the archive, so that a start need not read the archive
+	tempPrefix  = ".unpack-"
+	lockFile    = ".lock"
+)
+
+//go:embed all:data
+var data embed.FS
+
+// Dir is a directory with the unpacked helpers.
+type Dir string
+
+// Bin returns the directory of runc, containerd-shim-runc-v2 and crictl.
+func (d Dir) Bin() string { return filepath.Join(string(d), "bin") }
+
+// CNI returns the directory of the CNI plugins bridge, host-local, portmap, loopback, bandwidth and firewall.
+func (d Dir) CNI() string { return filepath.Join(string(d), "cni") }
+
+// Images returns the directory of image archives; it holds pause.tar.
+func (d Dir) Images() string { return filepath.Join(string(d), "images") }
+
+// Unpack makes the helpers usable under dataDir/bundle/<sha256 of the archive> and returns that directory. What is there
+// and whole is left alone, what is damaged is replaced. Directories of other versions stay, because shims that outlived
+// an upgrade still run from them.
+func Unpack(dataDir string) (Dir, error) {
+	files, err := fs.Sub(data, "data")
+	if err != nil {
+		return "", err
+	}
+	return unpack(files, filepath.Join(dataDir, "bundle"))
+}
+
+func unpack(files fs.FS, parent string) (Dir, error) {
+	sum, err := fs.ReadFile(files, sumFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", errors.New("this binary was built without its helper programs: run `make build`")
+	}
+	if err != nil {
+		return "", fmt.Errorf("read the checksum of the helper programs: %w", err)
+	}
+	if err := os.MkdirAll(parent, 0o755); err != nil {
+		return "", fmt.Errorf("unpack helper programs: %w", err)
+	}
+	unlock, err := lock(filepath.Join(parent, lockFile))
+	if err != nil {
+		return "", fmt.Errorf("unpack helper programs: %w", err)
+	}
+	defer unlock()
+	if err := removeTemp(parent); err != nil {
+		return "", fmt.Errorf("remove a half-finished unpacking: %w", err)
+	}
+	digest := strings.TrimSpace(string(sum))
+	dir := filepath.Join(parent, digest)
+	if whole(dir) {
+		return Dir(dir), nil
+	}
+	temp, err := os.MkdirTemp(parent, tempPrefix)
+	if err != nil {
+		return "", fmt.Errorf("unpack helper programs: %w", err)
+	}
+	defer os.RemoveAll(temp)
+	if err := extract(files, digest, temp); err != nil {
+		return "", fmt.Errorf("unpack helper programs into %s: %w", temp, err)
+	}
+	if err := replace(temp, dir); err != nil {
+		return "", fmt.Errorf("unpack helper programs into %s: %w", dir, err)
+	}
+	return Dir(dir), nil
+}
+
+// lock keeps a second process from taking a directory that is being filled for a leftover.
+func lock(path string) (unlock func(), err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return func() { f.Close() }, nil
+}
+
+func removeTemp(parent string) error {
+	entries, err := os.ReadDir(parent)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), tempPrefix) {
+			if err := os.RemoveAll(filepath.Join(parent, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// replace puts temp in dir's place. A damaged dir is moved away rather than written to: a program that runs from it goes
+// on unharmed. If the machine stops between the two renames, the next start unpacks again.
+func replace(temp, dir string) error {
+	broken := temp + "-broken"
+	err := os.Rename(dir, broken)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	defer os.RemoveAll(broken)
+	if err := os.Rename(temp, dir); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(dir))
+}

@@ -1,0 +1,129 @@
+package bundle
+
+import (
+	"archive/tar"
+	"bufio"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+const (
+	// markerFile is written last. It lists every file with its mode and size, so that a directory from which something
+	// was lost later is noticed too.
+	markerFile = ".complete"
+
+	maxWindow = 1 << 25 // scripts/build-bundle compresses with --long=25
+)
+
+// extract unpacks the archive, which must have the given digest, into the existing directory dir. When it returns nil,
+// everything is on the disk.
+func extract(files fs.FS, digest, dir string) error {
+	archive, err := files.Open(archiveFile)
+	if err != nil {
+		return err
+	}
+	defer archive.Close()
+	hash := sha256.New()
+	packed := io.TeeReader(archive, hash)
+	unpacked, err := zstd.NewReader(packed, zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderLowmem(true))
+	if err != nil {
+		return err
+	}
+	defer unpacked.Close()
+
+	var marker strings.Builder
+	dirs := map[string]bool{dir: true}
+	for r := tar.NewReader(unpacked); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("read %s: %w", archiveFile, err)
+		}
+		if h.Typeflag == tar.TypeDir {
+			continue
+		}
+		if h.Typeflag != tar.TypeReg || !filepath.IsLocal(h.Name) {
+			return fmt.Errorf("%s holds %q, which is no plain file", archiveFile, h.Name)
+		}
+		path := filepath.Join(dir, h.Name)
+		dirs[filepath.Dir(path)] = true
+		mode := h.FileInfo().Mode().Perm() & 0o755
+		if err := writeFile(path, mode, r); err != nil {
+			return err
+		}
+		fmt.Fprintln(&marker, markerLine(mode, h.Size, h.Name))
+	}
+	if _, err := io.Copy(io.Discard, packed); err != nil {
+		return fmt.Errorf("read %s: %w", archiveFile, err)
+	}
+	if got := hex.EncodeToString(hash.Sum(nil)); got != digest {
+		return fmt.Errorf("%s has the checksum %s, not %s: run `make clean build`", archiveFile, got, digest)
+	}
+	for d := range dirs {
+		if err := syncDir(d); err != nil {
+			return err
+		}
+	}
+	if err := writeFile(filepath.Join(dir, markerFile), 0o644, strings.NewReader(marker.String())); err != nil {
+		return err
+	}
+	if err := os.Chmod(dir, 0o755); err != nil { // a temporary directory is made with 0700
+		return err
+	}
+	return syncDir(dir)
+}
+
+// whole says whether dir was unpacked completely and still has every file with its mode and size. It reads no content,
+// so that a start costs a handful of stats.
+func whole(dir string) bool {
+	f, err := os.Open(filepath.Join(dir, markerFile))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	files := 0
+	for lines := bufio.NewScanner(f); lines.Scan(); files++ {
+		_, name, _ := strings.Cut(lines.Text(), "\t")
+		info, err := os.Lstat(filepath.Join(dir, name))
+		if err != nil || !info.Mode().IsRegular() || markerLine(info.Mode().Perm(), info.Size(), name) != lines.Text() {
+			return false
+		}
+	}
+	return files > 0
+}
+
+func markerLine(mode fs.FileMode, size int64, name string) string {
+	return fmt.Sprintf("%o %d\t%s", mode, size, name)
+}
+
+// writeFile writes a new file, with exactly this mode whatever the umask, and returns when it is on the disk.
+func writeFile(path string, mode fs.FileMode, content io.Reader) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, content)
+	return errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

@@ -1,0 +1,147 @@
+// Package cni is the pod network of a node: a bridge for its pods, rules that
+// let their packets through and out, and the description by which containerd
+// finds it.
+package cni
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/renameio/v2"
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+
+	"lite.io/lite/pkg/kube"
+)
+
+// Config is what the pod network has to be told.
+type Config struct {
+	NodeName    string
+	NodeIP      netip.Addr
+	Kubeconfig  string
+	ClusterCIDR []netip.Prefix
+	ConfDir     string // where the description is written
+	// StateDir holds the addresses given out. It is on a tmpfs: no pod, and
+	// so no address, outlives a reboot.
+	StateDir string
+}
+
+// reconcileEvery is how soon rules that somebody else flushed are back.
+const reconcileEvery = 30 * time.Second
+
+// Network is the component.
+type Network struct {
+	config  Config
+	written atomic.Bool
+}
+
+// New makes the component; nothing is touched before Run.
+func New(c Config) *Network { return &Network{config: c} }
+
+// Name implements component.Component.
+func (*Network) Name() string { return "network" }
+
+// Ready implements component.Component.
+func (n *Network) Ready(context.Context) error {
+	if !n.written.Load() {
+		return errors.New("waiting for the controller-manager to give this node a range of pod addresses")
+	}
+	return nil
+}
+
+// Run implements component.Component. When told to stop it leaves the network
+// as it is: pods outlive the process.
+func (n *Network) Run(ctx context.Context) error {
+	if err := prepareKernel(); err != nil {
+		return err
+	}
+	ranges, err := n.podRanges(ctx)
+	if err != nil || ctx.Err() != nil {
+		return err
+	}
+	rules, err := newRules(ranges, n.config.ClusterCIDR)
+	if err != nil {
+		return err
+	}
+	if err := rules.ensure(); err != nil {
+		return err
+	}
+	if err := n.describe(ranges); err != nil {
+		return err
+	}
+	n.written.Store(true)
+
+	tick := time.NewTicker(reconcileEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if err := rules.ensure(); err != nil {
+				slog.Warn("Could not check the packet filter rules of the pod network", "err", err)
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// podRanges waits until the node has been given its ranges. They never change
+// while the node object lives.
+func (n *Network) podRanges(ctx context.Context) ([]netip.Prefix, error) {
+	cfg, err := kube.ClientConfig(n.config.Kubeconfig, "network")
+	if err != nil {
+		return nil, err
+	}
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		return nil, err
+	}
+	self := fields.OneTermEqualSelector(metav1.ObjectNameField, n.config.NodeName)
+	lw := cache.NewListWatchFromClient(client.CoreV1().RESTClient(), "nodes", "", self)
+	hasRange := func(node *v1.Node) bool { return len(node.Spec.PodCIDRs) > 0 }
+	node, err := kube.Await(ctx, lw, hasRange)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("wait for the node's range of pod addresses: %w", err)
+	}
+	var ranges []netip.Prefix
+	for _, text := range node.Spec.PodCIDRs {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, fmt.Errorf("node %s: spec.podCIDRs: %w", n.config.NodeName, err)
+		}
+		ranges = append(ranges, p)
+	}
+	return ranges, nil
+}
+
+// describe writes the network's description where containerd looks for it.
+func (n *Network) describe(ranges []netip.Prefix) error {
+	content, err := conflist(ranges, mtuOf(n.config.NodeIP), portmapBackend(), n.config.StateDir)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(n.config.ConfDir, "10-lite.conflist")
+	if old, err := os.ReadFile(path); err == nil && string(old) == string(content) {
+		return nil
+	}
+	if err := os.MkdirAll(n.config.ConfDir, 0o700); err != nil {
+		return fmt.Errorf("make %s: %w", n.config.ConfDir, err)
+	}
+	if err := renameio.WriteFile(path, content, 0o600, renameio.IgnoreUmask()); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}

@@ -1,0 +1,71 @@
+package cni
+
+import (
+	"encoding/json"
+	"net"
+	"net/netip"
+	"os/exec"
+)
+
+// Bridge is the name of the bridge that the node's pods are on.
+const Bridge = "cni0"
+
+// conflist is the network's description in the form of the CNI specification
+// 1.0.0 (https://www.cni.dev/docs/spec/). An mtu of 0 leaves the choice to the
+// kernel.
+func conflist(ranges []netip.Prefix, mtu int, portmap, stateDir string) ([]byte, error) {
+	type object = map[string]any
+	var pools, routes []any
+	for _, r := range ranges {
+		pools = append(pools, []any{object{"subnet": r.String()}})
+		all := "0.0.0.0/0"
+		if r.Addr().Is6() {
+			all = "::/0"
+		}
+		routes = append(routes, object{"dst": all})
+	}
+	return json.MarshalIndent(object{
+		"cniVersion": "1.0.0",
+		"name":       "lite",
+		"plugins": []any{
+			object{
+				"type":             "bridge",
+				"bridge":           Bridge,
+				"isDefaultGateway": true,
+				"hairpinMode":      true,
+				"mtu":              mtu,
+				"ipam":             object{"type": "host-local", "ranges": pools, "routes": routes, "dataDir": stateDir},
+			},
+			object{"type": "portmap", "backend": portmap, "snat": true, "capabilities": object{"portMappings": true}},
+			object{"type": "bandwidth", "capabilities": object{"bandwidth": true}},
+		},
+	}, "", "  ")
+}
+
+// portmapBackend is what carries hostPorts: the same as carries Services.
+func portmapBackend() string {
+	if _, err := exec.LookPath("nft"); err == nil {
+		return "nftables"
+	}
+	return "iptables"
+}
+
+// mtuOf is the MTU of the interface that has an address, 0 if none has.
+func mtuOf(addr netip.Addr) int {
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		return 0
+	}
+	for _, i := range interfaces {
+		addrs, err := i.Addrs()
+		if err != nil {
+			continue
+		}
+		for _, a := range addrs {
+			if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr() == addr {
+				return i.MTU
+			}
+		}
+	}
+	return 0
+}

@@ -1,0 +1,145 @@
+package cni
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+
+	"github.com/coreos/go-iptables/iptables"
+)
+
+// The chains of ours; they are reached by one jump from a chain of the kernel.
+const (
+	forwardChain    = "LITE-FORWARD"
+	postroutingName = "LITE-POSTROUTING"
+)
+
+// chain is one chain of ours and what is in it.
+type chain struct {
+	table, parent, name string
+	rules               [][]string
+}
+
+// family is the rules of one address family.
+type family struct {
+	tool   *iptables.IPTables
+	chains []chain
+}
+
+type rules []family
+
+// newRules makes the rules that let packets of pods through, whatever the
+// policy of FORWARD, and masquerade what leaves the pod network.
+func newRules(local, cluster []netip.Prefix) (rules, error) {
+	var all rules
+	for i, pods := range local {
+		protocol := iptables.ProtocolIPv4
+		if pods.Addr().Is6() {
+			protocol = iptables.ProtocolIPv6
+		}
+		tool, err := iptables.New(iptables.IPFamily(protocol), iptables.Timeout(5))
+		if err != nil {
+			return nil, fmt.Errorf("find iptables: %w; install the package iptables", err)
+		}
+		all = append(all, family{tool, chains(pods, cluster[min(i, len(cluster)-1)])})
+	}
+	return all, nil
+}
+
+func chains(pods, cluster netip.Prefix) []chain {
+	multicast := "224.0.0.0/4"
+	if pods.Addr().Is6() {
+		multicast = "ff00::/8"
+	}
+	return []chain{
+		{"filter", "FORWARD", forwardChain, [][]string{
+			{"-s", cluster.String(), "-j", "ACCEPT"},
+			{"-d", cluster.String(), "-j", "ACCEPT"},
+		}},
+		{"nat", "POSTROUTING", postroutingName, [][]string{
+			{"-s", pods.String(), "-d", cluster.String(), "-j", "RETURN"},
+			{"-s", pods.String(), "!", "-d", multicast, "-j", "MASQUERADE", "--random-fully"},
+		}},
+	}
+}
+
+// ensure puts back what is missing and touches nothing that is there.
+func (r rules) ensure() error {
+	for _, f := range r {
+		for _, c := range f.chains {
+			if err := c.ensure(f.tool); err != nil {
+				return fmt.Errorf("%s chain %s: %w", c.table, c.name, err)
+			}
+		}
+	}
+	return nil
+}
+
+func (c chain) ensure(tool *iptables.IPTables) error {
+	exists, err := tool.ChainExists(c.table, c.name)
+	if err != nil {
+		return err
+	}
+	if !exists {
+		if err := tool.NewChain(c.table, c.name); err != nil {
+			return err
+		}
+	}
+	present, err := tool.List(c.table, c.name)
+	if err != nil {
+		return err
+	}
+	// The first line is the chain itself. The text of a rule differs between
+	// versions of iptables, its number does not.
+	if len(present)-1 != len(c.rules) {
+		if err := tool.ClearChain(c.table, c.name); err != nil {
+			return err
+		}
+		for _, rule := range c.rules {
+			if err := tool.Append(c.table, c.name, rule...); err != nil {
+				return err
+			}
+		}
+	}
+	// First, so that another's DROP does not come before it.
+	return tool.InsertUnique(c.table, c.parent, 1, "-m", "comment", "--comment", "lite pod network", "-j", c.name)
+}
+
+// prepareKernel switches on what forwarding between pods needs.
+func prepareKernel() error {
+	const bridged = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+	if _, err := os.Stat(bridged); errors.Is(err, os.ErrNotExist) {
+		// In a container or without kmod this may fail; what counts is whether
+		// the file is there afterwards.
+		_ = exec.Command("modprobe", "br_netfilter").Run()
+	}
+	settings := []struct{ path, module string }{
+		{"/proc/sys/net/ipv4/ip_forward", ""},
+		{bridged, "br_netfilter"},
+	}
+	for _, s := range settings {
+		if err := enable(s.path); err != nil {
+			if errors.Is(err, os.ErrNotExist) && s.module != "" {
+				return fmt.Errorf("kernel module %s is missing (no %s): load it with `modprobe %s`; kernels are built with it by CONFIG_BRIDGE_NETFILTER", s.module, s.path, s.module)
+			}
+			return fmt.Errorf("switch on %s: %w", s.path, err)
+		}
+	}
+	return nil
+}
+
+// enable writes 1 unless it is there: in a container the file may be read-only
+// and already right.
+func enable(path string) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if strings.TrimSpace(string(data)) == "1" {
+		return nil
+	}
+	return os.WriteFile(path, []byte("1"), 0o600)
+}

@@ -1,0 +1,151 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// kubeletPort is where the API server reaches the kubelet of every node.
+const kubeletPort = 10250
+
+// Check looks at whether this machine, as it is now, can be the node that the
+// configuration describes. It leaves nothing behind. Its error joins all that
+// is in the way, each an *Error.
+func (c *Config) Check() error { return c.check(thisHost()) }
+
+func (c *Config) check(h host) error {
+	errs := c.checkDirectories(h)
+	errs = append(errs, c.checkFiles(h)...)
+	errs = append(errs, c.checkPorts(h)...)
+	errs = append(errs, c.checkNetworks(h)...)
+	return errors.Join(errs...)
+}
+
+// checkDirectories wants every directory that will be written to to be
+// writable, or to be creatable in the nearest one that exists.
+func (c *Config) checkDirectories(h host) (errs []error) {
+	for _, p := range []struct{ key, path, dir string }{
+		{"data-dir", c.DataDir, c.DataDir},
+		{"write-kubeconfig", c.WriteKubeconfig, filepath.Dir(c.WriteKubeconfig)},
+		{"audit-log-path", c.AuditLogPath, filepath.Dir(c.AuditLogPath)},
+	} {
+		if p.path == "" {
+			continue
+		}
+		info, err := h.stat(p.path)
+		if err == nil && info.IsDir() && p.path != p.dir {
+			errs = append(errs, c.wrong(p.key, p.path, "is a directory", "name a file"))
+		} else if err := usable(h, p.dir); err != nil {
+			errs = append(errs, c.wrong(p.key, p.path, err.Error(), "choose a path that can be written to"))
+		}
+	}
+	return errs
+}
+
+// usable says why nothing can be written to a directory.
+func usable(h host, dir string) error {
+	for ; ; dir = filepath.Dir(dir) {
+		info, err := h.stat(dir)
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && dir != "/":
+			continue
+		case err != nil:
+			return fmt.Errorf("cannot be used: %w", err)
+		case !info.IsDir():
+			return fmt.Errorf("cannot be used: %s is not a directory", dir)
+		}
+		if err := h.writable(dir); err != nil {
+			return fmt.Errorf("cannot be used: write to %s: %w", dir, err)
+		}
+		return nil
+	}
+}
+
+// checkFiles wants the files that were named to exist; one that is a default
+// may be missing.
+func (c *Config) checkFiles(h host) (errs []error) {
+	for _, f := range []struct {
+		key, file string
+		wanted    fs.FileMode
+		what      string
+	}{
+		{"private-registry", c.PrivateRegistry, 0, "a file"},
+		{"audit-policy-file", c.AuditPolicyFile, 0, "a file"},
+		{"container-runtime-endpoint", strings.TrimPrefix(c.ContainerRuntimeEndpoint, "unix://"), fs.ModeSocket, "a socket"},
+	} {
+		if f.file == "" {
+			continue
+		}
+		info, err := h.stat(f.file)
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && c.sources[f.key] == "default":
+		case errors.Is(err, fs.ErrNotExist):
+			errs = append(errs, c.wrong(f.key, f.file, "does not exist", "create it, or name another"))
+		case err != nil:
+			errs = append(errs, c.wrong(f.key, f.file, err.Error(), "name one that can be read"))
+		case info.Mode().Type() != f.wanted:
+			errs = append(errs, c.wrong(f.key, f.file, "is not "+f.what, "name "+f.what))
+		}
+	}
+	return errs
+}
+
+// checkPorts wants the ports that others expect to find us at to be free.
+func (c *Config) checkPorts(h host) (errs []error) {
+	remedy := func(port int, other string) string {
+		return fmt.Sprintf("stop what listens there (ss -ltnp sport = :%d shows it)%s", port, other)
+	}
+	if c.Role == Server {
+		addr := net.JoinHostPort(c.BindAddress.String(), strconv.Itoa(c.HTTPSListenPort))
+		if err := h.listen(addr); err != nil {
+			errs = append(errs, c.wrong("https-listen-port", c.HTTPSListenPort, err.Error(),
+				remedy(c.HTTPSListenPort, ", or choose another port or bind-address")))
+		}
+	}
+	if err := h.listen(net.JoinHostPort("", strconv.Itoa(kubeletPort))); err != nil {
+		errs = append(errs, &Error{"kubelet-arg", fmt.Sprintf("port=%d", kubeletPort), "default", err.Error(), remedy(kubeletPort, "")})
+	}
+	return errs
+}
+
+// checkNetworks wants no network that the host reaches to have the addresses of
+// pods or services, which would hide it.
+func (c *Config) checkNetworks(h host) (errs []error) {
+	ranges := c.ranges()
+	if slices.Contains(c.Disable, "cni") {
+		// Another pod network is the user's, and so are its interfaces.
+		ranges = slices.DeleteFunc(ranges, func(r keyed) bool { return r.key == "cluster-cidr" })
+	}
+	if len(ranges) == 0 {
+		return nil
+	}
+	ifaces, routes, err := h.networks()
+	if err != nil {
+		return []error{c.wrong(ranges[0].key, ranges[0].prefix, "cannot be compared with the host's networks: "+err.Error(),
+			"let lite read the host's interfaces and routes")}
+	}
+	for _, i := range ifaces {
+		for _, p := range i.addrs {
+			routes = append(routes, route{iface: i.name, dst: p.Masked()})
+		}
+	}
+	for _, r := range ranges {
+		if at := slices.IndexFunc(routes, func(net route) bool { return net.isHost() && net.dst.Overlaps(r.prefix) }); at >= 0 {
+			errs = append(errs, c.wrong(r.key, r.prefix,
+				fmt.Sprintf("overlaps %s, which the host reaches by %s", routes[at].dst, routes[at].iface),
+				"choose a range that the host does not use"))
+		}
+	}
+	return errs
+}
+
+// isHost reports whether a route leads to a network of the host's, rather than
+// to pods or, as default routes and the two halves of one that VPNs set do, to
+// all the rest.
+func (r route) isHost() bool { return !ours(r.iface) && r.dst.Bits() > 1 }

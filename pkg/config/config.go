@@ -1,0 +1,96 @@
+// Package config is what a user may say about a node, and its defaults: flags,
+// environment and YAML into one immutable value, validated before any side
+// effect.
+//
+// All that can be said stands in one table, in option.go. Flags, environment
+// names, YAML keys, the printed configuration and the reference are made from
+// it, so that they cannot differ.
+package config
+
+import (
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"strings"
+)
+
+// Role is what a node does in its cluster.
+type Role string
+
+// A server runs the control plane and all that an agent runs.
+const (
+	Server Role = "server"
+	Agent  Role = "agent"
+)
+
+// Config is complete and valid once Load has returned it; nobody changes it.
+// The fields of options that are for servers only are zero for an agent, which
+// learns the facts of its cluster when it joins.
+type Config struct {
+	Role       Role
+	DataDir    string // absolute and clean, as are all paths but ConfigFile
+	ConfigFile string // as it was given, perhaps relative or missing
+
+	LogLevel  slog.Level
+	LogFormat string // text or json
+
+	NodeName   string
+	NodeIP     []netip.Addr // one or two, of different families; the first is the primary one
+	NodeLabels []string     // key=value
+	NodeTaints []string     // key=value:Effect or key:Effect
+
+	BindAddress      netip.Addr
+	AdvertiseAddress netip.Addr
+	HTTPSListenPort  int
+	TLSSANs          []string
+
+	// Both hold the same one or two families.
+	ClusterCIDR   []netip.Prefix
+	ServiceCIDR   []netip.Prefix
+	ClusterDNS    netip.Addr
+	ClusterDomain string
+
+	WriteKubeconfig     string
+	WriteKubeconfigMode fs.FileMode
+
+	Disable []string // names out of Batteries
+
+	// What the user adds to the arguments of a component: "key=value" without
+	// leading dashes, in the order given, the value may hold "=" and ",".
+	APIServerArgs         []string
+	ControllerManagerArgs []string
+	SchedulerArgs         []string
+	EtcdArgs              []string
+	KubeletArgs           []string
+	KubeProxyArgs         []string
+
+	PrivateRegistry          string // may be missing
+	ContainerRuntimeEndpoint string // "" = the embedded containerd, else unix:///path
+
+	AuditLogPath    string // "" = no audit log
+	AuditPolicyFile string // "" = the metadata of every request
+
+	sources map[string]string // option name -> who said its value
+}
+
+// Error is one thing that is wrong with a configuration. Load and Check return
+// errors that join all they found; errors.As finds the first.
+type Error struct {
+	Key     string // the option, as flags and YAML name it
+	Value   string // what was said; for a list, the element that is wrong
+	Source  string // who said it: flag, environment variable, file and line, default
+	Problem string // continues a sentence that starts with the key
+	Remedy  string // what the user can do, in the imperative
+}
+
+// Error is one line, whatever a file contained.
+func (e *Error) Error() string {
+	line := fmt.Sprintf("%s %q (%s): %s; %s", e.Key, e.Value, e.Source, e.Problem, e.Remedy)
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\r' {
+			return ' '
+		}
+		return r
+	}, line)
+}

@@ -1,0 +1,223 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// fromFiles reads the configuration file and then its drop-ins, each of which
+// replaces what files before it said, or appends to it.
+func fromFiles(role Role, config statement, h host) (said, []error) {
+	all, errs := said{}, []error(nil)
+	path := config.texts[0]
+	if path == "" {
+		return all, nil // parse says what is wrong
+	}
+	dropIns, err := h.readDir(path + ".d")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		errs = append(errs, unreadable(path+".d", config.source, err))
+	}
+	for i, file := range append([]string{path}, yamlFiles(path+".d", dropIns)...) {
+		data, err := h.readFile(file)
+		if i == 0 && errors.Is(err, fs.ErrNotExist) && config.source == "default" {
+			continue
+		}
+		if err != nil {
+			errs = append(errs, unreadable(file, config.source, err))
+			continue
+		}
+		r := reader{role: role, file: file, said: all}
+		r.read(data)
+		errs = append(errs, r.errs...)
+	}
+	return all, errs
+}
+
+// yamlFiles picks the drop-ins in lexical order; as with a shell's *.yaml,
+// hidden files are none.
+func yamlFiles(dir string, names []string) (files []string) {
+	for _, name := range slices.Sorted(slices.Values(names)) {
+		if strings.HasSuffix(name, ".yaml") && !strings.HasPrefix(name, ".") {
+			files = append(files, filepath.Join(dir, name))
+		}
+	}
+	return files
+}
+
+func unreadable(file, source string, err error) *Error {
+	problem := "cannot be read: " + err.Error()
+	if errors.Is(err, fs.ErrNotExist) {
+		problem = "does not exist"
+	}
+	return &Error{"config", file, source, problem, "name a file that can be read"}
+}
+
+// reader adds what one file says to what files before it said. It looks at the
+// nodes of the YAML, not at values: a node has a line, keeps 0600 as it was
+// written, and a key that is there twice is there twice.
+type reader struct {
+	role Role
+	file string
+	said said
+	errs []error
+}
+
+func (r *reader) wrong(key string, node *yaml.Node, problem, remedy string) {
+	value := ""
+	if node.Kind == yaml.ScalarNode {
+		value = node.Value
+	}
+	r.errs = append(r.errs, &Error{key, value, r.at(node), problem, remedy})
+}
+
+func (r *reader) at(node *yaml.Node) string { return fmt.Sprintf("%s:%d", r.file, node.Line) }
+
+func (r *reader) read(data []byte) {
+	top, err := document(data)
+	switch {
+	case err != nil:
+		r.errs = append(r.errs, &Error{"config", r.file, r.file, err.Error(), "correct the YAML"})
+	case top == nil || isNull(top):
+	case top.Kind != yaml.MappingNode:
+		r.errs = append(r.errs, &Error{"config", r.file, r.at(top), "is not a map", "write lines of the form key: value"})
+	default:
+		before, lineOf := maps.Clone(r.said), map[string]int{}
+		for i := 0; i+1 < len(top.Content); i += 2 {
+			r.entry(top.Content[i], top.Content[i+1], before, lineOf)
+		}
+	}
+}
+
+// document parses the only document of a file; it is nil if there is none.
+func document(data []byte) (*yaml.Node, error) {
+	var first, second yaml.Node
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	if err := decoder.Decode(&first); errors.Is(err, io.EOF) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	if err := decoder.Decode(&second); err == nil {
+		return nil, errors.New("holds more than one YAML document")
+	} else if !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	if len(first.Content) == 0 {
+		return nil, nil
+	}
+	return resolve(first.Content[0]), nil
+}
+
+// resolve follows an alias; YAML has no aliases of aliases.
+func resolve(node *yaml.Node) *yaml.Node {
+	if node.Kind == yaml.AliasNode && node.Alias != nil {
+		return node.Alias
+	}
+	return node
+}
+
+func isNull(node *yaml.Node) bool { return node.Kind == yaml.ScalarNode && node.ShortTag() == "!!null" }
+
+// entry takes one key and its value; before is what earlier files said, lineOf
+// where this file said a key already.
+func (r *reader) entry(key, value *yaml.Node, before said, lineOf map[string]int) {
+	key, at := resolve(key), key
+	value = resolve(value)
+	name, appends := strings.CutSuffix(key.Value, "+")
+	o, known := lookup(name)
+	switch line, twice := lineOf[name]; {
+	case key.Kind != yaml.ScalarNode:
+		r.wrong("config", at, "has a key that is not text", "write lines of the form key: value")
+		return
+	case twice:
+		r.wrong(key.Value, value, fmt.Sprintf("is said twice, first in line %d", line), "keep one of the two")
+		return
+	case !known:
+		r.wrong(key.Value, value, "is not known", fmt.Sprintf("did you mean %s?", nearest(name, r.role)))
+	case name == "config":
+		r.wrong(key.Value, value, "cannot be said in a file", "use --config or LITE_CONFIG")
+	case !o.isFor(r.role):
+		err := notFor(r.role, o, value.Value, r.at(at))
+		r.errs = append(r.errs, err)
+	case appends && !o.isList():
+		r.wrong(key.Value, value, "is not a list, nothing can be appended", "remove the +")
+	default:
+		s, ok := r.statement(o, value)
+		if earlier := before[name]; ok && appends && earlier.source != "" {
+			s.texts = append(slices.Clone(earlier.texts), s.texts...)
+			s.source = earlier.source + ", " + s.source
+		}
+		if ok {
+			r.said[name] = s
+		}
+	}
+	lineOf[name] = at.Line
+}
+
+// statement is what a value says about an option. A scalar is a list of what
+// is between its separators, as in a flag or a variable.
+func (r *reader) statement(o option, value *yaml.Node) (s statement, ok bool) {
+	items := []*yaml.Node{value}
+	switch {
+	case value.Kind == yaml.SequenceNode && o.isList():
+		items = value.Content
+	case value.Kind == yaml.SequenceNode:
+		r.wrong(o.name, value, "is a list, but takes one value", "give it a single "+o.arg)
+		return s, false
+	}
+	s.source = r.at(value)
+	for _, item := range items {
+		item = resolve(item)
+		if item.Kind != yaml.ScalarNode {
+			r.wrong(o.name, item, "is a map or a list where text is expected", "write it as "+o.arg)
+			return s, false
+		}
+		if isNull(item) {
+			r.wrong(o.name, item, "has no value", "give it one, or leave the key out")
+			return s, false
+		}
+		s.texts = append(s.texts, o.split(item.Value)...)
+	}
+	return s, true
+}
+
+// nearest is the key of a role with the fewest edits from what was written.
+func nearest(name string, role Role) (best string) {
+	least := -1
+	for _, o := range optionsOf(role) {
+		if d := edits(name, o.name); o.name != "config" && (least < 0 || d < least) {
+			best, least = o.name, d
+		}
+	}
+	return best
+}
+
+// edits is the Levenshtein distance of two words.
+func edits(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			replace := diagonal
+			if a[i] != b[j] {
+				replace++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(replace, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

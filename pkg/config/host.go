@@ -1,0 +1,191 @@
+package config
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// host is what there is to know about the machine; tests make one up.
+type host struct {
+	hostname   func() (string, error)
+	interfaces func() ([]iface, error)
+	readFile   func(file string) ([]byte, error)
+	readDir    func(dir string) ([]string, error)
+	stat       func(file string) (fs.FileInfo, error)
+	writable   func(dir string) error
+	listen     func(addr string) error // and close at once
+}
+
+func thisHost() host {
+	return host{
+		hostname:   os.Hostname,
+		interfaces: interfaces,
+		readFile:   os.ReadFile,
+		readDir: func(dir string) (names []string, _ error) {
+			entries, err := os.ReadDir(dir)
+			for _, e := range entries {
+				names = append(names, e.Name())
+			}
+			return names, err
+		},
+		stat:     os.Stat,
+		writable: func(dir string) error { return unix.Access(dir, unix.W_OK|unix.X_OK) },
+		listen: func(addr string) error {
+			l, err := net.Listen("tcp", addr)
+			if err != nil {
+				return err
+			}
+			return l.Close()
+		},
+	}
+}
+
+// iface is a network interface.
+type iface struct {
+	name  string
+	flags net.Flags
+	addrs []netip.Prefix // with host bits, the primary one first
+}
+
+func interfaces() ([]iface, error) {
+	all, err := net.Interfaces()
+	if err != nil {
+		return nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	var ifaces []iface
+	for _, i := range all {
+		addrs, err := i.Addrs()
+		if err != nil {
+			continue // it went away meanwhile
+		}
+		found := iface{name: i.Name, flags: i.Flags}
+		for _, a := range addrs {
+			if p, err := netip.ParsePrefix(a.String()); err == nil {
+				found.addrs = append(found.addrs, p)
+			}
+		}
+		ifaces = append(ifaces, found)
+	}
+	return ifaces, nil
+}
+
+// ours reports whether an interface was made by a cluster on this host, by us
+// or by what came before, rather than being the host's own.
+func ours(name string) bool {
+	return slices.ContainsFunc([]string{"cni0", "flannel.*", "lite*", "veth*", "kube-*"}, func(pattern string) bool {
+		match, err := path.Match(pattern, name)
+		return match && err == nil
+	})
+}
+
+// route is a line of the main routing table.
+type route struct {
+	iface  string
+	dst    netip.Prefix
+	metric uint64
+}
+
+// networks returns the interfaces and the routes of the host, those of lowest
+// metric first. A kernel without IPv6 has no routes for it.
+func (h host) networks() ([]iface, []route, error) {
+	ifaces, err := h.interfaces()
+	if err != nil {
+		return nil, nil, err
+	}
+	var routes []route
+	for file, parse := range map[string]func([]string) (route, bool){
+		"/proc/net/route": parseRoute4, "/proc/net/ipv6_route": parseRoute6,
+	} {
+		data, err := h.readFile(file)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, nil, fmt.Errorf("read routes: %w", err)
+		}
+		for scanner := bufio.NewScanner(bytes.NewReader(data)); scanner.Scan(); {
+			if r, ok := parse(strings.Fields(scanner.Text())); ok {
+				routes = append(routes, r)
+			}
+		}
+	}
+	slices.SortStableFunc(routes, func(a, b route) int { return cmp.Compare(a.metric, b.metric) })
+	return ifaces, routes, nil
+}
+
+// routeUsable: RTF_UP is set and RTF_REJECT, of routes that lead nowhere, is not.
+func routeUsable(flags string) bool {
+	f, err := strconv.ParseUint(flags, 16, 64)
+	return err == nil && f&unix.RTF_UP != 0 && f&unix.RTF_REJECT == 0
+}
+
+// parseRoute4 parses Iface Destination Gateway Flags RefCnt Use Metric Mask …,
+// addresses being numbers of the machine's byte order.
+func parseRoute4(f []string) (r route, ok bool) {
+	if len(f) < 8 || !routeUsable(f[3]) {
+		return r, false
+	}
+	dst, err1 := strconv.ParseUint(f[1], 16, 32)
+	mask, err2 := strconv.ParseUint(f[7], 16, 32)
+	metric, err3 := strconv.ParseUint(f[6], 10, 64)
+	var addr, bits [4]byte
+	binary.NativeEndian.PutUint32(addr[:], uint32(dst))
+	binary.NativeEndian.PutUint32(bits[:], uint32(mask))
+	ones, _ := net.IPMask(bits[:]).Size()
+	return route{f[0], netip.PrefixFrom(netip.AddrFrom4(addr), ones), metric}, errors.Join(err1, err2, err3) == nil
+}
+
+// parseRoute6 parses Destination Length Source Length Gateway Metric RefCnt
+// Use Flags Iface, all numbers hexadecimal.
+func parseRoute6(f []string) (r route, ok bool) {
+	if len(f) < 10 || !routeUsable(f[8]) {
+		return r, false
+	}
+	dst, err1 := hex.DecodeString(f[0])
+	ones, err2 := strconv.ParseUint(f[1], 16, 8)
+	metric, err3 := strconv.ParseUint(f[5], 16, 64)
+	addr, ok := netip.AddrFromSlice(dst)
+	return route{f[9], netip.PrefixFrom(addr, int(ones)), metric}, ok && errors.Join(err1, err2, err3) == nil
+}
+
+// nodeAddress chooses the address of a family that other nodes reach this one
+// by: the first of the interface of the default route; with no such route, the
+// first of an interface that is up. It returns the interface's name too.
+func nodeAddress(ifaces []iface, routes []route, is6 bool) (netip.Addr, string) {
+	first := func(i iface) netip.Addr {
+		for _, p := range i.addrs {
+			if p.Addr().Is6() == is6 && p.Addr().IsGlobalUnicast() {
+				return p.Addr()
+			}
+		}
+		return netip.Addr{}
+	}
+	for _, r := range routes {
+		for _, i := range ifaces {
+			if r.iface != i.name || r.dst.Bits() != 0 || r.dst.Addr().Is6() != is6 {
+				continue
+			}
+			if addr := first(i); addr.IsValid() {
+				return addr, i.name
+			}
+		}
+	}
+	for _, i := range ifaces {
+		if addr := first(i); addr.IsValid() && i.flags&net.FlagUp != 0 && i.flags&net.FlagLoopback == 0 && !ours(i.name) {
+			return addr, i.name
+		}
+	}
+	return netip.Addr{}, ""
+}

@@ -1,0 +1,228 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/netip"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// statement is what was said about an option, and who said it.
+type statement struct {
+	texts  []string
+	source string
+}
+
+// said is all that one source says, by the name of the option.
+type said map[string]statement
+
+// Load makes a configuration of flags, environment, drop-ins, the configuration
+// file and defaults; the first of them to say something about an option wins.
+//
+// flags is what Flags returned for the role, parsed; env is as os.Environ
+// returns it, where an empty variable counts as none. Load changes nothing on
+// the machine. Its error joins all that is wrong, each an *Error.
+func Load(role Role, flags *pflag.FlagSet, env []string) (*Config, error) {
+	return load(role, flags, env, thisHost())
+}
+
+func load(role Role, flags *pflag.FlagSet, env []string, h host) (*Config, error) {
+	all := fromDefaults(role)
+	flagged := fromFlags(role, flags)
+	environment, errs := fromEnv(role, env)
+
+	// Where the files are must be known before they can say anything.
+	for _, source := range []said{environment, flagged} {
+		if config, ok := source["config"]; ok {
+			all["config"] = config
+		}
+	}
+	filed, fileErrs := fromFiles(role, all["config"], h)
+	errs = append(errs, fileErrs...)
+
+	for _, source := range []said{filed, environment, flagged} {
+		maps.Copy(all, source)
+	}
+	c := &Config{Role: role, sources: map[string]string{}}
+	errs = append(errs, c.parse(all)...)
+	errs = append(errs, c.complete(h)...)
+	errs = append(errs, c.validate()...)
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	return c, nil
+}
+
+func fromDefaults(role Role) said {
+	all := said{}
+	for _, o := range optionsOf(role) {
+		if o.found == "" {
+			all[o.name] = statement{o.split(o.def), "default"}
+		}
+	}
+	return all
+}
+
+func fromFlags(role Role, flags *pflag.FlagSet) said {
+	all := said{}
+	for _, o := range optionsOf(role) {
+		f := flags.Lookup(o.name)
+		if f == nil || !f.Changed {
+			continue
+		}
+		if v, ours := f.Value.(*flagValue); ours {
+			all[o.name] = statement{v.texts, "flag --" + o.name}
+		}
+	}
+	return all
+}
+
+func fromEnv(role Role, env []string) (said, []error) {
+	values := map[string]string{}
+	for _, pair := range env {
+		name, value, _ := strings.Cut(pair, "=")
+		values[name] = value
+	}
+	all, errs := said{}, []error(nil)
+	for _, o := range options {
+		value, source := values[o.env()], "environment "+o.env()
+		switch {
+		case value == "":
+		case !o.isFor(role):
+			errs = append(errs, notFor(role, o, value, source))
+		default:
+			all[o.name] = statement{o.split(value), source}
+		}
+	}
+	return all, errs
+}
+
+func notFor(role Role, o option, value, source string) *Error {
+	return &Error{o.name, value, source,
+		fmt.Sprintf("is for %ss only, and this node is an %s", o.only, role),
+		fmt.Sprintf("say it where only %ss read it", o.only)}
+}
+
+// parse sets the field of every option that something was said about.
+func (c *Config) parse(all said) (errs []error) {
+	for _, o := range optionsOf(c.Role) {
+		s, ok := all[o.name]
+		if !ok {
+			continue
+		}
+		c.sources[o.name] = s.source
+		if len(s.texts) == 0 && o.def+o.found != "" {
+			errs = append(errs, c.wrong(o.name, "", "is an empty list", "give it a value, or leave it out for its default"))
+			continue
+		}
+		for _, err := range o.set(c, s.texts) {
+			err.Key, err.Source = o.name, s.source
+			errs = append(errs, err)
+		}
+	}
+	return errs
+}
+
+// wrong is an error about the value of an option.
+func (c *Config) wrong(key string, value any, problem, remedy string) *Error {
+	return &Error{key, fmt.Sprint(value), c.sources[key], problem, remedy}
+}
+
+// complete fills in the defaults that have to be found, each from what is
+// complete before it; what depends on something that is wrong stays empty.
+func (c *Config) complete(h host) (errs []error) {
+	unsaid := func(name string) bool {
+		o, _ := lookup(name)
+		return o.isFor(c.Role) && c.sources[name] == ""
+	}
+	found := func(name, source string) { c.sources[name] = "default, " + source }
+
+	if unsaid("node-name") && c.DataDir != "" {
+		if err := c.findNodeName(h, found); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if unsaid("node-ip") {
+		if err := c.findNodeIP(h, found); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if unsaid("advertise-address") && len(c.NodeIP) > 0 {
+		c.AdvertiseAddress = c.NodeIP[0]
+		found("advertise-address", "the first of node-ip")
+	}
+	if unsaid("cluster-dns") && len(c.ServiceCIDR) > 0 {
+		c.ClusterDNS = nth(c.ServiceCIDR[0], 10)
+		found("cluster-dns", "the 10th address of service-cidr")
+	}
+	return errs
+}
+
+// findNodeName takes the name the node had before, else that of the host. A
+// node that a new host name made another node would leave its volumes, and on
+// a server its place in etcd, behind.
+func (c *Config) findNodeName(h host, found func(name, source string)) error {
+	file := filepath.Join(c.DataDir, "node-name")
+	data, err := h.readFile(file)
+	name := strings.TrimSpace(string(data))
+	found("node-name", "remembered in "+file)
+	if errors.Is(err, fs.ErrNotExist) {
+		name, err = h.hostname()
+		name = strings.ToLower(name)
+		found("node-name", "the host name")
+	}
+	if err != nil {
+		return c.wrong("node-name", name, err.Error(), "set node-name")
+	}
+	valid, wrong := nodeName(name)
+	if wrong != nil {
+		return c.wrong("node-name", name, wrong.Problem, "set node-name")
+	}
+	c.NodeName = valid
+	return nil
+}
+
+// findNodeIP takes an address of each family that services have; an agent does
+// not know them and takes one address, IPv4 if it can.
+func (c *Config) findNodeIP(h host, found func(name, source string)) error {
+	wanted := c.ServiceCIDR
+	if len(wanted) == 0 {
+		wanted = []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0)}
+	}
+	ifaces, routes, err := h.networks()
+	if err != nil {
+		return &Error{"node-ip", "", "default", err.Error(), "set node-ip"}
+	}
+	var names []string
+	take := func(is6 bool) {
+		if addr, name := nodeAddress(ifaces, routes, is6); addr.IsValid() {
+			c.NodeIP, names = append(c.NodeIP, addr), append(names, name)
+			found("node-ip", "the address of "+strings.Join(names, ", "))
+		}
+	}
+	for _, p := range wanted {
+		take(p.Addr().Is6())
+	}
+	if len(c.NodeIP) == 0 {
+		take(!wanted[0].Addr().Is6())
+	}
+	if len(c.NodeIP) == 0 {
+		return &Error{"node-ip", "", "default", "no interface that is up has an address other nodes could reach",
+			"set node-ip, or connect the host to a network"}
+	}
+	return nil
+}
+
+// nth is the address n after the first of a range that is large enough.
+func nth(p netip.Prefix, n int) netip.Addr {
+	addr := p.Addr()
+	for range n {
+		addr = addr.Next()
+	}
+	return addr
+}

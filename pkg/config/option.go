@@ -1,0 +1,285 @@
+package config
+
+import (
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// option is one thing that may be said: a flag, an environment variable and a
+// key of the configuration file.
+type option struct {
+	name  string
+	short string
+	arg   string // what a value is, as help shows it
+	def   string // the default
+	found string // how complete finds the default, in words
+	empty string // what the default "" stands for, in words
+	usage string // no backquotes, pflag takes them as the name of the value
+	only  Role   // the role it is for; "" = all
+	binding
+}
+
+// binding connects an option to its field of a Config.
+type binding struct {
+	// separator splits a text into the values of a list; "" = not a list.
+	separator string
+	set       func(c *Config, texts []string) []*Error
+	get       func(c *Config) []any // ints and strings
+}
+
+const (
+	commas = ","
+	// Arguments of components hold commas (feature-gates=A=true,B=true), so
+	// only a new line separates two of them.
+	lines   = "\n"
+	perLine = ", one per flag, list item, or line of the variable"
+)
+
+// parser turns one text into a value; of the error only Problem and Remedy are
+// of interest.
+type parser[T any] func(text string) (T, *Error)
+
+// one binds an option that has a single value.
+func one[T any](field func(*Config) *T, parse parser[T]) binding {
+	return binding{
+		set: func(c *Config, texts []string) []*Error {
+			value, err := parse(texts[0])
+			if err != nil {
+				err.Value = texts[0]
+				return []*Error{err}
+			}
+			*field(c) = value
+			return nil
+		},
+		get: func(c *Config) []any { return []any{plain(*field(c))} },
+	}
+}
+
+// many binds an option that is a list.
+func many[T any](separator string, field func(*Config) *[]T, parse parser[T]) binding {
+	return binding{
+		separator: separator,
+		set: func(c *Config, texts []string) (errs []*Error) {
+			var values []T
+			for _, text := range texts {
+				value, err := parse(text)
+				if err != nil {
+					err.Value = text
+					errs = append(errs, err)
+				}
+				values = append(values, value)
+			}
+			if len(errs) == 0 {
+				*field(c) = values
+			}
+			return errs
+		},
+		get: func(c *Config) []any {
+			values := []any{}
+			for _, value := range *field(c) {
+				values = append(values, plain(value))
+			}
+			return values
+		},
+	}
+}
+
+// plain is a value as a user would write it.
+func plain(value any) any {
+	switch v := value.(type) {
+	case int:
+		return v
+	case fs.FileMode:
+		return fmt.Sprintf("%04o", uint32(v))
+	case slog.Level:
+		return strings.ToLower(v.String())
+	default:
+		return fmt.Sprint(v)
+	}
+}
+
+// options is all that may be said, in the order of help.
+var options = []option{
+	{name: "config", short: "c", arg: "path", def: "/etc/lite/config.yaml",
+		usage:   "Configuration file; files in the directory of its name and .d are read after it",
+		binding: one(func(c *Config) *string { return &c.ConfigFile }, configFile)},
+	{name: "data-dir", arg: "path", def: "/var/lib/lite",
+		usage:   "Directory of all that the node keeps",
+		binding: one(func(c *Config) *string { return &c.DataDir }, dataDir)},
+	{name: "log-level", arg: "level", def: "info",
+		usage:   "Least severe messages to log: debug, info, warn or error",
+		binding: one(func(c *Config) *slog.Level { return &c.LogLevel }, logLevel)},
+	{name: "log-format", arg: "format", def: "text",
+		usage:   "How messages are logged: text or json",
+		binding: one(func(c *Config) *string { return &c.LogFormat }, oneOf("text", "json"))},
+
+	{name: "node-name", arg: "name", found: "the lower-cased host name, or the name the node had before",
+		usage:   "Name of this node, unique in its cluster",
+		binding: one(func(c *Config) *string { return &c.NodeName }, nodeName)},
+	{name: "node-ip", arg: "ip", found: "the address of the interface of the default route",
+		usage:   "Addresses of this node, at most one per IP family",
+		binding: many(commas, func(c *Config) *[]netip.Addr { return &c.NodeIP }, unicastAddress)},
+	{name: "node-label", arg: "key=value",
+		usage:   "Labels the node registers with",
+		binding: many(commas, func(c *Config) *[]string { return &c.NodeLabels }, nodeLabel)},
+	{name: "node-taint", arg: "key=value:effect",
+		usage:   "Taints the node registers with; effects are NoSchedule, PreferNoSchedule and NoExecute",
+		binding: many(commas, func(c *Config) *[]string { return &c.NodeTaints }, nodeTaint)},
+
+	{name: "bind-address", arg: "ip", def: "0.0.0.0", only: Server,
+		usage:   "Address the API server listens on",
+		binding: one(func(c *Config) *netip.Addr { return &c.BindAddress }, address)},
+	{name: "advertise-address", arg: "ip", found: "the first of node-ip", only: Server,
+		usage:   "Address at which the members of the cluster reach the API server",
+		binding: one(func(c *Config) *netip.Addr { return &c.AdvertiseAddress }, unicastAddress)},
+	{name: "https-listen-port", arg: "port", def: "6443", only: Server,
+		usage:   "Port the API server listens on",
+		binding: one(func(c *Config) *int { return &c.HTTPSListenPort }, port)},
+	{name: "tls-san", arg: "name", only: Server,
+		usage:   "Further names and addresses the API server's certificate is valid for",
+		binding: many(commas, func(c *Config) *[]string { return &c.TLSSANs }, tlsSAN)},
+
+	{name: "cluster-cidr", arg: "cidr", def: "10.42.0.0/16", only: Server,
+		usage:   "Ranges of pod addresses, at most one per IP family",
+		binding: many(commas, func(c *Config) *[]netip.Prefix { return &c.ClusterCIDR }, podRange)},
+	{name: "service-cidr", arg: "cidr", def: "10.43.0.0/16", only: Server,
+		usage:   "Ranges of service addresses, at most one per IP family",
+		binding: many(commas, func(c *Config) *[]netip.Prefix { return &c.ServiceCIDR }, serviceRange)},
+	{name: "cluster-dns", arg: "ip", found: "the 10th address of service-cidr", only: Server,
+		usage:   "Address of the cluster's DNS service",
+		binding: one(func(c *Config) *netip.Addr { return &c.ClusterDNS }, unicastAddress)},
+	{name: "cluster-domain", arg: "domain", def: "cluster.local", only: Server,
+		usage:   "Domain of the cluster's services and pods",
+		binding: one(func(c *Config) *string { return &c.ClusterDomain }, clusterDomain)},
+
+	{name: "write-kubeconfig", arg: "path", def: "/etc/lite/kubeconfig.yaml", only: Server,
+		usage:   "File to write the administrator's kubeconfig to",
+		binding: one(func(c *Config) *string { return &c.WriteKubeconfig }, absolutePath)},
+	{name: "write-kubeconfig-mode", arg: "mode", def: "0600", only: Server,
+		usage:   "Octal mode of that file",
+		binding: one(func(c *Config) *fs.FileMode { return &c.WriteKubeconfigMode }, fileMode)},
+
+	{name: "disable", arg: "name", only: Server,
+		usage:   "Parts to leave out: " + strings.Join(Batteries, ", "),
+		binding: many(commas, func(c *Config) *[]string { return &c.Disable }, oneOf(Batteries...))},
+	{name: "private-registry", arg: "path", def: "/etc/lite/registries.yaml",
+		usage:   "File that says how to reach image registries",
+		binding: one(func(c *Config) *string { return &c.PrivateRegistry }, absolutePath)},
+	{name: "container-runtime-endpoint", arg: "path", empty: "the embedded containerd",
+		usage:   "Socket of the container runtime to use",
+		binding: one(func(c *Config) *string { return &c.ContainerRuntimeEndpoint }, endpoint)},
+	{name: "audit-log-path", arg: "path", empty: "no audit log", only: Server,
+		usage:   "File to log requests to the API server to",
+		binding: one(func(c *Config) *string { return &c.AuditLogPath }, optionalPath)},
+	{name: "audit-policy-file", arg: "path", empty: "the metadata of every request", only: Server,
+		usage:   "Policy that says which requests are logged; needs audit-log-path",
+		binding: one(func(c *Config) *string { return &c.AuditPolicyFile }, optionalPath)},
+
+	{name: "kube-apiserver-arg", arg: "key=value", only: Server, usage: "Arguments for kube-apiserver" + perLine,
+		binding: many(lines, func(c *Config) *[]string { return &c.APIServerArgs }, argument)},
+	{name: "kube-controller-manager-arg", arg: "key=value", only: Server, usage: "Arguments for kube-controller-manager" + perLine,
+		binding: many(lines, func(c *Config) *[]string { return &c.ControllerManagerArgs }, argument)},
+	{name: "kube-scheduler-arg", arg: "key=value", only: Server, usage: "Arguments for kube-scheduler" + perLine,
+		binding: many(lines, func(c *Config) *[]string { return &c.SchedulerArgs }, argument)},
+	{name: "etcd-arg", arg: "key=value", only: Server, usage: "Arguments for etcd" + perLine,
+		binding: many(lines, func(c *Config) *[]string { return &c.EtcdArgs }, argument)},
+	{name: "kubelet-arg", arg: "key=value", usage: "Arguments for the kubelet" + perLine,
+		binding: many(lines, func(c *Config) *[]string { return &c.KubeletArgs }, argument)},
+	{name: "kube-proxy-arg", arg: "key=value", usage: "Arguments for kube-proxy" + perLine,
+		binding: many(lines, func(c *Config) *[]string { return &c.KubeProxyArgs }, argument)},
+}
+
+// Batteries is what can be disabled.
+var Batteries = []string{"dns", "metrics", "storage", "loadbalancer", "networkpolicy", "kube-proxy", "cni"}
+
+// lookup finds an option by its name.
+func lookup(name string) (option, bool) {
+	for _, o := range options {
+		if o.name == name {
+			return o, true
+		}
+	}
+	return option{}, false
+}
+
+// optionsOf returns what may be said about a node of a role.
+func optionsOf(role Role) []option {
+	var of []option
+	for _, o := range options {
+		if o.isFor(role) {
+			of = append(of, o)
+		}
+	}
+	return of
+}
+
+func (o option) isFor(role Role) bool { return o.only == "" || o.only == role }
+
+func (o option) isList() bool { return o.separator != "" }
+
+// env is the name of the environment variable.
+func (o option) env() string {
+	return "LITE_" + strings.ToUpper(strings.ReplaceAll(o.name, "-", "_"))
+}
+
+// split makes the values of a text: for a list those between separators, empty
+// ones left out.
+func (o option) split(text string) []string {
+	if !o.isList() {
+		return []string{text}
+	}
+	var values []string
+	for value := range strings.SplitSeq(text, o.separator) {
+		if value = strings.TrimSpace(value); value != "" {
+			values = append(values, value)
+		}
+	}
+	return values
+}
+
+// Flags returns the flags of a role, to be parsed by the caller and then given
+// to Load.
+func Flags(role Role) *pflag.FlagSet {
+	flags := pflag.NewFlagSet(string(role), pflag.ContinueOnError)
+	flags.SortFlags = false
+	for _, o := range optionsOf(role) {
+		f := flags.VarPF(&flagValue{option: o}, o.name, o.short, o.usage)
+		f.DefValue = o.def + o.found + o.empty
+	}
+	return flags
+}
+
+// flagValue keeps what flags said as text: it is parsed by Load, with what all
+// others said, so that every error looks the same and none hides another.
+type flagValue struct {
+	option option
+	texts  []string
+}
+
+// Set appends to a list; of other options the last value wins.
+func (v *flagValue) Set(text string) error {
+	if !v.option.isList() {
+		v.texts = nil
+	}
+	v.texts = append(v.texts, v.option.split(text)...)
+	return nil
+}
+
+func (v *flagValue) String() string { return strings.Join(v.texts, v.option.separator) }
+
+// Type is shown in help after the flag.
+func (v *flagValue) Type() string {
+	switch v.option.separator {
+	case commas:
+		return v.option.arg + ",..."
+	case lines:
+		return v.option.arg + " ..."
+	default:
+		return v.option.arg
+	}
+}

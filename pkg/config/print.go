@@ -1,0 +1,78 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Print writes the configuration as YAML, keys sorted, each with a comment that
+// says where its value comes from. Load takes what Print wrote for the same
+// configuration.
+func (c *Config) Print(w io.Writer) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# config: %s # %s\n", c.ConfigFile, c.sources["config"])
+	sorted := optionsOf(c.Role)
+	slices.SortFunc(sorted, func(a, b option) int { return cmp.Compare(a.name, b.name) })
+	for _, o := range sorted {
+		if o.name == "config" {
+			continue
+		}
+		value, err := o.yaml(c)
+		if err != nil {
+			return fmt.Errorf("print %s: %w", o.name, err)
+		}
+		fmt.Fprintf(&b, "%s: %s # %s\n", o.name, value, c.sources[o.name])
+	}
+	if _, err := io.WriteString(w, b.String()); err != nil {
+		return fmt.Errorf("print configuration: %w", err)
+	}
+	return nil
+}
+
+// yaml is the value of an option in one line.
+func (o option) yaml(c *Config) (string, error) {
+	var value any = o.get(c)
+	if !o.isList() {
+		value = o.get(c)[0]
+	}
+	var node yaml.Node
+	if err := node.Encode(value); err != nil {
+		return "", err
+	}
+	node.Style |= yaml.FlowStyle
+	out, err := yaml.Marshal(&node)
+	return strings.TrimSpace(string(out)), err
+}
+
+// text is the value of an option as a flag would say it.
+func (c *Config) text(key string) string {
+	o, _ := lookup(key)
+	var texts []string
+	for _, value := range o.get(c) {
+		texts = append(texts, fmt.Sprint(value))
+	}
+	return strings.Join(texts, o.separator)
+}
+
+// Reference is a Markdown table of all that may be said about a node of a role.
+func Reference(role Role) string {
+	var b strings.Builder
+	b.WriteString("| Flag and YAML key | Environment | Default | Meaning |\n|---|---|---|---|\n")
+	for _, o := range optionsOf(role) {
+		flag := fmt.Sprintf("`--%s %s`", o.name, (&flagValue{option: o}).Type())
+		if o.short != "" {
+			flag += fmt.Sprintf(", `-%s`", o.short)
+		}
+		def := o.found + o.empty
+		if o.def != "" {
+			def = "`" + o.def + "`"
+		}
+		fmt.Fprintf(&b, "| %s | `%s` | %s | %s |\n", flag, o.env(), def, o.usage)
+	}
+	return b.String()
+}

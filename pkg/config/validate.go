@@ -1,0 +1,113 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// validate looks at values that must fit each other. Those that are wrong by
+// themselves are empty here and have been reported.
+func (c *Config) validate() (errs []error) {
+	wrong := func(key string, value any, problem, remedy string) {
+		errs = append(errs, c.wrong(key, value, problem, remedy))
+	}
+	c.validateFamilies(wrong)
+	c.validateOverlaps(wrong)
+	if len(c.ServiceCIDR) > 0 && c.ClusterDNS.IsValid() {
+		in := func(p netip.Prefix) bool { return p.Contains(c.ClusterDNS) }
+		first := func(p netip.Prefix) bool { return p.Addr().Next() == c.ClusterDNS || p.Addr() == c.ClusterDNS }
+		remedy := "use an address like " + nth(c.ServiceCIDR[0], 10).String()
+		if !slices.ContainsFunc(c.ServiceCIDR, in) {
+			wrong("cluster-dns", c.ClusterDNS, "is not in service-cidr", remedy)
+		} else if slices.ContainsFunc(c.ServiceCIDR, first) {
+			wrong("cluster-dns", c.ClusterDNS, "is the address of the kubernetes service", remedy)
+		}
+	}
+	if c.AuditPolicyFile != "" && c.AuditLogPath == "" {
+		wrong("audit-policy-file", c.AuditPolicyFile, "has no effect without an audit log", "set audit-log-path")
+	}
+	seen := map[string]bool{}
+	for _, taint := range c.NodeTaints {
+		spec, effect, _ := strings.Cut(taint, ":")
+		key, _, _ := strings.Cut(spec, "=")
+		if seen[key+":"+effect] {
+			wrong("node-taint", taint, "repeats the key and effect of another taint", "keep one of them")
+		}
+		seen[key+":"+effect] = true
+	}
+	return errs
+}
+
+// families names the IP families of addresses, in order.
+func families[T any](of []T, addr func(T) netip.Addr) (names []string) {
+	for _, v := range of {
+		if addr(v).Is4() {
+			names = append(names, "IPv4")
+		} else {
+			names = append(names, "IPv6")
+		}
+	}
+	return names
+}
+
+// validateFamilies wants at most one value per family, and pods, services and
+// the API server to agree on them; kube-apiserver takes the family of the
+// first service range for that of the kubernetes service.
+func (c *Config) validateFamilies(wrong func(key string, value any, problem, remedy string)) {
+	nodes := families(c.NodeIP, func(a netip.Addr) netip.Addr { return a })
+	pods := families(c.ClusterCIDR, netip.Prefix.Addr)
+	services := families(c.ServiceCIDR, netip.Prefix.Addr)
+	unique := func(key string, families []string) bool {
+		if len(slices.Compact(slices.Sorted(slices.Values(families)))) == len(families) {
+			return true
+		}
+		wrong(key, c.text(key), "has more than one value of an IP family", "give at most one IPv4 and one IPv6")
+		return false
+	}
+	distinct := []bool{unique("node-ip", nodes), unique("cluster-cidr", pods), unique("service-cidr", services)}
+	switch {
+	case slices.Contains(distinct, false) || len(pods) == 0 || len(services) == 0:
+	case !slices.Equal(pods, services):
+		wrong("service-cidr", c.text("service-cidr"), "has not the IP families of cluster-cidr",
+			"give it "+strings.Join(pods, ", then "))
+	case c.AdvertiseAddress.IsValid() && c.AdvertiseAddress.Is4() != (services[0] == "IPv4"):
+		wrong("advertise-address", c.AdvertiseAddress, "is not of the first IP family of service-cidr",
+			"use an address of "+services[0]+", or put the other family first in cluster-cidr and service-cidr")
+	}
+}
+
+// validateOverlaps keeps pods, services and the node apart.
+func (c *Config) validateOverlaps(wrong func(key string, value any, problem, remedy string)) {
+	for _, service := range c.ServiceCIDR {
+		for _, pod := range c.ClusterCIDR {
+			if service.Overlaps(pod) {
+				wrong("service-cidr", service, fmt.Sprintf("overlaps cluster-cidr %s", pod), "choose ranges that do not overlap")
+			}
+		}
+	}
+	for _, r := range c.ranges() {
+		for _, addr := range c.NodeIP {
+			if r.prefix.Contains(addr) {
+				wrong(r.key, r.prefix, fmt.Sprintf("contains node-ip %s", addr), "choose a range that no node is in")
+			}
+		}
+	}
+}
+
+// keyed is a range and the option that says it.
+type keyed struct {
+	key    string
+	prefix netip.Prefix
+}
+
+func (c *Config) ranges() (all []keyed) {
+	for _, p := range c.ClusterCIDR {
+		all = append(all, keyed{"cluster-cidr", p})
+	}
+	for _, p := range c.ServiceCIDR {
+		all = append(all, keyed{"service-cidr", p})
+	}
+	return all
+}

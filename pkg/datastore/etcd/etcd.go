@@ -1,0 +1,207 @@
+// Package etcd runs an etcd member inside the process.
+package etcd
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/client/pkg/v3/transport"
+	"go.etcd.io/etcd/server/v3/embed"
+
+	"lite.io/lite/pkg/log"
+	"lite.io/lite/pkg/pki"
+)
+
+const (
+	clientURL = "https://127.0.0.1:2379"
+	peerURL   = "https://127.0.0.1:2380"
+
+	// quota is the size of the store at which etcd refuses writes and raises
+	// an alarm. Kubernetes' own scalability tests fit into half of it.
+	quota = 4 << 30
+
+	// defragAt is how many MiB a restart must be able to give back to the
+	// file system for the rewriting to be worth it.
+	defragAt = 100
+)
+
+// Config is what a member has to be told.
+type Config struct {
+	Name string
+	Dir  string   // data directory, made 0700 if it is not there
+	PKI  pki.Dir  // holds etcd/server, etcd/peer and the etcd authority
+	Args []string // the user's own flags of etcd, key=value, applied last
+}
+
+// Etcd is the component.
+type Etcd struct {
+	config *embed.Config
+	server atomic.Pointer[embed.Etcd]
+}
+
+// New checks the configuration; nothing is touched before Run.
+func New(c Config) (*Etcd, error) {
+	cfg := configuration(c)
+	if err := apply(cfg, c.Args); err != nil {
+		return nil, err
+	}
+	return &Etcd{config: cfg}, nil
+}
+
+// Endpoint is the URL at which clients reach the member.
+func Endpoint() string { return clientURL }
+
+func configuration(c Config) *embed.Config {
+	cfg := embed.NewConfig()
+	cfg.Name = c.Name
+	cfg.Dir = c.Dir
+	cfg.ListenClientUrls = []url.URL{mustParse(clientURL)}
+	cfg.AdvertiseClientUrls = cfg.ListenClientUrls
+	cfg.ListenPeerUrls = []url.URL{mustParse(peerURL)}
+	cfg.AdvertisePeerUrls = cfg.ListenPeerUrls
+	cfg.InitialCluster = cfg.InitialClusterFromName(c.Name)
+	cfg.ClientTLSInfo = mutualTLS(c.PKI, pki.EtcdServer)
+	cfg.PeerTLSInfo = mutualTLS(c.PKI, pki.EtcdPeer)
+
+	// A member that is alone elects itself; waiting the default second for
+	// somebody else's heartbeat would be most of a start.
+	cfg.TickMs, cfg.ElectionMs = 20, 100
+
+	// The API server compacts as well; this is for a store that it is not
+	// talking to.
+	cfg.AutoCompactionMode, cfg.AutoCompactionRetention = embed.CompactorModePeriodic, "1h"
+	cfg.QuotaBackendBytes = quota
+	cfg.BootstrapDefragThresholdMegabytes = defragAt
+
+	// Entries behind the last snapshot are kept in memory for members that
+	// lag; nobody lags behind a single member.
+	cfg.SnapshotCount, cfg.SnapshotCatchUpEntries = 2000, 500
+
+	cfg.EnableGRPCGateway = false
+	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(log.Zap("etcd"))
+	return cfg
+}
+
+func mutualTLS(dir pki.Dir, leaf string) transport.TLSInfo {
+	return transport.TLSInfo{
+		CertFile:       dir.Cert(leaf),
+		KeyFile:        dir.Key(leaf),
+		TrustedCAFile:  dir.CA(pki.EtcdCA),
+		ClientCertAuth: true,
+	}
+}
+
+// apply sets the user's flags, named as etcd names them.
+func apply(cfg *embed.Config, args []string) error {
+	fs := flag.NewFlagSet("etcd", flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	cfg.AddFlags(fs)
+	for _, arg := range args {
+		key, value, _ := strings.Cut(arg, "=")
+		if strings.Contains(key, "urls") || key == "name" || key == "initial-cluster" {
+			return fmt.Errorf("etcd-arg %q: lite itself decides where its etcd listens and what it is called; remove the argument", arg)
+		}
+		if err := fs.Set(key, value); err != nil {
+			return fmt.Errorf("etcd-arg %q: %w; `etcd --help` of the version in `lite version` lists the flags", arg, err)
+		}
+	}
+	return nil
+}
+
+// Name implements component.Component.
+func (e *Etcd) Name() string { return "etcd" }
+
+// Run implements component.Component.
+func (e *Etcd) Run(ctx context.Context) (err error) {
+	if err := os.MkdirAll(e.config.Dir, 0o700); err != nil {
+		return fmt.Errorf("make the data directory of etcd: %w", err)
+	}
+	server, err := e.start()
+	if err != nil {
+		return err
+	}
+	e.server.Store(server)
+	defer server.Close()
+	go e.disarm(ctx, server)
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-server.Err():
+		return fmt.Errorf("serve: %w", err)
+	case <-server.Server.StopNotify():
+		return errors.New("the member stopped")
+	}
+}
+
+// start starts the member. etcd answers damage with a fatal log line, which
+// our logger makes a panic.
+func (e *Etcd) start() (server *embed.Etcd, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("open %s: %v; nothing was changed: restore a snapshot or move the directory away to begin an empty cluster", e.config.Dir, r)
+		}
+	}()
+	server, err = embed.StartEtcd(e.config)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", e.config.Dir, err)
+	}
+	return server, nil
+}
+
+// disarm lifts the NOSPACE alarm, which outlasts its cause, once there is room
+// again: after compaction and a defragmenting start, or under a larger quota.
+func (e *Etcd) disarm(ctx context.Context, server *embed.Etcd) {
+	select {
+	case <-server.Server.ReadyNotify():
+	case <-ctx.Done():
+		return
+	}
+	for _, alarm := range server.Server.Alarms() {
+		if alarm.Alarm != etcdserverpb.AlarmType_NOSPACE || server.Server.Backend().Size() > e.config.QuotaBackendBytes*9/10 {
+			continue
+		}
+		_, err := server.Server.Alarm(ctx, &etcdserverpb.AlarmRequest{
+			Action: etcdserverpb.AlarmRequest_DEACTIVATE, MemberID: alarm.MemberID, Alarm: alarm.Alarm,
+		})
+		slog.Info("There is room in the datastore again: its NOSPACE alarm is lifted", "err", err)
+	}
+}
+
+// Ready implements component.Component: the member has a leader and no alarm.
+func (e *Etcd) Ready(context.Context) error {
+	server := e.server.Load()
+	if server == nil {
+		return errors.New("opening the store")
+	}
+	select {
+	case <-server.Server.ReadyNotify():
+	default:
+		return errors.New("electing a leader")
+	}
+	alarms := server.Server.Alarms()
+	if slices.ContainsFunc(alarms, func(a *etcdserverpb.AlarmMember) bool { return a.Alarm == etcdserverpb.AlarmType_NOSPACE }) {
+		return fmt.Errorf("alarm NOSPACE: the store has reached its quota of %d MiB and refuses writes; delete objects, then restart, or raise it with --etcd-arg quota-backend-bytes=N", e.config.QuotaBackendBytes>>20)
+	}
+	if len(alarms) > 0 {
+		return fmt.Errorf("alarm %s: the store is damaged; restore a snapshot", alarms[0].Alarm)
+	}
+	return nil
+}
+
+func mustParse(s string) url.URL {
+	u, err := url.Parse(s)
+	if err != nil {
+		panic(err) // a constant of this file
+	}
+	return *u
+}

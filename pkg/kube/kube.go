@@ -1,0 +1,142 @@
+// Package kube is the one place that touches what Kubernetes keeps in globals,
+// and the one that knows how to make its clients.
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+	"k8s.io/apiserver/pkg/util/compatibility"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	cliflag "k8s.io/component-base/cli/flag"
+)
+
+// Args turns flags into an argument list in alphabetical order, so that it can
+// be compared, and appends the user's own, which therefore win.
+func Args(flags map[string]string, user []string) []string {
+	var args []string
+	for name, value := range flags {
+		args = append(args, "--"+name+"="+value)
+	}
+	slices.Sort(args)
+	for _, arg := range user {
+		args = append(args, "--"+strings.TrimLeft(arg, "-"))
+	}
+	return args
+}
+
+// Parse reads args into the flag sets of an upstream component. component is
+// the flag by which a user passes arguments on, for the error.
+func Parse(component string, sets cliflag.NamedFlagSets, args []string) error {
+	fs := pflag.NewFlagSet(component, pflag.ContinueOnError)
+	fs.SetNormalizeFunc(cliflag.WordSepNormalizeFunc)
+	for _, set := range sets.FlagSets {
+		fs.AddFlagSet(set)
+	}
+	return ParseSet(component, fs, args)
+}
+
+// ParseSet is Parse for a component with a single flag set.
+func ParseSet(component string, fs *pflag.FlagSet, args []string) error {
+	// Deprecation notes of upstream would go to the terminal.
+	fs.SetOutput(io.Discard)
+	if err := fs.Parse(args); err != nil {
+		return fmt.Errorf("%s-arg: %w", component, err)
+	}
+	if rest := fs.Args(); len(rest) > 0 {
+		return fmt.Errorf("%s-arg %q: not of the form key=value", component, rest[0])
+	}
+	return nil
+}
+
+// SettleGates fixes the feature gates and versions of the process. Every
+// component of Kubernetes in it shares one registry, which is not safe to write
+// once anything runs: call it after all arguments have been parsed and before
+// the first component is started.
+func SettleGates() error {
+	if err := compatibility.DefaultComponentGlobalsRegistry.Set(); err != nil {
+		return fmt.Errorf("set feature gates: %w", err)
+	}
+	utilfeature.DefaultMutableFeatureGate.AddMetrics()
+	compatibility.DefaultComponentGlobalsRegistry.AddMetrics()
+	// Components meet deprecated API fields of their own making; the warnings
+	// are for people.
+	rest.SetDefaultWarningHandler(rest.NoWarnings{})
+	return nil
+}
+
+// ClientConfig reads a kubeconfig for a client of ours.
+func ClientConfig(kubeconfig, userAgent string) (*rest.Config, error) {
+	cfg, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("read kubeconfig %s: %w", kubeconfig, err)
+	}
+	cfg.UserAgent = "lite/" + userAgent
+	cfg.QPS, cfg.Burst = 100, 200
+	return cfg, nil
+}
+
+// Probe is a cheap readiness check over HTTP: it succeeds on status 200 and
+// otherwise returns the first line of what the server says.
+type Probe struct {
+	URL    string
+	Client *http.Client
+}
+
+// NewProbe makes a Probe of a loopback url. The server's certificate is not
+// verified, which is acceptable for asking a loopback address whether it is
+// well, and for nothing else.
+func NewProbe(url string) Probe {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.TLSClientConfig = insecureLoopback()
+	// One request in a while: no connection is worth keeping.
+	t.DisableKeepAlives = true
+	return Probe{url, &http.Client{Transport: t, Timeout: 3 * time.Second}}
+}
+
+// Check asks once.
+func (p Probe) Check(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.URL, nil)
+	if err != nil {
+		return err
+	}
+	res, err := p.Client.Do(req)
+	if err != nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) {
+			return fmt.Errorf("no answer from %s", req.URL.Host)
+		}
+		return errors.New("not listening yet")
+	}
+	defer res.Body.Close()
+	body, _ := io.ReadAll(io.LimitReader(res.Body, 4<<10))
+	if res.StatusCode == http.StatusOK {
+		return nil
+	}
+	return errors.New(failedChecks(res.Status, string(body)))
+}
+
+// failedChecks picks the names of failing checks out of a healthz answer
+// ("[-]poststarthook/rbac failed: reason withheld").
+func failedChecks(status, body string) string {
+	var failed []string
+	for line := range strings.Lines(body) {
+		if rest, ok := strings.CutPrefix(line, "[-]"); ok {
+			name, _, _ := strings.Cut(rest, " ")
+			failed = append(failed, name)
+		}
+	}
+	if len(failed) == 0 {
+		return status
+	}
+	return "waiting for " + strings.Join(failed, ", ")
+}

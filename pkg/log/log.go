@@ -1,0 +1,183 @@
+// Package log makes slog the one log of the process: the loggers of
+// Kubernetes (klog), etcd and gRPC (zap) and containerd (logrus) are led into it.
+//
+// Upstream writes hundreds of lines at its own Info level while a node starts,
+// and errors that only say that another part is not there yet. Our Info is for
+// people: upstream's Info becomes Debug, and its warnings and errors stay
+// Debug until the node has settled (Bridge's return value is called).
+package log
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+
+	"github.com/go-logr/logr"
+	"github.com/sirupsen/logrus"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"k8s.io/klog/v2"
+)
+
+// New makes a logger that writes lines of the given format, "text" or "json".
+func New(w io.Writer, level slog.Level, format string) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level}
+	if format == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
+
+// Bridge leads klog and logrus, both global, into l. It is called once, before
+// any component is made. The function it returns tells that the node has
+// settled: from then on upstream's warnings and errors are shown as such.
+func Bridge(l *slog.Logger) (settled func()) {
+	up := &upstream{Handler: l.Handler(), settled: new(atomic.Bool)}
+	slog.SetDefault(l)
+
+	klog.SetLoggerWithOptions(logr.FromSlogHandler(up), klog.ContextualLogger(true))
+
+	logrus.SetOutput(io.Discard)
+	logrus.AddHook(logrusHook{slog.New(up)})
+	if !l.Enabled(context.Background(), slog.LevelDebug) {
+		logrus.SetLevel(logrus.WarnLevel)
+	}
+	return func() { up.settled.Store(true) }
+}
+
+// upstream lowers the levels of what upstream logs.
+type upstream struct {
+	slog.Handler
+	settled *atomic.Bool
+}
+
+// level is the level a record of upstream's is shown at.
+func (h *upstream) level(l slog.Level) slog.Level {
+	if l >= slog.LevelWarn && h.settled.Load() {
+		return slog.LevelWarn
+	}
+	return slog.LevelDebug
+}
+
+func (h *upstream) Enabled(ctx context.Context, l slog.Level) bool {
+	return h.Handler.Enabled(ctx, h.level(l))
+}
+
+// Handle keeps a record on one line: stack traces and object dumps belong to
+// Debug.
+func (h *upstream) Handle(ctx context.Context, r slog.Record) error {
+	r.Level = h.level(r.Level)
+	if first, _, many := strings.Cut(r.Message, "\n"); many && r.Level > slog.LevelDebug {
+		r.Message = first + " …"
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+func (h *upstream) WithAttrs(a []slog.Attr) slog.Handler {
+	return &upstream{h.Handler.WithAttrs(a), h.settled}
+}
+
+func (h *upstream) WithGroup(name string) slog.Handler {
+	return &upstream{h.Handler.WithGroup(name), h.settled}
+}
+
+// logrusHook passes containerd's lines on.
+type logrusHook struct{ to *slog.Logger }
+
+func (logrusHook) Levels() []logrus.Level { return logrus.AllLevels }
+
+func (h logrusHook) Fire(e *logrus.Entry) error {
+	level := slog.LevelDebug
+	switch {
+	case e.Level <= logrus.ErrorLevel:
+		level = slog.LevelError
+	case e.Level == logrus.WarnLevel:
+		level = slog.LevelWarn
+	}
+	attrs := []slog.Attr{slog.String("from", "containerd")}
+	for k, v := range e.Data {
+		attrs = append(attrs, slog.Any(k, v))
+	}
+	h.to.LogAttrs(context.Background(), level, e.Message, attrs...)
+	return nil
+}
+
+// Zap makes a zap logger that writes into the default slog logger. Fatal, by
+// which etcd would end the process, panics instead, so that the caller can
+// recover and name the cause.
+func Zap(name string) *zap.Logger {
+	core := zapCore{slog.Default().With("from", name)}
+	return zap.New(core, zap.WithFatalHook(zapcore.WriteThenPanic))
+}
+
+type zapCore struct{ to *slog.Logger }
+
+func zapLevel(l zapcore.Level) slog.Level {
+	switch {
+	case l >= zapcore.ErrorLevel:
+		return slog.LevelWarn
+	default:
+		return slog.LevelDebug
+	}
+}
+
+func (c zapCore) Enabled(l zapcore.Level) bool {
+	return c.to.Enabled(context.Background(), zapLevel(l))
+}
+
+func (c zapCore) With(fields []zapcore.Field) zapcore.Core {
+	return zapCore{slog.New(c.to.Handler().WithAttrs(zapAttrs(fields)))}
+}
+
+func (c zapCore) Check(e zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	// A fatal entry is written even if the level is off: its text is the
+	// reason that the caller will report.
+	if c.Enabled(e.Level) || e.Level >= zapcore.DPanicLevel {
+		return checked.AddCore(e, c)
+	}
+	return checked
+}
+
+func (c zapCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
+	attrs := zapAttrs(fields)
+	if e.Level >= zapcore.PanicLevel {
+		// zap panics with the message alone; the reason is in a field.
+		c.to.LogAttrs(context.Background(), slog.LevelDebug, e.Message, attrs...)
+		panic(Fatal{e.Message, attrs})
+	}
+	c.to.LogAttrs(context.Background(), zapLevel(e.Level), e.Message, attrs...)
+	return nil
+}
+
+func (zapCore) Sync() error { return nil }
+
+// Fatal is the value of the panic that a logger made by Zap raises in place of
+// ending the process.
+type Fatal struct {
+	Message string
+	Attrs   []slog.Attr
+}
+
+func (f Fatal) Error() string {
+	for _, a := range f.Attrs {
+		if a.Key == "error" {
+			return fmt.Sprintf("%s: %s", f.Message, a.Value)
+		}
+	}
+	return f.Message
+}
+
+func zapAttrs(fields []zapcore.Field) []slog.Attr {
+	enc := zapcore.NewMapObjectEncoder()
+	for _, f := range fields {
+		f.AddTo(enc)
+	}
+	attrs := make([]slog.Attr, 0, len(enc.Fields))
+	for k, v := range enc.Fields {
+		attrs = append(attrs, slog.Any(k, v))
+	}
+	return attrs
+}

@@ -1,0 +1,52 @@
+package pki
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/google/renameio/v2"
+	"k8s.io/client-go/tools/clientcmd"
+	api "k8s.io/client-go/tools/clientcmd/api"
+)
+
+// Kubeconfig is a file by which somebody reaches the API.
+type Kubeconfig struct {
+	Path   string
+	Server string // URL
+	User   string // a leaf of the table
+	Mode   fs.FileMode
+}
+
+// Write writes the kubeconfig with the certificates embedded, so that it works
+// wherever it is copied. It leaves a file alone that already says the same.
+func (k Kubeconfig) Write(dir Dir) error {
+	var data [3][]byte
+	for i, path := range []string{dir.CA(ClusterCA), dir.Cert(k.User), dir.Key(k.User)} {
+		var err error
+		if data[i], err = os.ReadFile(path); err != nil {
+			return fmt.Errorf("make kubeconfig %s: %w", k.Path, err)
+		}
+	}
+	const name = "lite"
+	content, err := clientcmd.Write(api.Config{
+		Clusters:       map[string]*api.Cluster{name: {Server: k.Server, CertificateAuthorityData: data[0]}},
+		AuthInfos:      map[string]*api.AuthInfo{k.User: {ClientCertificateData: data[1], ClientKeyData: data[2]}},
+		Contexts:       map[string]*api.Context{name: {Cluster: name, AuthInfo: k.User}},
+		CurrentContext: name,
+	})
+	if err != nil {
+		return fmt.Errorf("make kubeconfig %s: %w", k.Path, err)
+	}
+	if err := os.MkdirAll(filepath.Dir(k.Path), 0o700); err != nil {
+		return fmt.Errorf("make kubeconfig %s: %w", k.Path, err)
+	}
+	if old, err := os.ReadFile(k.Path); err == nil && string(old) == string(content) {
+		return os.Chmod(k.Path, k.Mode)
+	}
+	if err := renameio.WriteFile(k.Path, content, k.Mode, renameio.IgnoreUmask()); err != nil {
+		return fmt.Errorf("write kubeconfig %s: %w", k.Path, err)
+	}
+	return nil
+}

@@ -1,0 +1,141 @@
+// Package pki holds every certificate and key of a cluster in one table; it
+// makes, checks and renews them. File names are kubeadm's, so that what people
+// know of a Kubernetes node's PKI is true here as well.
+//
+// All keys are ECDSA P-256. Authorities live ten years, leaves one; a leaf is
+// renewed at start when under a third of its life is left, when its names have
+// changed or when it no longer fits its authority or its key.
+package pki
+
+import (
+	"crypto/x509"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+const (
+	caLife   = 10 * 365 * 24 * time.Hour
+	leafLife = 365 * 24 * time.Hour
+
+	// backdate lets a peer whose clock is a little behind accept a fresh
+	// certificate.
+	backdate = time.Hour
+)
+
+// Node is what a server node's certificates say about it.
+type Node struct {
+	Name          string
+	IPs           []netip.Addr // the node's own and the advertised address
+	ServiceIPs    []netip.Addr // the first of each service network: the API's ClusterIP
+	ClusterDomain string
+	SANs          []string // what the user added, names or addresses
+}
+
+// Authority names a CA of the table by its path under the PKI directory.
+type Authority string
+
+// The cluster's three authorities.
+const (
+	ClusterCA    Authority = "ca"
+	FrontProxyCA Authority = "front-proxy-ca"
+	EtcdCA       Authority = "etcd/ca"
+)
+
+var authorities = []struct {
+	name       Authority
+	commonName string
+}{
+	{ClusterCA, "kubernetes-ca"},
+	{FrontProxyCA, "front-proxy-ca"},
+	{EtcdCA, "etcd-ca"},
+}
+
+// The leaves, by path under the PKI directory without extension.
+const (
+	APIServer              = "apiserver"
+	APIServerKubeletClient = "apiserver-kubelet-client"
+	APIServerEtcdClient    = "apiserver-etcd-client"
+	FrontProxyClient       = "front-proxy-client"
+	EtcdServer             = "etcd/server"
+	EtcdPeer               = "etcd/peer"
+	Admin                  = "admin"
+	ControllerManager      = "controller-manager"
+	Scheduler              = "scheduler"
+	Kubelet                = "kubelet"
+	KubeletClient          = "kubelet-client"
+)
+
+// leaf is one row of the table.
+type leaf struct {
+	path   string
+	signer Authority
+	cn     string
+	org    string
+	usages []x509.ExtKeyUsage
+	names  []string // subject alternative names, DNS or IP
+}
+
+var (
+	client = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	server = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	both   = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+)
+
+// leaves is the table of all certificates of a server node.
+func leaves(n Node) []leaf {
+	local := []string{"localhost", "127.0.0.1", "::1"}
+	self := slices.Concat([]string{n.Name}, texts(n.IPs), local)
+	api := slices.Concat(self, texts(n.ServiceIPs), n.SANs, []string{
+		"kubernetes", "kubernetes.default", "kubernetes.default.svc",
+		"kubernetes.default.svc." + n.ClusterDomain,
+	})
+	return []leaf{
+		{APIServer, ClusterCA, "kube-apiserver", "", server, api},
+		{APIServerKubeletClient, ClusterCA, "kube-apiserver-kubelet-client", "", client, nil},
+		{FrontProxyClient, FrontProxyCA, "front-proxy-client", "", client, nil},
+
+		{EtcdServer, EtcdCA, n.Name, "", both, self},
+		{EtcdPeer, EtcdCA, n.Name, "", both, self},
+		{APIServerEtcdClient, EtcdCA, "kube-apiserver-etcd-client", "", client, nil},
+
+		{Admin, ClusterCA, "kubernetes-admin", "system:masters", client, nil},
+		// These two serve health and metrics on loopback with the same
+		// certificate that they show to the API.
+		{ControllerManager, ClusterCA, "system:kube-controller-manager", "", both, local},
+		{Scheduler, ClusterCA, "system:kube-scheduler", "", both, local},
+
+		{Kubelet, ClusterCA, "system:node:" + n.Name, "system:nodes", server, slices.Concat([]string{n.Name}, texts(n.IPs))},
+		{KubeletClient, ClusterCA, "system:node:" + n.Name, "system:nodes", client, nil},
+	}
+}
+
+func texts(addrs []netip.Addr) []string {
+	var s []string
+	for _, a := range addrs {
+		s = append(s, a.String())
+	}
+	return s
+}
+
+// Dir is a PKI directory.
+type Dir string
+
+// Cert is the path of the certificate of a leaf or an authority, PEM.
+func (d Dir) Cert(name string) string { return filepath.Join(string(d), name+".crt") }
+
+// Key is the path of the private key of a leaf or an authority, PEM.
+func (d Dir) Key(name string) string { return filepath.Join(string(d), name+".key") }
+
+// CA is the path of an authority's certificate.
+func (d Dir) CA(a Authority) string { return d.Cert(string(a)) }
+
+// CAKey is the path of an authority's private key.
+func (d Dir) CAKey(a Authority) string { return d.Key(string(a)) }
+
+// ServiceAccountKey is the private key that signs service-account tokens.
+func (d Dir) ServiceAccountKey() string { return d.Key("sa") }
+
+// ServiceAccountPub is the public key that verifies service-account tokens.
+func (d Dir) ServiceAccountPub() string { return filepath.Join(string(d), "sa.pub") }

@@ -1,0 +1,109 @@
+package controlplane
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"strconv"
+	"strings"
+
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+	"k8s.io/kubernetes/cmd/kube-apiserver/app"
+	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
+
+	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/pki"
+)
+
+// APIServer is the component kube-apiserver.
+type APIServer struct {
+	options *options.ServerRunOptions
+	probe   kube.Probe
+}
+
+// NewAPIServer parses the arguments; nothing is touched before Run.
+func NewAPIServer(c Config) (*APIServer, error) {
+	s := options.NewServerRunOptions()
+	if err := kube.Parse("kube-apiserver", s.Flags(), apiServerArgs(c)); err != nil {
+		return nil, err
+	}
+	return &APIServer{s, kube.NewProbe(c.LocalURL() + "/readyz")}, nil
+}
+
+func apiServerArgs(c Config) []string {
+	n := c.Node
+	args := map[string]string{
+		"advertise-address": n.AdvertiseAddress.String(),
+		"bind-address":      n.BindAddress.String(),
+		"secure-port":       strconv.Itoa(n.HTTPSListenPort),
+
+		"allow-privileged":            "true",
+		"authentication-config":       c.authenticationFile(),
+		"authorization-mode":          "Node,RBAC",
+		"enable-admission-plugins":    "NodeRestriction",
+		"enable-bootstrap-token-auth": "true",
+		"encryption-provider-config":  c.encryptionFile(),
+		"profiling":                   "false",
+
+		"client-ca-file":                c.PKI.CA(pki.ClusterCA),
+		"tls-cert-file":                 c.PKI.Cert(pki.APIServer),
+		"tls-private-key-file":          c.PKI.Key(pki.APIServer),
+		"kubelet-client-certificate":    c.PKI.Cert(pki.APIServerKubeletClient),
+		"kubelet-client-key":            c.PKI.Key(pki.APIServerKubeletClient),
+		"kubelet-certificate-authority": c.PKI.CA(pki.ClusterCA),
+		// A node's name need not resolve; its address is in its certificate.
+		"kubelet-preferred-address-types": "InternalIP,ExternalIP,Hostname",
+
+		"service-account-issuer":           "https://kubernetes.default.svc." + n.ClusterDomain,
+		"service-account-key-file":         c.PKI.ServiceAccountPub(),
+		"service-account-signing-key-file": c.PKI.ServiceAccountKey(),
+		"service-cluster-ip-range":         join(n.ServiceCIDR),
+
+		"etcd-servers":  strings.Join(c.Datastore.URLs, ","),
+		"etcd-cafile":   c.Datastore.CAFile,
+		"etcd-certfile": c.Datastore.CertFile,
+		"etcd-keyfile":  c.Datastore.KeyFile,
+
+		// The aggregation layer.
+		"enable-aggregator-routing":          "true",
+		"proxy-client-cert-file":             c.PKI.Cert(pki.FrontProxyClient),
+		"proxy-client-key-file":              c.PKI.Key(pki.FrontProxyClient),
+		"requestheader-allowed-names":        "front-proxy-client",
+		"requestheader-client-ca-file":       c.PKI.CA(pki.FrontProxyCA),
+		"requestheader-extra-headers-prefix": "X-Remote-Extra-",
+		"requestheader-group-headers":        "X-Remote-Group",
+		"requestheader-username-headers":     "X-Remote-User",
+
+		// Watches never end by themselves: without a bound the shutdown
+		// would wait for them for a minute (1.36).
+		"shutdown-watch-termination-grace-period": "1s",
+	}
+	if n.AuditLogPath != "" {
+		maps.Copy(args, map[string]string{
+			"audit-log-path":      n.AuditLogPath,
+			"audit-policy-file":   c.auditPolicyFile(),
+			"audit-log-maxage":    "30", // days
+			"audit-log-maxbackup": "10",
+			"audit-log-maxsize":   "100", // MiB
+		})
+	}
+	return kube.Args(args, n.APIServerArgs)
+}
+
+// Name implements component.Component.
+func (*APIServer) Name() string { return "apiserver" }
+
+// Run implements component.Component.
+func (a *APIServer) Run(ctx context.Context) error {
+	completed, err := a.options.Complete(ctx)
+	if err != nil {
+		return fmt.Errorf("complete options: %w", err)
+	}
+	if errs := completed.Validate(); len(errs) != 0 {
+		return fmt.Errorf("kube-apiserver-arg: %w", utilerrors.NewAggregate(errs))
+	}
+	return app.Run(ctx, completed)
+}
+
+// Ready implements component.Component.
+func (a *APIServer) Ready(ctx context.Context) error { return a.probe.Check(ctx) }

@@ -1,0 +1,81 @@
+package controlplane
+
+import (
+	"context"
+	"path/filepath"
+
+	"k8s.io/component-base/configz"
+	"k8s.io/kubernetes/cmd/kube-controller-manager/app"
+	"k8s.io/kubernetes/cmd/kube-controller-manager/app/options"
+
+	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/pki"
+)
+
+// ControllerManager is the component kube-controller-manager.
+type ControllerManager struct {
+	options *options.KubeControllerManagerOptions
+	probe   kube.Probe
+}
+
+// NewControllerManager parses the arguments; nothing is touched before Run.
+func NewControllerManager(c Config) (*ControllerManager, error) {
+	o, err := options.NewKubeControllerManagerOptions()
+	if err != nil {
+		return nil, err
+	}
+	flags := o.Flags(app.KnownControllers(), app.ControllersDisabledByDefault(), app.ControllerAliases())
+	o.ParsedFlags = &flags
+	if err := kube.Parse("kube-controller-manager", flags, controllerManagerArgs(c)); err != nil {
+		return nil, err
+	}
+	return &ControllerManager{o, kube.NewProbe("https://127.0.0.1:10257/healthz")}, nil
+}
+
+func controllerManagerArgs(c Config) []string {
+	kubeconfig := c.Kubeconfig(pki.ControllerManager)
+	return kube.Args(map[string]string{
+		"allocate-node-cidrs":        "true",
+		"authentication-kubeconfig":  kubeconfig,
+		"authentication-skip-lookup": "true",
+		"authorization-kubeconfig":   kubeconfig,
+		"bind-address":               "127.0.0.1",
+		"client-ca-file":             c.PKI.CA(pki.ClusterCA),
+		"cluster-cidr":               join(c.Node.ClusterCIDR),
+		"cluster-signing-cert-file":  c.PKI.CA(pki.ClusterCA),
+		"cluster-signing-key-file":   c.PKI.CAKey(pki.ClusterCA),
+		"controllers":                "*,bootstrapsigner,tokencleaner",
+		// The default is outside everything that is ours.
+		"flex-volume-plugin-dir": filepath.Join(c.Dir, "flexvolume"),
+		// Each controller takes a token at its first start: at the default of
+		// 20 a second they would keep the first pod waiting for 5 s (1.36).
+		"kube-api-burst": "600",
+		"kube-api-qps":   "300",
+		"kubeconfig":     kubeconfig,
+		// Its own election ends the process when it loses; ours does not.
+		"leader-elect":                     "false",
+		"profiling":                        "false",
+		"root-ca-file":                     c.PKI.CA(pki.ClusterCA),
+		"service-account-private-key-file": c.PKI.ServiceAccountKey(),
+		"service-cluster-ip-range":         join(c.Node.ServiceCIDR),
+		"tls-cert-file":                    c.PKI.Cert(pki.ControllerManager),
+		"tls-private-key-file":             c.PKI.Key(pki.ControllerManager),
+		"use-service-account-credentials":  "true",
+	}, c.Node.ControllerManagerArgs)
+}
+
+// Name implements component.Component.
+func (*ControllerManager) Name() string { return "controller-manager" }
+
+// Run implements component.Component.
+func (m *ControllerManager) Run(ctx context.Context) error {
+	defer configz.Delete(app.ConfigzName)
+	cfg, err := m.options.Config(ctx, app.KnownControllers(), app.ControllersDisabledByDefault(), app.ControllerAliases())
+	if err != nil {
+		return err
+	}
+	return untilDone(ctx, app.Run(ctx, cfg.Complete()))
+}
+
+// Ready implements component.Component.
+func (m *ControllerManager) Ready(ctx context.Context) error { return m.probe.Check(ctx) }

@@ -1,0 +1,73 @@
+package controlplane
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/google/renameio/v2"
+)
+
+// authentication allows anonymous requests to learn whether the server is
+// well, as load balancers must, and nothing else.
+const authentication = `apiVersion: apiserver.config.k8s.io/v1
+kind: AuthenticationConfiguration
+anonymous:
+  enabled: true
+  conditions:
+  - path: /livez
+  - path: /readyz
+  - path: /healthz
+`
+
+// auditPolicy is used when the user asked for an audit log without saying what
+// to write into it: who did what to which object, never the object itself.
+const auditPolicy = `apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- level: Metadata
+`
+
+// encryption is the configuration of encryption at rest. Secrets are written
+// with secretbox (XSalsa20 and Poly1305); identity lets what was written
+// before encryption was switched on be read.
+const encryption = `apiVersion: apiserver.config.k8s.io/v1
+kind: EncryptionConfiguration
+resources:
+- resources: [secrets]
+  providers:
+  - secretbox:
+      keys:
+      - name: key1
+        secret: %s
+  - identity: {}
+`
+
+// ensureEncryption makes the encryption key at the first start. The file is
+// never rewritten: losing the key is losing every Secret.
+func ensureEncryption(path string) error {
+	_, err := os.Stat(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	key := make([]byte, 32)
+	if _, err := rand.Read(key); err != nil {
+		return fmt.Errorf("make the encryption key: %w", err)
+	}
+	return writeFile(path, fmt.Sprintf(encryption, base64.StdEncoding.EncodeToString(key)))
+}
+
+func writeFile(path, content string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return fmt.Errorf("make %s: %w", filepath.Dir(path), err)
+	}
+	if err := renameio.WriteFile(path, []byte(content), 0o600, renameio.IgnoreUmask()); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}

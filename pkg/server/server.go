@@ -1,0 +1,141 @@
+// Package server puts a server node together: the datastore, the control plane
+// and the parts of a node that an agent has as well.
+package server
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"lite.io/lite/manifests"
+	addon "lite.io/lite/pkg/addon/manifests"
+	"lite.io/lite/pkg/agent"
+	"lite.io/lite/pkg/bundle"
+	"lite.io/lite/pkg/component"
+	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/datastore"
+	"lite.io/lite/pkg/datastore/etcd"
+	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/pki"
+	"lite.io/lite/pkg/server/controlplane"
+)
+
+// New makes what a server node needs on disk and puts its components together.
+// The group is complete: all that is left is to run it.
+func New(cfg *config.Config, host agent.Host, onChange func(component.Status)) (*component.Group, error) {
+	helpers, err := bundle.Unpack(cfg.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(cfg.DataDir, "server")
+	cp := controlplane.Config{
+		Node: cfg,
+		Dir:  dir,
+		PKI:  pki.Dir(filepath.Join(dir, "pki")),
+	}
+	cp.Datastore = datastore.Endpoint{
+		URLs:     []string{etcd.Endpoint()},
+		CAFile:   cp.PKI.CA(pki.EtcdCA),
+		CertFile: cp.PKI.Cert(pki.APIServerEtcdClient),
+		KeyFile:  cp.PKI.Key(pki.APIServerEtcdClient),
+	}
+	if err := writeFiles(cfg, cp); err != nil {
+		return nil, err
+	}
+	return compose(cfg, cp, host, helpers, onChange)
+}
+
+// compose is the whole node at a glance.
+func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, helpers bundle.Dir, onChange func(component.Status)) (*component.Group, error) {
+	store, err := etcd.New(etcd.Config{Name: cfg.NodeName, Dir: filepath.Join(cp.Dir, "etcd"), PKI: cp.PKI, Args: cfg.EtcdArgs})
+	if err != nil {
+		return nil, err
+	}
+	apiserver, err := controlplane.NewAPIServer(cp)
+	if err != nil {
+		return nil, err
+	}
+	scheduler, err := controlplane.NewScheduler(cp)
+	if err != nil {
+		return nil, err
+	}
+	controllers, err := controlplane.NewControllerManager(cp)
+	if err != nil {
+		return nil, err
+	}
+	objects, err := addon.New(manifests.FS, cp.Kubeconfig(pki.Admin))
+	if err != nil {
+		return nil, err
+	}
+
+	g := &component.Group{OnChange: onChange}
+	db := g.Add(store)
+	api := g.Add(apiserver, db)
+	g.Add(scheduler, api)
+	g.Add(controllers, api)
+	g.Add(objects, api)
+	node := agent.Config{Node: cfg, Host: host, Helpers: helpers, Kubeconfig: nodeKubeconfig(cfg), PKI: cp.PKI}
+	if err := agent.Add(g, node, api); err != nil {
+		return nil, err
+	}
+	return g, kube.SettleGates()
+}
+
+// writeFiles makes certificates, keys and kubeconfigs, or renews them.
+func writeFiles(cfg *config.Config, cp controlplane.Config) error {
+	renewed, err := pki.Ensure(cp.PKI, identity(cfg), time.Now())
+	if err != nil {
+		return err
+	}
+	for _, line := range renewed {
+		slog.Info("Renewed a certificate", "which", line)
+	}
+	if err := cp.WriteFiles(); err != nil {
+		return err
+	}
+	for _, k := range []pki.Kubeconfig{
+		{Path: nodeKubeconfig(cfg), Server: cp.LocalURL(), User: pki.KubeletClient, Mode: 0o600},
+		{Path: cfg.WriteKubeconfig, Server: cp.LocalURL(), User: pki.Admin, Mode: cfg.WriteKubeconfigMode},
+	} {
+		if err := k.Write(cp.PKI); err != nil {
+			return err
+		}
+	}
+	return rememberName(cfg)
+}
+
+// identity is what the certificates say of this server.
+func identity(cfg *config.Config) pki.Node {
+	n := pki.Node{
+		Name:          cfg.NodeName,
+		IPs:           slices.Clone(cfg.NodeIP),
+		ClusterDomain: cfg.ClusterDomain,
+		SANs:          cfg.TLSSANs,
+	}
+	if !slices.Contains(n.IPs, cfg.AdvertiseAddress) {
+		n.IPs = append(n.IPs, cfg.AdvertiseAddress)
+	}
+	if !cfg.BindAddress.IsUnspecified() && !slices.Contains(n.IPs, cfg.BindAddress) {
+		n.IPs = append(n.IPs, cfg.BindAddress)
+	}
+	for _, p := range cfg.ServiceCIDR {
+		n.ServiceIPs = append(n.ServiceIPs, controlplane.FirstAddress(p))
+	}
+	return n
+}
+
+func nodeKubeconfig(cfg *config.Config) string {
+	return filepath.Join(agent.Dir(cfg.DataDir), "kubelet.conf")
+}
+
+// rememberName makes the node keep its name when the machine's changes.
+func rememberName(cfg *config.Config) error {
+	path := filepath.Join(cfg.DataDir, "node-name")
+	if err := os.WriteFile(path, []byte(cfg.NodeName+"\n"), 0o600); err != nil {
+		return fmt.Errorf("remember the node's name: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,135 @@
+// Package status answers what a node is doing, over a unix socket that only
+// root can open.
+package status
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"lite.io/lite/pkg/component"
+)
+
+// Socket is where a running node answers.
+const Socket = "/run/lite/lite.sock"
+
+// Node is the answer.
+type Node struct {
+	Role       string      `json:"role"`
+	Name       string      `json:"name"`
+	Version    string      `json:"version"`
+	PID        int         `json:"pid"`
+	Since      time.Time   `json:"since"`
+	Ready      bool        `json:"ready"`
+	Components []Component `json:"components"`
+}
+
+// Component is the state of one part of the node.
+type Component struct {
+	Name  string          `json:"name"`
+	State component.State `json:"state"`
+	// Since is when the component entered the state.
+	Since time.Time `json:"since"`
+	// Took is how long it took to get ready, in seconds.
+	Took   float64  `json:"tookSeconds,omitempty"`
+	Needs  []string `json:"needs,omitempty"`
+	Reason string   `json:"reason,omitempty"`
+}
+
+// Of asks the components of a group and adds the answers to n.
+func Of(ctx context.Context, n Node, g *component.Group) Node {
+	n.Ready = true
+	n.Components = nil
+	for _, s := range g.Status(ctx) {
+		c := Component{Name: s.Name, State: s.State, Since: s.Since, Took: s.Took.Seconds(), Needs: s.Needs}
+		if s.Err != nil {
+			c.Reason = s.Err.Error()
+		}
+		n.Ready = n.Ready && s.State == component.Ready
+		n.Components = append(n.Components, c)
+	}
+	return n
+}
+
+// Serve answers on the socket at path until ctx is done: GET /status with a
+// Node, GET /readyz with 200 or 503. It returns once it listens.
+func Serve(ctx context.Context, path string, now func(context.Context) Node) error {
+	l, err := listen(path)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", path, err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(now(r.Context()))
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		n := now(r.Context())
+		if !n.Ready {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		for _, c := range n.Components {
+			if c.State != component.Ready {
+				fmt.Fprintf(w, "%s: %s: %s\n", c.Name, c.State, c.Reason)
+			}
+		}
+	})
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	context.AfterFunc(ctx, func() { _ = server.Close() })
+	go func() { _ = server.Serve(l) }()
+	return nil
+}
+
+// listen takes the path over from a process that died. The directory is closed
+// to everybody else, so there is no moment at which the socket is open.
+func listen(path string) (net.Listener, error) {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(dir, 0o700); err != nil {
+		return nil, err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	return net.Listen("unix", path)
+}
+
+// Get asks the node that answers at path.
+func Get(ctx context.Context, path string) (Node, error) {
+	var n Node
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", path)
+	}
+	c := &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://lite/status", nil)
+	if err != nil {
+		return n, err
+	}
+	res, err := c.Do(req)
+	if err != nil {
+		return n, explain(path, err)
+	}
+	defer res.Body.Close()
+	if err := json.NewDecoder(res.Body).Decode(&n); err != nil {
+		return n, fmt.Errorf("read the status: %w", err)
+	}
+	return n, nil
+}
+
+func explain(path string, err error) error {
+	switch {
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("%s: permission denied; run as root", path)
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, errRefused):
+		return errors.New("lite is not running on this machine; start it with `lite server`")
+	}
+	return fmt.Errorf("ask %s: %w", path, err)
+}

@@ -1,0 +1,231 @@
+// Package badstart shows that a start which cannot succeed says so in one
+// clear line, ends with exit code 1 and changes nothing, and that it succeeds
+// once the cause is put right.
+package badstart
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"lite.io/lite/tests/cluster"
+)
+
+func TestMain(m *testing.M) { cluster.Main(m) }
+
+// attempt is a start that is to fail.
+type attempt struct {
+	uid  uint32
+	env  []string
+	args []string
+	// want are words that the one line must have; upper and lower case are alike.
+	want []string
+	// below is the directory that must not change; the data directory if empty.
+	below string
+}
+
+// check makes the attempt.
+func (a attempt) check(t *testing.T, n *cluster.Node) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	below := a.below
+	if below == "" {
+		below = cluster.DataDir
+	}
+	before := tree(t, n.Path(below))
+	lite := n.Command(ctx, "lite", append([]string{"server"}, a.args...)...)
+	lite.Env = append(lite.Env, a.env...)
+	if a.uid != 0 {
+		lite.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: a.uid, Gid: a.uid}}
+	}
+	var stderr bytes.Buffer
+	lite.Stderr = &stderr
+	err := lite.Run()
+	if lite.ProcessState == nil {
+		t.Fatal(err)
+	}
+	if code := lite.ProcessState.ExitCode(); code != 1 {
+		t.Errorf("exit code %d, want 1", code)
+	}
+	message := strings.TrimSpace(stderr.String())
+	if message == "" || strings.Contains(message, "\n") {
+		t.Errorf("want one line, got:\n%s", message)
+	}
+	for _, want := range a.want {
+		if !strings.Contains(strings.ToLower(message), strings.ToLower(want)) {
+			t.Errorf("the message does not say %q:\n%s", want, message)
+		}
+	}
+	after := tree(t, n.Path(below))
+	for path, content := range before {
+		if after[path] != content {
+			t.Errorf("%s has changed from %s to %s", path, content, after[path])
+		}
+	}
+	for path := range after {
+		if before[path] == "" {
+			t.Errorf("%s is new", path)
+		}
+	}
+}
+
+// tree returns the mode and the hash of all files at and below a path.
+func tree(t *testing.T, root string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		name := strings.TrimPrefix(path, root) + "/"
+		files[name] = info.Mode().String()
+		if entry.Type().IsRegular() {
+			content, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			files[name] += fmt.Sprintf(" %d bytes %x", len(content), sha256.Sum256(content))
+		}
+		return nil
+	})
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	return files
+}
+
+// TestBeforeFirstStart has all that is seen before anything is touched. At last
+// the same node starts.
+func TestBeforeFirstStart(t *testing.T) {
+	n := cluster.NewNode(t)
+
+	for name, a := range map[string]attempt{
+		"not root": {uid: 65534, want: []string{"root"}},
+
+		"unknown flag":           {args: []string{"--colour=blue"}, want: []string{"colour"}},
+		"bad CIDR":               {args: []string{"--cluster-cidr=10.42.0.0/99"}, want: []string{"cluster-cidr", "10.42.0.0/99"}},
+		"pods overlap services":  {args: []string{"--cluster-cidr=10.42.0.0/15"}, want: []string{"service-cidr", "10.43.0.0/16", "overlap"}},
+		"pods overlap the host":  {args: []string{"--cluster-cidr=10.99.0.0/16"}, want: []string{"cluster-cidr", "10.99.0.0/16"}},
+		"services overlap host":  {args: []string{"--service-cidr=10.99.0.0/16"}, want: []string{"service-cidr", "10.99.0.0/16"}},
+		"node name":              {args: []string{"--node-name=Not_A_Label"}, want: []string{"node-name", "Not_A_Label"}},
+		"variable":               {env: []string{"LITE_NODE_NAME=Not_A_Label"}, want: []string{"LITE_NODE_NAME", "Not_A_Label"}},
+		"port out of range":      {args: []string{"--https-listen-port=70000"}, want: []string{"https-listen-port", "70000"}},
+		"configuration file":     {args: []string{"--config=/no/such/file"}, want: []string{"/no/such/file"}},
+		"unknown battery":        {args: []string{"--disable=lights"}, want: []string{"disable", "lights"}},
+		"argument":               {args: []string{"--kube-apiserver-arg=no-such-flag=1"}, want: []string{"no-such-flag"}},
+		"data directory is file": {args: []string{"--data-dir=/etc/passwd"}, want: []string{"data-dir", "/etc/passwd"}},
+		"unwritable directory":   {args: []string{"--data-dir=/proc/lite"}, want: []string{"data-dir", "/proc/lite"}},
+	} {
+		t.Run(name, func(t *testing.T) { a.check(t, n) })
+	}
+
+	t.Run("unknown key", func(t *testing.T) {
+		n.WriteFile(t, "/etc/lite/config.yaml", "node-name: one\ncolour: blue\n")
+		defer os.Remove(n.Path("/etc/lite/config.yaml"))
+		attempt{want: []string{"colour", "/etc/lite/config.yaml"}}.check(t, n)
+	})
+	t.Run("drop-in", func(t *testing.T) {
+		n.WriteFile(t, "/etc/lite/config.yaml.d/10-net.yaml", "cluster-cidr: [10.42.0.0/99]\n")
+		defer os.RemoveAll(n.Path("/etc/lite/config.yaml.d"))
+		attempt{want: []string{"cluster-cidr", "10.42.0.0/99", "10-net.yaml"}}.check(t, n)
+	})
+	t.Run("port taken", func(t *testing.T) {
+		listener, err := n.Listen("tcp", n.IP+":6443")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer listener.Close()
+		attempt{want: []string{"6443", "in use"}}.check(t, n)
+	})
+	t.Run("disk full", func(t *testing.T) {
+		n.Output(t, "mkdir", "/var/lib/small")
+		n.Output(t, "mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", "/var/lib/small")
+		defer n.Output(t, "umount", "/var/lib/small")
+		attempt{
+			args: []string{"--data-dir=/var/lib/small/lite"}, below: "/var/lib/small",
+			want: []string{"/var/lib/small", "100 MiB"},
+		}.check(t, n)
+	})
+	t.Run("read-only disk", func(t *testing.T) {
+		n.Output(t, "mkdir", "/var/lib/solid")
+		n.Output(t, "mount", "-t", "tmpfs", "-o", "ro", "tmpfs", "/var/lib/solid")
+		defer n.Output(t, "umount", "/var/lib/solid")
+		attempt{
+			args: []string{"--data-dir=/var/lib/solid/lite"}, below: "/var/lib/solid",
+			want: []string{"data-dir", "/var/lib/solid", "read-only"},
+		}.check(t, n)
+	})
+	t.Run("missing kernel feature", func(t *testing.T) {
+		const memory = "/sys/fs/cgroup/memory"
+		if _, err := os.Stat(n.Path(memory)); err != nil {
+			t.Skip("only version 1 of cgroups lets one controller be missing")
+		}
+		n.Output(t, "umount", memory)
+		defer n.Output(t, "mount", "-t", "cgroup", "-o", "memory", "cgroup", memory)
+		attempt{want: []string{"memory", "cgroup"}}.check(t, n)
+	})
+	t.Run("newer data directory", func(t *testing.T) {
+		n.WriteFile(t, cluster.DataDir+"/version", "v99.0.0\n")
+		defer os.Remove(n.Path(cluster.DataDir + "/version"))
+		attempt{want: []string{"v99.0.0", cluster.DataDir}}.check(t, n)
+	})
+
+	n.Start(t)
+	n.Stop(t)
+}
+
+// TestCorruptedLog damages etcd's write-ahead log: lite refuses to start rather
+// than to begin anew, and with the log mended everything is there.
+func TestCorruptedLog(t *testing.T) {
+	n := cluster.NewNode(t)
+	n.Start(t)
+	n.Kubectl(t, "create", "configmap", "precious")
+	n.Stop(t)
+
+	logs, err := filepath.Glob(n.Path(cluster.DataDir + "/server/*/member/wal/*.wal"))
+	if err != nil || len(logs) == 0 {
+		more, _ := filepath.Glob(n.Path(cluster.DataDir + "/server/*/*/member/wal/*.wal"))
+		if logs = more; len(logs) == 0 {
+			t.Fatalf("no write-ahead log found below %s/server", cluster.DataDir)
+		}
+	}
+	slices.Sort(logs)
+	good, err := os.ReadFile(logs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := bytes.Clone(good)
+	middle := len(bytes.TrimRight(bad, "\x00")) / 2 // the rest is allocated, not written
+	for i := range 64 {
+		bad[middle+i] ^= 0xff
+	}
+	if err := os.WriteFile(logs[0], bad, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	attempt{
+		args:  []string{"--log-level=error"}, // the start gets some way and tells of it
+		below: filepath.Join("/", strings.TrimPrefix(filepath.Dir(filepath.Dir(logs[0])), n.Path("/"))),
+		want:  []string{"etcd", cluster.DataDir},
+	}.check(t, n)
+
+	if err := os.WriteFile(logs[0], good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.Start(t)
+	n.Kubectl(t, "get", "configmap", "precious")
+	n.Stop(t)
+}

@@ -1,0 +1,242 @@
+package cluster
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Host is a light machine: namespaces, cgroups and files of its own.
+type Host struct {
+	Name string
+	IP   string // its address on the network; the bridge is the default gateway
+	Dir  string // on the machine, holds what the host writes to /var/lib and /var/log
+
+	network *Network
+	cgroups cgroups
+	init    *exec.Cmd
+	// lifeline is the pipe that the host's PID 1 reads; closing it ends the host.
+	lifeline *os.File
+	// pidfd stands for the host's PID 1 and thereby for its namespaces.
+	pidfd     int
+	closeOnce sync.Once
+}
+
+// HostOption changes how a host is made.
+type HostOption func(*hostOptions)
+
+type hostOptions struct {
+	network *Network
+	bind    map[string]string
+}
+
+// On attaches the host to a network that others are on too. Without it a host
+// has one for itself.
+func On(n *Network) HostOption {
+	return func(o *hostOptions) { o.network = n }
+}
+
+// Install makes a file of the machine appear at another path in the host.
+func Install(machinePath, hostPath string) HostOption {
+	return func(o *hostOptions) { o.bind[hostPath] = machinePath }
+}
+
+// NewHost makes a host without lite. It ends with the test.
+func NewHost(t testing.TB, options ...HostOption) *Host {
+	t.Helper()
+	needRoot(t)
+	o := hostOptions{bind: map[string]string{}}
+	for _, option := range options {
+		option(&o)
+	}
+	if o.network == nil {
+		o.network = NewNetwork(t)
+	}
+
+	id, number := nextID(), o.network.nextNumber()
+	h := &Host{
+		Name:    fmt.Sprintf("host%d", number),
+		IP:      fmt.Sprintf("10.99.0.%d", number),
+		Dir:     filepath.Join(workDir(), id),
+		network: o.network,
+		pidfd:   -1,
+	}
+	t.Cleanup(func() {
+		if err := h.close(); err != nil {
+			t.Errorf("remove host %s: %v", h.Name, err)
+		}
+	})
+	for _, dir := range []string{"lib", "log"} { // /var/lib and /var/log
+		if err := os.MkdirAll(filepath.Join(h.Dir, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := h.boot(id, o.bind); err != nil {
+		t.Fatalf("make host %s: %v", h.Name, err)
+	}
+	return h
+}
+
+// needRoot skips a test that cannot do without.
+func needRoot(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: a host is made of namespaces, mounts and cgroups")
+	}
+}
+
+// boot starts PID 1 of the host, waits until it has arranged its files, and
+// plugs in the cable.
+func (h *Host) boot(id string, bind map[string]string) error {
+	var err error
+	if h.cgroups, err = newCgroups(id); err != nil {
+		return err
+	}
+	life, lifeline, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer life.Close()
+	h.lifeline = lifeline
+	report, reporter, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer report.Close()
+	defer reporter.Close()
+	spec, err := json.Marshal(initSpec{Name: h.Name, IP: h.IP, Dir: h.Dir, Bind: bind, Hierarchies: h.cgroups.hierarchies})
+	if err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+
+	h.init = exec.Command(self)
+	h.init.Env = append(os.Environ(), initEnv+"="+string(spec))
+	h.init.ExtraFiles = []*os.File{life, reporter} // file descriptors 3 and 4 there
+	h.init.Stderr = os.Stderr
+	h.init.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
+		// A cgroup namespace is rooted where its maker is at that moment, so it
+		// is made after the process has moved.
+		Unshareflags: unix.CLONE_NEWCGROUP,
+		PidFD:        &h.pidfd,
+	}
+	err = onOwnThread(func() error {
+		done, err := h.cgroups.join(h.init.SysProcAttr)
+		if err != nil {
+			return err
+		}
+		defer done()
+		return h.init.Start()
+	})
+	if err != nil {
+		return fmt.Errorf("start its PID 1: %w", err)
+	}
+	reporter.Close()
+	trouble, err := io.ReadAll(report)
+	if err != nil {
+		return err
+	}
+	if len(trouble) > 0 {
+		return fmt.Errorf("in its PID 1: %s", trouble)
+	}
+	h.cgroups.enterLeaf()
+	return h.network.connect(h)
+}
+
+// close ends all processes of the host and removes what it consisted of.
+func (h *Host) close() (err error) {
+	h.closeOnce.Do(func() { err = h.remove() })
+	return err
+}
+
+func (h *Host) remove() error {
+	if h.lifeline != nil {
+		h.lifeline.Close()
+	}
+	if h.init != nil && h.init.Process != nil {
+		// PID 1 goes at once when its pipe closes; should it hang, force it.
+		force := time.AfterFunc(5*time.Second, func() { h.init.Process.Kill() })
+		// Wait returns when the last process of the PID namespace is gone.
+		_ = h.init.Wait()
+		force.Stop()
+	}
+	if h.pidfd >= 0 {
+		unix.Close(h.pidfd)
+		h.pidfd = -1
+	}
+	if err := h.cgroups.remove(); err != nil {
+		return err
+	}
+	return retry(10*time.Second, func() error { return os.RemoveAll(h.Dir) })
+}
+
+// Path returns where a file of the host is found from outside of it, as long
+// as the host lives. Absolute symbolic links are followed on the machine.
+func (h *Host) Path(path string) string {
+	return filepath.Join(fmt.Sprintf("/proc/%d/root", h.init.Process.Pid), path)
+}
+
+// WriteFile writes a file of the host and the directories above it.
+func (h *Host) WriteFile(t testing.TB, path, content string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(h.Path(path)), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(h.Path(path), []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ReadFile returns the content of a file of the host.
+func (h *Host) ReadFile(t testing.TB, path string) string {
+	t.Helper()
+	content, err := os.ReadFile(h.Path(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
+
+// workDir returns the directory that the hosts' directories are made in:
+// LITE_TEST_DIR, else dist/tests of the repository. It should be on a real
+// disk, not on an overlay, as a container store cannot live on one.
+func workDir() string {
+	if dir := os.Getenv("LITE_TEST_DIR"); dir != "" {
+		return dir
+	}
+	return filepath.Join(repository(), "dist", "tests")
+}
+
+// repository returns the directory of go.mod, at or above the current one.
+func repository() string {
+	dir, err := os.Getwd()
+	if err != nil {
+		panic(err)
+	}
+	for ; dir != "/"; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir
+		}
+	}
+	panic("no go.mod at or above the current directory")
+}
+
+// tail returns the last lines of a text.
+func tail(text string, lines int) string {
+	all := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}

@@ -1,0 +1,221 @@
+package cluster
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// initEnv is set, to an initSpec, where the test binary is PID 1 of a host.
+const initEnv = "LITE_TEST_INIT"
+
+// initSpec says what a host is to look like.
+type initSpec struct {
+	Name, IP    string
+	Dir         string            // as Host.Dir
+	Bind        map[string]string // path in the host to path on the machine
+	Hierarchies []hierarchy
+}
+
+// runInit is the life of PID 1 of a host. It arranges the files, reports
+// trouble or, by closing the pipe, success, then reaps orphans until the test
+// lets go of the lifeline.
+func runInit(spec string) {
+	lifeline, report := os.NewFile(3, "lifeline"), os.NewFile(4, "report")
+	// The processes of the host shall inherit neither.
+	unix.CloseOnExec(3)
+	unix.CloseOnExec(4)
+	if err := arrange(spec); err != nil {
+		fmt.Fprint(report, err)
+		os.Exit(1)
+	}
+	report.Close()
+	go reap()
+	_, _ = io.Copy(io.Discard, lifeline)
+	os.Exit(0) // and the kernel kills all others of the PID namespace
+}
+
+func reap() {
+	children := make(chan os.Signal, 1)
+	signal.Notify(children, unix.SIGCHLD)
+	for range children {
+		for {
+			if pid, _ := unix.Wait4(-1, nil, unix.WNOHANG, nil); pid <= 0 {
+				break
+			}
+		}
+	}
+}
+
+func arrange(text string) error {
+	var spec initSpec
+	if err := json.Unmarshal([]byte(text), &spec); err != nil {
+		return err
+	}
+	root, err := spec.mountRoot()
+	if err != nil {
+		return err
+	}
+	if err := spec.mountAll(root); err != nil {
+		return err
+	}
+	if err := enterRoot(root); err != nil {
+		return err
+	}
+	if err := spec.arrangeCgroups(); err != nil {
+		return err
+	}
+	return spec.identify()
+}
+
+// mountRoot mounts a file system that shows the machine's and keeps what is
+// written in memory.
+func (s initSpec) mountRoot() (string, error) {
+	// From here on nothing that is mounted reaches the machine.
+	if err := mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return "", err
+	}
+	memory := filepath.Join(s.Dir, "root")
+	if err := mount("tmpfs", memory, "tmpfs", 0, "mode=755"); err != nil {
+		return "", err
+	}
+	upper, work, root := memory+"/upper", memory+"/work", memory+"/root"
+	for _, dir := range []string{upper, work} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return "", err
+		}
+	}
+	return root, mount("overlay", root, "overlay", 0, "lowerdir=/,upperdir="+upper+",workdir="+work)
+}
+
+// mountAll mounts what a machine has mounted on its root.
+func (s initSpec) mountAll(root string) error {
+	const plain = unix.MS_NOSUID | unix.MS_NODEV
+	type m struct {
+		source, target, fstype string
+		flags                  uintptr
+		data                   string
+	}
+	table := []m{
+		{"proc", "/proc", "proc", plain | unix.MS_NOEXEC, ""},
+		{"sysfs", "/sys", "sysfs", plain | unix.MS_NOEXEC, ""},
+		{"/dev", "/dev", "", unix.MS_BIND, ""},
+		{"devpts", "/dev/pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620,gid=5"},
+		{"tmpfs", "/dev/shm", "tmpfs", plain, "mode=1777"},
+		{"tmpfs", "/run", "tmpfs", plain, "mode=755"},
+		{"tmpfs", "/tmp", "tmpfs", plain, "mode=1777"},
+		{filepath.Join(s.Dir, "lib"), "/var/lib", "", unix.MS_BIND, ""},
+		{filepath.Join(s.Dir, "log"), "/var/log", "", unix.MS_BIND, ""},
+	}
+	if len(s.Hierarchies) > 1 {
+		table = append(table, m{"tmpfs", "/sys/fs/cgroup", "tmpfs", plain | unix.MS_NOEXEC, "mode=755"})
+	}
+	for _, h := range s.Hierarchies {
+		table = append(table, m{h.Type, h.Mount, h.Type, plain | unix.MS_NOEXEC, h.Options})
+	}
+	for hostPath, machinePath := range s.Bind {
+		table = append(table, m{machinePath, hostPath, "", unix.MS_BIND, ""})
+	}
+	for _, m := range table {
+		if err := mount(m.source, filepath.Join(root, m.target), m.fstype, m.flags, m.data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// enterRoot makes a mounted file system the root and forgets the old one.
+func enterRoot(root string) error {
+	if err := os.Chdir(root); err != nil {
+		return err
+	}
+	// With both the same the old root is stacked upon the new one (pivot_root(2)).
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return fmt.Errorf("pivot_root: %w", err)
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("unmount the old root: %w", err)
+	}
+	// Volumes that a pod mounts must be seen by others, as under systemd.
+	return mount("", "/", "", unix.MS_REC|unix.MS_SHARED, "")
+}
+
+// arrangeCgroups moves the host's only process into a leaf of the version 2
+// hierarchy, and hands the controllers on.
+func (s initSpec) arrangeCgroups() error {
+	for _, h := range s.Hierarchies {
+		if h.Type != "cgroup2" {
+			continue
+		}
+		if err := os.Mkdir(filepath.Join(h.Mount, leaf), 0o755); err != nil {
+			return err
+		}
+		if err := writeFile(filepath.Join(h.Mount, leaf, "cgroup.procs"), "0"); err != nil {
+			return err
+		}
+		if err := delegate(h.Mount); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// identify gives the host what tells machines apart.
+func (s initSpec) identify() error {
+	if err := unix.Sethostname([]byte(s.Name)); err != nil {
+		return err
+	}
+	id := make([]byte, 16)
+	_, _ = rand.Read(id)
+	for path, content := range map[string]string{
+		"/etc/hostname":    s.Name + "\n",
+		"/etc/hosts":       "127.0.0.1 localhost\n::1 localhost\n" + s.IP + " " + s.Name + "\n",
+		"/etc/machine-id":  hex.EncodeToString(id) + "\n",
+		"/etc/resolv.conf": "nameserver " + gateway + "\n", // refuses at once, as nobody serves there
+	} {
+		_ = os.Remove(path) // it may be a link to a file of the machine's /run
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mount mounts on a directory, or binds a file on a file, which it makes if need be.
+func mount(source, target, fstype string, flags uintptr, data string) error {
+	prepare := func() error { return os.MkdirAll(target, 0o755) }
+	if flags&unix.MS_BIND != 0 {
+		info, err := os.Stat(source)
+		if err != nil {
+			return err
+		}
+		if info.Mode().IsRegular() {
+			prepare = func() error { return touch(target) }
+		}
+	}
+	if err := prepare(); err != nil {
+		return err
+	}
+	if err := unix.Mount(source, target, fstype, flags, data); err != nil {
+		return fmt.Errorf("mount %s on %s: %w", source, target, err)
+	}
+	return nil
+}
+
+func touch(path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o755)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}

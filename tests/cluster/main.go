@@ -1,0 +1,41 @@
+package cluster
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Main runs the tests of a package and exits. It fails them if they leave
+// anything on the machine: a mount, link, firewall rule, network namespace,
+// cgroup, process or kernel setting.
+func Main(m *testing.M) {
+	if spec := os.Getenv(initEnv); spec != "" {
+		runInit(spec)
+	}
+	if os.Geteuid() == 0 {
+		if err := removeAbandoned(workDir()); err != nil {
+			fmt.Fprintln(os.Stderr, "remove what an earlier run has left:", err)
+			os.Exit(1)
+		}
+	}
+	settings, before := sysctls(), survey()
+	code := m.Run()
+	// The kubelet sets these for the whole machine; a host cannot keep them to itself.
+	for _, s := range settings {
+		_ = writeFile(s.path, s.value)
+	}
+	err := retry(10*time.Second, func() error {
+		if lines := difference(before, survey()); len(lines) > 0 {
+			return fmt.Errorf("the tests have changed the machine:\n\t%s", strings.Join(lines, "\n\t"))
+		}
+		return nil
+	})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "FAIL:", err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}

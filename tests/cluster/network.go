@@ -1,0 +1,130 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+)
+
+// gateway is the address of the bridge, which is every host's default route.
+const gateway = "10.99.0.254"
+
+// Network is a bridge in a network namespace of its own. Hosts on it reach each
+// other, and nothing else.
+type Network struct {
+	namespace netns.NsHandle
+
+	mu     sync.Mutex
+	number int
+}
+
+// NewNetwork makes a network that ends with the test.
+func NewNetwork(t testing.TB) *Network {
+	t.Helper()
+	needRoot(t)
+	n := &Network{}
+	err := onOwnThread(func() (err error) {
+		if n.namespace, err = netns.New(); err != nil {
+			return err
+		}
+		return n.addBridge()
+	})
+	if err != nil {
+		t.Fatalf("make a network: %v", err)
+	}
+	t.Cleanup(func() { n.namespace.Close() }) // the last handle: the namespace goes with it
+	return n
+}
+
+func (n *Network) addBridge() error {
+	links, err := netlink.NewHandleAt(n.namespace)
+	if err != nil {
+		return err
+	}
+	defer links.Close()
+	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "bridge"}}
+	if err := links.LinkAdd(bridge); err != nil {
+		return fmt.Errorf("add bridge: %w", err)
+	}
+	return configure(links, "bridge", gateway+"/24")
+}
+
+// nextNumber returns the last byte of the next host's address, from 1.
+func (n *Network) nextNumber() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.number++
+	return n.number
+}
+
+// connect gives a host eth0, its address and its routes.
+func (n *Network) connect(h *Host) error {
+	hostNS, err := netns.GetFromPid(h.init.Process.Pid)
+	if err != nil {
+		return err
+	}
+	defer hostNS.Close()
+	links, err := netlink.NewHandleAt(n.namespace)
+	if err != nil {
+		return err
+	}
+	defer links.Close()
+	bridge, err := links.LinkByName("bridge")
+	if err != nil {
+		return err
+	}
+	cable := &netlink.Veth{
+		LinkAttrs: netlink.LinkAttrs{Name: h.Name, MasterIndex: bridge.Attrs().Index},
+		PeerName:  "eth0", PeerNamespace: netlink.NsFd(hostNS),
+	}
+	if err := links.LinkAdd(cable); err != nil {
+		return fmt.Errorf("add veth: %w", err)
+	}
+	if err := links.LinkSetUp(cable); err != nil {
+		return err
+	}
+	hostLinks, err := netlink.NewHandleAt(hostNS)
+	if err != nil {
+		return err
+	}
+	defer hostLinks.Close()
+	if err := configure(hostLinks, "lo", ""); err != nil {
+		return err
+	}
+	if err := configure(hostLinks, "eth0", h.IP+"/24"); err != nil {
+		return err
+	}
+	return hostLinks.RouteAdd(&netlink.Route{Gw: net.ParseIP(gateway)})
+}
+
+// configure sets a link's address, if one is given, and sets it up.
+func configure(links *netlink.Handle, name, address string) error {
+	link, err := links.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("link %s: %w", name, err)
+	}
+	if address != "" {
+		addr, err := netlink.ParseAddr(address)
+		if err != nil {
+			return err
+		}
+		if err := links.AddrAdd(link, addr); err != nil {
+			return fmt.Errorf("address %s on %s: %w", address, name, err)
+		}
+	}
+	if err := links.LinkSetUp(link); err != nil {
+		return fmt.Errorf("set %s up: %w", name, err)
+	}
+	return nil
+}
+
+// DialContext connects from the bridge's address: what a machine that is no
+// host of the cluster sees. The address must be numeric.
+func (n *Network) DialContext(ctx context.Context, network, address string) (conn net.Conn, err error) {
+	return dialWithin(ctx, int(n.namespace), network, address)
+}
