@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"lite.io/lite/pkg/version"
 )
 
 func main() {
@@ -44,6 +46,8 @@ that runs containers, all in one process.
   lite server            start a cluster on this machine
   lite kubectl get pods  work with it
   lite status            see how its parts are doing`,
+		// kubectl brings a --version of its own along, for another version.
+		Version:           version.Version(),
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},

@@ -96,7 +96,9 @@ func (p *progress) changed(s component.Status) {
 	case component.Failed:
 		slog.Error("Failed", "component", s.Name, "err", s.Err)
 	case component.Stopped:
-		slog.Info("Stopped", "component", s.Name)
+		if s.Started {
+			slog.Info("Stopped", "component", s.Name)
+		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

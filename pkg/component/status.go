@@ -21,12 +21,13 @@ const (
 
 // Status is a snapshot of one component.
 type Status struct {
-	Name  string
-	State State
-	Since time.Time     // when it entered State
-	Took  time.Duration // from Starting to Ready; zero if it is not there yet
-	Needs []string
-	Err   error // why it is not ready, or what it failed with
+	Name    string
+	State   State
+	Since   time.Time     // when it entered State
+	Took    time.Duration // from Starting to Ready; zero if it is not there yet
+	Started bool          // Run has been called
+	Needs   []string
+	Err     error // why it is not ready, or what it failed with
 }
 
 // status is the mutable part of a Node.
@@ -61,7 +62,7 @@ func (s *status) set(state State, err error) bool {
 func (s *status) get() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return Status{State: s.state, Since: s.since, Took: s.took, Err: s.err}
+	return Status{State: s.state, Since: s.since, Took: s.took, Started: !s.started.IsZero(), Err: s.err}
 }
 
 // Status returns the component's last known status, without asking it.

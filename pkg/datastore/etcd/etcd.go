@@ -6,7 +6,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/url"
 	"os"
@@ -51,8 +50,8 @@ type Etcd struct {
 
 // New checks the configuration; nothing is touched before Run.
 func New(c Config) (*Etcd, error) {
-	cfg := configuration(c)
-	if err := apply(cfg, c.Args); err != nil {
+	cfg, err := configuration(c)
+	if err != nil {
 		return nil, err
 	}
 	return &Etcd{config: cfg}, nil
@@ -61,8 +60,13 @@ func New(c Config) (*Etcd, error) {
 // Endpoint is the URL at which clients reach the member.
 func Endpoint() string { return clientURL }
 
-func configuration(c Config) *embed.Config {
+func configuration(c Config) (*embed.Config, error) {
 	cfg := embed.NewConfig()
+	// Adding the flags sets every field to upstream's default, so it is done
+	// before our own settings; the user's come last.
+	flags := flag.NewFlagSet("etcd", flag.ContinueOnError)
+	cfg.AddFlags(flags)
+
 	cfg.Name = c.Name
 	cfg.Dir = c.Dir
 	cfg.ListenClientUrls = []url.URL{mustParse(clientURL)}
@@ -89,7 +93,7 @@ func configuration(c Config) *embed.Config {
 
 	cfg.EnableGRPCGateway = false
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(log.Zap("etcd"))
-	return cfg
+	return cfg, apply(flags, c.Args)
 }
 
 func mutualTLS(dir pki.Dir, leaf string) transport.TLSInfo {
@@ -102,16 +106,13 @@ func mutualTLS(dir pki.Dir, leaf string) transport.TLSInfo {
 }
 
 // apply sets the user's flags, named as etcd names them.
-func apply(cfg *embed.Config, args []string) error {
-	fs := flag.NewFlagSet("etcd", flag.ContinueOnError)
-	fs.SetOutput(io.Discard)
-	cfg.AddFlags(fs)
+func apply(flags *flag.FlagSet, args []string) error {
 	for _, arg := range args {
 		key, value, _ := strings.Cut(arg, "=")
 		if strings.Contains(key, "urls") || key == "name" || key == "initial-cluster" {
 			return fmt.Errorf("etcd-arg %q: lite itself decides where its etcd listens and what it is called; remove the argument", arg)
 		}
-		if err := fs.Set(key, value); err != nil {
+		if err := flags.Set(key, value); err != nil {
 			return fmt.Errorf("etcd-arg %q: %w; `etcd --help` of the version in `lite version` lists the flags", arg, err)
 		}
 	}
