@@ -48,46 +48,50 @@ func runServer(flags *pflag.FlagSet) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 
+	host, err := agent.Inspect()
+	if err != nil {
+		return err
+	}
 	cfg, err := config.Load(config.Server, flags, os.Environ())
 	if err != nil {
 		return err
 	}
-	host, err := check(cfg)
+	if err := check(cfg); err != nil {
+		return err
+	}
+	ui := newProgress(os.Stderr, cfg.LogFormat)
+	settled := log.Bridge(log.New(ui.logWriter(), ui.logLevel(cfg.LogLevel), cfg.LogFormat))
+	node, err := server.New(cfg, host, ui.changed)
 	if err != nil {
 		return err
 	}
+
 	claim, err := server.Claim(cfg.DataDir, version.Version())
 	if err != nil {
 		return err
 	}
 	defer claim.Close()
-
-	ui := newProgress(os.Stderr, cfg.LogFormat)
-	settled := log.Bridge(log.New(ui.logWriter(), ui.logLevel(cfg.LogLevel), cfg.LogFormat))
-	slog.Info("Starting lite", "version", version.Version(), "node", cfg.NodeName, "address", cfg.NodeIP[0], "data-dir", cfg.DataDir)
-
-	group, err := server.New(cfg, host, ui.changed)
-	if err != nil {
+	if err := node.Prepare(); err != nil {
 		return err
 	}
+	slog.Info("Starting lite", "version", version.Version(), "node", cfg.NodeName, "address", cfg.NodeIP[0], "data-dir", cfg.DataDir)
 	self := status.Node{Role: string(config.Server), Name: cfg.NodeName, Version: version.Version(), PID: os.Getpid(), Since: began}
-	now := func(ctx context.Context) status.Node { return status.Of(ctx, self, group) }
+	now := func(ctx context.Context) status.Node { return status.Of(ctx, self, node.Group) }
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServing()
 	if err := status.Serve(serving, status.Socket, now); err != nil {
 		return err
 	}
 
-	ui.begin(group)
+	ui.begin(node.Group)
 	go func() {
 		if ui.awaitReady(ctx) {
-			settled()
 			ui.ready(cfg, time.Since(began))
-			rest(ctx)
+			rest(ctx, settled)
 		}
 	}()
 	context.AfterFunc(ctx, ui.stopping)
-	err = group.Run(ctx)
+	err = node.Run(ctx)
 	ui.end(err)
 	if err != nil {
 		return &saidError{err}
@@ -96,11 +100,7 @@ func runServer(flags *pflag.FlagSet) error {
 }
 
 // check finds what stands in the way of a start, and touches nothing.
-func check(cfg *config.Config) (agent.Host, error) {
-	host, err := agent.Inspect()
-	if err != nil {
-		return host, err
-	}
+func check(cfg *config.Config) error {
 	for _, check := range []func() error{
 		func() error { return server.CheckClaim(cfg.DataDir, version.Version()) },
 		cfg.Check,
@@ -108,23 +108,37 @@ func check(cfg *config.Config) (agent.Host, error) {
 		func() error { return containerd.CheckRegistries(cfg.PrivateRegistry) },
 	} {
 		if err := check(); err != nil {
-			return host, err
+			return err
 		}
 	}
-	return host, nil
+	return nil
 }
 
-// rest gives back what only the start needed. The Go runtime would keep the
-// memory of a start, which is twice that of the work after it, for good.
-func rest(ctx context.Context) {
+const (
+	// settleAfter is how long upstream's parts still complain of each other
+	// after all are ready.
+	settleAfter = 10 * time.Second
+	// trimAfter is when a start has left nothing more behind.
+	trimAfter = 30 * time.Second
+	// gcPercent trades a little CPU for memory once the start is over: most
+	// of the heap is caches that hardly change.
+	gcPercent = 40
+)
+
+// rest ends the start: upstream's warnings are shown from now on, and what
+// only the start needed is given back. The Go runtime would keep the memory of
+// a start, which is twice that of the work after it, for good.
+func rest(ctx context.Context, settled func()) {
 	debug.SetGCPercent(gcPercent)
-	select {
-	case <-time.After(30 * time.Second):
-		debug.FreeOSMemory()
-	case <-ctx.Done():
+	for _, step := range []struct {
+		after time.Duration
+		do    func()
+	}{{settleAfter, settled}, {trimAfter - settleAfter, debug.FreeOSMemory}} {
+		select {
+		case <-time.After(step.after):
+			step.do()
+		case <-ctx.Done():
+			return
+		}
 	}
 }
-
-// gcPercent trades a little CPU for memory once the start is over: most of the
-// heap is caches that hardly change.
-const gcPercent = 40

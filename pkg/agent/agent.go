@@ -25,7 +25,6 @@ const StateDir = "/run/lite"
 type Config struct {
 	Node       *config.Config
 	Host       Host
-	Helpers    bundle.Dir
 	Kubeconfig string  // of the node's identity, system:node:<name>
 	PKI        pki.Dir // holds the cluster's authority and the kubelet's serving certificate
 }
@@ -46,14 +45,19 @@ func Socket(c *config.Config) string {
 func Add(g *component.Group, c Config, api *component.Node) error {
 	n := c.Node
 	dir := Dir(n.DataDir)
+	helpers, err := bundle.At(n.DataDir)
+	if err != nil {
+		return err
+	}
 	confDir := filepath.Join(dir, "cni")
 
 	var runtime, sandbox *component.Node
 	if n.ContainerRuntimeEndpoint == "" {
 		cfg := containerd.Config{
+			DataDir:          n.DataDir,
 			Dir:              filepath.Join(dir, "containerd"),
 			StateDir:         filepath.Join(StateDir, "containerd"),
-			Helpers:          c.Helpers,
+			Helpers:          helpers,
 			CNIConfDir:       confDir,
 			RegistryFile:     n.PrivateRegistry,
 			SystemdCgroup:    c.Host.Systemd,
@@ -64,7 +68,7 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 			return err
 		}
 		runtime = g.Add(ctd)
-		sandbox = g.Add(images.New(images.Config{Socket: cfg.Socket(), BuiltIn: c.Helpers.Images(), Dir: filepath.Join(dir, "images")}), runtime)
+		sandbox = g.Add(images.New(images.Config{Socket: cfg.Socket(), BuiltIn: helpers.Images(), Dir: filepath.Join(dir, "images")}), runtime)
 	}
 
 	k, err := kubelet.New(kubelet.Config{
@@ -89,6 +93,17 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 	}
 	kl := g.Add(k, runtime, sandbox, api)
 
+	network := kl
+	if !disabled(n, "cni") {
+		network = g.Add(cni.New(cni.Config{
+			NodeName:    n.NodeName,
+			NodeIP:      n.NodeIP[0],
+			Kubeconfig:  c.Kubeconfig,
+			ClusterCIDR: n.ClusterCIDR,
+			ConfDir:     confDir,
+			StateDir:    filepath.Join(StateDir, "cni"),
+		}), api)
+	}
 	if !disabled(n, "kube-proxy") {
 		p, err := kubeproxy.New(kubeproxy.Config{
 			NodeName:      n.NodeName,
@@ -100,19 +115,9 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 		if err != nil {
 			return err
 		}
-		g.Add(p, api)
-	}
-
-	network := kl
-	if !disabled(n, "cni") {
-		network = g.Add(cni.New(cni.Config{
-			NodeName:    n.NodeName,
-			NodeIP:      n.NodeIP[0],
-			Kubeconfig:  c.Kubeconfig,
-			ClusterCIDR: n.ClusterCIDR,
-			ConfDir:     confDir,
-			StateDir:    filepath.Join(StateDir, "cni"),
-		}), api)
+		// It looks for its node once a second until there is one (1.36); the
+		// pod network has found it.
+		g.Add(p, network)
 	}
 	g.Add(&readiness{name: n.NodeName, kubeconfig: c.Kubeconfig}, kl, network)
 	return nil

@@ -139,7 +139,8 @@ func exists(path string) bool {
 // CheckDisk refuses to start on a disk that is all but full: a datastore that
 // runs out of room in the middle of a write is harder to mend than one that
 // was not opened.
-func CheckDisk(dir string) error {
+func CheckDisk(dataDir string) error {
+	dir := dataDir
 	for !exists(dir) {
 		dir = filepath.Dir(dir)
 	}
@@ -148,7 +149,7 @@ func CheckDisk(dir string) error {
 		return fmt.Errorf("ask for the room on %s: %w", dir, err)
 	}
 	if free := fs.Bavail * uint64(fs.Bsize); free < minimumFreeDisk {
-		return fmt.Errorf("data-dir %s: only %d MiB are free and %d are needed to start; free some room or choose another --data-dir", dir, free>>20, minimumFreeDisk>>20)
+		return fmt.Errorf("data-dir %s: only %d MiB are free and %d MiB are needed to start; free some room or choose another --data-dir", dataDir, free>>20, minimumFreeDisk>>20)
 	}
 	return nil
 }

@@ -41,6 +41,16 @@ func (d Dir) CNI() string { return filepath.Join(string(d), "cni") }
 // Images returns the directory of image archives; it holds pause.tar.
 func (d Dir) Images() string { return filepath.Join(string(d), "images") }
 
+// At returns the directory that Unpack(dataDir) will return, without touching anything.
+func At(dataDir string) (Dir, error) {
+	files, err := fs.Sub(data, "data")
+	if err != nil {
+		return "", err
+	}
+	digest, err := checksum(files)
+	return Dir(filepath.Join(dataDir, "bundle", digest)), err
+}
+
 // Unpack makes the helpers usable under dataDir/bundle/<sha256 of the archive> and returns that directory. What is there
 // and whole is left alone, what is damaged is replaced. Directories of other versions stay, because shims that outlived
 // an upgrade still run from them.
@@ -53,12 +63,9 @@ func Unpack(dataDir string) (Dir, error) {
 }
 
 func unpack(files fs.FS, parent string) (Dir, error) {
-	sum, err := fs.ReadFile(files, sumFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", errors.New("this binary was built without its helper programs: run `make build`")
-	}
+	digest, err := checksum(files)
 	if err != nil {
-		return "", fmt.Errorf("read the checksum of the helper programs: %w", err)
+		return "", err
 	}
 	if err := os.MkdirAll(parent, 0o755); err != nil {
 		return "", fmt.Errorf("unpack helper programs: %w", err)
@@ -71,7 +78,6 @@ func unpack(files fs.FS, parent string) (Dir, error) {
 	if err := removeTemp(parent); err != nil {
 		return "", fmt.Errorf("remove a half-finished unpacking: %w", err)
 	}
-	digest := strings.TrimSpace(string(sum))
 	dir := filepath.Join(parent, digest)
 	if whole(dir) {
 		return Dir(dir), nil
@@ -88,6 +94,18 @@ func unpack(files fs.FS, parent string) (Dir, error) {
 		return "", fmt.Errorf("unpack helper programs into %s: %w", dir, err)
 	}
 	return Dir(dir), nil
+}
+
+// checksum is the SHA-256 of the archive, in hexadecimal.
+func checksum(files fs.FS) (string, error) {
+	sum, err := fs.ReadFile(files, sumFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", errors.New("this binary was built without its helper programs: run `make build`")
+	}
+	if err != nil {
+		return "", fmt.Errorf("read the checksum of the helper programs: %w", err)
+	}
+	return strings.TrimSpace(string(sum)), nil
 }
 
 // lock keeps a second process from taking a directory that is being filled for a leftover.

@@ -15,14 +15,9 @@ const Bridge = "cni0"
 // kernel.
 func conflist(ranges []netip.Prefix, mtu int, portmap, stateDir string) ([]byte, error) {
 	type object = map[string]any
-	var pools, routes []any
+	var pools []any
 	for _, r := range ranges {
 		pools = append(pools, []any{object{"subnet": r.String()}})
-		all := "0.0.0.0/0"
-		if r.Addr().Is6() {
-			all = "::/0"
-		}
-		routes = append(routes, object{"dst": all})
 	}
 	return json.MarshalIndent(object{
 		"cniVersion": "1.0.0",
@@ -34,7 +29,7 @@ func conflist(ranges []netip.Prefix, mtu int, portmap, stateDir string) ([]byte,
 				"isDefaultGateway": true,
 				"hairpinMode":      true,
 				"mtu":              mtu,
-				"ipam":             object{"type": "host-local", "ranges": pools, "routes": routes, "dataDir": stateDir},
+				"ipam":             object{"type": "host-local", "ranges": pools, "dataDir": stateDir},
 			},
 			object{"type": "portmap", "backend": portmap, "snat": true, "capabilities": object{"portMappings": true}},
 			object{"type": "bandwidth", "capabilities": object{"bandwidth": true}},

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/pflag"
 )
@@ -171,7 +172,8 @@ func (c *Config) findNodeName(h host, found func(name, source string)) error {
 	data, err := h.readFile(file)
 	name := strings.TrimSpace(string(data))
 	found("node-name", "remembered in "+file)
-	if errors.Is(err, fs.ErrNotExist) {
+	// A data directory that is a file is another option's error.
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		name, err = h.hostname()
 		name = strings.ToLower(name)
 		found("node-name", "the host name")

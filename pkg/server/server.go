@@ -13,7 +13,6 @@ import (
 	"lite.io/lite/manifests"
 	addon "lite.io/lite/pkg/addon/manifests"
 	"lite.io/lite/pkg/agent"
-	"lite.io/lite/pkg/bundle"
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/datastore"
@@ -23,33 +22,36 @@ import (
 	"lite.io/lite/pkg/server/controlplane"
 )
 
-// New makes what a server node needs on disk and puts its components together.
-// The group is complete: all that is left is to run it.
-func New(cfg *config.Config, host agent.Host, onChange func(component.Status)) (*component.Group, error) {
-	helpers, err := bundle.Unpack(cfg.DataDir)
-	if err != nil {
-		return nil, err
-	}
+// New puts a server node together; nothing is touched before Prepare and Run.
+func New(cfg *config.Config, host agent.Host, onChange func(component.Status)) (*Server, error) {
 	dir := filepath.Join(cfg.DataDir, "server")
-	cp := controlplane.Config{
+	dirPKI := pki.Dir(filepath.Join(dir, "pki"))
+	s := &Server{config: cfg, controlplane: controlplane.Config{
 		Node: cfg,
 		Dir:  dir,
-		PKI:  pki.Dir(filepath.Join(dir, "pki")),
-	}
-	cp.Datastore = datastore.Endpoint{
-		URLs:     []string{etcd.Endpoint()},
-		CAFile:   cp.PKI.CA(pki.EtcdCA),
-		CertFile: cp.PKI.Cert(pki.APIServerEtcdClient),
-		KeyFile:  cp.PKI.Key(pki.APIServerEtcdClient),
-	}
-	if err := writeFiles(cfg, cp); err != nil {
-		return nil, err
-	}
-	return compose(cfg, cp, host, helpers, onChange)
+		PKI:  dirPKI,
+		Datastore: datastore.Endpoint{
+			URLs:     []string{etcd.Endpoint()},
+			CAFile:   dirPKI.CA(pki.EtcdCA),
+			CertFile: dirPKI.Cert(pki.APIServerEtcdClient),
+			KeyFile:  dirPKI.Key(pki.APIServerEtcdClient),
+		},
+	}}
+	var err error
+	s.Group, err = compose(cfg, s.controlplane, host, onChange)
+	return s, err
+}
+
+// Server is a server node. Its group is complete: all that is left is to
+// Prepare it and to Run it.
+type Server struct {
+	*component.Group
+	config       *config.Config
+	controlplane controlplane.Config
 }
 
 // compose is the whole node at a glance.
-func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, helpers bundle.Dir, onChange func(component.Status)) (*component.Group, error) {
+func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, onChange func(component.Status)) (*component.Group, error) {
 	store, err := etcd.New(etcd.Config{Name: cfg.NodeName, Dir: filepath.Join(cp.Dir, "etcd"), PKI: cp.PKI, Args: cfg.EtcdArgs})
 	if err != nil {
 		return nil, err
@@ -77,15 +79,16 @@ func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, helper
 	g.Add(scheduler, api)
 	g.Add(controllers, api)
 	g.Add(objects, api)
-	node := agent.Config{Node: cfg, Host: host, Helpers: helpers, Kubeconfig: nodeKubeconfig(cfg), PKI: cp.PKI}
+	node := agent.Config{Node: cfg, Host: host, Kubeconfig: nodeKubeconfig(cfg), PKI: cp.PKI}
 	if err := agent.Add(g, node, api); err != nil {
 		return nil, err
 	}
 	return g, kube.SettleGates()
 }
 
-// writeFiles makes certificates, keys and kubeconfigs, or renews them.
-func writeFiles(cfg *config.Config, cp controlplane.Config) error {
+// Prepare makes certificates, keys and kubeconfigs, or renews them.
+func (s *Server) Prepare() error {
+	cfg, cp := s.config, s.controlplane
 	renewed, err := pki.Ensure(cp.PKI, identity(cfg), time.Now())
 	if err != nil {
 		return err

@@ -11,9 +11,10 @@ import (
 
 // Config is what containerd has to be told.
 type Config struct {
+	DataDir      string     // where the helpers are unpacked
 	Dir          string     // <data-dir>/agent/containerd: images and snapshots
 	StateDir     string     // on a tmpfs: what is worth nothing after a reboot
-	Helpers      bundle.Dir // runc, the shim and the pod network plugins
+	Helpers      bundle.Dir // runc, the shim and the pod network plugins, once they are unpacked
 	CNIConfDir   string     // where package cni puts the network's description
 	RegistryFile string     // registries.yaml; it need not exist
 	// SystemdCgroup makes runc create cgroups through systemd. It must be what
@@ -35,6 +36,8 @@ version = 4
 root = '{{.Dir}}/root'
 state = '{{.StateDir}}/state'
 imports = ['{{.DropIns}}']
+# Both register gRPC metrics in the process's one registry, where etcd has them.
+disabled_plugins = ['io.containerd.metrics.v1.grpc-prometheus', 'io.containerd.metrics.v1.grpc-otel']
 
 [plugins.'io.containerd.server.v1.grpc']
   address = '{{.Socket}}'

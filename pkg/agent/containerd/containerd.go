@@ -19,6 +19,8 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"lite.io/lite/pkg/bundle"
 )
 
 // Containerd is the component.
@@ -43,9 +45,23 @@ func (*Containerd) Name() string { return "containerd" }
 
 // Run implements component.Component.
 func (c *Containerd) Run(ctx context.Context) error {
-	path, err := c.writeConfig()
+	if _, err := bundle.Unpack(c.config.DataDir); err != nil {
+		return err
+	}
+	r, err := parseRegistries(c.config.RegistryFile)
 	if err != nil {
 		return err
+	}
+	through, err := r.listen()
+	if err != nil {
+		return err
+	}
+	path, err := c.writeConfig(r, through)
+	if err != nil {
+		return err
+	}
+	if through != nil {
+		through.serve(ctx)
 	}
 	cfg := &srvconfig.Config{}
 	if err := srvconfig.LoadConfig(ctx, path, cfg); err != nil {
@@ -85,21 +101,20 @@ func (c *Containerd) Ready(ctx context.Context) error {
 }
 
 // writeConfig writes containerd's configuration and registry files.
-func (c *Containerd) writeConfig() (string, error) {
+func (c *Containerd) writeConfig(r *registries, through *rewriter) (string, error) {
 	for _, dir := range []string{c.config.Dir, c.config.StateDir, c.config.CNIConfDir} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return "", fmt.Errorf("make a directory for containerd: %w", err)
 		}
 	}
-	auths, err := writeRegistries(c.config.RegistryFile, c.config.registryDir())
-	if err != nil {
+	if err := r.write(c.config.registryDir(), through); err != nil {
 		return "", err
 	}
 	snapshotter, reason := probe(c.config.Dir)
 	if reason != nil {
 		slog.Warn("Images cannot be stacked with overlayfs here and will take more room", "snapshotter", snapshotter, "reason", reason)
 	}
-	content, err := c.config.toml(snapshotter, auths)
+	content, err := c.config.toml(snapshotter, r.auths())
 	if err != nil {
 		return "", err
 	}

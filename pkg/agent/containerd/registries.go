@@ -50,68 +50,59 @@ type host struct {
 // auth is the credentials for a host, each value quoted for TOML.
 type auth struct{ Host, Username, Password, Auth, IdentityToken string }
 
-// writeRegistries turns file into a directory of hosts.toml files and returns
-// the credentials, for which that format has no place. A file that does not
-// exist is an empty one.
-func writeRegistries(file, dir string) ([]auth, error) {
-	data, err := os.ReadFile(file)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("read private-registry: %w", err)
-	}
-	r, err := parseRegistries(data)
-	if err != nil {
-		return nil, fmt.Errorf("private-registry %s: %w", file, err)
-	}
-	files, err := r.hostsFiles()
-	if err != nil {
-		return nil, fmt.Errorf("private-registry %s: %w", file, err)
-	}
-	// What was removed from the file must not live on.
-	if err := os.RemoveAll(dir); err != nil {
-		return nil, fmt.Errorf("clear the registry directory: %w", err)
-	}
-	for name, content := range files {
-		path := filepath.Join(dir, name, "hosts.toml")
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			return nil, fmt.Errorf("make the registry directory: %w", err)
-		}
-		if err := renameio.WriteFile(path, []byte(content), 0o600); err != nil {
-			return nil, fmt.Errorf("write %s: %w", path, err)
-		}
-	}
-	return r.auths(), nil
-}
-
-// CheckRegistries reports what is wrong with a registries.yaml, so that it is
-// known before anything is started. A file that does not exist is in order.
-func CheckRegistries(file string) error {
+// parseRegistries reads a registries.yaml and checks what can be checked
+// without asking anybody. A file that does not exist is an empty one.
+func parseRegistries(file string) (*registries, error) {
+	r := &registries{}
 	data, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return r, nil
 	}
 	if err == nil {
-		var r *registries
-		if r, err = parseRegistries(data); err == nil {
-			_, err = r.hostsFiles()
-		}
+		err = yaml.UnmarshalStrict(data, r)
+	}
+	if err == nil {
+		_, err = r.hostsFiles(nil)
 	}
 	if err != nil {
-		return fmt.Errorf("private-registry %s: %w", file, err)
-	}
-	return nil
-}
-
-func parseRegistries(data []byte) (*registries, error) {
-	r := &registries{}
-	if err := yaml.UnmarshalStrict(data, r); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("private-registry %s: %w", file, err)
 	}
 	return r, nil
 }
 
+// CheckRegistries reports what is wrong with a registries.yaml, so that it is
+// known before anything is started.
+func CheckRegistries(file string) error {
+	_, err := parseRegistries(file)
+	return err
+}
+
+// write makes dir a directory of hosts.toml files that say the same.
+func (r *registries) write(dir string, through *rewriter) error {
+	files, err := r.hostsFiles(through)
+	if err != nil {
+		return fmt.Errorf("private-registry: %w", err)
+	}
+	// What was removed from the file must not live on.
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("clear the registry directory: %w", err)
+	}
+	for name, content := range files {
+		path := filepath.Join(dir, name, "hosts.toml")
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return fmt.Errorf("make the registry directory: %w", err)
+		}
+		if err := renameio.WriteFile(path, []byte(content), 0o600); err != nil {
+			return fmt.Errorf("write %s: %w", path, err)
+		}
+	}
+	return nil
+}
+
 // hostsFiles renders a hosts.toml for every registry that is named, by the
-// directory name containerd looks for.
-func (r *registries) hostsFiles() (map[string]string, error) {
+// directory name containerd looks for. Mirrors that rewrite are reached
+// through the rewriter; without one they are only checked.
+func (r *registries) hostsFiles(through *rewriter) (map[string]string, error) {
 	names := map[string]bool{}
 	for name := range r.Mirrors {
 		names[name] = true
@@ -121,7 +112,7 @@ func (r *registries) hostsFiles() (map[string]string, error) {
 	}
 	files := map[string]string{}
 	for name := range names {
-		content, err := r.hostsFile(name)
+		content, err := r.hostsFile(name, through)
 		if err != nil {
 			return nil, err
 		}
@@ -142,7 +133,7 @@ func dirName(registry string) string {
 	return registry
 }
 
-func (r *registries) hostsFile(registry string) (string, error) {
+func (r *registries) hostsFile(registry string, through *rewriter) (string, error) {
 	var b strings.Builder
 	if registry != "*" {
 		server := "https://" + registry
@@ -150,31 +141,48 @@ func (r *registries) hostsFile(registry string) (string, error) {
 			server = "https://registry-1.docker.io"
 		}
 		fmt.Fprintf(&b, "server = %s\n", quote(server))
-		if err := r.writeTLS(&b, "", registry); err != nil {
-			return "", err
+		if err := r.config(registry).writeTLS(&b, ""); err != nil {
+			return "", fmt.Errorf("configs: %s: %w", registry, err)
 		}
 	}
 	m := r.Mirrors[registry]
+	rules, err := compileRules(m.Rewrites)
+	if err != nil {
+		return "", fmt.Errorf("mirrors: %s: %w", registry, err)
+	}
 	for _, endpoint := range m.Endpoints {
-		u, err := parseEndpoint(endpoint)
-		if err != nil {
-			return "", fmt.Errorf("mirrors: %s: %w", registry, err)
-		}
-		paths, err := rewritten(u, m.Rewrites)
-		if err != nil {
-			return "", fmt.Errorf("mirrors: %s: %w", registry, err)
-		}
-		for _, p := range paths {
-			fmt.Fprintf(&b, "\n[host.%s]\n  capabilities = [\"pull\", \"resolve\"]\n", quote(p))
-			if p != endpoint && strings.Contains(p, "/v2/") {
-				b.WriteString("  override_path = true\n")
-			}
-			if err := r.writeTLS(&b, "  ", u.Host); err != nil {
-				return "", err
-			}
+		if err := r.writeMirror(&b, endpoint, rules, through); err != nil {
+			return "", fmt.Errorf("mirrors: %s: endpoint %q: %w", registry, endpoint, err)
 		}
 	}
 	return b.String(), nil
+}
+
+// writeMirror writes one endpoint of a mirror.
+func (r *registries) writeMirror(b *strings.Builder, endpoint string, rules []rule, through *rewriter) error {
+	u, err := parseEndpoint(endpoint)
+	if err != nil {
+		return err
+	}
+	const capabilities = "  capabilities = [\"pull\", \"resolve\"]\n"
+	if len(rules) > 0 && through != nil {
+		local, err := through.add(u, rules, r.config(u.Host))
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(b, "\n[host.%s]\n%s  override_path = true\n", quote(local), capabilities)
+		return nil
+	}
+	fmt.Fprintf(b, "\n[host.%s]\n%s", quote(u.String()), capabilities)
+	return r.config(u.Host).writeTLS(b, "  ")
+}
+
+// config is how to talk to a host.
+func (r *registries) config(name string) host {
+	if h, ok := r.Configs[name]; ok {
+		return h
+	}
+	return r.Configs["*"]
 }
 
 // parseEndpoint reads a mirror's address; a bare host means https.
@@ -184,26 +192,22 @@ func parseEndpoint(endpoint string) (*url.URL, error) {
 	}
 	u, err := url.Parse(endpoint)
 	if err != nil {
-		return nil, fmt.Errorf("endpoint: %w", err)
+		return nil, err
 	}
 	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, fmt.Errorf("endpoint %q is not of the form https://host[:port][/path]", endpoint)
+		return nil, errors.New("not of the form https://host[:port][/path]")
 	}
 	return u, nil
 }
 
 // writeTLS writes how to verify and what to show to a host.
-func (r *registries) writeTLS(b *strings.Builder, indent, name string) error {
-	h, ok := r.Configs[name]
-	if !ok {
-		h = r.Configs["*"]
-	}
+func (h host) writeTLS(b *strings.Builder, indent string) error {
 	t := h.TLS
 	if t == nil {
 		return nil
 	}
 	if (t.CertFile == "") != (t.KeyFile == "") {
-		return fmt.Errorf("configs: %s: cert_file and key_file go together", name)
+		return errors.New("cert_file and key_file go together")
 	}
 	if t.CAFile != "" {
 		fmt.Fprintf(b, "%sca = %s\n", indent, quote(t.CAFile))
@@ -230,11 +234,3 @@ func (r *registries) auths() []auth {
 // quote makes a TOML basic string: its escapes are those of Go as long as the
 // text is printable or in the Basic Multilingual Plane.
 func quote(s string) string { return strconv.Quote(s) }
-
-// rewritten is the URLs to ask at a mirror.
-func rewritten(u *url.URL, rewrites map[string]string) ([]string, error) {
-	if len(rewrites) > 0 {
-		return nil, errors.New("rewrite: not supported")
-	}
-	return []string{u.String()}, nil
-}

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -16,6 +17,8 @@ import (
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/storage/wal"
+	"go.uber.org/zap"
 
 	"lite.io/lite/pkg/log"
 	"lite.io/lite/pkg/pki"
@@ -152,11 +155,28 @@ func (e *Etcd) start() (server *embed.Etcd, err error) {
 			err = fmt.Errorf("open %s: %v; nothing was changed: restore a snapshot or move the directory away to begin an empty cluster", e.config.Dir, r)
 		}
 	}()
+	if err := verify(e.config.Dir); err != nil {
+		return nil, err
+	}
 	server, err = embed.StartEtcd(e.config)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", e.config.Dir, err)
 	}
 	return server, nil
+}
+
+// verify reads the write-ahead log without changing anything: etcd opens its
+// database for writing before it finds that the log is damaged. A last record
+// that a power cut tore is no damage; etcd drops it.
+func verify(dir string) error {
+	logDir := filepath.Join(dir, "member", "wal")
+	if !wal.Exist(logDir) {
+		return nil
+	}
+	if _, err := wal.ValidSnapshotEntries(zap.NewNop(), logDir); err != nil {
+		return fmt.Errorf("the write-ahead log in %s is damaged: %w; nothing was changed: restore a snapshot, or move %s away to begin an empty cluster", logDir, err, dir)
+	}
+	return nil
 }
 
 // disarm lifts the NOSPACE alarm, which outlasts its cause, once there is room

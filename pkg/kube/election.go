@@ -1,0 +1,161 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/leaderelection"
+	"k8s.io/client-go/tools/leaderelection/resourcelock"
+
+	"lite.io/lite/pkg/component"
+)
+
+// Election decides which server runs what must run once per cluster: a single
+// Lease for all of it. It is a component that the others are guarded by.
+type Election struct {
+	client   kubernetes.Interface
+	identity string
+
+	mu      sync.Mutex
+	term    context.Context // nil while another server leads
+	changed chan struct{}   // closed when term changes
+	settled atomic.Bool     // somebody, here or elsewhere, has been seen to lead
+}
+
+// The timing of upstream's components.
+const (
+	leaseName     = "lite-leader"
+	leaseDuration = 15 * time.Second
+	renewDeadline = 10 * time.Second
+	retryPeriod   = 2 * time.Second
+)
+
+// NewElection makes the component; identity is the server's node name.
+func NewElection(client kubernetes.Interface, identity string) *Election {
+	return &Election{client: client, identity: identity, changed: make(chan struct{})}
+}
+
+// Name implements component.Component.
+func (*Election) Name() string { return "election" }
+
+// Ready implements component.Component: it is known who leads.
+func (e *Election) Ready(context.Context) error {
+	if !e.settled.Load() {
+		return errors.New("waiting for a server to lead")
+	}
+	return nil
+}
+
+// Run implements component.Component. A lost lease is not a failure: the
+// server stands again.
+func (e *Election) Run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
+			Lock: &resourcelock.LeaseLock{
+				LeaseMeta:  metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: leaseName},
+				Client:     e.client.CoordinationV1(),
+				LockConfig: resourcelock.ResourceLockConfig{Identity: e.identity},
+			},
+			LeaseDuration: leaseDuration,
+			RenewDeadline: renewDeadline,
+			RetryPeriod:   retryPeriod,
+			// The guarded components have ended before Run is told to stop, so
+			// another server may take over at once.
+			ReleaseOnCancel: true,
+			Callbacks: leaderelection.LeaderCallbacks{
+				OnStartedLeading: func(term context.Context) { e.set(term); <-term.Done() },
+				OnStoppedLeading: func() { e.set(nil) },
+				OnNewLeader:      func(string) { e.settled.Store(true) },
+			},
+		})
+		if err != nil {
+			return fmt.Errorf("set up the election: %w", err)
+		}
+		elector.Run(ctx)
+	}
+	return nil
+}
+
+func (e *Election) set(term context.Context) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.term = term
+	close(e.changed)
+	e.changed = make(chan struct{})
+}
+
+// await waits for a term of leadership; nil when ctx is done before.
+func (e *Election) await(ctx context.Context) context.Context {
+	for ctx.Err() == nil {
+		e.mu.Lock()
+		term, changed := e.term, e.changed
+		e.mu.Unlock()
+		if term != nil && term.Err() == nil {
+			return term
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
+// Guard makes c run only while this server leads, again in each term. A nil
+// Election guards nothing: a single server needs none.
+func (e *Election) Guard(c component.Component) component.Component {
+	if e == nil {
+		return c
+	}
+	return &guarded{Component: c, election: e}
+}
+
+type guarded struct {
+	component.Component
+	election *Election
+	leads    atomic.Bool
+}
+
+// Run implements component.Component.
+func (g *guarded) Run(ctx context.Context) error {
+	for {
+		term := g.election.await(ctx)
+		if term == nil {
+			return nil
+		}
+		if err := g.serve(ctx, term); err != nil {
+			return err
+		}
+	}
+}
+
+// serve runs the component for one term.
+func (g *guarded) serve(ctx, term context.Context) error {
+	own, stop := context.WithCancel(ctx)
+	defer stop()
+	defer context.AfterFunc(term, stop)()
+	g.leads.Store(true)
+	defer g.leads.Store(false)
+	err := g.Component.Run(own)
+	if own.Err() != nil {
+		return nil // told to stop, or the term is over
+	}
+	if err == nil {
+		err = errors.New("ended by itself")
+	}
+	return err
+}
+
+// Ready implements component.Component. Standing by is being ready.
+func (g *guarded) Ready(ctx context.Context) error {
+	if !g.leads.Load() {
+		return g.election.Ready(ctx)
+	}
+	return g.Component.Ready(ctx)
+}

@@ -1,0 +1,134 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
+
+	"lite.io/lite/pkg/component"
+)
+
+// worker records when it runs.
+type worker struct {
+	name   string
+	mu     sync.Mutex
+	events []string
+	fail   error
+}
+
+func (w *worker) add(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.events = append(w.events, fmt.Sprintf(format, args...))
+}
+
+func (w *worker) Name() string                { return w.name }
+func (w *worker) Ready(context.Context) error { return nil }
+func (w *worker) Run(ctx context.Context) error {
+	w.add("start")
+	defer w.add("stop")
+	if w.fail != nil {
+		return w.fail
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// server is an election and what it guards, as in a server.
+func server(t *testing.T, client *fake.Clientset, name string, w *worker) (stop func() error) {
+	g := &component.Group{}
+	e := NewElection(client, name)
+	g.Add(e.Guard(w), g.Add(e))
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- g.Run(ctx) }()
+	return func() error { cancel(); return <-done }
+}
+
+func TestOneServerLeadsAndAnotherTakesOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := fake.NewClientset()
+		a, b := &worker{name: "a"}, &worker{name: "b"}
+		stopA := server(t, client, "a", a)
+		time.Sleep(time.Minute)
+		stopB := server(t, client, "b", b)
+		time.Sleep(time.Minute)
+		if !slices.Equal(a.events, []string{"start"}) || len(b.events) != 0 {
+			t.Fatalf("a %q, b %q: want a alone to run", a.events, b.events)
+		}
+		if err := stopA(); err != nil {
+			t.Error(err)
+		}
+		// A released lease is taken at the next try, not after it expires.
+		time.Sleep(2 * retryPeriod)
+		if !slices.Equal(a.events, []string{"start", "stop"}) || !slices.Equal(b.events, []string{"start"}) {
+			t.Errorf("a %q, b %q: want b to have taken over", a.events, b.events)
+		}
+		if err := stopB(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestALostLeaseStopsTheWorkNotTheServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := fake.NewClientset()
+		var mu sync.Mutex
+		away := false
+		client.PrependReactor("*", "leases", func(clienttesting.Action) (bool, runtime.Object, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if away {
+				return true, nil, apierrors.NewServiceUnavailable("cut off")
+			}
+			return false, nil, nil
+		})
+		set := func(v bool) { mu.Lock(); away = v; mu.Unlock() }
+
+		w := &worker{name: "w"}
+		stop := server(t, client, "a", w)
+		time.Sleep(time.Minute)
+		set(true)
+		time.Sleep(time.Minute)
+		if want := []string{"start", "stop"}; !slices.Equal(w.events, want) {
+			t.Fatalf("events = %q, want %q while the API is away", w.events, want)
+		}
+		set(false)
+		time.Sleep(time.Minute)
+		if want := []string{"start", "stop", "start"}; !slices.Equal(w.events, want) {
+			t.Errorf("events = %q, want %q after it is back", w.events, want)
+		}
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestAGuardedFailureIsAFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		boom := errors.New("boom")
+		g := &component.Group{}
+		e := NewElection(fake.NewClientset(), "a")
+		g.Add(e.Guard(&worker{name: "w", fail: boom}), g.Add(e))
+		if err := g.Run(t.Context()); !errors.Is(err, boom) {
+			t.Errorf("Run = %v, want boom", err)
+		}
+	})
+}
+
+func TestNoElectionGuardsNothing(t *testing.T) {
+	w := &worker{name: "w"}
+	if got := (*Election)(nil).Guard(w); got != component.Component(w) {
+		t.Errorf("Guard = %v, want the component itself", got)
+	}
+}

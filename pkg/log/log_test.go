@@ -1,0 +1,247 @@
+package log
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/go-logr/logr"
+	"github.com/sirupsen/logrus"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"k8s.io/klog/v2"
+)
+
+// buffer is a log that can be read while it is written.
+type buffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+// take is what was written since the last time, without the times.
+func (b *buffer) take() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	defer b.text.Reset()
+	var lines []string
+	for line := range strings.Lines(b.text.String()) {
+		if strings.HasPrefix(line, "time=") {
+			_, line, _ = strings.Cut(line, " ")
+		}
+		lines = append(lines, line)
+	}
+	return strings.Join(lines, "")
+}
+
+// bridge leads the loggers of the process into a buffer, until the test ends.
+func bridge(t *testing.T, level slog.Level, format string) (out *buffer, settled func()) {
+	t.Helper()
+	slogWas, hooks, logrusLevel, logrusOut := slog.Default(), logrus.StandardLogger().ReplaceHooks(logrus.LevelHooks{}), logrus.GetLevel(), logrus.StandardLogger().Out
+	t.Cleanup(func() {
+		slog.SetDefault(slogWas)
+		klog.ClearLogger()
+		logrus.StandardLogger().ReplaceHooks(hooks)
+		logrus.SetLevel(logrusLevel)
+		logrus.SetOutput(logrusOut)
+	})
+	out = &buffer{}
+	return out, Bridge(New(out, level, format))
+}
+
+func TestUpstreamIsQuietUntilTheNodeHasSettled(t *testing.T) {
+	for name, test := range map[string]struct {
+		say             func()
+		before, settled string // at Info
+		debug           string // at Debug, before
+	}{
+		"our own info": {
+			say:    func() { slog.Info("hello", "a", 1) },
+			before: "level=INFO msg=hello a=1\n", settled: "level=INFO msg=hello a=1\n", debug: "level=INFO msg=hello a=1\n",
+		},
+		"our own error": {
+			say:    func() { slog.Error("bad") },
+			before: "level=ERROR msg=bad\n", settled: "level=ERROR msg=bad\n", debug: "level=ERROR msg=bad\n",
+		},
+		"klog info": {
+			say:   func() { klog.InfoS("hello", "a", 1) },
+			debug: "level=DEBUG msg=hello a=1\n",
+		},
+		"klog error": {
+			say:     func() { klog.ErrorS(errors.New("no"), "bad") },
+			settled: "level=WARN msg=bad err=no\n", debug: "level=DEBUG msg=bad err=no\n",
+		},
+		"klog error of several lines": {
+			say:     func() { klog.ErrorS(nil, "bad\ngoroutine 1:\n\tmain") },
+			settled: "level=WARN msg=\"bad …\"\n", debug: "level=DEBUG msg=\"bad\\ngoroutine 1:\\n\\tmain\"\n",
+		},
+		"klog with a name and values": {
+			say:     func() { klog.LoggerWithValues(klog.Background(), "a", 1).Error(nil, "bad") },
+			settled: "level=WARN msg=bad a=1\n", debug: "level=DEBUG msg=bad a=1\n",
+		},
+		"logrus info": {
+			say:   func() { logrus.Info("hello") },
+			debug: "level=DEBUG msg=hello from=containerd\n",
+		},
+		"logrus warning": {
+			say:     func() { logrus.WithField("a", 1).Warn("hm") },
+			settled: "level=WARN msg=hm from=containerd a=1\n", debug: "level=DEBUG msg=hm from=containerd a=1\n",
+		},
+		"logrus error": {
+			say:     func() { logrus.Error("bad") },
+			settled: "level=WARN msg=bad from=containerd\n", debug: "level=DEBUG msg=bad from=containerd\n",
+		},
+		"zap info": {
+			say:   func() { Zap("etcd").Info("hello", zap.Int("a", 1)) },
+			debug: "level=DEBUG msg=hello from=etcd a=1\n",
+		},
+		"zap with fields": {
+			say:   func() { Zap("etcd").With(zap.Int("a", 1)).Info("hello") },
+			debug: "level=DEBUG msg=hello from=etcd a=1\n",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out, settled := bridge(t, slog.LevelInfo, "text")
+			test.say()
+			if got := out.take(); got != test.before {
+				t.Errorf("before: got %q, want %q", got, test.before)
+			}
+			settled()
+			test.say()
+			if got := out.take(); got != test.settled {
+				t.Errorf("settled: got %q, want %q", got, test.settled)
+			}
+			out, _ = bridge(t, slog.LevelDebug, "text")
+			logrus.SetLevel(logrus.InfoLevel)
+			test.say()
+			if got := out.take(); got != test.debug {
+				t.Errorf("at debug: got %q, want %q", got, test.debug)
+			}
+		})
+	}
+}
+
+// The verbosity of klog is not ours to raise.
+func TestKlogsVerboseLinesStayAway(t *testing.T) {
+	out, settled := bridge(t, slog.LevelDebug, "text")
+	settled()
+	klog.V(4).InfoS("chatter")
+	if got := out.take(); got != "" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestEveryRecordIsOneLine(t *testing.T) {
+	for _, format := range []string{"text", "json"} {
+		out, settled := bridge(t, slog.LevelDebug, format)
+		settled()
+		slog.Error("a\nb", "err", errors.New("c\nd"))
+		klog.ErrorS(errors.New("c\nd"), "a\nb")
+		klog.InfoS("a\nb")
+		logrus.WithField("x", "c\nd").Error("a\nb")
+		Zap("etcd").Warn("a\nb", zap.String("x", "c\nd"))
+		if got := out.take(); strings.Count(got, "\n") != 5 {
+			t.Errorf("%s: got %d lines:\n%s", format, strings.Count(got, "\n"), got)
+		}
+	}
+}
+
+func TestJSONIsJSON(t *testing.T) {
+	var out bytes.Buffer
+	New(&out, slog.LevelInfo, "json").Info("hello", "a", "b\n")
+	var got map[string]any
+	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
+		t.Fatalf("%v: %s", err, &out)
+	}
+	if got["msg"] != "hello" || got["level"] != "INFO" || got["a"] != "b\n" || got["time"] == nil {
+		t.Errorf("got %v", got)
+	}
+}
+
+func TestLevelIsAThreshold(t *testing.T) {
+	for level, want := range map[slog.Level]int{slog.LevelDebug: 4, slog.LevelInfo: 3, slog.LevelWarn: 2, slog.LevelError: 1} {
+		var out bytes.Buffer
+		l := New(&out, level, "text")
+		l.Debug("a")
+		l.Info("a")
+		l.Warn("a")
+		l.Error("a")
+		if got := strings.Count(out.String(), "\n"); got != want {
+			t.Errorf("%s: got %d lines, want %d", level, got, want)
+		}
+	}
+}
+
+// etcd ends the process by a fatal line; here that is a panic which a caller
+// can recover, with the cause.
+func TestFatalOfZapIsAPanicWithTheReason(t *testing.T) {
+	for name, test := range map[string]struct {
+		say  func(*zap.Logger)
+		want string
+	}{
+		"fatal":            {func(l *zap.Logger) { l.Fatal("cannot open", zap.Error(errors.New("no room"))) }, "cannot open: no room"},
+		"panic":            {func(l *zap.Logger) { l.Panic("cannot open", zap.Error(errors.New("no room"))) }, "cannot open: no room"},
+		"without a reason": {func(l *zap.Logger) { l.Fatal("cannot open", zap.String("path", "/x")) }, "cannot open"},
+	} {
+		for _, level := range []slog.Level{slog.LevelDebug, slog.LevelError + 4} {
+			t.Run(name+" "+level.String(), func(t *testing.T) {
+				bridge(t, level, "text")
+				defer func() {
+					err, ok := recover().(error)
+					if fatal := (Fatal{}); !ok || !errors.As(err, &fatal) || err.Error() != test.want {
+						t.Errorf("panicked with %v, want %q", err, test.want)
+					}
+				}()
+				test.say(Zap("etcd"))
+				t.Error("did not panic")
+			})
+		}
+	}
+}
+
+func TestZapAsksOnlyForWhatIsShown(t *testing.T) {
+	bridge(t, slog.LevelInfo, "text")
+	core := Zap("etcd").Core()
+	for level, want := range map[zapcore.Level]bool{zapcore.DebugLevel: false, zapcore.InfoLevel: false, zapcore.ErrorLevel: true} {
+		if got := core.Enabled(level); got != want {
+			t.Errorf("%s: got %t", level, got)
+		}
+	}
+	if err := core.Sync(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNamedLoggersOfUpstreamStayUpstream(t *testing.T) {
+	out, settled := bridge(t, slog.LevelInfo, "text")
+	grouped := slog.New(klogHandler(t)).WithGroup("g")
+	grouped.Error("bad", "a", 1)
+	klog.Background().WithName("part").Error(nil, "bad")
+	if got := out.take(); got != "" {
+		t.Errorf("before: got %q", got)
+	}
+	settled()
+	grouped.Error("bad", "a", 1)
+	if got, want := out.take(), "level=WARN msg=bad g.a=1\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	klog.Background().WithName("part").Error(nil, "bad")
+	if got := out.take(); !strings.HasPrefix(got, "level=WARN msg=bad") {
+		t.Errorf("got %q", got)
+	}
+}
+
+// klogHandler is the slog handler that klog writes to.
+func klogHandler(t *testing.T) slog.Handler {
+	t.Helper()
+	return logr.ToSlogHandler(klog.Background())
+}
