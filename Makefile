@@ -18,9 +18,9 @@ e2e: build
 	@scripts/test-images
 	@scripts/test e2e
 
-bench: build
+bench: build # make bench ARGS="-runs 1"
 	@scripts/test-images
-	. scripts/env && go run ./tests/bench $(ARGS)
+	. scripts/env && go test -run '^$$' -bench . -benchtime 1x -timeout 2h ./tests/bench -args $(ARGS)
 
 golden:
 	@scripts/golden

@@ -93,8 +93,6 @@ func (p *progress) changed(s component.Status) {
 	switch s.State {
 	case component.Ready:
 		slog.Info("Ready", "component", s.Name, "took", s.Took.Round(time.Millisecond))
-	case component.Failed:
-		slog.Error("Failed", "component", s.Name, "err", s.Err)
 	case component.Stopped:
 		if s.Started {
 			slog.Info("Stopped", "component", s.Name)
@@ -144,11 +142,16 @@ func (p *progress) stopping() {
 	}
 }
 
-// end shows how it ended.
+// end shows how it ended, once: a failure names its component.
 func (p *progress) end(err error) {
 	p.finish()
-	if err != nil {
+	switch {
+	case err == nil:
+		slog.Info("Stopped")
+	case p.live:
 		fmt.Fprintln(p.out, "lite: "+oneLine(err))
+	default:
+		slog.Error("Stopped by a failure", "err", oneLine(err))
 	}
 }
 

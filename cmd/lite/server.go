@@ -14,6 +14,7 @@ import (
 
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/agent/containerd"
+	"lite.io/lite/pkg/bundle"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/log"
 	"lite.io/lite/pkg/server"
@@ -74,6 +75,9 @@ func runServer(flags *pflag.FlagSet) error {
 	if err := node.Prepare(); err != nil {
 		return err
 	}
+	if err := findHelpersFirst(cfg.DataDir); err != nil {
+		return err
+	}
 	slog.Info("Starting lite", "version", version.Version(), "node", cfg.NodeName, "address", cfg.NodeIP[0], "data-dir", cfg.DataDir)
 	self := status.Node{Role: string(config.Server), Name: cfg.NodeName, Version: version.Version(), PID: os.Getpid(), Since: began}
 	now := func(ctx context.Context) status.Node { return status.Of(ctx, self, node.Group) }
@@ -112,6 +116,19 @@ func check(cfg *config.Config) error {
 		}
 	}
 	return nil
+}
+
+// findHelpersFirst puts the helpers' directory at the head of PATH. containerd
+// has the full path of its shim written into its configuration, and yet looks
+// it and runc up by name when it comes back after a crash and finds a container
+// that was being made: not finding them it forgets the container, whose
+// processes go on running (2.3).
+func findHelpersFirst(dataDir string) error {
+	helpers, err := bundle.At(dataDir)
+	if err != nil {
+		return err
+	}
+	return os.Setenv("PATH", helpers.Bin()+string(os.PathListSeparator)+os.Getenv("PATH"))
 }
 
 const (

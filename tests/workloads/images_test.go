@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"lite.io/lite/tests/cluster"
@@ -87,10 +88,21 @@ spec:
 	}
 }
 
-// push puts the only image of an archive into a registry.
+// push puts the only image of an archive into a registry, changed a little: the
+// kubelet would hold every name of an image that it has once pulled, by its ID,
+// for one that needs the registry's permission (KubeletEnsureSecretPulledImages).
 func push(to http.Handler, archive, repository, tag string) error {
 	image, err := tarball.ImageFromPath(archive, nil)
 	if err != nil {
+		return err
+	}
+	file, err := image.ConfigFile()
+	if err != nil {
+		return err
+	}
+	config := file.Config
+	config.Labels = map[string]string{"from": "registry"}
+	if image, err = mutate.Config(image, config); err != nil {
 		return err
 	}
 	send := func(method, path, contentType string, body []byte) error {
@@ -128,7 +140,7 @@ func push(to http.Handler, archive, repository, tag string) error {
 			return err
 		}
 	}
-	config, err := image.RawConfigFile()
+	raw, err := image.RawConfigFile()
 	if err != nil {
 		return err
 	}
@@ -136,7 +148,7 @@ func push(to http.Handler, archive, repository, tag string) error {
 	if err != nil {
 		return err
 	}
-	if err := blob(configDigest, config); err != nil {
+	if err := blob(configDigest, raw); err != nil {
 		return err
 	}
 	manifest, err := image.RawManifest()

@@ -1,0 +1,131 @@
+package manifests
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/dynamic/fake"
+	clienttesting "k8s.io/client-go/testing"
+
+	"lite.io/lite/manifests"
+)
+
+func TestEveryObjectThatShipsHasAKnownResource(t *testing.T) {
+	m, err := New(manifests.FS, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(m.objects) == 0 {
+		t.Fatal("nothing ships")
+	}
+	seen := map[string]bool{}
+	for _, o := range m.objects {
+		id := o.GroupVersionKind().String() + " " + o.GetName()
+		if r := resource(o.GroupVersionKind()); r.Resource == "" || r.Version == "" {
+			t.Errorf("%s: the resource of its kind is not known", id)
+		}
+		if o.GetName() == "" || o.GetNamespace() != "" || seen[id] {
+			t.Errorf("%s: has no name, a namespace, or is twice", id)
+		}
+		// What is ours must not be taken for Kubernetes' own.
+		if !strings.HasPrefix(o.GetName(), "lite:") {
+			t.Errorf("%s: the name does not begin with lite:", id)
+		}
+		seen[id] = true
+	}
+}
+
+func TestDecode(t *testing.T) {
+	for name, test := range map[string]struct {
+		yaml string
+		want string // names of the objects
+		err  string
+	}{
+		"nothing":           {"", "", ""},
+		"comments":          {"# only\n# words\n", "", ""},
+		"one":               {"apiVersion: v1\nkind: A\nmetadata: {name: a}\n", "a", ""},
+		"two":               {"apiVersion: v1\nkind: A\nmetadata: {name: a}\n---\napiVersion: v1\nkind: A\nmetadata: {name: b}\n", "a b", ""},
+		"empty documents":   {"---\n---\n# c\n---\napiVersion: v1\nkind: A\nmetadata: {name: a}\n---\n", "a", ""},
+		"comments before":   {"# why\n#\napiVersion: v1\nkind: A\nmetadata: {name: a}\n", "a", ""},
+		"JSON":              {`{"apiVersion":"v1","kind":"A","metadata":{"name":"a"}}`, "a", ""},
+		"not YAML":          {"a: b: c", "", "mapping values are not allowed"},
+		"without a kind":    {"apiVersion: v1\nmetadata: {name: a}\n", "", "Object 'Kind' is missing"},
+		"larger than 4 KiB": {"apiVersion: v1\nkind: A\nmetadata: {name: a}\ndata: " + strings.Repeat("x", 10000) + "\n", "a", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			objects, err := decode([]byte(test.yaml))
+			if (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) {
+				t.Fatalf("got %v, want %q", err, test.err)
+			}
+			var names []string
+			for _, o := range objects {
+				names = append(names, o.GetName())
+			}
+			if got := strings.Join(names, " "); err == nil && got != test.want {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+func TestNewNamesTheFileThatIsWrong(t *testing.T) {
+	_, err := New(fstest.MapFS{"dir/bad.yaml": {Data: []byte("a: b: c")}}, "")
+	if err == nil || !strings.HasPrefix(err.Error(), "manifest dir/bad.yaml: ") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestApplyIsServerSideUnderOurName(t *testing.T) {
+	m, err := New(manifests.FS, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := fake.NewSimpleDynamicClient(runtime.NewScheme())
+	var applied []string
+	client.PrependReactor("patch", "*", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		p := a.(clienttesting.PatchActionImpl)
+		if p.PatchOptions.FieldManager != "lite" || p.PatchOptions.Force == nil || !*p.PatchOptions.Force {
+			t.Errorf("%s is applied with %+v", p.Name, p.PatchOptions)
+		}
+		applied = append(applied, p.Resource.Resource+"/"+p.Name)
+		return true, &unstructured.Unstructured{}, nil
+	})
+	if err := m.apply(t.Context(), client); err != nil {
+		t.Fatal(err)
+	}
+	if len(applied) != len(m.objects) {
+		t.Errorf("applied %q of %d objects", applied, len(m.objects))
+	}
+}
+
+func TestApplyNamesTheObjectThatIsRefused(t *testing.T) {
+	m := &Manifests{objects: []*unstructured.Unstructured{{Object: map[string]any{
+		"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": map[string]any{"name": "lite:a"},
+	}}}}
+	client := fake.NewSimpleDynamicClient(runtime.NewScheme())
+	client.PrependReactor("*", "*", func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, errors.New("no") })
+	if err := m.apply(t.Context(), client); err == nil || err.Error() != "apply ClusterRole lite:a: no" {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestReadySaysWhatStandsInTheWay(t *testing.T) {
+	m := &Manifests{}
+	if err := m.Ready(context.Background()); err == nil || err.Error() != "applying" {
+		t.Errorf("got %v", err)
+	}
+	reason := errors.New("no")
+	m.reason.Store(&reason)
+	if err := m.Ready(context.Background()); !errors.Is(err, reason) {
+		t.Errorf("got %v", err)
+	}
+	m.applied.Store(true)
+	if err := m.Ready(context.Background()); err != nil {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,0 +1,429 @@
+package etcd
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/client/pkg/v3/transport"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/storage/wal"
+	"go.etcd.io/etcd/server/v3/storage/wal/walpb"
+	"go.etcd.io/raft/v3/raftpb"
+	"go.uber.org/zap"
+
+	"lite.io/lite/pkg/pki"
+)
+
+// quietly keeps etcd's log away from the test's.
+func quietly(t *testing.T) {
+	t.Helper()
+	was := slog.Default()
+	slog.SetDefault(slog.New(slog.NewTextHandler(io.Discard, nil)))
+	t.Cleanup(func() { slog.SetDefault(was) })
+}
+
+func sample(args ...string) Config {
+	return Config{Name: "node-a", Dir: "/data/etcd", PKI: "/data/pki", Args: args}
+}
+
+func configured(t *testing.T, args ...string) *embed.Config {
+	t.Helper()
+	cfg, err := configuration(sample(args...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+func TestMemberListensOnLoopbackAlone(t *testing.T) {
+	cfg := configured(t)
+	all := map[string][]url.URL{
+		"client": cfg.ListenClientUrls, "advertised client": cfg.AdvertiseClientUrls,
+		"peer": cfg.ListenPeerUrls, "advertised peer": cfg.AdvertisePeerUrls,
+	}
+	for name, urls := range all {
+		if len(urls) != 1 || urls[0].Scheme != "https" || !netip.MustParseAddr(urls[0].Hostname()).IsLoopback() {
+			t.Errorf("%s: %v", name, urls)
+		}
+	}
+	if len(cfg.ListenMetricsUrls)+len(cfg.ListenClientHttpUrls) > 0 {
+		t.Errorf("also listens on %v %v", cfg.ListenMetricsUrls, cfg.ListenClientHttpUrls)
+	}
+	if got := Endpoint(); got != cfg.ListenClientUrls[0].String() {
+		t.Errorf("clients are sent to %s", got)
+	}
+	if cfg.EnableGRPCGateway {
+		t.Error("the HTTP gateway is on")
+	}
+}
+
+func TestMemberAsksForCertificates(t *testing.T) {
+	cfg := configured(t)
+	for name, test := range map[string]struct{ got, want transport.TLSInfo }{
+		"client": {cfg.ClientTLSInfo, transport.TLSInfo{CertFile: "/data/pki/etcd/server.crt", KeyFile: "/data/pki/etcd/server.key", TrustedCAFile: "/data/pki/etcd/ca.crt", ClientCertAuth: true}},
+		"peer":   {cfg.PeerTLSInfo, transport.TLSInfo{CertFile: "/data/pki/etcd/peer.crt", KeyFile: "/data/pki/etcd/peer.key", TrustedCAFile: "/data/pki/etcd/ca.crt", ClientCertAuth: true}},
+	} {
+		if g, w := test.got, test.want; g.CertFile != w.CertFile || g.KeyFile != w.KeyFile || g.TrustedCAFile != w.TrustedCAFile || g.ClientCertAuth != w.ClientCertAuth || g.InsecureSkipVerify {
+			t.Errorf("%s: got %v", name, g)
+		}
+	}
+}
+
+func TestMemberBoundsItsStore(t *testing.T) {
+	cfg := configured(t)
+	if cfg.QuotaBackendBytes != 4<<30 || cfg.AutoCompactionMode != "periodic" || cfg.AutoCompactionRetention != "1h" {
+		t.Errorf("got %d, %s %s", cfg.QuotaBackendBytes, cfg.AutoCompactionMode, cfg.AutoCompactionRetention)
+	}
+	if cfg.Dir != "/data/etcd" || cfg.WalDir != "" || cfg.Name != "node-a" || cfg.InitialCluster != "node-a=https://127.0.0.1:2380" {
+		t.Errorf("got %+v", cfg)
+	}
+	if err := cfg.Validate(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestUsersArgumentsWin(t *testing.T) {
+	for arg, got := range map[string]func(*embed.Config) bool{
+		"quota-backend-bytes=1048576":                 func(c *embed.Config) bool { return c.QuotaBackendBytes == 1<<20 },
+		"heartbeat-interval=100":                      func(c *embed.Config) bool { return c.TickMs == 100 },
+		"auto-compaction-retention=5m":                func(c *embed.Config) bool { return c.AutoCompactionRetention == "5m" },
+		"snapshot-count=7":                            func(c *embed.Config) bool { return c.SnapshotCount == 7 },
+		"max-request-bytes=2097152":                   func(c *embed.Config) bool { return c.MaxRequestBytes == 2<<20 },
+		"unsafe-no-fsync=true":                        func(c *embed.Config) bool { return c.UnsafeNoFsync },
+		"bootstrap-defrag-threshold-megabytes=1":      func(c *embed.Config) bool { return c.BootstrapDefragThresholdMegabytes == 1 },
+		"experimental-compaction-batch-limit=5":       func(c *embed.Config) bool { return c.ExperimentalCompactionBatchLimit == 5 },
+		"cipher-suites=TLS_AES_128_GCM_SHA256":        func(c *embed.Config) bool { return len(c.CipherSuites) == 1 },
+		"max-concurrent-streams=9":                    func(c *embed.Config) bool { return c.MaxConcurrentStreams == 9 },
+		"client-cert-allowed-hostname=a.example.test": func(c *embed.Config) bool { return len(c.ClientTLSInfo.AllowedHostnames) == 1 },
+	} {
+		t.Run(arg, func(t *testing.T) {
+			if cfg := configured(t, arg); !got(cfg) {
+				t.Error("the argument has no effect")
+			}
+		})
+	}
+}
+
+func TestArgumentsThatAreRefused(t *testing.T) {
+	for arg, want := range map[string]string{
+		"listen-client-urls=http://0.0.0.0:2379":       `etcd-arg "listen-client-urls=http://0.0.0.0:2379": lite itself decides`,
+		"initial-advertise-peer-urls=https://x":        `lite itself decides`,
+		"name=other":                                   `lite itself decides`,
+		"initial-cluster=a=https://x":                  `lite itself decides`,
+		"quota-backend-byte=1":                         `etcd-arg "quota-backend-byte=1": no such flag -quota-backend-byte`,
+		"quota-backend-bytes=much":                     `etcd-arg "quota-backend-bytes=much": parse error`,
+		"quota-backend-bytes":                          `etcd-arg "quota-backend-bytes": parse error`,
+		"auto-compaction-mode=periodic\nand more=true": `auto-compaction-mode`,
+	} {
+		_, err := New(sample(arg))
+		if strings.Contains(arg, "\n") {
+			continue // etcd itself checks the value, when it starts
+		}
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: got %v, want %s", arg, err, want)
+		}
+	}
+}
+
+func TestNewTouchesNothing(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "etcd")
+	e, err := New(Config{Name: "a", Dir: dir, PKI: pki.Dir(dir)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("got %v", err)
+	}
+	if err := e.Ready(t.Context()); err == nil || err.Error() != "opening the store" || e.Name() != "etcd" {
+		t.Errorf("%s: got %v", e.Name(), err)
+	}
+}
+
+// logOf makes a data directory whose write-ahead log has entries of 1 KiB.
+func logOf(t *testing.T, entries int) (dir, segment string) {
+	t.Helper()
+	was := wal.SegmentSizeBytes
+	wal.SegmentSizeBytes = 64 << 10
+	t.Cleanup(func() { wal.SegmentSizeBytes = was })
+	dir = t.TempDir()
+	logDir := filepath.Join(dir, "member", "wal")
+	if err := os.MkdirAll(filepath.Dir(logDir), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	w, err := wal.Create(zap.NewNop(), logDir, []byte("metadata"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.SaveSnapshot(walpb.Snapshot{}); err != nil {
+		t.Fatal(err)
+	}
+	for i := range uint64(entries) {
+		e := raftpb.Entry{Term: 1, Index: i + 1, Data: bytes.Repeat([]byte{'a' + byte(i)}, 1<<10)}
+		if err := w.Save(raftpb.HardState{Term: 1, Commit: i}, []raftpb.Entry{e}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	found, err := filepath.Glob(filepath.Join(logDir, "*.wal"))
+	if err != nil || len(found) == 0 {
+		t.Fatalf("no log: %v", err)
+	}
+	return dir, found[0]
+}
+
+// edit changes a file in place.
+func edit(t *testing.T, path string, change func([]byte) []byte) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, change(data), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestVerify(t *testing.T) {
+	last := func(data []byte, letter byte) int { return bytes.LastIndexByte(data, letter) }
+	for name, test := range map[string]struct {
+		change  func([]byte) []byte
+		damaged bool
+	}{
+		"whole": {func(d []byte) []byte { return d }, false},
+		"a flipped bit in the middle": {func(d []byte) []byte {
+			d[last(d, 'b')-100] ^= 1
+			return d
+		}, true},
+		"the first record gone": {func(d []byte) []byte { return append(bytes.Repeat([]byte{0xff}, 64), d[64:]...) }, true},
+		"the last record torn by a power cut": {func(d []byte) []byte {
+			clear(d[last(d, 'e')-600:])
+			return d
+		}, false},
+		"the file cut off in the last record": {func(d []byte) []byte { return d[:last(d, 'e')-600] }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, segment := logOf(t, 5)
+			edit(t, segment, test.change)
+			before := contents(t, dir)
+			err := verify(dir)
+			if (err != nil) != test.damaged {
+				t.Fatalf("got %v", err)
+			}
+			if test.damaged && (!strings.Contains(err.Error(), filepath.Dir(segment)) || !strings.Contains(err.Error(), "restore a snapshot") || strings.Contains(err.Error(), "\n")) {
+				t.Errorf("the error does not say what to do: %v", err)
+			}
+			if contents(t, dir) != before {
+				t.Error("verify changed something")
+			}
+		})
+	}
+}
+
+func TestVerifyOfAnEmptyDirectory(t *testing.T) {
+	dir := t.TempDir()
+	for _, d := range []string{filepath.Join(dir, "none"), dir} {
+		if err := verify(d); err != nil {
+			t.Errorf("%s: %v", d, err)
+		}
+	}
+}
+
+// contents is all files under dir, as one text.
+func contents(t *testing.T, dir string) string {
+	t.Helper()
+	var b strings.Builder
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		b.WriteString(path + "\n")
+		b.Write(data)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// member is an Etcd with certificates, on ports of its own.
+func member(t *testing.T, dir string, args ...string) *Etcd {
+	t.Helper()
+	quietly(t)
+	certs := pki.Dir(filepath.Join(t.TempDir(), "pki"))
+	if _, err := pki.Ensure(certs, pki.Node{Name: "node-a", ClusterDomain: "cluster.local"}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	e, err := New(Config{Name: "node-a", Dir: dir, PKI: certs, Args: args})
+	if err != nil {
+		t.Fatal(err)
+	}
+	any := []url.URL{{Scheme: "https", Host: "127.0.0.1:0"}}
+	e.config.ListenClientUrls, e.config.AdvertiseClientUrls = any, any
+	e.config.ListenPeerUrls, e.config.AdvertisePeerUrls = any, any
+	e.config.InitialCluster = e.config.InitialClusterFromName("node-a")
+	return e
+}
+
+// running starts e and returns what stops it.
+func running(t *testing.T, e *Etcd) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- e.Run(ctx) }()
+	for e.Ready(ctx) != nil {
+		select {
+		case err := <-ended:
+			cancel()
+			t.Fatalf("ended before it was ready: %v", err)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	return func() {
+		t.Helper()
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("did not stop cleanly: %v", err)
+		}
+	}
+}
+
+func put(t *testing.T, e *Etcd, key, value string) {
+	t.Helper()
+	if _, err := e.server.Load().Server.Put(t.Context(), &etcdserverpb.PutRequest{Key: []byte(key), Value: []byte(value)}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func value(t *testing.T, e *Etcd, key string) string {
+	t.Helper()
+	res, err := e.server.Load().Server.Range(t.Context(), &etcdserverpb.RangeRequest{Key: []byte(key)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(res.Kvs) == 0 {
+		return ""
+	}
+	return string(res.Kvs[0].Value)
+}
+
+func TestMemberKeepsWhatItAcknowledged(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "etcd")
+	e := member(t, dir)
+	stop := running(t, e)
+	put(t, e, "key", "value")
+	stop()
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("data directory: %v, %v", info.Mode(), err)
+	}
+	again := member(t, dir)
+	defer running(t, again)()
+	if got := value(t, again, "key"); got != "value" {
+		t.Errorf("got %q after a restart", got)
+	}
+}
+
+func TestMemberRefusesClientsWithoutCertificate(t *testing.T) {
+	e := member(t, filepath.Join(t.TempDir(), "etcd"))
+	defer running(t, e)()
+	addr := e.server.Load().Clients[0].Addr().String()
+	certs := pki.Dir(strings.TrimSuffix(e.config.ClientTLSInfo.TrustedCAFile, "/etcd/ca.crt"))
+	try := func(leaf string) error {
+		cfg := &tls.Config{InsecureSkipVerify: true}
+		if leaf != "" {
+			pair, err := tls.LoadX509KeyPair(certs.Cert(leaf), certs.Key(leaf))
+			if err != nil {
+				t.Fatal(err)
+			}
+			cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
+		}
+		conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 10 * time.Second}, "tcp", addr, cfg)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		// A refusal arrives with the first read.
+		if _, err := conn.Write([]byte("GET /health HTTP/1.0\r\n\r\n")); err != nil {
+			return err
+		}
+		_, err = io.ReadAll(conn)
+		return err
+	}
+	if err := try(pki.APIServerEtcdClient); err != nil {
+		t.Errorf("the API server is refused: %v", err)
+	}
+	for _, leaf := range []string{"", pki.Admin, pki.FrontProxyClient} {
+		if err := try(leaf); err == nil {
+			t.Errorf("a client that shows %q is let in", leaf)
+		}
+	}
+}
+
+func TestMemberDoesNotOpenADamagedLog(t *testing.T) {
+	dir, segment := logOf(t, 5)
+	edit(t, segment, func(d []byte) []byte {
+		d[bytes.LastIndexByte(d, 'b')-100] ^= 1
+		return d
+	})
+	before := contents(t, dir)
+	err := member(t, dir).Run(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "is damaged") {
+		t.Errorf("got %v", err)
+	}
+	if contents(t, dir) != before {
+		t.Error("something was changed")
+	}
+}
+
+// etcd ends the process over a database it cannot open; here that is an error.
+func TestMemberSaysThatItsDatabaseIsDamaged(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "etcd")
+	e := member(t, dir)
+	running(t, e)()
+	edit(t, filepath.Join(dir, "member", "snap", "db"), func(d []byte) []byte { return bytes.Repeat([]byte{0xff}, len(d)) })
+	err := member(t, dir).Run(t.Context())
+	if err == nil || !strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), "restore a snapshot") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestFullStoreIsReportedAndRecovers(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "etcd")
+	e := member(t, dir, "quota-backend-bytes=262144")
+	stop := running(t, e)
+	var err error
+	for i := 0; i < 1000 && err == nil; i++ {
+		_, err = e.server.Load().Server.Put(t.Context(), &etcdserverpb.PutRequest{Key: []byte{byte(i)}, Value: make([]byte, 16<<10)})
+	}
+	if err == nil {
+		t.Fatal("the store takes more than its quota")
+	}
+	if _, err := e.server.Load().Server.Alarm(t.Context(), &etcdserverpb.AlarmRequest{Action: etcdserverpb.AlarmRequest_ACTIVATE, Alarm: etcdserverpb.AlarmType_NOSPACE}); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Ready(t.Context()); err == nil || !strings.HasPrefix(err.Error(), "alarm NOSPACE: ") || !strings.Contains(err.Error(), "quota-backend-bytes") {
+		t.Errorf("got %v", err)
+	}
+	stop()
+
+	// The alarm outlasts the restart; with more room it is lifted.
+	larger := member(t, dir)
+	defer running(t, larger)()
+	put(t, larger, "key", "value")
+}
