@@ -61,7 +61,7 @@ func runServer(flags *pflag.FlagSet) error {
 		return err
 	}
 	ui := newProgress(os.Stderr, cfg.LogFormat)
-	settled := log.Bridge(log.New(ui.logWriter(), ui.logLevel(cfg.LogLevel), cfg.LogFormat))
+	log.Bridge(log.New(ui.logWriter(), ui.logLevel(cfg.LogLevel), cfg.LogFormat))
 	node, err := server.New(cfg, host, ui.changed)
 	if err != nil {
 		return err
@@ -91,10 +91,13 @@ func runServer(flags *pflag.FlagSet) error {
 	go func() {
 		if ui.awaitReady(ctx) {
 			ui.ready(cfg, time.Since(began))
-			rest(ctx, settled)
+			rest(ctx)
 		}
 	}()
-	context.AfterFunc(ctx, ui.stopping)
+	context.AfterFunc(ctx, func() {
+		log.ShowUpstream(false)
+		ui.stopping()
+	})
 	err = node.Run(ctx)
 	ui.end(err)
 	if err != nil {
@@ -145,12 +148,12 @@ const (
 // rest ends the start: upstream's warnings are shown from now on, and what
 // only the start needed is given back. The Go runtime would keep the memory of
 // a start, which is twice that of the work after it, for good.
-func rest(ctx context.Context, settled func()) {
+func rest(ctx context.Context) {
 	debug.SetGCPercent(gcPercent)
 	for _, step := range []struct {
 		after time.Duration
 		do    func()
-	}{{settleAfter, settled}, {trimAfter - settleAfter, debug.FreeOSMemory}} {
+	}{{settleAfter, func() { log.ShowUpstream(true) }}, {trimAfter - settleAfter, debug.FreeOSMemory}} {
 		select {
 		case <-time.After(step.after):
 			step.do()

@@ -4,7 +4,7 @@
 // Upstream writes hundreds of lines at its own Info level while a node starts,
 // and errors that only say that another part is not there yet. Our Info is for
 // people: upstream's Info becomes Debug, and its warnings and errors stay
-// Debug until the node has settled (Bridge's return value is called).
+// Debug except while the node works undisturbed (ShowUpstream).
 package log
 
 import (
@@ -31,12 +31,19 @@ func New(w io.Writer, level slog.Level, format string) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, options))
 }
 
-// Bridge leads klog and logrus, both global, into l. It is called once, before
-// any component is made. The function it returns tells that the node has
-// settled: from then on upstream's warnings and errors are shown as such.
-func Bridge(l *slog.Logger) (settled func()) {
-	up := &upstream{Handler: l.Handler(), settled: new(atomic.Bool)}
+// loud is whether upstream's warnings and errors are shown as warnings. The
+// loggers that are bridged belong to the process, and so does this.
+var loud atomic.Bool
+
+// ShowUpstream says whether what upstream warns of is worth showing: not while
+// a node starts or stops, when its parts only miss each other.
+func ShowUpstream(show bool) { loud.Store(show) }
+
+// Bridge makes l the default logger and leads klog and logrus, both global,
+// into it. It is called once, before any component is made.
+func Bridge(l *slog.Logger) {
 	slog.SetDefault(l)
+	up := upstream{l.Handler()}
 
 	klog.SetLoggerWithOptions(logr.FromSlogHandler(up), klog.ContextualLogger(true))
 
@@ -45,44 +52,40 @@ func Bridge(l *slog.Logger) (settled func()) {
 	if !l.Enabled(context.Background(), slog.LevelDebug) {
 		logrus.SetLevel(logrus.WarnLevel)
 	}
-	return func() { up.settled.Store(true) }
 }
 
 // upstream lowers the levels of what upstream logs.
-type upstream struct {
-	slog.Handler
-	settled *atomic.Bool
-}
+type upstream struct{ slog.Handler }
 
 // level is the level a record of upstream's is shown at.
-func (h *upstream) level(l slog.Level) slog.Level {
-	if l >= slog.LevelWarn && h.settled.Load() {
+func (upstream) level(l slog.Level) slog.Level {
+	if l >= slog.LevelWarn && loud.Load() {
 		return slog.LevelWarn
 	}
 	return slog.LevelDebug
 }
 
-func (h *upstream) Enabled(ctx context.Context, l slog.Level) bool {
+func (h upstream) Enabled(ctx context.Context, l slog.Level) bool {
 	return h.Handler.Enabled(ctx, h.level(l))
 }
 
 // Handle keeps a record on one line: stack traces and object dumps belong to
 // Debug.
-func (h *upstream) Handle(ctx context.Context, r slog.Record) error {
+func (h upstream) Handle(ctx context.Context, r slog.Record) error {
 	r.Level = h.level(r.Level)
+	// logr hands errors on without asking whether they are wanted.
+	if !h.Handler.Enabled(ctx, r.Level) {
+		return nil
+	}
 	if first, _, many := strings.Cut(r.Message, "\n"); many && r.Level > slog.LevelDebug {
 		r.Message = first + " …"
 	}
 	return h.Handler.Handle(ctx, r)
 }
 
-func (h *upstream) WithAttrs(a []slog.Attr) slog.Handler {
-	return &upstream{h.Handler.WithAttrs(a), h.settled}
-}
+func (h upstream) WithAttrs(a []slog.Attr) slog.Handler { return upstream{h.Handler.WithAttrs(a)} }
 
-func (h *upstream) WithGroup(name string) slog.Handler {
-	return &upstream{h.Handler.WithGroup(name), h.settled}
-}
+func (h upstream) WithGroup(name string) slog.Handler { return upstream{h.Handler.WithGroup(name)} }
 
 // logrusHook passes containerd's lines on.
 type logrusHook struct{ to *slog.Logger }
@@ -109,7 +112,7 @@ func (h logrusHook) Fire(e *logrus.Entry) error {
 // which etcd would end the process, panics instead, so that the caller can
 // recover and name the cause.
 func Zap(name string) *zap.Logger {
-	core := zapCore{slog.Default().With("from", name)}
+	core := zapCore{slog.New(upstream{slog.Default().Handler()}).With("from", name)}
 	return zap.New(core, zap.WithFatalHook(zapcore.WriteThenPanic))
 }
 

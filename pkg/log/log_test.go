@@ -54,8 +54,11 @@ func bridge(t *testing.T, level slog.Level, format string) (out *buffer, settled
 		logrus.SetLevel(logrusLevel)
 		logrus.SetOutput(logrusOut)
 	})
+	t.Cleanup(func() { ShowUpstream(false) })
+	ShowUpstream(false)
 	out = &buffer{}
-	return out, Bridge(New(out, level, format))
+	Bridge(New(out, level, format))
+	return out, func() { ShowUpstream(true) }
 }
 
 func TestUpstreamIsQuietUntilTheNodeHasSettled(t *testing.T) {

@@ -73,11 +73,15 @@ func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, onChan
 		return nil, err
 	}
 
+	// What must run once per cluster waits for this server to lead; a server
+	// that is alone leads.
+	var alone *kube.Election
+
 	g := &component.Group{OnChange: onChange}
 	db := g.Add(store)
 	api := g.Add(apiserver, db)
-	g.Add(scheduler, api)
-	g.Add(controllers, api)
+	g.Add(alone.Guard(scheduler), api)
+	g.Add(alone.Guard(controllers), api)
 	g.Add(objects, api)
 	node := agent.Config{Node: cfg, Host: host, Kubeconfig: nodeKubeconfig(cfg), PKI: cp.PKI}
 	if err := agent.Add(g, node, api); err != nil {

@@ -73,6 +73,11 @@ func (p process) shims(b *testing.B) []process {
 	})
 }
 
+func (p process) alive() bool {
+	_, err := os.Stat(p.path("stat"))
+	return err == nil
+}
+
 func (p process) path(name string) string { return fmt.Sprintf("/proc/%d/%s", p.pid, name) }
 
 func (p process) read(name string) (string, error) {

@@ -46,6 +46,13 @@ func start(b *testing.B, node *cluster.Node, pod string) started {
 	var s started
 	exec := time.Now()
 	node.Launch(b)
+	lite := processOf(b, node)
+	go func() { // it need not be waited for once it is dead
+		defer cancel()
+		for ctx.Err() == nil && lite.alive() {
+			time.Sleep(statusPoll)
+		}
+	}()
 	client, err := awaitClient(ctx, node)
 	if err != nil {
 		b.Fatal(err)
@@ -199,7 +206,7 @@ func await[T any](ctx context.Context, open func(context.Context) (watch.Interfa
 				}
 			}
 			w.Stop()
-			err = errors.New("not within the time limit")
+			err = errors.New("it has not happened")
 		}
 		select {
 		case <-ctx.Done():

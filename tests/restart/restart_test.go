@@ -87,7 +87,11 @@ func TestStop(t *testing.T) {
 	}
 
 	// What was taken over is managed as before.
-	ns.Kubectl(t, "exec", "deployment/web", "--", "true")
+	// A kubelet that has just started may not have heard of the pod yet.
+	cluster.Eventually(t, timeout, func() error {
+		_, err := ns.KubectlErr(t, "exec", "deployment/web", "--", "true")
+		return err
+	})
 	ns.Kubectl(t, "set", "image", "deployment/web", "web=lite.test/agnhost:3")
 	ns.WaitRollout(t, "deployment/web")
 	if _, err := cluster.Get(node, service); err != nil {

@@ -13,7 +13,7 @@ import (
 )
 
 func (s suite) testLogs(t *testing.T, ns *cluster.Namespace) {
-	ns.Apply(t, pod("talker", "for i in 1 2 3; do echo line $i; done; echo oops >&2; sleep 3600")+
+	ns.Apply(t, pod("talker", "for i in 1 2 3; do echo line $i; done; sleep 1; echo oops >&2; sleep 3600")+
 		"---"+pod("quitter", "echo last words; sleep 1; exit 1"))
 	ns.WaitFor(t, "condition=Ready", "pod/talker")
 	eventually(t, func() error {

@@ -1,0 +1,214 @@
+package containerd
+
+import (
+	"encoding/json"
+	"flag"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	srvconfig "github.com/containerd/containerd/v2/cmd/containerd/server/config"
+)
+
+var update = flag.Bool("update", false, "rewrite golden files")
+
+// golden compares got with a file of testdata, or rewrites it.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	file := filepath.Join("testdata", name+".golden")
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s differs, run go test with -update if that is right; got\n%s", file, got)
+	}
+}
+
+func sample() Config {
+	return Config{
+		DataDir:       "/var/lib/lite",
+		Dir:           "/var/lib/lite/agent/containerd",
+		StateDir:      "/run/lite/containerd",
+		Helpers:       "/var/lib/lite/bundle/0123",
+		CNIConfDir:    "/var/lib/lite/agent/cni",
+		SystemdCgroup: true,
+	}
+}
+
+func rendered(t *testing.T, c Config, snapshotter string, auths []auth) string {
+	t.Helper()
+	text, err := c.toml(snapshotter, auths)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+func TestConfiguration(t *testing.T) {
+	golden(t, "config", rendered(t, sample(), overlayfs, nil))
+	c := sample()
+	c.SystemdCgroup, c.RestrictOOMScore = false, true
+	golden(t, "config-limited", rendered(t, c, native, []auth{{quote("registry.example.test:5000"), quote("user"), quote("pass"), quote(""), quote("")}}))
+}
+
+// loaded is a configuration as containerd itself reads it.
+func loaded(t *testing.T, text string) *srvconfig.Config {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "config.toml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg := &srvconfig.Config{}
+	if err := srvconfig.LoadConfig(t.Context(), path, cfg); err != nil {
+		t.Fatalf("containerd refuses it: %v\n%s", err, text)
+	}
+	return cfg
+}
+
+// at walks into the tables of a plugin's configuration.
+func at(t *testing.T, cfg *srvconfig.Config, plugin string, keys ...string) any {
+	t.Helper()
+	value := cfg.Plugins[plugin]
+	for _, k := range keys {
+		table, ok := value.(map[string]any)
+		if !ok {
+			t.Fatalf("%s %q: no table but %v", plugin, keys, value)
+		}
+		value = table[k]
+	}
+	return value
+}
+
+func TestContainerdReadsWhatWeWrite(t *testing.T) {
+	for _, snapshotter := range []string{overlayfs, fuseOverlayfs, native} {
+		cfg := loaded(t, rendered(t, sample(), snapshotter, nil))
+		if cfg.Version != 4 || cfg.Root != "/var/lib/lite/agent/containerd/root" || cfg.State != "/run/lite/containerd/state" {
+			t.Errorf("got %+v", cfg)
+		}
+		const images, runtime = "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime"
+		for _, test := range []struct {
+			got, want any
+		}{
+			{at(t, cfg, images, "snapshotter"), snapshotter},
+			{at(t, cfg, images, "registry", "config_path"), "/var/lib/lite/agent/containerd/registries"},
+			{at(t, cfg, runtime, "cni", "conf_dir"), "/var/lib/lite/agent/cni"},
+			{at(t, cfg, runtime, "containerd", "runtimes", "runc", "options", "SystemdCgroup"), true},
+			{at(t, cfg, runtime, "containerd", "runtimes", "runc", "options", "BinaryName"), "/var/lib/lite/bundle/0123/bin/runc"},
+			{at(t, cfg, "io.containerd.server.v1.grpc", "address"), sample().Socket()},
+		} {
+			if test.got != test.want {
+				t.Errorf("%s: got %v, want %v", snapshotter, test.got, test.want)
+			}
+		}
+	}
+}
+
+// Whatever a password is made of arrives at containerd as it was written.
+func TestPasswordsArriveWhole(t *testing.T) {
+	for name, password := range map[string]string{
+		"plain":            "hunter2",
+		"empty":            "",
+		"double quotes":    `a"b"`,
+		"single quotes":    `a'b'`,
+		"triple quotes":    `'''"""`,
+		"backslashes":      `a\b\\n`,
+		"newline":          "a\nb\r\n",
+		"tab":              "a\tb",
+		"accents":          "pässwörd",
+		"other planes":     "🔑𝒳",
+		"invisible":        "a\u200bb\ufeff\u2028c",
+		"private use":      "\U000f0000",
+		"TOML":             "\"\n[plugins]\nx = \"",
+		"template":         "{{.Dir}} %s $HOME",
+		"comment":          "a # b",
+		"bell":             "a\ab",
+		"vertical tab":     "a\vb",
+		"escape":           "a\x1bb",
+		"null":             "a\x00b",
+		"delete":           "a\x7fb",
+		"a C1 control":     "a\u0085b",
+		"line of brackets": "]]",
+	} {
+		t.Run(name, func(t *testing.T) {
+			const host = "registry.example.test:5000"
+			r := &registries{}
+			text, err := json.Marshal(map[string]any{"configs": map[string]any{host: map[string]any{"auth": map[string]any{
+				"username": "u" + password, "password": password, "auth": password, "identity_token": password,
+			}}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := json.Unmarshal(text, r); err != nil {
+				t.Fatal(err)
+			}
+			cfg := loaded(t, rendered(t, sample(), overlayfs, r.auths()))
+			for key, want := range map[string]string{"username": "u" + password, "password": password, "auth": password, "identitytoken": password} {
+				if got := at(t, cfg, "io.containerd.cri.v1.images", "registry", "configs", host, "auth", key); got != want {
+					t.Errorf("%s: got %q, want %q", key, got, want)
+				}
+			}
+		})
+	}
+}
+
+func TestConfigurationWithPasswordsIsForRootAlone(t *testing.T) {
+	dir := t.TempDir()
+	c, err := New(Config{Dir: filepath.Join(dir, "c"), StateDir: filepath.Join(dir, "s"), CNIConfDir: filepath.Join(dir, "n")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &registries{Mirrors: map[string]mirror{"docker.io": {Endpoints: []string{"mirror.example.test"}}}}
+	path, err := c.writeConfig(r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || path == dir {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		if info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s has mode %o", path, info.Mode().Perm())
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	loaded(t, string(data))
+	if c.Name() != "containerd" {
+		t.Errorf("got %s", c.Name())
+	}
+	if err := c.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "does not answer yet") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestSnapshotterIsProbedWithoutLeavings(t *testing.T) {
+	dir := t.TempDir()
+	snapshotter, reason := probe(dir)
+	if (snapshotter == overlayfs) != (reason == nil) {
+		t.Errorf("got %s because %v", snapshotter, reason)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left %v, %v", left, err)
+	}
+	if s, reason := probe(filepath.Join(dir, "none")); s == overlayfs || reason == nil {
+		t.Errorf("a directory that is missing: got %s, %v", s, reason)
+	}
+}

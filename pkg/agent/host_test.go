@@ -1,0 +1,158 @@
+package agent
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	v1 "k8s.io/api/core/v1"
+
+	"lite.io/lite/pkg/config"
+)
+
+func TestMissingControllersAreNamedWithTheRemedy(t *testing.T) {
+	needed := []string{"cpu", "memory", "pids"}
+	for name, test := range map[string]struct {
+		present []string
+		want    []string
+	}{
+		"none missing":      {[]string{"pids", "io", "memory", "cpu"}, nil},
+		"memory missing":    {[]string{"cpu", "pids"}, []string{"cgroup controller memory is missing", "cgroup_enable=memory", "reboot"}},
+		"two missing":       {[]string{"memory"}, []string{"cgroup controller cpu, pids is missing", "enable it in the kernel"}},
+		"nothing there":     {nil, []string{"cpu, memory, pids", "cgroup_enable=memory"}},
+		"similar is not it": {[]string{"cpuset", "memory", "pids"}, []string{"controller cpu is missing"}},
+	} {
+		err := missingControllers(test.present, needed)
+		if len(test.want) == 0 {
+			if err != nil {
+				t.Errorf("%s: got %v", name, err)
+			}
+			continue
+		}
+		for _, part := range test.want {
+			if err == nil || !strings.Contains(err.Error(), part) {
+				t.Errorf("%s: got %v, want %q", name, err, part)
+			}
+		}
+	}
+}
+
+func TestHasCapability(t *testing.T) {
+	const other = "Name:\tlite\nCapInh:\tffffffffffffffff\nCapPrm:\tffffffffffffffff\n"
+	for name, test := range map[string]struct {
+		status string
+		want   bool
+	}{
+		"full root":           {other + "CapEff:\t000001ffffffffff\nCapBnd:\t0\n", true},
+		"only that":           {other + "CapEff:\t0000000001000000\n", true},
+		"all but that":        {other + "CapEff:\t000001fffeffffff\n", false},
+		"nobody":              {other + "CapEff:\t0000000000000000\n", false},
+		"not hexadecimal":     {other + "CapEff:\tmany\n", false},
+		"no line":             {other, false},
+		"the last line whole": {"CapEff:\t0000000001000000", true},
+	} {
+		file := filepath.Join(t.TempDir(), "status")
+		if err := os.WriteFile(file, []byte(test.status), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := hasCapability(file, capSysResource); got != test.want {
+			t.Errorf("%s: got %t", name, got)
+		}
+	}
+	if hasCapability(filepath.Join(t.TempDir(), "none"), capSysResource) {
+		t.Error("a file that is missing gives a capability")
+	}
+}
+
+func TestOnlyLoopback(t *testing.T) {
+	for name, test := range map[string]struct {
+		conf string
+		want bool
+	}{
+		"systemd-resolved":  {"# stub\nnameserver 127.0.0.53\noptions edns0 trust-ad\nsearch .\n", true},
+		"dnsmasq on IPv6":   {"nameserver ::1\n", true},
+		"both":              {"nameserver 127.0.0.1\nnameserver ::1\n", true},
+		"a real one":        {"nameserver 192.0.2.53\n", false},
+		"one of each":       {"nameserver 127.0.0.53\nnameserver 192.0.2.53\n", false},
+		"IPv6":              {"nameserver 2001:db8::53\n", false},
+		"commented out":     {"#nameserver 127.0.0.1\n", false},
+		"nothing":           {"", false},
+		"not an address":    {"nameserver\n", false},
+		"with more blanks":  {"nameserver   \t127.0.0.1   # local\n", true},
+		"without a newline": {"nameserver 127.0.0.1", true},
+	} {
+		if got := onlyLoopback(test.conf); got != test.want {
+			t.Errorf("%s: got %t", name, got)
+		}
+	}
+}
+
+func TestCheckDisk(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "not", "there", "yet")
+	if err := CheckDisk(dir); err != nil {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Stat(filepath.Dir(dir)); !os.IsNotExist(err) {
+		t.Error("CheckDisk made a directory")
+	}
+	// A file system that never has room.
+	err := CheckDisk("/proc/lite")
+	if err == nil || !strings.HasPrefix(err.Error(), "data-dir /proc/lite: only 0 MiB are free and 100 MiB are needed") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestDirectoryWithoutControlGroupsIsNamed(t *testing.T) {
+	if _, err := cgroupVersion1(filepath.Join(t.TempDir(), "none")); err == nil || !strings.Contains(err.Error(), "control groups are missing") {
+		t.Errorf("got %v", err)
+	}
+	root := t.TempDir()
+	for _, c := range []string{"cpu", "cpuacct", "cpuset", "devices", "freezer", "pids"} {
+		if err := os.Mkdir(filepath.Join(root, c), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(root, c, "cgroup.procs"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	v1, err := cgroupVersion1(root)
+	if !v1 || err == nil || !strings.Contains(err.Error(), "cgroup controller memory is missing") {
+		t.Errorf("got %t, %v", v1, err)
+	}
+}
+
+func TestSocketIsOursUnlessTheUserBringsOne(t *testing.T) {
+	if got := Socket(&config.Config{}); got != "unix:///run/lite/containerd/containerd.sock" {
+		t.Errorf("got %q", got)
+	}
+	if got := Socket(&config.Config{ContainerRuntimeEndpoint: "unix:///run/crio.sock"}); got != "unix:///run/crio.sock" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestNodeIsReadyWhenKubernetesSaysSo(t *testing.T) {
+	with := func(conditions ...v1.NodeCondition) *v1.Node {
+		return &v1.Node{Status: v1.NodeStatus{Conditions: conditions}}
+	}
+	memory := v1.NodeCondition{Type: v1.NodeMemoryPressure, Status: v1.ConditionTrue}
+	for name, test := range map[string]struct {
+		node *v1.Node
+		want string
+	}{
+		"ready":         {with(memory, v1.NodeCondition{Type: v1.NodeReady, Status: v1.ConditionTrue}), ""},
+		"not ready":     {with(v1.NodeCondition{Type: v1.NodeReady, Status: v1.ConditionFalse, Message: "cni plugin not initialized"}), "cni plugin not initialized"},
+		"lost":          {with(v1.NodeCondition{Type: v1.NodeReady, Status: v1.ConditionUnknown, Message: "Kubelet stopped posting node status."}), "Kubelet stopped posting node status."},
+		"no conditions": {with(), "the kubelet has not reported yet"},
+		"others only":   {with(memory), "the kubelet has not reported yet"},
+	} {
+		err := notReady(test.node)
+		if test.want == "" && err != nil || test.want != "" && (err == nil || err.Error() != test.want) {
+			t.Errorf("%s: got %v, want %q", name, err, test.want)
+		}
+	}
+	r := &readiness{name: "node-a"}
+	if err := r.Ready(t.Context()); err == nil || err.Error() != "the kubelet has not registered the node yet" || r.Name() != "node" {
+		t.Errorf("%s: got %v", r.Name(), err)
+	}
+}

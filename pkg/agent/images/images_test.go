@@ -1,0 +1,89 @@
+package images
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+func TestIsArchive(t *testing.T) {
+	for name, want := range map[string]bool{
+		"a.tar":             true,
+		"a.tar.gz":          true,
+		"a.tgz":             true,
+		"a.tar.zst":         true,
+		"a.tzst":            true,
+		"/dir/a.b.tar":      true,
+		"/.dir/a.tar":       true,
+		"a.tar.bz2":         false,
+		"a.tar.part":        false,
+		"a.zst":             false,
+		"a.gz":              false,
+		"a.txt":             false,
+		"tar":               false,
+		"":                  false,
+		".a.tar":            false, // how rsync and others name what is not whole yet
+		"/dir/.a.tar.Xy12":  false,
+		"/dir/.hidden.tgz":  false,
+		"a.tar.gz.download": false,
+	} {
+		if got := isArchive(name); got != want {
+			t.Errorf("%q: got %t", name, got)
+		}
+	}
+}
+
+func TestMarkChangesWhenTheArchiveDoes(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.tar")
+	when := time.Date(2026, time.May, 1, 12, 0, 0, 5, time.UTC)
+	mark := func(content string, at time.Time) string {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(path, at, at); err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return markOf(info)
+	}
+	first := mark("abc", when)
+	if first != "a.tar-3-1777636800000000005" {
+		t.Errorf("got %q", first)
+	}
+	if errs := validation.IsValidLabelValue(first); len(errs) > 0 {
+		t.Errorf("%q cannot be a label: %v", first, errs)
+	}
+	if mark("xyz", when) != first {
+		t.Error("another mark for what looks the same: every start would import it again")
+	}
+	if mark("abcd", when) == first || mark("abc", when.Add(time.Nanosecond)) == first {
+		t.Error("the same mark for another size or time")
+	}
+	path = filepath.Join(filepath.Dir(path), "b.tar")
+	if mark("abc", when) == first {
+		t.Error("the same mark for another name")
+	}
+}
+
+func TestImporterSaysWhatItWaitsFor(t *testing.T) {
+	i := New(Config{})
+	if err := i.Ready(t.Context()); err == nil || err.Error() != "importing the sandbox image" || i.Name() != "images" {
+		t.Errorf("%s: got %v", i.Name(), err)
+	}
+	i.ready.Store(true)
+	if err := i.Ready(t.Context()); err != nil {
+		t.Errorf("got %v", err)
+	}
+	failed := os.ErrPermission
+	i.failed.Store(&failed)
+	if err := i.Ready(t.Context()); err == nil {
+		t.Error("an archive that cannot be read is not reported")
+	}
+}

@@ -1,0 +1,186 @@
+package kubelet
+
+import (
+	"flag"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/yaml"
+)
+
+var update = flag.Bool("update", false, "rewrite golden files")
+
+// golden compares got with a file of testdata, or rewrites it.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	file := filepath.Join("testdata", name+".golden")
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s differs, run go test with -update if that is right; got\n%s", file, got)
+	}
+}
+
+func sample() Config {
+	return Config{
+		Dir:           "/var/lib/lite/agent/kubelet",
+		NodeName:      "node-a",
+		NodeIP:        []netip.Addr{netip.MustParseAddr("192.0.2.10")},
+		ClusterDNS:    netip.MustParseAddr("10.43.0.10"),
+		ClusterDomain: "cluster.local",
+		Kubeconfig:    "/var/lib/lite/agent/kubelet.conf",
+		CAFile:        "/pki/ca.crt",
+		CertFile:      "/pki/kubelet.crt",
+		KeyFile:       "/pki/kubelet.key",
+		Runtime:       "unix:///run/lite/containerd/containerd.sock",
+		ResolvConf:    "/etc/resolv.conf",
+		Systemd:       true,
+	}
+}
+
+func full() Config {
+	c := sample()
+	c.NodeIP = append(c.NodeIP, netip.MustParseAddr("2001:db8::10"))
+	c.Labels = []string{"b=2", "a=1"}
+	c.Taints = []string{"a=b:NoSchedule", "c:NoExecute"}
+	c.ClusterDNS = netip.Addr{}
+	c.CgroupRoot = "/lite"
+	c.Systemd = false
+	c.ExtraArgs = []string{"max-pods=200", "node-ip=192.0.2.11", "v=2"}
+	return c
+}
+
+func TestConfiguration(t *testing.T) {
+	for name, c := range map[string]Config{"config": sample(), "config-full": full()} {
+		k, err := configuration(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := yaml.Marshal(k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		golden(t, name, string(text))
+	}
+}
+
+func TestArgs(t *testing.T) {
+	for name, c := range map[string]Config{"args": sample(), "args-full": full()} {
+		golden(t, name, strings.Join(args(c), "\n")+"\n")
+	}
+}
+
+func TestUpstreamAcceptsWhatWeSay(t *testing.T) {
+	for name, c := range map[string]Config{"sample": sample(), "full": full()} {
+		k, err := New(c)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if k.Name() != "kubelet" || k.server.KubeConfig != c.Kubeconfig || k.server.RootDirectory != RootDir || k.server.HostnameOverride != "node-a" {
+			t.Errorf("%s: got %+v", name, k.server.KubeletFlags)
+		}
+	}
+}
+
+func TestDefaultsOfUpstreamStay(t *testing.T) {
+	k, err := New(sample())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := k.server.KubeletConfiguration
+	if c.MaxPods != 110 || c.ReadOnlyPort != 0 || c.EvictionHard["memory.available"] != "100Mi" || c.Port != 10250 {
+		t.Errorf("got %+v", c)
+	}
+	if c.Authentication.Anonymous.Enabled || !c.Authentication.Webhook.Enabled || c.Authorization.Mode != "Webhook" || c.Authentication.X509.ClientCAFile != "/pki/ca.crt" {
+		t.Errorf("others than the API server are let in: %+v %+v", c.Authentication, c.Authorization)
+	}
+	if c.FailSwapOn || c.CgroupDriver != "systemd" {
+		t.Errorf("got %+v", c)
+	}
+}
+
+// Many flags of the kubelet stand for a field of its configuration; a user
+// says them without knowing which.
+func TestUsersArgumentsWinOverTheConfiguration(t *testing.T) {
+	for _, test := range []struct {
+		args []string
+		got  func(*Kubelet) bool
+	}{
+		{[]string{"max-pods=200"}, func(k *Kubelet) bool { return k.server.MaxPods == 200 }},
+		{[]string{"cluster-domain=example.test"}, func(k *Kubelet) bool { return k.server.ClusterDomain == "example.test" }},
+		{[]string{"cluster-dns=10.43.0.99"}, func(k *Kubelet) bool { return len(k.server.ClusterDNS) == 1 && k.server.ClusterDNS[0] == "10.43.0.99" }},
+		{[]string{"cgroup-driver=cgroupfs"}, func(k *Kubelet) bool { return k.server.CgroupDriver == "cgroupfs" }},
+		{[]string{"eviction-hard=memory.available<1Gi"}, func(k *Kubelet) bool {
+			return len(k.server.EvictionHard) == 1 && k.server.EvictionHard["memory.available"] == "1Gi"
+		}},
+		{[]string{"register-with-taints=x=y:NoSchedule"}, func(k *Kubelet) bool {
+			return len(k.server.RegisterWithTaints) == 1 && k.server.RegisterWithTaints[0].Key == "x"
+		}},
+		{[]string{"hostname-override=other"}, func(k *Kubelet) bool { return k.server.HostnameOverride == "other" }},
+		{[]string{"root-dir=/data/kubelet"}, func(k *Kubelet) bool { return k.server.RootDirectory == "/data/kubelet" }},
+		{[]string{"resolv-conf=/etc/other"}, func(k *Kubelet) bool { return k.server.ResolverConfig == "/etc/other" }},
+		{[]string{"max-pods=1", "max-pods=2"}, func(k *Kubelet) bool { return k.server.MaxPods == 2 }},
+		{[]string{"fail-swap-on=true"}, func(k *Kubelet) bool { return k.server.FailSwapOn }},
+		{[]string{"authorization-mode=AlwaysAllow"}, func(k *Kubelet) bool { return k.server.Authorization.Mode == "AlwaysAllow" }},
+	} {
+		c := sample()
+		c.Taints = []string{"a=b:NoSchedule"}
+		c.ExtraArgs = test.args
+		k, err := New(c)
+		if err != nil {
+			t.Errorf("%q: %v", test.args, err)
+			continue
+		}
+		if !test.got(k) {
+			t.Errorf("%q has no effect: %+v", test.args, k.server.KubeletConfiguration)
+		}
+	}
+}
+
+func TestArgumentsThatAreWrongNameTheFlag(t *testing.T) {
+	for arg, want := range map[string]string{
+		"max-podz=1":             "kubelet-arg: unknown flag: --max-podz",
+		"max-pods=many":          `kubelet-arg: invalid argument "many" for "--max-pods" flag`,
+		"max-pods=-1":            "kubelet-arg: ",
+		"node-labels=a b=c":      "kubelet-arg: ",
+		"cpu-cfs-quota-period=0": "kubelet-arg: ",
+	} {
+		c := sample()
+		c.ExtraArgs = []string{arg}
+		if _, err := New(c); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %s", arg, err, want)
+		}
+	}
+}
+
+func TestParseTaints(t *testing.T) {
+	got, err := parseTaints([]string{"a=b:NoSchedule", "c:NoExecute", "d=:PreferNoSchedule", "example.test/e=f:NoExecute"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var texts []string
+	for _, taint := range got {
+		texts = append(texts, taint.Key+"|"+taint.Value+"|"+string(taint.Effect))
+	}
+	if got, want := strings.Join(texts, " "), "a|b|NoSchedule c||NoExecute d||PreferNoSchedule example.test/e|f|NoExecute"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if _, err := parseTaints([]string{"a=b"}); err == nil || !strings.Contains(err.Error(), `node-taint "a=b"`) {
+		t.Errorf("got %v", err)
+	}
+	c := sample()
+	c.Taints = []string{"a"}
+	if _, err := New(c); err == nil {
+		t.Error("a taint without effect is accepted")
+	}
+}
