@@ -46,6 +46,7 @@ in the environment (LITE_DATA_DIR for --data-dir) and in the configuration file;
 // found before anything is touched.
 func runServer(flags *pflag.FlagSet) error {
 	began := time.Now()
+	debug.SetGCPercent(startGC)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 
@@ -140,16 +141,12 @@ const (
 	settleAfter = 10 * time.Second
 	// trimAfter is when a start has left nothing more behind.
 	trimAfter = 30 * time.Second
-	// gcPercent trades a little CPU for memory once the start is over: most
-	// of the heap is caches that hardly change.
-	gcPercent = 40
 )
 
 // rest ends the start: upstream's warnings are shown from now on, and what
 // only the start needed is given back. The Go runtime would keep the memory of
 // a start, which is twice that of the work after it, for good.
 func rest(ctx context.Context) {
-	debug.SetGCPercent(gcPercent)
 	for _, step := range []struct {
 		after time.Duration
 		do    func()
@@ -161,4 +158,5 @@ func rest(ctx context.Context) {
 			return
 		}
 	}
+	tuneGC(ctx)
 }

@@ -394,6 +394,39 @@ func TestEnsureFinishesWhatACrashCutShort(t *testing.T) {
 	}
 }
 
+// An authority that is gone while what it signed is there was lost, not cut
+// short by a crash.
+func TestLostAuthorityIsNotReplaced(t *testing.T) {
+	for _, a := range authorities {
+		for name, lost := range map[string][]string{
+			"certificate":         {".crt"},
+			"certificate and key": {".crt", ".key"},
+		} {
+			t.Run(fmt.Sprint(a.name, " ", name), func(t *testing.T) {
+				dir := made(t)
+				old := cert(t, dir, string(a.name))
+				for _, suffix := range lost {
+					remove(t, filepath.Join(string(dir), string(a.name)+suffix))
+				}
+				if _, err := Ensure(dir, sample, start); err != nil {
+					return
+				}
+				if !old.PublicKey.(*ecdsa.PublicKey).Equal(cert(t, dir, string(a.name)).PublicKey) {
+					t.Error("there is a new authority: every node and client is locked out")
+				}
+			})
+		}
+	}
+}
+
+func TestLostServiceAccountKeyIsNotReplaced(t *testing.T) {
+	dir := made(t)
+	remove(t, dir.ServiceAccountKey())
+	if _, err := Ensure(dir, sample, start); err == nil {
+		t.Error("there is a new key, though its public half was there: every token is invalid")
+	}
+}
+
 func TestUserBringsKeysInOtherEncodings(t *testing.T) {
 	ec, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	if err != nil {

@@ -80,8 +80,9 @@ func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, onChan
 	g := &component.Group{OnChange: onChange}
 	db := g.Add(store)
 	api := g.Add(apiserver, db)
-	g.Add(alone.Guard(scheduler), api)
-	g.Add(alone.Guard(controllers), api)
+	roles := g.Add(controlplane.NewAuthorization(cp), api)
+	g.Add(alone.Guard(scheduler), roles)
+	g.Add(alone.Guard(controllers), roles)
 	g.Add(objects, api)
 	node := agent.Config{Node: cfg, Host: host, Kubeconfig: nodeKubeconfig(cfg), PKI: cp.PKI}
 	if err := agent.Add(g, node, api); err != nil {

@@ -94,9 +94,11 @@ func TestStop(t *testing.T) {
 	})
 	ns.Kubectl(t, "set", "image", "deployment/web", "web=lite.test/agnhost:3")
 	ns.WaitRollout(t, "deployment/web")
-	if _, err := cluster.Get(node, service); err != nil {
-		t.Error(err)
-	}
+	// kube-proxy may be a second behind.
+	cluster.Eventually(t, timeout, func() error {
+		_, err := cluster.Get(node, service)
+		return err
+	})
 }
 
 // containers returns the restart count of each container, by its ID.

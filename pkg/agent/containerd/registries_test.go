@@ -1,6 +1,7 @@
 package containerd
 
 import (
+	"fmt"
 	"maps"
 	"net/http"
 	"os"
@@ -144,7 +145,6 @@ func TestContainerdAsksTheMirrorsFirst(t *testing.T) {
 		"an IPv6 address": {"mirrors: {'[2001:db8::1]:5000': {endpoint: [m.test]}}", "[2001:db8::1]:5000", "https://m.test/v2 https://[2001:db8::1]:5000/v2"},
 		"a path":          {"mirrors: {quay.io: {endpoint: ['https://m.test/proxy']}}", "quay.io", "https://m.test/proxy/v2 https://quay.io/v2"},
 		"a path with v2":  {"mirrors: {quay.io: {endpoint: ['https://m.test/v2/proxy']}}", "quay.io", "https://m.test/v2/proxy/v2 https://quay.io/v2"},
-		"this machine":    {"configs: {'localhost:5000': {auth: {username: u}}}", "localhost:5000", "http://localhost:5000/v2"},
 		"the same twice":  {"mirrors: {quay.io: {endpoint: [m.test, 'https://m.test']}}", "quay.io", "https://m.test/v2 https://quay.io/v2"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -156,6 +156,17 @@ func TestContainerdAsksTheMirrorsFirst(t *testing.T) {
 				t.Errorf("got  %s\nwant %s", g, test.want)
 			}
 		})
+	}
+}
+
+// containerd tries HTTP where a registry on this machine has no TLS; naming the
+// registry in the file must not end that.
+func TestRegistryOnThisMachineMayDoWithoutTLS(t *testing.T) {
+	const registry = "localhost:5000"
+	unnamed := asked(t, parsed(t, "{}"), registry)[0]
+	named := asked(t, parsed(t, "configs: {'"+registry+"': {auth: {username: u}}}"), registry)[0]
+	if got, want := fmt.Sprintf("%T", named.Client.Transport), fmt.Sprintf("%T", unnamed.Client.Transport); got != want {
+		t.Errorf("it is reached by %s, and by %s if nothing is said of it", got, want)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app"
@@ -18,8 +19,15 @@ import (
 // APIServer is the component kube-apiserver.
 type APIServer struct {
 	options *options.ServerRunOptions
-	probe   kube.Probe
+	serves  kube.Probe // most of it
+	probe   kube.Probe // all of it
+	started atomic.Bool
 }
+
+// late names the two hooks that each sleep a second before they look whether
+// there is anything to do (1.36). Nobody who waits for the API server waits for
+// them: see Authorization.
+const late = "?exclude=poststarthook/rbac/bootstrap-roles&exclude=poststarthook/scheduling/bootstrap-system-priority-classes"
 
 // NewAPIServer parses the arguments; nothing is touched before Run.
 func NewAPIServer(c Config) (*APIServer, error) {
@@ -27,7 +35,8 @@ func NewAPIServer(c Config) (*APIServer, error) {
 	if err := kube.Parse("kube-apiserver", s.Flags(), apiServerArgs(c)); err != nil {
 		return nil, err
 	}
-	return &APIServer{s, kube.NewProbe(c.LocalURL() + "/readyz")}, nil
+	readyz := c.LocalURL() + "/readyz"
+	return &APIServer{options: s, serves: kube.NewProbe(readyz + late), probe: kube.NewProbe(readyz)}, nil
 }
 
 func apiServerArgs(c Config) []string {
@@ -106,4 +115,12 @@ func (a *APIServer) Run(ctx context.Context) error {
 }
 
 // Ready implements component.Component.
-func (a *APIServer) Ready(ctx context.Context) error { return a.probe.Check(ctx) }
+func (a *APIServer) Ready(ctx context.Context) error {
+	err := a.probe.Check(ctx)
+	if err == nil {
+		a.started.Store(true)
+	} else if !a.started.Load() {
+		return a.serves.Check(ctx)
+	}
+	return err
+}

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"lite.io/lite/pkg/component"
+	"lite.io/lite/pkg/status"
+	"lite.io/lite/pkg/version"
+)
+
+// golden compares got with a file of testdata, or rewrites it.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	file := filepath.Join("testdata", name+".golden")
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s differs, run go test with -update if that is right; got\n%s", file, got)
+	}
+}
+
+// The help of every verb is a reference; the tools have their own.
+func TestHelp(t *testing.T) {
+	for name, args := range map[string][]string{
+		"help":              {"--help"},
+		"help-server":       {"server", "--help"},
+		"help-status":       {"status", "--help"},
+		"help-version":      {"version", "--help"},
+		"help-config-print": {"config", "print", "--help"},
+	} {
+		var out bytes.Buffer
+		root := command()
+		root.SetArgs(args)
+		root.SetOut(&out)
+		root.SetErr(&out)
+		if err := root.Execute(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		golden(t, name, out.String())
+	}
+}
+
+func TestMistakesAreErrorsWithoutUsage(t *testing.T) {
+	for _, args := range [][]string{{"sever"}, {"server", "--no-such-flag"}, {"server", "argument"}, {"status", "--output=xml"}, {"version", "-o", "xml"}, {"config", "print", "x"}} {
+		var out bytes.Buffer
+		root := command()
+		root.SetArgs(args)
+		root.SetOut(&out)
+		root.SetErr(&out)
+		if err := root.Execute(); err == nil {
+			t.Errorf("%q: got %v", args, err)
+		}
+		if out.Len() > 0 {
+			t.Errorf("%q: printed %s", args, &out)
+		}
+	}
+}
+
+func TestVersionsOfWhatIsInsideAreKnown(t *testing.T) {
+	v := version.Get()
+	for name, got := range map[string]string{"kubernetes": v.Kubernetes, "etcd": v.Etcd, "containerd": v.Containerd} {
+		if !strings.HasPrefix(got, "v") {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}
+
+func TestRowFitsTheTerminal(t *testing.T) {
+	since := time.Now()
+	for name, s := range map[string]component.Status{
+		"waiting": {Name: "apiserver", State: component.Waiting},
+		"ready":   {Name: "etcd", State: component.Ready, Took: 1234 * time.Millisecond},
+		"starting with a reason": {Name: "controller-manager", State: component.Starting, Since: since,
+			Err: errors.New("waiting for poststarthook/rbac/bootstrap-roles, poststarthook/scheduling/bootstrap-system-priority-classes")},
+		"failed":            {Name: "network", State: component.Failed, Err: errors.New("one\ntwo\nthree")},
+		"words that are ü":  {Name: "etcd", State: component.Failed, Err: errors.New(strings.Repeat("ü", 300))},
+		"a name of no end":  {Name: strings.Repeat("n", 300), State: component.Ready},
+		"nothing to be cut": {Name: "a", State: component.Ready, Took: time.Second},
+	} {
+		for _, width := range []int{20, 40, 80, 81, 200} {
+			got := row(s, width)
+			if n := utf8.RuneCountInString(got); n >= width {
+				t.Errorf("%s: %d columns of %d: %q", name, n, width, got)
+			}
+			if strings.Contains(got, "\n") || !utf8.ValidString(got) || strings.TrimRight(got, " ") != got {
+				t.Errorf("%s: got %q", name, got)
+			}
+		}
+	}
+	if got, want := row(component.Status{Name: "etcd", State: component.Ready, Took: 1234 * time.Millisecond}, 80), "✓ etcd                 ready       1.2 s"; got != want {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+	if got, want := row(component.Status{Name: "etcd", State: component.Failed, Err: errors.New("a\nb")}, 80), "✗ etcd                 failed             a b"; got != want {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
+
+func TestAge(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0:                               "0s",
+		999 * time.Millisecond:          "0s",
+		59 * time.Second:                "59s",
+		time.Minute:                     "1m0s",
+		59*time.Minute + 59*time.Second: "59m59s",
+		time.Hour:                       "1h0m",
+		23*time.Hour + 59*time.Minute:   "23h59m",
+		24 * time.Hour:                  "1d0h",
+		50*time.Hour + 30*time.Minute:   "2d2h",
+		1000 * 24 * time.Hour:           "1000d0h",
+	} {
+		if got := age(d); got != want {
+			t.Errorf("%s: got %s, want %s", d, got, want)
+		}
+	}
+}
+
+func TestMentions(t *testing.T) {
+	for _, test := range []struct {
+		args string
+		want bool
+	}{
+		{"", false},
+		{"ps", false},
+		{"--namespace x c ls", true},
+		{"--namespace=x c ls", true},
+		{"-n x c ls", true},
+		{"-n=x c ls", true},
+		{"--debug -n x c ls", true},
+		{"--name x", false},
+		{"--namespaces", false},
+		// After the subcommand a flag is the subcommand's, or another program's.
+		{"run --rm image name sh -n", false},
+		{"task exec -n x", false},
+	} {
+		if got := mentions(strings.Fields(test.args), "namespace", "n"); got != test.want {
+			t.Errorf("%q: got %t", test.args, got)
+		}
+	}
+}
+
+func TestOneLine(t *testing.T) {
+	for err, want := range map[error]string{
+		errors.New("a"): "a",
+		errors.Join(errors.New("a"), errors.New("b"), errors.New("c")): "a; b; c",
+		errors.New("a\n\nb\n"): "a; b",
+	} {
+		if got := oneLine(err); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+func TestStatusTable(t *testing.T) {
+	now := time.Date(2026, time.May, 1, 12, 0, 0, 0, time.UTC)
+	n := status.Node{Role: "server", Name: "node-a", Version: "v0.1.0", PID: 42, Since: now.Add(-90 * time.Minute), Components: []status.Component{
+		{Name: "etcd", State: component.Ready, Since: now.Add(-90 * time.Minute), Took: 0.1234},
+		{Name: "apiserver", State: component.Failed, Since: now.Add(-5 * time.Second), Took: 2, Reason: "one\ntwo"},
+		{Name: "controller-manager", State: component.Waiting, Since: now},
+	}}
+	var out bytes.Buffer
+	if err := writeTable(&out, n, now); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "status", out.String())
+}
+
+func TestLinkNamedAfterAToolIsThatTool(t *testing.T) {
+	was := tools
+	t.Cleanup(func() { tools = was })
+	var got []string
+	tools = []tool{{name: "kubectl", run: func(args []string) error { got = args; return nil }}}
+	for _, args := range [][]string{{"/usr/local/bin/kubectl", "get", "pods", "--help"}, {"lite", "kubectl", "get", "pods", "--help"}} {
+		got = nil
+		if err := run(args); err != nil || strings.Join(got, " ") != "get pods --help" {
+			t.Errorf("%q: got %q, %v", args, got, err)
+		}
+	}
+}
+
+// kubectl brings a flag of that name along, which means another version.
+func TestVersionFlagIsThatOfLite(t *testing.T) {
+	var out bytes.Buffer
+	root := command()
+	root.SetArgs([]string{"--version"})
+	root.SetOut(&out)
+	root.SetErr(&out)
+	if err := root.Execute(); err != nil {
+		t.Fatal(err)
+	}
+	if want := "lite version " + version.Version() + "\n"; out.String() != want {
+		t.Errorf("got %q, want %q", &out, want)
+	}
+}
+
+func TestHelpKnowsNoFlagsOfOthers(t *testing.T) {
+	root := command()
+	root.InitDefaultHelpFlag()
+	root.InitDefaultVersionFlag()
+	server, _, err := root.Find([]string{"server"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if usage := server.InheritedFlags().FlagUsages(); usage != "" {
+		t.Errorf("server inherits\n%s", usage)
+	}
+}

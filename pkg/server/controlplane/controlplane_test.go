@@ -1,0 +1,409 @@
+package controlplane
+
+import (
+	"bytes"
+	"encoding/base64"
+	"flag"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apiserver/pkg/apis/apiserver"
+	apiserverinstall "k8s.io/apiserver/pkg/apis/apiserver/install"
+	"k8s.io/apiserver/pkg/audit/policy"
+	"k8s.io/apiserver/pkg/server/options/encryptionconfig"
+	"k8s.io/apiserver/pkg/storage/value"
+	"k8s.io/klog/v2"
+	"k8s.io/kubernetes/cmd/kube-controller-manager/app"
+	"k8s.io/kubernetes/pkg/scheduler/apis/config/latest"
+	"sigs.k8s.io/yaml"
+
+	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/datastore"
+	"lite.io/lite/pkg/pki"
+)
+
+var update = flag.Bool("update", false, "rewrite golden files")
+
+// golden compares got with a file of testdata, or rewrites it.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	file := filepath.Join("testdata", name+".golden")
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s differs, run go test with -update if that is right; got\n%s", file, got)
+	}
+}
+
+// sample is a control plane of one IPv4 server as it is by default.
+func sample(change ...func(*config.Config)) Config {
+	n := &config.Config{
+		NodeName:         "node-a",
+		NodeIP:           []netip.Addr{netip.MustParseAddr("192.0.2.10")},
+		BindAddress:      netip.IPv4Unspecified(),
+		AdvertiseAddress: netip.MustParseAddr("192.0.2.10"),
+		HTTPSListenPort:  6443,
+		ClusterCIDR:      []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")},
+		ServiceCIDR:      []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")},
+		ClusterDomain:    "cluster.local",
+	}
+	for _, c := range change {
+		c(n)
+	}
+	dir := pki.Dir("/var/lib/lite/server/pki")
+	return Config{Node: n, Dir: "/var/lib/lite/server", PKI: dir, Datastore: datastore.Endpoint{
+		URLs: []string{"https://127.0.0.1:2379"}, CAFile: dir.CA(pki.EtcdCA), CertFile: dir.Cert(pki.APIServerEtcdClient), KeyFile: dir.Key(pki.APIServerEtcdClient),
+	}}
+}
+
+func withUserArgs(n *config.Config) {
+	n.APIServerArgs = []string{"profiling=true", "v=2", "event-ttl=2h"}
+	n.SchedulerArgs = []string{"profiling=true", "v=2"}
+	n.ControllerManagerArgs = []string{"profiling=true", "v=2", "node-monitor-grace-period=1m"}
+}
+
+func withAudit(n *config.Config) { n.AuditLogPath = "/var/log/lite/audit.log" }
+
+func withDualStack(n *config.Config) {
+	n.ClusterCIDR = append(n.ClusterCIDR, netip.MustParsePrefix("fd42::/56"))
+	n.ServiceCIDR = append(n.ServiceCIDR, netip.MustParsePrefix("fd43::/112"))
+}
+
+func withIPv6(n *config.Config) {
+	n.NodeIP = []netip.Addr{netip.MustParseAddr("2001:db8::10")}
+	n.BindAddress, n.AdvertiseAddress = n.NodeIP[0], n.NodeIP[0]
+	n.ClusterCIDR = []netip.Prefix{netip.MustParsePrefix("fd42::/56")}
+	n.ServiceCIDR = []netip.Prefix{netip.MustParsePrefix("fd43::/112")}
+}
+
+var samples = map[string]Config{
+	"default":   sample(),
+	"user-args": sample(withUserArgs),
+	"audit":     sample(withAudit),
+	"dualstack": sample(withDualStack),
+	"ipv6":      sample(withIPv6),
+}
+
+func TestArgs(t *testing.T) {
+	for component, args := range map[string]func(Config) []string{
+		"kube-apiserver": apiServerArgs, "kube-scheduler": schedulerArgs, "kube-controller-manager": controllerManagerArgs,
+	} {
+		base := args(samples["default"])
+		golden(t, component, strings.Join(base, "\n")+"\n")
+		var b strings.Builder
+		for _, name := range []string{"user-args", "audit", "dualstack", "ipv6"} {
+			b.WriteString("# " + name + "\n" + diff(base, args(samples[name])))
+		}
+		golden(t, component+"-differs", b.String())
+	}
+}
+
+// diff is the lines that were taken out and put in.
+func diff(before, after []string) string {
+	var b strings.Builder
+	without := func(mark string, lines, other []string) {
+		for _, line := range lines {
+			if !strings.Contains("\n"+strings.Join(other, "\n")+"\n", "\n"+line+"\n") {
+				b.WriteString(mark + line + "\n")
+			}
+		}
+	}
+	without("-", before, after)
+	without("+", after, before)
+	return b.String()
+}
+
+func TestUsersArgumentsComeLastAndWin(t *testing.T) {
+	c := samples["user-args"]
+	for name, args := range map[string][]string{"apiserver": apiServerArgs(c), "scheduler": schedulerArgs(c), "controller-manager": controllerManagerArgs(c)} {
+		text := strings.Join(args, " ")
+		if strings.LastIndex(text, "--profiling=true") < strings.Index(text, "--profiling=false") {
+			t.Errorf("%s: %s", name, text)
+		}
+	}
+	a, err := NewAPIServer(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !a.options.Features.EnableProfiling || a.options.EventTTL != 2*time.Hour {
+		t.Errorf("the API server has %+v", a.options.Features)
+	}
+	m, err := NewControllerManager(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.options.NodeLifecycleController.NodeMonitorGracePeriod.Duration != time.Minute {
+		t.Errorf("the controller-manager has %+v", m.options.NodeLifecycleController)
+	}
+}
+
+// A user replaces a list as well as a single value.
+func TestUsersListsReplaceOurs(t *testing.T) {
+	a, err := NewAPIServer(sample(func(n *config.Config) {
+		n.APIServerArgs = []string{"authorization-mode=RBAC", "kubelet-preferred-address-types=Hostname"}
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := a.options.Authorization.Modes; len(got) != 1 || got[0] != "RBAC" {
+		t.Errorf("authorization-mode: got %q", got)
+	}
+	if got := a.options.KubeletConfig.PreferredAddressTypes; len(got) != 1 || got[0] != "Hostname" {
+		t.Errorf("kubelet-preferred-address-types: got %q", got)
+	}
+}
+
+// prepared is a sample whose files have been made.
+func prepared(t *testing.T, change ...func(*config.Config)) Config {
+	t.Helper()
+	c := sample(change...)
+	c.Dir = filepath.Join(t.TempDir(), "server")
+	c.PKI = pki.Dir(filepath.Join(c.Dir, "pki"))
+	c.Datastore.CAFile, c.Datastore.CertFile, c.Datastore.KeyFile = c.PKI.CA(pki.EtcdCA), c.PKI.Cert(pki.APIServerEtcdClient), c.PKI.Key(pki.APIServerEtcdClient)
+	identity := pki.Node{Name: c.Node.NodeName, IPs: c.Node.NodeIP, ServiceIPs: []netip.Addr{FirstAddress(c.Node.ServiceCIDR[0])}, ClusterDomain: c.Node.ClusterDomain}
+	if _, err := pki.Ensure(c.PKI, identity, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.WriteFiles(); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// Complete and Validate are what upstream does with its options before it
+// begins to work; all that the arguments name must be there.
+func TestUpstreamAcceptsWhatWeSay(t *testing.T) {
+	klog.SetLogger(logr.Discard())
+	defer klog.ClearLogger()
+	for name, change := range map[string]func(*config.Config){
+		"default": func(*config.Config) {}, "user-args": withUserArgs, "audit": withAudit, "dualstack": withDualStack, "ipv6": withIPv6,
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := prepared(t, change)
+			a, err := NewAPIServer(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			completed, err := a.options.Complete(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, err := range completed.Validate() {
+				t.Errorf("apiserver: %v", err)
+			}
+			s, err := NewScheduler(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s.options.ComponentConfig, err = latest.Default(); err != nil {
+				t.Fatal(err)
+			}
+			for _, err := range s.options.Validate() {
+				t.Errorf("scheduler: %v", err)
+			}
+			m, err := NewControllerManager(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := m.options.Validate(app.KnownControllers(), app.ControllersDisabledByDefault(), app.ControllerAliases()); err != nil {
+				t.Errorf("controller-manager: %v", err)
+			}
+			if a.Name() != "apiserver" || s.Name() != "scheduler" || m.Name() != "controller-manager" {
+				t.Error("a component has another name than users know")
+			}
+		})
+	}
+}
+
+func TestArgumentThatIsWrongNamesTheUsersFlag(t *testing.T) {
+	for _, test := range []struct{ arg, want string }{
+		{"no-such-flag=1", "unknown flag: --no-such-flag"},
+		{"v=loud", `invalid argument "loud" for "-v, --v" flag`},
+	} {
+		c := sample(func(n *config.Config) {
+			n.APIServerArgs, n.SchedulerArgs, n.ControllerManagerArgs = []string{test.arg}, []string{test.arg}, []string{test.arg}
+		})
+		for name, make := range map[string]func(Config) error{
+			"kube-apiserver-arg":          func(c Config) error { _, err := NewAPIServer(c); return err },
+			"kube-scheduler-arg":          func(c Config) error { _, err := NewScheduler(c); return err },
+			"kube-controller-manager-arg": func(c Config) error { _, err := NewControllerManager(c); return err },
+		} {
+			if err := make(c); err == nil || !strings.HasPrefix(err.Error(), name+": "+test.want) {
+				t.Errorf("got %v, want %s: %s", err, name, test.want)
+			}
+		}
+	}
+}
+
+func TestLocalURL(t *testing.T) {
+	for want, c := range map[string]Config{
+		"https://127.0.0.1:6443":      samples["default"],
+		"https://[2001:db8::10]:6443": samples["ipv6"],
+		"https://192.0.2.10:8443": sample(func(n *config.Config) {
+			n.BindAddress, n.HTTPSListenPort = n.NodeIP[0], 8443
+		}),
+	} {
+		if got := c.LocalURL(); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+}
+
+func TestFirstAddress(t *testing.T) {
+	for prefix, want := range map[string]string{"10.43.0.0/16": "10.43.0.1", "10.43.7.9/16": "10.43.0.1", "fd43::/112": "fd43::1"} {
+		if got := FirstAddress(netip.MustParsePrefix(prefix)); got.String() != want {
+			t.Errorf("%s: got %s, want %s", prefix, got, want)
+		}
+	}
+}
+
+func TestFilesAreForRootAlone(t *testing.T) {
+	c := prepared(t, withAudit)
+	for _, path := range []string{
+		c.encryptionFile(), c.authenticationFile(), c.auditPolicyFile(),
+		c.Kubeconfig(pki.Admin), c.Kubeconfig(pki.Scheduler), c.Kubeconfig(pki.ControllerManager),
+	} {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir, err := os.Stat(filepath.Dir(path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode().Perm() != 0o600 || dir.Mode().Perm() != 0o700 {
+			t.Errorf("%s has mode %o in a directory of %o", path, info.Mode().Perm(), dir.Mode().Perm())
+		}
+	}
+}
+
+func TestEncryptionKeyIsMadeOnceAndNeverRewritten(t *testing.T) {
+	c := prepared(t)
+	first, err := os.ReadFile(c.encryptionFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.WriteFiles(); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := os.ReadFile(c.encryptionFile()); err != nil || !bytes.Equal(first, again) {
+		t.Errorf("the file was rewritten: %v", err)
+	}
+	// A file that a user has changed, or broken, is theirs.
+	if err := os.WriteFile(c.encryptionFile(), []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.WriteFiles(); err != nil {
+		t.Fatal(err)
+	}
+	if data, _ := os.ReadFile(c.encryptionFile()); string(data) != "mine" {
+		t.Errorf("got %s", data)
+	}
+	other, err := os.ReadFile(prepared(t).encryptionFile())
+	if err != nil || bytes.Equal(first, other) {
+		t.Errorf("two clusters have the same key: %v", err)
+	}
+}
+
+func TestEncryptionKeyIs32Bytes(t *testing.T) {
+	c := prepared(t)
+	data, err := os.ReadFile(c.encryptionFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var e struct {
+		Resources []struct {
+			Resources []string
+			Providers []struct {
+				Secretbox *struct {
+					Keys []struct{ Name, Secret string }
+				}
+			}
+		}
+	}
+	if err := yaml.Unmarshal(data, &e); err != nil {
+		t.Fatal(err)
+	}
+	if len(e.Resources) != 1 || e.Resources[0].Providers[0].Secretbox == nil {
+		t.Fatalf("got %s", data)
+	}
+	key, err := base64.StdEncoding.DecodeString(e.Resources[0].Providers[0].Secretbox.Keys[0].Secret)
+	if err != nil || len(key) != 32 {
+		t.Errorf("the key has %d bytes, %v", len(key), err)
+	}
+}
+
+func TestUpstreamEncryptsSecretsAndReadsOldOnes(t *testing.T) {
+	c := prepared(t)
+	e, err := encryptionconfig.LoadEncryptionConfig(t.Context(), c.encryptionFile(), false, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	transformer, ok := e.Transformers[schema.GroupResource{Resource: "secrets"}]
+	if !ok || len(e.Transformers) != 1 {
+		t.Fatalf("encrypts %v", e.Transformers)
+	}
+	where := value.DefaultContext("/registry/secrets/default/a")
+	stored, err := transformer.TransformToStorage(t.Context(), []byte("hunter2"), where)
+	if err != nil || !bytes.HasPrefix(stored, []byte("k8s:enc:secretbox:v1:key1:")) || bytes.Contains(stored, []byte("hunter2")) {
+		t.Errorf("stored as %q, %v", stored, err)
+	}
+	for _, data := range [][]byte{stored, []byte("hunter2")} {
+		if got, _, err := transformer.TransformFromStorage(t.Context(), data, where); err != nil || string(got) != "hunter2" {
+			t.Errorf("read %q, %v", got, err)
+		}
+	}
+}
+
+func TestAnonymousRequestsLearnOnlyOfHealth(t *testing.T) {
+	scheme := runtime.NewScheme()
+	apiserverinstall.Install(scheme)
+	codecs := serializer.NewCodecFactory(scheme, serializer.EnableStrict)
+	o, err := runtime.Decode(codecs.UniversalDecoder(), []byte(authentication))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, ok := o.(*apiserver.AuthenticationConfiguration)
+	if !ok || a.Anonymous == nil || !a.Anonymous.Enabled || len(a.JWT) > 0 {
+		t.Fatalf("got %+v", o)
+	}
+	var paths []string
+	for _, c := range a.Anonymous.Conditions {
+		paths = append(paths, c.Path)
+	}
+	if got := strings.Join(paths, " "); got != "/livez /readyz /healthz" {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestAuditPolicyKeepsNoObjects(t *testing.T) {
+	c := prepared(t, withAudit)
+	p, err := policy.LoadPolicyFromFile(c.auditPolicyFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range p.Rules {
+		if r.Level != "Metadata" {
+			t.Errorf("level %s", r.Level)
+		}
+	}
+	mine := sample(withAudit, func(n *config.Config) { n.AuditPolicyFile = "/etc/policy.yaml" })
+	if got := mine.auditPolicyFile(); got != "/etc/policy.yaml" {
+		t.Errorf("the user's policy is lost to %s", got)
+	}
+}
