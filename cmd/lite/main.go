@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"lite.io/lite/pkg/version"
 )
@@ -37,6 +38,9 @@ func run(args []string) error {
 }
 
 func command() *cobra.Command {
+	// Upstream packages put flags of theirs into the set that every command
+	// inherits; one is a --version that is not ours.
+	pflag.CommandLine = pflag.NewFlagSet("lite", pflag.ContinueOnError)
 	root := &cobra.Command{
 		Use:   "lite",
 		Short: "A whole Kubernetes in one binary",
@@ -46,7 +50,6 @@ that runs containers, all in one process.
   lite server            start a cluster on this machine
   lite kubectl get pods  work with it
   lite status            see how its parts are doing`,
-		// kubectl brings a --version of its own along, for another version.
 		Version:           version.Version(),
 		SilenceErrors:     true,
 		SilenceUsage:      true,

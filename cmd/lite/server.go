@@ -47,7 +47,7 @@ in the environment (LITE_DATA_DIR for --data-dir) and in the configuration file;
 func runServer(flags *pflag.FlagSet) error {
 	began := time.Now()
 	debug.SetGCPercent(startGC)
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer stop()
 
 	host, err := agent.Inspect()

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -68,6 +67,10 @@ func runKubectl(args []string) error {
 // runCrictl becomes crictl, which is among the helpers.
 func runCrictl(args []string) error {
 	cfg := configured()
+	// Unpack would make it readable by everybody.
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return fmt.Errorf("make data-dir: %w", err)
+	}
 	helpers, err := bundle.Unpack(cfg.DataDir)
 	if err != nil {
 		return err
@@ -100,11 +103,20 @@ func runCtr(args []string) error {
 	return nil
 }
 
-// mentions reports whether a global flag is given before the subcommand.
+// mentions reports whether a global flag is given before the subcommand. A word
+// that is no flag is the subcommand, or the value of the flag before it; what
+// follows two such words is the subcommand's in any case.
 func mentions(args []string, long, short string) bool {
-	return slices.ContainsFunc(args, func(a string) bool {
-		return a == "--"+long || strings.HasPrefix(a, "--"+long+"=") || a == "-"+short || strings.HasPrefix(a, "-"+short+"=")
-	})
+	for i, a := range args {
+		name, _, _ := strings.Cut(a, "=")
+		if name == "--"+long || name == "-"+long || name == "-"+short {
+			return true
+		}
+		if !strings.HasPrefix(a, "-") && (i == 0 || !strings.HasPrefix(args[i-1], "-") || strings.Contains(args[i-1], "=")) {
+			return false
+		}
+	}
+	return false
 }
 
 // configured is this node's configuration as files and environment say it, or

@@ -62,18 +62,18 @@ func (n *Network) Ready(context.Context) error {
 // Run implements component.Component. When told to stop it leaves the network
 // as it is: pods outlive the process.
 func (n *Network) Run(ctx context.Context) error {
-	if err := prepareKernel(); err != nil {
-		return err
-	}
 	ranges, err := n.podRanges(ctx)
 	if err != nil || ctx.Err() != nil {
+		return err
+	}
+	if err := prepareKernel(ranges); err != nil {
 		return err
 	}
 	rules, err := newRules(ranges, n.config.ClusterCIDR)
 	if err != nil {
 		return err
 	}
-	if err := rules.ensure(); err != nil {
+	if err := rules.ensure(true); err != nil {
 		return err
 	}
 	if err := n.describe(ranges); err != nil {
@@ -86,7 +86,7 @@ func (n *Network) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-tick.C:
-			if err := rules.ensure(); err != nil {
+			if err := rules.ensure(false); err != nil {
 				slog.Warn("Could not check the packet filter rules of the pod network", "err", err)
 			}
 		case <-ctx.Done():

@@ -66,11 +66,12 @@ func chains(pods, cluster netip.Prefix) []chain {
 	}
 }
 
-// ensure puts back what is missing and touches nothing that is there.
-func (r rules) ensure() error {
+// ensure puts back what is missing and touches nothing that is there. At a start
+// afresh is set: what is there may be of other networks.
+func (r rules) ensure(afresh bool) error {
 	for _, f := range r {
 		for _, c := range f.chains {
-			if err := c.ensure(f.tool); err != nil {
+			if err := c.ensure(f.tool, afresh); err != nil {
 				return fmt.Errorf("%s chain %s: %w", c.table, c.name, err)
 			}
 		}
@@ -78,7 +79,7 @@ func (r rules) ensure() error {
 	return nil
 }
 
-func (c chain) ensure(tool *iptables.IPTables) error {
+func (c chain) ensure(tool *iptables.IPTables, afresh bool) error {
 	exists, err := tool.ChainExists(c.table, c.name)
 	if err != nil {
 		return err
@@ -88,13 +89,11 @@ func (c chain) ensure(tool *iptables.IPTables) error {
 			return err
 		}
 	}
-	present, err := tool.List(c.table, c.name)
+	right, err := c.holds(tool, afresh)
 	if err != nil {
 		return err
 	}
-	// The first line is the chain itself. The text of a rule differs between
-	// versions of iptables, its number does not.
-	if len(present)-1 != len(c.rules) {
+	if !right {
 		if err := tool.ClearChain(c.table, c.name); err != nil {
 			return err
 		}
@@ -108,17 +107,40 @@ func (c chain) ensure(tool *iptables.IPTables) error {
 	return tool.InsertUnique(c.table, c.parent, 1, "-m", "comment", "--comment", "lite pod network", "-j", c.name)
 }
 
+// holds reports whether the chain has our rules: as many as there should be and,
+// if asked for, those very ones.
+func (c chain) holds(tool *iptables.IPTables, those bool) (bool, error) {
+	present, err := tool.List(c.table, c.name)
+	// The first line is the chain itself.
+	if err != nil || len(present)-1 != len(c.rules) || !those {
+		return len(present)-1 == len(c.rules), err
+	}
+	for _, rule := range c.rules {
+		if found, err := tool.Exists(c.table, c.name, rule...); err != nil || !found {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
 // prepareKernel switches on what forwarding between pods needs.
-func prepareKernel() error {
+func prepareKernel(ranges []netip.Prefix) error {
 	const bridged = "/proc/sys/net/bridge/bridge-nf-call-iptables"
 	if _, err := os.Stat(bridged); errors.Is(err, os.ErrNotExist) {
 		// In a container or without kmod this may fail; what counts is whether
 		// the file is there afterwards.
 		_ = exec.Command("modprobe", "br_netfilter").Run()
 	}
-	settings := []struct{ path, module string }{
+	type setting struct{ path, module string }
+	settings := []setting{
 		{"/proc/sys/net/ipv4/ip_forward", ""},
 		{bridged, "br_netfilter"},
+	}
+	for _, r := range ranges {
+		if r.Addr().Is6() {
+			settings = append(settings, setting{"/proc/sys/net/ipv6/conf/all/forwarding", ""},
+				setting{"/proc/sys/net/bridge/bridge-nf-call-ip6tables", "br_netfilter"})
+		}
 	}
 	for _, s := range settings {
 		if err := enable(s.path); err != nil {

@@ -22,17 +22,25 @@ import (
 )
 
 // Args turns flags into an argument list in alphabetical order, so that it can
-// be compared, and appends the user's own, which therefore win.
+// be compared, followed by the user's own. A flag that the user gives is not
+// given by us: lists would add up.
 func Args(flags map[string]string, user []string) []string {
-	var args []string
-	for name, value := range flags {
-		args = append(args, "--"+name+"="+value)
-	}
-	slices.Sort(args)
+	var theirs []string
+	given := map[string]bool{}
 	for _, arg := range user {
-		args = append(args, "--"+strings.TrimLeft(arg, "-"))
+		arg = strings.TrimLeft(arg, "-")
+		name, _, _ := strings.Cut(arg, "=")
+		given[strings.ReplaceAll(name, "_", "-")] = true
+		theirs = append(theirs, "--"+arg)
 	}
-	return args
+	var ours []string
+	for name, value := range flags {
+		if !given[name] {
+			ours = append(ours, "--"+name+"="+value)
+		}
+	}
+	slices.Sort(ours)
+	return append(ours, theirs...)
 }
 
 // Parse reads args into the flag sets of an upstream component. component is
@@ -87,7 +95,7 @@ func ClientConfig(kubeconfig, userAgent string) (*rest.Config, error) {
 }
 
 // Probe is a cheap readiness check over HTTP: it succeeds on status 200 and
-// otherwise returns the first line of what the server says.
+// otherwise names the checks that fail, or returns the status.
 type Probe struct {
 	URL    string
 	Client *http.Client
@@ -99,6 +107,7 @@ type Probe struct {
 func NewProbe(url string) Probe {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.TLSClientConfig = insecureLoopback()
+	t.Proxy = nil
 	// One request in a while: no connection is worth keeping.
 	t.DisableKeepAlives = true
 	return Probe{url, &http.Client{Transport: t, Timeout: 3 * time.Second}}

@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -101,8 +103,8 @@ func (h logrusHook) Fire(e *logrus.Entry) error {
 		level = slog.LevelWarn
 	}
 	attrs := []slog.Attr{slog.String("from", "containerd")}
-	for k, v := range e.Data {
-		attrs = append(attrs, slog.Any(k, v))
+	for _, k := range slices.Sorted(maps.Keys(e.Data)) {
+		attrs = append(attrs, slog.Any(k, e.Data[k]))
 	}
 	h.to.LogAttrs(context.Background(), level, e.Message, attrs...)
 	return nil
@@ -179,8 +181,8 @@ func zapAttrs(fields []zapcore.Field) []slog.Attr {
 		f.AddTo(enc)
 	}
 	attrs := make([]slog.Attr, 0, len(enc.Fields))
-	for k, v := range enc.Fields {
-		attrs = append(attrs, slog.Any(k, v))
+	for _, k := range slices.Sorted(maps.Keys(enc.Fields)) {
+		attrs = append(attrs, slog.Any(k, enc.Fields[k]))
 	}
 	return attrs
 }

@@ -1,6 +1,7 @@
 package pki
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -31,6 +32,11 @@ func Ensure(dir Dir, n Node, now time.Time) (renewed []string, err error) {
 		return nil, err
 	}
 	signers := map[Authority]*signer{}
+	for _, a := range authorities {
+		if err := lost(dir, a.name, n); err != nil {
+			return nil, err
+		}
+	}
 	for _, a := range authorities {
 		if signers[a.name], err = ensureCA(dir, a.name, a.commonName, now); err != nil {
 			return nil, err
@@ -69,8 +75,27 @@ type signer struct {
 	key  crypto.Signer
 }
 
-// ensureCA loads an authority or makes it. The key is written first: a key
-// without a certificate is what a crash in between leaves, and is begun again.
+// lost reports an authority that is gone though certificates of its are there.
+func lost(dir Dir, a Authority, n Node) error {
+	if exists(dir.CA(a)) || exists(dir.CAKey(a)) {
+		return nil
+	}
+	for _, l := range leaves(n) {
+		if l.signer == a && exists(dir.Cert(l.path)) {
+			return fmt.Errorf("authority: %s and its key are gone; restore them from a backup: a new authority would lock every node and client out", dir.CA(a))
+		}
+	}
+	return nil
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// ensureCA loads an authority or makes it. The key is written first: one without
+// a certificate, which is what a crash in between leaves, gets another
+// certificate, under which everything that the key has signed holds.
 func ensureCA(dir Dir, a Authority, cn string, now time.Time) (*signer, error) {
 	certPath, keyPath := dir.CA(a), dir.CAKey(a)
 	cert, err := readCert(certPath)
@@ -87,16 +112,19 @@ func ensureCA(dir Dir, a Authority, cn string, now time.Time) (*signer, error) {
 	if !publicKeyIs(cert, key) {
 		return nil, fmt.Errorf("authority: %s is not the key of %s; restore both from the same backup", keyPath, certPath)
 	}
-	if now.After(cert.NotAfter) {
-		return nil, fmt.Errorf("authority: %s expired on %s (the clock says %s)", certPath, day(cert.NotAfter), day(now))
+	if now.After(cert.NotAfter) || now.Before(cert.NotBefore) {
+		return nil, fmt.Errorf("authority: %s is valid from %s to %s and the clock says %s; set the clock right", certPath, day(cert.NotBefore), day(cert.NotAfter), day(now))
 	}
 	return &signer{cert, key}, nil
 }
 
 func makeCA(dir Dir, a Authority, cn string, now time.Time) (*signer, error) {
-	key, err := newKey(dir.CAKey(a))
+	key, err := readKey(dir.CAKey(a))
+	if errors.Is(err, fs.ErrNotExist) {
+		key, err = newKey(dir.CAKey(a))
+	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("authority: %w", err)
 	}
 	template := &x509.Certificate{
 		Subject:               pkix.Name{CommonName: cn},
@@ -213,7 +241,7 @@ func issue(path string, template, parent *x509.Certificate, pub crypto.PublicKey
 func ensureServiceAccountKey(dir Dir) error {
 	path := dir.ServiceAccountKey()
 	key, err := readKey(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) && !exists(dir.ServiceAccountPub()) {
 		key, err = newKey(path)
 	}
 	if err != nil {
@@ -222,6 +250,9 @@ func ensureServiceAccountKey(dir Dir) error {
 	der, err := x509.MarshalPKIXPublicKey(key.Public())
 	if err != nil {
 		return fmt.Errorf("encode the public key of %s: %w", path, err)
+	}
+	if old, err := readPEM(dir.ServiceAccountPub()); err == nil && bytes.Equal(old, der) {
+		return nil
 	}
 	return writePEM(dir.ServiceAccountPub(), "PUBLIC KEY", der)
 }

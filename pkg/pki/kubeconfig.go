@@ -39,7 +39,12 @@ func (k Kubeconfig) Write(dir Dir) error {
 	if err != nil {
 		return fmt.Errorf("make kubeconfig %s: %w", k.Path, err)
 	}
-	if err := os.MkdirAll(filepath.Dir(k.Path), 0o700); err != nil {
+	// Whoever may read the file must be able to reach it.
+	dirMode := fs.FileMode(0o700)
+	if k.Mode&0o077 != 0 {
+		dirMode = 0o755
+	}
+	if err := os.MkdirAll(filepath.Dir(k.Path), dirMode); err != nil {
 		return fmt.Errorf("make kubeconfig %s: %w", k.Path, err)
 	}
 	if old, err := os.ReadFile(k.Path); err == nil && string(old) == string(content) {

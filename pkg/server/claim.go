@@ -34,10 +34,22 @@ func Claim(dataDir, version string) (io.Closer, error) {
 	if _, err := fmt.Fprintf(f, "%d\n", os.Getpid()); err != nil {
 		return nil, fmt.Errorf("claim data-dir: %w", err)
 	}
-	if err := renameio.WriteFile(versionFile(dataDir), []byte(version+"\n"), 0o600); err != nil {
-		return nil, fmt.Errorf("record the version: %w", err)
+	if err := recordVersion(dataDir, version); err != nil {
+		return nil, err
 	}
 	return f, nil
+}
+
+// recordVersion remembers who used the data last. A build without a version has
+// nothing to say that a later start could compare.
+func recordVersion(dataDir, version string) error {
+	if _, err := utilversion.ParseSemantic(version); err != nil {
+		return nil
+	}
+	if err := renameio.WriteFile(versionFile(dataDir), []byte(version+"\n"), 0o600); err != nil {
+		return fmt.Errorf("record the version: %w", err)
+	}
+	return nil
 }
 
 // CheckClaim says what Claim would refuse, without touching anything: that

@@ -5,10 +5,11 @@ package server
 import (
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/google/renameio/v2"
 
 	"lite.io/lite/manifests"
 	addon "lite.io/lite/pkg/addon/manifests"
@@ -142,7 +143,7 @@ func nodeKubeconfig(cfg *config.Config) string {
 // rememberName makes the node keep its name when the machine's changes.
 func rememberName(cfg *config.Config) error {
 	path := filepath.Join(cfg.DataDir, "node-name")
-	if err := os.WriteFile(path, []byte(cfg.NodeName+"\n"), 0o600); err != nil {
+	if err := renameio.WriteFile(path, []byte(cfg.NodeName+"\n"), 0o600); err != nil {
 		return fmt.Errorf("remember the node's name: %w", err)
 	}
 	return nil

@@ -1,6 +1,7 @@
 package containerd
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -8,8 +9,8 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/google/renameio/v2"
@@ -112,6 +113,9 @@ func (r *registries) hostsFiles(through *rewriter) (map[string]string, error) {
 	}
 	files := map[string]string{}
 	for name := range names {
+		if name != "*" && !registryName.MatchString(name) {
+			return nil, fmt.Errorf("registry %q is not of the form host[:port]", name)
+		}
 		content, err := r.hostsFile(name, through)
 		if err != nil {
 			return nil, err
@@ -121,37 +125,43 @@ func (r *registries) hostsFiles(through *rewriter) (map[string]string, error) {
 	return files, nil
 }
 
+// registryName is a host, which may be an IPv6 address in brackets, and perhaps
+// a port. It becomes the name of a directory.
+var registryName = regexp.MustCompile(`^([a-zA-Z0-9_]([a-zA-Z0-9_.-]*[a-zA-Z0-9_])?|\[[0-9a-fA-F:.]+\])(:[0-9]+)?$`)
+
 // dirName is where containerd looks for a host's file; a colon may not be in a
 // path on every system.
 func dirName(registry string) string {
 	if registry == "*" {
 		return "_default"
 	}
-	if host, port, ok := strings.Cut(registry, ":"); ok {
-		return host + "_" + port + "_"
+	// The last colon: an IPv6 address has others, in brackets.
+	if i := strings.LastIndex(registry, ":"); i > strings.LastIndex(registry, "]") {
+		return registry[:i] + "_" + registry[i+1:] + "_"
 	}
 	return registry
 }
 
 func (r *registries) hostsFile(registry string, through *rewriter) (string, error) {
 	var b strings.Builder
-	if registry != "*" {
-		server := "https://" + registry
-		if registry == "docker.io" {
-			server = "https://registry-1.docker.io"
-		}
-		fmt.Fprintf(&b, "server = %s\n", quote(server))
-		if err := r.config(registry).writeTLS(&b, ""); err != nil {
-			return "", fmt.Errorf("configs: %s: %w", registry, err)
-		}
+	// Without a server the registry itself is asked last, and these are its
+	// settings.
+	if err := r.config(registry).writeTLS(&b, ""); err != nil {
+		return "", fmt.Errorf("configs: %s: %w", registry, err)
 	}
 	m := r.Mirrors[registry]
 	rules, err := compileRules(m.Rewrites)
 	if err != nil {
 		return "", fmt.Errorf("mirrors: %s: %w", registry, err)
 	}
+	seen := map[string]bool{} // TOML has each table once
 	for _, endpoint := range m.Endpoints {
-		if err := r.writeMirror(&b, endpoint, rules, through); err != nil {
+		u, err := parseEndpoint(endpoint)
+		if err == nil && !seen[u.String()] {
+			seen[u.String()] = true
+			err = r.writeMirror(&b, u, rules, through)
+		}
+		if err != nil {
 			return "", fmt.Errorf("mirrors: %s: endpoint %q: %w", registry, endpoint, err)
 		}
 	}
@@ -159,11 +169,7 @@ func (r *registries) hostsFile(registry string, through *rewriter) (string, erro
 }
 
 // writeMirror writes one endpoint of a mirror.
-func (r *registries) writeMirror(b *strings.Builder, endpoint string, rules []rule, through *rewriter) error {
-	u, err := parseEndpoint(endpoint)
-	if err != nil {
-		return err
-	}
+func (r *registries) writeMirror(b *strings.Builder, u *url.URL, rules []rule, through *rewriter) error {
 	const capabilities = "  capabilities = [\"pull\", \"resolve\"]\n"
 	if len(rules) > 0 && through != nil {
 		local, err := through.add(u, rules, r.config(u.Host))
@@ -225,12 +231,21 @@ func (r *registries) auths() []auth {
 	var all []auth
 	for _, name := range slices.Sorted(maps.Keys(r.Configs)) {
 		if a := r.Configs[name].Auth; a != nil {
+			if name == "docker.io" {
+				name = "registry-1.docker.io" // what containerd asks for the password of
+			}
 			all = append(all, auth{quote(name), quote(a.Username), quote(a.Password), quote(a.Auth), quote(a.IdentityToken)})
 		}
 	}
 	return all
 }
 
-// quote makes a TOML basic string: its escapes are those of Go as long as the
-// text is printable or in the Basic Multilingual Plane.
-func quote(s string) string { return strconv.Quote(s) }
+// quote makes a TOML basic string. JSON's escapes are a part of TOML's, but JSON
+// leaves DEL as it is and TOML does not.
+func quote(s string) string {
+	var b strings.Builder
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	_ = e.Encode(s) // a string can be encoded
+	return strings.ReplaceAll(strings.TrimSuffix(b.String(), "\n"), "\x7f", `\u007f`)
+}

@@ -89,7 +89,7 @@ func (w *rewriter) serve(ctx context.Context) {
 func (t *target) proxy() http.Handler {
 	return &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
-			r.Out.URL.Path = path.Join("/", strings.TrimSuffix(strings.TrimSuffix(t.mirror.Path, "/"), "/v2"), t.rewrite(r.In.URL.Path))
+			r.Out.URL.Path = path.Join("/", t.prefix(), t.rewrite(r.In.URL.Path))
 			r.Out.URL.RawPath = ""
 			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = t.mirror.Scheme, t.mirror.Host, t.mirror.Host
 		},
@@ -128,7 +128,7 @@ func (t *target) rewrite(apiPath string) string {
 
 // RoundTrip asks the mirror, logged in for the repository.
 func (t *target) RoundTrip(req *http.Request) (*http.Response, error) {
-	repo := repository(strings.TrimPrefix(req.URL.Path, strings.TrimSuffix(strings.TrimSuffix(t.mirror.Path, "/"), "/v2")))
+	repo := repository(strings.TrimPrefix(req.URL.Path, t.prefix()))
 	if repo == "" {
 		return t.base.RoundTrip(req)
 	}
@@ -153,7 +153,29 @@ func (t *target) login(ctx context.Context, repo string) (http.RoundTripper, err
 		return nil, fmt.Errorf("rewritten image name: %w", err)
 	}
 	// The ticket that comes back is used long after this request.
-	return transport.NewWithContext(context.WithoutCancel(ctx), r.Registry, t.auth, t.base, []string{r.Scope(transport.PullScope)})
+	return transport.NewWithContext(context.WithoutCancel(ctx), r.Registry, t.auth, greeter{t}, []string{r.Scope(transport.PullScope)})
+}
+
+// prefix is the path below which the mirror has its API.
+func (t *target) prefix() string {
+	return strings.TrimSuffix(strings.TrimSuffix(t.mirror.Path, "/"), "/v2")
+}
+
+// greeter corrects how go-containerregistry (0.21) greets a mirror before it
+// logs in: at the root of the host, and without TLS if the address is private
+// and TLS fails, where anybody in between could ask for the password.
+type greeter struct{ *target }
+
+// RoundTrip implements http.RoundTripper.
+func (g greeter) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL.Scheme == "http" && g.mirror.Scheme == "https" && req.URL.Host == g.mirror.Host {
+		return nil, fmt.Errorf("mirror %s does not speak TLS", g.mirror.Host)
+	}
+	if req.URL.Host == g.mirror.Host && req.URL.Path == "/v2/" {
+		req = req.Clone(req.Context())
+		req.URL.Path = g.prefix() + "/v2/"
+	}
+	return g.base.RoundTrip(req)
 }
 
 // compileRules reads the rewrites, in alphabetical order of their patterns.

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -34,7 +35,8 @@ const (
 	// pinLabel is containerd's mark for an image the kubelet may not collect.
 	pinLabel = "io.cri-containerd.pinned"
 	// fromLabel remembers which archive an image came from, by name, size and
-	// time, so that a start does not read gigabytes again.
+	// time, and how many images are in it, so that a start does not read
+	// gigabytes again.
 	fromLabel = "lite.io/imported-from"
 )
 
@@ -51,11 +53,11 @@ type Config struct {
 }
 
 // Importer is the component. It is ready when the built-in archives are in;
-// the user's follow in the background of a start, since they can be large.
+// the user's follow in the background of a start, since they can be large. One
+// of them that cannot be read is in the log.
 type Importer struct {
 	config Config
 	ready  atomic.Bool
-	failed atomic.Pointer[error]
 }
 
 // New makes the component; nothing is touched before Run.
@@ -66,9 +68,6 @@ func (*Importer) Name() string { return "images" }
 
 // Ready implements component.Component.
 func (i *Importer) Ready(context.Context) error {
-	if err := i.failed.Load(); err != nil {
-		return *err
-	}
 	if !i.ready.Load() {
 		return errors.New("importing the sandbox image")
 	}
@@ -131,13 +130,9 @@ func (i *Importer) follow(ctx context.Context, c *client.Client, watcher *fsnoti
 // importUser imports the user's archives. One that cannot be read is reported
 // and keeps neither the others nor the node back.
 func (i *Importer) importUser(ctx context.Context, c *client.Client) {
-	err := i.importDir(ctx, c, i.config.Dir)
-	if err == nil || ctx.Err() != nil {
-		i.failed.Store(nil)
-		return
+	if err := i.importDir(ctx, c, i.config.Dir); err != nil && ctx.Err() == nil {
+		slog.Warn("Some images could not be imported", "err", err)
 	}
-	i.failed.Store(&err)
-	slog.Warn("Some images could not be imported", "err", err)
 }
 
 func (i *Importer) importDir(ctx context.Context, c *client.Client, dir string) error {
@@ -178,9 +173,13 @@ func imported(ctx context.Context, c *client.Client) (map[string]bool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list images: %w", err)
 	}
-	marks := map[string]bool{}
+	there := map[string]int{}
 	for _, image := range list {
-		if mark := image.Labels[fromLabel]; mark != "" {
+		there[image.Labels[fromLabel]]++
+	}
+	marks := map[string]bool{}
+	for label, n := range there {
+		if mark, count, ok := strings.Cut(label, "/"); ok && count == strconv.Itoa(n) {
 			marks[mark] = true
 		}
 	}
@@ -218,6 +217,7 @@ func importFile(ctx context.Context, c *client.Client, path, mark string) (names
 		names = append(names, image.Name)
 	}
 	// Only now, so that an import that was cut short is begun again.
+	mark = fmt.Sprintf("%s/%d", mark, len(found))
 	for _, image := range found {
 		if err := label(ctx, c, image, mark); err != nil {
 			return nil, err

@@ -2,6 +2,7 @@ package kubelet
 
 import (
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"strings"
 
@@ -18,9 +19,8 @@ func configuration(c Config) (*v1beta1.KubeletConfiguration, error) {
 	}
 	no, yes := false, true
 	k := &v1beta1.KubeletConfiguration{
-		Address:                  "0.0.0.0",
+		Address:                  unspecified(c.NodeIP),
 		CgroupDriver:             "cgroupfs",
-		CgroupRoot:               c.CgroupRoot,
 		ClusterDomain:            c.ClusterDomain,
 		ContainerRuntimeEndpoint: c.Runtime,
 		HealthzBindAddress:       "127.0.0.1",
@@ -46,6 +46,14 @@ func configuration(c Config) (*v1beta1.KubeletConfiguration, error) {
 	k.Authentication.X509.ClientCAFile = c.CAFile
 	k.Authorization.Mode = v1beta1.KubeletAuthorizationModeWebhook
 	return k, nil
+}
+
+// unspecified is all addresses of the node's family.
+func unspecified(nodeIP []netip.Addr) string {
+	if len(nodeIP) > 0 && nodeIP[0].Is6() {
+		return "::"
+	}
+	return "0.0.0.0"
 }
 
 // parseTaints reads key=value:Effect and key:Effect.

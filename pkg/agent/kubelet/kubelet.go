@@ -40,8 +40,6 @@ type Config struct {
 	Runtime    string // unix:// URL of the CRI
 	ResolvConf string // what pods inherit
 	Systemd    bool   // cgroups are made by systemd
-	CgroupV1   bool
-	CgroupRoot string
 	ExtraArgs  []string
 }
 

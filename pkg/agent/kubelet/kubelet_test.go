@@ -54,7 +54,6 @@ func full() Config {
 	c.Labels = []string{"b=2", "a=1"}
 	c.Taints = []string{"a=b:NoSchedule", "c:NoExecute"}
 	c.ClusterDNS = netip.Addr{}
-	c.CgroupRoot = "/lite"
 	c.Systemd = false
 	c.ExtraArgs = []string{"max-pods=200", "node-ip=192.0.2.11", "v=2"}
 	return c

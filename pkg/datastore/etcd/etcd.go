@@ -13,7 +13,9 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
+	"go.etcd.io/bbolt"
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	"go.etcd.io/etcd/server/v3/embed"
@@ -108,12 +110,26 @@ func mutualTLS(dir pki.Dir, leaf string) transport.TLSInfo {
 	}
 }
 
+var (
+	// decided is the flags that would part etcd from the rest of the node.
+	decided = []string{"name", "data-dir", "wal-dir", "initial-cluster", "initial-cluster-state", "initial-cluster-token", "force-new-cluster"}
+	// unserved is the flags that only etcd's own main function carries into
+	// its configuration (3.6): here they would have no effect.
+	unserved = []string{
+		"cipher-suites", "max-concurrent-streams", "client-cert-allowed-hostname", "peer-cert-allowed-hostname",
+		"peer-cert-allowed-cn", "cors", "host-whitelist", "discovery-endpoints", "log-outputs",
+	}
+)
+
 // apply sets the user's flags, named as etcd names them.
 func apply(flags *flag.FlagSet, args []string) error {
 	for _, arg := range args {
 		key, value, _ := strings.Cut(arg, "=")
-		if strings.Contains(key, "urls") || key == "name" || key == "initial-cluster" {
-			return fmt.Errorf("etcd-arg %q: lite itself decides where its etcd listens and what it is called; remove the argument", arg)
+		if strings.Contains(key, "urls") || slices.Contains(decided, key) {
+			return fmt.Errorf("etcd-arg %q: lite itself decides where its etcd listens, what it is called and where its data is; remove the argument", arg)
+		}
+		if slices.Contains(unserved, key) {
+			return fmt.Errorf("etcd-arg %q: an etcd inside another process cannot be told that; remove the argument", arg)
 		}
 		if err := flags.Set(key, value); err != nil {
 			return fmt.Errorf("etcd-arg %q: %w; `etcd --help` of the version in `lite version` lists the flags", arg, err)
@@ -152,7 +168,7 @@ func (e *Etcd) Run(ctx context.Context) (err error) {
 func (e *Etcd) start() (server *embed.Etcd, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("open %s: %v; nothing was changed: restore a snapshot or move the directory away to begin an empty cluster", e.config.Dir, r)
+			err = fmt.Errorf("open %s: %v; restore a snapshot or a copy of it, or move it away to begin an empty cluster", e.config.Dir, r)
 		}
 	}()
 	if err := verify(e.config.Dir); err != nil {
@@ -165,18 +181,35 @@ func (e *Etcd) start() (server *embed.Etcd, err error) {
 	return server, nil
 }
 
-// verify reads the write-ahead log without changing anything: etcd opens its
-// database for writing before it finds that the log is damaged. A last record
-// that a power cut tore is no damage; etcd drops it.
+// verify reads the write-ahead log and the database's own description without
+// changing anything: etcd opens its database for writing, in a goroutine that
+// nobody can catch the panic of, before it finds that the log is damaged. A last
+// record that a power cut tore is no damage; etcd drops it.
 func verify(dir string) error {
 	logDir := filepath.Join(dir, "member", "wal")
 	if !wal.Exist(logDir) {
 		return nil
 	}
-	if _, err := wal.ValidSnapshotEntries(zap.NewNop(), logDir); err != nil {
-		return fmt.Errorf("the write-ahead log in %s is damaged: %w; nothing was changed: restore a snapshot, or move %s away to begin an empty cluster", logDir, err, dir)
+	damaged := func(what string, err error) error {
+		return fmt.Errorf("%s is damaged: %w; nothing was changed: restore a snapshot or a copy of %s, or move it away to begin an empty cluster", what, err, dir)
 	}
-	return nil
+	entries, err := wal.ValidSnapshotEntries(zap.NewNop(), logDir)
+	if err == nil && len(entries) == 0 {
+		// Every log begins with an entry for the empty snapshot.
+		err = errors.New("its beginning is missing")
+	}
+	if err != nil {
+		return damaged("the write-ahead log in "+logDir, err)
+	}
+	database := filepath.Join(dir, "member", "snap", "db")
+	db, err := bbolt.Open(database, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second})
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // made from the log
+	}
+	if err != nil {
+		return damaged("the database "+database, err)
+	}
+	return db.Close()
 }
 
 // disarm lifts the NOSPACE alarm, which outlasts its cause, once there is room
