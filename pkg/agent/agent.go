@@ -68,7 +68,9 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 			return err
 		}
 		runtime = g.Add(ctd)
-		sandbox = g.Add(images.New(images.Config{Socket: cfg.Socket(), BuiltIn: helpers.Images(), Dir: filepath.Join(dir, "images")}), runtime)
+		sandbox = g.Add(images.BuiltIn(cfg.Socket(), helpers.Images()), runtime)
+		// Unpacking gigabytes must not keep the API server from starting.
+		g.Add(images.Directory(cfg.Socket(), filepath.Join(dir, "images")), runtime, api)
 	}
 
 	k, err := kubelet.New(kubelet.Config{

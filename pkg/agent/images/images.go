@@ -44,67 +44,76 @@ const (
 // compressed.
 var suffixes = []string{".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst"}
 
-// Config is what the importer has to be told.
-type Config struct {
-	Socket      string // containerd's
-	BuiltIn     string // directory of the archives that come with lite
-	Dir         string // the user's directory; made if it is not there
-	Snapshotter string // "" = the CRI's
-}
-
-// Importer is the component. It is ready when the built-in archives are in;
-// the user's follow in the background of a start, since they can be large. One
-// of them that cannot be read is in the log.
+// Importer is the component.
 type Importer struct {
-	config Config
+	name   string
+	socket string // containerd's
+	dir    string
+	watch  bool
 	ready  atomic.Bool
 }
 
-// New makes the component; nothing is touched before Run.
-func New(c Config) *Importer { return &Importer{config: c} }
+// BuiltIn imports the archives that come with lite. It is ready when they are in:
+// no pod starts without the sandbox image.
+func BuiltIn(socket, dir string) *Importer {
+	return &Importer{name: "sandbox-image", socket: socket, dir: dir}
+}
+
+// Directory imports the user's archives, which can be large, and goes on to watch
+// for more; the directory is made if it is not there. It is ready when it
+// watches. An archive that cannot be read is in the log, and keeps neither the
+// others nor the node back.
+func Directory(socket, dir string) *Importer {
+	return &Importer{name: "images", socket: socket, dir: dir, watch: true}
+}
 
 // Name implements component.Component.
-func (*Importer) Name() string { return "images" }
+func (i *Importer) Name() string { return i.name }
 
 // Ready implements component.Component.
 func (i *Importer) Ready(context.Context) error {
 	if !i.ready.Load() {
-		return errors.New("importing the sandbox image")
+		return fmt.Errorf("importing from %s", i.dir)
 	}
 	return nil
 }
 
 // Run implements component.Component.
 func (i *Importer) Run(ctx context.Context) error {
-	if err := os.MkdirAll(i.config.Dir, 0o700); err != nil {
+	c, err := client.New(i.socket, client.WithDefaultNamespace(namespace))
+	if err != nil {
+		return fmt.Errorf("connect to containerd: %w", err)
+	}
+	defer c.Close()
+	if i.watch {
+		return i.follow(ctx, c)
+	}
+	if err := i.importDir(ctx, c); err != nil {
+		return err
+	}
+	i.ready.Store(true)
+	<-ctx.Done()
+	return nil
+}
+
+// follow imports what is in the directory and what appears there until ctx is
+// done.
+func (i *Importer) follow(ctx context.Context, c *client.Client) error {
+	if err := os.MkdirAll(i.dir, 0o700); err != nil {
 		return fmt.Errorf("make the image directory: %w", err)
 	}
 	// Watched before it is listed, so that nothing falls between.
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
-		return fmt.Errorf("watch %s: %w", i.config.Dir, err)
+		return fmt.Errorf("watch %s: %w", i.dir, err)
 	}
 	defer watcher.Close()
-	if err := watcher.Add(i.config.Dir); err != nil {
-		return fmt.Errorf("watch %s: %w", i.config.Dir, err)
-	}
-
-	c, err := client.New(i.config.Socket, client.WithDefaultNamespace(namespace))
-	if err != nil {
-		return fmt.Errorf("connect to containerd: %w", err)
-	}
-	defer c.Close()
-
-	if err := i.importDir(ctx, c, i.config.BuiltIn); err != nil {
-		return fmt.Errorf("import the sandbox image: %w", err)
+	if err := watcher.Add(i.dir); err != nil {
+		return fmt.Errorf("watch %s: %w", i.dir, err)
 	}
 	i.ready.Store(true)
-	i.importUser(ctx, c)
-	return i.follow(ctx, c, watcher)
-}
+	i.importAll(ctx, c)
 
-// follow imports what appears in the directory until ctx is done.
-func (i *Importer) follow(ctx context.Context, c *client.Client, watcher *fsnotify.Watcher) error {
 	quiet := time.NewTimer(0)
 	quiet.Stop()
 	for {
@@ -120,22 +129,21 @@ func (i *Importer) follow(ctx context.Context, c *client.Client, watcher *fsnoti
 			slog.Warn("The watch of the image directory missed something", "err", err)
 			quiet.Reset(settle)
 		case <-quiet.C:
-			i.importUser(ctx, c)
+			i.importAll(ctx, c)
 		case <-ctx.Done():
 			return nil
 		}
 	}
 }
 
-// importUser imports the user's archives. One that cannot be read is reported
-// and keeps neither the others nor the node back.
-func (i *Importer) importUser(ctx context.Context, c *client.Client) {
-	if err := i.importDir(ctx, c, i.config.Dir); err != nil && ctx.Err() == nil {
+func (i *Importer) importAll(ctx context.Context, c *client.Client) {
+	if err := i.importDir(ctx, c); err != nil && ctx.Err() == nil {
 		slog.Warn("Some images could not be imported", "err", err)
 	}
 }
 
-func (i *Importer) importDir(ctx context.Context, c *client.Client, dir string) error {
+func (i *Importer) importDir(ctx context.Context, c *client.Client) error {
+	dir := i.dir
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return fmt.Errorf("list %s: %w", dir, err)
@@ -160,7 +168,7 @@ func (i *Importer) importDir(ctx context.Context, c *client.Client, dir string) 
 			errs = append(errs, fmt.Errorf("import %s: %w", filepath.Join(dir, e.Name()), err))
 			continue
 		}
-		if dir == i.config.Dir {
+		if i.watch {
 			slog.Info("Imported images", "from", e.Name(), "images", strings.Join(names, ", "), "took", time.Since(began).Round(time.Millisecond))
 		}
 	}

@@ -73,8 +73,8 @@ func TestMarkChangesWhenTheArchiveDoes(t *testing.T) {
 }
 
 func TestImporterSaysWhatItWaitsFor(t *testing.T) {
-	i := New(Config{})
-	if err := i.Ready(t.Context()); err == nil || err.Error() != "importing the sandbox image" || i.Name() != "images" {
+	i := BuiltIn("/socket", "/archives")
+	if err := i.Ready(t.Context()); err == nil || err.Error() != "importing from /archives" || i.Name() != "sandbox-image" {
 		t.Errorf("%s: got %v", i.Name(), err)
 	}
 	i.ready.Store(true)
