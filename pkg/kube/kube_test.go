@@ -24,9 +24,9 @@ import (
 	cliflag "k8s.io/component-base/cli/flag"
 )
 
-func TestArgsAreSortedAndTheUsersComeLastInTheirOrder(t *testing.T) {
-	got := Args(map[string]string{"b": "2", "a-b": "1", "a": "x=y,z", "empty": ""}, []string{"v=4", "a=mine", "--b=3"})
-	want := []string{"--a-b=1", "--a=x=y,z", "--b=2", "--empty=", "--v=4", "--a=mine", "--b=3"}
+func TestArgsAreSortedAndTheUsersTakeThePlaceOfOurs(t *testing.T) {
+	got := Args(map[string]string{"b": "2", "a-b": "1", "c-d": "5", "a": "x=y,z", "empty": ""}, []string{"v=4", "a=mine", "--b=3", "c_d=6"})
+	want := []string{"--a-b=1", "--empty=", "--v=4", "--a=mine", "--b=3", "--c_d=6"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}

@@ -112,8 +112,8 @@ func ensureCA(dir Dir, a Authority, cn string, now time.Time) (*signer, error) {
 	if !publicKeyIs(cert, key) {
 		return nil, fmt.Errorf("authority: %s is not the key of %s; restore both from the same backup", keyPath, certPath)
 	}
-	if now.After(cert.NotAfter) || now.Before(cert.NotBefore) {
-		return nil, fmt.Errorf("authority: %s is valid from %s to %s and the clock says %s; set the clock right", certPath, day(cert.NotBefore), day(cert.NotAfter), day(now))
+	if now.After(cert.NotAfter) {
+		return nil, fmt.Errorf("authority: %s expired on %s (the clock says %s)", certPath, day(cert.NotAfter), day(now))
 	}
 	return &signer{cert, key}, nil
 }

@@ -79,6 +79,12 @@ func TestKubeconfigHasTheModeItIsGiven(t *testing.T) {
 		}
 		check(k.Path, mode)
 	}
+	// Whoever may read the first file must get at it.
+	check(filepath.Dir(k.Path), 0o755)
+	k.Path, k.Mode = filepath.Join(filepath.Dir(k.Path), "private", "k"), 0o600
+	if err := k.Write(dir); err != nil {
+		t.Fatal(err)
+	}
 	check(filepath.Dir(k.Path), 0o700)
 }
 

@@ -31,6 +31,7 @@ func New(cfg *config.Config, host agent.Host, onChange func(component.Status)) (
 		Node: cfg,
 		Dir:  dir,
 		PKI:  dirPKI,
+		Used: etcd.Used(storeDir(dir)),
 		Datastore: datastore.Endpoint{
 			URLs:     []string{etcd.Endpoint()},
 			CAFile:   dirPKI.CA(pki.EtcdCA),
@@ -53,7 +54,7 @@ type Server struct {
 
 // compose is the whole node at a glance.
 func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, onChange func(component.Status)) (*component.Group, error) {
-	store, err := etcd.New(etcd.Config{Name: cfg.NodeName, Dir: filepath.Join(cp.Dir, "etcd"), PKI: cp.PKI, Args: cfg.EtcdArgs})
+	store, err := etcd.New(etcd.Config{Name: cfg.NodeName, Dir: storeDir(cp.Dir), PKI: cp.PKI, Args: cfg.EtcdArgs})
 	if err != nil {
 		return nil, err
 	}
@@ -115,6 +116,9 @@ func (s *Server) Prepare() error {
 	}
 	return rememberName(cfg)
 }
+
+// storeDir is where etcd keeps its data, below the control plane's directory.
+func storeDir(dir string) string { return filepath.Join(dir, "etcd") }
 
 // identity is what the certificates say of this server.
 func identity(cfg *config.Config) pki.Node {

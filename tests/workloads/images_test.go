@@ -12,7 +12,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
@@ -160,19 +159,6 @@ func push(to http.Handler, archive, repository, tag string) error {
 		return err
 	}
 	return send("PUT", "/v2/"+repository+"/manifests/"+tag, string(mediaType), manifest)
-}
-
-// retag writes the only image of an archive to another, under another name.
-func retag(from, newName, to string) error {
-	image, err := tarball.ImageFromPath(from, nil)
-	if err != nil {
-		return err
-	}
-	tag, err := name.NewTag(newName)
-	if err != nil {
-		return err
-	}
-	return tarball.WriteToFile(to, tag, image)
 }
 
 // criImage is an image as the container runtime lists it.

@@ -235,19 +235,21 @@ spec:
 	}
 }
 
-// An image put into the directory of images while lite runs can be used at
-// once, and no image from there is ever removed to make room.
+// Images put into the directory of images while lite runs, in whatever form, can
+// be used at once, and no image from there is ever removed to make room. An
+// archive that is damaged keeps no other back.
 func (s suite) testImageTarball(t *testing.T, ns *cluster.Namespace) {
 	dir := ns.Node.Path(cluster.DataDir + "/agent/images")
-	if err := retag(cluster.ImageTarball(t, "busybox"), "lite.test/dropped:1", dir+"/dropped.tar.part"); err != nil {
+	if err := os.WriteFile(dir+"/damaged.tar", []byte("no archive"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// Only when it has its name is it whole.
-	if err := os.Rename(dir+"/dropped.tar.part", dir+"/dropped.tar"); err != nil {
-		t.Fatal(err)
+	wanted := []string{"lite.test/busybox:1", "lite.test/agnhost:2", "lite.test/agnhost:3"}
+	for image, file := range archives {
+		drop(t, dir, file, image)
+		wanted = append(wanted, image)
 	}
 	eventually(t, func() error {
-		for _, want := range []string{"lite.test/dropped:1", "lite.test/busybox:1", "lite.test/agnhost:2", "lite.test/agnhost:3"} {
+		for _, want := range wanted {
 			image, err := crictlImage(t, ns.Node, want)
 			if err != nil {
 				return err
@@ -258,13 +260,19 @@ func (s suite) testImageTarball(t *testing.T, ns *cluster.Namespace) {
 		}
 		return nil
 	})
-	ns.Apply(t, `
+	for image := range archives {
+		ns.Apply(t, fmt.Sprintf(`
 apiVersion: v1
 kind: Pod
-metadata: {name: dropped}
+metadata: {name: %s}
 spec:
   restartPolicy: Never
-  containers: [{name: main, image: "lite.test/dropped:1", imagePullPolicy: Never, command: [echo, hello]}]
-`)
-	ns.WaitFor(t, "jsonpath={.status.phase}=Succeeded", "pod/dropped")
+  containers: [{name: main, image: %q, imagePullPolicy: Never, command: [echo, hello]}]
+`, tagOf(image), image))
+	}
+	for image := range archives {
+		ns.WaitFor(t, "jsonpath={.status.phase}=Succeeded", "pod/"+tagOf(image))
+	}
 }
+
+func tagOf(image string) string { return image[strings.LastIndex(image, ":")+1:] }

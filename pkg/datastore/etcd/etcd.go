@@ -181,15 +181,20 @@ func (e *Etcd) start() (server *embed.Etcd, err error) {
 	return server, nil
 }
 
+// Used reports whether a member has worked in a data directory.
+func Used(dir string) bool { return wal.Exist(walDir(dir)) }
+
+func walDir(dir string) string { return filepath.Join(dir, "member", "wal") }
+
 // verify reads the write-ahead log and the database's own description without
 // changing anything: etcd opens its database for writing, in a goroutine that
 // nobody can catch the panic of, before it finds that the log is damaged. A last
 // record that a power cut tore is no damage; etcd drops it.
 func verify(dir string) error {
-	logDir := filepath.Join(dir, "member", "wal")
-	if !wal.Exist(logDir) {
+	if !Used(dir) {
 		return nil
 	}
+	logDir := walDir(dir)
 	damaged := func(what string, err error) error {
 		return fmt.Errorf("%s is damaged: %w; nothing was changed: restore a snapshot or a copy of %s, or move it away to begin an empty cluster", what, err, dir)
 	}

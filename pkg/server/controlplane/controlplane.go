@@ -23,6 +23,8 @@ type Config struct {
 	Dir       string // where the control plane keeps files of its own
 	PKI       pki.Dir
 	Datastore datastore.Endpoint
+	// Used is whether the datastore may hold what an earlier start encrypted.
+	Used bool
 }
 
 // Kubeconfig is the path of the kubeconfig of a leaf of the PKI table.
@@ -38,7 +40,7 @@ func (c Config) WriteFiles() error {
 			return err
 		}
 	}
-	if err := ensureEncryption(c.encryptionFile()); err != nil {
+	if err := ensureEncryption(c.encryptionFile(), c.Used); err != nil {
 		return err
 	}
 	if err := writeFile(c.authenticationFile(), authentication); err != nil {

@@ -407,3 +407,18 @@ func TestAuditPolicyKeepsNoObjects(t *testing.T) {
 		t.Errorf("the user's policy is lost to %s", got)
 	}
 }
+
+// A new key in place of a lost one would make every Secret unreadable.
+func TestALostEncryptionKeyIsNotReplaced(t *testing.T) {
+	c := prepared(t)
+	if err := os.Remove(c.encryptionFile()); err != nil {
+		t.Fatal(err)
+	}
+	c.Used = true
+	if err := c.WriteFiles(); err == nil || !strings.Contains(err.Error(), c.encryptionFile()) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Stat(c.encryptionFile()); err == nil {
+		t.Error("there is a new key")
+	}
+}

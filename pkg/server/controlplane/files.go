@@ -50,10 +50,13 @@ resources:
 
 // ensureEncryption makes the encryption key at the first start. The file is
 // never rewritten: losing the key is losing every Secret.
-func ensureEncryption(path string) error {
+func ensureEncryption(path string, used bool) error {
 	_, err := os.Stat(path)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
+	}
+	if used {
+		return fmt.Errorf("the encryption key %s is gone; restore it from a backup: no Secret in the datastore can be read without it", path)
 	}
 	key := make([]byte, 32)
 	if _, err := rand.Read(key); err != nil {
