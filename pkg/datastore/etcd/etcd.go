@@ -3,6 +3,7 @@ package etcd
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"flag"
 	"fmt"
@@ -198,23 +199,70 @@ func verify(dir string) error {
 	damaged := func(what string, err error) error {
 		return fmt.Errorf("%s is damaged: %w; nothing was changed: restore a snapshot or a copy of %s, or move it away to begin an empty cluster", what, err, dir)
 	}
-	entries, err := wal.ValidSnapshotEntries(zap.NewNop(), logDir)
-	if err == nil && len(entries) == 0 {
-		// Every log begins with an entry for the empty snapshot.
-		err = errors.New("its beginning is missing")
-	}
+	logged, err := lastLogged(logDir)
 	if err != nil {
 		return damaged("the write-ahead log in "+logDir, err)
 	}
 	database := filepath.Join(dir, "member", "snap", "db")
-	db, err := bbolt.Open(database, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second})
+	applied, err := lastApplied(database)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil // made from the log
 	}
 	if err != nil {
 		return damaged("the database "+database, err)
 	}
-	return db.Close()
+	// etcd takes a record whose length is damaged for one that was never whole,
+	// and drops it with all that follows (3.6). But nothing is applied before
+	// it is safe in the log.
+	if logged < applied {
+		return damaged("the write-ahead log in "+logDir, fmt.Errorf("it can be read up to entry %d and the database holds entry %d", logged, applied))
+	}
+	return nil
+}
+
+// lastLogged is the index of the last entry of a write-ahead log.
+func lastLogged(logDir string) (uint64, error) {
+	snapshots, err := wal.ValidSnapshotEntries(zap.NewNop(), logDir)
+	if err != nil {
+		return 0, err
+	}
+	if len(snapshots) == 0 {
+		// Every log begins with an entry for the empty snapshot.
+		return 0, errors.New("its beginning is missing")
+	}
+	newest := snapshots[len(snapshots)-1]
+	w, err := wal.OpenForRead(zap.NewNop(), logDir, newest)
+	if err != nil {
+		return 0, err
+	}
+	defer w.Close()
+	_, _, entries, err := w.ReadAll()
+	if err != nil {
+		return 0, err
+	}
+	if len(entries) == 0 {
+		return newest.Index, nil
+	}
+	return entries[len(entries)-1].Index, nil
+}
+
+// lastApplied is the index of the last entry that a database holds.
+func lastApplied(database string) (index uint64, err error) {
+	db, err := bbolt.Open(database, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second})
+	if err != nil {
+		return 0, err
+	}
+	defer db.Close()
+	err = db.View(func(tx *bbolt.Tx) error {
+		// Names and form are those of etcd's storage/schema (3.6).
+		if meta := tx.Bucket([]byte("meta")); meta != nil {
+			if value := meta.Get([]byte("consistent_index")); len(value) == 8 {
+				index = binary.BigEndian.Uint64(value)
+			}
+		}
+		return nil
+	})
+	return index, err
 }
 
 // disarm lifts the NOSPACE alarm, which outlasts its cause, once there is room
