@@ -25,7 +25,8 @@ type progress struct {
 	mu      sync.Mutex
 	order   []string
 	parts   map[string]component.Status
-	drawn   int // lines of the list on the screen
+	drawn   int  // lines of the list on the screen
+	last    bool // this is the list that stays
 	done    bool
 	readyCh chan struct{}
 }
@@ -130,7 +131,7 @@ func (p *progress) ready(cfg *config.Config, took time.Duration) {
 		return
 	}
 	p.finish()
-	fmt.Fprintf(p.out, "Node %s is ready after %.1f s.\nUse it:  lite kubectl get pods -A   (or export KUBECONFIG=%s)\nSee how its parts are doing:  lite status\n",
+	fmt.Fprintf(p.out, "Node %s is ready after %.1f s.\nUse it:  lite kubectl get pods -A  (kubeconfig: %s)\nSee how its parts are doing:  lite status\n",
 		cfg.NodeName, took.Seconds(), cfg.WriteKubeconfig)
 }
 
@@ -163,6 +164,7 @@ func (p *progress) finish() {
 		return
 	}
 	p.erase()
+	p.last = true
 	p.draw()
 	p.done, p.drawn = true, 0
 }
@@ -179,9 +181,13 @@ func (p *progress) draw() {
 	if !p.live || p.done || len(p.order) == 0 {
 		return
 	}
-	width, _, err := term.GetSize(int(p.out.Fd()))
+	width, height, err := term.GetSize(int(p.out.Fd()))
 	if err != nil || width < 20 {
-		width = 80
+		width, height = 80, 24
+	}
+	// What has scrolled off the screen cannot be erased: then it is drawn once.
+	if height <= len(p.order) && !p.last {
+		return
 	}
 	var b strings.Builder
 	for _, name := range p.order {

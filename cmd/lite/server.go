@@ -15,6 +15,7 @@ import (
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/agent/containerd"
 	"lite.io/lite/pkg/bundle"
+	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/log"
 	"lite.io/lite/pkg/server"
@@ -99,12 +100,27 @@ func runServer(flags *pflag.FlagSet) error {
 		log.ShowUpstream(false)
 		ui.stopping()
 	})
-	err = node.Run(ctx)
+	err = runGroup(ctx, node.Group)
 	ui.end(err)
 	if err != nil {
 		return &saidError{err}
 	}
 	return nil
+}
+
+// runGroup runs the components until ctx is done, one fails, or upstream wants to
+// end the process.
+func runGroup(ctx context.Context, g *component.Group) error {
+	running, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	go func() {
+		select {
+		case err := <-log.GaveUp():
+			fail(err)
+		case <-running.Done():
+		}
+	}()
+	return g.Run(running)
 }
 
 // check finds what stands in the way of a start, and touches nothing.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -23,6 +24,7 @@ func (c *Config) check(h host) error {
 	errs := c.checkDirectories(h)
 	errs = append(errs, c.checkFiles(h)...)
 	errs = append(errs, c.checkPorts(h)...)
+	errs = append(errs, c.checkNodeIP(h)...)
 	errs = append(errs, c.checkNetworks(h)...)
 	return errors.Join(errs...)
 }
@@ -110,6 +112,23 @@ func (c *Config) checkPorts(h host) (errs []error) {
 	}
 	if err := h.listen(net.JoinHostPort("", strconv.Itoa(kubeletPort))); err != nil {
 		errs = append(errs, &Error{"kubelet-arg", fmt.Sprintf("port=%d", kubeletPort), "default", err.Error(), remedy(kubeletPort, "")})
+	}
+	return errs
+}
+
+// checkNodeIP wants an address that was named to be one of the host: others would
+// be told to reach the node there.
+func (c *Config) checkNodeIP(h host) (errs []error) {
+	ifaces, _, err := h.networks()
+	if err != nil {
+		return nil // checkNetworks says so
+	}
+	for _, ip := range c.NodeIP {
+		if !slices.ContainsFunc(ifaces, func(i iface) bool {
+			return slices.ContainsFunc(i.addrs, func(p netip.Prefix) bool { return p.Addr() == ip })
+		}) {
+			errs = append(errs, c.wrong("node-ip", ip, "is the address of no interface of this host", "name one that `ip address` shows, or leave it out"))
+		}
 	}
 	return errs
 }

@@ -9,10 +9,12 @@ package log
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -51,6 +53,8 @@ func Bridge(l *slog.Logger) {
 
 	logrus.SetOutput(io.Discard)
 	logrus.AddHook(logrusHook{slog.New(up)})
+	logrus.StandardLogger().ExitFunc = endGoroutine
+	klog.OsExit = endGoroutine
 	if !l.Enabled(context.Background(), slog.LevelDebug) {
 		logrus.SetLevel(logrus.WarnLevel)
 	}
@@ -68,12 +72,15 @@ func (upstream) level(l slog.Level) slog.Level {
 }
 
 func (h upstream) Enabled(ctx context.Context, l slog.Level) bool {
-	return h.Handler.Enabled(ctx, h.level(l))
+	return l >= slog.LevelError || h.Handler.Enabled(ctx, h.level(l))
 }
 
 // Handle keeps a record on one line: stack traces and object dumps belong to
 // Debug.
 func (h upstream) Handle(ctx context.Context, r slog.Record) error {
+	if r.Level >= slog.LevelError {
+		remember(r)
+	}
 	r.Level = h.level(r.Level)
 	// logr hands errors on without asking whether they are wanted.
 	if !h.Handler.Enabled(ctx, r.Level) {
@@ -85,9 +92,46 @@ func (h upstream) Handle(ctx context.Context, r slog.Record) error {
 	return h.Handler.Handle(ctx, r)
 }
 
+// remember keeps the message of an error and its cause.
+func remember(r slog.Record) {
+	reason, _, _ := strings.Cut(r.Message, "\n")
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key == "err" || a.Key == "error" {
+			reason += ": " + a.Value.String()
+		}
+		return true
+	})
+	lastError.Store(&reason)
+}
+
 func (h upstream) WithAttrs(a []slog.Attr) slog.Handler { return upstream{h.Handler.WithAttrs(a)} }
 
 func (h upstream) WithGroup(name string) slog.Handler { return upstream{h.Handler.WithGroup(name)} }
+
+var (
+	// fatal gets what upstream would have ended the process for.
+	fatal = make(chan error, 1)
+	// lastError is what upstream complained of last: its reason when it ends.
+	lastError atomic.Pointer[string]
+)
+
+// GaveUp is where the reason arrives when a part of upstream wants to end the
+// process, which here is not its own. That happens also to parts that are told to
+// stop while they start.
+func GaveUp() <-chan error { return fatal }
+
+// endGoroutine takes the place of os.Exit for klog and logrus.
+func endGoroutine(int) {
+	err := errors.New("a component gave up")
+	if reason := lastError.Load(); reason != nil {
+		err = errors.New(*reason)
+	}
+	select {
+	case fatal <- err:
+	default: // one reason is enough
+	}
+	runtime.Goexit()
+}
 
 // logrusHook passes containerd's lines on.
 type logrusHook struct{ to *slog.Logger }

@@ -63,7 +63,7 @@ func CheckClaim(dataDir, version string) error {
 		}
 	}
 	data, err := os.ReadFile(versionFile(dataDir))
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return nil
 	}
 	if err != nil {

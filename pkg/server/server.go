@@ -3,8 +3,11 @@
 package server
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -96,6 +99,9 @@ func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, onChan
 // Prepare makes certificates, keys and kubeconfigs, or renews them.
 func (s *Server) Prepare() error {
 	cfg, cp := s.config, s.controlplane
+	if _, err := os.Stat(cp.PKI.CAKey(pki.ClusterCA)); cp.Used && errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("the authority's key %s is gone, though the datastore is in use; restore %s from a backup: a new authority would lock every client out and make every token invalid", cp.PKI.CAKey(pki.ClusterCA), cp.PKI)
+	}
 	renewed, err := pki.Ensure(cp.PKI, identity(cfg), time.Now())
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package controlplane
 import (
 	"context"
 	"path/filepath"
+	"time"
 
 	"k8s.io/component-base/configz"
 	"k8s.io/kubernetes/cmd/kube-controller-manager/app"
@@ -15,6 +16,7 @@ import (
 // ControllerManager is the component kube-controller-manager.
 type ControllerManager struct {
 	options *options.KubeControllerManagerOptions
+	api     kube.Probe
 	probe   kube.Probe
 }
 
@@ -29,7 +31,7 @@ func NewControllerManager(c Config) (*ControllerManager, error) {
 	if err := kube.Parse("kube-controller-manager", flags, controllerManagerArgs(c)); err != nil {
 		return nil, err
 	}
-	return &ControllerManager{o, kube.NewProbe("https://127.0.0.1:10257/healthz")}, nil
+	return &ControllerManager{o, kube.NewProbe(c.LocalURL() + "/healthz"), kube.NewProbe("https://127.0.0.1:10257/healthz")}, nil
 }
 
 func controllerManagerArgs(c Config) []string {
@@ -69,6 +71,15 @@ func (*ControllerManager) Name() string { return "controller-manager" }
 
 // Run implements component.Component.
 func (m *ControllerManager) Run(ctx context.Context) error {
+	// Upstream gives the API server 10 s to be wholly well and then ends (1.36);
+	// on a machine that is slow that is not enough.
+	for m.api.Check(ctx) != nil {
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return nil
+		}
+	}
 	defer configz.Delete(app.ConfigzName)
 	cfg, err := m.options.Config(ctx, app.KnownControllers(), app.ControllersDisabledByDefault(), app.ControllerAliases())
 	if err != nil {
