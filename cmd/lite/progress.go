@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"strings"
@@ -40,9 +39,6 @@ func newProgress(out *os.File, format string) *progress {
 	}
 }
 
-// logWriter is where the log goes: above the list while there is one.
-func (p *progress) logWriter() io.Writer { return p }
-
 // logLevel leaves the screen to the list until something is wrong.
 func (p *progress) logLevel(asked slog.Level) slog.Level {
 	if p.live && asked == slog.LevelInfo {
@@ -51,7 +47,7 @@ func (p *progress) logLevel(asked slog.Level) slog.Level {
 	return asked
 }
 
-// Write writes a line of the log.
+// Write writes a line of the log, above the list while there is one.
 func (p *progress) Write(line []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -63,7 +63,7 @@ func runServer(flags *pflag.FlagSet) error {
 		return err
 	}
 	ui := newProgress(os.Stderr, cfg.LogFormat)
-	log.Bridge(log.New(ui.logWriter(), ui.logLevel(cfg.LogLevel), cfg.LogFormat))
+	log.Bridge(log.New(ui, ui.logLevel(cfg.LogLevel), cfg.LogFormat))
 	node, err := server.New(cfg, host, ui.changed)
 	if err != nil {
 		return err

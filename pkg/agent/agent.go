@@ -3,9 +3,8 @@
 package agent
 
 import (
-	"fmt"
 	"path/filepath"
-	"strings"
+	"slices"
 
 	"lite.io/lite/pkg/agent/containerd"
 	"lite.io/lite/pkg/agent/images"
@@ -15,6 +14,7 @@ import (
 	"lite.io/lite/pkg/cni"
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/pki"
 )
 
@@ -96,7 +96,7 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 	kl := g.Add(k, runtime, sandbox, api)
 
 	network := kl
-	if !disabled(n, "cni") {
+	if !slices.Contains(n.Disable, "cni") {
 		network = g.Add(cni.New(cni.Config{
 			NodeName:    n.NodeName,
 			NodeIP:      n.NodeIP[0],
@@ -106,11 +106,11 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 			StateDir:    filepath.Join(StateDir, "cni"),
 		}), api)
 	}
-	if !disabled(n, "kube-proxy") {
+	if !slices.Contains(n.Disable, "kube-proxy") {
 		p, err := kubeproxy.New(kubeproxy.Config{
 			NodeName:      n.NodeName,
 			Kubeconfig:    c.Kubeconfig,
-			ClusterCIDR:   joinPrefixes(n),
+			ClusterCIDR:   kube.Join(n.ClusterCIDR),
 			KeepConntrack: c.Host.Limited,
 			ExtraArgs:     n.KubeProxyArgs,
 		})
@@ -123,21 +123,4 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 	}
 	g.Add(&readiness{name: n.NodeName, kubeconfig: c.Kubeconfig}, kl, network)
 	return nil
-}
-
-func disabled(c *config.Config, name string) bool {
-	for _, d := range c.Disable {
-		if d == name {
-			return true
-		}
-	}
-	return false
-}
-
-func joinPrefixes(c *config.Config) string {
-	var s []string
-	for _, p := range c.ClusterCIDR {
-		s = append(s, fmt.Sprint(p))
-	}
-	return strings.Join(s, ",")
 }

@@ -43,6 +43,15 @@ func Args(flags map[string]string, user []string) []string {
 	return append(ours, theirs...)
 }
 
+// Join is how upstream's flags take a list.
+func Join[T fmt.Stringer](values []T) string {
+	var texts []string
+	for _, v := range values {
+		texts = append(texts, v.String())
+	}
+	return strings.Join(texts, ",")
+}
+
 // Parse reads args into the flag sets of an upstream component. component is
 // the flag by which a user passes arguments on, for the error.
 func Parse(component string, sets cliflag.NamedFlagSets, args []string) error {

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"lite.io/lite/pkg/component"
@@ -128,7 +129,7 @@ func explain(path string, err error) error {
 	switch {
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("%s: permission denied; run as root", path)
-	case errors.Is(err, os.ErrNotExist), errors.Is(err, errRefused):
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return errors.New("lite is not running on this machine; start it with `lite server`")
 	}
 	return fmt.Errorf("ask %s: %w", path, err)

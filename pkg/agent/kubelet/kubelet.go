@@ -79,7 +79,7 @@ func args(c Config) []string {
 		"cert-dir":          filepath.Join(c.Dir, "pki"),
 		"hostname-override": c.NodeName,
 		"kubeconfig":        c.Kubeconfig,
-		"node-ip":           join(c.NodeIP),
+		"node-ip":           kube.Join(c.NodeIP),
 		"root-dir":          RootDir,
 	}
 	if len(c.Labels) > 0 {
@@ -142,11 +142,3 @@ func (k *Kubelet) Run(ctx context.Context) error {
 
 // Ready implements component.Component.
 func (k *Kubelet) Ready(ctx context.Context) error { return k.probe.Check(ctx) }
-
-func join(addrs []netip.Addr) string {
-	var s []string
-	for _, a := range addrs {
-		s = append(s, a.String())
-	}
-	return strings.Join(s, ",")
-}

@@ -66,7 +66,7 @@ func apiServerArgs(c Config) []string {
 		"service-account-issuer":           "https://kubernetes.default.svc." + n.ClusterDomain,
 		"service-account-key-file":         c.PKI.ServiceAccountPub(),
 		"service-account-signing-key-file": c.PKI.ServiceAccountKey(),
-		"service-cluster-ip-range":         join(n.ServiceCIDR),
+		"service-cluster-ip-range":         kube.Join(n.ServiceCIDR),
 
 		"etcd-servers":  strings.Join(c.Datastore.URLs, ","),
 		"etcd-cafile":   c.Datastore.CAFile,

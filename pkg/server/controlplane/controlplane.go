@@ -4,12 +4,10 @@
 package controlplane
 
 import (
-	"fmt"
 	"net"
 	"net/netip"
 	"path/filepath"
 	"strconv"
-	"strings"
 
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/datastore"
@@ -74,11 +72,3 @@ func (c Config) auditPolicyFile() string {
 // FirstAddress is the first usable address of a service network, which
 // Kubernetes gives to the API.
 func FirstAddress(p netip.Prefix) netip.Addr { return p.Masked().Addr().Next() }
-
-func join[T fmt.Stringer](values []T) string {
-	var s []string
-	for _, v := range values {
-		s = append(s, v.String())
-	}
-	return strings.Join(s, ",")
-}
