@@ -2,8 +2,9 @@ package main
 
 import (
 	"context"
+	"runtime"
 	"runtime/debug"
-	"runtime/metrics"
+	"sync"
 	"time"
 )
 
@@ -14,48 +15,70 @@ const (
 	startGC = 40 // what a start throws away must not lie between what stays
 	leanGC  = 20
 	busyGC  = 100
-	gcEvery = 10 * time.Second // how often to look
 
-	// More collections than this in gcEvery are a busy node's.
-	busyCycles = 4
+	// Two collections in a row, each this soon after the one before, are a busy
+	// node's; one this late is an idle node's. Between, all stays as it is. What
+	// makes them busyWithin apart at leanGC makes them less than idleBeyond apart
+	// at busyGC: it does not swing.
+	busyWithin = 5 * time.Second
+	idleBeyond = 30 * time.Second
 )
 
-// tuneGC makes the garbage collector lean while the node is idle and generous
-// while it works, until ctx is done.
-func tuneGC(ctx context.Context) {
-	tick := time.NewTicker(gcEvery)
-	defer tick.Stop()
-	percent, last := leanGC, gcCycles()
-	debug.SetGCPercent(percent)
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-		now := gcCycles()
-		if next := nextGC(percent, now-last); next != percent {
-			percent = next
-			debug.SetGCPercent(percent)
-		}
-		last = now
-	}
+// A governor sets the percentage by the time between collections. It asks at
+// each collection, so that a node that becomes busy is generous at once, and an
+// idle one is not woken.
+type governor struct {
+	mu      sync.Mutex
+	percent int
+	last    time.Time // of the last collection
+	soon    bool      // it came within busyWithin of the one before
 }
 
-// nextGC decides by how many collections there were since the last look. Between
-// the two bounds it stays as it is, so that it does not swing.
-func nextGC(percent int, cycles uint64) int {
+// watch lets g decide until ctx is done.
+func (g *governor) watch(ctx context.Context) {
+	atEachCollection(func() bool {
+		g.collected(time.Now())
+		return ctx.Err() == nil
+	})
+}
+
+// rest makes g lean, unless the node is busy, and gives back to the machine
+// what a start needed and the work after it does not.
+func (g *governor) rest() {
+	g.mu.Lock()
+	if g.percent != busyGC {
+		g.set(leanGC)
+	}
+	g.mu.Unlock()
+	debug.FreeOSMemory()
+}
+
+func (g *governor) collected(now time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	since := now.Sub(g.last)
+	soon := since < busyWithin
 	switch {
-	case cycles > busyCycles:
-		return busyGC
-	case cycles <= 1:
-		return leanGC
+	case soon && g.soon:
+		g.set(busyGC)
+	case since > idleBeyond && g.percent == busyGC:
+		g.set(leanGC)
 	}
-	return percent
+	g.last, g.soon = now, soon
 }
 
-func gcCycles() uint64 {
-	sample := []metrics.Sample{{Name: "/gc/cycles/total:gc-cycles"}}
-	metrics.Read(sample)
-	return sample[0].Value.Uint64()
+func (g *governor) set(percent int) {
+	g.percent = percent
+	debug.SetGCPercent(percent)
+}
+
+// atEachCollection calls f after each garbage collection until it returns
+// false: an object that nobody holds is found by every one.
+func atEachCollection(f func() bool) {
+	type unheld struct{ self *unheld } // a pointer keeps it out of the blocks that several small objects share
+	runtime.AddCleanup(&unheld{}, func(f func() bool) {
+		if f() {
+			atEachCollection(f)
+		}
+	}, f)
 }

@@ -163,10 +163,15 @@ const (
 // only the start needed is given back. The Go runtime would keep the memory of
 // a start, which is twice that of the work after it, for good.
 func rest(ctx context.Context) {
+	memory := governor{percent: startGC}
+	memory.watch(ctx)
 	for _, step := range []struct {
 		after time.Duration
 		do    func()
-	}{{settleAfter, func() { log.ShowUpstream(true) }}, {trimAfter - settleAfter, debug.FreeOSMemory}} {
+	}{
+		{settleAfter, func() { log.ShowUpstream(true) }},
+		{trimAfter - settleAfter, memory.rest},
+	} {
 		select {
 		case <-time.After(step.after):
 			step.do()
@@ -174,5 +179,4 @@ func rest(ctx context.Context) {
 			return
 		}
 	}
-	tuneGC(ctx)
 }

@@ -84,8 +84,9 @@ func configuration(c Config) (*embed.Config, error) {
 	cfg.PeerTLSInfo = mutualTLS(c.PKI, pki.EtcdPeer)
 
 	// A member that is alone elects itself; waiting the default second for
-	// somebody else's heartbeat would be most of a start.
-	cfg.TickMs, cfg.ElectionMs = 20, 100
+	// somebody else's heartbeat would be most of a start. It waits up to five
+	// ticks; each tick wakes the process for as long as it runs.
+	cfg.TickMs, cfg.ElectionMs = 50, 250
 
 	// The API server compacts as well; this is for a store that it is not
 	// talking to.
