@@ -1,0 +1,140 @@
+package approver
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	certificates "k8s.io/api/certificates/v1"
+	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/util/workqueue"
+)
+
+// Waiting is the condition of a request that is neither approved nor denied
+// yet. Its message says why, for people; who joins may read it.
+const Waiting certificates.RequestConditionType = "lite.io/Waiting"
+
+// desk carries requests to the judge and the verdicts back.
+type desk struct {
+	client kubernetes.Interface
+	judge  judge
+	queue  workqueue.TypedRateLimitingInterface[string]
+}
+
+// next takes one request from the queue; false when there will be no more.
+func (d *desk) next(ctx context.Context) bool {
+	name, closed := d.queue.Get()
+	if closed {
+		return false
+	}
+	defer d.queue.Done(name)
+	again, err := d.handle(ctx, name)
+	if err != nil {
+		if ctx.Err() == nil {
+			slog.Warn("Could not decide a certificate signing request; trying again", "request", name, "err", err)
+		}
+		d.queue.AddRateLimited(name)
+		return true
+	}
+	d.queue.Forget(name)
+	if again > 0 {
+		d.queue.AddAfter(name, again)
+	}
+	return true
+}
+
+// handle decides one request; it returns after how long to look at it again, 0
+// for never.
+func (d *desk) handle(ctx context.Context, name string) (time.Duration, error) {
+	// One call that hangs must not keep the others waiting.
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	csr, err := d.client.CertificatesV1().CertificateSigningRequests().Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read the request: %w", err)
+	}
+	if !pending(csr) || !slices.Contains(signers[:], csr.Spec.SignerName) {
+		return 0, nil
+	}
+	v, err := d.judge.decide(ctx, csr)
+	if err != nil {
+		return 0, err
+	}
+	// The request has been read above: the update fails if it has changed since,
+	// and all is looked at again.
+	err = d.record(ctx, csr, v)
+	switch {
+	case apierrors.IsNotFound(err):
+		return 0, nil
+	case apierrors.IsConflict(err):
+		return 100 * time.Millisecond, nil
+	case err != nil:
+		return 0, fmt.Errorf("write the decision: %w", err)
+	}
+	return v.again, nil
+}
+
+// record writes the verdict into the request, and what is worth it into the log.
+func (d *desk) record(ctx context.Context, csr *certificates.CertificateSigningRequest, v verdict) error {
+	old := condition(csr, Waiting)
+	if v.kind == Waiting && old != nil && old.Reason == v.reason && old.Message == v.message {
+		return nil
+	}
+	announced := old != nil && old.Reason == v.reason
+	next := csr.DeepCopy()
+	next.Status.Conditions = slices.DeleteFunc(next.Status.Conditions, func(c certificates.CertificateSigningRequestCondition) bool {
+		return c.Type == Waiting
+	})
+	next.Status.Conditions = append(next.Status.Conditions, certificates.CertificateSigningRequestCondition{
+		Type: v.kind, Status: v1.ConditionTrue, Reason: v.reason, Message: v.message, LastUpdateTime: metav1.Now(),
+	})
+	_, err := d.client.CertificatesV1().CertificateSigningRequests().UpdateApproval(ctx, csr.Name, next, metav1.UpdateOptions{})
+	if err != nil {
+		return err
+	}
+	switch {
+	case v.kind == certificates.CertificateApproved:
+		slog.Info("Approved a certificate", "what", v.message, "request", csr.Name)
+	case v.kind == certificates.CertificateDenied:
+		slog.Warn("Denied a certificate", "why", v.message, "requester", csr.Spec.Username, "request", csr.Name)
+	case v.reason == NameHeld && !announced:
+		slog.Info("A machine waits for its name", "why", v.message, "requester", csr.Spec.Username, "request", csr.Name)
+		d.tell(ctx, csr, v)
+	}
+	return nil
+}
+
+// tell posts an event. That it may fail changes nothing for the request.
+func (d *desk) tell(ctx context.Context, csr *certificates.CertificateSigningRequest, v verdict) {
+	now := metav1.Now()
+	_, err := d.client.CoreV1().Events(metav1.NamespaceDefault).Create(ctx, &v1.Event{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: csr.Name + "-"},
+		InvolvedObject: v1.ObjectReference{
+			APIVersion: certificates.SchemeGroupVersion.String(), Kind: "CertificateSigningRequest", Name: csr.Name, UID: csr.UID,
+		},
+		Type: v1.EventTypeWarning, Reason: v.reason, Message: v.message,
+		Source:         v1.EventSource{Component: "lite"},
+		FirstTimestamp: now, LastTimestamp: now, Count: 1,
+	}, metav1.CreateOptions{})
+	if err != nil {
+		slog.Warn("Could not post an event", "request", csr.Name, "err", err)
+	}
+}
+
+// condition returns the request's condition of a type, or nil.
+func condition(csr *certificates.CertificateSigningRequest, kind certificates.RequestConditionType) *certificates.CertificateSigningRequestCondition {
+	for i, c := range csr.Status.Conditions {
+		if c.Type == kind {
+			return &csr.Status.Conditions[i]
+		}
+	}
+	return nil
+}

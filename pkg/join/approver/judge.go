@@ -1,0 +1,86 @@
+package approver
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+
+	certificates "k8s.io/api/certificates/v1"
+	"k8s.io/client-go/kubernetes"
+)
+
+// The reasons of conditions.
+const (
+	// NameHeld: the name that is asked for is another machine's.
+	NameHeld = "NameHeld"
+
+	nodeCertificate = "NodeCertificate" // approved
+	badRequest      = "BadRequest"      // not a request that a kubelet makes
+	badRequester    = "BadRequester"    // may not ask for this
+	badName         = "BadName"         // would speak for what is no node, or another
+	badAddress      = "BadAddress"
+	notReported     = "AddressNotReported" // the node has not said that it has what it asks for
+)
+
+// How long a request waits before it is denied. A kubelet asks again of itself.
+// Upstream's cleaner takes away what is denied, and would leave what waits.
+const (
+	nameLimit    = time.Hour
+	addressLimit = 5 * time.Minute
+)
+
+// judge decides what comes of a request. It remembers nothing: all that counts
+// is in the cluster.
+type judge struct {
+	client   kubernetes.Interface
+	services []netip.Prefix
+	domain   string
+	since    time.Time // when it began
+}
+
+// verdict is what comes of a request: it is approved, denied, or Waiting.
+type verdict struct {
+	kind    certificates.RequestConditionType
+	reason  string
+	message string
+	again   time.Duration // when to look again; only with Waiting
+}
+
+func approved(format string, args ...any) *verdict {
+	return &verdict{kind: certificates.CertificateApproved, reason: nodeCertificate, message: fmt.Sprintf(format, args...)}
+}
+
+func denied(reason, format string, args ...any) *verdict {
+	return &verdict{kind: certificates.CertificateDenied, reason: reason, message: fmt.Sprintf(format, args...)}
+}
+
+// waiting looks again after a minute at the latest: a lease may last for as long
+// as its node pleases, and what waits has its limit.
+func waiting(again time.Duration, reason, format string, args ...any) *verdict {
+	again = min(max(again, time.Second), time.Minute)
+	return &verdict{kind: Waiting, reason: reason, message: fmt.Sprintf(format, args...), again: again}
+}
+
+// decide returns an error only if the API failed.
+func (j judge) decide(ctx context.Context, csr *certificates.CertificateSigningRequest) (verdict, error) {
+	r, v := parse(csr)
+	if v != nil {
+		return *v, nil
+	}
+	if j.reserved(r.name) {
+		return *denied(badName, "%q is a name of the cluster's own, no node may have it; join with another --node-name", r.name), nil
+	}
+	ask, limit := j.joining, nameLimit
+	if csr.Spec.SignerName == certificates.KubeletServingSignerName {
+		ask, limit = j.serving, addressLimit
+	}
+	v, err := ask(ctx, r)
+	if err != nil {
+		return verdict{}, err
+	}
+	if v.kind == Waiting && r.age() >= limit {
+		return *denied(v.reason, "%s; it has waited for %s", v.message, limit), nil
+	}
+	return *v, nil
+}

@@ -1,0 +1,138 @@
+package approver
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	certificates "k8s.io/api/certificates/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apimachinery/pkg/util/validation"
+	kubelet "k8s.io/kubernetes/pkg/apis/certificates"
+)
+
+// Who asks, as the API server knows it.
+const (
+	bootstrapUser = "system:bootstrap:"
+	nodeUser      = "system:node:"
+	nodeGroup     = "system:nodes"
+)
+
+// bootstrapGroups are those of the tokens that machines join by, as agents and
+// as servers.
+var bootstrapGroups = [...]string{"system:bootstrappers:lite:agent", "system:bootstrappers:lite:server"}
+
+// request is a certificate signing request whose form is right.
+type request struct {
+	object *certificates.CertificateSigningRequest
+	csr    *x509.CertificateRequest
+	name   string // of the node
+	joins  bool   // by a token; otherwise the node itself asks
+}
+
+// parse checks all that can be told from the request alone. If it is wrong, the
+// verdict says how.
+func parse(object *certificates.CertificateSigningRequest) (*request, *verdict) {
+	csr, err := decode(object.Spec.Request)
+	if err != nil {
+		return nil, denied(badRequest, "%s", err)
+	}
+	usages := sets.NewString()
+	for _, u := range object.Spec.Usages {
+		usages.Insert(string(u))
+	}
+	isServing := object.Spec.SignerName == certificates.KubeletServingSignerName
+	check := kubelet.ValidateKubeletClientCSR
+	if isServing {
+		check = kubelet.ValidateKubeletServingCSR
+	}
+	if err := check(csr, usages); err != nil {
+		return nil, denied(badRequest, "%s", err)
+	}
+	r := &request{object: object, csr: csr, name: strings.TrimPrefix(csr.Subject.CommonName, nodeUser)}
+	if problems := validation.IsDNS1123Subdomain(r.name); len(problems) > 0 {
+		return nil, denied(badRequest, "subject common name %q names no node: %s", csr.Subject.CommonName, problems[0])
+	}
+	// The signer takes the whole subject over, and an authenticator may read
+	// more than name and groups from it (1.36: a UID).
+	if len(csr.Subject.Names) != 2 {
+		return nil, denied(badRequest, "the subject has more than a common name and an organization: %s", csr.Subject)
+	}
+	switch {
+	case object.Spec.Username == csr.Subject.CommonName && slices.Contains(object.Spec.Groups, nodeGroup):
+	case !isServing && bootstraps(object):
+		r.joins = true
+	default:
+		return nil, denied(badRequester, "%q, of the groups %q, may not ask for a certificate of node %q for the signer %s",
+			object.Spec.Username, object.Spec.Groups, r.name, object.Spec.SignerName)
+	}
+	return r, nil
+}
+
+// bootstraps says that who asks joins by a token.
+func bootstraps(object *certificates.CertificateSigningRequest) bool {
+	return strings.HasPrefix(object.Spec.Username, bootstrapUser) &&
+		slices.ContainsFunc(bootstrapGroups[:], func(g string) bool { return slices.Contains(object.Spec.Groups, g) })
+}
+
+// decode reads the one request in data, and checks its key and signature.
+func decode(data []byte) (*x509.CertificateRequest, error) {
+	_, rest := pem.Decode(data)
+	if len(bytes.TrimSpace(rest)) > 0 {
+		return nil, errors.New("spec.request is not a single PEM block")
+	}
+	csr, err := kubelet.ParseCSR(data)
+	if err != nil {
+		return nil, fmt.Errorf("spec.request is no certificate request: %w", err)
+	}
+	if err := csr.CheckSignature(); err != nil {
+		return nil, fmt.Errorf("the signature is not by the key: %w", err)
+	}
+	return csr, checkKey(csr.PublicKey)
+}
+
+func checkKey(key any) error {
+	switch k := key.(type) {
+	case *ecdsa.PublicKey:
+		if bits := k.Curve.Params().BitSize; bits < 256 {
+			return fmt.Errorf("the ECDSA key has %d bits; 256 are needed", bits)
+		}
+	case *rsa.PublicKey:
+		if bits := k.N.BitLen(); bits < 2048 {
+			return fmt.Errorf("the RSA key has %d bits; 2048 are needed", bits)
+		}
+	case ed25519.PublicKey:
+	default:
+		return fmt.Errorf("a key of the kind %T is not accepted; use ECDSA, RSA or Ed25519", key)
+	}
+	return nil
+}
+
+func (r *request) age() time.Duration { return time.Since(r.object.CreationTimestamp.Time) }
+
+// sameKey says that both come from one machine: keys do not leave it.
+func (r *request) sameKey(other *request) bool {
+	return bytes.Equal(r.csr.RawSubjectPublicKeyInfo, other.csr.RawSubjectPublicKeyInfo)
+}
+
+// approvedAt is when the request was approved; zero if it was not.
+func (r *request) approvedAt() time.Time {
+	if c := condition(r.object, certificates.CertificateApproved); c != nil {
+		return c.LastUpdateTime.Time
+	}
+	return time.Time{}
+}
+
+// newer orders pending requests for one name. The API's time has whole seconds.
+func (r *request) newer(other *request) bool {
+	a, b := r.object.CreationTimestamp, other.object.CreationTimestamp
+	return a.After(b.Time) || a.Equal(&b) && r.object.Name > other.object.Name
+}

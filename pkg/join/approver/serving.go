@@ -1,0 +1,140 @@
+package approver
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+// serving decides about a certificate that a node's kubelet is known by.
+func (j judge) serving(ctx context.Context, r *request) (*verdict, error) {
+	for _, name := range r.csr.DNSNames {
+		if v := j.checkName(name); v != nil {
+			return v, nil
+		}
+	}
+	for _, ip := range r.csr.IPAddresses {
+		if v := j.checkIP(address(ip)); v != nil {
+			return v, nil
+		}
+	}
+	nodes, err := j.client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("list the nodes: %w", err)
+	}
+	own, others := sortOut(nodes.Items, r.name)
+	for _, san := range r.sans() {
+		// A node writes its own addresses, so that it lists one proves nothing
+		// if another does as well. Its name it has by its certificate.
+		if other, ok := others[san]; ok && san.text != r.name {
+			return denied(badAddress, "%s is a name or address of node %s; if that node is gone, delete it", san, other), nil
+		}
+		if !own[san] {
+			// Doubles from look to look: what has been waited is waited again.
+			return waiting(r.age(), notReported, "node %s does not list %s in its status.addresses", r.name, san), nil
+		}
+	}
+	return approved("serving certificate of node %s", r.name), nil
+}
+
+// reserved says that a name is of the cluster's own: clients who trust the
+// cluster's authority would take its holder for the API server or a Service.
+func (j judge) reserved(name string) bool {
+	switch name {
+	case "localhost", "kubernetes", "kubernetes.default":
+		return true
+	}
+	return strings.HasSuffix(name, ".svc") || j.domain != "" && strings.HasSuffix(name, ".svc."+j.domain)
+}
+
+// checkName denies names that no node may have.
+func (j judge) checkName(name string) *verdict {
+	if problems := validation.IsDNS1123Subdomain(name); len(problems) > 0 {
+		return denied(badName, "DNS subjectAltName %q is no name of a node: %s", name, problems[0])
+	}
+	if _, err := netip.ParseAddr(name); err == nil {
+		return denied(badName, "DNS subjectAltName %q is an address", name)
+	}
+	if j.reserved(name) {
+		return denied(badName, "DNS subjectAltName %q is a name of the cluster's own", name)
+	}
+	return nil
+}
+
+// checkIP denies addresses that no node may have.
+func (j judge) checkIP(ip netip.Addr) *verdict {
+	if !ip.IsValid() || ip.IsLoopback() || ip.IsUnspecified() || ip.IsMulticast() {
+		return denied(badAddress, "IP subjectAltName %s is no address of a node", ip)
+	}
+	for _, p := range j.services {
+		if p.Contains(ip) {
+			return denied(badAddress, "IP subjectAltName %s is in %s, where Services are", ip, p)
+		}
+	}
+	return nil
+}
+
+// san is a name or an address in a form that can be compared.
+type san struct {
+	text string
+	isIP bool
+}
+
+func (s san) String() string { return s.text }
+
+// address is an IP as a netip.Addr; IPv4 has one form only.
+func address(ip net.IP) netip.Addr {
+	a, _ := netip.AddrFromSlice(ip)
+	return a.Unmap()
+}
+
+// sans is all that the certificate would speak for.
+func (r *request) sans() []san {
+	var all []san
+	for _, name := range r.csr.DNSNames {
+		all = append(all, san{text: name})
+	}
+	for _, ip := range r.csr.IPAddresses {
+		all = append(all, san{text: address(ip).String(), isIP: true})
+	}
+	return all
+}
+
+// sortOut returns what the node has, and who has what of the others.
+func sortOut(nodes []v1.Node, name string) (own map[san]bool, others map[san]string) {
+	own, others = map[san]bool{{text: name}: true}, map[san]string{}
+	for _, n := range nodes {
+		if n.Name != name {
+			others[san{text: n.Name}] = n.Name
+		}
+		for _, a := range n.Status.Addresses {
+			s, ok := reported(a)
+			switch {
+			case !ok:
+			case n.Name == name:
+				own[s] = true
+			default:
+				others[s] = n.Name
+			}
+		}
+	}
+	return own, others
+}
+
+// reported reads an address in a node's status.
+func reported(a v1.NodeAddress) (san, bool) {
+	switch a.Type {
+	case v1.NodeInternalIP, v1.NodeExternalIP:
+		ip, err := netip.ParseAddr(a.Address)
+		return san{ip.Unmap().String(), true}, err == nil
+	case v1.NodeHostName, v1.NodeInternalDNS, v1.NodeExternalDNS:
+		return san{text: strings.ToLower(a.Address)}, true
+	}
+	return san{}, false
+}

@@ -1,0 +1,126 @@
+package join
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+	api "k8s.io/client-go/tools/clientcmd/api"
+	"k8s.io/client-go/util/retry"
+	bootstrap "k8s.io/cluster-bootstrap/token/api"
+)
+
+// Publish makes cluster-info, which everybody may read, say where the API is
+// and what its CA is. Signatures and marks of others in it stay. The controller
+// manager's bootstrap signer signs it for each token.
+func Publish(ctx context.Context, client kubernetes.Interface, server string, ca []byte) error {
+	if _, err := CAHash(ca); err != nil {
+		return fmt.Errorf("publish cluster-info: %w", err)
+	}
+	// It has no name for the cluster and no user: so kubeadm has it.
+	kubeconfig, err := clientcmd.Write(api.Config{
+		Clusters: map[string]*api.Cluster{"": {Server: server, CertificateAuthorityData: ca}},
+	})
+	if err != nil {
+		return fmt.Errorf("publish cluster-info: %w", err)
+	}
+	set := func(data map[string]string) bool {
+		was := data[bootstrap.KubeConfigKey]
+		data[bootstrap.KubeConfigKey] = string(kubeconfig)
+		return was != string(kubeconfig)
+	}
+	err = edit(ctx, client, set)
+	if apierrors.IsNotFound(err) {
+		err = create(ctx, client, set)
+	}
+	if apierrors.IsAlreadyExists(err) {
+		err = edit(ctx, client, set) // another server was faster
+	}
+	if err != nil {
+		return fmt.Errorf("publish cluster-info: %w", err)
+	}
+	return nil
+}
+
+func create(ctx context.Context, client kubernetes.Interface, set func(map[string]string) bool) error {
+	info := &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespacePublic, Name: bootstrap.ConfigMapClusterInfo},
+		Data:       map[string]string{},
+	}
+	set(info.Data)
+	_, err := client.CoreV1().ConfigMaps(metav1.NamespacePublic).Create(ctx, info, metav1.CreateOptions{})
+	return err
+}
+
+// edit changes cluster-info, again if somebody else has in between; the signer
+// does so whenever a token comes or goes. change says whether there is anything
+// to write.
+func edit(ctx context.Context, client kubernetes.Interface, change func(map[string]string) bool) error {
+	maps := client.CoreV1().ConfigMaps(metav1.NamespacePublic)
+	return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		info, err := maps.Get(ctx, bootstrap.ConfigMapClusterInfo, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if info.Data == nil {
+			info.Data = map[string]string{}
+		}
+		if !change(info.Data) {
+			return nil
+		}
+		_, err = maps.Update(ctx, info, metav1.UpdateOptions{})
+		return err
+	})
+}
+
+// CAHash is the hash by which a token names the CA: the SHA-256 of its public
+// key, so that a renewed certificate has the same. Of several certificates it is
+// the first one's.
+func CAHash(pemCert []byte) (string, error) {
+	certs, err := parseCerts(pemCert)
+	if err != nil {
+		return "", err
+	}
+	return hashOf(certs[0]), nil
+}
+
+func hashOf(cert *x509.Certificate) string {
+	sum := sha256.Sum256(cert.RawSubjectPublicKeyInfo)
+	return hex.EncodeToString(sum[:])
+}
+
+// parseCerts reads PEM; without an error there is at least one certificate.
+func parseCerts(data []byte) ([]*x509.Certificate, error) {
+	var certs []*x509.Certificate
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("read the CA certificate: %w", err)
+		}
+		certs = append(certs, cert)
+	}
+	if len(certs) == 0 {
+		return nil, errors.New("the CA is not a certificate in PEM")
+	}
+	return certs, nil
+}
+
+func encodeCerts(certs []*x509.Certificate) []byte {
+	var data []byte
+	for _, cert := range certs {
+		data = append(data, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})...)
+	}
+	return data
+}

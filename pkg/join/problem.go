@@ -1,0 +1,212 @@
+package join
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Error is why a machine cannot join, for the one who sits before it.
+type Error struct {
+	Problem string // a sentence without a full stop
+	Remedy  string // what the user can do, in the imperative
+	Retry   bool   // whether it can heal by itself
+	err     error
+
+	topic  string // stays the same while details of Problem change; "" if none do
+	recent bool   // is also so for seconds after the token was made
+}
+
+func (e *Error) Error() string { return e.Problem + "; " + e.Remedy }
+
+func (e *Error) Unwrap() error { return e.err }
+
+// noAnswer says why a request got none. The texts of the net package name ports
+// that are others each time, so they are not repeated.
+func (p peer) noAnswer(err error) error {
+	var (
+		name   *net.DNSError
+		op     *net.OpError
+		record tls.RecordHeaderError
+		cert   *tls.CertificateVerificationError
+	)
+	switch {
+	case errors.As(err, &cert):
+		return p.untrusted(cert.Err)
+	case errors.Is(err, http.ErrSchemeMismatch), errors.As(err, &record):
+		return p.notKubernetes("does not speak TLS", err)
+	case errors.As(err, &op) && op.Op == "remote error":
+		return p.notKubernetes("does not accept a TLS connection from here ("+op.Err.Error()+")", err)
+	case errors.As(err, &name) && name.IsNotFound && !name.IsTemporary:
+		return &Error{
+			Problem: fmt.Sprintf("the name %s of the server does not exist", name.Name),
+			Remedy:  "correct the server's address, or make the name known on this machine",
+			err:     err,
+		}
+	case errors.As(err, &name):
+		return p.unreachable(fmt.Sprintf("the name %s cannot be looked up", name.Name), err)
+	case errors.Is(err, context.Canceled):
+		return p.unreachable("the request was given up", err)
+	case isTimeout(err):
+		return p.unreachable("no answer in time", err)
+	}
+	var number syscall.Errno
+	if errors.As(err, &number) {
+		return p.unreachable(number.Error(), err)
+	}
+	return p.unreachable("the connection was closed", err)
+}
+
+func isTimeout(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.As(err, &t) && t.Timeout()
+}
+
+func (p peer) unreachable(why string, err error) error {
+	return &Error{
+		Problem: fmt.Sprintf("the server %s cannot be reached: %s", p.server, why),
+		Remedy:  "start `lite server` there, and let this machine through to that port",
+		Retry:   true,
+		err:     err,
+	}
+}
+
+func (p peer) notKubernetes(what string, err error) error {
+	return &Error{
+		Problem: fmt.Sprintf("what listens at %s is no lite server: it %s", p.server, what),
+		Remedy:  "correct the server's address; its port is 6443 unless --https-listen-port says otherwise",
+		err:     err,
+	}
+}
+
+// starting is for answers that a server gives for some seconds.
+func (p peer) starting(waiting string) error {
+	return &Error{
+		Problem: fmt.Sprintf("the server %s is not ready: waiting for %s", p.server, waiting),
+		Remedy:  "if that lasts, look at `lite status` on the server",
+		Retry:   true,
+	}
+}
+
+// untrusted says why the server's certificate is not good under the CA.
+func (p peer) untrusted(err error) error {
+	var (
+		invalid x509.CertificateInvalidError
+		host    x509.HostnameError
+	)
+	switch {
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return p.outOfTime(invalid)
+	case errors.As(err, &host):
+		return &Error{
+			Problem: fmt.Sprintf("the certificate of the server %s is not for that address", p.server),
+			Remedy:  "add the address to --tls-san of `lite server`, or use another address of the server",
+			err:     err,
+		}
+	}
+	return &Error{
+		Problem: fmt.Sprintf("the certificate of the server %s is not signed by the cluster's CA (%s)", p.server, strings.TrimPrefix(err.Error(), "x509: ")),
+		Remedy:  "make sure that the address is the server's: another machine, or somebody in between, answers there",
+		err:     err,
+	}
+}
+
+// aloof is how far clocks may be apart before they count as different.
+const aloof = 2 * time.Minute
+
+// outOfTime is for a certificate that is not valid now, by this clock.
+func (p peer) outOfTime(err x509.CertificateInvalidError) error {
+	now := time.Now()
+	valid := fmt.Sprintf("valid from %s to %s", stamp(err.Cert.NotBefore), stamp(err.Cert.NotAfter))
+	e := &Error{
+		Problem: fmt.Sprintf("the certificate of the server %s is %s, and this machine's clock says %s", p.server, valid, stamp(now)),
+		Remedy:  "set the clocks of both machines, best by NTP (`timedatectl set-ntp true`)",
+		Retry:   true,
+		err:     err,
+		topic:   "clock " + valid,
+	}
+	if p.clock.IsZero() {
+		return e
+	}
+	e.Problem += ", the server's " + stamp(p.clock)
+	if now.Sub(p.clock).Abs() < aloof {
+		e.Remedy = "if the clocks, which agree, are right, restart `lite server`, which renews its certificates"
+	}
+	return e
+}
+
+func (p peer) wrongCA(want string, got []string) error {
+	return &Error{
+		Problem: fmt.Sprintf("the CA of %s has the hash %s, but the token is for %s", p.server, strings.Join(got, ", "), want),
+		Remedy: "make sure that the address is the server's, and use a token of that cluster: " +
+			"this is another cluster, or somebody is in between",
+	}
+}
+
+// absent is for a token that cluster-info has no signature of.
+func (p peer) absent(t Token, i info) error {
+	if how, when := i.ended(t.ID); how != "" {
+		return p.over(t, how, when)
+	}
+	if !i.signed() {
+		return &Error{
+			Problem: fmt.Sprintf("the cluster at %s has no valid token, or none yet", p.server),
+			Remedy:  "make one with `lite token create`, unless the server has only just been started",
+			Retry:   true,
+		}
+	}
+	return &Error{
+		Problem: fmt.Sprintf("the cluster at %s knows no token with the ID %s", p.server, t.ID),
+		Remedy:  "compare the token and the address with `lite token list` on the server, or make a new one with `lite token create`",
+		recent:  true,
+	}
+}
+
+func (p peer) over(t Token, how Ending, when time.Time) error {
+	did := "was deleted at "
+	if how == Expired {
+		did = "expired at "
+	}
+	return &Error{
+		Problem: fmt.Sprintf("the token %s %s%s", t.ID, did, stamp(when)),
+		Remedy:  "make a new one with `lite token create` on the server",
+	}
+}
+
+func (p peer) wrongSecret(t Token) error {
+	return &Error{
+		Problem: fmt.Sprintf("the cluster at %s knows the token %s with another secret", p.server, t.ID),
+		Remedy:  "copy the whole token again, or make a new one with `lite token create` on the server",
+		recent:  true,
+	}
+}
+
+// refused is for a token that has the right secret, as its signature shows, and
+// yet is not let in.
+func (p peer) refused(t Token) error {
+	return &Error{
+		Problem: fmt.Sprintf("the server %s does not accept the token %s any more: it has expired or was deleted", p.server, t.ID),
+		Remedy:  "make a new one with `lite token create` on the server",
+		recent:  true,
+	}
+}
+
+func (p peer) wrongRole(t Token, want, is Role) error {
+	if is == "" {
+		return &Error{
+			Problem: fmt.Sprintf("the token %s was not made for joining lite", t.ID),
+			Remedy:  fmt.Sprintf("make one with `lite token create --role %s` on the server", want),
+		}
+	}
+	return &Error{
+		Problem: fmt.Sprintf("the token %s is for joining as %s, not as %s", t.ID, is, want),
+		Remedy:  fmt.Sprintf("start `lite %s` with it, or make another with `lite token create --role %s` on the server", is, want),
+	}
+}
