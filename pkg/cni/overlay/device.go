@@ -1,0 +1,160 @@
+package overlay
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// genModeNone is IN6_ADDR_GEN_MODE_NONE of if_link.h: no address is made up.
+const genModeNone = 1
+
+// tunnel is a device of ours and what every kind of tunnel has.
+type tunnel struct {
+	kernel *netlink.Handle
+	name   string
+	bytes  int // that a packet grows by
+	// address is the first of the node's range. No pod is given it; what the
+	// host sends to pods of other nodes comes from it, so that they can answer.
+	address netip.Prefix
+}
+
+func newTunnel(kernel *netlink.Handle, name string, overhead int, pods netip.Prefix) tunnel {
+	return tunnel{kernel, name, overhead, netip.PrefixFrom(pods.Addr(), pods.Addr().BitLen())}
+}
+
+func (t tunnel) device() string { return t.name }
+
+func (t tunnel) overhead() int { return t.bytes }
+
+func (t tunnel) attrs(outer Iface) netlink.LinkAttrs {
+	a := netlink.NewLinkAttrs()
+	a.Name, a.MTU = t.name, outer.MTU-t.bytes
+	return a
+}
+
+// add makes the device. It stays down.
+func (t tunnel) add(link netlink.Link, module string) (netlink.Link, error) {
+	err := t.kernel.LinkAdd(link)
+	switch {
+	case errors.Is(err, unix.EOPNOTSUPP):
+		return nil, missingModule(module)
+	case errors.Is(err, unix.EEXIST):
+		return nil, fmt.Errorf("make device %s: another device has the same name or tunnel: remove it with `ip link del`", t.name)
+	case err != nil:
+		return nil, fmt.Errorf("make device %s: %w", t.name, err)
+	}
+	made, err := t.find()
+	if err != nil {
+		return nil, err
+	}
+	// The tunnel carries IPv4; an IPv6 address would only make noise in it. Where
+	// the kernel has no IPv6 this fails, and nothing is missing.
+	_ = t.kernel.LinkSetIP6AddrGenMode(made, genModeNone)
+	return made, nil
+}
+
+func missingModule(module string) error {
+	return fmt.Errorf("the kernel does not know %s: load it with `modprobe %s`; some systems have it in a package of its own (linux-modules-extra-…)", module, module)
+}
+
+// find returns the device, or an error if there is none.
+func (t tunnel) find() (netlink.Link, error) {
+	link, err := find(t.kernel, t.name)
+	if err == nil && link == nil {
+		err = fmt.Errorf("device %s is gone", t.name)
+	}
+	return link, err
+}
+
+// find returns nil if there is no such device.
+func find(kernel *netlink.Handle, name string) (netlink.Link, error) {
+	link, err := kernel.LinkByName(name)
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look at device %s: %w", name, err)
+	}
+	return link, nil
+}
+
+// finish gives the device its MTU and address, and brings it up. It writes only
+// what is not so already.
+func (t tunnel) finish(link netlink.Link, outer Iface, port int) error {
+	at := link.Attrs()
+	if mtu := outer.MTU - t.bytes; at.MTU != mtu {
+		if err := t.kernel.LinkSetMTU(link, mtu); err != nil {
+			return fmt.Errorf("set the MTU of %s to %d: %w", t.name, mtu, err)
+		}
+	}
+	if err := t.setAddress(link); err != nil {
+		return err
+	}
+	if at.Flags&net.FlagUp != 0 {
+		return nil
+	}
+	err := t.kernel.LinkSetUp(link)
+	if errors.Is(err, unix.EADDRINUSE) {
+		return fmt.Errorf("bring up %s: another program uses UDP port %d: `ss -lunp` names it", t.name, port)
+	}
+	if err != nil {
+		return fmt.Errorf("bring up %s: %w", t.name, err)
+	}
+	return nil
+}
+
+func (t tunnel) setAddress(link netlink.Link) error {
+	addrs, err := t.addresses(link)
+	if err != nil {
+		return err
+	}
+	found := false
+	for _, a := range addrs {
+		if prefixOf(a.IPNet) == t.address {
+			found = true
+			continue
+		}
+		if err := t.kernel.AddrDel(link, &a); err != nil {
+			return fmt.Errorf("remove address %s from %s: %w", a.IPNet, t.name, err)
+		}
+	}
+	if found {
+		return nil
+	}
+	if err := t.kernel.AddrAdd(link, &netlink.Addr{IPNet: netOf(t.address)}); err != nil {
+		return fmt.Errorf("give %s the address %s: %w", t.name, t.address, err)
+	}
+	return nil
+}
+
+func (t tunnel) addresses(link netlink.Link) ([]netlink.Addr, error) {
+	addrs, err := dump(func() ([]netlink.Addr, error) { return t.kernel.AddrList(link, netlink.FAMILY_V4) })
+	if err != nil {
+		return nil, fmt.Errorf("list the addresses of %s: %w", t.name, err)
+	}
+	return addrs, nil
+}
+
+// finished says what is not as finish leaves it.
+func (t tunnel) finished(link netlink.Link, outer Iface) error {
+	at := link.Attrs()
+	if mtu := outer.MTU - t.bytes; at.MTU != mtu {
+		return fmt.Errorf("device %s has an MTU of %d instead of %d", t.name, at.MTU, mtu)
+	}
+	if at.Flags&net.FlagUp == 0 {
+		return fmt.Errorf("device %s is down", t.name)
+	}
+	addrs, err := t.addresses(link)
+	if err != nil {
+		return err
+	}
+	if len(addrs) != 1 || prefixOf(addrs[0].IPNet) != t.address {
+		return fmt.Errorf("device %s does not have %s for its only address", t.name, t.address)
+	}
+	return nil
+}

@@ -1,0 +1,96 @@
+package overlay
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// Local is what the other nodes must know of this one. Nothing in it is secret.
+type Local struct {
+	Backend   string     `json:"backend"`
+	IP        netip.Addr `json:"ip"`
+	MAC       string     `json:"mac,omitempty"`       // VXLAN
+	PublicKey string     `json:"publicKey,omitempty"` // WireGuard
+	Port      int        `json:"port,omitempty"`
+}
+
+// Peer is another node, as it describes itself, and its ranges of pod addresses.
+type Peer struct {
+	Node string
+	Local
+	Pods []netip.Prefix
+}
+
+// accept returns the peers that can be had, by name, and why not the others. What
+// a node says of itself comes from another machine and is not believed blindly.
+func (o *Overlay) accept(peers []Peer) ([]Peer, []error) {
+	peers = slices.SortedFunc(slices.Values(peers), func(a, b Peer) int { return cmp.Compare(a.Node, b.Node) })
+	var accepted []Peer
+	var errs []error
+	for _, p := range peers {
+		err := o.refuse(p)
+		if err == nil {
+			err = clash(p, accepted)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("node %s: %w", p.Node, err))
+			continue
+		}
+		accepted = append(accepted, p)
+	}
+	return accepted, errs
+}
+
+// refuse says why a peer cannot be had.
+func (o *Overlay) refuse(p Peer) error {
+	switch {
+	case p.Backend == "":
+		return errors.New("does not say yet how its pods are reached")
+	case p.Backend != o.config.Backend:
+		return fmt.Errorf("has the backend %q, this node has %q: give all nodes the same --flannel-backend", p.Backend, o.config.Backend)
+	case !p.IP.Is4() || !p.IP.IsGlobalUnicast() && !p.IP.IsLinkLocalUnicast():
+		return fmt.Errorf("has %q for an address, which is not that of an IPv4 host", p.IP)
+	case p.IP == o.outer.IP:
+		return fmt.Errorf("has the same address %s as this node", p.IP)
+	case o.config.inCluster(netip.PrefixFrom(p.IP, p.IP.BitLen())):
+		return fmt.Errorf("has the address %s, which belongs to the pods", p.IP)
+	case len(p.Pods) == 0:
+		return errors.New("has no range of pod addresses yet")
+	}
+	for _, pods := range p.Pods {
+		switch {
+		case !pods.IsValid() || !pods.Addr().Is4() || pods != pods.Masked():
+			return fmt.Errorf("has the range of pod addresses %q, which is not an IPv4 network", pods)
+		case pods.Overlaps(o.config.Pods):
+			return fmt.Errorf("has the range of pod addresses %s, which overlaps this node's %s", pods, o.config.Pods)
+		case !o.config.inCluster(pods):
+			return fmt.Errorf("has the range of pod addresses %s, which lies outside --cluster-cidr %s", pods, join(o.config.Cluster))
+		}
+	}
+	return o.backend.refuse(o.outer, p)
+}
+
+// clash says what a peer claims that another one has.
+func clash(p Peer, others []Peer) error {
+	for _, other := range others {
+		switch {
+		case p.Node == other.Node:
+			return errors.New("is there twice")
+		case p.MAC != "" && p.MAC == other.MAC:
+			return fmt.Errorf("has the same hardware address %s as node %s", p.MAC, other.Node)
+		case p.PublicKey != "" && p.PublicKey == other.PublicKey:
+			return fmt.Errorf("has the same WireGuard key as node %s: remove the key file on one of them and start it again", other.Node)
+		}
+		for _, mine := range p.Pods {
+			for _, theirs := range other.Pods {
+				if mine.Overlaps(theirs) {
+					return fmt.Errorf("has the range of pod addresses %s, which overlaps %s of node %s", mine, theirs, other.Node)
+				}
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,127 @@
+package overlay
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// protocol marks our routes, so that we find exactly those again: `ip route show
+// proto 76`. It is the letter L. Neither the kernel (rtnetlink.h), iproute2
+// (rt_protos) nor FRR uses it, and those who make pod networks have others
+// (Calico 80). 99 is Open/R's.
+const protocol netlink.RouteProtocol = 'L'
+
+// hop is where a route leads.
+type hop struct {
+	link   int
+	via    netip.Addr // none if the device needs none
+	onlink bool       // via is on no network of the device
+}
+
+func (h hop) route(dst netip.Prefix) *netlink.Route {
+	r := &netlink.Route{
+		Dst: netOf(dst), LinkIndex: h.link, Protocol: protocol,
+		Table: unix.RT_TABLE_MAIN, Type: unix.RTN_UNICAST, Scope: netlink.SCOPE_LINK,
+	}
+	if h.via.IsValid() {
+		r.Gw, r.Scope = h.via.AsSlice(), netlink.SCOPE_UNIVERSE
+	}
+	if h.onlink {
+		r.Flags = int(netlink.FLAG_ONLINK)
+	}
+	return r
+}
+
+func hopOf(r netlink.Route) hop {
+	return hop{r.LinkIndex, addrOf(r.Gw), r.Flags&int(netlink.FLAG_ONLINK) != 0}
+}
+
+// setRoutes makes our routes those to the peers.
+func (o *Overlay) setRoutes(link int, peers []Peer) error {
+	want := map[netip.Prefix]hop{}
+	for _, p := range peers {
+		for _, pods := range p.Pods {
+			want[pods] = o.backend.hop(link, p, pods)
+		}
+	}
+	present, err := ownRoutes(o.kernel)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	o.routes = map[netip.Prefix]hop{}
+	for _, r := range present {
+		dst, h := prefixOf(r.Dst), hopOf(r)
+		if want[dst] == h {
+			o.routes[dst] = h
+			continue
+		}
+		errs = append(errs, removeRoute(o.kernel, r))
+	}
+	for _, p := range peers {
+		for _, pods := range p.Pods {
+			if _, ok := o.routes[pods]; ok {
+				continue
+			}
+			if err := o.addRoute(pods, want[pods]); err != nil {
+				errs = append(errs, fmt.Errorf("node %s: %w", p.Node, err))
+				continue
+			}
+			o.routes[pods] = want[pods]
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// addRoute never replaces: the route that is there would be another's.
+func (o *Overlay) addRoute(dst netip.Prefix, h hop) error {
+	err := o.kernel.RouteAdd(h.route(dst))
+	if errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("another program has a route to %s: remove it with `ip route del %s`", dst, dst)
+	}
+	if err != nil {
+		return fmt.Errorf("add a route to %s: %w", dst, err)
+	}
+	return nil
+}
+
+// checkRoutes says which route of the last Set is gone.
+func (o *Overlay) checkRoutes() error {
+	present, err := ownRoutes(o.kernel)
+	if err != nil {
+		return err
+	}
+	have := map[netip.Prefix]hop{}
+	for _, r := range present {
+		have[prefixOf(r.Dst)] = hopOf(r)
+	}
+	for dst, h := range o.routes {
+		if have[dst] != h {
+			return fmt.Errorf("the route to the pods in %s is gone", dst)
+		}
+	}
+	return nil
+}
+
+func ownRoutes(kernel *netlink.Handle) ([]netlink.Route, error) {
+	ours := &netlink.Route{Protocol: protocol, Table: unix.RT_TABLE_MAIN}
+	routes, err := dump(func() ([]netlink.Route, error) {
+		return kernel.RouteListFiltered(netlink.FAMILY_V4, ours, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list routes: %w", err)
+	}
+	return routes, nil
+}
+
+// removeRoute removes the very route that was listed, by its protocol too.
+func removeRoute(kernel *netlink.Handle, r netlink.Route) error {
+	if err := kernel.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("remove the route to %s: %w", prefixOf(r.Dst), err)
+	}
+	return nil
+}

@@ -1,0 +1,276 @@
+package overlay
+
+import (
+	"encoding/json"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+)
+
+func TestInterface(t *testing.T) {
+	h := newHosts(t, HostGW, 1)[0] // eth0 192.0.2.1/24, cni0 10.42.1.1/24
+	must(t, h.kernel.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "eth1"}}))
+	up(t, h.kernel, "eth1", "198.51.100.1/24", "198.51.100.2/24")
+	must(t, h.kernel.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "bare"}}))
+	must(t, h.kernel.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "off"}}))
+	up(t, h.kernel, "off", "203.0.113.1/24")
+	off, err := h.kernel.LinkByName("off")
+	must(t, err)
+	must(t, h.kernel.LinkSetDown(off))
+	for _, name := range []string{"twin1", "twin2"} {
+		must(t, h.kernel.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}}))
+		up(t, h.kernel, name, "192.0.2.200/32")
+	}
+	for _, test := range []struct{ ip, named, name, addr, why string }{
+		{"192.0.2.1", "", "eth0", "192.0.2.1", "it has the node's address 192.0.2.1"},
+		{"192.0.2.1", "eth0", "eth0", "192.0.2.1", "names it, and it has"},
+		{"192.0.2.1", "eth1", "eth1", "198.51.100.1", "198.51.100.1 is its first"},
+		{"198.51.100.2", "eth1", "eth1", "198.51.100.2", "names it, and it has"},
+		{"192.0.2.200", "twin2", "twin2", "192.0.2.200", "names it"},
+		{"192.0.2.200", "", "", "", "several interfaces have the node's address 192.0.2.200: choose one with --flannel-iface; there are twin1 192.0.2.200/32; twin2 192.0.2.200/32"},
+		{"192.0.2.7", "", "", "", "no interface has the node's address 192.0.2.7"},
+		{"192.0.2.7", "", "", "", "off 203.0.113.1/24 (down)"},
+		{"127.0.0.1", "", "", "", "on lo, which leads to no other node"},
+		{"203.0.113.1", "", "", "", "interface off with address 203.0.113.1 is down"},
+		{"192.0.2.1", "off", "", "", "is down: bring it up"},
+		{"192.0.2.1", "bare", "", "", "bare (--flannel-iface) has no IPv4 address"},
+		{"192.0.2.1", "eth7", "", "", "eth7 (--flannel-iface) does not exist; there are "},
+	} {
+		var got Iface
+		err := in(h.ns, func() (err error) {
+			got, err = Interface(netip.MustParseAddr(test.ip), test.named)
+			return err
+		})
+		if test.name == "" {
+			if err == nil || !strings.Contains(err.Error(), test.why) {
+				t.Errorf("%s %s: got %v", test.ip, test.named, err)
+			}
+			continue
+		}
+		if err != nil || got.Name != test.name || got.IP.String() != test.addr || got.MTU != 1500 || !strings.Contains(got.Why, test.why) {
+			t.Errorf("%s %s: got %+v, %v", test.ip, test.named, got, err)
+		}
+	}
+}
+
+func TestConfigIsChecked(t *testing.T) {
+	good := Config{Backend: VXLAN, NodeIP: netip.MustParseAddr("192.0.2.1"), Pods: netip.MustParsePrefix("10.42.1.0/24"), Cluster: cluster}
+	must(t, good.check())
+	for want, change := range map[string]func(*Config){
+		"give it an IPv4 address":         func(c *Config) { c.NodeIP = netip.MustParseAddr("fd00::1") },
+		"is not an IPv4 network":          func(c *Config) { c.Pods = netip.MustParsePrefix("10.42.1.7/24") },
+		"lies outside --cluster-cidr 10.": func(c *Config) { c.Pods = netip.MustParsePrefix("10.0.0.0/8") },
+		"no UDP port":                     func(c *Config) { c.Port = 70000 },
+	} {
+		c := good
+		change(&c)
+		if _, err := New(c); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v instead of %s", err, want)
+		}
+	}
+	if _, err := newBackend(Config{Backend: "ipip"}, nil); err == nil || !strings.Contains(err.Error(), `unknown backend "ipip": use vxlan, host-gw or wireguard-native`) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// What other nodes say of themselves is not believed blindly, and one that is
+// refused does not stop the others.
+func TestAccept(t *testing.T) {
+	mac := hardwareAddr(netip.MustParseAddr("192.0.2.1"), netip.MustParsePrefix("10.42.1.0/24"))
+	o := &Overlay{
+		config:  Config{Backend: VXLAN, Pods: netip.MustParsePrefix("10.42.1.0/24"), Cluster: cluster},
+		outer:   Iface{IP: netip.MustParseAddr("192.0.2.1")},
+		backend: &vxlan{port: vxlanPort, mac: mac},
+	}
+	peer := func(node string, number byte) Peer {
+		ip, pods := netip.AddrFrom4([4]byte{192, 0, 2, number}), netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 42, number, 0}), 24)
+		return Peer{node, Local{Backend: VXLAN, IP: ip, MAC: hardwareAddr(ip, pods).String(), Port: vxlanPort}, []netip.Prefix{pods}}
+	}
+	for want, change := range map[string]func(*Peer){
+		"does not say yet":                      func(p *Peer) { p.Local = Local{} },
+		`has the backend "host-gw", this node`:  func(p *Peer) { p.Backend = HostGW },
+		"not that of an IPv4 host":              func(p *Peer) { p.IP = netip.Addr{} },
+		`has "127.0.0.1" for an address`:        func(p *Peer) { p.IP = netip.MustParseAddr("127.0.0.1") },
+		`has "224.0.0.1" for an address`:        func(p *Peer) { p.IP = netip.MustParseAddr("224.0.0.1") },
+		"same address 192.0.2.1 as this node":   func(p *Peer) { p.IP = netip.MustParseAddr("192.0.2.1") },
+		"which belongs to the pods":             func(p *Peer) { p.IP = netip.MustParseAddr("10.42.3.3") },
+		"no range of pod addresses yet":         func(p *Peer) { p.Pods = nil },
+		"overlaps this node's 10.42.1.0/24":     func(p *Peer) { p.Pods = cluster },
+		"lies outside --cluster-cidr":           func(p *Peer) { p.Pods = []netip.Prefix{netip.MustParsePrefix("10.43.0.0/24")} },
+		"10.42.9.9/24\", which is not":          func(p *Peer) { p.Pods = []netip.Prefix{netip.MustParsePrefix("10.42.9.9/24")} },
+		"fd42::/64\", which is not":             func(p *Peer) { p.Pods = []netip.Prefix{netip.MustParsePrefix("fd42::/64")} },
+		"overlaps 10.42.2.0/24 of node a":       func(p *Peer) { p.Pods = []netip.Prefix{netip.MustParsePrefix("10.42.2.128/25")} },
+		`has "x" for a hardware address`:        func(p *Peer) { p.MAC = "x" },
+		`has "01:00:00:00:00:01" for a`:         func(p *Peer) { p.MAC = "01:00:00:00:00:01" },
+		"same hardware address " + mac.String(): func(p *Peer) { p.MAC = mac.String() },
+		"as node a":                             func(p *Peer) { p.MAC = peer("a", 2).MAC },
+		"has the VXLAN port 1, this node":       func(p *Peer) { p.Port = 1 },
+		"is there twice":                        func(p *Peer) { p.Node = "a" },
+	} {
+		bad := peer("b", 3)
+		change(&bad)
+		accepted, errs := o.accept([]Peer{peer("c", 4), peer("a", 2), bad})
+		err := errors.Join(errs...)
+		if len(accepted) != 2 || err == nil || !strings.HasPrefix(err.Error(), "node "+bad.Node+": ") || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %d peers and %v", want, len(accepted), err)
+		}
+	}
+}
+
+func TestLocalAsJSON(t *testing.T) {
+	local := Local{Backend: VXLAN, IP: netip.MustParseAddr("192.0.2.1"), MAC: "02:00:00:00:00:01", Port: vxlanPort}
+	text, err := json.Marshal(local)
+	if err != nil || string(text) != `{"backend":"vxlan","ip":"192.0.2.1","mac":"02:00:00:00:00:01","port":8472}` {
+		t.Errorf("got %s, %v", text, err)
+	}
+	var back Local
+	if err := json.Unmarshal(text, &back); err != nil || back != local {
+		t.Errorf("got %+v, %v", back, err)
+	}
+}
+
+func TestHardwareAddr(t *testing.T) {
+	a := hardwareAddr(netip.MustParseAddr("192.0.2.1"), netip.MustParsePrefix("10.42.1.0/24"))
+	b := hardwareAddr(netip.MustParseAddr("192.0.2.2"), netip.MustParsePrefix("10.42.1.0/24"))
+	// Written down, because another value would cut nodes of two versions off.
+	if a.String() != "96:ba:65:1a:00:3d" || a[0]&3 != 2 || a.String() == b.String() {
+		t.Errorf("got %s and %s", a, b)
+	}
+}
+
+func TestOldKernel(t *testing.T) {
+	for release, want := range map[string]bool{
+		"4.18.0-553.el8_10.x86_64": true, "5.4.0-150-generic": true, "5.6.19": true, "": true, "unknown": true,
+		"5.7.0": false, "5.10.0-28-amd64": false, "5.15.0": false, "6.18.44": false, "10.0": false,
+	} {
+		if got := oldKernel(release); got != want {
+			t.Errorf("%q: got %v", release, got)
+		}
+	}
+}
+
+func key(n byte) wgtypes.Key { return wgtypes.Key{n, 1: 1} }
+
+func TestPeerChanges(t *testing.T) {
+	pods := netip.MustParsePrefix("10.42.2.0/24")
+	want := Peer{"a", Local{Backend: WireGuard, IP: netip.MustParseAddr("192.0.2.2"), PublicKey: key(2).String(), Port: 51820}, []netip.Prefix{pods}}
+	right := wgtypes.Peer{
+		PublicKey:  key(2),
+		Endpoint:   &net.UDPAddr{IP: net.IPv4(192, 0, 2, 2), Port: 51820},
+		AllowedIPs: []net.IPNet{*netOf(pods)},
+	}
+	moved, wide, bare := right, right, right
+	moved.Endpoint = &net.UDPAddr{IP: net.IPv4(192, 0, 2, 9), Port: 51820}
+	wide.AllowedIPs = []net.IPNet{*netOf(pods), *netOf(netip.MustParsePrefix("0.0.0.0/0"))}
+	bare.Endpoint = nil
+	stale := wgtypes.Peer{PublicKey: key(9)}
+	for name, test := range map[string]struct {
+		have []wgtypes.Peer
+		want string
+	}{
+		"new":   {nil, "set"},
+		"right": {[]wgtypes.Peer{right}, ""},
+		"stale": {[]wgtypes.Peer{right, stale}, "remove"},
+		"moved": {[]wgtypes.Peer{moved}, "set"},
+		"wide":  {[]wgtypes.Peer{wide}, "set"},
+		"bare":  {[]wgtypes.Peer{bare, stale}, "remove set"},
+	} {
+		var did []string
+		for _, c := range peerChanges(test.have, []Peer{want}) {
+			switch {
+			case c.Remove && c.PublicKey == key(9):
+				did = append(did, "remove")
+			case !c.Remove && c.PublicKey == key(2) && c.ReplaceAllowedIPs && len(c.AllowedIPs) == 1 &&
+				c.AllowedIPs[0].String() == pods.String() && c.Endpoint.String() == "192.0.2.2:51820" && c.PersistentKeepaliveInterval == nil:
+				did = append(did, "set")
+			default:
+				t.Errorf("%s: %+v", name, c)
+			}
+		}
+		if got := strings.Join(did, " "); got != test.want {
+			t.Errorf("%s: got %q", name, got)
+		}
+	}
+}
+
+func TestWireGuardRefuses(t *testing.T) {
+	w := &wireguard{key: key(1), keyFile: "/k"}
+	for want, l := range map[string]Local{
+		`has "" for a WireGuard key`:          {Port: 51820},
+		"has the same WireGuard key as this":  {PublicKey: key(1).PublicKey().String(), Port: 51820},
+		"has 0 for a WireGuard port":          {PublicKey: key(2).String()},
+		"AAAAAAAAAAAAAAAAA=\" for a WireGuar": {PublicKey: wgtypes.Key{}.String(), Port: 51820},
+	} {
+		if err := w.refuse(Iface{}, Peer{Local: l}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v instead of %s", err, want)
+		}
+	}
+	must(t, w.refuse(Iface{}, Peer{Local: Local{PublicKey: key(2).String(), Port: 1}}))
+}
+
+func TestKeyIsMadeOnceAndKept(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "wireguard", "key")
+	made, err := loadKey(path)
+	must(t, err)
+	again, err := loadKey(path)
+	must(t, err)
+	if made != again || made == (wgtypes.Key{}) {
+		t.Error("the key changed")
+	}
+	for p, mode := range map[string]os.FileMode{path: 0o600, filepath.Dir(path): 0o700 | os.ModeDir} {
+		if info, err := os.Stat(p); err != nil || info.Mode() != mode {
+			t.Errorf("%s: %v, %v", p, info, err)
+		}
+	}
+	must(t, os.WriteFile(path, []byte("c2VjcmV0\n"), 0o600))
+	if _, err := loadKey(path); err == nil || !strings.Contains(err.Error(), path+" holds no WireGuard key: remove it") || strings.Contains(err.Error(), "c2V") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestWireGuard(t *testing.T) {
+	if _, err := netlink.GenlFamilyGet("wireguard"); err != nil {
+		h := newHosts(t, HostGW, 1)[0]
+		h.config.Backend, h.config.KeyFile = WireGuard, filepath.Join(t.TempDir(), "key")
+		err := in(h.ns, func() error { _, err := New(h.config); return err })
+		if err == nil || !strings.Contains(err.Error(), "the kernel does not know wireguard: load it with `modprobe wireguard`") {
+			t.Errorf("got %v", err)
+		}
+		t.Skipf("not tried with packets: %v", err)
+	}
+	hosts := newWireGuardHosts(t)
+	for _, h := range hosts {
+		must(t, h.Check())
+		if h.MTU() != 1420 {
+			t.Errorf("got an MTU of %d", h.MTU())
+		}
+	}
+	must(t, hosts[0].reaches(hosts[1], "tcp", 1<<20, false))
+	must(t, hosts[1].reaches(hosts[0], "udp", 60_000, false))
+	must(t, hosts[0].reaches(hosts[1], "udp", 64, true))
+	before := hosts[0].state()
+	hosts[0].start()
+	must(t, hosts[0].Set(hosts[0].peers(hosts...)))
+	expectSame(t, before, hosts[0].state())
+}
+
+// newWireGuardHosts gives each host a key of its own.
+func newWireGuardHosts(t *testing.T) []*host {
+	t.Helper()
+	hosts := newHosts(t, HostGW, 2)
+	for _, h := range hosts {
+		h.config.Backend, h.config.KeyFile = WireGuard, filepath.Join(t.TempDir(), "key")
+		h.start()
+	}
+	for _, h := range hosts {
+		must(t, h.Set(h.peers(hosts...)))
+	}
+	return hosts
+}

@@ -1,0 +1,221 @@
+package overlay
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// vni spells "lit". The small numbers are taken on many networks (flannel
+	// has 1, Calico 4096, Cilium the small ones): packets of two products on one
+	// network must not be taken for each other's.
+	vni = 0x6c6974
+
+	vxlanPort = 8472
+	// vxlanOverhead is an IPv4, a UDP, a VXLAN and an Ethernet header.
+	vxlanOverhead = 20 + 8 + 8 + 14
+)
+
+// vxlan carries packets in UDP. The kernel learns nothing from packets: each
+// peer has an entry that says its hardware address, and one that says where that
+// is.
+type vxlan struct {
+	tunnel
+	port    int
+	mac     net.HardwareAddr
+	offload *offload
+}
+
+func newVXLAN(c Config, kernel *netlink.Handle) (*vxlan, error) {
+	offload, err := newOffload(kernel)
+	if err != nil {
+		return nil, err
+	}
+	v := &vxlan{
+		tunnel:  newTunnel(kernel, vxlanDevice, vxlanOverhead, c.Pods),
+		port:    c.Port,
+		mac:     hardwareAddr(c.NodeIP, c.Pods),
+		offload: offload,
+	}
+	if v.port == 0 {
+		v.port = vxlanPort
+	}
+	return v, nil
+}
+
+// hardwareAddr is the same after each restart without being stored, so the other
+// nodes need not be told anew. It is locally administered and unicast.
+func hardwareAddr(ip netip.Addr, pods netip.Prefix) net.HardwareAddr {
+	sum := sha256.Sum256([]byte(ip.String() + " " + pods.String()))
+	sum[0] = sum[0]&^1 | 2
+	return net.HardwareAddr(sum[:6])
+}
+
+func (v *vxlan) close() { v.offload.close() }
+
+func (v *vxlan) setup(outer Iface) (Local, error) {
+	link, err := v.adopt(outer)
+	if err == nil && link == nil {
+		link, err = v.add(v.wanted(outer), "vxlan")
+	}
+	if err != nil {
+		return Local{}, err
+	}
+	if err := v.offload.switchOff(v.name); err != nil {
+		return Local{}, err
+	}
+	if err := v.finish(link, outer, v.port); err != nil {
+		return Local{}, err
+	}
+	return Local{Backend: VXLAN, IP: outer.IP, MAC: v.mac.String(), Port: v.port}, nil
+}
+
+// adopt returns the device that is there, if it is as it should be. What makes
+// out a device of VXLAN cannot be changed: it has to be made again.
+func (v *vxlan) adopt(outer Iface) (netlink.Link, error) {
+	link, err := find(v.kernel, v.name)
+	if err != nil || link == nil {
+		return nil, err
+	}
+	wrong := v.differs(link, outer)
+	if wrong == nil {
+		return link, nil
+	}
+	slog.Info("Making a device of the pod network again", "device", v.name, "because", wrong)
+	if err := v.kernel.LinkDel(link); err != nil {
+		return nil, fmt.Errorf("remove device %s: %w", v.name, err)
+	}
+	return nil, nil
+}
+
+func (v *vxlan) wanted(outer Iface) *netlink.Vxlan {
+	want := &netlink.Vxlan{
+		LinkAttrs:    v.attrs(outer),
+		VxlanId:      vni,
+		VtepDevIndex: outer.Index,
+		SrcAddr:      outer.IP.AsSlice(),
+		Port:         v.port,
+	}
+	// An address that is given when the device is made is one that udev leaves
+	// alone.
+	want.HardwareAddr = v.mac
+	return want
+}
+
+// differs says which parameter of a device is not ours.
+func (v *vxlan) differs(link netlink.Link, outer Iface) error {
+	have, ok := link.(*netlink.Vxlan)
+	switch {
+	case !ok:
+		return fmt.Errorf("device %s is of type %s instead of vxlan", v.name, link.Type())
+	case have.VxlanId != vni || have.Port != v.port:
+		return fmt.Errorf("device %s has network %d and port %d instead of %d and %d", v.name, have.VxlanId, have.Port, vni, v.port)
+	case have.VtepDevIndex != outer.Index || addrOf(have.SrcAddr) != outer.IP:
+		return fmt.Errorf("device %s does not lead out of %s with %s", v.name, outer.Name, outer.IP)
+	case have.Learning || have.FlowBased || have.GBP || have.Group != nil:
+		return fmt.Errorf("device %s was made by another program", v.name)
+	case !bytes.Equal(have.HardwareAddr, v.mac):
+		return fmt.Errorf("device %s has the hardware address %s instead of %s", v.name, have.HardwareAddr, v.mac)
+	}
+	return nil
+}
+
+func (v *vxlan) check(outer Iface) error {
+	link, err := v.find()
+	if err != nil {
+		return err
+	}
+	if err := v.differs(link, outer); err != nil {
+		return err
+	}
+	return v.finished(link, outer)
+}
+
+func (v *vxlan) refuse(_ Iface, p Peer) error {
+	mac, err := net.ParseMAC(p.MAC)
+	switch {
+	case err != nil || len(mac) != 6 || mac[0]&1 != 0 || mac.String() != p.MAC:
+		return fmt.Errorf("has %q for a hardware address", p.MAC)
+	case bytes.Equal(mac, v.mac):
+		return fmt.Errorf("has the same hardware address %s as this node", mac)
+	case p.Port != v.port:
+		return fmt.Errorf("has the VXLAN port %d, this node has %d: all nodes need the same", p.Port, v.port)
+	}
+	return nil
+}
+
+// hop leads to the first address of the peer's range, which its device has.
+func (v *vxlan) hop(link int, _ Peer, pods netip.Prefix) hop {
+	return hop{link: link, via: pods.Addr(), onlink: true}
+}
+
+// entry is a line of the table of neighbours (which hardware address has this IP
+// address) or of forwarding (which IP address has this hardware address).
+type entry struct {
+	ip   netip.Addr
+	mac  string
+	node string
+}
+
+func (v *vxlan) set(link int, peers []Peer) error {
+	neighbours, forwarding := map[string]entry{}, map[string]entry{}
+	for _, p := range peers {
+		forwarding[p.MAC] = entry{p.IP, p.MAC, p.Node}
+		for _, pods := range p.Pods {
+			neighbours[pods.Addr().String()] = entry{pods.Addr(), p.MAC, p.Node}
+		}
+	}
+	return errors.Join(
+		v.setTable(link, unix.AF_BRIDGE, forwarding, func(e entry) string { return e.mac }),
+		v.setTable(link, unix.AF_INET, neighbours, func(e entry) string { return e.ip.String() }),
+	)
+}
+
+// setTable makes a table of the device hold what is wanted, by key.
+func (v *vxlan) setTable(link, family int, want map[string]entry, key func(entry) string) error {
+	present, err := dump(func() ([]netlink.Neigh, error) { return v.kernel.NeighList(link, family) })
+	if err != nil {
+		return fmt.Errorf("list the entries of %s: %w", v.name, err)
+	}
+	var errs []error
+	right := map[string]bool{}
+	for _, n := range present {
+		e := entry{ip: addrOf(n.IP), mac: n.HardwareAddr.String()}
+		if n.State&netlink.NUD_PERMANENT == 0 || !e.ip.IsValid() {
+			continue // the kernel's own; what is wanted replaces it
+		}
+		w, wanted := want[key(e)]
+		if !wanted {
+			if err := v.kernel.NeighDel(&n); err != nil && !errors.Is(err, unix.ENOENT) {
+				errs = append(errs, fmt.Errorf("remove the entry %s %s from %s: %w", e.ip, e.mac, v.name, err))
+			}
+		}
+		right[key(e)] = wanted && w.ip == e.ip && w.mac == e.mac
+	}
+	for k, e := range want {
+		if right[k] {
+			continue
+		}
+		if err := v.kernel.NeighSet(e.neigh(link, family)); err != nil {
+			errs = append(errs, fmt.Errorf("node %s: add the entry %s %s to %s: %w", e.node, e.ip, e.mac, v.name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (e entry) neigh(link, family int) *netlink.Neigh {
+	mac, _ := net.ParseMAC(e.mac) // refuse has looked at it
+	n := &netlink.Neigh{LinkIndex: link, Family: family, State: netlink.NUD_PERMANENT, IP: e.ip.AsSlice(), HardwareAddr: mac}
+	if family == unix.AF_BRIDGE {
+		n.Flags = netlink.NTF_SELF
+	}
+	return n
+}
