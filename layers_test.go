@@ -20,6 +20,7 @@ const module = "lite.io/lite/"
 // above it in the table; "*" allows all that stand above it. "dir/..." is a row for every package below dir; these may
 // import each other. Tests may import anything.
 var layers = []struct{ pkg, imports string }{
+	{"pkg/golden", ""},
 	{"pkg/version", ""},
 	{"pkg/log", ""},
 	{"pkg/component", ""},
@@ -27,6 +28,8 @@ var layers = []struct{ pkg, imports string }{
 	{"pkg/pki", ""},
 	{"pkg/bundle", ""},
 	{"pkg/kube", "component"},
+	{"pkg/join", ""},
+	{"pkg/join/approver", "component kube"},
 	{"manifests", ""},
 	{"pkg/status", "component"},
 	{"pkg/datastore/etcd", "log pki"},
@@ -36,9 +39,11 @@ var layers = []struct{ pkg, imports string }{
 	{"pkg/agent/containerd", "bundle"},
 	{"pkg/agent/kubelet", "kube"},
 	{"pkg/agent/kubeproxy", "kube"},
-	{"pkg/cni", "kube"},
+	{"pkg/agent/loadbalancer", "kube"},
+	{"pkg/cni/overlay", ""},
+	{"pkg/cni", "cni/overlay kube"},
 	{"pkg/addon/manifests", "kube"},
-	{"pkg/agent", "agent/images agent/containerd agent/kubelet agent/kubeproxy bundle cni component config kube pki"},
+	{"pkg/agent", "agent/images agent/containerd agent/kubelet agent/kubeproxy agent/loadbalancer bundle cni component config join kube"},
 	{"pkg/server", "*"},
 	{"cmd/lite", "*"},
 	{"scripts/...", ""},

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"flag"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,9 +10,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite testdata/*.golden and the generated parts of docs/configuration.md")
 
 const (
 	begin = "<!-- begin %s: written by make golden -->\n"
@@ -37,7 +35,7 @@ func TestConfigurationDocument(t *testing.T) {
 	}
 	switch {
 	case bytes.Equal(before, []byte(after)):
-	case *update:
+	case *golden.Update:
 		if err := os.WriteFile(file, []byte(after), 0o644); err != nil {
 			t.Fatal(err)
 		}

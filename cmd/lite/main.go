@@ -48,6 +48,7 @@ func command() *cobra.Command {
 that runs containers, all in one process.
 
   lite server            start a cluster on this machine
+  lite agent             make this machine a node of a cluster
   lite kubectl get pods  work with it
   lite status            see how its parts are doing`,
 		Version:           version.Version(),
@@ -55,7 +56,7 @@ that runs containers, all in one process.
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
 	}
-	root.AddCommand(serverCommand(), statusCommand(), configCommand(), versionCommand())
+	root.AddCommand(serverCommand(), agentCommand(), tokenCommand(), statusCommand(), configCommand(), versionCommand())
 	for _, t := range tools {
 		root.AddCommand(t.command())
 	}

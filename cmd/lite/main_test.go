@@ -3,35 +3,17 @@ package main
 import (
 	"bytes"
 	"errors"
-	"os"
-	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
 
 	"lite.io/lite/pkg/component"
+	"lite.io/lite/pkg/golden"
 	"lite.io/lite/pkg/status"
 	"lite.io/lite/pkg/version"
 )
-
-// golden compares got with a file of testdata, or rewrites it.
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	file := filepath.Join("testdata", name+".golden")
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s differs, run go test with -update if that is right; got\n%s", file, got)
-	}
-}
 
 // The help of every verb is a reference; the tools have their own.
 func TestHelp(t *testing.T) {
@@ -50,7 +32,7 @@ func TestHelp(t *testing.T) {
 		if err := root.Execute(); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		golden(t, name, out.String())
+		golden.Check(t, name, out.String())
 	}
 }
 
@@ -152,6 +134,42 @@ func TestMentions(t *testing.T) {
 	}
 }
 
+func TestCrictlIsToldWhatTheUserDoesNotSay(t *testing.T) {
+	const socket = "unix:///s"
+	endpoints := []string{"--runtime-endpoint=" + socket, "--image-endpoint=" + socket}
+	for _, name := range []string{"CONTAINER_RUNTIME_ENDPOINT", "IMAGE_SERVICE_ENDPOINT", "CRI_CONFIG_FILE"} {
+		t.Setenv(name, "")
+	}
+	for _, test := range []struct {
+		args      string
+		hasConfig bool
+		env       string // name of a variable that is set
+		want      []string
+	}{
+		{"ps -a", false, "", append(endpoints, "--config=/dev/null")},
+		{"ps -a", true, "", endpoints},
+		{"--config=/x ps", false, "", endpoints},
+		{"-c /x ps", false, "", endpoints},
+		{"ps", false, "CRI_CONFIG_FILE", endpoints},
+		// It writes the file that is missing.
+		{"config --set debug=true", false, "", endpoints},
+		{"-r unix:///x ps", true, "", endpoints[1:]},
+		{"-i unix:///x ps", true, "", endpoints[:1]},
+		{"ps", true, "CONTAINER_RUNTIME_ENDPOINT", endpoints[1:]},
+		{"ps", true, "IMAGE_SERVICE_ENDPOINT", endpoints[:1]},
+	} {
+		if test.env != "" {
+			t.Setenv(test.env, "/x")
+		}
+		if got := crictlPreset(strings.Fields(test.args), socket, test.hasConfig); !slices.Equal(got, test.want) {
+			t.Errorf("%s (%t, %s): got %q, want %q", test.args, test.hasConfig, test.env, got, test.want)
+		}
+		if test.env != "" {
+			t.Setenv(test.env, "")
+		}
+	}
+}
+
 func TestOneLine(t *testing.T) {
 	for err, want := range map[error]string{
 		errors.New("a"): "a",
@@ -175,7 +193,7 @@ func TestStatusTable(t *testing.T) {
 	if err := writeTable(&out, n, now); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "status", out.String())
+	golden.Check(t, "status", out.String())
 }
 
 func TestLinkNamedAfterAToolIsThatTool(t *testing.T) {

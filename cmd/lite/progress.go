@@ -120,15 +120,15 @@ func (p *progress) awaitReady(ctx context.Context) bool {
 	}
 }
 
-// ready closes the list with what to do next.
-func (p *progress) ready(cfg *config.Config, took time.Duration) {
-	slog.Info("Node ready", "node", cfg.NodeName, "took", took.Round(10*time.Millisecond), "kubeconfig", cfg.WriteKubeconfig)
+// ready closes the list with what to do next. Only a person is shown next: it
+// may hold the token, which is for no log.
+func (p *progress) ready(cfg *config.Config, took time.Duration, next string) {
+	slog.Info("Node ready", "node", cfg.NodeName, "took", took.Round(10*time.Millisecond))
 	if !p.live {
 		return
 	}
 	p.finish()
-	fmt.Fprintf(p.out, "Node %s is ready after %.1f s.\nUse it:  lite kubectl get pods -A  (kubeconfig: %s)\nSee how its parts are doing:  lite status\n",
-		cfg.NodeName, took.Seconds(), cfg.WriteKubeconfig)
+	fmt.Fprintf(p.out, "Node %s is ready after %.1f s.\n%s\n", cfg.NodeName, took.Seconds(), next)
 }
 
 func (p *progress) stopping() {

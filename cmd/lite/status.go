@@ -75,6 +75,18 @@ func writeTable(w io.Writer, n status.Node, now time.Time) error {
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", c.Name, c.State, age(now.Sub(c.Since)), took, strings.ReplaceAll(c.Reason, "\n", " "))
 	}
+	if err := t.Flush(); err != nil || len(n.Servers) == 0 {
+		return err
+	}
+	fmt.Fprintln(w)
+	fmt.Fprintln(t, "SERVER\tSTATE\tSINCE\tIN USE\tREASON")
+	for _, s := range n.Servers {
+		used := ""
+		if s.InUse {
+			used = "yes"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", s.Address, s.State, age(now.Sub(s.Since)), used, strings.ReplaceAll(s.Reason, "\n", " "))
+	}
 	return t.Flush()
 }
 

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -66,6 +69,9 @@ func runKubectl(args []string) error {
 
 // runCrictl becomes crictl, which is among the helpers.
 func runCrictl(args []string) error {
+	if os.Geteuid() != 0 {
+		return errors.New("crictl works on the container runtime of this node, which only root may use; run it as root")
+	}
 	cfg := configured()
 	// Unpack would make it readable by everybody.
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
@@ -76,17 +82,32 @@ func runCrictl(args []string) error {
 		return err
 	}
 	path := filepath.Join(helpers.Bin(), "crictl")
-	preset := []string{"crictl"}
-	if !mentions(args, "runtime-endpoint", "r") && os.Getenv("CONTAINER_RUNTIME_ENDPOINT") == "" {
-		preset = append(preset, "--runtime-endpoint="+agent.Socket(cfg))
-	}
-	if !mentions(args, "image-endpoint", "i") && os.Getenv("IMAGE_SERVICE_ENDPOINT") == "" {
-		preset = append(preset, "--image-endpoint="+agent.Socket(cfg))
-	}
+	_, err = os.Stat(crictlConfig)
+	preset := append([]string{"crictl"}, crictlPreset(args, agent.Socket(cfg), err == nil)...)
 	if err := syscall.Exec(path, append(preset, args...), os.Environ()); err != nil {
 		return fmt.Errorf("run %s: %w", path, err)
 	}
 	return nil
+}
+
+// crictlConfig is where crictl looks for its configuration.
+const crictlConfig = "/etc/crictl.yaml"
+
+// crictlPreset is the flags that lead crictl to a socket, as far as the user
+// does not say otherwise.
+func crictlPreset(args []string, socket string, hasConfig bool) (preset []string) {
+	if !mentions(args, "runtime-endpoint", "r") && os.Getenv("CONTAINER_RUNTIME_ENDPOINT") == "" {
+		preset = append(preset, "--runtime-endpoint="+socket)
+	}
+	if !mentions(args, "image-endpoint", "i") && os.Getenv("IMAGE_SERVICE_ENDPOINT") == "" {
+		preset = append(preset, "--image-endpoint="+socket)
+	}
+	// A configuration that is missing is warned of (1.36), an empty one is not;
+	// `crictl config` is there to write one.
+	if !hasConfig && !mentions(args, "config", "c") && os.Getenv("CRI_CONFIG_FILE") == "" && !slices.Contains(args, "config") {
+		preset = append(preset, "--config="+os.DevNull)
+	}
+	return preset
 }
 
 func runCtr(args []string) error {
@@ -97,7 +118,11 @@ func runCtr(args []string) error {
 	if !mentions(args, "namespace", "n") && os.Getenv("CONTAINERD_NAMESPACE") == "" {
 		preset = append(preset, "--namespace=k8s.io")
 	}
-	if err := app.New().Run(append(preset, args...)); err != nil {
+	err := app.New().Run(append(preset, args...))
+	switch {
+	case errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0:
+		return fmt.Errorf("ctr: %w; run it as root", err)
+	case err != nil:
 		return fmt.Errorf("ctr: %w", err)
 	}
 	return nil

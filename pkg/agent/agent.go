@@ -3,6 +3,8 @@
 package agent
 
 import (
+	"fmt"
+	"net/url"
 	"path/filepath"
 	"slices"
 
@@ -10,12 +12,13 @@ import (
 	"lite.io/lite/pkg/agent/images"
 	"lite.io/lite/pkg/agent/kubelet"
 	"lite.io/lite/pkg/agent/kubeproxy"
+	"lite.io/lite/pkg/agent/loadbalancer"
 	"lite.io/lite/pkg/bundle"
 	"lite.io/lite/pkg/cni"
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/kube"
-	"lite.io/lite/pkg/pki"
 )
 
 // StateDir is where a node keeps what a reboot makes worthless.
@@ -24,9 +27,14 @@ const StateDir = "/run/lite"
 // Config is what a node has to be told beyond what its user said.
 type Config struct {
 	Node       *config.Config
+	Cluster    join.Facts
 	Host       Host
-	Kubeconfig string  // of the node's identity, system:node:<name>
-	PKI        pki.Dir // holds the cluster's authority and the kubelet's serving certificate
+	Kubeconfig string // of the node's identity, system:node:<name>
+	CAFile     string // of the cluster's authority
+	// The kubelet's serving certificate; "" = the kubelet asks the cluster for
+	// one and renews both of its own.
+	CertFile string
+	KeyFile  string
 }
 
 // Dir is where the parts of a node keep their files.
@@ -38,6 +46,40 @@ func Socket(c *config.Config) string {
 		return c.ContainerRuntimeEndpoint
 	}
 	return "unix://" + containerd.Config{StateDir: filepath.Join(StateDir, "containerd")}.Socket()
+}
+
+// BalancerAddress is where an agent's own parts reach the API.
+const BalancerAddress = "127.0.0.1:6444"
+
+// New puts an agent together: the parts of a node, and before them the load
+// balancer by which they reach the servers. Nothing is touched before Run.
+func New(cfg *config.Config, m Membership, host Host, onChange func(component.Status)) (*Agent, error) {
+	u, err := url.Parse(m.Server)
+	if err != nil {
+		return nil, fmt.Errorf("the server's address %q: %w", m.Server, err)
+	}
+	b, err := loadbalancer.New(loadbalancer.Config{
+		Listen:     BalancerAddress,
+		Seed:       []string{u.Host},
+		File:       filepath.Join(Dir(cfg.DataDir), "servers.json"),
+		CAFile:     m.CAFile(),
+		Kubeconfig: m.Kubeconfig(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	a := &Agent{Group: &component.Group{OnChange: onChange}, Balancer: b}
+	node := Config{Node: cfg, Cluster: m.Facts, Host: host, Kubeconfig: m.Kubeconfig(), CAFile: m.CAFile()}
+	if err := Add(a.Group, node, a.Add(b)); err != nil {
+		return nil, err
+	}
+	return a, kube.SettleGates()
+}
+
+// Agent is a node without a control plane. Its group is complete.
+type Agent struct {
+	*component.Group
+	Balancer *loadbalancer.Balancer
 }
 
 // Add adds the components of a node to g. api is ready when the API can be
@@ -79,12 +121,12 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 		NodeIP:        n.NodeIP,
 		Labels:        n.NodeLabels,
 		Taints:        n.NodeTaints,
-		ClusterDNS:    n.ClusterDNS,
-		ClusterDomain: n.ClusterDomain,
+		ClusterDNS:    c.Cluster.ClusterDNS,
+		ClusterDomain: c.Cluster.ClusterDomain,
 		Kubeconfig:    c.Kubeconfig,
-		CAFile:        c.PKI.CA(pki.ClusterCA),
-		CertFile:      c.PKI.Cert(pki.Kubelet),
-		KeyFile:       c.PKI.Key(pki.Kubelet),
+		CAFile:        c.CAFile,
+		CertFile:      c.CertFile,
+		KeyFile:       c.KeyFile,
 		Runtime:       Socket(n),
 		ResolvConf:    resolvConf(),
 		Systemd:       c.Host.Systemd,
@@ -96,21 +138,24 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 	kl := g.Add(k, runtime, sandbox, api)
 
 	network := kl
-	if !slices.Contains(n.Disable, "cni") {
+	if !slices.Contains(c.Cluster.Disable, "cni") {
 		network = g.Add(cni.New(cni.Config{
 			NodeName:    n.NodeName,
 			NodeIP:      n.NodeIP[0],
 			Kubeconfig:  c.Kubeconfig,
-			ClusterCIDR: n.ClusterCIDR,
+			ClusterCIDR: c.Cluster.ClusterCIDR,
+			Backend:     c.Cluster.Backend,
+			Interface:   n.FlannelIface,
+			KeyFile:     filepath.Join(dir, "overlay.key"),
 			ConfDir:     confDir,
 			StateDir:    filepath.Join(StateDir, "cni"),
 		}), api)
 	}
-	if !slices.Contains(n.Disable, "kube-proxy") {
+	if !slices.Contains(c.Cluster.Disable, "kube-proxy") {
 		p, err := kubeproxy.New(kubeproxy.Config{
 			NodeName:      n.NodeName,
 			Kubeconfig:    c.Kubeconfig,
-			ClusterCIDR:   kube.Join(n.ClusterCIDR),
+			ClusterCIDR:   kube.Join(c.Cluster.ClusterCIDR),
 			KeepConntrack: c.Host.Limited,
 			ExtraArgs:     n.KubeProxyArgs,
 		})

@@ -15,7 +15,6 @@ import (
 
 // Host is what the machine is like, as far as a node has to adapt to it.
 type Host struct {
-	CgroupV1 bool
 	// Systemd is PID 1 and manages cgroups.
 	Systemd bool
 	// Limited is a root without CAP_SYS_RESOURCE, as in some containers: it
@@ -36,30 +35,25 @@ func Inspect() (Host, error) {
 		return Host{}, errors.New("must run as root; try `sudo lite server`")
 	}
 	var h Host
-	var errs []error
-	v1, err := cgroupVersion1(cgroupRoot)
-	errs = append(errs, err)
-	h.CgroupV1 = v1
-	_, err = os.Stat(systemdRunning)
+	_, err := os.Stat(systemdRunning)
 	h.Systemd = err == nil
 	h.Limited = !hasCapability("/proc/self/status", capSysResource)
-	errs = append(errs, checkTools(), checkNetwork())
-	return h, errors.Join(errs...)
+	return h, errors.Join(checkCgroups(cgroupRoot), checkTools(), checkNetwork())
 }
 
-// cgroupVersion1 tells which cgroups the machine has and whether the
-// controllers that a container needs are among them.
-func cgroupVersion1(root string) (v1 bool, err error) {
+// checkCgroups looks for the controllers that a container needs, in cgroups of
+// either version.
+func checkCgroups(root string) error {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(root, &fs); err != nil {
-		return false, fmt.Errorf("control groups are missing: nothing is mounted on %s; mount cgroup2 there", root)
+		return fmt.Errorf("control groups are missing: nothing is mounted on %s; mount cgroup2 there", root)
 	}
 	if fs.Type == unix.CGROUP2_SUPER_MAGIC {
 		data, err := os.ReadFile(filepath.Join(root, "cgroup.controllers"))
 		if err != nil {
-			return false, fmt.Errorf("read cgroup controllers: %w", err)
+			return fmt.Errorf("read cgroup controllers: %w", err)
 		}
-		return false, missingControllers(strings.Fields(string(data)), []string{"cpu", "cpuset", "memory", "pids"})
+		return missingControllers(strings.Fields(string(data)), []string{"cpu", "cpuset", "memory", "pids"})
 	}
 	var present []string
 	for _, c := range []string{"blkio", "cpu", "cpuacct", "cpuset", "devices", "freezer", "memory", "pids"} {
@@ -67,7 +61,7 @@ func cgroupVersion1(root string) (v1 bool, err error) {
 			present = append(present, c)
 		}
 	}
-	return true, missingControllers(present, []string{"cpu", "cpuacct", "cpuset", "devices", "freezer", "memory", "pids"})
+	return missingControllers(present, []string{"cpu", "cpuacct", "cpuset", "devices", "freezer", "memory", "pids"})
 }
 
 func missingControllers(present, needed []string) error {

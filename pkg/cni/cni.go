@@ -30,6 +30,9 @@ type Config struct {
 	NodeIP      netip.Addr
 	Kubeconfig  string
 	ClusterCIDR []netip.Prefix
+	Backend     string // of the overlay, as package overlay names them, or none
+	Interface   string // that carries the packets between nodes; "" = the one that has NodeIP
+	KeyFile     string // the node's private key, should the backend need one
 	ConfDir     string // where the description is written
 	// StateDir holds the addresses given out. It is on a tmpfs: no pod, and
 	// so no address, outlives a reboot.
@@ -62,11 +65,19 @@ func (n *Network) Ready(context.Context) error {
 // Run implements component.Component. When told to stop it leaves the network
 // as it is: pods outlive the process.
 func (n *Network) Run(ctx context.Context) error {
-	ranges, err := n.podRanges(ctx)
+	client, err := n.connect()
+	if err != nil {
+		return err
+	}
+	ranges, err := n.podRanges(ctx, client)
 	if err != nil || ctx.Err() != nil {
 		return err
 	}
 	if err := prepareKernel(ranges); err != nil {
+		return err
+	}
+	mesh, err := newMesh(n.config, client, ranges)
+	if err != nil {
 		return err
 	}
 	rules, err := newRules(ranges, n.config.ClusterCIDR)
@@ -76,11 +87,25 @@ func (n *Network) Run(ctx context.Context) error {
 	if err := rules.ensure(true); err != nil {
 		return err
 	}
-	if err := n.describe(ranges); err != nil {
+	mtu := mesh.mtu()
+	if mtu == 0 {
+		mtu = mtuOf(n.config.NodeIP)
+	}
+	if err := n.describe(ranges, mtu); err != nil {
 		return err
 	}
 	n.written.Store(true)
+	return n.keep(ctx, rules, mesh)
+}
 
+// keep holds rules and overlay as they are to be.
+func (n *Network) keep(ctx context.Context, rules rules, mesh *mesh) error {
+	var nodes cache.Store
+	var changed <-chan struct{} // never, without an overlay
+	if mesh != nil {
+		defer mesh.overlay.Close()
+		nodes, changed = mesh.watch(ctx), mesh.changed
+	}
 	tick := time.NewTicker(reconcileEvery)
 	defer tick.Stop()
 	for {
@@ -89,23 +114,28 @@ func (n *Network) Run(ctx context.Context) error {
 			if err := rules.ensure(false); err != nil {
 				slog.Warn("Could not check the packet filter rules of the pod network", "err", err)
 			}
+			if mesh != nil {
+				mesh.repair(ctx, nodes)
+			}
+		case <-changed:
+			mesh.sync(ctx, nodes)
 		case <-ctx.Done():
 			return nil
 		}
 	}
 }
 
-// podRanges waits until the node has been given its ranges. They never change
-// while the node object lives.
-func (n *Network) podRanges(ctx context.Context) ([]netip.Prefix, error) {
+func (n *Network) connect() (kubernetes.Interface, error) {
 	cfg, err := kube.ClientConfig(n.config.Kubeconfig, "network")
 	if err != nil {
 		return nil, err
 	}
-	client, err := kubernetes.NewForConfig(cfg)
-	if err != nil {
-		return nil, err
-	}
+	return kubernetes.NewForConfig(cfg)
+}
+
+// podRanges waits until the node has been given its ranges. They never change
+// while the node object lives.
+func (n *Network) podRanges(ctx context.Context, client kubernetes.Interface) ([]netip.Prefix, error) {
 	self := fields.OneTermEqualSelector(metav1.ObjectNameField, n.config.NodeName)
 	lw := cache.NewListWatchFromClient(client.CoreV1().RESTClient(), "nodes", "", self)
 	hasRange := func(node *v1.Node) bool { return len(node.Spec.PodCIDRs) > 0 }
@@ -128,8 +158,8 @@ func (n *Network) podRanges(ctx context.Context) ([]netip.Prefix, error) {
 }
 
 // describe writes the network's description where containerd looks for it.
-func (n *Network) describe(ranges []netip.Prefix) error {
-	content, err := conflist(ranges, mtuOf(n.config.NodeIP), portmapBackend(), n.config.StateDir)
+func (n *Network) describe(ranges []netip.Prefix, mtu int) error {
+	content, err := conflist(ranges, mtu, portmapBackend(), n.config.StateDir)
 	if err != nil {
 		return err
 	}

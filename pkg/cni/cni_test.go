@@ -3,7 +3,6 @@ package cni
 import (
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io/fs"
 	"net/netip"
@@ -14,27 +13,9 @@ import (
 	"testing"
 
 	"github.com/containernetworking/cni/libcni"
+
+	"lite.io/lite/pkg/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files")
-
-// golden compares got with a file of testdata, or rewrites it.
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	file := filepath.Join("testdata", name+".golden")
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s differs, run go test with -update if that is right; got\n%s", file, got)
-	}
-}
 
 var (
 	ipv4 = netip.MustParsePrefix("10.42.0.0/24")
@@ -59,7 +40,7 @@ func TestConflist(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			golden(t, name, string(got)+"\n")
+			golden.Check(t, name, string(got)+"\n")
 			list, err := libcni.ConfListFromBytes(got)
 			if err != nil {
 				t.Fatalf("the CNI library refuses it: %v", err)
@@ -77,7 +58,7 @@ func TestDescribeWritesOnlyWhatChanged(t *testing.T) {
 	path := filepath.Join(n.config.ConfDir, "10-lite.conflist")
 	describe := func(ranges ...netip.Prefix) fs.FileInfo {
 		t.Helper()
-		if err := n.describe(ranges); err != nil {
+		if err := n.describe(ranges, 1450); err != nil {
 			t.Fatal(err)
 		}
 		info, err := os.Stat(path)
@@ -112,7 +93,7 @@ func TestChains(t *testing.T) {
 			}
 		}
 	}
-	golden(t, "chains", b.String())
+	golden.Check(t, "chains", b.String())
 }
 
 func TestMTUIsThatOfTheNodesInterface(t *testing.T) {

@@ -12,9 +12,6 @@ import (
 	"strings"
 )
 
-// kubeletPort is where the API server reaches the kubelet of every node.
-const kubeletPort = 10250
-
 // Check looks at whether this machine, as it is now, can be the node that the
 // configuration describes. It leaves nothing behind. Its error joins all that
 // is in the way, each an *Error.

@@ -32,6 +32,10 @@ type Config struct {
 	DataDir    string // absolute and clean, as are all paths but ConfigFile
 	ConfigFile string // as it was given, perhaps relative or missing
 
+	ServerURL string // https://host:port of a server to join; "" = as the token says
+	Token     string // secret; "" = none was given
+	TokenFile string
+
 	LogLevel  slog.Level
 	LogFormat string // text or json
 
@@ -50,6 +54,9 @@ type Config struct {
 	ServiceCIDR   []netip.Prefix
 	ClusterDNS    netip.Addr
 	ClusterDomain string
+
+	FlannelBackend string // vxlan, host-gw, wireguard-native or none
+	FlannelIface   string // "" = the one that has the node's address
 
 	WriteKubeconfig     string
 	WriteKubeconfigMode fs.FileMode

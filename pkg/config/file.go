@@ -27,7 +27,7 @@ func fromFiles(role Role, config statement, h host) (said, []error) {
 		errs = append(errs, unreadable(path+".d", config.source, err))
 	}
 	for i, file := range append([]string{path}, yamlFiles(path+".d", dropIns)...) {
-		data, err := h.readFile(file)
+		data, err := h.readRegular(file)
 		if i == 0 && errors.Is(err, fs.ErrNotExist) && config.source == "default" {
 			continue
 		}
@@ -54,11 +54,16 @@ func yamlFiles(dir string, names []string) (files []string) {
 }
 
 func unreadable(file, source string, err error) *Error {
-	problem := "cannot be read: " + err.Error()
-	if errors.Is(err, fs.ErrNotExist) {
+	problem, remedy := "cannot be read: "+err.Error(), "name a file that can be read"
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		problem = "does not exist"
+	case errors.Is(err, fs.ErrPermission):
+		remedy = "run it as root, or " + remedy
+	case errors.Is(err, errIrregular):
+		problem, remedy = err.Error(), "put a file in its place"
 	}
-	return &Error{"config", file, source, problem, "name a file that can be read"}
+	return &Error{"config", file, source, problem, remedy}
 }
 
 // reader adds what one file says to what files before it said. It looks at the

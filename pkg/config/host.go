@@ -55,6 +55,22 @@ func thisHost() host {
 	}
 }
 
+// errIrregular is what there is in place of a file.
+var errIrregular = errors.New("is not a regular file")
+
+// readRegular reads a file or what a link leads to. Reading a FIFO would wait
+// for somebody to write, and reading a device might never end.
+func (h host) readRegular(file string) ([]byte, error) {
+	info, err := h.stat(file)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errIrregular
+	}
+	return h.readFile(file)
+}
+
 // iface is a network interface.
 type iface struct {
 	name  string

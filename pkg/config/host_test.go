@@ -5,10 +5,13 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -20,7 +23,8 @@ const (
 )
 
 // fakeHost is a machine named Node-A with an address of each family and the
-// given files; a name that ends in a slash is a directory, in an @ a socket.
+// given files; a name that ends in a slash is a directory, in an @ a socket, in
+// a | a FIFO.
 func fakeHost(files map[string]string) host {
 	machine := fstest.MapFS{"proc/net/route": {Data: []byte(defaultRoute4)}, "proc/net/ipv6_route": {Data: []byte(defaultRoute6)}}
 	for name, content := range files {
@@ -30,8 +34,10 @@ func fakeHost(files map[string]string) host {
 			file.Mode = fs.ModeDir | 0o700
 		case strings.HasSuffix(name, "@"):
 			file.Mode = fs.ModeSocket | 0o600
+		case strings.HasSuffix(name, "|"):
+			file.Mode = fs.ModeNamedPipe | 0o600
 		}
-		machine[strings.Trim(name, "/@")] = file
+		machine[strings.Trim(name, "/@|")] = file
 	}
 	local := func(file string) string {
 		if file == "/" {
@@ -117,6 +123,13 @@ func TestThisHost(t *testing.T) {
 	}
 	if _, err := h.readDir(dir + "/none"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("missing directory: got %v", err)
+	}
+	fifo, link := dir+"/fifo", dir+"/link"
+	if err := errors.Join(unix.Mkfifo(fifo, 0o600), os.Symlink(fifo, link)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.readRegular(link); !errors.Is(err, errIrregular) {
+		t.Errorf("a link to a FIFO: got %v", err)
 	}
 	if err := h.listen("127.0.0.1:0"); err != nil {
 		t.Error(err)

@@ -91,7 +91,7 @@ func fromEnv(role Role, env []string) (said, []error) {
 	}
 	all, errs := said{}, []error(nil)
 	for _, o := range options {
-		value, source := values[o.env()], "environment "+o.env()
+		value, source := values[o.variable()], "environment "+o.variable()
 		switch {
 		case value == "":
 		case !o.isFor(role):
@@ -169,15 +169,19 @@ func (c *Config) complete(h host) (errs []error) {
 // a server its place in etcd, behind.
 func (c *Config) findNodeName(h host, found func(name, source string)) error {
 	file := filepath.Join(c.DataDir, "node-name")
-	data, err := h.readFile(file)
-	name := strings.TrimSpace(string(data))
-	found("node-name", "remembered in "+file)
+	data, err := h.readRegular(file)
+	name, source := strings.TrimSpace(string(data)), "remembered in "+file
+	denied := errors.Is(err, fs.ErrPermission)
 	// A data directory that is a file is another option's error.
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+	if denied || errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		name, err = h.hostname()
-		name = strings.ToLower(name)
-		found("node-name", "the host name")
+		name, source = strings.ToLower(name), "the host name"
 	}
+	if denied {
+		// Who is not root starts no node, and may look at its configuration.
+		source += "; only root can see whether " + file + " says another"
+	}
+	found("node-name", source)
 	if err != nil {
 		return c.wrong("node-name", name, err.Error(), "set node-name")
 	}

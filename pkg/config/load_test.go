@@ -197,6 +197,10 @@ func TestPrecedence(t *testing.T) {
 				"cluster-dns": "fd00:43::a # default, the 10th address of service-cidr",
 			},
 		},
+		"ports that nobody else has": {
+			args: []string{"--https-listen-port=32000", "--kube-apiserver-arg=service-node-port-range=20000-21000"},
+			want: map[string]string{"https-listen-port": "32000 # flag --https-listen-port"},
+		},
 		"labels, taints and names that are right": {
 			args: []string{"--node-label=example.com/a=b,node.kubernetes.io/x=y,topology.kubernetes.io/zone=z,plain=",
 				"--node-taint=a=b:NoSchedule,a=b:NoExecute,c:PreferNoSchedule", "--tls-san=*.a.test,192.0.2.7,2001:db8::1"},
@@ -267,6 +271,55 @@ func TestHostFailures(t *testing.T) {
 	}
 }
 
+// Who may not read the data directory learns all the rest.
+func TestNodeNameThatOnlyRootMaySee(t *testing.T) {
+	h := fakeHost(nil)
+	h.stat = func(file string) (fs.FileInfo, error) {
+		if file == "/var/lib/lite/node-name" {
+			return nil, fs.ErrPermission
+		}
+		return nil, fs.ErrNotExist
+	}
+	c, err := loadAs(t, Server, nil, nil, h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "node-a # default, the host name; only root can see whether /var/lib/lite/node-name says another"
+	if got := value(t, c, "node-name"); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// Reading a FIFO would wait for ever, and a device may have no end.
+func TestOnlyFilesAreRead(t *testing.T) {
+	const main, dropIn = "/etc/lite/config.yaml", "/etc/lite/config.yaml.d/10.yaml"
+	for name, test := range map[string]struct {
+		file string // with the mark of fakeHost
+		args []string
+		want string
+	}{
+		"a FIFO":              {main + "|", nil, `config "` + main + `" (default): is not a regular file; put a file in its place`},
+		"a FIFO that is said": {"/x.yaml|", []string{"-c", "/x.yaml"}, `config "/x.yaml" (flag --config): is not a regular file; put a file in its place`},
+		"a directory":         {main + "/", nil, `config "` + main + `" (default): is not a regular file; `},
+		"a socket":            {main + "@", nil, `config "` + main + `" (default): is not a regular file; `},
+		"a drop-in":           {dropIn + "|", nil, `config "` + dropIn + `" (default): is not a regular file; `},
+		"node-name":           {"/var/lib/lite/node-name|", nil, `node-name "" (default, remembered in /var/lib/lite/node-name): is not a regular file; set node-name`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := fakeHost(map[string]string{test.file: ""})
+			read := h.readFile
+			h.readFile = func(file string) ([]byte, error) {
+				if file == strings.TrimRight(test.file, "|/@") {
+					t.Errorf("%s is read", file)
+				}
+				return read(file)
+			}
+			_, err := loadAs(t, Server, test.args, nil, h)
+			checkLines(t, err, []string{test.want})
+		})
+	}
+}
+
 func TestErrors(t *testing.T) {
 	const main = "/etc/lite/config.yaml"
 	for name, test := range map[string]struct {
@@ -322,7 +375,11 @@ func TestErrors(t *testing.T) {
 		"advertise any":         {args: []string{"--advertise-address=0.0.0.0"}, want: []string{`advertise-address "0.0.0.0" (flag --advertise-address): is unspecified, `}},
 		"advertise family":      {args: []string{"--advertise-address=2001:db8::1"}, want: []string{`advertise-address "2001:db8::1" (flag --advertise-address): is not of the first IP family of service-cidr; use an address of IPv4, `}},
 		"port 0":                {args: []string{"--https-listen-port=0"}, want: []string{`https-listen-port "0" (flag --https-listen-port): is not a port; `}},
-		"the kubelet's port":    {args: []string{"--https-listen-port=10250"}, want: []string{`https-listen-port "10250" (flag --https-listen-port): is the kubelet's port; `}},
+		"the kubelet's port":    {args: []string{"--https-listen-port=10250"}, want: []string{`https-listen-port "10250" (flag --https-listen-port): is a port that the kubelet listens on; use another port, like 6443`}},
+		"a port of etcd":        {yaml: "https-listen-port: 2380", want: []string{`https-listen-port "2380" (` + main + `:1): is a port that etcd listens on; `}},
+		"a node port":           {args: []string{"--https-listen-port=30000"}, want: []string{`https-listen-port "30000" (flag --https-listen-port): is one of the ports 30000-32767, which a Service may be given; `}},
+		"the last node port":    {args: []string{"--https-listen-port=32767"}, want: []string{`https-listen-port "32767" (flag --https-listen-port): is one of the ports 30000-32767, `}},
+		"a node port of theirs": {args: []string{"--https-listen-port=8443", "--kube-apiserver-arg=service-node-port-range=8000-9000"}, want: []string{`https-listen-port "8443" (flag --https-listen-port): is one of the ports 8000-9000, `}},
 		"not a CIDR":            {args: []string{"--cluster-cidr=10.42.0.0"}, want: []string{`cluster-cidr "10.42.0.0" (flag --cluster-cidr): is not a CIDR; `}},
 		"host bits":             {args: []string{"--cluster-cidr=10.42.1.0/16"}, want: []string{`cluster-cidr "10.42.1.0/16" (flag --cluster-cidr): has host bits set; write 10.42.0.0/16`}},
 		"mapped CIDR":           {args: []string{"--cluster-cidr=::ffff:10.0.0.0/104"}, want: []string{`cluster-cidr "::ffff:10.0.0.0/104" (flag --cluster-cidr): is `}},
@@ -416,9 +473,10 @@ func TestCheck(t *testing.T) {
 				`container-runtime-endpoint "/run/x.sock" (flag --container-runtime-endpoint): does not exist; `},
 		},
 		"files that are others": {
-			files: map[string]string{"/r.yaml/": "", "/run/x.sock": ""},
-			args:  []string{"--private-registry=/r.yaml", "--container-runtime-endpoint=/run/x.sock"},
+			files: map[string]string{"/r.yaml/": "", "/p.yaml|": "", "/run/x.sock": ""},
+			args:  []string{"--private-registry=/r.yaml", "--container-runtime-endpoint=/run/x.sock", "--audit-log-path=/a", "--audit-policy-file=/p.yaml"},
 			want: []string{`private-registry "/r.yaml" (flag --private-registry): is not a file; name a file`,
+				`audit-policy-file "/p.yaml" (flag --audit-policy-file): is not a file; name a file`,
 				`container-runtime-endpoint "/run/x.sock" (flag --container-runtime-endpoint): is not a socket; name a socket`},
 		},
 		"ports that are taken": {

@@ -21,6 +21,9 @@ type option struct {
 	empty string // what the default "" stands for, in words
 	usage string // no backquotes, pflag takes them as the name of the value
 	only  Role   // the role it is for; "" = all
+	env   string // the environment variable, where it is not LITE_ and the name
+	// secret values are shown to nobody.
+	secret bool
 	binding
 }
 
@@ -111,6 +114,15 @@ var options = []option{
 	{name: "data-dir", arg: "path", def: "/var/lib/lite",
 		usage:   "Directory of all that the node keeps",
 		binding: one(func(c *Config) *string { return &c.DataDir }, dataDir)},
+	{name: "server", short: "s", arg: "url", empty: "the address in the token", only: Agent, env: "LITE_URL",
+		usage:   "A server of the cluster to join",
+		binding: one(func(c *Config) *string { return &c.ServerURL }, serverURL)},
+	{name: "token", short: "t", arg: "token", empty: "that of token-file", secret: true,
+		usage:   "What admits a node to the cluster: on an agent the token of a server, on a server the one to use; see token-file",
+		binding: one(func(c *Config) *string { return &c.Token }, text)},
+	{name: "token-file", arg: "path", empty: "an agent that has joined needs none, a server makes one",
+		usage:   "File that holds the token, which a command line would show to every user of the machine",
+		binding: one(func(c *Config) *string { return &c.TokenFile }, optionalPath)},
 	{name: "log-level", arg: "level", def: "info",
 		usage:   "Least severe messages to log: debug, info, warn or error",
 		binding: one(func(c *Config) *slog.Level { return &c.LogLevel }, logLevel)},
@@ -156,6 +168,13 @@ var options = []option{
 	{name: "cluster-domain", arg: "domain", def: "cluster.local", only: Server,
 		usage:   "Domain of the cluster's services and pods",
 		binding: one(func(c *Config) *string { return &c.ClusterDomain }, clusterDomain)},
+
+	{name: "flannel-backend", arg: "name", def: "vxlan", only: Server,
+		usage:   "How packets reach the pods of other nodes: vxlan, host-gw, wireguard-native, or none to bring your own",
+		binding: one(func(c *Config) *string { return &c.FlannelBackend }, oneOf("vxlan", "host-gw", "wireguard-native", "none"))},
+	{name: "flannel-iface", arg: "name", empty: "the interface that has node-ip",
+		usage:   "Interface that carries the packets between nodes",
+		binding: one(func(c *Config) *string { return &c.FlannelIface }, text)},
 
 	{name: "write-kubeconfig", arg: "path", def: "/etc/lite/kubeconfig.yaml", only: Server,
 		usage:   "File to write the administrator's kubeconfig to",
@@ -222,8 +241,11 @@ func (o option) isFor(role Role) bool { return o.only == "" || o.only == role }
 
 func (o option) isList() bool { return o.separator != "" }
 
-// env is the name of the environment variable.
-func (o option) env() string {
+// variable is the name of the environment variable.
+func (o option) variable() string {
+	if o.env != "" {
+		return o.env
+	}
 	return "LITE_" + strings.ToUpper(strings.ReplaceAll(o.name, "-", "_"))
 }
 

@@ -1,10 +1,13 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"net/netip"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -28,6 +31,40 @@ func configFile(text string) (string, *Error) {
 		return "", bad("is empty", "name a file, or leave it out for its default")
 	}
 	return text, nil
+}
+
+// text takes any text of one line.
+func text(text string) (string, *Error) {
+	if strings.ContainsFunc(text, unicode.IsControl) {
+		return "", bad("holds control characters", "write it in one line")
+	}
+	return text, nil
+}
+
+// serverURL takes what people copy: with or without scheme and port. It returns
+// the URL in full.
+func serverURL(text string) (string, *Error) {
+	if text == "" {
+		return "", nil
+	}
+	remedy := "write it like https://192.0.2.1:6443"
+	if !strings.Contains(text, "://") {
+		text = "https://" + text
+	}
+	u, err := url.Parse(text)
+	switch {
+	case err != nil:
+		return "", bad("is not a URL", remedy)
+	case u.Scheme != "https":
+		return "", bad("is not an https URL", remedy)
+	case u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
+		return "", bad("is more or less than a host and a port", remedy)
+	}
+	number := cmp.Or(u.Port(), "6443")
+	if _, wrong := port(number); wrong != nil {
+		return "", bad("has a port that is none", remedy)
+	}
+	return "https://" + net.JoinHostPort(u.Hostname(), number), nil
 }
 
 func absolutePath(text string) (string, *Error) {
@@ -117,11 +154,8 @@ func unicastAddress(text string) (netip.Addr, *Error) {
 
 func port(text string) (int, *Error) {
 	n, err := strconv.Atoi(text)
-	switch {
-	case err != nil || n < 1 || n > 65535:
+	if err != nil || n < 1 || n > 65535 {
 		return 0, bad("is not a port", "use a number from 1 to 65535")
-	case n == kubeletPort:
-		return 0, bad("is the kubelet's port", "use another one")
 	}
 	return n, nil
 }

@@ -12,7 +12,7 @@ import (
 
 // Print writes the configuration as YAML, keys sorted, each with a comment that
 // says where its value comes from. Load takes what Print wrote for the same
-// configuration.
+// configuration; only secrets are left out.
 func (c *Config) Print(w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# config: %s # %s\n", c.ConfigFile, c.sources["config"])
@@ -20,6 +20,10 @@ func (c *Config) Print(w io.Writer) error {
 	slices.SortFunc(sorted, func(a, b option) int { return cmp.Compare(a.name, b.name) })
 	for _, o := range sorted {
 		if o.name == "config" {
+			continue
+		}
+		if o.secret && c.text(o.name) != "" {
+			fmt.Fprintf(&b, "# %s: not shown # %s\n", o.name, c.sources[o.name])
 			continue
 		}
 		value, err := o.yaml(c)
@@ -72,7 +76,7 @@ func Reference(role Role) string {
 		if o.def != "" {
 			def = "`" + o.def + "`"
 		}
-		fmt.Fprintf(&b, "| %s | `%s` | %s | %s |\n", flag, o.env(), def, o.usage)
+		fmt.Fprintf(&b, "| %s | `%s` | %s | %s |\n", flag, o.variable(), def, o.usage)
 	}
 	return b.String()
 }

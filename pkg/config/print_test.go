@@ -2,44 +2,20 @@ package config
 
 import (
 	"errors"
-	"flag"
-	"os"
-	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
+
+	"lite.io/lite/pkg/golden"
 )
 
-var update = flag.Bool("update", false, "rewrite testdata/*.golden")
-
-// golden compares with a file of testdata, or rewrites it.
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	file := filepath.Join("testdata", name+".golden")
-	if *update {
-		if err := os.MkdirAll("testdata", 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s differs, run go test with -update if that is right; got\n%s", file, got)
-	}
-}
-
 func TestReference(t *testing.T) {
-	golden(t, "reference-server", Reference(Server))
-	golden(t, "reference-agent", Reference(Agent))
+	golden.Check(t, "reference-server", Reference(Server))
+	golden.Check(t, "reference-agent", Reference(Agent))
 }
 
 func TestFlags(t *testing.T) {
-	golden(t, "help-server", Flags(Server).FlagUsages())
+	golden.Check(t, "help-server", Flags(Server).FlagUsages())
 	if Flags(Agent).Lookup("cluster-cidr") != nil {
 		t.Error("an agent has a flag that is for servers")
 	}
@@ -73,7 +49,7 @@ func TestPrint(t *testing.T) {
 	if err := c.Print(&out); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "print", out.String())
+	golden.Check(t, "print", out.String())
 
 	again, err := loadAs(t, Server, nil, nil, fakeHost(map[string]string{"/etc/lite/config.yaml": out.String()}))
 	if err != nil {

@@ -13,6 +13,7 @@ func (c *Config) validate() (errs []error) {
 	wrong := func(key string, value any, problem, remedy string) {
 		errs = append(errs, c.wrong(key, value, problem, remedy))
 	}
+	c.validatePort(wrong)
 	c.validateFamilies(wrong)
 	c.validateOverlaps(wrong)
 	if len(c.ServiceCIDR) > 0 && c.ClusterDNS.IsValid() {
@@ -27,6 +28,9 @@ func (c *Config) validate() (errs []error) {
 	}
 	if c.AuditPolicyFile != "" && c.AuditLogPath == "" {
 		wrong("audit-policy-file", c.AuditPolicyFile, "has no effect without an audit log", "set audit-log-path")
+	}
+	if c.Token != "" && c.TokenFile != "" {
+		wrong("token-file", c.TokenFile, "is said besides token", "say one of them")
 	}
 	seen := map[string]bool{}
 	for _, taint := range c.NodeTaints {

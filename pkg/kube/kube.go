@@ -76,6 +76,23 @@ func ParseSet(component string, fs *pflag.FlagSet, args []string) error {
 	return nil
 }
 
+// SetGates puts the feature gates among the flags of the kubelet or kube-proxy
+// into the registry of the process, which upstream does only when they run
+// (1.36). What the control plane is told of the same gate wins.
+func SetGates(component string, fs *pflag.FlagSet) error {
+	gates := fs.Lookup("feature-gates").Value.String()
+	// A registry that was once told of a gate it does not know refuses all that
+	// comes after (1.36), so a copy is asked first.
+	err := utilfeature.DefaultFeatureGate.DeepCopy().Set(gates)
+	if err == nil {
+		err = utilfeature.DefaultMutableFeatureGate.Set(gates)
+	}
+	if err != nil {
+		return fmt.Errorf("%s-arg feature-gates=%s: %w", component, gates, err)
+	}
+	return nil
+}
+
 // SettleGates fixes the feature gates and versions of the process. Every
 // component of Kubernetes in it shares one registry, which is not safe to write
 // once anything runs: call it after all arguments have been parsed and before

@@ -19,9 +19,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	apiwatch "k8s.io/apimachinery/pkg/watch"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/tools/cache"
 	cliflag "k8s.io/component-base/cli/flag"
+	"k8s.io/component-base/featuregate"
 )
 
 func TestArgsAreSortedAndTheUsersTakeThePlaceOfOurs(t *testing.T) {
@@ -97,6 +99,41 @@ func TestParseSaysNothing(t *testing.T) {
 	said, _ := io.ReadAll(r)
 	if err != nil || len(said) > 0 {
 		t.Errorf("got %v, said %q", err, said)
+	}
+}
+
+func TestGatesAreSetAndThoseThatAreWrongChangeNothing(t *testing.T) {
+	const gate = "LiteTest"
+	registry := utilfeature.DefaultMutableFeatureGate
+	if err := registry.Add(map[featuregate.Feature]featuregate.FeatureSpec{gate: {PreRelease: featuregate.Alpha}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		args, want string
+		enabled    bool
+	}{
+		{"--v=2", "", false},
+		{"--feature-gates=LiteTest=true", "", true},
+		{"--feature-gates=LiteTest=false,LiteTset=true", "kubelet-arg feature-gates=LiteTest=false,LiteTset=true: unrecognized feature gate: LiteTset", true},
+		{"--v=2", "", true},
+		{"--feature-gates=LiteTest=false", "", false},
+	} {
+		fs := pflag.NewFlagSet("kubelet", pflag.ContinueOnError)
+		fs.Int("v", 0, "")
+		fs.Var(cliflag.NewMapStringBool(&map[string]bool{}), "feature-gates", "")
+		if err := ParseSet("kubelet", fs, []string{test.args}); err != nil {
+			t.Fatal(err)
+		}
+		err := SetGates("kubelet", fs)
+		if test.want == "" && err != nil || test.want != "" && (err == nil || err.Error() != test.want) {
+			t.Errorf("%s: got %v, want %q", test.args, err, test.want)
+		}
+		if err := SettleGates(); err != nil {
+			t.Errorf("%s: settle: %v", test.args, err)
+		}
+		if registry.Enabled(gate) != test.enabled {
+			t.Errorf("after %s it is %t", test.args, !test.enabled)
+		}
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
-	"flag"
 	"fmt"
 	"net/netip"
 	"os"
@@ -14,27 +13,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"lite.io/lite/pkg/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files")
-
-// golden compares got with a file of testdata, or rewrites it.
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	file := filepath.Join("testdata", name+".golden")
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s differs, run go test with -update if that is right; got\n%s", file, got)
-	}
-}
 
 // start is when the PKI of a test is made.
 var start = time.Date(2026, time.May, 1, 12, 0, 0, 0, time.UTC)
@@ -106,7 +87,7 @@ func TestTable(t *testing.T) {
 			t.Errorf("%s says more than the table can show", l.path)
 		}
 	}
-	golden(t, "table", b.String())
+	golden.Check(t, "table", b.String())
 }
 
 func TestEveryPathOfTheTableIsOnce(t *testing.T) {

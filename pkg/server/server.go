@@ -21,6 +21,7 @@ import (
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/datastore"
 	"lite.io/lite/pkg/datastore/etcd"
+	"lite.io/lite/pkg/join/approver"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/pki"
 	"lite.io/lite/pkg/server/controlplane"
@@ -89,7 +90,12 @@ func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, onChan
 	g.Add(alone.Guard(scheduler), roles)
 	g.Add(alone.Guard(controllers), roles)
 	g.Add(objects, api)
-	node := agent.Config{Node: cfg, Host: host, Kubeconfig: nodeKubeconfig(cfg), PKI: cp.PKI}
+	g.Add(alone.Guard(newAdmission(cfg, cp)), roles)
+	g.Add(alone.Guard(approver.New(approver.Config{Kubeconfig: cp.Kubeconfig(pki.Admin), ServiceCIDRs: cfg.ServiceCIDR, ClusterDomain: cfg.ClusterDomain})), roles)
+	node := agent.Config{
+		Node: cfg, Cluster: facts(cfg), Host: host, Kubeconfig: nodeKubeconfig(cfg),
+		CAFile: cp.PKI.CA(pki.ClusterCA), CertFile: cp.PKI.Cert(pki.Kubelet), KeyFile: cp.PKI.Key(pki.Kubelet),
+	}
 	if err := agent.Add(g, node, api); err != nil {
 		return nil, err
 	}
@@ -119,6 +125,9 @@ func (s *Server) Prepare() error {
 		if err := k.Write(cp.PKI); err != nil {
 			return err
 		}
+	}
+	if err := ensureToken(cfg, cp.PKI); err != nil {
+		return err
 	}
 	return rememberName(cfg)
 }

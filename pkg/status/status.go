@@ -29,6 +29,17 @@ type Node struct {
 	Since      time.Time   `json:"since"`
 	Ready      bool        `json:"ready"`
 	Components []Component `json:"components"`
+	// Servers is how an agent reaches the API.
+	Servers []Server `json:"servers,omitempty"`
+}
+
+// Server is an API server as an agent's load balancer sees it.
+type Server struct {
+	Address string    `json:"address"` // host:port
+	State   string    `json:"state"`
+	Since   time.Time `json:"since"` // of the state
+	InUse   bool      `json:"inUse"`
+	Reason  string    `json:"reason,omitempty"`
 }
 
 // Component is the state of one part of the node.
@@ -130,7 +141,7 @@ func explain(path string, err error) error {
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("%s: permission denied; run as root", path)
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return errors.New("lite is not running on this machine; start it with `lite server`")
+		return errors.New("lite is not running on this machine; start it with `lite server` or `lite agent`")
 	}
 	return fmt.Errorf("ask %s: %w", path, err)
 }

@@ -240,3 +240,41 @@ func TestHierarchyOptions(t *testing.T) {
 		}
 	}
 }
+
+// TestReboot shows that a host comes back with its files on the disk, and with
+// nothing that was in memory.
+func TestReboot(t *testing.T) {
+	h := NewHost(t)
+	makeMess(t, h)
+	h.Output(t, "sh", "-ec", "touch /var/lib/kept /etc/kept /run/lost /tmp/lost; ip link add lost type bridge")
+	before := h.Output(t, "cat", "/etc/machine-id")
+	booted := h.Output(t, "cat", "/proc/sys/kernel/random/boot_id")
+
+	h.Reboot(t)
+
+	h.Output(t, "ls", "/var/lib/kept", "/etc/kept")
+	for _, lost := range []string{"/run/lost", "/tmp/lost", "/sys/class/net/lost", "/run/netns"} {
+		if _, err := os.Stat(h.Path(lost)); err == nil {
+			t.Errorf("%s is still there", lost)
+		}
+	}
+	if got := h.Output(t, "sh", "-c", "cat /proc/[0-9]*/stat 2>/dev/null"); strings.Contains(got, "sleep") {
+		t.Errorf("a process is still there:\n%s", got)
+	}
+	if after := h.Output(t, "cat", "/etc/machine-id"); after != before {
+		t.Errorf("the machine's ID is %s, was %s", after, before)
+	}
+	if again := h.Output(t, "cat", "/proc/sys/kernel/random/boot_id"); again == booted {
+		t.Errorf("the boot's ID is still %s", again)
+	}
+	listener, err := h.Listen("tcp", h.IP+":7000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	conn, err := h.network.DialContext(t.Context(), "tcp", h.IP+":7000")
+	if err != nil {
+		t.Fatalf("from outside: %v", err)
+	}
+	conn.Close()
+}

@@ -22,6 +22,8 @@ type Host struct {
 	IP   string // its address on the network; the bridge is the default gateway
 	Dir  string // on the machine, holds what the host writes to /var/lib and /var/log
 
+	id      string // what its cgroups are named
+	bind    map[string]string
 	network *Network
 	cgroups cgroups
 	init    *exec.Cmd
@@ -68,6 +70,8 @@ func NewHost(t testing.TB, options ...HostOption) *Host {
 		Name:    fmt.Sprintf("host%d", number),
 		IP:      fmt.Sprintf("10.99.0.%d", number),
 		Dir:     filepath.Join(workDir(), id),
+		id:      id,
+		bind:    o.bind,
 		network: o.network,
 		pidfd:   -1,
 	}
@@ -81,7 +85,7 @@ func NewHost(t testing.TB, options ...HostOption) *Host {
 			t.Fatal(err)
 		}
 	}
-	if err := h.boot(id, o.bind); err != nil {
+	if err := h.boot(); err != nil {
 		t.Fatalf("make host %s: %v", h.Name, err)
 	}
 	return h
@@ -97,9 +101,9 @@ func needRoot(t testing.TB) {
 
 // boot starts PID 1 of the host, waits until it has arranged its files, and
 // plugs in the cable.
-func (h *Host) boot(id string, bind map[string]string) error {
+func (h *Host) boot() error {
 	var err error
-	if h.cgroups, err = newCgroups(id); err != nil {
+	if h.cgroups, err = newCgroups(h.id); err != nil {
 		return err
 	}
 	life, lifeline, err := os.Pipe()
@@ -114,7 +118,7 @@ func (h *Host) boot(id string, bind map[string]string) error {
 	}
 	defer report.Close()
 	defer reporter.Close()
-	spec, err := json.Marshal(initSpec{Name: h.Name, IP: h.IP, Dir: h.Dir, Bind: bind, Hierarchies: h.cgroups.hierarchies})
+	spec, err := json.Marshal(initSpec{Name: h.Name, IP: h.IP, Dir: h.Dir, Bind: h.bind, Hierarchies: h.cgroups.hierarchies})
 	if err != nil {
 		return err
 	}
@@ -164,6 +168,15 @@ func (h *Host) close() (err error) {
 }
 
 func (h *Host) remove() error {
+	if err := h.halt(); err != nil {
+		return err
+	}
+	return retry(10*time.Second, func() error { return os.RemoveAll(h.Dir) })
+}
+
+// halt ends all processes of the host. Its mounts, its network and its memory
+// go with them.
+func (h *Host) halt() error {
 	if h.lifeline != nil {
 		h.lifeline.Close()
 	}
@@ -178,10 +191,44 @@ func (h *Host) remove() error {
 		unix.Close(h.pidfd)
 		h.pidfd = -1
 	}
-	if err := h.cgroups.remove(); err != nil {
+	return h.cgroups.remove()
+}
+
+// Reboot cuts the host's power and boots it again. /var/lib, /var/log and /etc
+// are as they were; all else is as on a new host.
+func (h *Host) Reboot(t testing.TB) {
+	t.Helper()
+	// On a real machine /etc is on the disk, not in memory.
+	etc := filepath.Join(h.Dir, "etc")
+	if err := copyTree(h.Path("/etc"), etc); err != nil {
+		t.Fatalf("save /etc of %s: %v", h.Name, err)
+	}
+	if err := h.init.Process.Kill(); err != nil { // and the kernel kills all others, all at once
+		t.Fatalf("cut the power of %s: %v", h.Name, err)
+	}
+	if err := h.halt(); err != nil {
+		t.Fatalf("halt %s: %v", h.Name, err)
+	}
+	if err := h.network.disconnect(h); err != nil {
+		t.Fatalf("unplug %s: %v", h.Name, err)
+	}
+	if err := h.boot(); err != nil {
+		t.Fatalf("boot %s: %v", h.Name, err)
+	}
+	if err := copyTree(etc, h.Path("/etc")); err != nil {
+		t.Fatalf("bring /etc of %s back: %v", h.Name, err)
+	}
+}
+
+// copyTree copies what is below a directory over what is below another.
+func copyTree(from, to string) error {
+	if err := os.MkdirAll(to, 0o755); err != nil {
 		return err
 	}
-	return retry(10*time.Second, func() error { return os.RemoveAll(h.Dir) })
+	if out, err := exec.Command("cp", "-a", from+"/.", to).CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
 }
 
 // Path returns where a file of the host is found from outside of it, as long

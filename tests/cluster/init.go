@@ -185,6 +185,21 @@ func (s initSpec) identify() error {
 			return err
 		}
 	}
+	return newBoot(id)
+}
+
+// newBoot gives the host a boot ID of its own: programs tell by it whether the
+// machine has booted since they last looked.
+func newBoot(id []byte) error {
+	const file, kernel = "/run/boot_id", "/proc/sys/kernel/random/boot_id"
+	text := fmt.Sprintf("%x-%x-%x-%x-%x\n", id[:4], id[4:6], id[6:8], id[8:10], id[10:])
+	if err := os.WriteFile(file, []byte(text), 0o444); err != nil {
+		return err
+	}
+	defer os.Remove(file) // the mount holds it
+	if err := unix.Mount(file, kernel, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("mount %s on %s: %w", file, kernel, err)
+	}
 	return nil
 }
 

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // gateway is the address of the bridge, which is every host's default route.
@@ -100,6 +102,24 @@ func (n *Network) connect(h *Host) error {
 		return err
 	}
 	return hostLinks.RouteAdd(&netlink.Route{Gw: net.ParseIP(gateway)})
+}
+
+// disconnect takes the cable of a host that is off away; the kernel would, in its
+// own time.
+func (n *Network) disconnect(h *Host) error {
+	links, err := netlink.NewHandleAt(n.namespace)
+	if err != nil {
+		return err
+	}
+	defer links.Close()
+	cable, err := links.LinkByName(h.Name)
+	if err == nil {
+		err = links.LinkDel(cable)
+	}
+	if errors.As(err, &netlink.LinkNotFoundError{}) || errors.Is(err, unix.ENODEV) {
+		return nil // it has already
+	}
+	return err
 }
 
 // configure sets a link's address, if one is given, and sets it up.

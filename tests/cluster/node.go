@@ -43,6 +43,9 @@ const (
 type Node struct {
 	*Host
 
+	// Role is what lite is started as: server, unless said otherwise before.
+	Role string
+
 	mu     sync.Mutex
 	lite   *process
 	client kubernetes.Interface
@@ -60,7 +63,7 @@ type process struct {
 func NewNode(t testing.TB, options ...HostOption) *Node {
 	t.Helper()
 	options = append(options, Install(builtBinary(t), binary))
-	n := &Node{Host: NewHost(t, options...)}
+	n := &Node{Host: NewHost(t, options...), Role: "server"}
 	t.Cleanup(func() {
 		n.Kill(t)
 		if t.Failed() {
@@ -127,14 +130,14 @@ func linkOrCopy(from, to string) error {
 	return errors.Join(err, target.Close())
 }
 
-// Start starts `lite server` and waits until the node is ready.
+// Start starts lite in its role and waits until the node is ready.
 func (n *Node) Start(t testing.TB, args ...string) {
 	t.Helper()
 	n.Launch(t, args...)
 	n.WaitReady(t)
 }
 
-// Launch starts `lite server` and returns at once.
+// Launch starts lite in its role and returns at once.
 func (n *Node) Launch(t testing.TB, args ...string) {
 	t.Helper()
 	if n.running() != nil {
@@ -146,7 +149,7 @@ func (n *Node) Launch(t testing.TB, args ...string) {
 	}
 	defer log.Close()
 	// It may outlive the subtest that starts it, so not that one's context.
-	p := &process{Cmd: n.Command(context.Background(), "lite", append([]string{"server"}, args...)...), exited: make(chan struct{})}
+	p := &process{Cmd: n.Command(context.Background(), "lite", append([]string{n.Role}, args...)...), exited: make(chan struct{})}
 	p.Stdout, p.Stderr = log, log
 	if err := p.Start(); err != nil {
 		t.Fatalf("start lite: %v", err)
@@ -187,6 +190,9 @@ func (n *Node) WaitReady(t testing.TB) {
 }
 
 func (n *Node) ready(ctx context.Context) error {
+	if n.Role != "server" {
+		return n.partsReady(ctx)
+	}
 	client, err := n.connectAPI()
 	if err != nil {
 		return err
@@ -208,6 +214,11 @@ func (n *Node) ready(ctx context.Context) error {
 	if len(node.Status.Conditions) == 0 {
 		return errors.New("node: the kubelet has not reported yet")
 	}
+	return n.partsReady(ctx)
+}
+
+// partsReady asks `lite status`, which knows the node's Ready condition too.
+func (n *Node) partsReady(ctx context.Context) error {
 	if answer, err := n.Command(ctx, "lite", "status").CombinedOutput(); err != nil {
 		return fmt.Errorf("lite status: %w: %s", err, answer)
 	}
@@ -249,6 +260,19 @@ func (n *Node) Kill(t testing.TB) {
 	_ = p.Process.Kill()
 	<-p.exited
 }
+
+// Reboot is [Host.Reboot]: lite and all pods end at once. Start comes next.
+func (n *Node) Reboot(t testing.TB) {
+	t.Helper()
+	p := n.running()
+	n.Host.Reboot(t)
+	if p != nil {
+		<-p.exited
+	}
+}
+
+// Running reports whether lite runs.
+func (n *Node) Running() bool { return n.running() != nil }
 
 // running returns the process of lite, nil if there is none.
 func (n *Node) running() *process {

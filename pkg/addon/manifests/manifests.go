@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -115,8 +116,9 @@ func (m *Manifests) Ready(context.Context) error {
 
 func (m *Manifests) apply(ctx context.Context, client dynamic.Interface) error {
 	for _, o := range m.objects {
-		_, err := client.Resource(resource(o.GroupVersionKind())).Apply(ctx, o.GetName(), o,
-			metav1.ApplyOptions{FieldManager: fieldManager, Force: true})
+		// An empty namespace is the cluster's scope.
+		objects := client.Resource(resource(o.GroupVersionKind())).Namespace(o.GetNamespace())
+		_, err := objects.Apply(ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: fieldManager, Force: true})
 		if err != nil {
 			return fmt.Errorf("apply %s %s: %w", o.GetKind(), o.GetName(), err)
 		}
@@ -124,14 +126,9 @@ func (m *Manifests) apply(ctx context.Context, client dynamic.Interface) error {
 	return nil
 }
 
-// resource is the plural of the kinds that lite ships, all of them cluster
-// scoped; discovery would be a request more for an answer that is known.
+// resource names the resource of an object. The kinds that lite ships have
+// regular plurals; discovery would be a request more for an answer that is known.
 func resource(k schema.GroupVersionKind) schema.GroupVersionResource {
-	switch k.Kind {
-	case "ClusterRoleBinding":
-		return k.GroupVersion().WithResource("clusterrolebindings")
-	case "ClusterRole":
-		return k.GroupVersion().WithResource("clusterroles")
-	}
-	return schema.GroupVersionResource{}
+	plural, _ := meta.UnsafeGuessKindToResource(k)
+	return plural
 }

@@ -47,11 +47,7 @@ disabled_plugins = ['io.containerd.metrics.v1.grpc-prometheus', 'io.containerd.m
   socket_dir = '{{.StateDir}}/s'
 [plugins.'io.containerd.internal.v1.opt']
   path = '{{.Dir}}/opt'
-{{if eq .Snapshotter "native"}}
-# Layers are copied, not stacked: unpacking one at a time is all a disk bears.
-[plugins.'io.containerd.transfer.v1.local']
-  max_concurrent_unpacks = 1
-{{end}}
+
 [plugins.'io.containerd.cri.v1.images']
   snapshotter = '{{.Snapshotter}}'
   [plugins.'io.containerd.cri.v1.images'.pinned_images]

@@ -2,7 +2,6 @@ package containerd
 
 import (
 	"encoding/json"
-	"flag"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -10,27 +9,9 @@ import (
 	"testing"
 
 	srvconfig "github.com/containerd/containerd/v2/cmd/containerd/server/config"
+
+	"lite.io/lite/pkg/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files")
-
-// golden compares got with a file of testdata, or rewrites it.
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	file := filepath.Join("testdata", name+".golden")
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s differs, run go test with -update if that is right; got\n%s", file, got)
-	}
-}
 
 func sample() Config {
 	return Config{
@@ -53,10 +34,10 @@ func rendered(t *testing.T, c Config, snapshotter string, auths []auth) string {
 }
 
 func TestConfiguration(t *testing.T) {
-	golden(t, "config", rendered(t, sample(), overlayfs, nil))
+	golden.Check(t, "config", rendered(t, sample(), overlayfs, nil))
 	c := sample()
 	c.SystemdCgroup, c.RestrictOOMScore = false, true
-	golden(t, "config-limited", rendered(t, c, native, []auth{{quote("registry.example.test:5000"), quote("user"), quote("pass"), quote(""), quote("")}}))
+	golden.Check(t, "config-limited", rendered(t, c, native, []auth{{quote("registry.example.test:5000"), quote("user"), quote("pass"), quote(""), quote("")}}))
 }
 
 // loaded is a configuration as containerd itself reads it.

@@ -55,7 +55,7 @@ type auth struct{ Host, Username, Password, Auth, IdentityToken string }
 // without asking anybody. A file that does not exist is an empty one.
 func parseRegistries(file string) (*registries, error) {
 	r := &registries{}
-	data, err := os.ReadFile(file)
+	data, err := readRegular(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return r, nil
 	}
@@ -69,6 +69,19 @@ func parseRegistries(file string) (*registries, error) {
 		return nil, fmt.Errorf("private-registry %s: %w", file, err)
 	}
 	return r, nil
+}
+
+// readRegular reads a file or what a link leads to. Reading a FIFO would wait
+// for somebody to write, and reading a device might never end.
+func readRegular(file string) ([]byte, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errors.New("is not a regular file; put a file in its place")
+	}
+	return os.ReadFile(file)
 }
 
 // CheckRegistries reports what is wrong with a registries.yaml, so that it is

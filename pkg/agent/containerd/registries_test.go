@@ -1,6 +1,7 @@
 package containerd
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -12,6 +13,9 @@ import (
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	hosts "github.com/containerd/containerd/v2/core/remotes/docker/config"
+	"golang.org/x/sys/unix"
+
+	"lite.io/lite/pkg/golden"
 )
 
 // parsed is a registries.yaml of the given text.
@@ -55,7 +59,7 @@ func TestHostsFiles(t *testing.T) {
 			b.WriteString("--- " + name + "/hosts.toml\n" + files[name])
 		}
 	}
-	golden(t, "hosts", b.String())
+	golden.Check(t, "hosts", b.String())
 }
 
 func TestRegistriesThatAreWrong(t *testing.T) {
@@ -97,11 +101,23 @@ func TestRegistriesFileNeedNotExist(t *testing.T) {
 	if through, err := r.listen(); through != nil || err != nil {
 		t.Errorf("listens for nothing: %v, %v", through, err)
 	}
-	if err := CheckRegistries(dir); err == nil || !strings.Contains(err.Error(), dir) {
-		t.Errorf("a directory: got %v", err)
-	}
 	if err := CheckRegistries(filepath.Join(dir, "none.yaml")); err != nil {
 		t.Errorf("got %v", err)
+	}
+}
+
+// Reading a FIFO would wait for ever.
+func TestRegistriesFileMustBeAFile(t *testing.T) {
+	dir := t.TempDir()
+	fifo, link := filepath.Join(dir, "fifo"), filepath.Join(dir, "link")
+	if err := errors.Join(unix.Mkfifo(fifo, 0o600), os.Symlink(fifo, link)); err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{dir, fifo, link, "/dev/zero"} {
+		want := "private-registry " + file + ": is not a regular file; put a file in its place"
+		if err := CheckRegistries(file); err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
 	}
 }
 

@@ -35,6 +35,9 @@ func configuration(c Config) (*v1beta1.KubeletConfiguration, error) {
 		// Machines that boot with cgroup v1 are served as long as upstream can.
 		FailCgroupV1: &no,
 	}
+	if c.CertFile == "" {
+		k.RotateCertificates, k.ServerTLSBootstrap = true, true
+	}
 	if c.Systemd {
 		k.CgroupDriver = "systemd"
 	}

@@ -35,7 +35,7 @@ type Config struct {
 
 	Kubeconfig string
 	CAFile     string
-	CertFile   string // serving certificate
+	CertFile   string // serving certificate; "" = the kubelet asks the cluster for one, and renews both of its own
 	KeyFile    string
 	Runtime    string // unix:// URL of the CRI
 	ResolvConf string // what pods inherit
@@ -73,10 +73,13 @@ func New(c Config) (*Kubelet, error) {
 	return &Kubelet{server, kube.NewProbe("http://127.0.0.1:10248/healthz")}, nil
 }
 
+// CertDir is where the kubelet keeps certificates that the cluster signed for it.
+func (c Config) CertDir() string { return filepath.Join(c.Dir, "pki") }
+
 // args is what can be said by flags alone; the rest is in configuration.
 func args(c Config) []string {
 	flags := map[string]string{
-		"cert-dir":          filepath.Join(c.Dir, "pki"),
+		"cert-dir":          c.CertDir(),
 		"hostname-override": c.NodeName,
 		"kubeconfig":        c.Kubeconfig,
 		"node-ip":           kube.Join(c.NodeIP),
@@ -109,16 +112,24 @@ func internalConfiguration(c Config) (*internal.KubeletConfiguration, error) {
 	return config, nil
 }
 
-// parse reads args into flags and, for the many flags that stand for a field
-// of the configuration, into config. Adding those flags to a set overwrites
-// nothing; parsing them does.
+// parse reads args into flags, for the many flags that stand for a field of the
+// configuration into config, and feature gates into the registry of the process.
+// Adding the flags of config to a set overwrites nothing; parsing them does.
 func parse(flags *options.KubeletFlags, config *internal.KubeletConfiguration, args []string) error {
 	fs := pflag.NewFlagSet("kubelet", pflag.ContinueOnError)
 	fs.SetNormalizeFunc(cliflag.WordSepNormalizeFunc)
 	fs.SetOutput(io.Discard)
 	flags.AddFlags(fs)
 	options.AddKubeletConfigFlags(fs, config)
-	return kube.ParseSet("kubelet", fs, args)
+	if err := kube.ParseSet("kubelet", fs, args); err != nil {
+		return err
+	}
+	if err := kube.SetGates("kubelet", fs); err != nil {
+		return err
+	}
+	// Upstream's Run would set them once more, while others look at them.
+	config.FeatureGates = nil
+	return nil
 }
 
 // Name implements component.Component.

@@ -1,35 +1,15 @@
 package kubelet
 
 import (
-	"flag"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	"sigs.k8s.io/yaml"
+
+	"lite.io/lite/pkg/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files")
-
-// golden compares got with a file of testdata, or rewrites it.
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	file := filepath.Join("testdata", name+".golden")
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s differs, run go test with -update if that is right; got\n%s", file, got)
-	}
-}
 
 func sample() Config {
 	return Config{
@@ -69,13 +49,13 @@ func TestConfiguration(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		golden(t, name, string(text))
+		golden.Check(t, name, string(text))
 	}
 }
 
 func TestArgs(t *testing.T) {
 	for name, c := range map[string]Config{"args": sample(), "args-full": full()} {
-		golden(t, name, strings.Join(args(c), "\n")+"\n")
+		golden.Check(t, name, strings.Join(args(c), "\n")+"\n")
 	}
 }
 
@@ -148,17 +128,34 @@ func TestUsersArgumentsWinOverTheConfiguration(t *testing.T) {
 
 func TestArgumentsThatAreWrongNameTheFlag(t *testing.T) {
 	for arg, want := range map[string]string{
-		"max-podz=1":             "kubelet-arg: unknown flag: --max-podz",
-		"max-pods=many":          `kubelet-arg: invalid argument "many" for "--max-pods" flag`,
-		"max-pods=-1":            "kubelet-arg: ",
-		"node-labels=a b=c":      "kubelet-arg: ",
-		"cpu-cfs-quota-period=0": "kubelet-arg: ",
+		"max-podz=1":                 "kubelet-arg: unknown flag: --max-podz",
+		"max-pods=many":              `kubelet-arg: invalid argument "many" for "--max-pods" flag`,
+		"max-pods=-1":                "kubelet-arg: ",
+		"node-labels=a b=c":          "kubelet-arg: ",
+		"cpu-cfs-quota-period=0":     "kubelet-arg: ",
+		"feature-gates=Nothing=true": "kubelet-arg feature-gates=Nothing=true: unrecognized feature gate: Nothing",
 	} {
 		c := sample()
 		c.ExtraArgs = []string{arg}
 		if _, err := New(c); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %s", arg, err, want)
 		}
+	}
+}
+
+// Once other components run, nobody may write to the registry of gates.
+func TestFeatureGatesAreSetBeforeAnythingRuns(t *testing.T) {
+	const gate = "CPUManagerPolicyAlphaOptions"
+	registry := utilfeature.DefaultMutableFeatureGate
+	t.Cleanup(func() { _ = registry.ResetFeatureValueToDefault(gate) })
+	c := sample()
+	c.ExtraArgs = []string{"feature-gates=" + gate + "=true"}
+	k, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !registry.Enabled(gate) || k.server.FeatureGates != nil {
+		t.Errorf("%s is %t, and Run sets %v", gate, registry.Enabled(gate), k.server.FeatureGates)
 	}
 }
 

@@ -3,6 +3,7 @@ package kubeproxy
 
 import (
 	"context"
+	"fmt"
 	"os/exec"
 
 	"github.com/spf13/pflag"
@@ -26,11 +27,10 @@ type Config struct {
 // Proxy is the component.
 type Proxy struct {
 	options *app.Options
-	flags   *pflag.FlagSet
 	probe   kube.Probe
 }
 
-// New parses the arguments; nothing is touched before Run.
+// New parses and checks the arguments; nothing is touched before Run.
 func New(c Config) (*Proxy, error) {
 	o := app.NewOptions()
 	fs := pflag.NewFlagSet("kube-proxy", pflag.ContinueOnError)
@@ -39,7 +39,18 @@ func New(c Config) (*Proxy, error) {
 	if err := kube.ParseSet("kube-proxy", fs, args(c, mode())); err != nil {
 		return nil, err
 	}
-	return &Proxy{o, fs, kube.NewProbe("http://127.0.0.1:10256/healthz")}, nil
+	if err := kube.SetGates("kube-proxy", fs); err != nil {
+		return nil, err
+	}
+	// Complete sets the feature gates too, those of a configuration file of the
+	// user's among them: they have to be there before kube.SettleGates.
+	if err := o.Complete(fs); err != nil {
+		return nil, fmt.Errorf("kube-proxy-arg: %w", err)
+	}
+	if err := o.Validate(); err != nil {
+		return nil, fmt.Errorf("kube-proxy-arg: %w", err)
+	}
+	return &Proxy{o, kube.NewProbe("http://127.0.0.1:10256/healthz")}, nil
 }
 
 // mode is nftables where its tool is there: one table of its own, updated
@@ -72,12 +83,6 @@ func (*Proxy) Name() string { return "kube-proxy" }
 // Run implements component.Component. Upstream's Run does not return when its
 // context is done (1.36); it holds nothing that has to be released.
 func (p *Proxy) Run(ctx context.Context) error {
-	if err := p.options.Complete(p.flags); err != nil {
-		return err
-	}
-	if err := p.options.Validate(); err != nil {
-		return err
-	}
 	failed := make(chan error, 1)
 	go func() { failed <- p.options.Run(ctx) }()
 	select {

@@ -1,32 +1,15 @@
 package kubeproxy
 
 import (
-	"flag"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
+
+	"lite.io/lite/pkg/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files")
-
-// golden compares got with a file of testdata, or rewrites it.
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	file := filepath.Join("testdata", name+".golden")
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s differs, run go test with -update if that is right; got\n%s", file, got)
-	}
-}
 
 func sample() Config {
 	return Config{NodeName: "node-a", Kubeconfig: "/var/lib/lite/agent/kubelet.conf", ClusterCIDR: "10.42.0.0/16,fd42::/56"}
@@ -40,8 +23,8 @@ func full() Config {
 }
 
 func TestArgs(t *testing.T) {
-	golden(t, "args", strings.Join(args(sample(), "nftables"), "\n")+"\n")
-	golden(t, "args-full", strings.Join(args(full(), "nftables"), "\n")+"\n")
+	golden.Check(t, "args", strings.Join(args(sample(), "nftables"), "\n")+"\n")
+	golden.Check(t, "args-full", strings.Join(args(full(), "nftables"), "\n")+"\n")
 }
 
 func TestModeIsNftablesWhereItsToolIs(t *testing.T) {
@@ -58,35 +41,58 @@ func TestModeIsNftablesWhereItsToolIs(t *testing.T) {
 	}
 }
 
-func TestUpstreamAcceptsWhatWeSayAndTheUsersWin(t *testing.T) {
+func TestUpstreamAcceptsWhatWeSay(t *testing.T) {
 	for name, c := range map[string]Config{"sample": sample(), "full": full()} {
 		p, err := New(c)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if err := p.options.Complete(p.flags); err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		if err := p.options.Validate(); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
 		if p.Name() != "kube-proxy" {
 			t.Errorf("got %s", p.Name())
 		}
 	}
-	p, err := New(full())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := p.flags.Lookup("proxy-mode").Value.String(); got != "iptables" {
-		t.Errorf("the user's proxy-mode is lost to %s", got)
+}
+
+func TestUsersProxyModeWins(t *testing.T) {
+	if got := strings.Join(args(full(), "nftables"), " "); !strings.Contains(got, "--proxy-mode=iptables") || strings.Contains(got, "nftables") {
+		t.Errorf("got %s", got)
 	}
 }
 
-func TestUnknownArgumentNamesTheFlag(t *testing.T) {
+func TestArgumentsThatAreWrongNameTheFlag(t *testing.T) {
+	for arg, want := range map[string][]string{
+		"proxy-mod=x":                {"kube-proxy-arg: unknown flag: --proxy-mod"},
+		"proxy-mode=foo":             {"kube-proxy-arg: ", "ProxyMode", `"foo"`, "iptables, ipvs, nftables"},
+		"iptables-sync-period=0s":    {"kube-proxy-arg: ", "SyncPeriod"},
+		"config=/no/such/file":       {"kube-proxy-arg: ", "/no/such/file"},
+		"feature-gates=Nothing=true": {"kube-proxy-arg feature-gates=Nothing=true: unrecognized feature gate: Nothing"},
+	} {
+		c := sample()
+		c.ExtraArgs = []string{arg}
+		_, err := New(c)
+		for _, part := range want {
+			if err == nil || !strings.Contains(err.Error(), part) {
+				t.Errorf("%s: got %v, want %s", arg, err, part)
+			}
+		}
+	}
+	for _, mode := range []string{"iptables", "nftables", "ipvs"} {
+		c := sample()
+		c.ExtraArgs = []string{"proxy-mode=" + mode}
+		if _, err := New(c); err != nil {
+			t.Errorf("%s: %v", mode, err)
+		}
+	}
+}
+
+// Once other components run, nobody may write to the registry of gates.
+func TestFeatureGatesAreSetBeforeAnythingRuns(t *testing.T) {
+	const gate = "NativeHistograms"
+	registry := utilfeature.DefaultMutableFeatureGate
+	t.Cleanup(func() { _ = registry.ResetFeatureValueToDefault(gate) })
 	c := sample()
-	c.ExtraArgs = []string{"proxy-mod=x"}
-	if _, err := New(c); err == nil || err.Error() != "kube-proxy-arg: unknown flag: --proxy-mod" {
-		t.Errorf("got %v", err)
+	c.ExtraArgs = []string{"feature-gates=" + gate + "=true"}
+	if _, err := New(c); err != nil || !registry.Enabled(gate) {
+		t.Errorf("%s is %t, %v", gate, registry.Enabled(gate), err)
 	}
 }

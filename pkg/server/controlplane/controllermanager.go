@@ -46,7 +46,9 @@ func controllerManagerArgs(c Config) []string {
 		"cluster-cidr":               kube.Join(c.Node.ClusterCIDR),
 		"cluster-signing-cert-file":  c.PKI.CA(pki.ClusterCA),
 		"cluster-signing-key-file":   c.PKI.CAKey(pki.ClusterCA),
-		"controllers":                "*,bootstrapsigner,tokencleaner",
+		// lite approves the nodes' certificates itself, and removes tokens that
+		// have expired so that it can say so to whoever still uses one.
+		"controllers": "*,bootstrapsigner,-csrapproving",
 		// The default is outside everything that is ours.
 		"flex-volume-plugin-dir": filepath.Join(c.Dir, "flexvolume"),
 		// Each controller takes a token at its first start: at the default of

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"lite.io/lite/pkg/agent"
+	"lite.io/lite/pkg/component"
+	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/status"
+)
+
+func agentCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "agent",
+		Short: "Make this machine a node of a cluster",
+		Long: `Make this machine a node of a cluster: it joins by a token, which a server
+prints when it starts and by ` + "`lite token create --print-join-command`" + `, and runs pods.
+
+  lite agent --token lite://...                     all in one
+  lite agent --token-file f --server https://host:6443
+
+The key of the node is made here and never leaves it. Once it has joined it
+needs no token. It runs in the foreground until it gets SIGTERM or SIGINT; pods
+go on running when it stops and are taken over at the next start.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runAgent(cmd.Flags())
+		},
+	}
+	cmd.Flags().SortFlags = false
+	cmd.Flags().AddFlagSet(config.Flags(config.Agent))
+	return cmd
+}
+
+// runAgent is the life of an agent.
+func runAgent(flags *pflag.FlagSet) error {
+	b, err := newBoot(config.Agent, flags)
+	if err != nil {
+		return err
+	}
+	defer b.stop()
+	claim, err := b.claim()
+	if err != nil {
+		return err
+	}
+	defer claim.Close()
+	if err := b.serveStatus(); err != nil {
+		return err
+	}
+	member, err := b.join()
+	if b.ctx.Err() != nil {
+		return nil // told to stop while it waited
+	}
+	if err != nil {
+		return err
+	}
+	node, err := agent.New(b.cfg, member, b.host, b.ui.changed)
+	if err != nil {
+		return err
+	}
+	addServers := func(n *status.Node) {
+		for _, s := range node.Balancer.Servers() {
+			n.Servers = append(n.Servers, status.Server{Address: s.Address, State: string(s.State), Since: s.Since, InUse: s.InUse, Reason: s.Why})
+		}
+	}
+	return b.run(node.Group, addServers, "See how its parts are doing:  lite status")
+}
+
+// join makes the machine a node, and says what that waits for.
+func (b *boot) join() (agent.Membership, error) {
+	began := time.Now()
+	var waiting atomic.Pointer[string]
+	b.show(func(context.Context) status.Node {
+		c := status.Component{Name: "join", State: component.Starting, Since: began}
+		if w := waiting.Load(); w != nil {
+			c.Reason = *w
+		}
+		return b.self(c)
+	})
+	return agent.Join(b.ctx, b.cfg, func(problem string) {
+		waiting.Store(&problem)
+		slog.Warn("Waiting to join the cluster: " + problem)
+	})
+}

@@ -1,0 +1,231 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/google/renameio/v2"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	api "k8s.io/client-go/tools/clientcmd/api"
+	"k8s.io/client-go/util/cert"
+	"k8s.io/kubernetes/pkg/kubelet/certificate/bootstrap"
+
+	"lite.io/lite/pkg/agent/kubelet"
+	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/join"
+	"lite.io/lite/pkg/kube"
+)
+
+// Membership is what a machine has once it is a node of a cluster.
+type Membership struct {
+	Server string     `json:"server"` // URL of the server that it joined by
+	Facts  join.Facts `json:"facts"`
+	dir    string
+}
+
+// CAFile is the file of the cluster's CA.
+func (m Membership) CAFile() string { return filepath.Join(m.dir, "ca.crt") }
+
+// Kubeconfig is the file of the node's identity, by way of the load balancer.
+func (m Membership) Kubeconfig() string { return filepath.Join(m.dir, "kubelet.conf") }
+
+// direct is the file of the node's identity as the kubelet's bootstrap writes
+// it: straight to the server that it joined by.
+func (m Membership) direct() string { return filepath.Join(m.dir, "joined.conf") }
+func (m Membership) file() string   { return filepath.Join(m.dir, "cluster.json") }
+
+// certificates is where the kubelet keeps what the cluster has signed for it.
+func (m Membership) certificates() string {
+	return kubelet.Config{Dir: filepath.Join(m.dir, "kubelet")}.CertDir()
+}
+
+// Join makes this machine a node of its cluster: it finds the cluster by its
+// token, comes to trust it, and asks for a certificate for a key that is made
+// here and stays here. A machine that is a node already needs no token; what it
+// knows of the cluster is brought up to date if the server answers. say is told
+// what is being waited for.
+func Join(ctx context.Context, cfg *config.Config, say func(string)) (Membership, error) {
+	m := Membership{dir: Dir(cfg.DataDir)}
+	token, err := readToken(cfg)
+	if err != nil {
+		return m, err
+	}
+	member, err := m.load()
+	if err != nil {
+		return m, err
+	}
+	switch {
+	case member:
+		if err := m.checkCluster(token); err != nil {
+			return m, err
+		}
+		m.refresh(ctx)
+	case token == (join.Token{}):
+		return m, errors.New("token: this machine has not joined a cluster yet; run `lite token create --print-join-command` on a server and then the command that it prints here")
+	default:
+		if err := m.join(ctx, cfg, token, say); err != nil {
+			return m, err
+		}
+	}
+	return m, m.save()
+}
+
+// join is the way of a machine that is new.
+func (m *Membership) join(ctx context.Context, cfg *config.Config, token join.Token, say func(string)) error {
+	cluster, err := join.Await(ctx, token, cfg.ServerURL, join.Agent, say)
+	if err != nil {
+		return err
+	}
+	m.Server = cluster.Server
+	if err := os.MkdirAll(m.certificates(), 0o700); err != nil {
+		return fmt.Errorf("join: %w", err)
+	}
+	if err := renameio.WriteFile(m.CAFile(), cluster.CA, 0o600); err != nil {
+		return fmt.Errorf("write %s: %w", m.CAFile(), err)
+	}
+	client, err := kubernetes.NewForConfig(&rest.Config{
+		Host: m.Server, BearerToken: bearer(token), TLSClientConfig: rest.TLSClientConfig{CAData: cluster.CA},
+	})
+	if err != nil {
+		return fmt.Errorf("join: %w", err)
+	}
+	if m.Facts, err = join.FetchFacts(ctx, client); err != nil {
+		return err
+	}
+	return m.requestCertificate(ctx, cfg.NodeName, token)
+}
+
+// requestCertificate is the kubelet's own bootstrap. The token is on the disk
+// for as long as that takes, for root only.
+func (m *Membership) requestCertificate(ctx context.Context, nodeName string, token join.Token) error {
+	file := filepath.Join(m.dir, "bootstrap.conf")
+	if err := m.writeKubeconfig(file, m.Server, &api.AuthInfo{Token: bearer(token)}); err != nil {
+		return err
+	}
+	defer os.Remove(file)
+	if err := bootstrap.LoadClientCert(ctx, m.direct(), file, m.certificates(), types.NodeName(nodeName)); err != nil {
+		return fmt.Errorf("ask the cluster for a certificate for node %s: %w", nodeName, err)
+	}
+	return nil
+}
+
+// load reads what an earlier Join left. A machine whose certificate has run out
+// is a member no more.
+func (m *Membership) load() (member bool, err error) {
+	data, err := os.ReadFile(m.file())
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(data, m)
+	}
+	if err != nil {
+		return false, fmt.Errorf("read %s: %w; remove it to join anew", m.file(), err)
+	}
+	for _, file := range []string{m.CAFile(), m.direct()} {
+		if _, err := os.Stat(file); err != nil {
+			return false, nil
+		}
+	}
+	_, until, err := bootstrapped(m.certificates())
+	return err == nil && time.Now().Before(until), nil
+}
+
+// checkCluster refuses a token of another cluster: the machine would be in the
+// old one still, and its user would believe it in the new one.
+func (m *Membership) checkCluster(token join.Token) error {
+	ca, err := os.ReadFile(m.CAFile())
+	if err != nil {
+		return fmt.Errorf("read %s: %w", m.CAFile(), err)
+	}
+	hash, err := join.CAHash(ca)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", m.CAFile(), err)
+	}
+	if token.CAHash != "" && token.CAHash != hash {
+		return fmt.Errorf("token: it is of another cluster (CA %.12s…) than the one this machine is in (CA %.12s…); remove %s to leave the old one", token.CAHash, hash, m.dir)
+	}
+	return nil
+}
+
+// refresh asks for the facts again; what is known serves as well.
+func (m *Membership) refresh(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	cfg, err := kube.ClientConfig(m.direct(), "join")
+	if err != nil {
+		return
+	}
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		return
+	}
+	if facts, err := join.FetchFacts(ctx, client); err == nil {
+		m.Facts = facts
+	}
+}
+
+func (m *Membership) save() error {
+	data, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", m.file(), err)
+	}
+	if err := renameio.WriteFile(m.file(), append(data, '\n'), 0o600); err != nil {
+		return fmt.Errorf("write %s: %w", m.file(), err)
+	}
+	current, _, err := bootstrapped(m.certificates())
+	if err != nil {
+		return err
+	}
+	return m.writeKubeconfig(m.Kubeconfig(), "https://"+BalancerAddress, &api.AuthInfo{ClientCertificate: current, ClientKey: current})
+}
+
+func (m *Membership) writeKubeconfig(path, server string, user *api.AuthInfo) error {
+	const name = "lite"
+	content, err := clientcmd.Write(api.Config{
+		Clusters:       map[string]*api.Cluster{name: {Server: server, CertificateAuthority: m.CAFile()}},
+		AuthInfos:      map[string]*api.AuthInfo{name: user},
+		Contexts:       map[string]*api.Context{name: {Cluster: name, AuthInfo: name}},
+		CurrentContext: name,
+	})
+	if err != nil {
+		return fmt.Errorf("make kubeconfig %s: %w", path, err)
+	}
+	if err := renameio.WriteFile(path, content, 0o600); err != nil {
+		return fmt.Errorf("write kubeconfig %s: %w", path, err)
+	}
+	return nil
+}
+
+// readToken reads the token wherever the user put it; none for a machine that
+// needs none.
+func readToken(cfg *config.Config) (join.Token, error) {
+	token, err := join.Read(cfg.Token, cfg.TokenFile)
+	if err == nil && token.ID != "" && token.Server == "" && cfg.ServerURL == "" {
+		err = errors.New("server: the token does not say where the cluster is; add --server https://<address of a server>:6443")
+	}
+	return token, err
+}
+
+// bearer is how the API knows the token.
+func bearer(t join.Token) string { return join.Token{ID: t.ID, Secret: t.Secret}.Text() }
+
+// bootstrapped finds the node's certificate as the kubelet keeps and renews it,
+// together with its key, and until when it is valid.
+func bootstrapped(dir string) (file string, until time.Time, err error) {
+	file = filepath.Join(dir, "kubelet-client-current.pem")
+	certs, err := cert.CertsFromFile(file)
+	if err != nil {
+		return file, until, fmt.Errorf("read the node's certificate: %w", err)
+	}
+	return file, certs[0].NotAfter, nil
+}

@@ -1,0 +1,210 @@
+package cni
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"reflect"
+
+	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+
+	"lite.io/lite/pkg/cni/overlay"
+)
+
+// annotation is where a Node says how its pods are reached, in JSON: an
+// overlay.Local.
+const annotation = "lite.io/overlay"
+
+// mesh makes this node's overlay lead to the pods of all other nodes.
+type mesh struct {
+	name    string
+	client  kubernetes.Interface
+	overlay *overlay.Overlay
+	local   overlay.Local
+	changed chan struct{} // holds one; something about the nodes has
+	problem string        // said last
+}
+
+// newMesh makes the overlay, or returns nil if there is to be none. Nobody else
+// knows of this node before run.
+func newMesh(c Config, client kubernetes.Interface, ranges []netip.Prefix) (*mesh, error) {
+	pods, ok := firstIPv4(ranges)
+	if c.Backend == "" || c.Backend == "none" || !ok {
+		return nil, nil
+	}
+	o, err := overlay.New(overlay.Config{
+		Backend: c.Backend, NodeIP: c.NodeIP, Interface: c.Interface, Pods: pods, Cluster: c.ClusterCIDR, KeyFile: c.KeyFile,
+	})
+	if err != nil {
+		return nil, err
+	}
+	m := &mesh{name: c.NodeName, client: client, overlay: o, changed: make(chan struct{}, 1)}
+	if m.local, err = o.Setup(); err != nil {
+		o.Close()
+		return nil, err
+	}
+	return m, nil
+}
+
+func firstIPv4(ranges []netip.Prefix) (netip.Prefix, bool) {
+	for _, p := range ranges {
+		if p.Addr().Is4() {
+			return p, true
+		}
+	}
+	return netip.Prefix{}, false
+}
+
+// mtu is what fits into a packet of a pod; 0 leaves it to the caller.
+func (m *mesh) mtu() int {
+	if m == nil {
+		return 0
+	}
+	return m.overlay.MTU()
+}
+
+// watch returns what the API says of the nodes, kept up to date until ctx is
+// done, and no more of each than is needed here.
+func (m *mesh) watch(ctx context.Context) cache.Store {
+	notify := func() {
+		select {
+		case m.changed <- struct{}{}:
+		default:
+		}
+	}
+	store, controller := cache.NewInformerWithOptions(cache.InformerOptions{
+		ListerWatcher: cache.NewListWatchFromClient(m.client.CoreV1().RESTClient(), "nodes", "", fields.Everything()),
+		ObjectType:    &v1.Node{},
+		Transform:     trim,
+		Handler: cache.ResourceEventHandlerFuncs{
+			AddFunc:    func(any) { notify() },
+			DeleteFunc: func(any) { notify() },
+			UpdateFunc: func(before, after any) {
+				// A node reports its state every so often; that is none of ours.
+				a, b := before.(*v1.Node), after.(*v1.Node)
+				if !reflect.DeepEqual(a.Annotations, b.Annotations) || !reflect.DeepEqual(a.Spec, b.Spec) {
+					notify()
+				}
+			},
+		},
+	})
+	go controller.RunWithContext(ctx)
+	return store
+}
+
+// trim leaves of a Node what peer reads.
+func trim(o any) (any, error) {
+	n, ok := o.(*v1.Node)
+	if !ok {
+		return o, nil
+	}
+	small := &v1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: n.Name, UID: n.UID, ResourceVersion: n.ResourceVersion},
+		Spec:       v1.NodeSpec{PodCIDRs: n.Spec.PodCIDRs},
+	}
+	if text, ok := n.Annotations[annotation]; ok {
+		small.Annotations = map[string]string{annotation: text}
+	}
+	return small, nil
+}
+
+// sync makes the kernel hold what the nodes say. Whatever is wrong is said
+// once, until something else is.
+func (m *mesh) sync(ctx context.Context, nodes cache.Store) {
+	var peers []overlay.Peer
+	var errs []error
+	for _, o := range nodes.List() {
+		n := o.(*v1.Node)
+		if n.Name == m.name {
+			errs = append(errs, m.publish(ctx, n))
+			continue
+		}
+		p, ok, err := peer(n)
+		if err != nil {
+			errs = append(errs, err)
+		} else if ok {
+			peers = append(peers, p)
+		}
+	}
+	errs = append(errs, m.overlay.Set(peers))
+	m.say(errors.Join(errs...))
+}
+
+// repair looks whether somebody has changed what is ours, and sets it up again.
+func (m *mesh) repair(ctx context.Context, nodes cache.Store) {
+	why := m.overlay.Check()
+	if why == nil {
+		return
+	}
+	slog.Warn("Setting up the way to other nodes again", "why", why)
+	local, err := m.overlay.Setup()
+	if err != nil {
+		m.say(err)
+		return
+	}
+	m.local = local
+	m.sync(ctx, nodes)
+}
+
+func (m *mesh) say(err error) {
+	problem := ""
+	if err != nil {
+		problem = err.Error()
+	}
+	if problem != m.problem && problem != "" {
+		slog.Warn("The pods of some nodes cannot be reached", "err", err)
+	}
+	m.problem = problem
+}
+
+// peer reads what another node says of itself; ok is false while it has not said
+// it yet.
+func peer(n *v1.Node) (p overlay.Peer, ok bool, err error) {
+	text := n.Annotations[annotation]
+	if text == "" || len(n.Spec.PodCIDRs) == 0 {
+		return p, false, nil
+	}
+	p.Node = n.Name
+	if err := json.Unmarshal([]byte(text), &p.Local); err != nil {
+		return p, false, fmt.Errorf("node %s: annotation %s: %w", n.Name, annotation, err)
+	}
+	for _, text := range n.Spec.PodCIDRs {
+		cidr, err := netip.ParsePrefix(text)
+		if err != nil {
+			return p, false, fmt.Errorf("node %s: spec.podCIDRs: %w", n.Name, err)
+		}
+		if cidr.Addr().Is4() {
+			p.Pods = append(p.Pods, cidr)
+		}
+	}
+	return p, len(p.Pods) > 0, nil
+}
+
+// publish tells the other nodes how this one's pods are reached.
+func (m *mesh) publish(ctx context.Context, self *v1.Node) error {
+	text, err := json.Marshal(m.local)
+	if err != nil {
+		return err
+	}
+	if self.Annotations[annotation] == string(text) {
+		return nil
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]string{annotation: string(text)}}})
+	if err != nil {
+		return err
+	}
+	_, err = m.client.CoreV1().Nodes().Patch(ctx, m.name, types.MergePatchType, patch, metav1.PatchOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("tell the other nodes how this one is reached: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,69 @@
+package join
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/kubernetes"
+)
+
+// Standing is the description of the token that a server keeps, by which agents
+// may join at any time.
+const Standing = "the cluster's own, kept by its servers"
+
+// Read reads a token that was said as such or by the file that holds it; the
+// zero Token if neither was. Errors name the option.
+func Read(text, file string) (Token, error) {
+	if file != "" {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return Token{}, fmt.Errorf("token-file: %w", err)
+		}
+		t, err := Parse(string(data))
+		if err != nil {
+			return t, fmt.Errorf("token-file %s %w", file, err)
+		}
+		return t, nil
+	}
+	if strings.TrimSpace(text) == "" {
+		return Token{}, nil
+	}
+	t, err := Parse(text)
+	if err != nil {
+		return t, fmt.Errorf("token %w", err)
+	}
+	return t, nil
+}
+
+// Keep makes the cluster know t as its standing token, and no other as such:
+// who says another one to the server means to end the old one.
+func Keep(ctx context.Context, client kubernetes.Interface, t Token) error {
+	var old []string
+	known := false
+	err := each(ctx, client, time.Now(), func(i Info, s *corev1.Secret) {
+		switch {
+		case i.ID == t.ID && string(s.Data["token-secret"]) == t.Secret:
+			known = true
+		case i.ID == t.ID || i.Description == Standing:
+			old = append(old, i.ID)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	for _, id := range old {
+		if err := Delete(ctx, client, id, time.Now()); err != nil && !errors.Is(err, context.Canceled) && !apierrors.IsNotFound(err) {
+			return err
+		}
+	}
+	if known {
+		return nil
+	}
+	return Create(ctx, client, t, Settings{Role: Agent, Description: Standing, Now: time.Now()})
+}

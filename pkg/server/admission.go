@@ -1,0 +1,179 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/renameio/v2"
+	"k8s.io/client-go/kubernetes"
+
+	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/join"
+	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/pki"
+	"lite.io/lite/pkg/server/controlplane"
+)
+
+// facts is what the nodes of this server's cluster have to know.
+func facts(cfg *config.Config) join.Facts {
+	return join.Facts{
+		ClusterCIDR:   cfg.ClusterCIDR,
+		ServiceCIDR:   cfg.ServiceCIDR,
+		ClusterDNS:    cfg.ClusterDNS,
+		ClusterDomain: cfg.ClusterDomain,
+		Backend:       cfg.FlannelBackend,
+		Disable:       cfg.Disable,
+	}
+}
+
+// TokenFile is where a server keeps the token by which agents may always join.
+func TokenFile(dataDir string) string { return filepath.Join(dataDir, "server", "token") }
+
+// ReadToken reads that token.
+func ReadToken(dataDir string) (join.Token, error) {
+	file := TokenFile(dataDir)
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return join.Token{}, fmt.Errorf("read the cluster's token: %w", err)
+	}
+	t, err := join.Parse(strings.TrimSpace(string(text)))
+	if err != nil {
+		return t, fmt.Errorf("%s %w", file, err)
+	}
+	return t, nil
+}
+
+// WriteToken puts another token in its place.
+func WriteToken(dataDir string, t join.Token) error {
+	if err := renameio.WriteFile(TokenFile(dataDir), []byte(t.Text()+"\n"), 0o600); err != nil {
+		return fmt.Errorf("write the cluster's token: %w", err)
+	}
+	return nil
+}
+
+// ensureToken keeps the token that agents join with: what the user said, else
+// the one there was, else a new one. With it stand the address and the CA's
+// hash, which are this server's as of now.
+func ensureToken(cfg *config.Config, dir pki.Dir) error {
+	said, err := join.Read(cfg.Token, cfg.TokenFile)
+	if err != nil {
+		return err
+	}
+	t, err := ReadToken(cfg.DataDir)
+	switch {
+	case said.ID != "":
+		t = said
+	case errors.Is(err, fs.ErrNotExist):
+		t = join.New()
+	case err != nil:
+		return err
+	}
+	ca, err := os.ReadFile(dir.CA(pki.ClusterCA))
+	if err != nil {
+		return fmt.Errorf("make the cluster's token: %w", err)
+	}
+	if t.CAHash, err = join.CAHash(ca); err != nil {
+		return fmt.Errorf("make the cluster's token: %w", err)
+	}
+	t.Server = endpoint(cfg)
+	return WriteToken(cfg.DataDir, t)
+}
+
+// endpoint is where other machines reach this server's API.
+func endpoint(cfg *config.Config) string {
+	return net.JoinHostPort(cfg.AdvertiseAddress.String(), strconv.Itoa(cfg.HTTPSListenPort))
+}
+
+// admission is the component "join": it publishes what machines need that want
+// to join, and clears away tokens that have expired.
+type admission struct {
+	config       *config.Config
+	controlplane controlplane.Config
+	published    atomic.Bool
+}
+
+func newAdmission(cfg *config.Config, cp controlplane.Config) *admission {
+	return &admission{config: cfg, controlplane: cp}
+}
+
+func (*admission) Name() string { return "join" }
+
+func (a *admission) Ready(context.Context) error {
+	if !a.published.Load() {
+		return errors.New("waiting to publish how to join the cluster")
+	}
+	return nil
+}
+
+// sweepAtLeast bounds how long a token that somebody made meanwhile outlives
+// its time.
+const sweepAtLeast = 10 * time.Minute
+
+func (a *admission) Run(ctx context.Context) error {
+	cfg, err := kube.ClientConfig(a.controlplane.Kubeconfig(pki.Admin), "join")
+	if err != nil {
+		return err
+	}
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		return err
+	}
+	// The namespaces appear a moment after the API does.
+	for a.publish(ctx, client) != nil {
+		if !pause(ctx, 100*time.Millisecond) {
+			return nil
+		}
+	}
+	a.published.Store(true)
+	for {
+		next, err := join.Sweep(ctx, client, time.Now())
+		if err != nil && ctx.Err() == nil {
+			slog.Warn("Could not clear away expired tokens", "err", err)
+		}
+		wait := sweepAtLeast
+		if until := time.Until(next); !next.IsZero() && until < wait {
+			wait = max(until, time.Second)
+		}
+		if !pause(ctx, wait) {
+			return nil
+		}
+	}
+}
+
+func (a *admission) publish(ctx context.Context, client kubernetes.Interface) error {
+	ca, err := os.ReadFile(a.controlplane.PKI.CA(pki.ClusterCA))
+	if err != nil {
+		return fmt.Errorf("read the cluster's CA: %w", err)
+	}
+	if err := join.Publish(ctx, client, "https://"+endpoint(a.config), ca); err != nil {
+		return err
+	}
+	if err := facts(a.config).Publish(ctx, client); err != nil {
+		return err
+	}
+	token, err := ReadToken(a.config.DataDir)
+	if err != nil {
+		return err
+	}
+	return join.Keep(ctx, client, token)
+}
+
+// pause reports whether d passed before ctx was done.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
