@@ -43,7 +43,7 @@ var layers = []struct{ pkg, imports string }{
 	{"pkg/cni/overlay", ""},
 	{"pkg/cni", "cni/overlay kube"},
 	{"pkg/addon/manifests", "kube"},
-	{"pkg/agent", "agent/images agent/containerd agent/kubelet agent/kubeproxy agent/loadbalancer bundle cni component config join kube"},
+	{"pkg/agent", "agent/images agent/containerd agent/kubelet agent/kubeproxy agent/loadbalancer bundle cni component config join join/approver kube"},
 	{"pkg/server", "*"},
 	{"cmd/lite", "*"},
 	{"scripts/...", ""},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -147,12 +148,24 @@ func check(cfg *config.Config) error {
 	for _, check := range []func() error{
 		func() error { return server.CheckClaim(cfg.DataDir, version.Version()) },
 		cfg.Check,
+		func() error { return checkRole(cfg) },
 		func() error { return agent.CheckDisk(cfg.DataDir) },
 		func() error { return containerd.CheckRegistries(cfg.PrivateRegistry) },
 	} {
 		if err := check(); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// checkRole refuses what does not go with what the data directory was used for.
+func checkRole(cfg *config.Config) error {
+	if cfg.Role == config.Server {
+		return server.CheckRanges(cfg)
+	}
+	if server.Used(cfg.DataDir) {
+		return fmt.Errorf("data-dir %s holds a server; start it with `lite server`, or choose another --data-dir for the agent", cfg.DataDir)
 	}
 	return nil
 }

@@ -23,17 +23,28 @@ func configPrintCommand() *cobra.Command {
 		Short: "Print the effective configuration and where each value came from",
 		Long: `Print the effective configuration as YAML, with where each value came from:
 the default, a file, the environment or a flag. It takes the flags of
-` + "`lite server`" + ` and touches nothing.`,
+` + "`lite server`" + `, or with agent before them those of ` + "`lite agent`" + `, and touches nothing.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := config.Load(config.Server, cmd.Flags(), os.Environ())
-			if err != nil {
-				return err
-			}
-			return cfg.Print(os.Stdout)
-		},
+	}
+	printFor(cmd, config.Server)
+	agent := &cobra.Command{
+		Use:   "agent",
+		Short: "Print the effective configuration of an agent",
+		Args:  cobra.NoArgs,
+	}
+	printFor(agent, config.Agent)
+	cmd.AddCommand(agent)
+	return cmd
+}
+
+func printFor(cmd *cobra.Command, role config.Role) {
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		cfg, err := config.Load(role, cmd.Flags(), os.Environ())
+		if err != nil {
+			return err
+		}
+		return cfg.Print(os.Stdout)
 	}
 	cmd.Flags().SortFlags = false
-	cmd.Flags().AddFlagSet(config.Flags(config.Server))
-	return cmd
+	cmd.Flags().AddFlagSet(config.Flags(role))
 }

@@ -29,6 +29,7 @@ func TestConfigurationDocument(t *testing.T) {
 	after := string(before)
 	for name, content := range map[string]string{
 		"options":  "\n" + config.Reference(config.Server) + "\n",
+		"agent":    "\n" + config.Reference(config.Agent) + "\n",
 		"commands": "\n" + commandTable(command()) + "\n",
 	} {
 		after = replacePart(t, after, name, content)
@@ -63,11 +64,10 @@ func commandTable(root *cobra.Command) string {
 	var add func(*cobra.Command)
 	add = func(c *cobra.Command) {
 		for _, sub := range c.Commands() {
-			if sub.HasSubCommands() {
-				add(sub)
-				continue
+			if sub.Runnable() {
+				b.WriteString("| `" + sub.CommandPath() + "` | " + sub.Short + " |\n")
 			}
-			b.WriteString("| `" + sub.CommandPath() + "` | " + sub.Short + " |\n")
+			add(sub)
 		}
 	}
 	root.InitDefaultCompletionCmd()

@@ -20,6 +20,12 @@ func TestHelp(t *testing.T) {
 	for name, args := range map[string][]string{
 		"help":              {"--help"},
 		"help-server":       {"server", "--help"},
+		"help-agent":        {"agent", "--help"},
+		"help-token":        {"token", "--help"},
+		"help-token-create": {"token", "create", "--help"},
+		"help-token-list":   {"token", "list", "--help"},
+		"help-token-delete": {"token", "delete", "--help"},
+		"help-token-rotate": {"token", "rotate", "--help"},
 		"help-status":       {"status", "--help"},
 		"help-version":      {"version", "--help"},
 		"help-config-print": {"config", "print", "--help"},
@@ -37,7 +43,7 @@ func TestHelp(t *testing.T) {
 }
 
 func TestMistakesAreErrorsWithoutUsage(t *testing.T) {
-	for _, args := range [][]string{{"sever"}, {"server", "--no-such-flag"}, {"server", "argument"}, {"status", "--output=xml"}, {"version", "-o", "xml"}, {"config", "print", "x"}} {
+	for _, args := range [][]string{{"sever"}, {"server", "--no-such-flag"}, {"server", "argument"}, {"agent", "argument"}, {"token", "delete"}, {"token", "create", "--role=king"}, {"status", "--output=xml"}, {"version", "-o", "xml"}, {"config", "print", "x"}} {
 		var out bytes.Buffer
 		root := command()
 		root.SetArgs(args)

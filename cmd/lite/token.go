@@ -24,8 +24,6 @@ func tokenCommand() *cobra.Command {
 		Short: "Manage the tokens by which machines join",
 		Long: `Manage the tokens by which machines join. It works on a server, as root: the
 text of a token has the server's address and the hash of the cluster's CA in it.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(tokenCreateCommand(), tokenListCommand(), tokenDeleteCommand(), tokenRotateCommand())
 	return cmd
@@ -79,6 +77,9 @@ func tokenCreateCommand() *cobra.Command {
 			r, err := join.ParseRole(role)
 			if err != nil {
 				return fmt.Errorf("--role: %w", err)
+			}
+			if r == join.Server && printCommand {
+				return errors.New("--print-join-command: this version has no further servers; make a token for an agent")
 			}
 			return onServer(cmd, func(ctx context.Context, _ *config.Config, client kubernetes.Interface, standing join.Token) error {
 				t := join.New()
@@ -163,7 +164,11 @@ func tokenRotateCommand() *cobra.Command {
 			return onServer(cmd, func(ctx context.Context, c *config.Config, client kubernetes.Interface, standing join.Token) error {
 				old := standing.ID
 				if len(ids) > 0 {
-					old = ids[0]
+					t, err := join.Named(ids[0])
+					if err != nil {
+						return err
+					}
+					old = t.ID
 				}
 				t, err := join.Rotate(ctx, client, old, time.Now())
 				if err != nil {

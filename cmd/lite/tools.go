@@ -148,9 +148,10 @@ func mentions(args []string, long, short string) bool {
 // the defaults where that cannot be read: a tool should not refuse to look at a
 // node because a file of its is wrong.
 func configured() *config.Config {
-	cfg, err := config.Load(config.Server, config.Flags(config.Server), os.Environ())
-	if err != nil {
-		return &config.Config{DataDir: "/var/lib/lite", WriteKubeconfig: "/etc/lite/kubeconfig.yaml"}
+	for _, role := range []config.Role{config.Server, config.Agent} {
+		if cfg, err := config.Load(role, config.Flags(role), os.Environ()); err == nil {
+			return cfg
+		}
 	}
-	return cfg
+	return &config.Config{DataDir: "/var/lib/lite", WriteKubeconfig: "/etc/lite/kubeconfig.yaml"}
 }

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/google/renameio/v2"
+
 	"lite.io/lite/pkg/agent/containerd"
 	"lite.io/lite/pkg/agent/images"
 	"lite.io/lite/pkg/agent/kubelet"
@@ -40,6 +42,15 @@ type Config struct {
 // Dir is where the parts of a node keep their files.
 func Dir(dataDir string) string { return filepath.Join(dataDir, "agent") }
 
+// RememberName makes the node keep its name when the machine's changes.
+func RememberName(c *config.Config) error {
+	path := filepath.Join(c.DataDir, "node-name")
+	if err := renameio.WriteFile(path, []byte(c.NodeName+"\n"), 0o600); err != nil {
+		return fmt.Errorf("remember the node's name: %w", err)
+	}
+	return nil
+}
+
 // Socket is the address of the container runtime of a node.
 func Socket(c *config.Config) string {
 	if c.ContainerRuntimeEndpoint != "" {
@@ -54,13 +65,17 @@ const BalancerAddress = "127.0.0.1:6444"
 // New puts an agent together: the parts of a node, and before them the load
 // balancer by which they reach the servers. Nothing is touched before Run.
 func New(cfg *config.Config, m Membership, host Host, onChange func(component.Status)) (*Agent, error) {
-	u, err := url.Parse(m.Server)
-	if err != nil {
-		return nil, fmt.Errorf("the server's address %q: %w", m.Server, err)
+	var seeds []string
+	for _, server := range m.Servers {
+		u, err := url.Parse(server)
+		if err != nil {
+			return nil, fmt.Errorf("the server's address %q: %w", server, err)
+		}
+		seeds = append(seeds, u.Host)
 	}
 	b, err := loadbalancer.New(loadbalancer.Config{
 		Listen:     BalancerAddress,
-		Seed:       []string{u.Host},
+		Seed:       seeds,
 		File:       filepath.Join(Dir(cfg.DataDir), "servers.json"),
 		CAFile:     m.CAFile(),
 		Kubeconfig: m.Kubeconfig(),
@@ -92,6 +107,9 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 		return err
 	}
 	confDir := filepath.Join(dir, "cni")
+	if slices.Contains(c.Cluster.Disable, "cni") {
+		confDir = "/etc/cni/net.d" // where everybody else's network plugin writes
+	}
 
 	var runtime, sandbox *component.Node
 	if n.ContainerRuntimeEndpoint == "" {

@@ -2,15 +2,22 @@ package agent
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/google/renameio/v2"
+	certificates "k8s.io/api/certificates/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -22,14 +29,16 @@ import (
 	"lite.io/lite/pkg/agent/kubelet"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/join"
+	"lite.io/lite/pkg/join/approver"
 	"lite.io/lite/pkg/kube"
 )
 
 // Membership is what a machine has once it is a node of a cluster.
 type Membership struct {
-	Server string     `json:"server"` // URL of the server that it joined by
-	Facts  join.Facts `json:"facts"`
-	dir    string
+	// Servers are the URLs that the user has named, the newest first.
+	Servers []string   `json:"servers"`
+	Facts   join.Facts `json:"facts"`
+	dir     string
 }
 
 // CAFile is the file of the cluster's CA.
@@ -38,9 +47,9 @@ func (m Membership) CAFile() string { return filepath.Join(m.dir, "ca.crt") }
 // Kubeconfig is the file of the node's identity, by way of the load balancer.
 func (m Membership) Kubeconfig() string { return filepath.Join(m.dir, "kubelet.conf") }
 
-// direct is the file of the node's identity as the kubelet's bootstrap writes
+// joined is the file of the node's identity as the kubelet's bootstrap writes
 // it: straight to the server that it joined by.
-func (m Membership) direct() string { return filepath.Join(m.dir, "joined.conf") }
+func (m Membership) joined() string { return filepath.Join(m.dir, "joined.conf") }
 func (m Membership) file() string   { return filepath.Join(m.dir, "cluster.json") }
 
 // certificates is where the kubelet keeps what the cluster has signed for it.
@@ -68,6 +77,7 @@ func Join(ctx context.Context, cfg *config.Config, say func(string)) (Membership
 		if err := m.checkCluster(token); err != nil {
 			return m, err
 		}
+		m.prefer(named(cfg, token))
 		m.refresh(ctx)
 	case token == (join.Token{}):
 		return m, errors.New("token: this machine has not joined a cluster yet; run `lite token create --print-join-command` on a server and then the command that it prints here")
@@ -76,7 +86,30 @@ func Join(ctx context.Context, cfg *config.Config, say func(string)) (Membership
 			return m, err
 		}
 	}
+	if err := RememberName(cfg); err != nil {
+		return m, err
+	}
 	return m, m.save()
+}
+
+// named is the server that the user names, "" for none.
+func named(cfg *config.Config, token join.Token) string {
+	if cfg.ServerURL == "" && token.Server != "" {
+		return "https://" + token.Server
+	}
+	return cfg.ServerURL
+}
+
+// prefer puts a server before the others. Where the only server of a cluster has
+// got another address, naming it is how an agent learns that.
+func (m *Membership) prefer(server string) {
+	if server == "" {
+		return
+	}
+	const enough = 3
+	others := slices.DeleteFunc(m.Servers, func(s string) bool { return s == server })
+	m.Servers = slices.Insert(others, 0, server)
+	m.Servers = m.Servers[:min(len(m.Servers), enough)]
 }
 
 // join is the way of a machine that is new.
@@ -85,7 +118,7 @@ func (m *Membership) join(ctx context.Context, cfg *config.Config, token join.To
 	if err != nil {
 		return err
 	}
-	m.Server = cluster.Server
+	m.Servers = []string{cluster.Server}
 	if err := os.MkdirAll(m.certificates(), 0o700); err != nil {
 		return fmt.Errorf("join: %w", err)
 	}
@@ -93,26 +126,94 @@ func (m *Membership) join(ctx context.Context, cfg *config.Config, token join.To
 		return fmt.Errorf("write %s: %w", m.CAFile(), err)
 	}
 	client, err := kubernetes.NewForConfig(&rest.Config{
-		Host: m.Server, BearerToken: bearer(token), TLSClientConfig: rest.TLSClientConfig{CAData: cluster.CA},
+		Host: cluster.Server, BearerToken: bearer(token), TLSClientConfig: rest.TLSClientConfig{CAData: cluster.CA}, Proxy: direct,
 	})
 	if err != nil {
 		return fmt.Errorf("join: %w", err)
 	}
-	if m.Facts, err = join.FetchFacts(ctx, client); err != nil {
+	if m.Facts, err = awaitFacts(ctx, client); err != nil {
 		return err
 	}
-	return m.requestCertificate(ctx, cfg.NodeName, token)
+	waiting, stop := context.WithCancel(ctx)
+	defer stop()
+	go sayWhyItWaits(waiting, client, cfg.NodeName, say)
+	return m.requestCertificate(ctx, cfg.NodeName, cluster.Server, token)
+}
+
+// direct is the choice of no proxy: the API is part of the cluster, and what
+// the environment says of proxies is for images.
+func direct(*http.Request) (*url.URL, error) { return nil, nil }
+
+// awaitFacts reads the cluster's facts. A server that has just been made
+// publishes them a moment after it lets tokens in.
+func awaitFacts(ctx context.Context, client kubernetes.Interface) (facts join.Facts, err error) {
+	const enough = 30 * time.Second
+	for end := time.Now().Add(enough); ; {
+		if facts, err = join.FetchFacts(ctx, client); err == nil || time.Now().After(end) {
+			return facts, err
+		}
+		select {
+		case <-time.After(250 * time.Millisecond):
+		case <-ctx.Done():
+			return facts, err
+		}
+	}
+}
+
+// sayWhyItWaits tells what the approver notes on this node's request, until ctx
+// is done: a name that is held can take a while to become free.
+func sayWhyItWaits(ctx context.Context, client kubernetes.Interface, nodeName string, say func(string)) {
+	said := ""
+	for {
+		select {
+		case <-time.After(2 * time.Second):
+		case <-ctx.Done():
+			return
+		}
+		requests, err := client.CertificatesV1().CertificateSigningRequests().List(ctx, metav1.ListOptions{
+			FieldSelector: "spec.signerName=" + certificates.KubeAPIServerClientKubeletSignerName,
+		})
+		if err != nil {
+			continue
+		}
+		if why := waitsFor(requests.Items, nodeName); why != "" && why != said {
+			said = why
+			say(why)
+		}
+	}
+}
+
+// waitsFor finds why the newest request for a name waits, "" if it does not.
+func waitsFor(requests []certificates.CertificateSigningRequest, nodeName string) (why string) {
+	var newest time.Time
+	for _, r := range requests {
+		block, _ := pem.Decode(r.Spec.Request)
+		if block == nil || r.CreationTimestamp.Time.Before(newest) {
+			continue
+		}
+		asked, err := x509.ParseCertificateRequest(block.Bytes)
+		if err != nil || asked.Subject.CommonName != "system:node:"+nodeName {
+			continue
+		}
+		newest, why = r.CreationTimestamp.Time, ""
+		for _, c := range r.Status.Conditions {
+			if c.Type == approver.Waiting {
+				why = c.Message
+			}
+		}
+	}
+	return why
 }
 
 // requestCertificate is the kubelet's own bootstrap. The token is on the disk
 // for as long as that takes, for root only.
-func (m *Membership) requestCertificate(ctx context.Context, nodeName string, token join.Token) error {
+func (m *Membership) requestCertificate(ctx context.Context, nodeName, server string, token join.Token) error {
 	file := filepath.Join(m.dir, "bootstrap.conf")
-	if err := m.writeKubeconfig(file, m.Server, &api.AuthInfo{Token: bearer(token)}); err != nil {
+	if err := m.writeKubeconfig(file, server, &api.AuthInfo{Token: bearer(token)}); err != nil {
 		return err
 	}
 	defer os.Remove(file)
-	if err := bootstrap.LoadClientCert(ctx, m.direct(), file, m.certificates(), types.NodeName(nodeName)); err != nil {
+	if err := bootstrap.LoadClientCert(ctx, m.joined(), file, m.certificates(), types.NodeName(nodeName)); err != nil {
 		return fmt.Errorf("ask the cluster for a certificate for node %s: %w", nodeName, err)
 	}
 	return nil
@@ -131,13 +232,13 @@ func (m *Membership) load() (member bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("read %s: %w; remove it to join anew", m.file(), err)
 	}
-	for _, file := range []string{m.CAFile(), m.direct()} {
+	for _, file := range []string{m.CAFile(), m.joined()} {
 		if _, err := os.Stat(file); err != nil {
 			return false, nil
 		}
 	}
 	_, until, err := bootstrapped(m.certificates())
-	return err == nil && time.Now().Before(until), nil
+	return err == nil && len(m.Servers) > 0 && time.Now().Before(until), nil
 }
 
 // checkCluster refuses a token of another cluster: the machine would be in the
@@ -161,10 +262,11 @@ func (m *Membership) checkCluster(token join.Token) error {
 func (m *Membership) refresh(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	cfg, err := kube.ClientConfig(m.direct(), "join")
+	cfg, err := kube.ClientConfig(m.joined(), "join")
 	if err != nil {
 		return
 	}
+	cfg.Host, cfg.Proxy = m.Servers[0], direct
 	client, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		return

@@ -52,6 +52,8 @@ func newMesh(c Config, client kubernetes.Interface, ranges []netip.Prefix) (*mes
 		o.Close()
 		return nil, err
 	}
+	outer := o.Interface()
+	slog.Info("Pods of other nodes are reached", "by", c.Backend, "through", outer.Name, "because", outer.Why, "mtu", o.MTU())
 	return m, nil
 }
 

@@ -165,7 +165,7 @@ func each(ctx context.Context, client kubernetes.Interface, now time.Time, f fun
 // Delete ends a token, named by its ID or its whole text, and notes that for
 // those who still come with it.
 func Delete(ctx context.Context, client kubernetes.Interface, which string, now time.Time) error {
-	t, err := named(which)
+	t, err := Named(which)
 	if err != nil {
 		return err
 	}
@@ -183,8 +183,8 @@ func unknown(id string, err error) error {
 	return fmt.Errorf("token %s does not exist; `lite token list` shows those that do: %w", id, err)
 }
 
-// named reads an ID, which gives a token without a secret, or a whole token.
-func named(which string) (Token, error) {
+// Named reads an ID, which gives a token without a secret, or a whole token.
+func Named(which string) (Token, error) {
 	if which = strings.TrimSpace(which); made(which, idLength) {
 		return Token{ID: which}, nil
 	}
@@ -199,7 +199,7 @@ func named(which string) (Token, error) {
 // text: with the same role and description, and valid for as long as the old
 // one would have been. Server and hash are those of the text.
 func Rotate(ctx context.Context, client kubernetes.Interface, which string, now time.Time) (Token, error) {
-	old, err := named(which)
+	old, err := Named(which)
 	if err != nil {
 		return Token{}, err
 	}

@@ -155,14 +155,17 @@ func (h logrusHook) Fire(e *logrus.Entry) error {
 }
 
 // Zap makes a zap logger that writes into the default slog logger. Fatal, by
-// which etcd would end the process, panics instead, so that the caller can
-// recover and name the cause.
-func Zap(name string) *zap.Logger {
-	core := zapCore{slog.New(upstream{slog.Default().Handler()}).With("from", name)}
+// which etcd would end the process, and Panic call fatal instead, in the
+// goroutine that cannot go on; fatal must not return.
+func Zap(name string, fatal func(Fatal)) *zap.Logger {
+	core := zapCore{slog.New(upstream{slog.Default().Handler()}).With("from", name), fatal}
 	return zap.New(core, zap.WithFatalHook(zapcore.WriteThenPanic))
 }
 
-type zapCore struct{ to *slog.Logger }
+type zapCore struct {
+	to    *slog.Logger
+	fatal func(Fatal)
+}
 
 func zapLevel(l zapcore.Level) slog.Level {
 	switch {
@@ -178,7 +181,7 @@ func (c zapCore) Enabled(l zapcore.Level) bool {
 }
 
 func (c zapCore) With(fields []zapcore.Field) zapcore.Core {
-	return zapCore{slog.New(c.to.Handler().WithAttrs(zapAttrs(fields)))}
+	return zapCore{slog.New(c.to.Handler().WithAttrs(zapAttrs(fields))), c.fatal}
 }
 
 func (c zapCore) Check(e zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
@@ -195,7 +198,7 @@ func (c zapCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	if e.Level >= zapcore.PanicLevel {
 		// zap panics with the message alone; the reason is in a field.
 		c.to.LogAttrs(context.Background(), slog.LevelDebug, e.Message, attrs...)
-		panic(Fatal{e.Message, attrs})
+		c.fatal(Fatal{e.Message, attrs})
 	}
 	c.to.LogAttrs(context.Background(), zapLevel(e.Level), e.Message, attrs...)
 	return nil
@@ -203,8 +206,7 @@ func (c zapCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 
 func (zapCore) Sync() error { return nil }
 
-// Fatal is the value of the panic that a logger made by Zap raises in place of
-// ending the process.
+// Fatal is why a part of upstream that logs by zap wants to end the process.
 type Fatal struct {
 	Message string
 	Attrs   []slog.Attr

@@ -104,11 +104,11 @@ func TestUpstreamIsQuietUntilTheNodeHasSettled(t *testing.T) {
 			settled: "level=WARN msg=bad from=containerd\n", debug: "level=DEBUG msg=bad from=containerd\n",
 		},
 		"zap info": {
-			say:   func() { Zap("etcd").Info("hello", zap.Int("a", 1)) },
+			say:   func() { Zap("etcd", func(f Fatal) { panic(f) }).Info("hello", zap.Int("a", 1)) },
 			debug: "level=DEBUG msg=hello from=etcd a=1\n",
 		},
 		"zap with fields": {
-			say:   func() { Zap("etcd").With(zap.Int("a", 1)).Info("hello") },
+			say:   func() { Zap("etcd", func(f Fatal) { panic(f) }).With(zap.Int("a", 1)).Info("hello") },
 			debug: "level=DEBUG msg=hello from=etcd a=1\n",
 		},
 	} {
@@ -151,7 +151,7 @@ func TestEveryRecordIsOneLine(t *testing.T) {
 		klog.ErrorS(errors.New("c\nd"), "a\nb")
 		klog.InfoS("a\nb")
 		logrus.WithField("x", "c\nd").Error("a\nb")
-		Zap("etcd").Warn("a\nb", zap.String("x", "c\nd"))
+		Zap("etcd", func(f Fatal) { panic(f) }).Warn("a\nb", zap.String("x", "c\nd"))
 		if got := out.take(); strings.Count(got, "\n") != 5 {
 			t.Errorf("%s: got %d lines:\n%s", format, strings.Count(got, "\n"), got)
 		}
@@ -204,7 +204,7 @@ func TestFatalOfZapIsAPanicWithTheReason(t *testing.T) {
 						t.Errorf("panicked with %v, want %q", err, test.want)
 					}
 				}()
-				test.say(Zap("etcd"))
+				test.say(Zap("etcd", func(f Fatal) { panic(f) }))
 				t.Error("did not panic")
 			})
 		}
@@ -213,7 +213,7 @@ func TestFatalOfZapIsAPanicWithTheReason(t *testing.T) {
 
 func TestZapAsksOnlyForWhatIsShown(t *testing.T) {
 	bridge(t, slog.LevelInfo, "text")
-	core := Zap("etcd").Core()
+	core := Zap("etcd", func(f Fatal) { panic(f) }).Core()
 	for level, want := range map[zapcore.Level]bool{zapcore.DebugLevel: false, zapcore.InfoLevel: false, zapcore.ErrorLevel: loud.Load()} {
 		if got := core.Enabled(level); got != want {
 			t.Errorf("%s: got %t", level, got)

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/pki"
 )
@@ -216,14 +217,14 @@ func TestIdentity(t *testing.T) {
 
 func TestNodeKeepsItsName(t *testing.T) {
 	c := &config.Config{DataDir: t.TempDir(), NodeName: "node-a"}
-	if err := rememberName(c); err != nil {
+	if err := agent.RememberName(c); err != nil {
 		t.Fatal(err)
 	}
 	if data, err := os.ReadFile(filepath.Join(c.DataDir, "node-name")); err != nil || string(data) != "node-a\n" {
 		t.Errorf("got %q, %v", data, err)
 	}
 	c.DataDir = filepath.Join(c.DataDir, "none")
-	if err := rememberName(c); err == nil || !strings.HasPrefix(err.Error(), "remember the node's name: ") {
+	if err := agent.RememberName(c); err == nil || !strings.HasPrefix(err.Error(), "remember the node's name: ") {
 		t.Errorf("got %v", err)
 	}
 }

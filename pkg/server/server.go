@@ -12,8 +12,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/google/renameio/v2"
-
 	"lite.io/lite/manifests"
 	addon "lite.io/lite/pkg/addon/manifests"
 	"lite.io/lite/pkg/agent"
@@ -129,8 +127,14 @@ func (s *Server) Prepare() error {
 	if err := ensureToken(cfg, cp.PKI); err != nil {
 		return err
 	}
-	return rememberName(cfg)
+	if err := rememberRanges(cfg); err != nil {
+		return err
+	}
+	return agent.RememberName(cfg)
 }
+
+// Used reports whether a data directory holds a server's data.
+func Used(dataDir string) bool { return etcd.Used(storeDir(filepath.Join(dataDir, "server"))) }
 
 // storeDir is where etcd keeps its data, below the control plane's directory.
 func storeDir(dir string) string { return filepath.Join(dir, "etcd") }
@@ -157,13 +161,4 @@ func identity(cfg *config.Config) pki.Node {
 
 func nodeKubeconfig(cfg *config.Config) string {
 	return filepath.Join(agent.Dir(cfg.DataDir), "kubelet.conf")
-}
-
-// rememberName makes the node keep its name when the machine's changes.
-func rememberName(cfg *config.Config) error {
-	path := filepath.Join(cfg.DataDir, "node-name")
-	if err := renameio.WriteFile(path, []byte(cfg.NodeName+"\n"), 0o600); err != nil {
-		return fmt.Errorf("remember the node's name: %w", err)
-	}
-	return nil
 }

@@ -134,6 +134,13 @@ func (o *Overlay) Close() {
 	o.kernel.Close()
 }
 
+// Interface is what packets to other nodes leave by.
+func (o *Overlay) Interface() Iface {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.outer
+}
+
 // MTU is what fits into one packet of a pod.
 func (o *Overlay) MTU() int {
 	o.mu.Lock()

@@ -52,6 +52,7 @@ type Config struct {
 type Etcd struct {
 	config *embed.Config
 	server atomic.Pointer[embed.Etcd]
+	failed chan log.Fatal // holds one
 }
 
 // New checks the configuration; nothing is touched before Run.
@@ -60,7 +61,9 @@ func New(c Config) (*Etcd, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Etcd{config: cfg}, nil
+	e := &Etcd{config: cfg, failed: make(chan log.Fatal, 1)}
+	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(log.Zap("etcd", e.fatal))
+	return e, nil
 }
 
 // Endpoint is the URL at which clients reach the member.
@@ -99,7 +102,6 @@ func configuration(c Config) (*embed.Config, error) {
 	cfg.SnapshotCount, cfg.SnapshotCatchUpEntries = 2000, 500
 
 	cfg.EnableGRPCGateway = false
-	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(log.Zap("etcd"))
 	return cfg, apply(flags, c.Args)
 }
 
@@ -153,16 +155,33 @@ func (e *Etcd) Run(ctx context.Context) (err error) {
 		return err
 	}
 	e.server.Store(server)
-	defer server.Close()
 	go e.disarm(ctx, server)
 	select {
 	case <-ctx.Done():
-		return nil
-	case err := <-server.Err():
-		return fmt.Errorf("serve: %w", err)
+	case err = <-server.Err():
+		err = fmt.Errorf("serve: %w", err)
 	case <-server.Server.StopNotify():
-		return errors.New("the member stopped")
+		err = errors.New("the member stopped")
+	case reason := <-e.failed:
+		// It stands still with its locks held: closing it would wait for them.
+		return fmt.Errorf("write to %s: %w; what was acknowledged is safe: mend the cause and start again", e.config.Dir, reason)
 	}
+	server.Close()
+	return err
+}
+
+// fatal is called where etcd would end the process, because it cannot write for
+// example. While it starts, start recovers from the panic. Later it happens in a
+// goroutine of etcd's, which must not go on.
+func (e *Etcd) fatal(reason log.Fatal) {
+	if e.server.Load() == nil {
+		panic(reason)
+	}
+	select {
+	case e.failed <- reason:
+	default:
+	}
+	select {}
 }
 
 // start starts the member. etcd answers damage with a fatal log line, which

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+	"k8s.io/apiserver/pkg/audit/policy"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
 
@@ -34,6 +35,11 @@ func NewAPIServer(c Config) (*APIServer, error) {
 	s := options.NewServerRunOptions()
 	if err := kube.Parse("kube-apiserver", s.Flags(), apiServerArgs(c)); err != nil {
 		return nil, err
+	}
+	if c.Node.AuditPolicyFile != "" {
+		if _, err := policy.LoadPolicyFromFile(c.Node.AuditPolicyFile); err != nil {
+			return nil, fmt.Errorf("audit-policy-file: %w", err)
+		}
 	}
 	readyz := c.LocalURL() + "/readyz"
 	return &APIServer{options: s, serves: kube.NewProbe(readyz + late), probe: kube.NewProbe(readyz)}, nil

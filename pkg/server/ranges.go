@@ -1,0 +1,64 @@
+package server
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/google/renameio/v2"
+
+	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/kube"
+)
+
+// ranges is what a cluster cannot change once it has given addresses out of it:
+// nodes, Services and certificates keep the ones they have.
+type ranges struct {
+	ClusterCIDR []netip.Prefix `json:"clusterCIDR"`
+	ServiceCIDR []netip.Prefix `json:"serviceCIDR"`
+}
+
+func rangesFile(dataDir string) string { return filepath.Join(dataDir, "server", "ranges.json") }
+
+// CheckRanges refuses other ranges of addresses than the cluster was made with.
+func CheckRanges(cfg *config.Config) error {
+	file := rangesFile(cfg.DataDir)
+	data, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var was ranges
+	if err == nil {
+		err = json.Unmarshal(data, &was)
+	}
+	if err != nil {
+		return fmt.Errorf("read the cluster's ranges of addresses %s: %w; restore the file, or remove it if cluster-cidr and service-cidr are as ever", file, err)
+	}
+	for _, r := range []struct {
+		key      string
+		was, now []netip.Prefix
+	}{{"cluster-cidr", was.ClusterCIDR, cfg.ClusterCIDR}, {"service-cidr", was.ServiceCIDR, cfg.ServiceCIDR}} {
+		if !slices.Equal(r.was, r.now) {
+			return fmt.Errorf("%s %q: the cluster in data-dir %s was made with %s, and its addresses are in use; set it to that, or begin a new cluster in another data-dir",
+				r.key, kube.Join(r.now), cfg.DataDir, kube.Join(r.was))
+		}
+	}
+	return nil
+}
+
+// rememberRanges is for CheckRanges of later starts.
+func rememberRanges(cfg *config.Config) error {
+	data, err := json.Marshal(ranges{cfg.ClusterCIDR, cfg.ServiceCIDR})
+	if err == nil {
+		err = renameio.WriteFile(rangesFile(cfg.DataDir), append(data, '\n'), 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("remember the cluster's ranges of addresses: %w", err)
+	}
+	return nil
+}
