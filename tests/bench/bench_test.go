@@ -48,6 +48,7 @@ func BenchmarkLite(b *testing.B) {
 		ok := b.Run("run", func(b *testing.B) {
 			b.ReportMetric(0, "ns/op") // it says nothing
 			measure(b, r)
+			measureAgent(b, r)
 		})
 		if !ok {
 			break // the report says that it is incomplete

@@ -30,6 +30,14 @@
 //   - Creates: 20 writers with a connection each create ConfigMaps of 1 KiB, as
 //     JSON, for 5 s. The writers share the processors with lite.
 //
+// Then a server and an agent on two new hosts: the agent joins with a token (the
+// time counts from before exec until the API says that its node is Ready), and
+// is idle as above. Over one TCP connection bytes pass for 5 s from host to host,
+// from pod to pod on the agent, and from a pod of the agent to one of the server;
+// the latter two are given relative to the first. Then single bytes go to and
+// fro, 2,000 times. Sender and receiver share the processors: it is the cost of
+// the path that is compared, not what a network card carries.
+//
 // The size is that of the binary as built, and as compressed by zstd -19, once
 // plain and once with --long=27. MB are 10^6 bytes.
 //

@@ -50,6 +50,16 @@ const (
 	thirtyPods
 	createRate
 	createP99
+	joined
+	agentAnon
+	agentRSS
+	agentCPU
+	hostRate
+	nearRate
+	farRate
+	hostTrip
+	nearTrip
+	farTrip
 	size
 	sizePlain
 	sizeLong
@@ -80,6 +90,16 @@ var metrics = [count]metric{
 	thirtyPods:   {"0 to 30 pods Ready", "s", 0},
 	createRate:   {"creates, 20 writers of 1 KiB", "1/s", 0},
 	createP99:    {"creates: 99th percentile", "ms", 0},
+	joined:       {"agent: exec to node Ready, joining", "s", 3},
+	agentAnon:    {"agent: idle RssAnon", "MB", 60},
+	agentRSS:     {"agent: idle VmRSS", "MB", 0},
+	agentCPU:     {"agent: idle CPU", "% of a core", 0},
+	hostRate:     {"network: TCP between hosts", "Gbit/s", 0},
+	nearRate:     {"network: TCP between pods of a node", "% of that", 0},
+	farRate:      {"network: TCP between pods of two nodes", "% of that", 0},
+	hostTrip:     {"network: round trip between hosts", "µs", 0},
+	nearTrip:     {"network: round trip between pods of a node", "µs", 0},
+	farTrip:      {"network: round trip between pods of two nodes", "µs", 0},
 	size:         {"size: dist/lite", "MB", 0},
 	sizePlain:    {"size: zstd -19", "MB", 60},
 	sizeLong:     {"size: zstd -19 --long=27", "MB", 60},

@@ -16,6 +16,8 @@
 //		node.Kubectl(t, "run", "hello", "--image=lite.test/busybox:1")
 //	}
 //
+// [Node.Reboot] cuts a host's power and boots it again on the files it has.
+//
 // Everything ends with the test that made it, also when that test panics. A
 // host does not outlive the test process either: its PID 1 ends when the pipe
 // that the test process holds is closed, and takes all others with it. What a

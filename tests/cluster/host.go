@@ -53,6 +53,9 @@ func Install(machinePath, hostPath string) HostOption {
 	return func(o *hostOptions) { o.bind[hostPath] = machinePath }
 }
 
+// Network returns the network that the host is on.
+func (h *Host) Network() *Network { return h.network }
+
 // NewHost makes a host without lite. It ends with the test.
 func NewHost(t testing.TB, options ...HostOption) *Host {
 	t.Helper()

@@ -122,6 +122,40 @@ func (n *Network) disconnect(h *Host) error {
 	return err
 }
 
+// Cut unplugs the other end of a host's cable: the host itself does not notice.
+func (n *Network) Cut(t testing.TB, h *Host) {
+	t.Helper()
+	n.plug(t, h, func(links *netlink.Handle, cable, _ netlink.Link) error { return links.LinkSetNoMaster(cable) })
+}
+
+// Heal undoes Cut.
+func (n *Network) Heal(t testing.TB, h *Host) {
+	t.Helper()
+	n.plug(t, h, func(links *netlink.Handle, cable, bridge netlink.Link) error {
+		return links.LinkSetMaster(cable, bridge)
+	})
+}
+
+func (n *Network) plug(t testing.TB, h *Host, do func(links *netlink.Handle, cable, bridge netlink.Link) error) {
+	t.Helper()
+	links, err := netlink.NewHandleAt(n.namespace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer links.Close()
+	bridge, err := links.LinkByName("bridge")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cable, err := links.LinkByName(h.Name)
+	if err == nil {
+		err = do(links, cable, bridge)
+	}
+	if err != nil {
+		t.Fatalf("the cable of %s: %v", h.Name, err)
+	}
+}
+
 // configure sets a link's address, if one is given, and sets it up.
 func configure(links *netlink.Handle, name, address string) error {
 	link, err := links.LinkByName(name)

@@ -48,7 +48,7 @@ spec:
 
 	n.Launch(t, "--disable=kube-proxy,cni")
 	eventually(t, func() error { return lacksOnlyNetwork(t, n) })
-	n.WriteFile(t, cluster.DataDir+"/agent/cni/10-theirs.conflist", network)
+	n.WriteFile(t, "/etc/cni/net.d/10-theirs.conflist", network)
 	n.WaitReady(t)
 	n.Kubectl(t, "run", "hello", "--image=lite.test/busybox:1", "--", "sleep", "100000")
 	n.Kubectl(t, "wait", "--timeout=40s", "--for=condition=Ready", "pod/hello")
@@ -101,4 +101,19 @@ func hasNothingOfNetwork(t *testing.T, n *cluster.Node) {
 	if links := n.Output(t, "ip", "-o", "link"); strings.Contains(links, "cni0") {
 		t.Errorf("there is a bridge:\n%s", links)
 	}
+}
+
+// TestNetworkSwitchedOff leaves the pod network out on a node that has had it:
+// the node waits for the user's, and does not go on with the old one.
+func TestNetworkSwitchedOff(t *testing.T) {
+	n := cluster.NewNode(t)
+	n.Start(t)
+	n.Stop(t)
+	n.Launch(t, "--disable=kube-proxy,cni")
+	eventually(t, func() error { return lacksOnlyNetwork(t, n) })
+	n.Stop(t)
+
+	n.Start(t) // and on again
+	n.Kubectl(t, "run", "hello", "--image=lite.test/busybox:1", "--", "sleep", "100000")
+	n.Kubectl(t, "wait", "--timeout=40s", "--for=condition=Ready", "pod/hello")
 }

@@ -74,21 +74,20 @@ func TestProxyModes(t *testing.T) {
 	}
 }
 
-// answers wants an address to answer, soon, and then each time, from the pods
-// that there are.
+// answers wants an address to answer, soon, twenty times in a row: kube-proxy
+// learns a moment after a pod has ended that it has.
 func answers(t *testing.T, from cluster.Dialer, address string) {
 	t.Helper()
-	ask := func() error {
-		got, err := cluster.Get(from, "http://"+address+"/hostname")
-		if err == nil && !strings.HasPrefix(got, "web-") {
-			err = fmt.Errorf("%s answers %q", address, got)
+	eventually(t, func() error {
+		for n := range 20 {
+			got, err := cluster.Get(from, "http://"+address+"/hostname")
+			if err == nil && !strings.HasPrefix(got, "web-") {
+				err = fmt.Errorf("%s answers %q", address, got)
+			}
+			if err != nil {
+				return fmt.Errorf("request %d in a row: %w", n+1, err)
+			}
 		}
-		return err
-	}
-	eventually(t, ask)
-	for range 20 {
-		if err := ask(); err != nil {
-			t.Errorf("of 20 requests: %v", err)
-		}
-	}
+		return nil
+	})
 }

@@ -113,13 +113,44 @@ func containers(t *testing.T, ns *cluster.Namespace) map[string]string {
 	return all
 }
 
-// TestSecondStart starts lite again on the data directory of one that runs: it
-// is refused, by name of the culprit, who does not notice.
+// TestSecondStart starts lite again on the data directory of one that runs,
+// however its path is written: it is refused, by name of the culprit, who does
+// not notice.
 func TestSecondStart(t *testing.T) {
 	node := cluster.New(t).Server()
+	node.Output(t, "ln", "-s", cluster.DataDir, "/var/lib/link")
+	node.Output(t, "mkdir", "/var/lib/bound")
+	node.Output(t, "mount", "--bind", cluster.DataDir, "/var/lib/bound")
+	for name, args := range map[string][]string{
+		"default":        nil,
+		"trailing slash": {"--data-dir=" + cluster.DataDir + "/"},
+		"roundabout":     {"--data-dir=/var//lib/../lib/./lite"},
+		"symbolic link":  {"--data-dir=/var/lib/link"},
+		"bind mount":     {"--data-dir=/var/lib/bound"},
+		"other ports":    {"--https-listen-port=7443"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pid := strconv.Itoa(node.PID(t))
+			if message := refused(t, node, args...); !slices.Contains(strings.FieldsFunc(message, notDigit), pid) {
+				t.Errorf("want process %s to be named, got:\n%s", pid, message)
+			}
+		})
+	}
+	t.Run("relative", func(t *testing.T) {
+		if message := refused(t, node, "--data-dir=var/lib/lite"); !strings.Contains(message, "absolute") {
+			t.Errorf("got:\n%s", message)
+		}
+	})
+	node.WaitReady(t)
+}
+
+// refused makes a start that must end with exit code 1 and one line, which it
+// returns.
+func refused(t *testing.T, node *cluster.Node, args ...string) string {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	second := node.Command(ctx, "lite", "server")
+	second := node.Command(ctx, "lite", append([]string{"server"}, args...)...)
 	var stderr strings.Builder
 	second.Stderr = &stderr
 	_ = second.Run()
@@ -127,10 +158,10 @@ func TestSecondStart(t *testing.T) {
 		t.Errorf("exit code %d, want 1", code)
 	}
 	message := strings.TrimSpace(stderr.String())
-	if pid := strconv.Itoa(node.PID(t)); strings.Contains(message, "\n") || !slices.Contains(strings.FieldsFunc(message, notDigit), pid) {
-		t.Errorf("want one line that names process %s, got:\n%s", pid, message)
+	if message == "" || strings.Contains(message, "\n") {
+		t.Errorf("want one line, got:\n%s", message)
 	}
-	node.WaitReady(t)
+	return message
 }
 
 func notDigit(r rune) bool { return r < '0' || r > '9' }
@@ -212,6 +243,7 @@ func TestKill(t *testing.T) {
 		}
 		return nil
 	})
+	checkAddresses(t, ns)
 }
 
 // write creates ConfigMaps until ctx ends; it returns the names of those whose
