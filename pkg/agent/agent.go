@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 
-	"github.com/google/renameio/v2"
-
 	"lite.io/lite/pkg/agent/containerd"
 	"lite.io/lite/pkg/agent/images"
 	"lite.io/lite/pkg/agent/kubelet"
@@ -19,6 +17,7 @@ import (
 	"lite.io/lite/pkg/cni"
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/kube"
 )
@@ -45,7 +44,7 @@ func Dir(dataDir string) string { return filepath.Join(dataDir, "agent") }
 // RememberName makes the node keep its name when the machine's changes.
 func RememberName(c *config.Config) error {
 	path := filepath.Join(c.DataDir, "node-name")
-	if err := renameio.WriteFile(path, []byte(c.NodeName+"\n"), 0o600); err != nil {
+	if err := file.Write(path, []byte(c.NodeName+"\n"), 0o600); err != nil {
 		return fmt.Errorf("remember the node's name: %w", err)
 	}
 	return nil

@@ -15,7 +15,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/google/renameio/v2"
 	certificates "k8s.io/api/certificates/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -28,6 +27,7 @@ import (
 
 	"lite.io/lite/pkg/agent/kubelet"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/join/approver"
 	"lite.io/lite/pkg/kube"
@@ -122,7 +122,7 @@ func (m *Membership) join(ctx context.Context, cfg *config.Config, token join.To
 	if err := os.MkdirAll(m.certificates(), 0o700); err != nil {
 		return fmt.Errorf("join: %w", err)
 	}
-	if err := renameio.WriteFile(m.CAFile(), cluster.CA, 0o600); err != nil {
+	if err := file.Write(m.CAFile(), cluster.CA, 0o600); err != nil {
 		return fmt.Errorf("write %s: %w", m.CAFile(), err)
 	}
 	client, err := kubernetes.NewForConfig(&rest.Config{
@@ -281,7 +281,7 @@ func (m *Membership) save() error {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", m.file(), err)
 	}
-	if err := renameio.WriteFile(m.file(), append(data, '\n'), 0o600); err != nil {
+	if err := file.Write(m.file(), append(data, '\n'), 0o600); err != nil {
 		return fmt.Errorf("write %s: %w", m.file(), err)
 	}
 	current, _, err := bootstrapped(m.certificates())
@@ -302,7 +302,7 @@ func (m *Membership) writeKubeconfig(path, server string, user *api.AuthInfo) er
 	if err != nil {
 		return fmt.Errorf("make kubeconfig %s: %w", path, err)
 	}
-	if err := renameio.WriteFile(path, content, 0o600); err != nil {
+	if err := file.Write(path, content, 0o600); err != nil {
 		return fmt.Errorf("write kubeconfig %s: %w", path, err)
 	}
 	return nil

@@ -14,13 +14,13 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/google/renameio/v2"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
+	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/kube"
 )
 
@@ -170,7 +170,7 @@ func (n *Network) describe(ranges []netip.Prefix, mtu int) error {
 	if err := os.MkdirAll(n.config.ConfDir, 0o700); err != nil {
 		return fmt.Errorf("make %s: %w", n.config.ConfDir, err)
 	}
-	if err := renameio.WriteFile(path, content, 0o600, renameio.IgnoreUmask()); err != nil {
+	if err := file.Write(path, content, 0o600); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil

@@ -19,7 +19,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/google/renameio/v2"
+	"lite.io/lite/pkg/file"
 )
 
 // Ensure makes dir hold everything of the table for node n: what is missing is
@@ -272,7 +272,7 @@ func newKey(path string) (crypto.Signer, error) {
 // writePEM replaces a file atomically; it is readable by root alone.
 func writePEM(path, kind string, der []byte) error {
 	data := pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
-	if err := renameio.WriteFile(path, data, 0o600, renameio.IgnoreUmask()); err != nil {
+	if err := file.Write(path, data, 0o600); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil

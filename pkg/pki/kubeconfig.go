@@ -6,9 +6,10 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/google/renameio/v2"
 	"k8s.io/client-go/tools/clientcmd"
 	api "k8s.io/client-go/tools/clientcmd/api"
+
+	"lite.io/lite/pkg/file"
 )
 
 // Kubeconfig is a file by which somebody reaches the API.
@@ -50,7 +51,7 @@ func (k Kubeconfig) Write(dir Dir) error {
 	if old, err := os.ReadFile(k.Path); err == nil && string(old) == string(content) {
 		return os.Chmod(k.Path, k.Mode)
 	}
-	if err := renameio.WriteFile(k.Path, content, k.Mode, renameio.IgnoreUmask()); err != nil {
+	if err := file.Write(k.Path, content, k.Mode); err != nil {
 		return fmt.Errorf("write kubeconfig %s: %w", k.Path, err)
 	}
 	return nil

@@ -14,10 +14,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/google/renameio/v2"
 	"k8s.io/client-go/kubernetes"
 
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/pki"
@@ -55,7 +55,7 @@ func ReadToken(dataDir string) (join.Token, error) {
 
 // WriteToken puts another token in its place.
 func WriteToken(dataDir string, t join.Token) error {
-	if err := renameio.WriteFile(TokenFile(dataDir), []byte(t.Text()+"\n"), 0o600); err != nil {
+	if err := file.Write(TokenFile(dataDir), []byte(t.Text()+"\n"), 0o600); err != nil {
 		return fmt.Errorf("write the cluster's token: %w", err)
 	}
 	return nil

@@ -10,9 +10,10 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
 	utilversion "k8s.io/apimachinery/pkg/util/version"
+
+	"lite.io/lite/pkg/file"
 )
 
 // Claim makes this process the only one that works in a data directory, until
@@ -46,7 +47,7 @@ func recordVersion(dataDir, version string) error {
 	if _, err := utilversion.ParseSemantic(version); err != nil {
 		return nil
 	}
-	if err := renameio.WriteFile(versionFile(dataDir), []byte(version+"\n"), 0o600); err != nil {
+	if err := file.Write(versionFile(dataDir), []byte(version+"\n"), 0o600); err != nil {
 		return fmt.Errorf("record the version: %w", err)
 	}
 	return nil

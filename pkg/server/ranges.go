@@ -10,9 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 
-	"github.com/google/renameio/v2"
-
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/kube"
 )
 
@@ -55,7 +54,7 @@ func CheckRanges(cfg *config.Config) error {
 func rememberRanges(cfg *config.Config) error {
 	data, err := json.Marshal(ranges{cfg.ClusterCIDR, cfg.ServiceCIDR})
 	if err == nil {
-		err = renameio.WriteFile(rangesFile(cfg.DataDir), append(data, '\n'), 0o600)
+		err = file.Write(rangesFile(cfg.DataDir), append(data, '\n'), 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("remember the cluster's ranges of addresses: %w", err)

@@ -14,13 +14,13 @@ import (
 
 	"github.com/containerd/containerd/v2/cmd/containerd/server"
 	srvconfig "github.com/containerd/containerd/v2/cmd/containerd/server/config"
-	"github.com/google/renameio/v2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"lite.io/lite/pkg/bundle"
+	"lite.io/lite/pkg/file"
 )
 
 // Containerd is the component.
@@ -120,7 +120,7 @@ func (c *Containerd) writeConfig(r *registries, through *rewriter) (string, erro
 	}
 	path := filepath.Join(c.config.Dir, "config.toml")
 	// Registry passwords are in it.
-	if err := renameio.WriteFile(path, []byte(content), 0o600, renameio.IgnoreUmask()); err != nil {
+	if err := file.Write(path, []byte(content), 0o600); err != nil {
 		return "", fmt.Errorf("write %s: %w", path, err)
 	}
 	return path, nil

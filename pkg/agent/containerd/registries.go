@@ -13,8 +13,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/renameio/v2"
 	"sigs.k8s.io/yaml"
+
+	"lite.io/lite/pkg/file"
 )
 
 // registries is the file registries.yaml, in the format that k3s users know
@@ -106,7 +107,7 @@ func (r *registries) write(dir string, through *rewriter) error {
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			return fmt.Errorf("make the registry directory: %w", err)
 		}
-		if err := renameio.WriteFile(path, []byte(content), 0o600); err != nil {
+		if err := file.Write(path, []byte(content), 0o600); err != nil {
 			return fmt.Errorf("write %s: %w", path, err)
 		}
 	}

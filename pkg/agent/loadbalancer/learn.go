@@ -14,7 +14,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/google/renameio/v2"
 	v1 "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -22,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	client "k8s.io/client-go/kubernetes/typed/discovery/v1"
 
+	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/kube"
 )
 
@@ -166,7 +166,7 @@ func (b *Balancer) remember(addresses []string) error {
 	if err := os.MkdirAll(filepath.Dir(b.config.File), 0o700); err != nil {
 		return fmt.Errorf("make a directory for the API servers: %w", err)
 	}
-	if err := renameio.WriteFile(b.config.File, append(content, '\n'), 0o600, renameio.IgnoreUmask()); err != nil {
+	if err := file.Write(b.config.File, append(content, '\n'), 0o600); err != nil {
 		return fmt.Errorf("write %s: %w", b.config.File, err)
 	}
 	return nil

@@ -12,10 +12,11 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/renameio/v2"
 	"github.com/vishvananda/netlink"
 	"golang.zx2c4.com/wireguard/wgctrl"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"lite.io/lite/pkg/file"
 )
 
 const (
@@ -242,7 +243,7 @@ func makeKey(path string) (wgtypes.Key, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return wgtypes.Key{}, fmt.Errorf("make %s: %w", filepath.Dir(path), err)
 	}
-	if err := renameio.WriteFile(path, []byte(key.String()+"\n"), 0o600, renameio.IgnoreUmask()); err != nil {
+	if err := file.Write(path, []byte(key.String()+"\n"), 0o600); err != nil {
 		return wgtypes.Key{}, fmt.Errorf("write the WireGuard key %s: %w", path, err)
 	}
 	return key, nil

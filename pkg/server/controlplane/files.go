@@ -9,7 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/google/renameio/v2"
+	"lite.io/lite/pkg/file"
 )
 
 // authentication allows anonymous requests to learn whether the server is
@@ -71,7 +71,7 @@ func writeFile(path, content string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("make %s: %w", filepath.Dir(path), err)
 	}
-	if err := renameio.WriteFile(path, []byte(content), 0o600, renameio.IgnoreUmask()); err != nil {
+	if err := file.Write(path, []byte(content), 0o600); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil

@@ -1,0 +1,58 @@
+package file
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestWriteReplacesAndSetsTheMode(t *testing.T) {
+	defer unix.Umask(unix.Umask(0o077))
+	path := filepath.Join(t.TempDir(), "file")
+	for _, test := range []struct {
+		content string
+		mode    os.FileMode
+	}{{"first", 0o600}, {"second", 0o644}} {
+		if err := Write(path, []byte(test.content), test.mode); err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(path)
+		if err != nil || string(got) != test.content {
+			t.Errorf("got %q, %v", got, err)
+		}
+		if info, err := os.Stat(path); err != nil || info.Mode() != test.mode {
+			t.Errorf("got %v, %v", info.Mode(), err)
+		}
+	}
+}
+
+// The file that is not complete yet must be nowhere but beside its target, even
+// where the system's directory for temporary files is as good a place to rename
+// from.
+func TestWriteStagesBesideTheFile(t *testing.T) {
+	root := t.TempDir()
+	other := filepath.Join(root, "tmp")
+	if err := os.Mkdir(other, 0o500); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TMPDIR", other)
+	before, err := os.Stat(other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Write(filepath.Join(root, "file"), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	after, err := os.Stat(other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !after.ModTime().Equal(before.ModTime()) {
+		t.Error("something was made in TMPDIR")
+	}
+	if left, _ := os.ReadDir(root); len(left) != 2 {
+		t.Errorf("left behind: %v", left)
+	}
+}
