@@ -9,11 +9,19 @@ import (
 )
 
 // Write replaces the file at path: what is new is synced to the disk under
-// another name in the same directory, then renamed. Its mode is mode, whatever it
-// was and whatever the umask. Left to itself, renameio would choose the system's directory for
-// temporary files where that is on the same file system: secrets have no
-// business there, and who watches the directory may miss a file that is moved in
-// from elsewhere (containerd 2.3 does).
+// another name in the same directory, then renamed. Its mode is mode, whatever
+// that of the old file and the umask. Left to itself, renameio would choose the
+// system's directory for temporary files where that is on the same file system:
+// secrets have no business there, and who watches the directory may miss a file
+// that is moved in from elsewhere (containerd 2.3 does).
 func Write(path string, data []byte, mode fs.FileMode) error {
-	return renameio.WriteFile(path, data, mode, renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(mode))
+	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(mode))
+	if err != nil {
+		return err
+	}
+	defer f.Cleanup()
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	return f.CloseAtomicallyReplace()
 }
