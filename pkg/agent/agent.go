@@ -164,6 +164,7 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 			Backend:     c.Cluster.Backend,
 			Interface:   n.FlannelIface,
 			KeyFile:     filepath.Join(dir, "overlay.key"),
+			Runtime:     Socket(n),
 			ConfDir:     confDir,
 			StateDir:    filepath.Join(StateDir, "cni"),
 		}), api)

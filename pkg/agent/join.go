@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -13,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	certificates "k8s.io/api/certificates/v1"
@@ -74,7 +76,7 @@ func Join(ctx context.Context, cfg *config.Config, say func(string)) (Membership
 	}
 	switch {
 	case member:
-		if err := m.checkCluster(token); err != nil {
+		if err := m.checkCluster(cfg, token); err != nil {
 			return m, err
 		}
 		m.prefer(named(cfg, token))
@@ -237,13 +239,26 @@ func (m *Membership) load() (member bool, err error) {
 			return false, nil
 		}
 	}
-	_, until, err := bootstrapped(m.certificates())
-	return err == nil && len(m.Servers) > 0 && time.Now().Before(until), nil
+	_, own, err := bootstrapped(m.certificates())
+	return err == nil && len(m.Servers) > 0 && time.Now().Before(own.NotAfter), nil
 }
 
-// checkCluster refuses a token of another cluster: the machine would be in the
-// old one still, and its user would believe it in the new one.
-func (m *Membership) checkCluster(token join.Token) error {
+// nodeName is the name that the cluster knows this machine by.
+func (m *Membership) nodeName() (string, error) {
+	_, own, err := bootstrapped(m.certificates())
+	if err != nil {
+		return "", err
+	}
+	return strings.TrimPrefix(own.Subject.CommonName, "system:node:"), nil
+}
+
+// checkCluster refuses another name, which the node's certificate does not have,
+// and a token of another cluster: the machine would be in the old one still, and
+// its user would believe it in the new one.
+func (m *Membership) checkCluster(cfg *config.Config, token join.Token) error {
+	if name, err := m.nodeName(); err != nil || name != cfg.NodeName {
+		return cmp.Or(err, fmt.Errorf("node-name %q: this machine is in the cluster as node %s; leave node-name out, or remove %s to join as another node", cfg.NodeName, name, m.dir))
+	}
 	ca, err := os.ReadFile(m.CAFile())
 	if err != nil {
 		return fmt.Errorf("read %s: %w", m.CAFile(), err)
@@ -322,12 +337,12 @@ func readToken(cfg *config.Config) (join.Token, error) {
 func bearer(t join.Token) string { return join.Token{ID: t.ID, Secret: t.Secret}.Text() }
 
 // bootstrapped finds the node's certificate as the kubelet keeps and renews it,
-// together with its key, and until when it is valid.
-func bootstrapped(dir string) (file string, until time.Time, err error) {
+// in one file with its key.
+func bootstrapped(dir string) (file string, own *x509.Certificate, err error) {
 	file = filepath.Join(dir, "kubelet-client-current.pem")
 	certs, err := cert.CertsFromFile(file)
 	if err != nil {
-		return file, until, fmt.Errorf("read the node's certificate: %w", err)
+		return file, nil, fmt.Errorf("read the node's certificate: %w", err)
 	}
-	return file, certs[0].NotAfter, nil
+	return file, certs[0], nil
 }

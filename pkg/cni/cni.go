@@ -32,6 +32,7 @@ type Config struct {
 	ClusterCIDR []netip.Prefix
 	Backend     string // of the overlay, as package overlay names them, or none
 	Interface   string // that carries the packets between nodes; "" = the one that has NodeIP
+	Runtime     string // unix:// URL of the CRI
 	KeyFile     string // the node's private key, should the backend need one
 	ConfDir     string // where the description is written
 	// StateDir holds the addresses given out. It is on a tmpfs: no pod, and
@@ -93,6 +94,9 @@ func (n *Network) Run(ctx context.Context) error {
 	}
 	if err := n.describe(ranges, mtu); err != nil {
 		return err
+	}
+	if err := n.leave(ctx, ranges); err != nil {
+		slog.Warn("Could not take away what is left of other pod addresses", "err", err)
 	}
 	n.written.Store(true)
 	return n.keep(ctx, rules, mesh)

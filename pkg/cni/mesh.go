@@ -141,10 +141,14 @@ func (m *mesh) sync(ctx context.Context, nodes cache.Store) {
 	m.say(errors.Join(errs...))
 }
 
-// repair looks whether somebody has changed what is ours, and sets it up again.
+// repair looks whether somebody has changed what is ours, and sets it up again;
+// and tries again what did not work.
 func (m *mesh) repair(ctx context.Context, nodes cache.Store) {
 	why := m.overlay.Check()
 	if why == nil {
+		if m.problem != "" {
+			m.sync(ctx, nodes)
+		}
 		return
 	}
 	slog.Warn("Setting up the way to other nodes again", "why", why)

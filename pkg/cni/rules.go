@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 
 	"github.com/coreos/go-iptables/iptables"
@@ -44,9 +45,36 @@ func newRules(local, cluster []netip.Prefix) (rules, error) {
 		if err != nil {
 			return nil, fmt.Errorf("find iptables: %w; install the package iptables", err)
 		}
-		all = append(all, family{tool, chains(pods, cluster[min(i, len(cluster)-1)])})
+		mine := chains(pods, cluster[min(i, len(cluster)-1)])
+		all = append(all, family{tool, mine})
+		if other := legacy(protocol); other != nil {
+			all = append(all, family{other, mine[:1]})
+		}
 	}
 	return all, nil
+}
+
+// legacy is the iptables of the older kernel interface where the machine uses
+// both: a packet must get past the policies of both, whoever asks which. Nothing
+// is asked of it if it has no rules, since that would make its tables.
+func legacy(protocol iptables.Protocol) *iptables.IPTables {
+	names, program := "/proc/net/ip_tables_names", "iptables-legacy"
+	if protocol == iptables.ProtocolIPv6 {
+		names, program = "/proc/net/ip6_tables_names", "ip6tables-legacy"
+	}
+	tables, err := os.ReadFile(names)
+	if err != nil || !slices.Contains(strings.Fields(string(tables)), "filter") {
+		return nil
+	}
+	path, err := exec.LookPath(program)
+	if err != nil {
+		return nil
+	}
+	tool, err := iptables.New(iptables.IPFamily(protocol), iptables.Timeout(5), iptables.Path(path))
+	if err != nil {
+		return nil
+	}
+	return tool
 }
 
 func chains(pods, cluster netip.Prefix) []chain {

@@ -1,0 +1,70 @@
+package join
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"lite.io/lite/tests/cluster"
+)
+
+// TestChangedHostName shows that a machine stays the node that it is when it is
+// given another name.
+func TestChangedHostName(t *testing.T) {
+	c := cluster.New(t, cluster.Agents(1))
+	agent := c.Agents[0]
+	agent.Stop(t)
+	agent.Output(t, "hostname", "renamed")
+	agent.Start(t)
+	if nodes := names(t, c); nodes != c.Server().Name+" "+agent.Name {
+		t.Errorf("nodes are %s", nodes)
+	}
+}
+
+// names returns those of all nodes.
+func names(t *testing.T, c *cluster.Cluster) string {
+	t.Helper()
+	return c.Server().Kubectl(t, "get", "nodes", "-o", "jsonpath={.items[*].metadata.name}")
+}
+
+// TestNameOfALivingNode lets a machine ask for the name of another. It waits as
+// long as that one lives, and says so. That one's disk is wiped then: as it lives
+// no more, whoever has its name in the end is what asks for it, here itself.
+func TestNameOfALivingNode(t *testing.T) {
+	c := cluster.New(t, cluster.Agents(1))
+	first, second := c.Agents[0], c.NewAgent(t)
+	uid := c.Server().Kubectl(t, "get", "node", first.Name, "-o", "jsonpath={.metadata.uid}")
+	second.Launch(t, "--token-file", cluster.TokenFile, "--node-name", first.Name)
+	soon(t, func() error { return saysWhyItWaits(t, second, first.Name) })
+	if _, err := os.Stat(second.Path(cluster.DataDir + "/agent/kubelet.conf")); err == nil {
+		t.Error("it has got the identity of a living node")
+	}
+	second.Stop(t)
+
+	first.Kill(t)
+	first.Output(t, "find", cluster.DataDir, "-mindepth", "1", "-delete")
+	first.Launch(t, "--token-file", cluster.TokenFile)
+	soon(t, func() error { return saysWhyItWaits(t, first, first.Name) })
+	first.WaitReady(t)
+	if got := c.Server().Kubectl(t, "get", "node", first.Name, "-o", "jsonpath={.metadata.uid}"); got != uid {
+		t.Errorf("it is another node: %s, and was %s", got, uid)
+	}
+	if nodes := names(t, c); nodes != c.Server().Name+" "+first.Name {
+		t.Errorf("nodes are %s", nodes)
+	}
+}
+
+// saysWhyItWaits looks for the name in the log and in lite status.
+func saysWhyItWaits(t *testing.T, n *cluster.Node, name string) error {
+	status, err := n.Command(t.Context(), "lite", "status").CombinedOutput()
+	if err == nil {
+		t.Errorf("lite status finds nothing:\n%s", status)
+	}
+	for _, text := range []string{n.Log(), string(status)} {
+		if !strings.Contains(text, "the name ") || !strings.Contains(text, name) || !strings.Contains(text, "--node-name") {
+			return fmt.Errorf("does not say why it waits:\n%s", text)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,213 @@
+package join
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"lite.io/lite/tests/cluster"
+)
+
+// preShared is a secret as a person would make one up.
+const preShared = "correct horse battery staple"
+
+// TestBadTokens lets one machine try everything that must not let it in. At last
+// the same machine joins.
+func TestBadTokens(t *testing.T) {
+	c := &cluster.Cluster{Network: cluster.NewNetwork(t)}
+	server := cluster.NewNode(t, cluster.On(c.Network))
+	server.Start(t, "--token", preShared)
+	c.Servers = append(c.Servers, server)
+	d := door{server: server, agent: cluster.NewNode(t, cluster.On(c.Network)), url: "https://" + server.IP + ":6443"}
+	d.agent.Role = "agent"
+	t.Run("Refused", d.testRefused)
+	t.Run("BesidesAToken", d.testBesidesAToken)
+	t.Run("ServerComesLater", d.testServerComesLater)
+	d.checkSecrets(t)
+}
+
+// door is a server and a machine that wants to be let in.
+type door struct {
+	server, agent *cluster.Node
+	url           string
+	secrets       []string // that must be in no log
+}
+
+// create makes a token and notes its secret.
+func (d *door) create(t *testing.T, args ...string) (text, id, secret string) {
+	t.Helper()
+	text = strings.TrimSpace(d.server.Output(t, "lite", append([]string{"token", "create"}, args...)...))
+	m := regexp.MustCompile(`^lite://([a-z0-9]{6})\.([a-z0-9]{16})@`).FindStringSubmatch(text)
+	if m == nil {
+		t.Fatalf("lite token create printed %q", text)
+	}
+	d.secrets = append(d.secrets, m[2])
+	return text, m[1], m[2]
+}
+
+// checkSecrets looks for all of them in what lite has printed on either side.
+func (d *door) checkSecrets(t *testing.T) {
+	for _, secret := range append(d.secrets, preShared) {
+		for _, n := range []*cluster.Node{d.server, d.agent} {
+			if strings.Contains(n.Log(), secret) {
+				t.Errorf("the log of lite on %s has the secret %s in it", n.Name, secret)
+			}
+		}
+	}
+}
+
+// refusal is a start that ends in one line.
+type refusal struct {
+	args, env []string
+	// file is the content of the token file, if args do not name a token.
+	file string
+	want []string
+}
+
+func (d *door) testRefused(t *testing.T) {
+	good, id, secret := d.create(t)
+	asServer, _, _ := d.create(t, "--role", "server")
+	deleted, deletedID, _ := d.create(t)
+	d.server.Output(t, "lite", "token", "delete", deletedID)
+	expired := d.expired(t)
+	hash := good[strings.LastIndexByte(good, '/')+1:]
+	other := strings.Repeat("0123", 16)
+	const wrong = "aaaabbbbccccdddd"
+	d.secrets = append(d.secrets, wrong, "ofk3s-secret")
+
+	for name, r := range map[string]refusal{
+		"no token":         {want: []string{"token", "lite token create --print-join-command"}},
+		"no token, server": {args: []string{"--server", d.url}, want: []string{"token", "lite token create"}},
+		"empty token file": {file: "\n", want: []string{"token-file", "empty"}},
+		"no token file":    {args: []string{"--token-file", "/etc/lite/none"}, want: []string{"token-file", "/etc/lite/none"}},
+		"both":             {args: []string{"--token", good, "--token-file", "/etc/lite/token"}, want: []string{"token-file", "one of them"}},
+		"cut off":          {file: good[:len(good)-8], want: []string{"token-file", "hash", "lite token create"}},
+		"no hash":          {file: good[:strings.Index(good, "/sha256/")], want: []string{"token-file", "/sha256/"}},
+		"short secret":     {file: strings.Replace(good, secret, secret[:10], 1), want: []string{"token-file", "secret", "16"}},
+		"by the flag":      {args: []string{"--token", strings.Replace(good, secret, secret[:10], 1)}, want: []string{"token", "secret", "16"}},
+		"by environment":   {env: []string{"LITE_TOKEN=" + good[:len(good)-8]}, want: []string{"token", "hash"}},
+		"LITE_URL":         {env: []string{"LITE_TOKEN=" + id + "." + wrong, "LITE_URL=" + d.url}, want: []string{d.url, id, "another secret"}},
+		"of k3s": {file: "K10" + hash + "::server:ofk3s-secret", args: []string{"--server", d.url},
+			want: []string{"k3s", "lite token create"}},
+		"a URL":            {args: []string{"--token", d.url}, want: []string{"URL", "--server"}},
+		"no server":        {file: id + "." + secret, want: []string{"server", "--server https://"}},
+		"no server, LITE_": {env: []string{"LITE_TOKEN=" + id + "." + secret}, want: []string{"--server https://"}},
+		"other cluster": {file: strings.Replace(good, hash, other, 1),
+			want: []string{d.url, hash, other, "another cluster"}},
+		"wrong secret":               {file: strings.Replace(good, secret, wrong, 1), want: []string{d.url, id, "another secret"}},
+		"wrong secret, by signature": {file: id + "." + wrong, args: []string{"--server", d.url}, want: []string{d.url, id, "another secret"}},
+		"unknown":                    {file: "zzzzzz." + wrong, args: []string{"--server", d.url}, want: []string{"zzzzzz", "lite token list"}},
+		"unknown, full":              {file: strings.Replace(good, id+"."+secret, "zzzzzz."+wrong, 1), want: []string{"zzzzzz", "lite token list"}},
+		"another shared secret":      {file: "incorrect horse battery staple", args: []string{"--server", d.url}, want: []string{"lite token"}},
+		"deleted":                    {file: deleted, want: []string{deletedID, "deleted", "lite token create"}},
+		"deleted, by environment":    {env: []string{"LITE_TOKEN=" + deleted}, want: []string{deletedID, "deleted"}},
+		"expired":                    {file: expired, want: []string{"expired", "lite token create"}},
+		"for servers":                {file: asServer, want: []string{"as server", "lite token create --role agent"}},
+		"not TLS":                    {file: good, args: []string{"--server", "http://" + d.server.IP + ":6443"}, want: []string{"https://"}},
+		"a kubelet":                  {file: good, args: []string{"--server", "https://" + d.server.IP + ":10250"}, want: []string{":10250", "6443"}},
+	} {
+		t.Run(name, func(t *testing.T) { d.refuse(t, r) })
+	}
+	if nodes := strings.Fields(d.server.Kubectl(t, "get", "nodes", "-o", "name")); len(nodes) != 1 {
+		t.Errorf("nodes are %v", nodes)
+	}
+}
+
+// expired returns a token whose time is over.
+func (d *door) expired(t *testing.T) string {
+	text, id, _ := d.create(t, "--ttl", "1s")
+	cluster.Eventually(t, 30*time.Second, func() error {
+		list := d.server.Output(t, "lite", "token", "list")
+		for line := range strings.Lines(list) {
+			if strings.HasPrefix(line, id) && !strings.Contains(line, "expired") {
+				return fmt.Errorf("has not expired: %s", line)
+			}
+		}
+		return nil
+	})
+	return text
+}
+
+// refuse makes the attempt.
+func (d *door) refuse(t *testing.T, r refusal) {
+	t.Helper()
+	if r.file != "" {
+		d.agent.WriteFile(t, cluster.TokenFile, r.file)
+		r.args = append(r.args, "--token-file", cluster.TokenFile)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	lite := d.agent.Command(ctx, "lite", append([]string{"agent"}, r.args...)...)
+	lite.Env = append(lite.Env, r.env...)
+	var stderr bytes.Buffer
+	lite.Stderr = &stderr
+	err := lite.Run()
+	if lite.ProcessState == nil {
+		t.Fatal(err)
+	}
+	if code := lite.ProcessState.ExitCode(); code != 1 {
+		t.Errorf("exit code %d, want 1", code)
+	}
+	all := strings.TrimSpace(stderr.String())
+	message := all[strings.LastIndexByte(all, '\n')+1:]
+	for _, want := range r.want {
+		if !strings.Contains(message, want) {
+			t.Errorf("does not say %q", want)
+		}
+	}
+	if !strings.HasPrefix(message, "lite: ") || strings.Count(all, "lite: ") != 1 {
+		t.Error("it is not one line that begins with lite:")
+	}
+	for _, secret := range append(d.secrets, preShared) {
+		if strings.Contains(all, secret) {
+			t.Errorf("shows the secret %s", secret)
+		}
+	}
+	if t.Failed() {
+		t.Logf("it printed:\n%s", all)
+	} else {
+		t.Log(message)
+	}
+}
+
+// testBesidesAToken shows the other two ways to say a token and a server.
+func (d *door) testBesidesAToken(t *testing.T) {
+	_, id, secret := d.create(t)
+	for name, token := range map[string]string{"id and secret": id + "." + secret, "shared secret": preShared} {
+		t.Run(name, func(t *testing.T) {
+			agent := cluster.NewNode(t, cluster.On(d.server.Network()))
+			agent.Role = "agent"
+			agent.WriteFile(t, "/etc/lite/config.yaml", fmt.Sprintf("server: %s\n", d.url))
+			agent.WriteFile(t, cluster.TokenFile, token+"\n")
+			agent.Start(t, "--token-file", cluster.TokenFile)
+			agent.Stop(t)
+		})
+	}
+}
+
+// testServerComesLater starts the agent while nothing listens at the server's
+// address.
+func (d *door) testServerComesLater(t *testing.T) {
+	good, _, _ := d.create(t)
+	d.server.Stop(t)
+	d.agent.WriteFile(t, cluster.TokenFile, good)
+	d.agent.Launch(t, "--token-file", cluster.TokenFile)
+	cluster.Eventually(t, 20*time.Second, func() error {
+		for _, want := range []string{d.url, "cannot be reached", "start `lite server`"} {
+			if !strings.Contains(d.agent.Log(), want) {
+				return fmt.Errorf("does not say %q:\n%s", want, d.agent.Log())
+			}
+		}
+		return nil
+	})
+	status, err := d.agent.Command(t.Context(), "lite", "status").CombinedOutput()
+	if err == nil || !strings.Contains(string(status), "cannot be reached") {
+		t.Errorf("lite status: %v\n%s", err, status)
+	}
+	d.server.Start(t)
+	d.agent.WaitReady(t)
+}
