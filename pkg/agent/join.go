@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/x509"
@@ -66,13 +67,13 @@ func (m Membership) certificates() string {
 // what is being waited for.
 func Join(ctx context.Context, cfg *config.Config, say func(string)) (Membership, error) {
 	m := Membership{dir: Dir(cfg.DataDir)}
-	token, err := readToken(cfg)
-	if err != nil {
-		return m, err
-	}
 	member, err := m.load()
 	if err != nil {
 		return m, err
+	}
+	token, err := join.Read(cfg.Token, cfg.TokenFile)
+	if err != nil && !(member && errors.Is(err, fs.ErrNotExist)) {
+		return m, err // a member's token may be gone
 	}
 	switch {
 	case member:
@@ -83,6 +84,8 @@ func Join(ctx context.Context, cfg *config.Config, say func(string)) (Membership
 		m.refresh(ctx)
 	case token == (join.Token{}):
 		return m, errors.New("token: this machine has not joined a cluster yet; run `lite token create --print-join-command` on a server and then the command that it prints here")
+	case token.Server == "" && cfg.ServerURL == "":
+		return m, errors.New("server: the token does not say where the cluster is; add --server https://<address of a server>:6443")
 	default:
 		if err := m.join(ctx, cfg, token, say); err != nil {
 			return m, err
@@ -121,6 +124,9 @@ func (m *Membership) join(ctx context.Context, cfg *config.Config, token join.To
 		return err
 	}
 	m.Servers = []string{cluster.Server}
+	if err := m.forget(cluster.CA); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(m.certificates(), 0o700); err != nil {
 		return fmt.Errorf("join: %w", err)
 	}
@@ -140,6 +146,18 @@ func (m *Membership) join(ctx context.Context, cfg *config.Config, token join.To
 	defer stop()
 	go sayWhyItWaits(waiting, client, cfg.NodeName, say)
 	return m.requestCertificate(ctx, cfg.NodeName, cluster.Server, token)
+}
+
+// forget removes the identity that the machine had in another cluster, which
+// the kubelet's bootstrap would take for one in this.
+func (m *Membership) forget(ca []byte) error {
+	if old, err := os.ReadFile(m.CAFile()); err != nil || bytes.Equal(old, ca) {
+		return nil
+	}
+	if err := errors.Join(os.RemoveAll(m.certificates()), os.RemoveAll(m.joined())); err != nil {
+		return fmt.Errorf("remove the identity of another cluster: %w", err)
+	}
+	return nil
 }
 
 // direct is the choice of no proxy: the API is part of the cluster, and what
@@ -321,16 +339,6 @@ func (m *Membership) writeKubeconfig(path, server string, user *api.AuthInfo) er
 		return fmt.Errorf("write kubeconfig %s: %w", path, err)
 	}
 	return nil
-}
-
-// readToken reads the token wherever the user put it; none for a machine that
-// needs none.
-func readToken(cfg *config.Config) (join.Token, error) {
-	token, err := join.Read(cfg.Token, cfg.TokenFile)
-	if err == nil && token.ID != "" && token.Server == "" && cfg.ServerURL == "" {
-		err = errors.New("server: the token does not say where the cluster is; add --server https://<address of a server>:6443")
-	}
-	return token, err
 }
 
 // bearer is how the API knows the token.

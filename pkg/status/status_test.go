@@ -212,7 +212,7 @@ func TestServeSaysWhyItCannotListen(t *testing.T) {
 }
 
 func TestGetSaysWhatToDo(t *testing.T) {
-	const start = "lite is not running on this machine; start it with `lite server`"
+	const start = "lite is not running on this machine; start it with `lite server` or `lite agent`"
 	t.Run("no socket", func(t *testing.T) {
 		if _, err := Get(t.Context(), socket(t)); err == nil || err.Error() != start {
 			t.Errorf("got %v", err)

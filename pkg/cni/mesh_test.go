@@ -1,0 +1,59 @@
+package cni
+
+import (
+	"testing"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+func TestPeer(t *testing.T) {
+	said := `{"backend":"vxlan","ip":"192.0.2.2","mac":"02:00:00:00:00:02","port":8472}`
+	for name, test := range map[string]struct {
+		annotation string
+		ranges     []string
+		ok, wrong  bool
+	}{
+		"ready":             {said, []string{"10.42.1.0/24"}, true, false},
+		"has not said it":   {"", []string{"10.42.1.0/24"}, false, false},
+		"no range yet":      {said, nil, false, false},
+		"IPv6 alone":        {said, []string{"fd42::/64"}, false, false},
+		"both families":     {said, []string{"fd42::/64", "10.42.1.0/24"}, true, false},
+		"not JSON":          {"vxlan", []string{"10.42.1.0/24"}, false, true},
+		"not a range":       {said, []string{"10.42.1.0"}, false, true},
+		"not an IP address": {`{"ip":"host"}`, []string{"10.42.1.0/24"}, false, true},
+	} {
+		n := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "b", Annotations: map[string]string{annotation: test.annotation}}}
+		n.Spec.PodCIDRs = test.ranges
+		p, ok, err := peer(n)
+		if ok != test.ok || (err != nil) != test.wrong {
+			t.Errorf("%s: got %+v, %t, %v", name, p, ok, err)
+		}
+		if ok && (p.Node != "b" || len(p.Pods) != 1 || p.Pods[0].String() != "10.42.1.0/24" || p.IP.String() != "192.0.2.2") {
+			t.Errorf("%s: got %+v", name, p)
+		}
+	}
+}
+
+func TestTrimKeepsWhatPeerReads(t *testing.T) {
+	n := &v1.Node{ObjectMeta: metav1.ObjectMeta{
+		Name: "b", ResourceVersion: "7", Labels: map[string]string{"a": "b"},
+		Annotations: map[string]string{annotation: `{"ip":"192.0.2.2"}`, "another": "x"},
+	}}
+	n.Spec.PodCIDRs = []string{"10.42.1.0/24"}
+	n.Status.Images = []v1.ContainerImage{{Names: []string{"large"}}}
+	o, err := trim(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	small := o.(*v1.Node)
+	if small.Labels != nil || small.Status.Images != nil || len(small.Annotations) != 1 || small.ResourceVersion != "7" {
+		t.Errorf("kept %+v", small)
+	}
+	if p, ok, err := peer(small); !ok || err != nil || p.Node != "b" {
+		t.Errorf("got %+v, %t, %v", p, ok, err)
+	}
+	if o, err := trim("a tombstone"); o != "a tombstone" || err != nil {
+		t.Errorf("got %v, %v", o, err)
+	}
+}
