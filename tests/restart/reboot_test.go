@@ -173,7 +173,9 @@ func TestStateRemoved(t *testing.T) {
 			if before[name].UID == "" {
 				continue
 			}
-			if now := pod.Status.ContainerStatuses[0]; !now.Ready {
+			// What the API says may be of before the start.
+			was, now := before[name].Status.ContainerStatuses[0], pod.Status.ContainerStatuses[0]
+			if !now.Ready || now.ContainerID == was.ContainerID {
 				return fmt.Errorf("pod %s: %+v", name, now)
 			}
 		}
