@@ -24,6 +24,10 @@ func TestRollout(t *testing.T) {
 	nodePort := "http://" + drained.IP + ":" + ns.Field(t, "service/web", ".spec.ports[0].nodePort") + "/hostname"
 	during := func(what string, f func()) {
 		t.Helper()
+		// A pod that is ready is known to the kube-proxy of every node a moment later.
+		for from, url := range map[cluster.Dialer]string{c.Agents[0]: clusterIP, c.Agents[1]: clusterIP, c.Network: nodePort} {
+			soon(t, func() error { _, err := cluster.Get(from, url); return err })
+		}
 		clients := []*client{start(c.Agents[0], clusterIP), start(c.Agents[1], clusterIP), start(c.Network, nodePort)}
 		f()
 		for _, client := range clients {
@@ -108,14 +112,14 @@ spec:
   template:
     metadata: {labels: {app: web}}
     spec:
-      terminationGracePeriodSeconds: 10
+      terminationGracePeriodSeconds: 15
       topologySpreadConstraints:
       - {maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: ScheduleAnyway, labelSelector: {matchLabels: {app: web}}}
       containers:
       - name: web
         image: lite.test/agnhost:2
         args: [netexec, --http-port=8080]
-        lifecycle: {preStop: {sleep: {seconds: 3}}}
+        lifecycle: {preStop: {sleep: {seconds: 6}}}
         readinessProbe: {httpGet: {path: /hostname, port: 8080}, periodSeconds: 1}
 ---
 apiVersion: policy/v1
