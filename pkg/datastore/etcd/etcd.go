@@ -89,7 +89,7 @@ func configuration(c Config) (*embed.Config, error) {
 	// A member that is alone elects itself; waiting the default second for
 	// somebody else's heartbeat would be most of a start. It waits up to five
 	// ticks; each tick wakes the process for as long as it runs.
-	cfg.TickMs, cfg.ElectionMs = 50, 250
+	cfg.TickMs, cfg.ElectionMs = 100, 500
 
 	// The API server compacts as well; this is for a store that it is not
 	// talking to.
