@@ -9,13 +9,9 @@ import (
 	"errors"
 	"fmt"
 
-	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 	api "k8s.io/client-go/tools/clientcmd/api"
-	"k8s.io/client-go/util/retry"
 	bootstrap "k8s.io/cluster-bootstrap/token/api"
 )
 
@@ -38,48 +34,10 @@ func Publish(ctx context.Context, client kubernetes.Interface, server string, ca
 		data[bootstrap.KubeConfigKey] = string(kubeconfig)
 		return was != string(kubeconfig)
 	}
-	err = edit(ctx, client, set)
-	if apierrors.IsNotFound(err) {
-		err = create(ctx, client, set)
-	}
-	if apierrors.IsAlreadyExists(err) {
-		err = edit(ctx, client, set) // another server was faster
-	}
-	if err != nil {
+	if err := clusterInfo.put(ctx, client, set); err != nil {
 		return fmt.Errorf("publish cluster-info: %w", err)
 	}
 	return nil
-}
-
-func create(ctx context.Context, client kubernetes.Interface, set func(map[string]string) bool) error {
-	info := &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespacePublic, Name: bootstrap.ConfigMapClusterInfo},
-		Data:       map[string]string{},
-	}
-	set(info.Data)
-	_, err := client.CoreV1().ConfigMaps(metav1.NamespacePublic).Create(ctx, info, metav1.CreateOptions{})
-	return err
-}
-
-// edit changes cluster-info, again if somebody else has in between; the signer
-// does so whenever a token comes or goes. change says whether there is anything
-// to write.
-func edit(ctx context.Context, client kubernetes.Interface, change func(map[string]string) bool) error {
-	maps := client.CoreV1().ConfigMaps(metav1.NamespacePublic)
-	return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
-		info, err := maps.Get(ctx, bootstrap.ConfigMapClusterInfo, metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		if info.Data == nil {
-			info.Data = map[string]string{}
-		}
-		if !change(info.Data) {
-			return nil
-		}
-		_, err = maps.Update(ctx, info, metav1.UpdateOptions{})
-		return err
-	})
 }
 
 // CAHash is the hash by which a token names the CA: the SHA-256 of its public

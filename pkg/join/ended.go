@@ -34,7 +34,7 @@ const (
 // MarkEnded notes in cluster-info what became of a token. The marks of the last
 // hundred tokens are kept.
 func MarkEnded(ctx context.Context, client kubernetes.Interface, id string, how Ending, when time.Time) error {
-	err := edit(ctx, client, func(data map[string]string) bool {
+	err := clusterInfo.edit(ctx, client, func(data map[string]string) bool {
 		key, mark := markPrefix+id, string(how)+" "+stamp(when)
 		if data[key] == mark {
 			return false
@@ -52,7 +52,7 @@ func MarkEnded(ctx context.Context, client kubernetes.Interface, id string, how 
 
 // unmark forgets what became of an earlier token of the same ID.
 func unmark(ctx context.Context, client kubernetes.Interface, id string) error {
-	err := edit(ctx, client, func(data map[string]string) bool {
+	err := clusterInfo.edit(ctx, client, func(data map[string]string) bool {
 		_, marked := data[markPrefix+id]
 		delete(data, markPrefix+id)
 		return marked

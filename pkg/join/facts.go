@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 
-	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 )
@@ -26,10 +24,7 @@ type Facts struct {
 	Disable []string `json:"disable,omitempty"`
 }
 
-const (
-	factsName = "lite-cluster"
-	factsKey  = "facts"
-)
+const factsKey = "facts"
 
 // Publish puts the facts where nodes look for them.
 func (f Facts) Publish(ctx context.Context, client kubernetes.Interface) error {
@@ -37,20 +32,12 @@ func (f Facts) Publish(ctx context.Context, client kubernetes.Interface) error {
 	if err != nil {
 		return fmt.Errorf("publish the cluster's facts: %w", err)
 	}
-	maps := client.CoreV1().ConfigMaps(metav1.NamespaceSystem)
-	was, err := maps.Get(ctx, factsName, metav1.GetOptions{})
-	switch {
-	case apierrors.IsNotFound(err):
-		m := &corev1.ConfigMap{
-			ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: factsName},
-			Data:       map[string]string{factsKey: string(data)},
-		}
-		_, err = maps.Create(ctx, m, metav1.CreateOptions{})
-	case err == nil && was.Data[factsKey] != string(data):
-		was.Data = map[string]string{factsKey: string(data)}
-		_, err = maps.Update(ctx, was, metav1.UpdateOptions{})
+	set := func(have map[string]string) bool {
+		was := have[factsKey]
+		have[factsKey] = string(data)
+		return was != string(data)
 	}
-	if err != nil {
+	if err := clusterFacts.put(ctx, client, set); err != nil {
 		return fmt.Errorf("publish the cluster's facts: %w", err)
 	}
 	return nil
@@ -59,12 +46,12 @@ func (f Facts) Publish(ctx context.Context, client kubernetes.Interface) error {
 // FetchFacts reads what Publish wrote.
 func FetchFacts(ctx context.Context, client kubernetes.Interface) (Facts, error) {
 	var f Facts
-	m, err := client.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, factsName, metav1.GetOptions{})
+	m, err := client.CoreV1().ConfigMaps(clusterFacts.namespace).Get(ctx, clusterFacts.name, metav1.GetOptions{})
 	if err != nil {
 		return f, fmt.Errorf("read the cluster's facts: %w", err)
 	}
 	if err := json.Unmarshal([]byte(m.Data[factsKey]), &f); err != nil {
-		return f, fmt.Errorf("read the cluster's facts: ConfigMap %s/%s: %w", metav1.NamespaceSystem, factsName, err)
+		return f, fmt.Errorf("read the cluster's facts: ConfigMap %s/%s: %w", clusterFacts.namespace, clusterFacts.name, err)
 	}
 	return f, nil
 }
