@@ -4,7 +4,9 @@ package manifests
 
 import "embed"
 
-// FS is the files of this directory, *.yaml.
+// FS is the files of this directory, which every cluster is given, and those of
+// batteries, one for each part that may be disabled. ${CLUSTER_DNS} and
+// ${CLUSTER_DOMAIN} stand for what the user chose.
 //
-//go:embed *.yaml
+//go:embed *.yaml batteries
 var FS embed.FS

@@ -67,13 +67,13 @@ func showStatus(ctx context.Context, w io.Writer, output string) error {
 func writeTable(w io.Writer, n status.Node, now time.Time) error {
 	fmt.Fprintf(w, "%s %s, lite %s, pid %d, up %s\n\n", n.Role, n.Name, n.Version, n.PID, age(now.Sub(n.Since)))
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(t, "COMPONENT\tSTATE\tSINCE\tTOOK\tREASON")
+	fmt.Fprintln(t, "COMPONENT\tSTATE\tSINCE\tTOOK\tNOTE")
 	for _, c := range n.Components {
 		took := "-"
 		if c.State == component.Ready {
 			took = fmt.Sprintf("%.2f s", c.Took)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", c.Name, c.State, age(now.Sub(c.Since)), took, strings.ReplaceAll(c.Reason, "\n", " "))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", c.Name, c.State, age(now.Sub(c.Since)), took, strings.ReplaceAll(c.Reason+c.Note, "\n", " "))
 	}
 	if err := t.Flush(); err != nil || len(n.Servers) == 0 {
 		return err

@@ -24,6 +24,13 @@ type Component interface {
 	Ready(ctx context.Context) error
 }
 
+// Noter is a Component that has something to tell about itself while it is
+// ready: what it works with, or what a person should look at. A note is one
+// line, and "" says nothing.
+type Noter interface {
+	Note() string
+}
+
 // Node is a component's place in a Group. It is what other components name
 // when they say what they need.
 type Node struct {

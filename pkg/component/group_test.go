@@ -244,18 +244,23 @@ func TestErrorWhileStoppingIsReported(t *testing.T) {
 	})
 }
 
+// noted has something to tell.
+type noted struct{ *fake }
+
+func (n noted) Note() string { return n.name + " is well" }
+
 func TestStatusAsksAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := &journal{}
 		f := &fake{name: "a", j: j}
 		g := &Group{}
-		g.Add(f)
+		g.Add(noted{f})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- g.Run(ctx) }()
 		time.Sleep(time.Second)
-		if s := g.Status(ctx)[0]; s.State != Ready || s.Err != nil {
-			t.Errorf("status = %+v, want ready", s)
+		if s := g.Status(ctx)[0]; s.State != Ready || s.Err != nil || s.Note != "a is well" {
+			t.Errorf("status = %+v, want ready with its note", s)
 		}
 		f.mu.Lock()
 		f.readyAfter = time.Hour

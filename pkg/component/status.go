@@ -27,7 +27,8 @@ type Status struct {
 	Took    time.Duration // from Starting to Ready; zero if it is not there yet
 	Started bool          // Run has been called
 	Needs   []string
-	Err     error // why it is not ready, or what it failed with
+	Err     error  // why it is not ready, or what it failed with
+	Note    string // what a ready component tells about itself, see Noter
 }
 
 // status is the mutable part of a Node.
@@ -89,6 +90,10 @@ func (g *Group) Status(ctx context.Context) []Status {
 			}
 			if err := n.check(ctx); err != nil {
 				all[i].State, all[i].Err = Failed, err
+				return
+			}
+			if c, ok := n.component.(Noter); ok {
+				all[i].Note = c.Note()
 			}
 		})
 	}

@@ -152,6 +152,18 @@ func (g *guarded) serve(ctx, term context.Context) error {
 	return err
 }
 
+// Note implements component.Noter for a component that does.
+func (g *guarded) Note() string {
+	c, ok := g.Component.(component.Noter)
+	switch {
+	case !g.leads.Load():
+		return "another server leads"
+	case ok:
+		return c.Note()
+	}
+	return ""
+}
+
 // Ready implements component.Component. Standing by is being ready.
 func (g *guarded) Ready(ctx context.Context) error {
 	if !g.leads.Load() {

@@ -72,7 +72,12 @@ func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, onChan
 	if err != nil {
 		return nil, err
 	}
-	objects, err := addon.New(manifests.FS, cp.Kubeconfig(pki.Admin))
+	objects, err := addon.New(addon.Config{
+		Kubeconfig: cp.Kubeconfig(pki.Admin),
+		Files:      manifests.FS,
+		Values:     map[string]string{"CLUSTER_DNS": cfg.ClusterDNS.String(), "CLUSTER_DOMAIN": cfg.ClusterDomain},
+		Disable:    cfg.Disable,
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -52,6 +52,8 @@ type Component struct {
 	Took   float64  `json:"tookSeconds,omitempty"`
 	Needs  []string `json:"needs,omitempty"`
 	Reason string   `json:"reason,omitempty"`
+	// Note is what a ready component tells about itself.
+	Note string `json:"note,omitempty"`
 }
 
 // Of asks the components of a group and adds the answers to n.
@@ -59,7 +61,7 @@ func Of(ctx context.Context, n Node, g *component.Group) Node {
 	n.Ready = true
 	n.Components = nil
 	for _, s := range g.Status(ctx) {
-		c := Component{Name: s.Name, State: s.State, Since: s.Since, Took: s.Took.Seconds(), Needs: s.Needs}
+		c := Component{Name: s.Name, State: s.State, Since: s.Since, Took: s.Took.Seconds(), Needs: s.Needs, Note: s.Note}
 		if s.Err != nil {
 			c.Reason = s.Err.Error()
 		}

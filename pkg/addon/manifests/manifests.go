@@ -10,9 +10,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
+	"path"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -26,35 +31,65 @@ import (
 const (
 	fieldManager = "lite"
 	retryEvery   = 200 * time.Millisecond
+	batteries    = "batteries"
+	// keepEdits is the annotation of objects that are the user's to change: once
+	// somebody else owns a field that we would set, ours stays as it is.
+	keepEdits = "lite.io/keep-edits"
 )
+
+// Config is what the component has to be told.
+type Config struct {
+	Kubeconfig string
+	// Files are *.yaml. Those in the directory batteries belong to the part that
+	// they are named after.
+	Files fs.FS
+	// Values replace ${NAME} in the files.
+	Values map[string]string
+	// Disable names parts whose objects are removed instead.
+	Disable []string
+}
 
 // Manifests is the component.
 type Manifests struct {
-	objects    []*unstructured.Unstructured
 	kubeconfig string
+	objects    []*unstructured.Unstructured
+	unwanted   []*unstructured.Unstructured // of parts that are disabled
 	applied    atomic.Bool
 	reason     atomic.Pointer[error]
 }
 
-// New reads the objects of files; the API is reached by kubeconfig.
-func New(files fs.FS, kubeconfig string) (*Manifests, error) {
-	m := &Manifests{kubeconfig: kubeconfig}
-	err := fs.WalkDir(files, ".", func(path string, d fs.DirEntry, err error) error {
+// New reads the files.
+func New(c Config) (*Manifests, error) {
+	m := &Manifests{kubeconfig: c.Kubeconfig}
+	err := fs.WalkDir(c.Files, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		data, err := fs.ReadFile(files, path)
+		data, err := fs.ReadFile(c.Files, name)
 		if err != nil {
 			return err
 		}
-		objects, err := decode(data)
+		objects, err := decode([]byte(c.fill(string(data))))
 		if err != nil {
-			return fmt.Errorf("manifest %s: %w", path, err)
+			return fmt.Errorf("manifest %s: %w", name, err)
 		}
-		m.objects = append(m.objects, objects...)
+		part := strings.TrimSuffix(path.Base(name), ".yaml")
+		if path.Dir(name) == batteries && slices.Contains(c.Disable, part) {
+			m.unwanted = append(m.unwanted, objects...)
+		} else {
+			m.objects = append(m.objects, objects...)
+		}
 		return nil
 	})
 	return m, err
+}
+
+func (c Config) fill(text string) string {
+	var pairs []string
+	for name, value := range c.Values {
+		pairs = append(pairs, "${"+name+"}", value)
+	}
+	return strings.NewReplacer(pairs...).Replace(text)
 }
 
 func decode(data []byte) (objects []*unstructured.Unstructured, err error) {
@@ -116,14 +151,49 @@ func (m *Manifests) Ready(context.Context) error {
 
 func (m *Manifests) apply(ctx context.Context, client dynamic.Interface) error {
 	for _, o := range m.objects {
-		// An empty namespace is the cluster's scope.
-		objects := client.Resource(resource(o.GroupVersionKind())).Namespace(o.GetNamespace())
-		_, err := objects.Apply(ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: fieldManager, Force: true})
+		theirs := o.GetAnnotations()[keepEdits] == "true"
+		_, err := objects(client, o).Apply(ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: fieldManager, Force: !theirs})
+		if theirs && apierrors.IsConflict(err) {
+			slog.Info("Left an object as its users have changed it", "kind", o.GetKind(), "namespace", o.GetNamespace(), "name", o.GetName())
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("apply %s %s: %w", o.GetKind(), o.GetName(), err)
 		}
 	}
+	for _, o := range m.unwanted {
+		if err := remove(ctx, objects(client, o), o.GetName()); err != nil {
+			return fmt.Errorf("remove %s %s: %w", o.GetKind(), o.GetName(), err)
+		}
+	}
 	return nil
+}
+
+// remove deletes an object that we made; one of the same name that somebody else
+// made stays.
+func remove(ctx context.Context, objects dynamic.ResourceInterface, name string) error {
+	o, err := objects.Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	ours := slices.ContainsFunc(o.GetManagedFields(), func(f metav1.ManagedFieldsEntry) bool { return f.Manager == fieldManager })
+	if !ours {
+		return nil
+	}
+	uid := o.GetUID()
+	err = objects.Delete(ctx, name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// objects is where o is. An empty namespace is the cluster's scope.
+func objects(client dynamic.Interface, o *unstructured.Unstructured) dynamic.ResourceInterface {
+	return client.Resource(resource(o.GroupVersionKind())).Namespace(o.GetNamespace())
 }
 
 // resource names the resource of an object. The kinds that lite ships have

@@ -3,10 +3,14 @@ package manifests
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/dynamic/fake"
@@ -16,7 +20,7 @@ import (
 )
 
 func TestEveryObjectThatShipsHasAKnownResource(t *testing.T) {
-	m, err := New(manifests.FS, "")
+	m, err := New(Config{Files: manifests.FS})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +37,7 @@ func TestEveryObjectThatShipsHasAKnownResource(t *testing.T) {
 			t.Errorf("%s: has no name, or is twice", id)
 		}
 		// What is ours must not be taken for Kubernetes' own.
-		if !strings.HasPrefix(o.GetName(), "lite:") {
+		if o.GroupVersionKind().Group == "rbac.authorization.k8s.io" && !strings.HasPrefix(o.GetName(), "lite:") {
 			t.Errorf("%s: the name does not begin with lite:", id)
 		}
 		seen[id] = true
@@ -74,14 +78,14 @@ func TestDecode(t *testing.T) {
 }
 
 func TestNewNamesTheFileThatIsWrong(t *testing.T) {
-	_, err := New(fstest.MapFS{"dir/bad.yaml": {Data: []byte("a: b: c")}}, "")
+	_, err := New(Config{Files: fstest.MapFS{"dir/bad.yaml": {Data: []byte("a: b: c")}}})
 	if err == nil || !strings.HasPrefix(err.Error(), "manifest dir/bad.yaml: ") {
 		t.Errorf("got %v", err)
 	}
 }
 
 func TestApplyIsServerSideUnderOurName(t *testing.T) {
-	m, err := New(manifests.FS, "")
+	m, err := New(Config{Files: manifests.FS})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,6 +130,80 @@ func TestReadySaysWhatStandsInTheWay(t *testing.T) {
 	}
 	m.applied.Store(true)
 	if err := m.Ready(context.Background()); err != nil {
+		t.Errorf("got %v", err)
+	}
+}
+
+const twoFiles = `apiVersion: v1
+kind: ConfigMap
+metadata: {name: %s, namespace: kube-system}
+data: {domain: "${DOMAIN}", other: "${OTHER}"}
+`
+
+func TestPartsThatAreDisabledAreTakenAway(t *testing.T) {
+	m, err := New(Config{
+		Files: fstest.MapFS{
+			"always.yaml":           {Data: fmt.Appendf(nil, twoFiles, "always")},
+			"batteries/dns.yaml":    {Data: fmt.Appendf(nil, twoFiles, "dns")},
+			"batteries/theirs.yaml": {Data: fmt.Appendf(nil, twoFiles, "theirs")},
+			"batteries/gone.yaml":   {Data: fmt.Appendf(nil, twoFiles, "gone")},
+			"batteries/active.yaml": {Data: fmt.Appendf(nil, twoFiles, "active")},
+		},
+		Values:  map[string]string{"DOMAIN": "cluster.test"},
+		Disable: []string{"dns", "theirs", "gone", "always"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	configMap := func(name, manager string) *unstructured.Unstructured {
+		o := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "ConfigMap"}}
+		o.SetName(name)
+		o.SetNamespace("kube-system")
+		o.SetManagedFields([]metav1.ManagedFieldsEntry{{Manager: manager}})
+		return o
+	}
+	client := fake.NewSimpleDynamicClient(runtime.NewScheme(), configMap("dns", "lite"), configMap("theirs", "kubectl"))
+	var applied, deleted []string
+	client.PrependReactor("patch", "*", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		p := a.(clienttesting.PatchAction)
+		if !strings.Contains(string(p.GetPatch()), `"domain":"cluster.test","other":"${OTHER}"`) {
+			t.Errorf("applied %s", p.GetPatch())
+		}
+		applied = append(applied, p.GetName())
+		return true, &unstructured.Unstructured{}, nil
+	})
+	client.PrependReactor("delete", "*", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		deleted = append(deleted, a.(clienttesting.DeleteAction).GetName())
+		return true, nil, nil
+	})
+	if err := m.apply(t.Context(), client); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(applied, []string{"always", "active"}) || !slices.Equal(deleted, []string{"dns"}) {
+		t.Errorf("applied %q, deleted %q", applied, deleted)
+	}
+}
+
+func TestUsersChangesAreKept(t *testing.T) {
+	object := func(name, keep string) *unstructured.Unstructured {
+		o := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "ConfigMap"}}
+		o.SetName(name)
+		o.SetAnnotations(map[string]string{keepEdits: keep})
+		return o
+	}
+	m := &Manifests{objects: []*unstructured.Unstructured{object("theirs", "true"), object("ours", "")}}
+	client := fake.NewSimpleDynamicClient(runtime.NewScheme())
+	client.PrependReactor("patch", "*", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		p := a.(clienttesting.PatchActionImpl)
+		if force := *p.PatchOptions.Force; force == (p.GetName() == "theirs") {
+			t.Errorf("%s: force is %v", p.GetName(), force)
+		}
+		if p.GetName() == "theirs" {
+			return true, nil, apierrors.NewConflict(p.GetResource().GroupResource(), p.GetName(), errors.New("conflict"))
+		}
+		return true, &unstructured.Unstructured{}, nil
+	})
+	if err := m.apply(t.Context(), client); err != nil {
 		t.Errorf("got %v", err)
 	}
 }
