@@ -4,6 +4,7 @@ package agent
 
 import (
 	"fmt"
+	"net/netip"
 	"net/url"
 	"path/filepath"
 	"slices"
@@ -96,6 +97,15 @@ type Agent struct {
 	Balancer *loadbalancer.Balancer
 }
 
+// carrier is the address by which other nodes' pods are reached: packets between
+// nodes are carried over IPv4, whichever family is the first.
+func carrier(ips []netip.Addr) netip.Addr {
+	if i := slices.IndexFunc(ips, netip.Addr.Is4); i >= 0 {
+		return ips[i]
+	}
+	return ips[0]
+}
+
 // Add adds the components of a node to g. api is ready when the API can be
 // reached; nil if it can be from the beginning.
 func Add(g *component.Group, c Config, api *component.Node) error {
@@ -158,7 +168,7 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 	if !slices.Contains(c.Cluster.Disable, "cni") {
 		network = g.Add(cni.New(cni.Config{
 			NodeName:    n.NodeName,
-			NodeIP:      n.NodeIP[0],
+			NodeIP:      carrier(n.NodeIP),
 			Kubeconfig:  c.Kubeconfig,
 			ClusterCIDR: c.Cluster.ClusterCIDR,
 			Backend:     c.Cluster.Backend,

@@ -37,13 +37,18 @@ type mesh struct {
 // newMesh makes the overlay, or returns nil if there is to be none. Nobody else
 // knows of this node before run.
 func newMesh(c Config, client kubernetes.Interface, ranges []netip.Prefix) (*mesh, error) {
-	pods, ok := firstIPv4(ranges)
-	if c.Backend == "" || c.Backend == "none" || !ok {
+	if c.Backend == "" || c.Backend == "none" {
 		return nil, nil
 	}
-	o, err := overlay.New(overlay.Config{
-		Backend: c.Backend, NodeIP: c.NodeIP, Interface: c.Interface, Pods: pods, Cluster: c.ClusterCIDR, KeyFile: c.KeyFile,
-	})
+	config := overlay.Config{Backend: c.Backend, NodeIP: c.NodeIP, Interface: c.Interface, Cluster: c.ClusterCIDR, KeyFile: c.KeyFile}
+	for _, pods := range ranges {
+		if pods.Addr().Is4() {
+			config.Pods = pods
+		} else {
+			config.Pods6 = pods
+		}
+	}
+	o, err := overlay.New(config)
 	if err != nil {
 		return nil, err
 	}
@@ -55,15 +60,6 @@ func newMesh(c Config, client kubernetes.Interface, ranges []netip.Prefix) (*mes
 	outer := o.Interface()
 	slog.Info("Pods of other nodes are reached", "by", c.Backend, "through", outer.Name, "because", outer.Why, "mtu", o.MTU())
 	return m, nil
-}
-
-func firstIPv4(ranges []netip.Prefix) (netip.Prefix, bool) {
-	for _, p := range ranges {
-		if p.Addr().Is4() {
-			return p, true
-		}
-	}
-	return netip.Prefix{}, false
 }
 
 // mtu is what fits into a packet of a pod; 0 leaves it to the caller.
@@ -188,11 +184,9 @@ func peer(n *v1.Node) (p overlay.Peer, ok bool, err error) {
 		if err != nil {
 			return p, false, fmt.Errorf("node %s: spec.podCIDRs: %w", n.Name, err)
 		}
-		if cidr.Addr().Is4() {
-			p.Pods = append(p.Pods, cidr)
-		}
+		p.Pods = append(p.Pods, cidr)
 	}
-	return p, len(p.Pods) > 0, nil
+	return p, true, nil
 }
 
 // publish tells the other nodes how this one's pods are reached.

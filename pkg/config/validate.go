@@ -80,6 +80,14 @@ func (c *Config) validateFamilies(wrong func(key string, value any, problem, rem
 		wrong("advertise-address", c.AdvertiseAddress, "is not of the first IP family of service-cidr",
 			"use an address of "+services[0]+", or put the other family first in cluster-cidr and service-cidr")
 	}
+	switch {
+	case len(pods) == 0 || c.FlannelBackend == "none":
+	case !slices.Contains(pods, "IPv4"):
+		wrong("flannel-backend", c.FlannelBackend, "carries packets between nodes over IPv4, and cluster-cidr has IPv6 only",
+			"give cluster-cidr and service-cidr an IPv4 range as well, or set flannel-backend to none and bring a network of your own")
+	case len(pods) > 1 && c.FlannelBackend == "host-gw":
+		wrong("flannel-backend", c.FlannelBackend, "carries IPv4 only, and cluster-cidr has two IP families", "use vxlan")
+	}
 }
 
 // validateOverlaps keeps pods, services and the node apart.

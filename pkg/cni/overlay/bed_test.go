@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -29,11 +30,12 @@ type host struct {
 	config Config
 	*Overlay
 	local Local
+	ipv6  bool // is what reaches tries
 }
 
 // newHosts makes as many machines as asked for, each with one pod. Their overlays
 // are set up and know of each other.
-func newHosts(t *testing.T, backend string, count int) []*host {
+func newHosts(t *testing.T, backend string, count int, prepare ...func(*host)) []*host {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("network namespaces need root")
@@ -47,6 +49,9 @@ func newHosts(t *testing.T, backend string, count int) []*host {
 		hosts = append(hosts, newHost(t, sw, kernel, backend, i))
 	}
 	for _, h := range hosts {
+		for _, f := range prepare {
+			f(h)
+		}
 		h.start()
 		h.addPod()
 	}
@@ -95,7 +100,20 @@ func (h *host) start() {
 	must(h.t, err)
 }
 
-func (h *host) podIP() netip.Addr { return h.config.Pods.Addr().Next().Next() }
+func (h *host) podIP() netip.Addr {
+	if h.ipv6 {
+		return h.config.Pods6.Addr().Next().Next()
+	}
+	return h.config.Pods.Addr().Next().Next()
+}
+
+// dual gives a host the other family of pod addresses as well.
+func (h *host) dual() {
+	pods := h.config.Pods.Addr().As4()
+	h.config.Pods6 = netip.MustParsePrefix(fmt.Sprintf("fd42:0:0:%x::/64", pods[2]))
+	h.config.Cluster = append(slices.Clone(cluster), netip.MustParsePrefix("fd42::/48"))
+	h.in(h.ns, func() error { return os.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", []byte("1"), 0o600) })
+}
 
 func (h *host) addPod() {
 	h.t.Helper()
@@ -115,10 +133,24 @@ func (h *host) addPod() {
 	up(h.t, inside, "lo")
 	up(h.t, inside, "eth0", h.podIP().String()+"/24")
 	must(h.t, inside.RouteAdd(&netlink.Route{Gw: gateway.AsSlice()}))
+	if h.config.Pods6.IsValid() {
+		gateway := h.config.Pods6.Addr().Next()
+		h.addNow(h.kernel, "cni0", netip.PrefixFrom(gateway, 64))
+		h.addNow(inside, "eth0", netip.PrefixFrom(gateway.Next(), 64))
+		must(h.t, inside.RouteAdd(&netlink.Route{Gw: gateway.AsSlice()}))
+	}
+}
+
+// addNow adds an address that can be used at once.
+func (h *host) addNow(kernel *netlink.Handle, name string, address netip.Prefix) {
+	h.t.Helper()
+	link, err := kernel.LinkByName(name)
+	must(h.t, err)
+	must(h.t, kernel.AddrAdd(link, &netlink.Addr{IPNet: netOf(address), Flags: unix.IFA_F_NODAD}))
 }
 
 func (h *host) peer() Peer {
-	return Peer{Node: h.config.NodeIP.String(), Local: h.local, Pods: []netip.Prefix{h.config.Pods}}
+	return Peer{Node: h.config.NodeIP.String(), Local: h.local, Pods: h.config.ranges()}
 }
 
 // peers are those of the hosts that are not this one.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -18,13 +19,18 @@ type tunnel struct {
 	kernel *netlink.Handle
 	name   string
 	bytes  int // that a packet grows by
-	// address is the first of the node's range. No pod is given it; what the
-	// host sends to pods of other nodes comes from it, so that they can answer.
-	address netip.Prefix
+	// addresses are the first of each of the node's ranges. No pod is given them;
+	// what the host sends to pods of other nodes comes from them, so that they can
+	// answer.
+	addresses []netip.Prefix
 }
 
-func newTunnel(kernel *netlink.Handle, name string, overhead int, pods netip.Prefix) tunnel {
-	return tunnel{kernel, name, overhead, netip.PrefixFrom(pods.Addr(), pods.Addr().BitLen())}
+func newTunnel(kernel *netlink.Handle, name string, overhead int, ranges []netip.Prefix) tunnel {
+	t := tunnel{kernel: kernel, name: name, bytes: overhead}
+	for _, pods := range ranges {
+		t.addresses = append(t.addresses, netip.PrefixFrom(pods.Addr(), pods.Addr().BitLen()))
+	}
+	return t
 }
 
 func (t tunnel) device() string { return t.name }
@@ -52,8 +58,8 @@ func (t tunnel) add(link netlink.Link, module string) (netlink.Link, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The tunnel carries IPv4; an IPv6 address would only make noise in it. Where
-	// the kernel has no IPv6 this fails, and nothing is missing.
+	// A link-local address would only make noise in the tunnel. Where the kernel
+	// has no IPv6 this fails, and nothing is missing.
 	_ = t.kernel.LinkSetIP6AddrGenMode(made, genModeNone)
 	return made, nil
 }
@@ -92,7 +98,7 @@ func (t tunnel) finish(link netlink.Link, outer Iface, port int) error {
 			return fmt.Errorf("set the MTU of %s to %d: %w", t.name, mtu, err)
 		}
 	}
-	if err := t.setAddress(link); err != nil {
+	if err := t.setAddresses(link); err != nil {
 		return err
 	}
 	if at.Flags&net.FlagUp != 0 {
@@ -108,36 +114,47 @@ func (t tunnel) finish(link netlink.Link, outer Iface, port int) error {
 	return nil
 }
 
-func (t tunnel) setAddress(link netlink.Link) error {
-	addrs, err := t.addresses(link)
+func (t tunnel) setAddresses(link netlink.Link) error {
+	present, err := t.present(link)
 	if err != nil {
 		return err
 	}
-	found := false
-	for _, a := range addrs {
-		if prefixOf(a.IPNet) == t.address {
-			found = true
+	for _, have := range present {
+		if slices.Contains(t.addresses, have) {
 			continue
 		}
-		if err := t.kernel.AddrDel(link, &a); err != nil {
-			return fmt.Errorf("remove address %s from %s: %w", a.IPNet, t.name, err)
+		if err := t.kernel.AddrDel(link, &netlink.Addr{IPNet: netOf(have)}); err != nil {
+			return fmt.Errorf("remove address %s from %s: %w", have, t.name, err)
 		}
 	}
-	if found {
-		return nil
-	}
-	if err := t.kernel.AddrAdd(link, &netlink.Addr{IPNet: netOf(t.address)}); err != nil {
-		return fmt.Errorf("give %s the address %s: %w", t.name, t.address, err)
+	for _, want := range t.addresses {
+		if slices.Contains(present, want) {
+			continue
+		}
+		a := &netlink.Addr{IPNet: netOf(want)}
+		if want.Addr().Is6() {
+			a.Flags = unix.IFA_F_NODAD // nobody else can have it, and looking would take a second
+		}
+		if err := t.kernel.AddrAdd(link, a); err != nil {
+			return fmt.Errorf("give %s the address %s: %w", t.name, want, err)
+		}
 	}
 	return nil
 }
 
-func (t tunnel) addresses(link netlink.Link) ([]netlink.Addr, error) {
-	addrs, err := dump(func() ([]netlink.Addr, error) { return t.kernel.AddrList(link, netlink.FAMILY_V4) })
+// present is which addresses the device has, but those it may have made up itself.
+func (t tunnel) present(link netlink.Link) ([]netip.Prefix, error) {
+	addrs, err := dump(func() ([]netlink.Addr, error) { return t.kernel.AddrList(link, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("list the addresses of %s: %w", t.name, err)
 	}
-	return addrs, nil
+	var all []netip.Prefix
+	for _, a := range addrs {
+		if p := prefixOf(a.IPNet); p.Addr().Is4() || !p.Addr().IsLinkLocalUnicast() {
+			all = append(all, p)
+		}
+	}
+	return all, nil
 }
 
 // finished says what is not as finish leaves it.
@@ -149,12 +166,13 @@ func (t tunnel) finished(link netlink.Link, outer Iface) error {
 	if at.Flags&net.FlagUp == 0 {
 		return fmt.Errorf("device %s is down", t.name)
 	}
-	addrs, err := t.addresses(link)
+	present, err := t.present(link)
 	if err != nil {
 		return err
 	}
-	if len(addrs) != 1 || prefixOf(addrs[0].IPNet) != t.address {
-		return fmt.Errorf("device %s does not have %s for its only address", t.name, t.address)
+	missing := func(want netip.Prefix) bool { return !slices.Contains(present, want) }
+	if len(present) != len(t.addresses) || slices.ContainsFunc(t.addresses, missing) {
+		return fmt.Errorf("device %s has the addresses %q instead of %q", t.name, join(present), join(t.addresses))
 	}
 	return nil
 }

@@ -33,8 +33,11 @@ const (
 	wireguardDevice = "lite-wg"
 )
 
-// minMTU is what every IPv4 host must be able to take in (RFC 791).
-const minMTU = 576
+// What every host must be able to take in (RFC 791, RFC 8200).
+const (
+	minMTU  = 576
+	minMTU6 = 1280
+)
 
 // Config is what the overlay has to be told.
 type Config struct {
@@ -42,6 +45,7 @@ type Config struct {
 	NodeIP    netip.Addr     // IPv4
 	Interface string         // --flannel-iface; empty is the one that has NodeIP
 	Pods      netip.Prefix   // this node's range of pod addresses, IPv4
+	Pods6     netip.Prefix   // and its IPv6 one, if the cluster has both families
 	Cluster   []netip.Prefix // the ranges that all nodes' are cut from
 	// KeyFile holds the private key of WireGuard. It is made if it is missing
 	// and never leaves the node.
@@ -108,12 +112,35 @@ func (c Config) check() error {
 		return fmt.Errorf("the pod network between nodes is carried over IPv4, but the node's address is %q: give it an IPv4 address with --node-ip", c.NodeIP)
 	case !c.Pods.IsValid() || !c.Pods.Addr().Is4() || c.Pods != c.Pods.Masked():
 		return fmt.Errorf("the node's range of pod addresses %q is not an IPv4 network", c.Pods)
-	case !c.inCluster(c.Pods):
-		return fmt.Errorf("the node's range of pod addresses %s lies outside --cluster-cidr %s: delete the node object, so that it is given a new one", c.Pods, join(c.Cluster))
+	case c.Pods6.IsValid() && (!c.Pods6.Addr().Is6() || c.Pods6 != c.Pods6.Masked()):
+		return fmt.Errorf("the node's range of pod addresses %q is not an IPv6 network", c.Pods6)
+	case c.Pods6.IsValid() && c.Backend == HostGW:
+		return fmt.Errorf("%s carries IPv4 only, and the cluster has IPv6 addresses as well: use --flannel-backend=%s", HostGW, VXLAN)
 	case c.Port < 0 || c.Port > 65535:
 		return fmt.Errorf("%d is no UDP port", c.Port)
 	}
+	for _, pods := range c.ranges() {
+		if !c.inCluster(pods) {
+			return fmt.Errorf("the node's range of pod addresses %s lies outside --cluster-cidr %s: delete the node object, so that it is given a new one", pods, join(c.Cluster))
+		}
+	}
 	return nil
+}
+
+// ranges is one range, or one of each family.
+func (c Config) ranges() []netip.Prefix {
+	if c.Pods6.IsValid() {
+		return []netip.Prefix{c.Pods, c.Pods6}
+	}
+	return []netip.Prefix{c.Pods}
+}
+
+// minMTU is what pods must be able to send in one packet.
+func (c Config) minMTU() int {
+	if c.Pods6.IsValid() {
+		return minMTU6
+	}
+	return minMTU
 }
 
 func newBackend(c Config, kernel *netlink.Handle) (backend, error) {
@@ -157,8 +184,8 @@ func (o *Overlay) Setup() (Local, error) {
 	if err != nil {
 		return Local{}, err
 	}
-	if mtu := outer.MTU - o.backend.overhead(); mtu < minMTU {
-		return Local{}, fmt.Errorf("interface %s has an MTU of %d, which leaves %d for pods: at least %d are needed", outer.Name, outer.MTU, mtu, minMTU)
+	if mtu := outer.MTU - o.backend.overhead(); mtu < o.config.minMTU() {
+		return Local{}, fmt.Errorf("interface %s has an MTU of %d, which leaves %d for pods: at least %d are needed", outer.Name, outer.MTU, mtu, o.config.minMTU())
 	}
 	local, err := o.backend.setup(outer)
 	if err != nil {

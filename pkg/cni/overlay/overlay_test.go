@@ -20,7 +20,10 @@ func (h *host) state() []string {
 	var lines []string
 	routes, err := h.kernel.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{}, 0)
 	must(h.t, err)
-	for _, r := range routes {
+	ours := &netlink.Route{Protocol: protocol}
+	routes6, err := h.kernel.RouteListFiltered(netlink.FAMILY_V6, ours, netlink.RT_FILTER_PROTOCOL)
+	must(h.t, err)
+	for _, r := range append(routes, routes6...) {
 		lines = append(lines, fmt.Sprintf("route %s via %s dev %d proto %d flags %d", r.Dst, r.Gw, r.LinkIndex, r.Protocol, r.Flags))
 	}
 	links, err := h.kernel.LinkList()
@@ -36,10 +39,13 @@ func (h *host) state() []string {
 		for _, a := range addrs {
 			lines = append(lines, "address "+a.String())
 		}
-		for _, family := range []int{unix.AF_INET, unix.AF_BRIDGE} {
+		for _, family := range []int{unix.AF_INET, unix.AF_INET6, unix.AF_BRIDGE} {
 			entries, err := h.kernel.NeighList(at.Index, family)
 			must(h.t, err)
 			for _, n := range entries {
+				if n.State == netlink.NUD_NOARP {
+					continue // the kernel's own for multicast
+				}
 				lines = append(lines, fmt.Sprintf("entry %d %s %s state %d flags %d", family, n.IP, n.HardwareAddr, n.State, n.Flags))
 			}
 		}
@@ -224,10 +230,10 @@ func TestWhatBreaksIsSeenAndRepaired(t *testing.T) {
 		"MTU, no tunnel": {HostGW, func(h *host) error { return h.kernel.LinkSetMTU(eth0(h), 1400) }, "MTU 1400"},
 		"address": {VXLAN, func(h *host) error {
 			return h.kernel.AddrDel(device(h), &netlink.Addr{IPNet: netOf(netip.MustParsePrefix("10.42.1.0/32"))})
-		}, "only address"},
+		}, "instead of \"10.42.1.0/32\""},
 		"another address": {VXLAN, func(h *host) error {
 			return h.kernel.AddrAdd(device(h), &netlink.Addr{IPNet: netOf(netip.MustParsePrefix("10.42.1.9/32"))})
-		}, "only address"},
+		}, "instead of \"10.42.1.0/32\""},
 		"hardware address": {VXLAN, func(h *host) error {
 			return h.kernel.LinkSetHardwareAddr(device(h), net.HardwareAddr{2, 0, 0, 0, 0, 1})
 		}, "hardware address"},

@@ -62,10 +62,12 @@ func (o *Overlay) refuse(p Peer) error {
 	}
 	for _, pods := range p.Pods {
 		switch {
-		case !pods.IsValid() || !pods.Addr().Is4() || pods != pods.Masked():
-			return fmt.Errorf("has the range of pod addresses %q, which is not an IPv4 network", pods)
-		case pods.Overlaps(o.config.Pods):
-			return fmt.Errorf("has the range of pod addresses %s, which overlaps this node's %s", pods, o.config.Pods)
+		case !pods.IsValid() || pods != pods.Masked():
+			return fmt.Errorf("has the range of pod addresses %q, which is not a network", pods)
+		case !slices.ContainsFunc(o.config.ranges(), func(own netip.Prefix) bool { return own.Addr().Is4() == pods.Addr().Is4() }):
+			return fmt.Errorf("has the range of pod addresses %s, of an IP family that this node's pods do not have", pods)
+		case slices.ContainsFunc(o.config.ranges(), pods.Overlaps):
+			return fmt.Errorf("has the range of pod addresses %s, which overlaps this node's %s", pods, join(o.config.ranges()))
 		case !o.config.inCluster(pods):
 			return fmt.Errorf("has the range of pod addresses %s, which lies outside --cluster-cidr %s", pods, join(o.config.Cluster))
 		}

@@ -109,13 +109,22 @@ func (o *Overlay) checkRoutes() error {
 
 func ownRoutes(kernel *netlink.Handle) ([]netlink.Route, error) {
 	ours := &netlink.Route{Protocol: protocol, Table: unix.RT_TABLE_MAIN}
-	routes, err := dump(func() ([]netlink.Route, error) {
-		return kernel.RouteListFiltered(netlink.FAMILY_V4, ours, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list routes: %w", err)
+	var all []netlink.Route
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		routes, err := dump(func() ([]netlink.Route, error) {
+			return kernel.RouteListFiltered(family, ours, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+		})
+		if err != nil {
+			return nil, fmt.Errorf("list routes: %w", err)
+		}
+		for _, r := range routes {
+			// A kernel without IPv6 lists all families instead.
+			if prefixOf(r.Dst).Addr().Is6() == (family == netlink.FAMILY_V6) {
+				all = append(all, r)
+			}
+		}
 	}
-	return routes, nil
+	return all, nil
 }
 
 // removeRoute removes the very route that was listed, by its protocol too.

@@ -105,7 +105,7 @@ func TestAccept(t *testing.T) {
 		"overlaps this node's 10.42.1.0/24":     func(p *Peer) { p.Pods = cluster },
 		"lies outside --cluster-cidr":           func(p *Peer) { p.Pods = []netip.Prefix{netip.MustParsePrefix("10.43.0.0/24")} },
 		"10.42.9.9/24\", which is not":          func(p *Peer) { p.Pods = []netip.Prefix{netip.MustParsePrefix("10.42.9.9/24")} },
-		"fd42::/64\", which is not":             func(p *Peer) { p.Pods = []netip.Prefix{netip.MustParsePrefix("fd42::/64")} },
+		"fd42::/64, of an IP family that":       func(p *Peer) { p.Pods = []netip.Prefix{netip.MustParsePrefix("fd42::/64")} },
 		"overlaps 10.42.2.0/24 of node a":       func(p *Peer) { p.Pods = []netip.Prefix{netip.MustParsePrefix("10.42.2.128/25")} },
 		`has "x" for a hardware address`:        func(p *Peer) { p.MAC = "x" },
 		`has "01:00:00:00:00:01" for a`:         func(p *Peer) { p.MAC = "01:00:00:00:00:01" },

@@ -40,7 +40,7 @@ func newVXLAN(c Config, kernel *netlink.Handle) (*vxlan, error) {
 		return nil, err
 	}
 	v := &vxlan{
-		tunnel:  newTunnel(kernel, vxlanDevice, vxlanOverhead, c.Pods),
+		tunnel:  newTunnel(kernel, vxlanDevice, vxlanOverhead, c.ranges()),
 		port:    c.Port,
 		mac:     hardwareAddr(c.NodeIP, c.Pods),
 		offload: offload,
@@ -166,16 +166,21 @@ type entry struct {
 }
 
 func (v *vxlan) set(link int, peers []Peer) error {
-	neighbours, forwarding := map[string]entry{}, map[string]entry{}
+	forwarding, neighbours := map[string]entry{}, map[int]map[string]entry{4: {}, 6: {}} // by IP version
 	for _, p := range peers {
 		forwarding[p.MAC] = entry{p.IP, p.MAC, p.Node}
 		for _, pods := range p.Pods {
-			neighbours[pods.Addr().String()] = entry{pods.Addr(), p.MAC, p.Node}
+			version := 4
+			if pods.Addr().Is6() {
+				version = 6
+			}
+			neighbours[version][pods.Addr().String()] = entry{pods.Addr(), p.MAC, p.Node}
 		}
 	}
 	return errors.Join(
 		v.setTable(link, unix.AF_BRIDGE, forwarding, func(e entry) string { return e.mac }),
-		v.setTable(link, unix.AF_INET, neighbours, func(e entry) string { return e.ip.String() }),
+		v.setTable(link, unix.AF_INET, neighbours[4], func(e entry) string { return e.ip.String() }),
+		v.setTable(link, unix.AF_INET6, neighbours[6], func(e entry) string { return e.ip.String() }),
 	)
 }
 
@@ -191,6 +196,9 @@ func (v *vxlan) setTable(link, family int, want map[string]entry, key func(entry
 		e := entry{ip: addrOf(n.IP), mac: n.HardwareAddr.String()}
 		if n.State&netlink.NUD_PERMANENT == 0 || !e.ip.IsValid() {
 			continue // the kernel's own; what is wanted replaces it
+		}
+		if n.Family != family {
+			continue // a kernel without IPv6 lists all families instead
 		}
 		w, wanted := want[key(e)]
 		if !wanted {

@@ -53,7 +53,7 @@ func newWireGuard(c Config, kernel *netlink.Handle) (*wireguard, error) {
 		return nil, fmt.Errorf("open a socket for wireguard: %w", err)
 	}
 	w := &wireguard{
-		tunnel:  newTunnel(kernel, wireguardDevice, wireguardOverhead, c.Pods),
+		tunnel:  newTunnel(kernel, wireguardDevice, wireguardOverhead, c.ranges()),
 		port:    c.Port,
 		keyFile: c.KeyFile,
 		client:  client,
