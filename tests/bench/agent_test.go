@@ -13,14 +13,13 @@ import (
 	"lite.io/lite/tests/cluster"
 )
 
-// measureAgent is one run of one server and one agent, on hosts of their own.
+// measureAgent is one run of one server and one agent, on hosts of their own, and
+// of what comes with a cluster.
 func measureAgent(b *testing.B, r *report) {
 	progress("a server and an agent")
 	c := cluster.New(b)
 	agent := c.NewAgent(b)
-	if err := os.Remove(agent.Path(cluster.DataDir + "/agent/images/agnhost.tar")); err != nil {
-		b.Fatal(err)
-	}
+	removeLargeImage(b, agent)
 	ctx, cancel := context.WithTimeout(b.Context(), limit)
 	defer cancel()
 	client, err := awaitClient(ctx, c.Server())
@@ -35,15 +34,30 @@ func measureAgent(b *testing.B, r *report) {
 	r.add(joined, time.Since(exec).Seconds())
 	agent.WaitReady(b)
 
-	sleep(b, time.Until(exec.Add(flags.settle)))
-	p := processOf(b, agent)
-	m := p.memory(b)
-	r.add(agentAnon, m.anon)
-	r.add(agentRSS, m.rss)
-	r.add(agentCPU, p.use(b, flags.window).cpu)
+	with := weigh(b, c, exec)
+	r.add(agentAnon, with.agentAnon)
+	r.add(agentRSS, processOf(b, agent).memory(b).rss)
+	r.add(agentCPU, with.agentCPU)
+
+	progress("a claim of a volume, an address of a load balancer")
+	admin := connect(b, c.Server())
+	r.add(claimed, admin.measureClaim(b).Seconds())
+	r.add(addressed, admin.measureAddress(b).Seconds())
 
 	progress("packets between hosts and between pods")
 	measureNetwork(b, r, c)
+	for _, n := range []*cluster.Node{agent, c.Server()} {
+		n.Stop(b) // or they would disturb those that follow
+	}
+	measureBatteries(b, r, with)
+}
+
+// removeLargeImage takes an image of 44 MB away that nobody runs.
+func removeLargeImage(b *testing.B, n *cluster.Node) {
+	b.Helper()
+	if err := os.Remove(n.Path(cluster.DataDir + "/agent/images/agnhost.tar")); err != nil {
+		b.Fatal(err)
+	}
 }
 
 // place is somewhere to send from or to: a host or a pod.

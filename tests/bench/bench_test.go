@@ -63,9 +63,7 @@ func BenchmarkLite(b *testing.B) {
 func measure(b *testing.B, r *report) {
 	node := cluster.NewNode(b)
 	// An image of 44 MB that nobody runs is no part of an empty data directory.
-	if err := os.Remove(node.Path(cluster.DataDir + "/agent/images/agnhost.tar")); err != nil {
-		b.Fatal(err)
-	}
+	removeLargeImage(b, node)
 
 	progress("cold start")
 	began := time.Now()

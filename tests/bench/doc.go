@@ -32,7 +32,10 @@
 //
 // Then a server and an agent on two new hosts: the agent joins with a token (the
 // time counts from before exec until the API says that its node is Ready), and
-// is idle as above. Over one TCP connection bytes pass for 5 s from host to host,
+// both are idle as above. A claim of a volume and a pod that mounts it are
+// created, until the pod is Running, and a Service of type LoadBalancer, until it
+// has an address. A second such pair has all batteries disabled: what they weigh
+// is the difference of the two pairs. Over one TCP connection bytes pass for 5 s from host to host,
 // from pod to pod on the agent, and from a pod of the agent to one of the server;
 // the latter two are given relative to the first. Then single bytes go to and
 // fro, 2,000 times. Sender and receiver share the processors: it is the cost of

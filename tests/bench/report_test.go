@@ -54,6 +54,12 @@ const (
 	agentAnon
 	agentRSS
 	agentCPU
+	batteriesAnon
+	batteriesCPU
+	batteriesAgentAnon
+	batteriesAgentCPU
+	claimed
+	addressed
 	hostRate
 	nearRate
 	farRate
@@ -67,42 +73,48 @@ const (
 )
 
 var metrics = [count]metric{
-	coldAPI:      {"cold start: API /readyz", "s", 0},
-	coldNode:     {"cold start: node Ready", "s", 4},
-	coldStatus:   {"cold start: all parts ready (lite status)", "s", 0},
-	coldPod:      {"cold start: first pod Running", "s", 5},
-	againAPI:     {"restart, 10 pods: API /readyz", "s", 0},
-	againNode:    {"restart, 10 pods: node Ready, new heartbeat", "s", 3},
-	againStatus:  {"restart, 10 pods: all parts ready (lite status)", "s", 3},
-	againPod:     {"restart, 10 pods: new pod Running", "s", 0},
-	stopped:      {"stop, 10 pods: SIGTERM to exit", "s", 25},
-	rssAnon:      {"idle memory: RssAnon", "MB", 190},
-	rssAnonLater: {"idle memory, later: RssAnon", "MB", 190},
-	rssFile:      {"idle memory: RssFile", "MB", 0},
-	rss:          {"idle memory: VmRSS", "MB", 0},
-	pss:          {"idle memory: PSS", "MB", 0},
-	idleCPU:      {"idle CPU, no pods", "% of a core", 3},
-	podsCPU:      {"idle CPU, 10 pods", "% of a core", 0},
-	othersCPU:    {"idle, no pods: CPU of others on the machine", "% of a core", 0},
-	idleWrites:   {"idle writes, no pods", "MB/h", 0},
-	shimRSS:      {"per pod: shim RSS", "MB", 0},
-	shimPSS:      {"per pod: shim PSS", "MB", 0},
-	thirtyPods:   {"0 to 30 pods Ready", "s", 0},
-	createRate:   {"creates, 20 writers of 1 KiB", "1/s", 0},
-	createP99:    {"creates: 99th percentile", "ms", 0},
-	joined:       {"agent: exec to node Ready, joining", "s", 3},
-	agentAnon:    {"agent: idle RssAnon", "MB", 60},
-	agentRSS:     {"agent: idle VmRSS", "MB", 0},
-	agentCPU:     {"agent: idle CPU", "% of a core", 0},
-	hostRate:     {"network: TCP between hosts", "Gbit/s", 0},
-	nearRate:     {"network: TCP between pods of a node", "% of that", 0},
-	farRate:      {"network: TCP between pods of two nodes", "% of that", 0},
-	hostTrip:     {"network: round trip between hosts", "µs", 0},
-	nearTrip:     {"network: round trip between pods of a node", "µs", 0},
-	farTrip:      {"network: round trip between pods of two nodes", "µs", 0},
-	size:         {"size: dist/lite", "MB", 0},
-	sizePlain:    {"size: zstd -19", "MB", 60},
-	sizeLong:     {"size: zstd -19 --long=27", "MB", 60},
+	coldAPI:            {"cold start: API /readyz", "s", 0},
+	coldNode:           {"cold start: node Ready", "s", 4},
+	coldStatus:         {"cold start: all parts ready (lite status)", "s", 0},
+	coldPod:            {"cold start: first pod Running", "s", 5},
+	againAPI:           {"restart, 10 pods: API /readyz", "s", 0},
+	againNode:          {"restart, 10 pods: node Ready, new heartbeat", "s", 3},
+	againStatus:        {"restart, 10 pods: all parts ready (lite status)", "s", 3},
+	againPod:           {"restart, 10 pods: new pod Running", "s", 0},
+	stopped:            {"stop, 10 pods: SIGTERM to exit", "s", 25},
+	rssAnon:            {"idle memory: RssAnon", "MB", 190},
+	rssAnonLater:       {"idle memory, later: RssAnon", "MB", 190},
+	rssFile:            {"idle memory: RssFile", "MB", 0},
+	rss:                {"idle memory: VmRSS", "MB", 0},
+	pss:                {"idle memory: PSS", "MB", 0},
+	idleCPU:            {"idle CPU, no pods", "% of a core", 3},
+	podsCPU:            {"idle CPU, 10 pods", "% of a core", 0},
+	othersCPU:          {"idle, no pods: CPU of others on the machine", "% of a core", 0},
+	idleWrites:         {"idle writes, no pods", "MB/h", 0},
+	shimRSS:            {"per pod: shim RSS", "MB", 0},
+	shimPSS:            {"per pod: shim PSS", "MB", 0},
+	thirtyPods:         {"0 to 30 pods Ready", "s", 0},
+	createRate:         {"creates, 20 writers of 1 KiB", "1/s", 0},
+	createP99:          {"creates: 99th percentile", "ms", 0},
+	joined:             {"agent: exec to node Ready, joining", "s", 3},
+	agentAnon:          {"agent: idle RssAnon", "MB", 60},
+	agentRSS:           {"agent: idle VmRSS", "MB", 0},
+	agentCPU:           {"agent: idle CPU", "% of a core", 0},
+	batteriesAnon:      {"batteries: RssAnon that a server has more", "MB", 25},
+	batteriesCPU:       {"batteries: idle CPU that a server has more", "% of a core", 0.3},
+	batteriesAgentAnon: {"batteries: RssAnon that an agent has more", "MB", 8},
+	batteriesAgentCPU:  {"batteries: idle CPU that an agent has more", "% of a core", 0.3},
+	claimed:            {"batteries: claim created to mounted in a running pod", "s", 2},
+	addressed:          {"batteries: LoadBalancer created to address", "s", 1},
+	hostRate:           {"network: TCP between hosts", "Gbit/s", 0},
+	nearRate:           {"network: TCP between pods of a node", "% of that", 0},
+	farRate:            {"network: TCP between pods of two nodes", "% of that", 0},
+	hostTrip:           {"network: round trip between hosts", "µs", 0},
+	nearTrip:           {"network: round trip between pods of a node", "µs", 0},
+	farTrip:            {"network: round trip between pods of two nodes", "µs", 0},
+	size:               {"size: dist/lite", "MB", 0},
+	sizePlain:          {"size: zstd -19", "MB", 60},
+	sizeLong:           {"size: zstd -19 --long=27", "MB", 60},
 }
 
 // report collects samples.
