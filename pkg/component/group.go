@@ -131,12 +131,11 @@ func (g *Group) supervise(ctx context.Context, n *Node, fail context.CancelCause
 		}
 		g.change(n, Failed, err)
 		fail(fmt.Errorf("%s: %w", n.component.Name(), err))
+		n.awaitDependents() // what this one needs must outlive those that need it
 		return
 	}
 
-	for _, dependent := range n.neededBy {
-		<-dependent.ended
-	}
+	n.awaitDependents()
 	g.change(n, Stopping, nil)
 	stop()
 	err := <-returned
@@ -144,6 +143,12 @@ func (g *Group) supervise(ctx context.Context, n *Node, fail context.CancelCause
 		err = nil
 	}
 	g.change(n, Stopped, err)
+}
+
+func (n *Node) awaitDependents() {
+	for _, dependent := range n.neededBy {
+		<-dependent.ended
+	}
 }
 
 // work waits for the component to get ready and then for it to die or for the
