@@ -32,6 +32,13 @@ func (w *worker) add(format string, args ...any) {
 	w.events = append(w.events, fmt.Sprintf(format, args...))
 }
 
+// seen is what has been recorded so far.
+func (w *worker) seen() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.events)
+}
+
 func (w *worker) Name() string                { return w.name }
 func (w *worker) Ready(context.Context) error { return nil }
 func (w *worker) Run(ctx context.Context) error {
@@ -63,16 +70,16 @@ func TestOneServerLeadsAndAnotherTakesOver(t *testing.T) {
 		time.Sleep(time.Minute)
 		stopB := server(t, client, "b", b)
 		time.Sleep(time.Minute)
-		if !slices.Equal(a.events, []string{"start"}) || len(b.events) != 0 {
-			t.Fatalf("a %q, b %q: want a alone to run", a.events, b.events)
+		if !slices.Equal(a.seen(), []string{"start"}) || len(b.seen()) != 0 {
+			t.Fatalf("a %q, b %q: want a alone to run", a.seen(), b.seen())
 		}
 		if err := stopA(); err != nil {
 			t.Error(err)
 		}
 		// A released lease is taken at the next try, not after it expires.
 		time.Sleep(2 * retryPeriod)
-		if !slices.Equal(a.events, []string{"start", "stop"}) || !slices.Equal(b.events, []string{"start"}) {
-			t.Errorf("a %q, b %q: want b to have taken over", a.events, b.events)
+		if !slices.Equal(a.seen(), []string{"start", "stop"}) || !slices.Equal(b.seen(), []string{"start"}) {
+			t.Errorf("a %q, b %q: want b to have taken over", a.seen(), b.seen())
 		}
 		if err := stopB(); err != nil {
 			t.Error(err)
@@ -100,13 +107,13 @@ func TestALostLeaseStopsTheWorkNotTheServer(t *testing.T) {
 		time.Sleep(time.Minute)
 		set(true)
 		time.Sleep(time.Minute)
-		if want := []string{"start", "stop"}; !slices.Equal(w.events, want) {
-			t.Fatalf("events = %q, want %q while the API is away", w.events, want)
+		if want := []string{"start", "stop"}; !slices.Equal(w.seen(), want) {
+			t.Fatalf("events = %q, want %q while the API is away", w.seen(), want)
 		}
 		set(false)
 		time.Sleep(time.Minute)
-		if want := []string{"start", "stop", "start"}; !slices.Equal(w.events, want) {
-			t.Errorf("events = %q, want %q after it is back", w.events, want)
+		if want := []string{"start", "stop", "start"}; !slices.Equal(w.seen(), want) {
+			t.Errorf("events = %q, want %q after it is back", w.seen(), want)
 		}
 		if err := stop(); err != nil {
 			t.Error(err)

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -284,16 +285,17 @@ func TestAwaitIsNotSatisfiedByWhatIsDeleted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	asked := make(chan bool, 10)
 	ended := make(chan error, 1)
-	wanted := false
+	var wanted atomic.Bool
 	go func() {
 		_, err := Await(ctx, lw, func(*v1.Node) bool {
+			is := wanted.Load()
 			asked <- true
-			return wanted
+			return is
 		})
 		ended <- err
 	}()
 	<-asked
-	wanted = true
+	wanted.Store(true)
 	if err := c.CoreV1().Nodes().Delete(ctx, "a", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}

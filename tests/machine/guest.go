@@ -1,12 +1,12 @@
 // Package machine shows that lite runs on what a user has: a machine of its
-// own, with systemd as PID 1 and cgroup v2. The machine is virtual and its
-// processor emulated, so that no KVM is needed; that makes it 5 to 25 times
-// slow, and the test one that has to be asked for:
+// own, with systemd as PID 1, cgroup v2 and WireGuard in the kernel. The machine is
+// virtual and its processor emulated, so that no KVM is needed; that makes it 5 to
+// 25 times slow, and the tests such that have to be asked for:
 //
 //	LITE_MACHINE_TEST=1 go test -v -count=1 -timeout 60m ./tests/machine
 //
-// The disk is made once, in dist/machine or LITE_TEST_DIR; the logs of the last
-// run are there too. Package cluster is not used: this machine is not touched.
+// The disk is made once, in dist/machine or LITE_TEST_DIR; the logs of each test's
+// last run are there too. Package cluster is not used: this machine is not touched.
 package machine
 
 import (
@@ -30,6 +30,7 @@ const commandTimeout = 3 * time.Minute
 // guest is a booted machine with a shell.
 type guest struct {
 	dir     string
+	logs    string
 	shell   io.Writer
 	answers chan answer
 }
@@ -44,6 +45,19 @@ type file struct {
 	mode     int64
 }
 
+// need skips a test that was not asked for, or for which a program is missing.
+func need(t *testing.T) {
+	t.Helper()
+	if os.Getenv("LITE_MACHINE_TEST") != "1" {
+		t.Skip("takes long on an emulated processor: LITE_MACHINE_TEST=1 runs it")
+	}
+	for _, program := range []string{"qemu-system-x86_64", "mmdebstrap", "mke2fs"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skipf("%v: apt-get install qemu-system-x86 mmdebstrap e2fsprogs", err)
+		}
+	}
+}
+
 // boot starts a machine with these files in it. It ends with the test, and what
 // it has written to its disk ends with it. Its journal is kept in g.dir.
 func boot(t *testing.T, files ...file) *guest {
@@ -51,6 +65,10 @@ func boot(t *testing.T, files ...file) *guest {
 	g := &guest{dir: "../../dist/machine", answers: make(chan answer)}
 	if dir := os.Getenv("LITE_TEST_DIR"); dir != "" {
 		g.dir = filepath.Join(dir, "machine")
+	}
+	g.logs = filepath.Join(g.dir, t.Name())
+	if err := os.MkdirAll(g.logs, 0o755); err != nil {
+		t.Fatal(err)
 	}
 	if out, err := exec.Command("./image", g.dir).CombinedOutput(); err != nil {
 		t.Fatalf("build the disk: %v\n%s", err, out)
@@ -65,7 +83,7 @@ func boot(t *testing.T, files ...file) *guest {
 		"-drive", "if=virtio,format=raw,snapshot=on,cache=unsafe,file="+in("disk.ext4"),
 		"-drive", "if=virtio,format=raw,readonly=on,file="+in("files.tar"),
 		"-nic", "user,model=virtio-net-pci,restrict=on",
-		"-serial", "file:"+in("console.log"),
+		"-serial", "file:"+g.log("console.log"),
 		"-device", "virtio-serial", "-chardev", "stdio,id=shell,signal=off", "-device", "virtserialport,chardev=shell,name=shell")
 	qemu.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	qemu.Env = append(os.Environ(), "TMPDIR="+g.dir)
@@ -80,7 +98,6 @@ func boot(t *testing.T, files ...file) *guest {
 	go g.read(output)
 	t.Cleanup(func() {
 		g.keep(t, "journalctl --no-pager -o short-precise", "journal.log")
-		g.keep(t, "journalctl --no-pager -o cat -u lite", "lite.log")
 		_ = qemu.Process.Kill()
 		_ = qemu.Wait()
 		if complaints.Len() > 0 {
@@ -164,14 +181,14 @@ func (g *guest) answer(timeout time.Duration) (string, error) {
 	select {
 	case a, ok := <-g.answers:
 		if !ok {
-			return "", errors.New("the machine has ended: see console.log")
+			return "", fmt.Errorf("the machine has ended: see %s", g.log("console.log"))
 		}
 		if a.code != "0" {
 			return a.output, fmt.Errorf("exit code %s: %s", a.code, a.output)
 		}
 		return a.output, nil
 	case <-time.After(timeout):
-		return "", errors.New("the machine does not answer: see console.log")
+		return "", fmt.Errorf("the machine does not answer: see %s", g.log("console.log"))
 	}
 }
 
@@ -199,11 +216,13 @@ func (g *guest) Eventually(t *testing.T, timeout time.Duration, format string, a
 	}
 }
 
-// keep writes the output of a command to a file of g.dir.
+func (g *guest) log(name string) string { return filepath.Join(g.logs, name) }
+
+// keep writes the output of a command to a file of g.logs.
 func (g *guest) keep(t *testing.T, command, name string) {
 	output, err := g.Run(command)
 	if err == nil {
-		err = os.WriteFile(filepath.Join(g.dir, name), []byte(output), 0o644)
+		err = os.WriteFile(g.log(name), []byte(output), 0o644)
 	}
 	if err != nil {
 		t.Log(err)

@@ -2,7 +2,6 @@ package machine
 
 import (
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -12,14 +11,7 @@ import (
 const readyTimeout = 10 * time.Minute
 
 func TestMachine(t *testing.T) {
-	if os.Getenv("LITE_MACHINE_TEST") != "1" {
-		t.Skip("takes long on an emulated processor: LITE_MACHINE_TEST=1 runs it")
-	}
-	for _, program := range []string{"qemu-system-x86_64", "mmdebstrap", "mke2fs"} {
-		if _, err := exec.LookPath(program); err != nil {
-			t.Skipf("%v: apt-get install qemu-system-x86 mmdebstrap e2fsprogs", err)
-		}
-	}
+	need(t)
 	lite := os.Getenv("LITE_BINARY")
 	if lite == "" {
 		lite = "../../dist/lite"
@@ -30,6 +22,7 @@ func TestMachine(t *testing.T) {
 		file{"../../dist/test-images/busybox.tar", "var/lib/lite/agent/images/busybox.tar", 0o644},
 		file{"testdata/lite.service", "etc/systemd/system/lite.service", 0o644},
 		file{"testdata/pods.yaml", "root/pods.yaml", 0o644})
+	t.Cleanup(func() { g.keep(t, "journalctl --no-pager -o cat -u lite", "lite.log") })
 	t.Logf("booted in %s: %s", time.Since(start).Round(time.Second), g.Output(t, "uname -r; systemctl --version | head -n 1"))
 	g.equal(t, "cgroup2fs", "stat -fc %%T /sys/fs/cgroup")
 	g.equal(t, "systemd", "ps -o comm= -p 1")
@@ -51,6 +44,7 @@ func TestMachine(t *testing.T) {
 	t.Run("log", g.testLog)
 	t.Run("reboot", g.testReboot)
 	t.Run("delete", g.testDelete)
+	t.Run("WireGuard", g.testWireGuard)
 }
 
 // start starts lite and waits until all its parts are ready.
@@ -185,4 +179,19 @@ func (g *guest) testReboot(t *testing.T) {
 	g.Eventually(t, readyTimeout, "lite kubectl wait --for=condition=Ready pod/web pod/burstable --timeout=1s && lite kubectl get pod web -o jsonpath={.status.containerStatuses[0].restartCount} | grep -x 1")
 	g.testCgroups(t)
 	g.testService(t)
+}
+
+// The backend that a server begins with next time is WireGuard, which the kernel
+// loads when it is asked for.
+func (g *guest) testWireGuard(t *testing.T) {
+	g.Output(t, "systemctl stop lite")
+	g.Output(t, "mkdir /etc/systemd/system/lite.service.d && printf '[Service]\\nEnvironment=LITE_FLANNEL_BACKEND=wireguard-native\\n' >/etc/systemd/system/lite.service.d/backend.conf && systemctl daemon-reload")
+	g.start(t)
+	g.equal(t, "1420", "cat /sys/class/net/lite-wg/mtu && ip link show up dev lite-wg >/dev/null")
+	g.equal(t, "", "ls /sys/class/net | grep vxlan || true")
+	g.equal(t, "600", "stat -c %%a /var/lib/lite/agent/overlay.key")
+	g.Output(t, `lite kubectl get node machine -o jsonpath='{.metadata.annotations.lite\.io/overlay}' | grep '"backend":"wireguard-native".*"publicKey":".*"port":51820'`)
+	g.reach(t)
+	g.Output(t, "lite kubectl delete pod web && lite kubectl apply -f /root/pods.yaml && lite kubectl wait --for=condition=Ready pod/web --timeout=150s")
+	g.equal(t, "1420", "lite kubectl exec web -- cat /sys/class/net/eth0/mtu")
 }

@@ -2,14 +2,17 @@ package overlay
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -40,6 +43,7 @@ func newHosts(t *testing.T, backend string, count int, prepare ...func(*host)) [
 	if os.Geteuid() != 0 {
 		t.Skip("network namespaces need root")
 	}
+	need(t, backend)
 	sw := newNamespace(t)
 	kernel := handle(t, sw)
 	must(t, kernel.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "switch"}}))
@@ -80,6 +84,7 @@ func newHost(t *testing.T, sw netns.NsHandle, kernel *netlink.Handle, backend st
 		NodeIP:  netip.AddrFrom4([4]byte{192, 0, 2, byte(number)}),
 		Pods:    netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 42, byte(number), 0}), 24),
 		Cluster: cluster,
+		KeyFile: filepath.Join(t.TempDir(), "key"),
 	}
 	return h
 }
@@ -164,6 +169,14 @@ func (h *host) peers(hosts ...*host) []Peer {
 	return peers
 }
 
+// device is the device of ours.
+func (h *host) device() netlink.Link {
+	h.t.Helper()
+	link, err := h.kernel.LinkByName(h.backend.device())
+	must(h.t, err)
+	return link
+}
+
 // in runs on a thread in a namespace; the thread ends with it.
 func (h *host) in(ns netns.NsHandle, run func() error) {
 	h.t.Helper()
@@ -181,6 +194,23 @@ func in(ns netns.NsHandle, run func() error) error {
 		done <- run()
 	}()
 	return <-done
+}
+
+// need skips what the kernel has no backend for.
+func need(t *testing.T, backend string) {
+	t.Helper()
+	if backend != WireGuard {
+		return
+	}
+	if err := wireguardInKernel(); err != nil {
+		t.Skipf("the kernel has no WireGuard (%v); LITE_MACHINE_TEST=1 go test ./tests/machine runs this on one that has it", err)
+	}
+}
+
+// wireguardInKernel makes the kernel load the module.
+func wireguardInKernel() error {
+	_, err := netlink.GenlFamilyGet("wireguard")
+	return err
 }
 
 func newNamespace(t *testing.T) netns.NsHandle {
@@ -233,13 +263,30 @@ func (h *host) reaches(other *host, network string, size int, fromNode bool) err
 	if fromNode {
 		from = h.ns
 	}
+	return roundTrip(from, other, net.Dialer{}, network, size)
+}
+
+// passes sends a packet to the other host's pod that nobody may take apart.
+func (h *host) passes(other *host, size int) error {
+	whole := func(_, _ string, conn syscall.RawConn) error {
+		var err error
+		return errors.Join(conn.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO)
+		}), err)
+	}
+	return roundTrip(h.pod, other, net.Dialer{Control: whole}, "udp", size)
+}
+
+// roundTrip sends bytes to the other host's pod and back.
+func roundTrip(from netns.NsHandle, other *host, dialer net.Dialer, network string, size int) error {
 	address, err := other.echo(network)
 	if err != nil {
 		return err
 	}
+	dialer.Timeout = 10 * time.Second
 	var conn net.Conn
 	err = in(from, func() (err error) {
-		conn, err = (&net.Dialer{Timeout: 10 * time.Second}).Dial(network, address)
+		conn, err = dialer.Dial(network, address)
 		return err
 	})
 	if err != nil {
@@ -247,17 +294,26 @@ func (h *host) reaches(other *host, network string, size int, fromNode bool) err
 	}
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
-	sent := bytes.Repeat([]byte("lite"), size/4)
-	go func() { _, _ = conn.Write(sent) }()
+	sent := bytes.Repeat([]byte(plain), size/len(plain)+1)[:size]
+	failed := make(chan error, 1)
+	go func() {
+		_, err := conn.Write(sent)
+		if failed <- err; err != nil {
+			_ = conn.SetDeadline(time.Now())
+		}
+	}()
 	got := make([]byte, len(sent))
 	if _, err := io.ReadFull(conn, got); err != nil {
-		return fmt.Errorf("%s from %s to %s: %w", network, conn.LocalAddr(), address, err)
+		return fmt.Errorf("%s from %s to %s: %w", network, conn.LocalAddr(), address, errors.Join(err, <-failed))
 	}
 	if !bytes.Equal(sent, got) {
 		return errors.New("other bytes came back")
 	}
 	return nil
 }
+
+// plain is what pods say to each other.
+const plain = "lite"
 
 // echo answers in the pod and returns where, until the test ends.
 func (h *host) echo(network string) (address string, err error) {
@@ -299,4 +355,51 @@ func echoPackets(conn net.PacketConn) {
 		}
 		_, _ = conn.WriteTo(buffer[:n], from)
 	}
+}
+
+// listen begins to collect what passes the interface to the other nodes. The
+// function that it returns ends that.
+func (h *host) listen() func() [][]byte {
+	h.t.Helper()
+	eth0, err := h.kernel.LinkByName("eth0")
+	must(h.t, err)
+	all := binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, unix.ETH_P_ALL))
+	var fd int
+	h.in(h.ns, func() (err error) {
+		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, int(all))
+		return err
+	})
+	h.t.Cleanup(func() { unix.Close(fd) })
+	must(h.t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20))
+	must(h.t, unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: eth0.Attrs().Index}))
+	return func() [][]byte {
+		h.t.Helper()
+		var packets [][]byte
+		for {
+			buffer := make([]byte, 1<<16)
+			n, _, err := unix.Recvfrom(fd, buffer, 0)
+			if errors.Is(err, unix.EAGAIN) {
+				return packets
+			}
+			must(h.t, err)
+			packets = append(packets, buffer[:n])
+		}
+	}
+}
+
+const ethernet = 14 // bytes of the header before that of IPv4
+
+// udpPort is where a packet goes to, 0 if it is not UDP over IPv4.
+func udpPort(packet []byte) int {
+	if len(packet) < ethernet+28 || binary.BigEndian.Uint16(packet[12:]) != unix.ETH_P_IP || packet[ethernet+9] != unix.IPPROTO_UDP {
+		return 0
+	}
+	return int(binary.BigEndian.Uint16(packet[ethernet+22:]))
+}
+
+// fragment reports whether a packet is a part of another one.
+func fragment(packet []byte) bool {
+	const mayNot = 0x4000 // be taken apart
+	return len(packet) >= ethernet+20 && binary.BigEndian.Uint16(packet[12:]) == unix.ETH_P_IP &&
+		binary.BigEndian.Uint16(packet[ethernet+6:])&^mayNot != 0
 }

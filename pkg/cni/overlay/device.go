@@ -106,12 +106,16 @@ func (t tunnel) finish(link netlink.Link, outer Iface, port int) error {
 	}
 	err := t.kernel.LinkSetUp(link)
 	if errors.Is(err, unix.EADDRINUSE) {
-		return fmt.Errorf("bring up %s: another program uses UDP port %d: `ss -lunp` names it", t.name, port)
+		err = portTaken(port)
 	}
 	if err != nil {
 		return fmt.Errorf("bring up %s: %w", t.name, err)
 	}
 	return nil
+}
+
+func portTaken(port int) error {
+	return fmt.Errorf("another program uses UDP port %d: `ss -lunp` names it", port)
 }
 
 func (t tunnel) setAddresses(link netlink.Link) error {

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/wgctrl"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
@@ -91,14 +92,25 @@ func (w *wireguard) setup(outer Iface) (Local, error) {
 // can be changed.
 func (w *wireguard) adopt() (netlink.Link, error) {
 	link, err := find(w.kernel, w.name)
-	if err != nil || link == nil || link.Type() == "wireguard" {
-		return link, err
+	if err != nil || link == nil {
+		return nil, err
 	}
-	slog.Info("Making a device of the pod network again", "device", w.name, "because", "it is of type "+link.Type())
+	wrong := w.differs(link)
+	if wrong == nil {
+		return link, nil
+	}
+	slog.Info("Making a device of the pod network again", "device", w.name, "because", wrong)
 	if err := w.kernel.LinkDel(link); err != nil {
 		return nil, fmt.Errorf("remove device %s: %w", w.name, err)
 	}
 	return nil, nil
+}
+
+func (w *wireguard) differs(link netlink.Link) error {
+	if link.Type() != "wireguard" {
+		return fmt.Errorf("device %s is of type %s instead of wireguard", w.name, link.Type())
+	}
+	return nil
 }
 
 // configure gives the device its key and port, if it does not have them.
@@ -106,8 +118,12 @@ func (w *wireguard) configure() error {
 	if err := w.configured(); err == nil {
 		return nil
 	}
-	if err := w.client.ConfigureDevice(w.name, wgtypes.Config{PrivateKey: &w.key, ListenPort: &w.port}); err != nil {
-		return fmt.Errorf("give %s its key and port %d: %w", w.name, w.port, err)
+	err := w.client.ConfigureDevice(w.name, wgtypes.Config{PrivateKey: &w.key, ListenPort: &w.port})
+	if errors.Is(err, unix.EADDRINUSE) { // of a device that is up; else it comes later
+		err = portTaken(w.port)
+	}
+	if err != nil {
+		return fmt.Errorf("give %s its key and port: %w", w.name, err)
 	}
 	return nil
 }
@@ -128,6 +144,9 @@ func (w *wireguard) configured() error {
 func (w *wireguard) check(outer Iface) error {
 	link, err := w.find()
 	if err != nil {
+		return err
+	}
+	if err := w.differs(link); err != nil {
 		return err
 	}
 	if err := w.configured(); err != nil {
