@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,6 +23,10 @@ func TestRotation(t *testing.T) {
 	files := []string{"kubelet-client-current.pem", "kubelet-server-current.pem"}
 	first := map[string]*x509.Certificate{}
 	for _, file := range files {
+		cluster.Eventually(t, 20*time.Second, func() error { // the serving one comes after the node is Ready
+			_, err := agent.Command(t.Context(), "test", "-e", pkiDir+file).CombinedOutput()
+			return err
+		})
 		first[file] = certificate(t, agent, file)
 		if life := time.Until(first[file].NotAfter); life > 2*time.Minute {
 			t.Fatalf("%s lives for %s", file, life) // its beginning is dated back by five minutes
@@ -57,16 +62,18 @@ metadata: {name: web}
 spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
 `, agent.Name))
 	ns.WaitFor(t, "condition=Ready", "pod/web")
-	if got := ns.Kubectl(t, "exec", "web", "--", "hostname"); got != "web" {
+	if got := strings.TrimSpace(ns.Kubectl(t, "exec", "web", "--", "hostname")); got != "web" {
 		t.Errorf("exec: %q", got)
 	}
 	reach(t, agent.Name, agent, "http://"+ns.Field(t, "service/web", ".spec.clusterIP")+"/hostname", "web")
 }
 
+const pkiDir = cluster.DataDir + "/agent/kubelet/pki/"
+
 // certificate reads one of the kubelet's.
 func certificate(t *testing.T, n *cluster.Node, file string) *x509.Certificate {
 	t.Helper()
-	rest := []byte(n.Output(t, "cat", cluster.DataDir+"/agent/kubelet/pki/"+file)) // a link, within the host
+	rest := []byte(n.Output(t, "cat", pkiDir+file)) // a link, within the host
 	for block, rest := pem.Decode(rest); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type == "CERTIFICATE" {
 			certificate, err := x509.ParseCertificate(block.Bytes)

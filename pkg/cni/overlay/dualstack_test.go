@@ -9,7 +9,12 @@ import (
 // Pods that have addresses of both families reach each other by both, through
 // tunnels over IPv4; and a second start changes nothing.
 func TestDualStack(t *testing.T) {
-	hosts := newHosts(t, VXLAN, 3, (*host).dual)
+	for _, backend := range []string{VXLAN, WireGuard} {
+		t.Run(backend, func(t *testing.T) { testDualStack(t, newHosts(t, backend, 3, (*host).dual)) })
+	}
+}
+
+func testDualStack(t *testing.T, hosts []*host) {
 	for _, a := range hosts {
 		must(t, a.Check())
 		before := a.state()

@@ -266,6 +266,9 @@ func remove(kernel *netlink.Handle, except string, exceptLink int) error {
 		errs = append(errs, err)
 	}
 	for _, r := range routes {
+		if hopOf(r).nowhere && except != "" {
+			continue // Set knows whether it is wanted; until then nothing may pass
+		}
 		if r.LinkIndex != exceptLink || exceptLink == 0 {
 			errs = append(errs, removeRoute(kernel, r))
 		}

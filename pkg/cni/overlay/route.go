@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -20,9 +21,14 @@ type hop struct {
 	link   int
 	via    netip.Addr // none if the device needs none
 	onlink bool       // via is on no network of the device
+	// nowhere: what goes there is refused, instead of taking another way.
+	nowhere bool
 }
 
 func (h hop) route(dst netip.Prefix) *netlink.Route {
+	if h.nowhere {
+		return &netlink.Route{Dst: netOf(dst), Protocol: protocol, Table: unix.RT_TABLE_MAIN, Type: unix.RTN_UNREACHABLE}
+	}
 	r := &netlink.Route{
 		Dst: netOf(dst), LinkIndex: h.link, Protocol: protocol,
 		Table: unix.RT_TABLE_MAIN, Type: unix.RTN_UNICAST, Scope: netlink.SCOPE_LINK,
@@ -37,17 +43,15 @@ func (h hop) route(dst netip.Prefix) *netlink.Route {
 }
 
 func hopOf(r netlink.Route) hop {
-	return hop{r.LinkIndex, addrOf(r.Gw), r.Flags&int(netlink.FLAG_ONLINK) != 0}
+	if r.Type == unix.RTN_UNREACHABLE {
+		return hop{nowhere: true} // the kernel shows it on lo
+	}
+	return hop{link: r.LinkIndex, via: addrOf(r.Gw), onlink: r.Flags&int(netlink.FLAG_ONLINK) != 0}
 }
 
 // setRoutes makes our routes those to the peers.
 func (o *Overlay) setRoutes(link int, peers []Peer) error {
-	want := map[netip.Prefix]hop{}
-	for _, p := range peers {
-		for _, pods := range p.Pods {
-			want[pods] = o.backend.hop(link, p, pods)
-		}
-	}
+	want := o.wantedRoutes(link, peers)
 	present, err := ownRoutes(o.kernel)
 	if err != nil {
 		return err
@@ -62,19 +66,37 @@ func (o *Overlay) setRoutes(link int, peers []Peer) error {
 		}
 		errs = append(errs, removeRoute(o.kernel, r))
 	}
-	for _, p := range peers {
-		for _, pods := range p.Pods {
-			if _, ok := o.routes[pods]; ok {
-				continue
-			}
-			if err := o.addRoute(pods, want[pods]); err != nil {
-				errs = append(errs, fmt.Errorf("node %s: %w", p.Node, err))
-				continue
-			}
-			o.routes[pods] = want[pods]
+	for dst, h := range want {
+		if _, ok := o.routes[dst]; ok {
+			continue
 		}
+		if err := o.addRoute(dst, h); err != nil {
+			if i := slices.IndexFunc(peers, func(p Peer) bool { return slices.Contains(p.Pods, dst) }); i >= 0 {
+				err = fmt.Errorf("node %s: %w", peers[i].Node, err)
+			}
+			errs = append(errs, err)
+			continue
+		}
+		o.routes[dst] = h
 	}
 	return errors.Join(errs...)
+}
+
+// wantedRoutes leads to each peer's pods. With a backend that encrypts, packets to
+// pods that cannot be reached must not leave by the default route, readable.
+func (o *Overlay) wantedRoutes(link int, peers []Peer) map[netip.Prefix]hop {
+	want := map[netip.Prefix]hop{}
+	if o.config.Backend == WireGuard {
+		for _, all := range o.config.Cluster {
+			want[all] = hop{nowhere: true}
+		}
+	}
+	for _, p := range peers {
+		for _, pods := range p.Pods {
+			want[pods] = o.backend.hop(link, p, pods)
+		}
+	}
+	return want
 }
 
 // addRoute never replaces: the route that is there would be another's.

@@ -3,6 +3,7 @@ package overlay
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/wgctrl"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
@@ -347,4 +349,39 @@ func (h *host) send(from, to netip.Addr, port uint16) {
 		defer unix.Close(fd)
 		return unix.Sendto(fd, packet, 0, &unix.SockaddrInet4{Addr: to.As4()})
 	})
+}
+
+// What goes to pods that cannot be reached is refused, whatever has become of the
+// device: it would leave by the default route for all to read.
+func TestNothingLeavesUnencrypted(t *testing.T) {
+	hosts := newHosts(t, WireGuard, 2, (*host).dual)
+	h, other := hosts[0], hosts[1]
+	must(t, h.kernel.RouteAdd(&netlink.Route{Gw: net.IP{192, 0, 2, 99}}))
+	refused := func(when string) {
+		t.Helper()
+		for _, to := range []netip.Addr{other.config.Pods.Addr().Next(), other.config.Pods6.Addr().Next()} {
+			if routes, err := h.kernel.RouteGet(to.AsSlice()); !errors.Is(err, unix.EHOSTUNREACH) {
+				t.Errorf("%s: the way to %s is %v, %v", when, to, routes, err)
+			}
+		}
+	}
+	must(t, h.Set(nil))
+	refused("before anything is known of the node")
+	must(t, h.Set(h.peers(hosts...)))
+	must(t, h.reaches(other, "udp", 64, false))
+	link, err := h.kernel.LinkByName(wireguardDevice)
+	must(t, err)
+	must(t, h.kernel.LinkDel(link))
+	refused("when the device is gone")
+	h.start()
+	refused("after a restart, before the node is known again")
+	must(t, h.Set(h.peers(hosts...)))
+	must(t, h.Check())
+
+	h.config.Backend = VXLAN
+	h.start()
+	must(t, h.Set(nil))
+	if _, err := h.kernel.RouteGet(other.config.Pods.Addr().Next().AsSlice()); err != nil {
+		t.Errorf("left behind by WireGuard: %v", err)
+	}
 }
