@@ -144,20 +144,16 @@ func (m *mesh) sync(ctx context.Context, nodes cache.Store) {
 // repair looks whether somebody has changed what is ours, and sets it up again;
 // and tries again what did not work.
 func (m *mesh) repair(ctx context.Context, nodes cache.Store) {
-	why := m.overlay.Check()
-	if why == nil {
-		if m.problem != "" {
-			m.sync(ctx, nodes)
+	if why := m.overlay.Check(); why != nil {
+		slog.Warn("Setting up the way to other nodes again", "why", why)
+		local, err := m.overlay.Setup()
+		if err != nil {
+			m.say(err)
+			return
 		}
-		return
+		m.local = local
 	}
-	slog.Warn("Setting up the way to other nodes again", "why", why)
-	local, err := m.overlay.Setup()
-	if err != nil {
-		m.say(err)
-		return
-	}
-	m.local = local
+	// Entries of peers may be gone too; what is right is not written.
 	m.sync(ctx, nodes)
 }
 
