@@ -31,6 +31,7 @@ type mesh struct {
 	overlay *overlay.Overlay
 	local   overlay.Local
 	changed chan struct{} // holds one; something about the nodes has
+	listed  func() bool   // whether all nodes are known
 	problem string        // said last
 }
 
@@ -99,7 +100,15 @@ func (m *mesh) watch(ctx context.Context) cache.Store {
 			},
 		},
 	})
+	m.listed = controller.HasSynced
 	go controller.RunWithContext(ctx)
+	go func() {
+		select {
+		case <-controller.HasSyncedChecker().Done():
+			notify()
+		case <-ctx.Done():
+		}
+	}()
 	return store
 }
 
@@ -120,8 +129,12 @@ func trim(o any) (any, error) {
 }
 
 // sync makes the kernel hold what the nodes say. Whatever is wrong is said
-// once, until something else is.
+// once, until something else is. Before all nodes are known it does nothing: what
+// an earlier process left for the others carries their packets.
 func (m *mesh) sync(ctx context.Context, nodes cache.Store) {
+	if !m.listed() {
+		return
+	}
 	var peers []overlay.Peer
 	var errs []error
 	for _, o := range nodes.List() {
