@@ -66,7 +66,9 @@ func runAgent(flags *pflag.FlagSet) error {
 	}
 	addServers := func(n *status.Node) {
 		for _, s := range node.Balancer.Servers() {
-			n.Servers = append(n.Servers, status.Server{Address: s.Address, State: string(s.State), Since: s.Since, InUse: s.InUse, Reason: s.Why})
+			n.Servers = append(n.Servers, status.Server{
+				Address: s.Address, State: string(s.State), Since: s.Since, InUse: s.InUse, UsedSince: s.UsedSince, Reason: s.Why,
+			})
 		}
 	}
 	return b.run(node.Group, addServers, "See how its parts are doing:  lite status")

@@ -9,8 +9,11 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"k8s.io/client-go/kubernetes/fake"
+
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/golden"
+	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/status"
 	"lite.io/lite/pkg/version"
 )
@@ -200,6 +203,45 @@ func TestStatusTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden.Check(t, "status", out.String())
+}
+
+// lite status said which server is in use, but not since when.
+func TestStatusSaysSinceWhenAServerIsInUse(t *testing.T) {
+	now := time.Date(2026, time.May, 1, 12, 0, 0, 0, time.UTC)
+	n := status.Node{Role: "agent", Servers: []status.Server{
+		{Address: "192.0.2.1:6443", State: "healthy", Since: now.Add(-2 * time.Hour), InUse: true, UsedSince: now.Add(-5 * time.Second)},
+		{Address: "192.0.2.2:6443", State: "healthy", Since: now},
+	}}
+	var out bytes.Buffer
+	if err := writeTable(&out, n, now); err != nil || !strings.Contains(out.String(), "yes, 5s") || strings.Count(out.String(), "yes") != 1 {
+		t.Errorf("got %v\n%s", err, &out)
+	}
+}
+
+func TestTokenListKeepsToItsLines(t *testing.T) {
+	var out bytes.Buffer
+	if err := writeTokens(&out, []join.Info{{ID: "abcdef", Role: join.Agent, Description: "a\nevil0   agent\x1b[31m"}}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if text := out.String(); strings.Count(text, "\n") != 2 || strings.Contains(text, "\x1b") {
+		t.Errorf("got %q", text)
+	}
+}
+
+// One ID with a slip in it kept the tokens alive that were named after it.
+func TestTokenDeleteGoesOnAfterAnUnknownID(t *testing.T) {
+	client := fake.NewClientset()
+	token := join.New()
+	if err := join.Create(t.Context(), client, token, join.Settings{Role: join.Agent, Now: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	err := deleteTokens(t.Context(), client, []string{"zzzzzz", token.ID, "abc"})
+	if err == nil || !strings.Contains(err.Error(), "zzzzzz") || !strings.Contains(err.Error(), "names no token") {
+		t.Errorf("got %v", err)
+	}
+	if left, err := join.List(t.Context(), client); err != nil || len(left) != 0 {
+		t.Errorf("%v are left, %v", left, err)
+	}
 }
 
 func TestLinkNamedAfterAToolIsThatTool(t *testing.T) {

@@ -83,7 +83,7 @@ func writeTable(w io.Writer, n status.Node, now time.Time) error {
 	for _, s := range n.Servers {
 		used := ""
 		if s.InUse {
-			used = "yes"
+			used = "yes, " + age(now.Sub(s.UsedSince))
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", s.Address, s.State, age(now.Sub(s.Since)), used, strings.ReplaceAll(s.Reason, "\n", " "))
 	}

@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/kubernetes"
 
 	"lite.io/lite/pkg/config"
@@ -82,6 +85,9 @@ func tokenCreateCommand() *cobra.Command {
 				return errors.New("--print-join-command: this version has no further servers; make a token for an agent")
 			}
 			return onServer(cmd, func(ctx context.Context, _ *config.Config, client kubernetes.Interface, standing join.Token) error {
+				if description == join.Standing {
+					return fmt.Errorf("--description: %q is that of the cluster's own token, of which there is one; choose another", description)
+				}
 				t := join.New()
 				t.Server, t.CAHash = standing.Server, standing.CAHash
 				if err := join.Create(ctx, client, t, join.Settings{Role: r, TTL: ttl, Description: description, Now: time.Now()}); err != nil {
@@ -132,9 +138,20 @@ func writeTokens(w io.Writer, tokens []join.Info, now time.Time) error {
 		case !i.Expiry.IsZero():
 			expires = "in " + age(i.Expiry.Sub(now))
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", i.ID, i.Role, expires, i.Description)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", i.ID, i.Role, expires, printable(i.Description))
 	}
 	return t.Flush()
+}
+
+// printable leaves out what would change a terminal or make up lines: anybody who
+// may make Secrets in kube-system can write descriptions.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, text)
 }
 
 func tokenDeleteCommand() *cobra.Command {
@@ -144,15 +161,19 @@ func tokenDeleteCommand() *cobra.Command {
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			return onServer(cmd, func(ctx context.Context, _ *config.Config, client kubernetes.Interface, _ join.Token) error {
-				for _, id := range ids {
-					if err := join.Delete(ctx, client, id, time.Now()); err != nil {
-						return err
-					}
-				}
-				return nil
+				return deleteTokens(ctx, client, ids)
 			})
 		},
 	}
+}
+
+// deleteTokens deletes all it can; one that is not there keeps no other alive.
+func deleteTokens(ctx context.Context, client kubernetes.Interface, ids []string) error {
+	var errs []error
+	for _, id := range ids {
+		errs = append(errs, join.Delete(ctx, client, id, time.Now()))
+	}
+	return errors.Join(errs...)
 }
 
 func tokenRotateCommand() *cobra.Command {
@@ -171,6 +192,11 @@ func tokenRotateCommand() *cobra.Command {
 					old = t.ID
 				}
 				t, err := join.Rotate(ctx, client, old, time.Now())
+				if apierrors.IsNotFound(err) && old == standing.ID {
+					// Somebody has deleted it. A new one is what was asked for.
+					t = join.New()
+					err = join.Keep(ctx, client, t)
+				}
 				if err != nil {
 					return err
 				}

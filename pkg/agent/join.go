@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"os"
@@ -19,6 +20,7 @@ import (
 	"time"
 
 	certificates "k8s.io/api/certificates/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
@@ -26,6 +28,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	api "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/client-go/util/cert"
+	"k8s.io/client-go/util/keyutil"
 	"k8s.io/kubernetes/pkg/kubelet/certificate/bootstrap"
 
 	"lite.io/lite/pkg/agent/kubelet"
@@ -67,10 +70,7 @@ func (m Membership) certificates() string {
 // what is being waited for.
 func Join(ctx context.Context, cfg *config.Config, say func(string)) (Membership, error) {
 	m := Membership{dir: Dir(cfg.DataDir)}
-	member, err := m.load()
-	if err != nil {
-		return m, err
-	}
+	member, damage := m.load()
 	token, err := join.Read(cfg.Token, cfg.TokenFile)
 	if err != nil && !(member && errors.Is(err, fs.ErrNotExist)) {
 		return m, err // a member's token may be gone
@@ -82,11 +82,16 @@ func Join(ctx context.Context, cfg *config.Config, say func(string)) (Membership
 		}
 		m.prefer(named(cfg, token))
 		m.refresh(ctx)
+	case token == (join.Token{}) && damage != nil:
+		return m, fmt.Errorf("%w; run `lite token create --print-join-command` on a server and then the command that it prints here, to join anew", damage)
 	case token == (join.Token{}):
 		return m, errors.New("token: this machine has not joined a cluster yet; run `lite token create --print-join-command` on a server and then the command that it prints here")
 	case token.Server == "" && cfg.ServerURL == "":
 		return m, errors.New("server: the token does not say where the cluster is; add --server https://<address of a server>:6443")
 	default:
+		if damage != nil {
+			slog.Warn("Joining anew", "because", damage)
+		}
 		if err := m.join(ctx, cfg, token, say); err != nil {
 			return m, err
 		}
@@ -127,6 +132,9 @@ func (m *Membership) join(ctx context.Context, cfg *config.Config, token join.To
 	if err := m.forget(cluster.CA); err != nil {
 		return err
 	}
+	if err := m.clear(cfg.NodeName); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(m.certificates(), 0o700); err != nil {
 		return fmt.Errorf("join: %w", err)
 	}
@@ -142,10 +150,52 @@ func (m *Membership) join(ctx context.Context, cfg *config.Config, token join.To
 	if m.Facts, err = awaitFacts(ctx, client); err != nil {
 		return err
 	}
-	waiting, stop := context.WithCancel(ctx)
-	defer stop()
-	go sayWhyItWaits(waiting, client, cfg.NodeName, say)
-	return m.requestCertificate(ctx, cfg.NodeName, cluster.Server, token)
+	for try := 1; ; try++ {
+		err := m.requestCertificate(ctx, client, cfg.NodeName, cluster.Server, token, say)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		if try == tries {
+			// An answer that is final would be given for the same key again.
+			return errors.Join(err, remove(m.unusedKey()))
+		}
+		// The server may have gone, or the token have ended, since it was asked.
+		if _, err := join.Await(ctx, token, cfg.ServerURL, join.Agent, say); err != nil {
+			return err
+		}
+	}
+}
+
+// tries is how often a certificate is asked for.
+const tries = 3
+
+// clear takes away what the kubelet's bootstrap would stumble over: an identity
+// of another name, which it would take for that of this, and a key of which a
+// full disk or a kill left a part, by which it ends (1.36).
+func (m *Membership) clear(nodeName string) error {
+	if name, err := m.nodeName(); err == nil && name != nodeName {
+		if err := errors.Join(os.RemoveAll(m.certificates()), os.RemoveAll(m.joined())); err != nil {
+			return fmt.Errorf("remove the identity of node %s: %w", name, err)
+		}
+	}
+	if _, err := keyutil.PrivateKeyFromFile(m.unusedKey()); err != nil {
+		return remove(m.unusedKey())
+	}
+	return nil
+}
+
+// unusedKey is where the kubelet's bootstrap keeps a key that has no certificate
+// yet.
+func (m Membership) unusedKey() string {
+	return filepath.Join(m.certificates(), "kubelet-client.key.tmp")
+}
+
+// remove removes a file that may not be there.
+func remove(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove %s: %w", path, err)
+	}
+	return nil
 }
 
 // forget removes the identity that the machine had in another cluster, which
@@ -181,8 +231,10 @@ func awaitFacts(ctx context.Context, client kubernetes.Interface) (facts join.Fa
 }
 
 // sayWhyItWaits tells what the approver notes on this node's request, until ctx
-// is done: a name that is held can take a while to become free.
-func sayWhyItWaits(ctx context.Context, client kubernetes.Interface, nodeName string, say func(string)) {
+// is done: a name that is held can take a while to become free. It calls refused
+// if the token is not let in any more, which the kubelet's bootstrap would not
+// notice for an hour.
+func sayWhyItWaits(ctx context.Context, client kubernetes.Interface, nodeName string, say func(string), refused func()) {
 	said := ""
 	for {
 		select {
@@ -193,6 +245,10 @@ func sayWhyItWaits(ctx context.Context, client kubernetes.Interface, nodeName st
 		requests, err := client.CertificatesV1().CertificateSigningRequests().List(ctx, metav1.ListOptions{
 			FieldSelector: "spec.signerName=" + certificates.KubeAPIServerClientKubeletSignerName,
 		})
+		if apierrors.IsUnauthorized(err) {
+			refused()
+			return
+		}
 		if err != nil {
 			continue
 		}
@@ -227,7 +283,10 @@ func waitsFor(requests []certificates.CertificateSigningRequest, nodeName string
 
 // requestCertificate is the kubelet's own bootstrap. The token is on the disk
 // for as long as that takes, for root only.
-func (m *Membership) requestCertificate(ctx context.Context, nodeName, server string, token join.Token) error {
+func (m *Membership) requestCertificate(ctx context.Context, client kubernetes.Interface, nodeName, server string, token join.Token, say func(string)) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	go sayWhyItWaits(ctx, client, nodeName, say, stop)
 	file := filepath.Join(m.dir, "bootstrap.conf")
 	if err := m.writeKubeconfig(file, server, &api.AuthInfo{Token: bearer(token)}); err != nil {
 		return err
@@ -239,8 +298,8 @@ func (m *Membership) requestCertificate(ctx context.Context, nodeName, server st
 	return nil
 }
 
-// load reads what an earlier Join left. A machine whose certificate has run out
-// is a member no more.
+// load reads what an earlier Join left. The error is why a machine that has
+// joined is a member no more: its certificate has run out, or a file is damaged.
 func (m *Membership) load() (member bool, err error) {
 	data, err := os.ReadFile(m.file())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -249,16 +308,50 @@ func (m *Membership) load() (member bool, err error) {
 	if err == nil {
 		err = json.Unmarshal(data, m)
 	}
+	if err == nil {
+		err = m.check()
+	}
 	if err != nil {
-		return false, fmt.Errorf("read %s: %w; remove it to join anew", m.file(), err)
+		*m = Membership{dir: m.dir}
+		return false, fmt.Errorf("read %s: %w", m.file(), err)
 	}
 	for _, file := range []string{m.CAFile(), m.joined()} {
 		if _, err := os.Stat(file); err != nil {
 			return false, nil
 		}
 	}
+	if ca, err := os.ReadFile(m.CAFile()); err != nil || !isCA(ca) {
+		return false, fmt.Errorf("read %s: it holds no certificate", m.CAFile())
+	}
 	_, own, err := bootstrapped(m.certificates())
-	return err == nil && len(m.Servers) > 0 && time.Now().Before(own.NotAfter), nil
+	if err != nil {
+		return false, err
+	}
+	if !time.Now().Before(own.NotAfter) {
+		return false, fmt.Errorf("the node's certificate has run out at %s", own.NotAfter.UTC().Format(time.RFC3339))
+	}
+	return true, nil
+}
+
+func isCA(pem []byte) bool {
+	_, err := join.CAHash(pem)
+	return err == nil
+}
+
+// check looks for what a node cannot do without.
+func (m *Membership) check() error {
+	for _, server := range m.Servers {
+		if u, err := url.Parse(server); err != nil || u.Scheme != "https" || u.Port() == "" {
+			return fmt.Errorf("%q is no server's address", server)
+		}
+	}
+	switch f := m.Facts; {
+	case len(m.Servers) == 0:
+		return errors.New("it names no server")
+	case len(f.ClusterCIDR) == 0 || len(f.ServiceCIDR) == 0 || !f.ClusterDNS.IsValid():
+		return errors.New("it lacks facts of the cluster")
+	}
+	return nil
 }
 
 // nodeName is the name that the cluster knows this machine by.

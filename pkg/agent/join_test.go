@@ -7,14 +7,18 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"math/big"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	certificates "k8s.io/api/certificates/v1"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/keyutil"
 
 	"lite.io/lite/pkg/join/approver"
 )
@@ -97,6 +101,113 @@ func TestForgetRemovesTheIdentityOfAnotherClusterOnly(t *testing.T) {
 		for _, path := range []string{m.joined(), m.certificates()} {
 			if _, err := os.Stat(path); (err == nil) != test.left {
 				t.Errorf("%s: %s: %v", name, path, err)
+			}
+		}
+	}
+}
+
+// memberOf makes the files of a machine that has joined.
+func memberOf(t *testing.T, name string, until time.Time) Membership {
+	t.Helper()
+	m := Membership{dir: t.TempDir()}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	of := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "system:node:" + name}, NotBefore: until.Add(-time.Hour), NotAfter: until}
+	der, err := x509.CreateCertificate(rand.Reader, of, of, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	if err := os.MkdirAll(m.certificates(), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for path, content := range map[string][]byte{
+		m.CAFile(): cert, m.joined(): nil, filepath.Join(m.certificates(), "kubelet-client-current.pem"): cert,
+		m.file(): []byte(`{"servers":["https://192.0.2.1:6443"],"facts":{"clusterCIDR":["10.42.0.0/16"],"serviceCIDR":["10.43.0.0/16"],"clusterDNS":"10.43.0.10"}}`),
+	} {
+		write(t, path, string(content))
+	}
+	return m
+}
+
+func write(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What is damaged is named, so that a token mends it; some damages ended the
+// agent even if it had one, or blamed an argument of kube-proxy's.
+func TestDamagedMembership(t *testing.T) {
+	if m := memberOf(t, "n1", time.Now().Add(time.Hour)); true {
+		if member, err := m.load(); !member || err != nil || len(m.Servers) != 1 {
+			t.Fatalf("got %t, %v", member, err)
+		}
+	}
+	for want, damage := range map[string]func(m Membership){
+		"cluster.json: unexpected end":       func(m Membership) { write(t, m.file(), "") },
+		"cluster.json: invalid character":    func(m Membership) { write(t, m.file(), "\x00\x01") },
+		"cluster.json: it names no server":   func(m Membership) { write(t, m.file(), "{}") },
+		`cluster.json: "x y" is no server's`: func(m Membership) { write(t, m.file(), `{"servers":["x y"]}`) },
+		"cluster.json: it lacks facts":       func(m Membership) { write(t, m.file(), `{"servers":["https://192.0.2.1:6443"]}`) },
+		"ca.crt: it holds no certificate":    func(m Membership) { write(t, m.CAFile(), "") },
+		"read the node's certificate":        func(m Membership) { write(t, filepath.Join(m.certificates(), "kubelet-client-current.pem"), "x") },
+	} {
+		m := memberOf(t, "n1", time.Now().Add(time.Hour))
+		damage(m)
+		if member, err := m.load(); member || err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %t, %v, want %s", member, err, want)
+		}
+	}
+	m := memberOf(t, "n1", time.Now().Add(-time.Minute))
+	if member, err := m.load(); member || err == nil || !strings.Contains(err.Error(), "has run out") {
+		t.Errorf("got %t, %v", member, err)
+	}
+}
+
+// The kubelet's bootstrap ends by a key that was not written whole.
+func TestHalfAKeyIsRemoved(t *testing.T) {
+	for content, stays := range map[string]bool{"": false, "-----BEGIN EC PRIVATE KEY-----\nMHc": false, privateKey(t): true} {
+		m := Membership{dir: t.TempDir()}
+		if err := os.MkdirAll(m.certificates(), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.clear("n1"); err != nil {
+			t.Errorf("without a key: %v", err)
+		}
+		write(t, m.unusedKey(), content)
+		if err := m.clear("n1"); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Stat(m.unusedKey()); (err == nil) != stays {
+			t.Errorf("%q: got %v", content, err)
+		}
+	}
+}
+
+func privateKey(t *testing.T) string {
+	t.Helper()
+	text, err := keyutil.MakeEllipticPrivateKeyPEM()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// A machine that was killed while it joined, and is then given another name, must
+// not take the certificate of the first for that of the second.
+func TestTheIdentityOfAnotherNameIsRemoved(t *testing.T) {
+	for name, stays := range map[string]bool{"n1": true, "n2": false} {
+		m := memberOf(t, "n1", time.Now().Add(time.Hour))
+		if err := m.clear(name); err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{m.joined(), m.certificates()} {
+			if _, err := os.Stat(path); (err == nil) != stays {
+				t.Errorf("as %s: %s: %v", name, path, err)
 			}
 		}
 	}

@@ -31,6 +31,7 @@ type mesh struct {
 	overlay *overlay.Overlay
 	local   overlay.Local
 	changed chan struct{} // holds one; something about the nodes has
+	listed  func() bool   // whether all nodes are known
 	problem string        // said last
 }
 
@@ -95,7 +96,15 @@ func (m *mesh) watch(ctx context.Context) cache.Store {
 			},
 		},
 	})
+	m.listed = controller.HasSynced
 	go controller.RunWithContext(ctx)
+	go func() {
+		select {
+		case <-controller.HasSyncedChecker().Done():
+			notify()
+		case <-ctx.Done():
+		}
+	}()
 	return store
 }
 
@@ -116,8 +125,12 @@ func trim(o any) (any, error) {
 }
 
 // sync makes the kernel hold what the nodes say. Whatever is wrong is said
-// once, until something else is.
+// once, until something else is. Before all nodes are known it does nothing: what
+// an earlier process left for the others carries their packets.
 func (m *mesh) sync(ctx context.Context, nodes cache.Store) {
+	if !m.listed() {
+		return
+	}
 	var peers []overlay.Peer
 	var errs []error
 	for _, o := range nodes.List() {
@@ -140,20 +153,16 @@ func (m *mesh) sync(ctx context.Context, nodes cache.Store) {
 // repair looks whether somebody has changed what is ours, and sets it up again;
 // and tries again what did not work.
 func (m *mesh) repair(ctx context.Context, nodes cache.Store) {
-	why := m.overlay.Check()
-	if why == nil {
-		if m.problem != "" {
-			m.sync(ctx, nodes)
+	if why := m.overlay.Check(); why != nil {
+		slog.Warn("Setting up the way to other nodes again", "why", why)
+		local, err := m.overlay.Setup()
+		if err != nil {
+			m.say(err)
+			return
 		}
-		return
+		m.local = local
 	}
-	slog.Warn("Setting up the way to other nodes again", "why", why)
-	local, err := m.overlay.Setup()
-	if err != nil {
-		m.say(err)
-		return
-	}
-	m.local = local
+	// Entries of peers may be gone too; what is right is not written.
 	m.sync(ctx, nodes)
 }
 

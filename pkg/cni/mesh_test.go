@@ -5,6 +5,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
 )
 
 func TestPeer(t *testing.T) {
@@ -55,4 +56,11 @@ func TestTrimKeepsWhatPeerReads(t *testing.T) {
 	if o, err := trim("a tombstone"); o != "a tombstone" || err != nil {
 		t.Errorf("got %v, %v", o, err)
 	}
+}
+
+// An agent that started while it could not list the nodes took the routes away
+// that its last process had left.
+func TestNothingIsSetBeforeAllNodesAreKnown(t *testing.T) {
+	m := &mesh{name: "a", listed: func() bool { return false }}
+	m.sync(t.Context(), cache.NewStore(cache.MetaNamespaceKeyFunc)) // without an overlay it could not set anything
 }

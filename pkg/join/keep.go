@@ -21,7 +21,7 @@ const Standing = "the cluster's own, kept by its servers"
 // zero Token if neither was. Errors name the option.
 func Read(text, file string) (Token, error) {
 	if file != "" {
-		data, err := os.ReadFile(file)
+		data, err := readRegular(file)
 		if err != nil {
 			return Token{}, fmt.Errorf("token-file: %w", err)
 		}
@@ -41,14 +41,33 @@ func Read(text, file string) (Token, error) {
 	return t, nil
 }
 
+// longestFile is far more than a token.
+const longestFile = 64 << 10
+
+// readRegular reads a file or what a link leads to. Reading a FIFO would wait
+// for somebody to write, deaf to signals, and a device might never end.
+func readRegular(file string) ([]byte, error) {
+	info, err := os.Stat(file)
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is not a regular file; write the token into one, which is there at the next start as well", file)
+	case info.Size() > longestFile:
+		return nil, fmt.Errorf("%s is larger than %d bytes; name the file that holds the token alone", file, longestFile)
+	}
+	return os.ReadFile(file)
+}
+
 // Keep makes the cluster know t as its standing token, and no other as such:
-// who says another one to the server means to end the old one.
+// who says another one to the server means to end the old one. A token that was
+// made to expire, or for servers, is made anew: it is to admit agents for ever.
 func Keep(ctx context.Context, client kubernetes.Interface, t Token) error {
 	var old []string
 	known := false
 	err := each(ctx, client, time.Now(), func(i Info, s *corev1.Secret) {
 		switch {
-		case i.ID == t.ID && string(s.Data["token-secret"]) == t.Secret:
+		case i.ID == t.ID && string(s.Data["token-secret"]) == t.Secret && i.Role == Agent && i.Expiry.IsZero():
 			known = true
 		case i.ID == t.ID || i.Description == Standing:
 			old = append(old, i.ID)

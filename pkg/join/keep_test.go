@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
 )
@@ -35,6 +36,50 @@ func TestRead(t *testing.T) {
 			t.Errorf("%s: got %s, %v", name, got, err)
 		case test.err != "" && (err == nil || !strings.HasPrefix(err.Error(), test.err)):
 			t.Errorf("%s: got %v, want %q", name, err, test.err)
+		}
+	}
+}
+
+// A FIFO that nobody writes to held the agent for ever, deaf to SIGTERM.
+func TestTokenFileThatIsNoFile(t *testing.T) {
+	dir := t.TempDir()
+	fifo, large := filepath.Join(dir, "fifo"), filepath.Join(dir, "large")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(large, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(large, 1<<40); err != nil {
+		t.Fatal(err)
+	}
+	for file, want := range map[string]string{
+		dir: "is not a regular file", fifo: "is not a regular file", "/dev/zero": "is not a regular file", large: "is larger than",
+	} {
+		if _, err := Read("", file); err == nil || !strings.HasPrefix(err.Error(), "token-file: "+file+" "+want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+}
+
+// The servers' own token was taken for known although it ends, or admits servers
+// only: agents were refused from then on.
+func TestKeepMakesATokenThatEndsAnew(t *testing.T) {
+	for name, was := range map[string]Settings{
+		"ends":        {Role: Agent, TTL: time.Hour, Now: time.Now()},
+		"for servers": {Role: Server, Now: time.Now()},
+	} {
+		client := fake.NewClientset()
+		token := New()
+		if err := Create(t.Context(), client, token, was); err != nil {
+			t.Fatal(err)
+		}
+		if err := Keep(t.Context(), client, token); err != nil {
+			t.Fatal(err)
+		}
+		infos, err := List(t.Context(), client)
+		if err != nil || len(infos) != 1 || infos[0].ID != token.ID || infos[0].Role != Agent || !infos[0].Expiry.IsZero() || infos[0].Description != Standing {
+			t.Errorf("%s: got %+v, %v", name, infos, err)
 		}
 	}
 }

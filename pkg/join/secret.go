@@ -3,6 +3,7 @@ package join
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -122,8 +123,9 @@ func Create(ctx context.Context, client kubernetes.Interface, t Token, s Setting
 	if _, err := ParseRole(string(s.Role)); err != nil {
 		return err
 	}
-	if s.TTL < 0 {
-		return fmt.Errorf("the token would be valid for %s; give a time to live above 0, or 0 for ever", s.TTL)
+	// What is kept of the end has whole seconds.
+	if s.TTL < 0 || s.TTL > 0 && s.TTL < time.Second {
+		return fmt.Errorf("the token would be valid for %s; give a time to live of a second or more, or 0 for ever", s.TTL)
 	}
 	_, err := client.CoreV1().Secrets(metav1.NamespaceSystem).Create(ctx, Secret(t, s), metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
@@ -189,7 +191,10 @@ func Named(which string) (Token, error) {
 		return Token{ID: which}, nil
 	}
 	t, err := Parse(which)
-	if err != nil {
+	switch {
+	case errors.Is(err, noToken), errors.Is(err, tooShort):
+		return Token{}, errors.New("an argument names no token; give an ID, 6 of a-z and 0-9 as `lite token list` shows it, or the whole token")
+	case err != nil:
 		return Token{}, fmt.Errorf("the token %w", err)
 	}
 	return t, nil

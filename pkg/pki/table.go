@@ -111,6 +111,16 @@ func leaves(n Node) []leaf {
 	}
 }
 
+// APINames is what the API server's certificate is for.
+func APINames(n Node) []string {
+	for _, l := range leaves(n) {
+		if l.path == APIServer {
+			return l.names
+		}
+	}
+	return nil
+}
+
 func texts(addrs []netip.Addr) []string {
 	var s []string
 	for _, a := range addrs {

@@ -76,7 +76,7 @@ func ensureToken(cfg *config.Config, dir pki.Dir) error {
 	case errors.Is(err, fs.ErrNotExist):
 		t = join.New()
 	case err != nil:
-		return err
+		return fmt.Errorf("%w, or remove the file: a new token is made then", err)
 	}
 	ca, err := os.ReadFile(dir.CA(pki.ClusterCA))
 	if err != nil {
@@ -100,6 +100,7 @@ type admission struct {
 	config       *config.Config
 	controlplane controlplane.Config
 	published    atomic.Bool
+	problem      atomic.Pointer[error] // why it could not publish when it last tried
 }
 
 func newAdmission(cfg *config.Config, cp controlplane.Config) *admission {
@@ -109,10 +110,13 @@ func newAdmission(cfg *config.Config, cp controlplane.Config) *admission {
 func (*admission) Name() string { return "join" }
 
 func (a *admission) Ready(context.Context) error {
-	if !a.published.Load() {
-		return errors.New("waiting to publish how to join the cluster")
+	switch problem := a.problem.Load(); {
+	case a.published.Load():
+		return nil
+	case problem != nil:
+		return fmt.Errorf("waiting to publish how to join the cluster: %w", *problem)
 	}
-	return nil
+	return errors.New("waiting to publish how to join the cluster")
 }
 
 // sweepAtLeast bounds how long a token that somebody made meanwhile outlives
@@ -129,7 +133,12 @@ func (a *admission) Run(ctx context.Context) error {
 		return err
 	}
 	// The namespaces appear a moment after the API does.
-	for a.publish(ctx, client) != nil {
+	for {
+		err := a.publish(ctx, client)
+		if err == nil {
+			break
+		}
+		a.problem.Store(&err)
 		if !pause(ctx, 100*time.Millisecond) {
 			return nil
 		}

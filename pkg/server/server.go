@@ -94,7 +94,9 @@ func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, onChan
 	g.Add(alone.Guard(controllers), roles)
 	g.Add(objects, api)
 	g.Add(alone.Guard(newAdmission(cfg, cp)), roles)
-	g.Add(alone.Guard(approver.New(approver.Config{Kubeconfig: cp.Kubeconfig(pki.Admin), ServiceCIDRs: cfg.ServiceCIDR, ClusterDomain: cfg.ClusterDomain})), roles)
+	g.Add(alone.Guard(approver.New(approver.Config{
+		Kubeconfig: cp.Kubeconfig(pki.Admin), ServiceCIDRs: cfg.ServiceCIDR, ClusterDomain: cfg.ClusterDomain, Servers: pki.APINames(identity(cfg)),
+	})), roles)
 	node := agent.Config{
 		Node: cfg, Cluster: facts(cfg), Host: host, Kubeconfig: nodeKubeconfig(cfg),
 		CAFile: cp.PKI.CA(pki.ClusterCA), CertFile: cp.PKI.Cert(pki.Kubelet), KeyFile: cp.PKI.Key(pki.Kubelet),

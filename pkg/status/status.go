@@ -39,7 +39,9 @@ type Server struct {
 	State   string    `json:"state"`
 	Since   time.Time `json:"since"` // of the state
 	InUse   bool      `json:"inUse"`
-	Reason  string    `json:"reason,omitempty"`
+	// UsedSince is since when it is in use; zero for the others.
+	UsedSince time.Time `json:"usedSince,omitzero"`
+	Reason    string    `json:"reason,omitempty"`
 }
 
 // Component is the state of one part of the node.

@@ -16,7 +16,7 @@ func TestDeletedNodeComesBack(t *testing.T) {
 	s.ns.WaitRollout(t, "daemonset/web")
 	agent.Stop(t)
 	c.Server().Kubectl(t, "delete", "node", agent.Name)
-	s.ns.Kubectl(t, "wait", "--for=delete", "--timeout=60s", "pod", "-l", "app=web", "--field-selector", "spec.nodeName="+agent.Name)
+	s.ns.Kubectl(t, "wait", "--for=delete", "--timeout=100s", "pod", "-l", "app=web", "--field-selector", "spec.nodeName="+agent.Name)
 	agent.Start(t)
 	s.ns.Kubectl(t, "rollout", "status", "--timeout=30s", "daemonset/web")
 	s.findPods(t)

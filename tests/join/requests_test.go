@@ -27,7 +27,10 @@ import (
 // TestRequests asks for certificates as kubelets do that join: many at once get
 // theirs, and nobody gets one that is not to be had.
 func TestRequests(t *testing.T) {
-	server := cluster.New(t).Server()
+	const apiName = "api.example.com"
+	server := cluster.New(t, cluster.Prepare(func(n *cluster.Node) {
+		n.WriteFile(t, "/etc/lite/config.yaml", "tls-san: "+apiName+"\n")
+	})).Server()
 	byToken := tokenClient(t, server)
 
 	began := time.Now()
@@ -55,6 +58,8 @@ func TestRequests(t *testing.T) {
 		"a DNS name":           joining("other").with(func(c *x509.CertificateRequest) { c.DNSNames = []string{"other"} }),
 		"an address":           joining("other").with(func(c *x509.CertificateRequest) { c.IPAddresses = []net.IP{net.IPv4(10, 99, 0, 9)} }),
 		"the server's name":    joining(server.Name),
+		"an address for name":  joining(server.IP),
+		"a tls-san":            joining(apiName),
 	}
 	asked := map[string]string{}
 	for what, r := range refused {

@@ -266,7 +266,7 @@ func remove(kernel *netlink.Handle, except string, exceptLink int) error {
 		errs = append(errs, err)
 	}
 	for _, r := range routes {
-		if hopOf(r).nowhere && except != "" {
+		if hopOf(r).nowhere && except == wireguardDevice {
 			continue // Set knows whether it is wanted; until then nothing may pass
 		}
 		if r.LinkIndex != exceptLink || exceptLink == 0 {

@@ -24,10 +24,13 @@ type Peer struct {
 	Pods []netip.Prefix
 }
 
-// accept returns the peers that can be had, by name, and why not the others. What
-// a node says of itself comes from another machine and is not believed blindly.
+// accept returns the peers that can be had, and why not the others. What a node
+// says of itself comes from another machine and is not believed blindly. Of two
+// that claim the same hardware address, whose own it is has it.
 func (o *Overlay) accept(peers []Peer) ([]Peer, []error) {
-	peers = slices.SortedFunc(slices.Values(peers), func(a, b Peer) int { return cmp.Compare(a.Node, b.Node) })
+	peers = slices.SortedFunc(slices.Values(peers), func(a, b Peer) int {
+		return cmp.Or(cmp.Compare(a.borrowed(), b.borrowed()), cmp.Compare(a.Node, b.Node))
+	})
 	var accepted []Peer
 	var errs []error
 	for _, p := range peers {
@@ -42,6 +45,15 @@ func (o *Overlay) accept(peers []Peer) ([]Peer, []error) {
 		accepted = append(accepted, p)
 	}
 	return accepted, errs
+}
+
+// borrowed is 1 for a hardware address that does not follow from the peer's
+// range, which the cluster has given it, and 0 for one that does.
+func (p Peer) borrowed() int {
+	if len(p.Pods) > 0 && p.MAC == hardwareAddr(p.IP, p.Pods[0]).String() {
+		return 0
+	}
+	return 1
 }
 
 // refuse says why a peer cannot be had.

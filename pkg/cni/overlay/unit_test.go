@@ -124,6 +124,28 @@ func TestAccept(t *testing.T) {
 	}
 }
 
+// A node that claims the hardware address of another one must not take its place,
+// whatever the order of their names.
+func TestStolenHardwareAddrDoesNotCutItsOwnerOff(t *testing.T) {
+	own := netip.MustParsePrefix("10.42.1.0/24")
+	o := &Overlay{
+		config:  Config{Backend: VXLAN, Pods: own, Cluster: cluster},
+		outer:   Iface{IP: netip.MustParseAddr("192.0.2.1")},
+		backend: &vxlan{port: vxlanPort, mac: hardwareAddr(netip.MustParseAddr("192.0.2.1"), own)},
+	}
+	ip, pods := netip.MustParseAddr("192.0.2.2"), netip.MustParsePrefix("10.42.2.0/24")
+	stolen := Local{Backend: VXLAN, IP: ip, MAC: hardwareAddr(ip, pods).String(), Port: vxlanPort}
+	owner := Peer{"z", stolen, []netip.Prefix{pods}}
+	for _, ip := range []string{"192.0.2.2", "192.0.2.3"} {
+		stolen.IP = netip.MustParseAddr(ip)
+		thief := Peer{"a", stolen, []netip.Prefix{netip.MustParsePrefix("10.42.3.0/24")}}
+		accepted, errs := o.accept([]Peer{thief, owner})
+		if len(accepted) != 1 || accepted[0].Node != "z" || len(errs) != 1 || !strings.HasPrefix(errs[0].Error(), "node a: has the same hardware address") {
+			t.Errorf("%s: got %v, %v", ip, accepted, errs)
+		}
+	}
+}
+
 func TestLocalAsJSON(t *testing.T) {
 	local := Local{Backend: VXLAN, IP: netip.MustParseAddr("192.0.2.1"), MAC: "02:00:00:00:00:01", Port: vxlanPort}
 	text, err := json.Marshal(local)

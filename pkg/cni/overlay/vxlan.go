@@ -30,7 +30,8 @@ const (
 type vxlan struct {
 	tunnel
 	port    int
-	mac     net.HardwareAddr
+	pods    netip.Prefix
+	mac     net.HardwareAddr // as setup made it
 	offload *offload
 }
 
@@ -42,7 +43,7 @@ func newVXLAN(c Config, kernel *netlink.Handle) (*vxlan, error) {
 	v := &vxlan{
 		tunnel:  newTunnel(kernel, vxlanDevice, vxlanOverhead, c.ranges()),
 		port:    c.Port,
-		mac:     hardwareAddr(c.NodeIP, c.Pods),
+		pods:    c.Pods,
 		offload: offload,
 	}
 	if v.port == 0 {
@@ -52,7 +53,8 @@ func newVXLAN(c Config, kernel *netlink.Handle) (*vxlan, error) {
 }
 
 // hardwareAddr is the same after each restart without being stored, so the other
-// nodes need not be told anew. It is locally administered and unicast.
+// nodes need not be told anew, and they can tell whose it is. It is locally
+// administered and unicast.
 func hardwareAddr(ip netip.Addr, pods netip.Prefix) net.HardwareAddr {
 	sum := sha256.Sum256([]byte(ip.String() + " " + pods.String()))
 	sum[0] = sum[0]&^1 | 2
@@ -62,6 +64,7 @@ func hardwareAddr(ip netip.Addr, pods netip.Prefix) net.HardwareAddr {
 func (v *vxlan) close() { v.offload.close() }
 
 func (v *vxlan) setup(outer Iface) (Local, error) {
+	v.mac = hardwareAddr(outer.IP, v.pods)
 	link, err := v.adopt(outer)
 	if err == nil && link == nil {
 		link, err = v.add(v.wanted(outer), "vxlan")

@@ -29,6 +29,9 @@ type Config struct {
 	Kubeconfig    string
 	ServiceCIDRs  []netip.Prefix // no node has an address in them
 	ClusterDomain string         // no node has the name of a Service
+	// Servers are the names and addresses that API servers have certificates
+	// for. No node that asks for one has them: servers make their own.
+	Servers []string
 }
 
 // Approver is the component. It must run once per cluster: that one request is
@@ -72,7 +75,7 @@ func (a *Approver) run(ctx context.Context, client kubernetes.Interface) error {
 	retry := workqueue.NewTypedItemExponentialFailureRateLimiter[string](100*time.Millisecond, 30*time.Second)
 	d := &desk{
 		client: client,
-		judge:  judge{client, a.config.ServiceCIDRs, a.config.ClusterDomain, time.Now()},
+		judge:  judge{client, a.config.ServiceCIDRs, a.config.ClusterDomain, canonical(a.config.Servers), time.Now()},
 		queue:  workqueue.NewTypedRateLimitingQueue(retry),
 	}
 	var running sync.WaitGroup

@@ -36,6 +36,7 @@ type judge struct {
 	client   kubernetes.Interface
 	services []netip.Prefix
 	domain   string
+	servers  []string  // canonical
 	since    time.Time // when it began
 }
 
@@ -70,6 +71,10 @@ func (j judge) decide(ctx context.Context, csr *certificates.CertificateSigningR
 	}
 	if j.reserved(r.name) {
 		return *denied(badName, "%q is a name of the cluster's own, no node may have it; join with another --node-name", r.name), nil
+	}
+	// Its serving certificate would be for that address, whoever has it.
+	if _, err := netip.ParseAddr(r.name); err == nil {
+		return *denied(badName, "%q is an address, no node may have it for a name; join with another --node-name", r.name), nil
 	}
 	ask, limit := j.joining, nameLimit
 	if csr.Spec.SignerName == certificates.KubeletServingSignerName {

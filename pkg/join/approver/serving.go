@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
@@ -32,7 +33,7 @@ func (j judge) serving(ctx context.Context, r *request) (*verdict, error) {
 	for _, san := range r.sans() {
 		// A node writes its own addresses, so that it lists one proves nothing
 		// if another does as well. Its name it has by its certificate.
-		if other, ok := others[san]; ok && san.text != r.name {
+		if other, ok := others[san]; ok && (san.isIP || san.text != r.name) {
 			return denied(badAddress, "%s is a name or address of node %s; if that node is gone, delete it", san, other), nil
 		}
 		if !own[san] {
@@ -50,7 +51,18 @@ func (j judge) reserved(name string) bool {
 	case "localhost", "kubernetes", "kubernetes.default":
 		return true
 	}
-	return strings.HasSuffix(name, ".svc") || j.domain != "" && strings.HasSuffix(name, ".svc."+j.domain)
+	return slices.Contains(j.servers, name) || strings.HasSuffix(name, ".svc") || j.domain != "" && strings.HasSuffix(name, ".svc."+j.domain)
+}
+
+// canonical brings names and addresses into the form in which they are compared.
+func canonical(texts []string) (all []string) {
+	for _, text := range texts {
+		if ip, err := netip.ParseAddr(text); err == nil {
+			text = ip.Unmap().String()
+		}
+		all = append(all, strings.ToLower(text))
+	}
+	return all
 }
 
 // checkName denies names that no node may have.
@@ -71,6 +83,9 @@ func (j judge) checkName(name string) *verdict {
 func (j judge) checkIP(ip netip.Addr) *verdict {
 	if !ip.IsValid() || ip.IsLoopback() || ip.IsUnspecified() || ip.IsMulticast() {
 		return denied(badAddress, "IP subjectAltName %s is no address of a node", ip)
+	}
+	if slices.Contains(j.servers, ip.String()) {
+		return denied(badAddress, "IP subjectAltName %s is an API server's", ip)
 	}
 	for _, p := range j.services {
 		if p.Contains(ip) {
