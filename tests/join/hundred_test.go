@@ -58,8 +58,11 @@ func (s *suite) testHundredPods(t *testing.T) {
 	}
 
 	began = time.Now()
-	s.ns.Kubectl(t, "delete", "deployment", "crowd", "--wait=false")
-	s.ns.Kubectl(t, "wait", "--for=delete", "--timeout=110s", "pod", "-l", "app=crowd")
+	// In the foreground: kubectl would look for one pod after the other.
+	s.ns.Kubectl(t, "delete", "deployment", "crowd", "--cascade=foreground", "--timeout=110s")
+	if left := s.uids(t, "app=crowd"); len(left) > 0 {
+		t.Errorf("%d pods are left", len(left))
+	}
 	cluster.Eventually(t, 30*time.Second, func() error {
 		if after := held(t, agent); after != before {
 			return fmt.Errorf("%s holds\n%s\nbefore it was\n%s", agent.Name, after, before)
