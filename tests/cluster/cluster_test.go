@@ -278,3 +278,38 @@ func TestReboot(t *testing.T) {
 	}
 	conn.Close()
 }
+
+// TestReaddress shows that a host is reached by its new address and no more by
+// the old one, and reaches others itself.
+func TestReaddress(t *testing.T) {
+	network := NewNetwork(t)
+	one, two := NewHost(t, On(network)), NewHost(t, On(network))
+	old := one.IP
+	network.Readdress(t, one)
+	if one.IP == old || one.IP == two.IP {
+		t.Errorf("the address is %s, was %s", one.IP, old)
+	}
+	for _, to := range []*Host{one, two} {
+		listener, err := to.Listen("tcp", "0.0.0.0:7000")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer listener.Close()
+	}
+	for from, address := range map[*Host]string{one: two.IP, two: one.IP} {
+		conn, err := from.DialContext(t.Context(), "tcp", address+":7000")
+		if err != nil {
+			t.Fatalf("%s to %s: %v", from.Name, address, err)
+		}
+		conn.Close()
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if conn, err := two.DialContext(ctx, "tcp", old+":7000"); err == nil {
+		conn.Close()
+		t.Errorf("%s still answers", old)
+	}
+	if route := one.Output(t, "ip", "route", "show", "default"); !strings.Contains(route, gateway) {
+		t.Errorf("the default route is %q", route)
+	}
+}

@@ -61,6 +61,19 @@ func (h *Host) Listen(network, address string) (l net.Listener, err error) {
 	return l, err
 }
 
+// ListenPacket is Listen for datagrams, and for raw packets ("ip4:icmp").
+func (h *Host) ListenPacket(network, address string) (net.PacketConn, error) {
+	return listenPacketWithin(h.pidfd, network, address)
+}
+
+func listenPacketWithin(fd int, network, address string) (conn net.PacketConn, err error) {
+	err = within(fd, unix.CLONE_NEWNET, func() error {
+		conn, err = net.ListenPacket(network, address)
+		return err
+	})
+	return conn, err
+}
+
 func dialWithin(ctx context.Context, fd int, network, address string) (conn net.Conn, err error) {
 	err = within(fd, unix.CLONE_NEWNET, func() error {
 		conn, err = (&net.Dialer{}).DialContext(ctx, network, address)

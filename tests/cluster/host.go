@@ -71,7 +71,7 @@ func NewHost(t testing.TB, options ...HostOption) *Host {
 	id, number := nextID(), o.network.nextNumber()
 	h := &Host{
 		Name:    fmt.Sprintf("host%d", number),
-		IP:      fmt.Sprintf("10.99.0.%d", number),
+		IP:      numbered(number),
 		Dir:     filepath.Join(workDir(), id),
 		id:      id,
 		bind:    o.bind,

@@ -98,11 +98,49 @@ func (n *Network) connect(h *Host) error {
 	if err := configure(hostLinks, "lo", ""); err != nil {
 		return err
 	}
-	if err := configure(hostLinks, "eth0", h.IP+"/24"); err != nil {
+	return address(hostLinks, h.IP)
+}
+
+// address gives eth0 of a host an address, and the host its default route.
+func address(links *netlink.Handle, ip string) error {
+	if err := configure(links, "eth0", ip+"/24"); err != nil {
 		return err
 	}
-	return hostLinks.RouteAdd(&netlink.Route{Gw: net.ParseIP(gateway)})
+	return links.RouteAdd(&netlink.Route{Gw: net.ParseIP(gateway)})
 }
+
+// Readdress gives a host another address that nobody has had, as a DHCP server
+// might. Its name stays, and so does what its /etc/hosts says.
+func (n *Network) Readdress(t testing.TB, h *Host) {
+	t.Helper()
+	old, number := h.IP, n.nextNumber()
+	hostNS, err := netns.GetFromPid(h.init.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hostNS.Close()
+	links, err := netlink.NewHandleAt(hostNS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer links.Close()
+	eth0, err := links.LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	was, err := netlink.ParseAddr(old + "/24")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.IP = numbered(number)
+	// The default route goes with the address.
+	if err := errors.Join(links.AddrDel(eth0, was), address(links, h.IP)); err != nil {
+		t.Fatalf("give %s the address %s in place of %s: %v", h.Name, h.IP, old, err)
+	}
+}
+
+// numbered is the address of the host with a number.
+func numbered(number int) string { return fmt.Sprintf("10.99.0.%d", number) }
 
 // disconnect takes the cable of a host that is off away; the kernel would, in its
 // own time.

@@ -45,6 +45,8 @@ type Node struct {
 
 	// Role is what lite is started as: server, unless said otherwise before.
 	Role string
+	// Env is added to the environment that lite is started with, as NAME=value.
+	Env []string
 
 	mu     sync.Mutex
 	lite   *process
@@ -150,6 +152,7 @@ func (n *Node) Launch(t testing.TB, args ...string) {
 	defer log.Close()
 	// It may outlive the subtest that starts it, so not that one's context.
 	p := &process{Cmd: n.Command(context.Background(), "lite", append([]string{n.Role}, args...)...), exited: make(chan struct{})}
+	p.Env = append(p.Env, n.Env...)
 	p.Stdout, p.Stderr = log, log
 	if err := p.Start(); err != nil {
 		t.Fatalf("start lite: %v", err)

@@ -54,12 +54,9 @@ func (p *PodNetwork) Listen(network, address string) (l net.Listener, err error)
 	return l, nil
 }
 
-// ListenPacket is Listen for datagrams.
-func (p *PodNetwork) ListenPacket(network, address string) (conn net.PacketConn, err error) {
-	err = within(int(p.namespace.Fd()), unix.CLONE_NEWNET, func() error {
-		conn, err = net.ListenPacket(network, address)
-		return err
-	})
+// ListenPacket is Listen for datagrams, and for raw packets ("ip4:icmp").
+func (p *PodNetwork) ListenPacket(network, address string) (net.PacketConn, error) {
+	conn, err := listenPacketWithin(int(p.namespace.Fd()), network, address)
 	if err != nil {
 		return nil, fmt.Errorf("listen within the pod: %w", err)
 	}

@@ -9,19 +9,6 @@ import (
 	"lite.io/lite/tests/cluster"
 )
 
-// TestChangedHostName shows that a machine stays the node that it is when it is
-// given another name.
-func TestChangedHostName(t *testing.T) {
-	c := cluster.New(t, cluster.Agents(1))
-	agent := c.Agents[0]
-	agent.Stop(t)
-	agent.Output(t, "hostname", "renamed")
-	agent.Start(t)
-	if nodes := names(t, c); nodes != c.Server().Name+" "+agent.Name {
-		t.Errorf("nodes are %s", nodes)
-	}
-}
-
 // names returns those of all nodes.
 func names(t *testing.T, c *cluster.Cluster) string {
 	t.Helper()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,26 +16,34 @@ import (
 // preShared is a secret as a person would make one up.
 const preShared = "correct horse battery staple"
 
-// TestBadTokens lets one machine try everything that must not let it in. At last
-// the same machine joins.
+// TestBadTokens lets machines try everything that must not let them in. At last
+// one of them joins.
 func TestBadTokens(t *testing.T) {
-	c := &cluster.Cluster{Network: cluster.NewNetwork(t)}
-	server := cluster.NewNode(t, cluster.On(c.Network))
-	server.Start(t, "--token", preShared)
-	c.Servers = append(c.Servers, server)
-	d := door{server: server, agent: cluster.NewNode(t, cluster.On(c.Network)), url: "https://" + server.IP + ":6443"}
-	d.agent.Role = "agent"
+	network := cluster.NewNetwork(t)
+	server, other := cluster.NewNode(t, cluster.On(network)), cluster.NewNode(t, cluster.On(network))
+	server.Launch(t, "--token", preShared)
+	other.Start(t)
+	server.WaitReady(t)
+	d := door{server: server, other: other, url: "https://" + server.IP + ":6443"}
+	for range 4 {
+		agent := cluster.NewNode(t, cluster.On(network))
+		agent.Role = "agent"
+		d.agents = append(d.agents, agent)
+	}
 	t.Run("Refused", d.testRefused)
 	t.Run("BesidesAToken", d.testBesidesAToken)
 	t.Run("ServerComesLater", d.testServerComesLater)
+	t.Run("OtherCluster", d.testOtherCluster)
 	d.checkSecrets(t)
 }
 
-// door is a server and a machine that wants to be let in.
+// door is a server and machines that want to be let in.
 type door struct {
-	server, agent *cluster.Node
-	url           string
-	secrets       []string // that must be in no log
+	server  *cluster.Node
+	other   *cluster.Node // a server of another cluster
+	agents  []*cluster.Node
+	url     string
+	secrets []string // that must be in no log
 }
 
 // create makes a token and notes its secret.
@@ -52,7 +61,7 @@ func (d *door) create(t *testing.T, args ...string) (text, id, secret string) {
 // checkSecrets looks for all of them in what lite has printed on either side.
 func (d *door) checkSecrets(t *testing.T) {
 	for _, secret := range append(d.secrets, preShared) {
-		for _, n := range []*cluster.Node{d.server, d.agent} {
+		for _, n := range append(d.agents, d.server, d.other) {
 			if strings.Contains(n.Log(), secret) {
 				t.Errorf("the log of lite on %s has the secret %s in it", n.Name, secret)
 			}
@@ -74,12 +83,12 @@ func (d *door) testRefused(t *testing.T) {
 	deleted, deletedID, _ := d.create(t)
 	d.server.Output(t, "lite", "token", "delete", deletedID)
 	expired := d.expired(t)
-	hash := good[strings.LastIndexByte(good, '/')+1:]
-	other := strings.Repeat("0123", 16)
+	hash := hashIn(good)
+	other, otherShort := d.ofOther(t)
 	const wrong = "aaaabbbbccccdddd"
 	d.secrets = append(d.secrets, wrong, "ofk3s-secret")
 
-	for name, r := range map[string]refusal{
+	d.tryAll(t, map[string]refusal{
 		"no token":         {want: []string{"token", "lite token create --print-join-command"}},
 		"no token, server": {args: []string{"--server", d.url}, want: []string{"token", "lite token create"}},
 		"empty token file": {file: "\n", want: []string{"token-file", "empty"}},
@@ -93,11 +102,13 @@ func (d *door) testRefused(t *testing.T) {
 		"LITE_URL":         {env: []string{"LITE_TOKEN=" + id + "." + wrong, "LITE_URL=" + d.url}, want: []string{d.url, id, "another secret"}},
 		"of k3s": {file: "K10" + hash + "::server:ofk3s-secret", args: []string{"--server", d.url},
 			want: []string{"k3s", "lite token create"}},
-		"a URL":            {args: []string{"--token", d.url}, want: []string{"URL", "--server"}},
-		"no server":        {file: id + "." + secret, want: []string{"server", "--server https://"}},
-		"no server, LITE_": {env: []string{"LITE_TOKEN=" + id + "." + secret}, want: []string{"--server https://"}},
-		"other cluster": {file: strings.Replace(good, hash, other, 1),
-			want: []string{d.url, hash, other, "another cluster"}},
+		"a URL":                      {args: []string{"--token", d.url}, want: []string{"URL", "--server"}},
+		"no server":                  {file: id + "." + secret, want: []string{"server", "--server https://"}},
+		"no server, LITE_":           {env: []string{"LITE_TOKEN=" + id + "." + secret}, want: []string{"--server https://"}},
+		"other cluster":              {file: other, args: []string{"--server", d.url}, want: []string{d.url, hash, hashIn(other), "another cluster"}},
+		"other cluster's address":    {file: strings.Replace(good, d.server.IP, d.other.IP, 1), want: []string{d.other.IP, hash, hashIn(other), "another cluster"}},
+		"other cluster, no hash":     {file: otherShort, args: []string{"--server", d.url}, want: []string{d.url, otherShort[:6], "compare the token and the address"}},
+		"other cluster, LITE_URL":    {env: []string{"LITE_TOKEN=" + other, "LITE_URL=" + d.url}, want: []string{d.url, hash, hashIn(other), "another cluster"}},
 		"wrong secret":               {file: strings.Replace(good, secret, wrong, 1), want: []string{d.url, id, "another secret"}},
 		"wrong secret, by signature": {file: id + "." + wrong, args: []string{"--server", d.url}, want: []string{d.url, id, "another secret"}},
 		"unknown":                    {file: "zzzzzz." + wrong, args: []string{"--server", d.url}, want: []string{"zzzzzz", "lite token list"}},
@@ -109,12 +120,42 @@ func (d *door) testRefused(t *testing.T) {
 		"for servers":                {file: asServer, want: []string{"as server", "lite token create --role agent"}},
 		"not TLS":                    {file: good, args: []string{"--server", "http://" + d.server.IP + ":6443"}, want: []string{"https://"}},
 		"a kubelet":                  {file: good, args: []string{"--server", "https://" + d.server.IP + ":10250"}, want: []string{":10250", "6443"}},
-	} {
-		t.Run(name, func(t *testing.T) { d.refuse(t, r) })
+	})
+	for _, server := range []*cluster.Node{d.server, d.other} {
+		if nodes := strings.Fields(server.Kubectl(t, "get", "nodes", "-o", "name")); len(nodes) != 1 {
+			t.Errorf("nodes are %v", nodes)
+		}
 	}
-	if nodes := strings.Fields(d.server.Kubectl(t, "get", "nodes", "-o", "name")); len(nodes) != 1 {
-		t.Errorf("nodes are %v", nodes)
+}
+
+// ofOther is the token of the other cluster, in full and without its hash.
+func (d *door) ofOther(t *testing.T) (full, short string) {
+	t.Helper()
+	full = strings.TrimSpace(d.other.ReadFile(t, cluster.DataDir+"/server/token"))
+	short, _, _ = strings.Cut(strings.TrimPrefix(full, "lite://"), "@")
+	d.secrets = append(d.secrets, short[strings.IndexByte(short, '.')+1:])
+	return full, short
+}
+
+// hashIn returns the hash of the CA that is in a token.
+func hashIn(token string) string { return token[strings.LastIndexByte(token, '/')+1:] }
+
+// tryAll makes all attempts, one at a time on each machine: some wait for seconds
+// whether the server does not know the token yet.
+func (d *door) tryAll(t *testing.T, refusals map[string]refusal) {
+	machines := make(chan *cluster.Node, len(d.agents))
+	for _, agent := range d.agents {
+		machines <- agent
 	}
+	var trying sync.WaitGroup
+	for name, r := range refusals {
+		agent := <-machines
+		trying.Go(func() {
+			defer func() { machines <- agent }()
+			t.Run(name, func(t *testing.T) { d.refuse(t, agent, r) })
+		})
+	}
+	trying.Wait()
 }
 
 // expired returns a token whose time is over.
@@ -133,15 +174,15 @@ func (d *door) expired(t *testing.T) string {
 }
 
 // refuse makes the attempt.
-func (d *door) refuse(t *testing.T, r refusal) {
+func (d *door) refuse(t *testing.T, agent *cluster.Node, r refusal) {
 	t.Helper()
 	if r.file != "" {
-		d.agent.WriteFile(t, cluster.TokenFile, r.file)
+		agent.WriteFile(t, cluster.TokenFile, r.file)
 		r.args = append(r.args, "--token-file", cluster.TokenFile)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	lite := d.agent.Command(ctx, "lite", append([]string{"agent"}, r.args...)...)
+	lite := agent.Command(ctx, "lite", append([]string{"agent"}, r.args...)...)
 	lite.Env = append(lite.Env, r.env...)
 	var stderr bytes.Buffer
 	lite.Stderr = &stderr
@@ -193,21 +234,32 @@ func (d *door) testBesidesAToken(t *testing.T) {
 // address.
 func (d *door) testServerComesLater(t *testing.T) {
 	good, _, _ := d.create(t)
+	agent := d.agents[0]
 	d.server.Stop(t)
-	d.agent.WriteFile(t, cluster.TokenFile, good)
-	d.agent.Launch(t, "--token-file", cluster.TokenFile)
+	agent.WriteFile(t, cluster.TokenFile, good)
+	agent.Launch(t, "--token-file", cluster.TokenFile)
 	cluster.Eventually(t, 20*time.Second, func() error {
 		for _, want := range []string{d.url, "cannot be reached", "start `lite server`"} {
-			if !strings.Contains(d.agent.Log(), want) {
-				return fmt.Errorf("does not say %q:\n%s", want, d.agent.Log())
+			if !strings.Contains(agent.Log(), want) {
+				return fmt.Errorf("does not say %q:\n%s", want, agent.Log())
 			}
 		}
 		return nil
 	})
-	status, err := d.agent.Command(t.Context(), "lite", "status").CombinedOutput()
+	status, err := agent.Command(t.Context(), "lite", "status").CombinedOutput()
 	if err == nil || !strings.Contains(string(status), "cannot be reached") {
 		t.Errorf("lite status: %v\n%s", err, status)
 	}
 	d.server.Start(t)
-	d.agent.WaitReady(t)
+	agent.WaitReady(t)
+}
+
+// testOtherCluster gives a node a token of another cluster: it must not seem to
+// be in that one then.
+func (d *door) testOtherCluster(t *testing.T) {
+	agent := d.agents[0]
+	token, _ := d.ofOther(t)
+	agent.Stop(t)
+	d.refuse(t, agent, refusal{file: token, want: []string{"another cluster", hashIn(token)[:12], cluster.DataDir + "/agent"}})
+	agent.Start(t)
 }

@@ -1,24 +1,39 @@
 package join
 
 import (
+	"fmt"
 	"testing"
 
 	"lite.io/lite/tests/cluster"
 )
 
-// TestDeletedNodeComesBack deletes the node of an agent, which comes back and is
-// given another range: its pods are reached all the same.
-func TestDeletedNodeComesBack(t *testing.T) {
-	c := cluster.New(t, cluster.Agents(1))
-	agent := c.Agents[0]
-	s := &suite{cluster: c, ns: c.Server().Namespace(t), nodes: append(c.Servers[:1:1], agent)}
+// TestDeletedNodesComeBack deletes the nodes of two agents. One comes back at once,
+// the other when the cluster has forgotten its pods as well. Both are given other
+// ranges: their pods are reached all the same.
+func TestDeletedNodesComeBack(t *testing.T) {
+	t.Parallel() // it mostly waits, until the pods of a node that is gone are forgotten
+	c := cluster.New(t, cluster.Agents(2))
+	s := &suite{cluster: c, ns: c.Server().Namespace(t), nodes: append(c.Servers[:1:1], c.Agents...)}
 	s.ns.Apply(t, daemonSet)
 	s.ns.WaitRollout(t, "daemonset/web")
-	agent.Stop(t)
-	c.Server().Kubectl(t, "delete", "node", agent.Name)
-	s.ns.Kubectl(t, "wait", "--for=delete", "--timeout=100s", "pod", "-l", "app=web", "--field-selector", "spec.nodeName="+agent.Name)
-	agent.Start(t)
-	s.ns.Kubectl(t, "rollout", "status", "--timeout=30s", "daemonset/web")
+	s.findPods(t)
+	early, late := s.pods[1], s.pods[2]
+	for _, p := range []pod{early, late} {
+		p.node.Stop(t)
+		c.Server().Kubectl(t, "delete", "node", p.node.Name)
+	}
+	early.node.Start(t)
+	s.ns.Kubectl(t, "wait", "--for=delete", "--timeout=100s", "pod", late.name)
+	late.node.Start(t)
+	s.ns.WaitRollout(t, "daemonset/web")
+	soon(t, func() error {
+		for _, p := range []pod{early, late} {
+			if ips := s.ns.Kubectl(t, "get", "pods", "-l", "app=web", "--field-selector", "spec.nodeName="+p.node.Name, "-o", "jsonpath={.items[*].status.podIP}"); ips == p.IP {
+				return fmt.Errorf("the pod on %s still has %s", p.node.Name, ips)
+			}
+		}
+		return nil
+	})
 	s.findPods(t)
 	s.testPodToPod(t)
 }

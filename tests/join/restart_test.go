@@ -36,12 +36,12 @@ func (s *suite) testAgentStops(t *testing.T) {
 	}
 }
 
-// containers lists the containers of DaemonSet web, and how often each was
-// started.
+// containers lists the pods that are to stay, with their containers and how often
+// each was started.
 func (s *suite) containers(t *testing.T) string {
 	t.Helper()
-	return s.ns.Kubectl(t, "get", "pods", "-l", "app in (web,host,single)", "-o",
-		"jsonpath={range .items[*]}{.metadata.name} {.status.containerStatuses[*].containerID} {.status.containerStatuses[*].restartCount}\n{end}")
+	return s.ns.Kubectl(t, "get", "pods", "-l", "app in (web,host,single,patient)", "-o",
+		"jsonpath={range .items[*]}{.metadata.name} {.metadata.uid} {.status.containerStatuses[*].containerID} {.status.containerStatuses[*].restartCount}\n{end}")
 }
 
 func (s *suite) nodesReady(t *testing.T) error {
@@ -56,7 +56,6 @@ func (s *suite) nodesReady(t *testing.T) error {
 // it again when it is back, by themselves.
 func (s *suite) testServerStops(t *testing.T) {
 	server := s.cluster.Server()
-	inUse := regexp.MustCompile(regexp.QuoteMeta(server.IP+":6443") + ` +healthy +\S+ +yes`)
 	var pids []int
 	for _, n := range s.cluster.Agents {
 		pids = append(pids, n.PID(t))
@@ -67,13 +66,7 @@ func (s *suite) testServerStops(t *testing.T) {
 		reach(t, "while the server is down", s.pods[1], "http://"+s.pods[2].IP+":8080/hostname", s.pods[2].name)
 		server.Start(t)
 		for i, n := range s.cluster.Agents {
-			cluster.Eventually(t, 30*time.Second, func() error {
-				out, err := n.Command(t.Context(), "lite", "status").CombinedOutput()
-				if err != nil || !inUse.Match(out) {
-					return fmt.Errorf("lite status on %s: %v\n%s", n.Name, err, out)
-				}
-				return nil
-			})
+			cluster.Eventually(t, 30*time.Second, func() error { return uses(t, n, server) })
 			if n.PID(t) != pids[i] {
 				t.Errorf("lite on %s has been started again", n.Name)
 			}
@@ -89,4 +82,15 @@ func (s *suite) testServerStops(t *testing.T) {
 	s.ns.WaitRollout(t, "daemonset/web")
 	s.findPods(t)
 	reach(t, "a new pod", s.pods[2], "http://"+s.pods[1].IP+":8080/hostname", s.pods[1].name)
+}
+
+// uses asks an agent whether all is well there and it works with a server.
+func uses(t *testing.T, agent, server *cluster.Node) error {
+	t.Helper()
+	inUse := regexp.MustCompile(regexp.QuoteMeta(server.IP+":6443") + ` +healthy +\S+ +yes`)
+	out, err := agent.Command(t.Context(), "lite", "status").CombinedOutput()
+	if err != nil || !inUse.Match(out) {
+		return fmt.Errorf("lite status on %s: %v\n%s", agent.Name, err, out)
+	}
+	return nil
 }
