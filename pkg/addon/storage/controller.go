@@ -74,7 +74,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		controller.ResyncPeriod(0),
 		controller.FailedProvisionThreshold(0),
 		controller.FailedDeleteThreshold(0),
-		controller.RateLimiter(workqueue.NewTypedItemExponentialFailureRateLimiter[string](time.Second, 2*time.Minute)),
+		controller.RateLimiter(workqueue.NewTypedItemExponentialFailureRateLimiter[string](time.Second, 5*time.Minute)),
 		controller.ClaimsInformer(claims),
 		controller.VolumesInformer(volumes),
 		controller.ClassesInformer(classes),
@@ -185,7 +185,7 @@ func describe(o controller.ProvisionOptions, node, host, root string) *v1.Persis
 // that the data is gone. Until then the volume says what it waits for.
 func (p *provisioner) ShouldDelete(ctx context.Context, pv *v1.PersistentVolume) bool {
 	if pv.Annotations[stateAnnotation] == stateRemoved {
-		return true
+		return pv.DeletionTimestamp == nil || p.exists(ctx, pv)
 	}
 	if wantsRemoval(pv) {
 		if err := p.explain(ctx, pv); err != nil && ctx.Err() == nil {
@@ -193,6 +193,13 @@ func (p *provisioner) ShouldDelete(ctx context.Context, pv *v1.PersistentVolume)
 		}
 	}
 	return false
+}
+
+// exists asks whether a volume that is being deleted is still there: the library
+// would complain of one that is not.
+func (p *provisioner) exists(ctx context.Context, pv *v1.PersistentVolume) bool {
+	_, err := p.client.CoreV1().PersistentVolumes().Get(ctx, pv.Name, metav1.GetOptions{})
+	return !apierrors.IsNotFound(err)
 }
 
 func (p *provisioner) explain(ctx context.Context, pv *v1.PersistentVolume) error {

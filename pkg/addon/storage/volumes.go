@@ -287,6 +287,9 @@ func (v *Volumes) make(ctx context.Context, pv *v1.PersistentVolume) error {
 	if err := v.dir.make(name); err != nil {
 		return err
 	}
+	if pv.Status.Phase != v1.VolumeBound {
+		return nil // to write to it now would make the one who binds it begin anew
+	}
 	return v.report(ctx, pv, stateReady)
 }
 
