@@ -198,6 +198,37 @@ func (s *suite) testUnwritable(t *testing.T) {
 	v.gone(t, s.a)
 }
 
+// A node that can have no volumes works otherwise; the scheduler is told, and
+// told again once it can.
+func (s *suite) testNoDirectory(t *testing.T) {
+	ns := s.Server().Namespace(t)
+	const root = "/var/lib/lite/storage"
+	s.a.Stop(t)
+	if err := os.Rename(s.a.Path(root), s.a.Path(root)+"-saved"); err != nil {
+		t.Fatal(err)
+	}
+	s.a.WriteFile(t, root, "not a directory")
+	s.a.Start(t)
+	cluster.Eventually(t, soon, func() error {
+		if out := s.a.Output(t, "lite", "status"); !strings.Contains(out, "no volumes on this node: make the directory of volumes") {
+			return fmt.Errorf("lite status does not say it:\n%s", out)
+		}
+		return nil
+	})
+	ns.Apply(t, claim("data")+user("data", "data", on(s.a)))
+	hasEvent(t, ns, ns.Name, "data", "node "+s.a.Name+" has no directory for volumes")
+	if err := os.Remove(s.a.Path(root)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(s.a.Path(root)+"-saved", s.a.Path(root)); err != nil {
+		t.Fatal(err)
+	}
+	ns.WaitFor(t, "condition=Ready", "pod/data")
+	v := volumeOf(t, ns, "data")
+	drop(t, ns, "data")
+	v.gone(t, s.a)
+}
+
 // A directory that has gone, such as with its disk, is not replaced by an empty
 // one: the pod would take it for its data.
 func (s *suite) testLostDirectory(t *testing.T) {

@@ -175,7 +175,10 @@ func (s *suite) testDisabled(t *testing.T) {
 		s.Server().Start(t, args...)
 		for _, agent := range s.Agents {
 			agent.Stop(t)
-			agent.Start(t)
+			agent.Launch(t)
+		}
+		for _, agent := range s.Agents {
+			agent.WaitReady(t)
 		}
 	}
 	objects := []string{"storageclass/local-path", "validatingadmissionpolicy/storage.lite.io",

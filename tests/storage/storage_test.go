@@ -51,6 +51,7 @@ func TestStorage(t *testing.T) {
 		{"LinksAndDepth", s.testLinksAndDepth},
 		{"Mount", s.testMount},
 		{"Unwritable", s.testUnwritable},
+		{"NoDirectory", s.testNoDirectory},
 		{"LostDirectory", s.testLostDirectory},
 		{"NodeAway", s.testNodeAway},
 		{"KilledBeforeMkdir", s.testKilledBeforeMkdir},
@@ -252,7 +253,7 @@ func (s *suite) testRefused(t *testing.T) {
 	ns.Apply(t, class("at-once", "volumeBindingMode: Immediate")+class("parameters", "parameters: {size: big}"))
 	for name, test := range map[string]struct{ spec, event string }{
 		"shared":     {"accessModes: [ReadWriteMany]", "access mode ReadWriteMany is not possible: a volume of class local-path is a directory of one node"},
-		"block":      {"volumeMode: Block", "lite.io/local-path does not support block volume provisioning"},
+		"block":      {"volumeMode: Block", "volumeMode Block is not possible"},
 		"selector":   {"selector: {matchLabels: {a: b}}", "a claim with a selector gets no new volume"},
 		"parameters": {"storageClassName: parameters", `class parameters has the parameter "size"`},
 		"at-once":    {"storageClassName: at-once", "give it volumeBindingMode WaitForFirstConsumer"},

@@ -5,22 +5,27 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"path/filepath"
-	"sync"
+	"slices"
 	"sync/atomic"
-	"time"
 
 	v1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/util/workqueue"
-	"sigs.k8s.io/sig-storage-lib-external-provisioner/v13/controller"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/component-helpers/storage/volume"
 
 	"lite.io/lite/pkg/kube"
+)
+
+// What Kubernetes says to provisioners in annotations of a claim: who is to make
+// the volume, and where.
+const (
+	claimProvisioner = "volume.kubernetes.io/storage-provisioner"
+	selectedNode     = "volume.kubernetes.io/selected-node"
 )
 
 // Config is what the controller has to be told.
@@ -30,13 +35,26 @@ type Config struct {
 
 // Controller is the component that makes and deletes volumes. It runs once per
 // cluster.
+//
+// The library that other provisioners are made with cannot be used here: its
+// constructor writes to the scheme that all clients of the process share
+// (sig-storage-lib-external-provisioner 13.0), which is not safe while other
+// components run.
 type Controller struct {
 	kubeconfig string
 	synced     atomic.Bool
+
+	client  kubernetes.Interface
+	changed signal
+	trouble trouble
+	claims  cache.Store
+	volumes cache.Store // with a label of ours
 }
 
 // New makes the component; nothing is touched before Run.
-func New(c Config) *Controller { return &Controller{kubeconfig: c.Kubeconfig} }
+func New(c Config) *Controller {
+	return &Controller{kubeconfig: c.Kubeconfig, changed: make(signal, 1)}
+}
 
 // Name implements component.Component.
 func (*Controller) Name() string { return "storage" }
@@ -44,13 +62,12 @@ func (*Controller) Name() string { return "storage" }
 // Ready implements component.Component.
 func (c *Controller) Ready(context.Context) error {
 	if !c.synced.Load() {
-		return errors.New("waiting for the API to tell claims, volumes and classes")
+		return errors.New("waiting for the API to tell claims and volumes")
 	}
 	return nil
 }
 
-// Run implements component.Component. The library that all provisioners are made
-// with does the work; what it says of each volume it also says in events.
+// Run implements component.Component.
 func (c *Controller) Run(ctx context.Context) error {
 	cfg, err := kube.ClientConfig(c.kubeconfig, c.Name())
 	if err != nil {
@@ -60,152 +77,227 @@ func (c *Controller) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// Shared by nobody else, so each may drop what the library does not read.
-	factory := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(trim))
-	claims := factory.Core().V1().PersistentVolumeClaims().Informer()
-	volumes := factory.Core().V1().PersistentVolumes().Informer()
-	classes := factory.Storage().V1().StorageClasses().Informer()
-
-	var workers sync.WaitGroup
-	control := controller.NewProvisionController(ctx, client, Provisioner, &provisioner{client},
-		controller.LeaderElection(false),
-		controller.AddFinalizer(true),
-		controller.Threadiness(1),
-		controller.ResyncPeriod(0),
-		controller.FailedProvisionThreshold(0),
-		controller.FailedDeleteThreshold(0),
-		controller.RateLimiter(workqueue.NewTypedItemExponentialFailureRateLimiter[string](time.Second, 5*time.Minute)),
-		controller.ClaimsInformer(claims),
-		controller.VolumesInformer(volumes),
-		controller.ClassesInformer(classes),
-	)
-	control.ControllerWaitGroup(&workers)
-
-	factory.Start(ctx.Done())
-	defer factory.Shutdown()
+	c.use(client)
+	claims, claimsSynced, claimsDone := watch(ctx, client, "persistentvolumeclaims", "", &v1.PersistentVolumeClaim{}, trimClaim, c.changed)
+	defer claimsDone()
+	volumes, volumesSynced, volumesDone := watch(ctx, client, "persistentvolumes", nodeLabel, &v1.PersistentVolume{}, withoutManagedFields, c.changed)
+	defer volumesDone()
+	c.claims, c.volumes = claims, volumes
 	defer c.synced.Store(false)
-	factory.WaitForCacheSync(ctx.Done())
-	c.synced.Store(ctx.Err() == nil)
-	control.Run(ctx)
-	workers.Wait()
+	if !cache.WaitForCacheSync(ctx.Done(), claimsSynced, volumesSynced) {
+		return nil
+	}
+	c.synced.Store(true)
+	c.changed.work(ctx, c.sync)
 	return nil
 }
 
-// trim drops what is of no use, of claims and volumes that are none of ours or
-// done with all but what they are called.
-func trim(o any) (any, error) {
-	switch o := o.(type) {
-	case *v1.PersistentVolumeClaim:
-		if o.Spec.VolumeName != "" {
-			return &v1.PersistentVolumeClaim{ObjectMeta: name(o), Spec: v1.PersistentVolumeClaimSpec{VolumeName: o.Spec.VolumeName}}, nil
-		}
-	case *v1.PersistentVolume:
-		if o.Annotations[provisionedBy] != Provisioner {
-			return &v1.PersistentVolume{ObjectMeta: name(o)}, nil
-		}
+func (c *Controller) use(client kubernetes.Interface) { c.client, c.trouble.client = client, client }
+
+// trimClaim leaves nothing of a claim that is none of ours, or has its volume,
+// but what it is called.
+func trimClaim(o any) (any, error) {
+	claim, ok := o.(*v1.PersistentVolumeClaim)
+	if ok && !waits(claim) {
+		return &v1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{
+			Namespace: claim.Namespace, Name: claim.Name, UID: claim.UID, ResourceVersion: claim.ResourceVersion,
+		}}, nil
 	}
 	return withoutManagedFields(o)
 }
 
-func name(o metav1.Object) metav1.ObjectMeta {
-	return metav1.ObjectMeta{Namespace: o.GetNamespace(), Name: o.GetName(), UID: o.GetUID(), ResourceVersion: o.GetResourceVersion()}
+// waits reports whether a claim waits for a volume from here.
+func waits(claim *v1.PersistentVolumeClaim) bool {
+	return claim.Annotations[claimProvisioner] == Provisioner && claim.Spec.VolumeName == "" && claim.DeletionTimestamp == nil
 }
 
-// provisioner decides for the library.
-type provisioner struct{ client kubernetes.Interface }
-
-// Provision implements controller.Provisioner: it describes the volume. The node
-// makes the directory as soon as the library has created the volume.
-func (p *provisioner) Provision(ctx context.Context, o controller.ProvisionOptions) (*v1.PersistentVolume, controller.ProvisioningState, error) {
-	if err := refuse(o); err != nil {
-		return nil, controller.ProvisioningFinished, err
+// sync does for each claim and volume what there is to do.
+func (c *Controller) sync(ctx context.Context) (well bool) {
+	names := map[string]bool{}
+	for _, o := range c.claims.List() {
+		if claim := o.(*v1.PersistentVolumeClaim); waits(claim) {
+			name := claim.Namespace + "/" + claim.Name
+			names[name] = true
+			if err := c.provision(ctx, claim); !errors.Is(err, errChoosing) {
+				c.trouble.tell(ctx, name, aboutClaim(claim), "ProvisioningFailed", err)
+			}
+		}
 	}
-	node, err := p.client.CoreV1().Nodes().Get(ctx, o.SelectedNodeName, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil, controller.ProvisioningReschedule, err
+	for _, o := range c.volumes.List() {
+		if pv := o.(*v1.PersistentVolume); pv.Annotations[provisionedBy] == Provisioner {
+			names[pv.Name] = true
+			err := c.follow(ctx, pv)
+			if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+				err = nil // it has changed, and is looked at again when that is told
+			}
+			c.trouble.tell(ctx, pv.Name, aboutVolume(pv), "VolumeFailed", err)
+		}
+	}
+	return c.trouble.keep(names)
+}
+
+func aboutClaim(claim *v1.PersistentVolumeClaim) *v1.ObjectReference {
+	return &v1.ObjectReference{
+		APIVersion: "v1", Kind: "PersistentVolumeClaim", Namespace: claim.Namespace, Name: claim.Name,
+		UID: claim.UID, ResourceVersion: claim.ResourceVersion,
+	}
+}
+
+// errChoosing is that the scheduler chooses a node again: what was wrong before
+// still counts.
+var errChoosing = errors.New("the scheduler is choosing a node")
+
+// provision makes the volume of a claim. The node makes the directory as soon as
+// it sees the volume.
+func (c *Controller) provision(ctx context.Context, claim *v1.PersistentVolumeClaim) error {
+	name := "pvc-" + string(claim.UID)
+	if _, exists, _ := c.volumes.GetByKey(name); exists {
+		return nil // it is being bound
+	}
+	class, err := c.client.StorageV1().StorageClasses().Get(ctx, volume.GetPersistentVolumeClaimClass(claim), metav1.GetOptions{})
+	if err != nil {
+		return fmt.Errorf("ask for the class: %w", err)
+	}
+	waiting := class.VolumeBindingMode != nil && *class.VolumeBindingMode == storagev1.VolumeBindingWaitForFirstConsumer
+	on := claim.Annotations[selectedNode]
+	if waiting && on == "" {
+		return errChoosing
+	}
+	if err := refuse(claim, class, on); err != nil {
+		return err
+	}
+	node, err := c.client.CoreV1().Nodes().Get(ctx, on, metav1.GetOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("ask for node %s: %w", on, err)
 	}
 	if err != nil {
-		return nil, controller.ProvisioningNoChange, fmt.Errorf("ask for node %s: %w", o.SelectedNodeName, err)
+		return errors.Join(err, c.reschedule(ctx, claim))
 	}
 	root, host := node.Annotations[PathAnnotation], node.Labels[v1.LabelHostname]
 	if !filepath.IsAbs(root) || host == "" {
-		return nil, controller.ProvisioningReschedule, fmt.Errorf("node %s has no directory for volumes: its storage is disabled, or `lite status` there says what is wrong with it", node.Name)
+		err := fmt.Errorf("node %s has no directory for volumes: `lite status` there says why, if storage is not disabled", on)
+		return errors.Join(err, c.reschedule(ctx, claim))
 	}
-	return describe(o, node.Name, host, root), controller.ProvisioningFinished, nil
+	_, err = c.client.CoreV1().PersistentVolumes().Create(ctx, describe(name, claim, class, on, host, root), metav1.CreateOptions{})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("create volume %s: %w", name, err)
+	}
+	c.trouble.event(ctx, aboutClaim(claim), v1.EventTypeNormal, "ProvisioningSucceeded", "Successfully provisioned volume "+name)
+	return nil
 }
 
 // refuse says what of a claim or its class a directory cannot be.
-func refuse(o controller.ProvisionOptions) error {
-	for _, mode := range o.PVC.Spec.AccessModes {
+func refuse(claim *v1.PersistentVolumeClaim, class *storagev1.StorageClass, on string) error {
+	for _, mode := range claim.Spec.AccessModes {
 		if mode != v1.ReadWriteOnce && mode != v1.ReadWriteOncePod {
-			return fmt.Errorf("access mode %s is not possible: a volume of class %s is a directory of one node; use ReadWriteOnce or ReadWriteOncePod", mode, o.StorageClass.Name)
+			return fmt.Errorf("access mode %s is not possible: a volume of class %s is a directory of one node; use ReadWriteOnce or ReadWriteOncePod", mode, class.Name)
 		}
 	}
-	for parameter := range o.StorageClass.Parameters {
-		return fmt.Errorf("class %s has the parameter %q; provisioner %s knows none", o.StorageClass.Name, parameter, Provisioner)
+	for parameter := range class.Parameters {
+		return fmt.Errorf("class %s has the parameter %q; provisioner %s knows none", class.Name, parameter, Provisioner)
 	}
 	switch {
-	case o.SelectedNodeName == "":
-		return fmt.Errorf("no pod has chosen a node yet, and class %s does not wait for one; give it volumeBindingMode WaitForFirstConsumer", o.StorageClass.Name)
-	case o.PVC.Spec.Selector != nil:
+	case on == "":
+		return fmt.Errorf("no pod has chosen a node yet, and class %s does not wait for one; give it volumeBindingMode WaitForFirstConsumer", class.Name)
+	case claim.Spec.VolumeMode != nil && *claim.Spec.VolumeMode != v1.PersistentVolumeFilesystem:
+		return fmt.Errorf("volumeMode %s is not possible: a volume of class %s is a directory; use Filesystem", *claim.Spec.VolumeMode, class.Name)
+	case claim.Spec.Selector != nil:
 		return errors.New("a claim with a selector gets no new volume; remove spec.selector")
-	case o.PVC.Spec.DataSource != nil || o.PVC.Spec.DataSourceRef != nil:
-		return fmt.Errorf("class %s cannot fill a volume from a data source; remove spec.dataSource", o.StorageClass.Name)
+	case claim.Spec.DataSource != nil || claim.Spec.DataSourceRef != nil:
+		return fmt.Errorf("class %s cannot fill a volume from a data source; remove spec.dataSource", class.Name)
 	}
 	return nil
 }
 
-// describe is the volume of a claim.
-func describe(o controller.ProvisionOptions, node, host, root string) *v1.PersistentVolume {
-	mode := v1.PersistentVolumeFilesystem
-	policy := v1.PersistentVolumeReclaimDelete
-	if o.StorageClass.ReclaimPolicy != nil {
-		policy = *o.StorageClass.ReclaimPolicy
+// reschedule makes the scheduler choose a node again.
+func (c *Controller) reschedule(ctx context.Context, claim *v1.PersistentVolumeClaim) error {
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
+		"uid": claim.UID, "resourceVersion": claim.ResourceVersion, "annotations": map[string]any{selectedNode: nil},
+	}})
+	if err != nil {
+		return err
 	}
-	return &v1.PersistentVolume{
-		ObjectMeta: metav1.ObjectMeta{Name: o.PVName, Labels: map[string]string{nodeLabel: node}},
+	_, err = c.client.CoreV1().PersistentVolumeClaims(claim.Namespace).Patch(ctx, claim.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+		return nil // it has changed, and is looked at again when that is told
+	}
+	return err
+}
+
+// describe is the volume of a claim.
+func describe(name string, claim *v1.PersistentVolumeClaim, class *storagev1.StorageClass, node, host, root string) *v1.PersistentVolume {
+	mode := v1.PersistentVolumeFilesystem
+	pv := &v1.PersistentVolume{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{nodeLabel: node}, Annotations: map[string]string{provisionedBy: Provisioner}},
 		Spec: v1.PersistentVolumeSpec{
-			AccessModes:                   o.PVC.Spec.AccessModes,
-			Capacity:                      v1.ResourceList{v1.ResourceStorage: o.PVC.Spec.Resources.Requests[v1.ResourceStorage]},
-			MountOptions:                  o.StorageClass.MountOptions,
-			PersistentVolumeReclaimPolicy: policy,
+			AccessModes:                   claim.Spec.AccessModes,
+			Capacity:                      v1.ResourceList{v1.ResourceStorage: claim.Spec.Resources.Requests[v1.ResourceStorage]},
+			ClaimRef:                      aboutClaim(claim),
+			MountOptions:                  class.MountOptions,
+			PersistentVolumeReclaimPolicy: v1.PersistentVolumeReclaimDelete,
+			StorageClassName:              class.Name,
 			VolumeMode:                    &mode,
 			// Of a local volume, unlike a hostPath, the kubelet sets the group (fsGroup).
 			PersistentVolumeSource: v1.PersistentVolumeSource{
-				Local: &v1.LocalVolumeSource{Path: filepath.Join(root, directoryName(o.PVName, o.PVC))},
+				Local: &v1.LocalVolumeSource{Path: filepath.Join(root, directoryName(name, claim))},
 			},
 			NodeAffinity: &v1.VolumeNodeAffinity{Required: &v1.NodeSelector{NodeSelectorTerms: []v1.NodeSelectorTerm{{
 				MatchExpressions: []v1.NodeSelectorRequirement{{Key: v1.LabelHostname, Operator: v1.NodeSelectorOpIn, Values: []string{host}}},
 			}}}},
 		},
 	}
-}
-
-// ShouldDelete implements controller.DeletionGuard: only when the node has said
-// that the data is gone. Until then the volume says what it waits for.
-func (p *provisioner) ShouldDelete(ctx context.Context, pv *v1.PersistentVolume) bool {
-	if pv.Annotations[stateAnnotation] == stateRemoved {
-		return pv.DeletionTimestamp == nil || p.exists(ctx, pv)
+	if class.ReclaimPolicy != nil {
+		pv.Spec.PersistentVolumeReclaimPolicy = *class.ReclaimPolicy
 	}
-	if wantsRemoval(pv) {
-		if err := p.explain(ctx, pv); err != nil && ctx.Err() == nil {
-			slog.Warn("Could not say what a volume waits for", "volume", pv.Name, "err", err)
-		}
+	if pv.Spec.PersistentVolumeReclaimPolicy == v1.PersistentVolumeReclaimDelete {
+		pv.Finalizers = []string{finalizer}
 	}
-	return false
+	return pv
 }
 
-// exists asks whether a volume that is being deleted is still there: the library
-// would complain of one that is not.
-func (p *provisioner) exists(ctx context.Context, pv *v1.PersistentVolume) bool {
-	_, err := p.client.CoreV1().PersistentVolumes().Get(ctx, pv.Name, metav1.GetOptions{})
-	return !apierrors.IsNotFound(err)
+// follow deletes a volume when its data is gone. Until then a finalizer holds
+// one whose data is to go, also against those who delete the volume itself.
+func (c *Controller) follow(ctx context.Context, pv *v1.PersistentVolume) error {
+	held := slices.Contains(pv.Finalizers, finalizer)
+	deletes := pv.Spec.PersistentVolumeReclaimPolicy == v1.PersistentVolumeReclaimDelete
+	removed := pv.Annotations[stateAnnotation] == stateRemoved
+	switch {
+	case !deletes && held:
+		return c.hold(ctx, pv, false)
+	case deletes && !held && pv.DeletionTimestamp == nil && !removed:
+		return c.hold(ctx, pv, true)
+	case !wantsRemoval(pv):
+		return nil
+	case !removed:
+		return c.explain(ctx, pv)
+	case pv.DeletionTimestamp == nil:
+		return c.client.CoreV1().PersistentVolumes().Delete(ctx, pv.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pv.UID}})
+	case held:
+		return c.hold(ctx, pv, false)
+	}
+	return nil
 }
 
-func (p *provisioner) explain(ctx context.Context, pv *v1.PersistentVolume) error {
-	node := pv.Labels[nodeLabel]
+// hold puts the finalizer on a volume, or takes it away.
+func (c *Controller) hold(ctx context.Context, pv *v1.PersistentVolume, hold bool) error {
+	finalizers := slices.DeleteFunc(slices.Clone(pv.Finalizers), func(f string) bool { return f == finalizer })
+	if hold {
+		finalizers = append(finalizers, finalizer)
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
+		"uid": pv.UID, "resourceVersion": pv.ResourceVersion, "finalizers": finalizers,
+	}})
+	if err != nil {
+		return err
+	}
+	_, err = c.client.CoreV1().PersistentVolumes().Patch(ctx, pv.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+	return err
+}
+
+// explain says at a volume what it waits for.
+func (c *Controller) explain(ctx context.Context, pv *v1.PersistentVolume) error {
 	message := fmt.Sprintf("Waiting for lite on node %s to remove the data. If that node never comes back, set "+
-		"persistentVolumeReclaimPolicy to Retain, then delete this volume", node)
+		"persistentVolumeReclaimPolicy to Retain, then delete this volume", pv.Labels[nodeLabel])
 	if pv.Status.Message == message {
 		return nil
 	}
@@ -213,12 +305,6 @@ func (p *provisioner) explain(ctx context.Context, pv *v1.PersistentVolume) erro
 	if err != nil {
 		return err
 	}
-	_, err = p.client.CoreV1().PersistentVolumes().Patch(ctx, pv.Name, types.MergePatchType, patch, metav1.PatchOptions{}, "status")
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
+	_, err = c.client.CoreV1().PersistentVolumes().Patch(ctx, pv.Name, types.MergePatchType, patch, metav1.PatchOptions{}, "status")
 	return err
 }
-
-// Delete implements controller.Provisioner. The node has done it.
-func (*provisioner) Delete(context.Context, *v1.PersistentVolume) error { return nil }

@@ -8,8 +8,9 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
-	"sigs.k8s.io/sig-storage-lib-external-provisioner/v13/controller"
+	"k8s.io/client-go/tools/cache"
 )
 
 func aNode(path, host string) *v1.Node {
@@ -23,140 +24,200 @@ func aNode(path, host string) *v1.Node {
 	return n
 }
 
-func request() controller.ProvisionOptions {
-	retain := v1.PersistentVolumeReclaimRetain
-	return controller.ProvisionOptions{
-		StorageClass: &storagev1.StorageClass{
-			ObjectMeta: metav1.ObjectMeta{Name: "c"}, Provisioner: Provisioner, ReclaimPolicy: &retain, MountOptions: []string{"noatime"},
+// pending is a claim that waits for a volume on node a.
+func pending() *v1.PersistentVolumeClaim {
+	class := "c"
+	return &v1.PersistentVolumeClaim{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "ns", Name: "data", UID: "1", Annotations: map[string]string{claimProvisioner: Provisioner, selectedNode: "a"},
 		},
-		PVName:           "pvc-1",
-		SelectedNodeName: "a",
-		PVC: &v1.PersistentVolumeClaim{
-			ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "data"},
-			Spec: v1.PersistentVolumeClaimSpec{
-				AccessModes: []v1.PersistentVolumeAccessMode{v1.ReadWriteOnce},
-				Resources:   v1.VolumeResourceRequirements{Requests: v1.ResourceList{v1.ResourceStorage: resource.MustParse("1Gi")}},
-			},
+		Spec: v1.PersistentVolumeClaimSpec{
+			StorageClassName: &class,
+			AccessModes:      []v1.PersistentVolumeAccessMode{v1.ReadWriteOnce},
+			Resources:        v1.VolumeResourceRequirements{Requests: v1.ResourceList{v1.ResourceStorage: resource.MustParse("1Gi")}},
 		},
 	}
 }
 
+func aClass() *storagev1.StorageClass {
+	retain, wait := v1.PersistentVolumeReclaimRetain, storagev1.VolumeBindingWaitForFirstConsumer
+	return &storagev1.StorageClass{
+		ObjectMeta: metav1.ObjectMeta{Name: "c"}, Provisioner: Provisioner,
+		ReclaimPolicy: &retain, VolumeBindingMode: &wait, MountOptions: []string{"noatime"},
+	}
+}
+
+// controllerWith has seen the claims and volumes among the objects.
+func controllerWith(t *testing.T, objects ...runtime.Object) (*Controller, *fake.Clientset) {
+	t.Helper()
+	client := fake.NewSimpleClientset(objects...)
+	c := New(Config{})
+	c.use(client)
+	c.claims, c.volumes = cache.NewStore(cache.MetaNamespaceKeyFunc), cache.NewStore(cache.MetaNamespaceKeyFunc)
+	for _, o := range objects {
+		switch o.(type) {
+		case *v1.PersistentVolumeClaim:
+			_ = c.claims.Add(o)
+		case *v1.PersistentVolume:
+			_ = c.volumes.Add(o)
+		}
+	}
+	return c, client
+}
+
+func eventsOf(t *testing.T, client *fake.Clientset) (texts []string) {
+	t.Helper()
+	events, err := client.CoreV1().Events("").List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range events.Items {
+		texts = append(texts, e.InvolvedObject.Kind+" "+e.InvolvedObject.Name+": "+e.Type+" "+e.Reason+": "+e.Message)
+	}
+	return texts
+}
+
 func TestProvision(t *testing.T) {
-	p := &provisioner{fake.NewSimpleClientset(aNode("/disk", "host-a"))}
-	pv, state, err := p.Provision(t.Context(), request())
-	if err != nil || state != controller.ProvisioningFinished {
-		t.Fatalf("%s, %v", state, err)
+	c, client := controllerWith(t, aNode("/disk", "host-a"), aClass(), pending())
+	if !c.sync(t.Context()) {
+		t.Fatal(c.trouble.note())
+	}
+	pv, err := client.CoreV1().PersistentVolumes().Get(t.Context(), "pvc-1", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
 	}
 	term := pv.Spec.NodeAffinity.Required.NodeSelectorTerms[0].MatchExpressions[0]
 	size := pv.Spec.Capacity[v1.ResourceStorage]
-	if pv.Name != "pvc-1" || pv.Labels[nodeLabel] != "a" || pv.Spec.Local.Path != "/disk/pvc-1_ns_data" ||
-		term.Key != v1.LabelHostname || term.Values[0] != "host-a" || size.String() != "1Gi" ||
-		pv.Spec.PersistentVolumeReclaimPolicy != v1.PersistentVolumeReclaimRetain || pv.Spec.MountOptions[0] != "noatime" {
+	if pv.Labels[nodeLabel] != "a" || pv.Annotations[provisionedBy] != Provisioner || pv.Spec.Local.Path != "/disk/pvc-1_ns_data" ||
+		term.Key != v1.LabelHostname || term.Values[0] != "host-a" || size.String() != "1Gi" || pv.Spec.ClaimRef.UID != "1" ||
+		pv.Spec.PersistentVolumeReclaimPolicy != v1.PersistentVolumeReclaimRetain || len(pv.Finalizers) != 0 || pv.Spec.MountOptions[0] != "noatime" {
 		t.Errorf("got %+v", pv)
 	}
 	if name, err := entryOf(pv, "/disk"); err != nil || name != "pvc-1_ns_data" {
 		t.Errorf("the node does not take it for its own: %v", err)
 	}
+	if got := eventsOf(t, client); len(got) != 1 || got[0] != "PersistentVolumeClaim data: Normal ProvisioningSucceeded: Successfully provisioned volume pvc-1" {
+		t.Errorf("events: %q", got)
+	}
+	if !c.sync(t.Context()) { // before its own watch has told of the volume
+		t.Error(c.trouble.note())
+	}
 }
 
 func TestProvisionRefuses(t *testing.T) {
 	for name, test := range map[string]struct {
-		change func(*controller.ProvisionOptions)
-		node   *v1.Node
-		state  controller.ProvisioningState
-		err    string
+		claim func(*v1.PersistentVolumeClaim)
+		class func(*storagev1.StorageClass)
+		node  *v1.Node
+		again bool // the scheduler chooses again
+		says  string
 	}{
-		"many writers":       {change: func(o *controller.ProvisionOptions) { o.PVC.Spec.AccessModes[0] = v1.ReadWriteMany }, err: "access mode ReadWriteMany is not possible"},
-		"many readers":       {change: func(o *controller.ProvisionOptions) { o.PVC.Spec.AccessModes[0] = v1.ReadOnlyMany }, err: "access mode ReadOnlyMany is not possible"},
-		"parameters":         {change: func(o *controller.ProvisionOptions) { o.StorageClass.Parameters = map[string]string{"a": "b"} }, err: `the parameter "a"`},
-		"selector":           {change: func(o *controller.ProvisionOptions) { o.PVC.Spec.Selector = &metav1.LabelSelector{} }, err: "with a selector"},
-		"data source":        {change: func(o *controller.ProvisionOptions) { o.PVC.Spec.DataSource = &v1.TypedLocalObjectReference{} }, err: "data source"},
-		"no node":            {change: func(o *controller.ProvisionOptions) { o.SelectedNodeName = "" }, err: "volumeBindingMode WaitForFirstConsumer"},
-		"node is gone":       {change: func(o *controller.ProvisionOptions) { o.SelectedNodeName = "b" }, state: controller.ProvisioningReschedule, err: `nodes "b" not found`},
-		"node without":       {node: aNode("", "host-a"), state: controller.ProvisioningReschedule, err: "node a has no directory for volumes"},
-		"relative directory": {node: aNode("disk", "host-a"), state: controller.ProvisioningReschedule, err: "node a has no directory for volumes"},
-		"node without label": {node: aNode("/disk", ""), state: controller.ProvisioningReschedule, err: "node a has no directory for volumes"},
+		"many writers": {claim: func(c *v1.PersistentVolumeClaim) { c.Spec.AccessModes[0] = v1.ReadWriteMany }, says: "access mode ReadWriteMany is not possible"},
+		"many readers": {claim: func(c *v1.PersistentVolumeClaim) { c.Spec.AccessModes[0] = v1.ReadOnlyMany }, says: "access mode ReadOnlyMany is not possible"},
+		"block":        {claim: func(c *v1.PersistentVolumeClaim) { m := v1.PersistentVolumeBlock; c.Spec.VolumeMode = &m }, says: "volumeMode Block is not possible"},
+		"selector":     {claim: func(c *v1.PersistentVolumeClaim) { c.Spec.Selector = &metav1.LabelSelector{} }, says: "with a selector"},
+		"data source":  {claim: func(c *v1.PersistentVolumeClaim) { c.Spec.DataSource = &v1.TypedLocalObjectReference{} }, says: "data source"},
+		"no class":     {claim: func(c *v1.PersistentVolumeClaim) { n := "d"; c.Spec.StorageClassName = &n }, says: `"d" not found`},
+		"parameters":   {class: func(c *storagev1.StorageClass) { c.Parameters = map[string]string{"a": "b"} }, says: `the parameter "a"`},
+		"does not wait": {
+			class: func(c *storagev1.StorageClass) { c.VolumeBindingMode = nil },
+			claim: func(c *v1.PersistentVolumeClaim) { delete(c.Annotations, selectedNode) },
+			says:  "volumeBindingMode WaitForFirstConsumer",
+		},
+		"no node yet":        {claim: func(c *v1.PersistentVolumeClaim) { delete(c.Annotations, selectedNode) }},
+		"of others":          {claim: func(c *v1.PersistentVolumeClaim) { c.Annotations[claimProvisioner] = "other" }},
+		"bound":              {claim: func(c *v1.PersistentVolumeClaim) { c.Spec.VolumeName = "v" }},
+		"node is gone":       {claim: func(c *v1.PersistentVolumeClaim) { c.Annotations[selectedNode] = "b" }, again: true, says: `nodes "b" not found`},
+		"node without":       {node: aNode("", "host-a"), again: true, says: "node a has no directory for volumes"},
+		"relative directory": {node: aNode("disk", "host-a"), again: true, says: "node a has no directory for volumes"},
+		"node without label": {node: aNode("/disk", ""), again: true, says: "node a has no directory for volumes"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			node, o := test.node, request()
+			node, claim, class := test.node, pending(), aClass()
 			if node == nil {
 				node = aNode("/disk", "host-a")
 			}
-			if test.change != nil {
-				test.change(&o)
+			if test.claim != nil {
+				test.claim(claim)
 			}
-			if test.state == "" {
-				test.state = controller.ProvisioningFinished
+			if test.class != nil {
+				test.class(class)
 			}
-			p := &provisioner{fake.NewSimpleClientset(node)}
-			pv, state, err := p.Provision(t.Context(), o)
-			if pv != nil || state != test.state || err == nil || !strings.Contains(err.Error(), test.err) {
-				t.Errorf("%v, %s, %v", pv, state, err)
+			before := claim.Annotations[selectedNode]
+			c, client := controllerWith(t, node, class, claim)
+			for range 3 { // it is said once
+				c.sync(t.Context())
+			}
+			if pvs, err := client.CoreV1().PersistentVolumes().List(t.Context(), metav1.ListOptions{}); err != nil || len(pvs.Items) > 0 {
+				t.Errorf("there is a volume: %v, %v", pvs, err)
+			}
+			got := eventsOf(t, client)
+			if test.says == "" && len(got) > 0 || test.says != "" && (len(got) != 1 || !strings.Contains(got[0], test.says)) {
+				t.Errorf("events: %q", got)
+			}
+			now, err := client.CoreV1().PersistentVolumeClaims("ns").Get(t.Context(), "data", metav1.GetOptions{})
+			if err != nil || (now.Annotations[selectedNode] != before) != test.again {
+				t.Errorf("the node is %q, %v", now.Annotations[selectedNode], err)
 			}
 		})
 	}
 }
 
-func TestShouldDelete(t *testing.T) {
+func TestFollow(t *testing.T) {
 	now := metav1.Now()
+	held := []string{"kubernetes.io/pv-protection", finalizer}
 	for name, test := range map[string]struct {
-		phase    v1.PersistentVolumePhase
-		policy   v1.PersistentVolumeReclaimPolicy
-		state    string
-		deleted  bool
-		missing  bool
-		want     bool
-		explains bool
+		phase      v1.PersistentVolumePhase
+		policy     v1.PersistentVolumeReclaimPolicy
+		state      string
+		finalizers []string
+		deleted    bool
+		want       string // what is done
 	}{
-		"bound":               {phase: v1.VolumeBound, policy: "Delete", state: stateReady},
-		"retained":            {phase: v1.VolumeReleased, policy: "Retain", state: stateReady},
-		"data is there":       {phase: v1.VolumeReleased, policy: "Delete", state: stateReady, explains: true},
-		"never made":          {phase: v1.VolumeReleased, policy: "Delete", explains: true},
-		"data is gone":        {phase: v1.VolumeReleased, policy: "Delete", state: stateRemoved, want: true},
-		"half deleted":        {phase: v1.VolumeReleased, policy: "Delete", state: stateRemoved, deleted: true, want: true},
-		"deleted a while ago": {phase: v1.VolumeReleased, policy: "Delete", state: stateRemoved, deleted: true, missing: true},
+		"bound":                       {phase: v1.VolumeBound, policy: "Delete", state: stateReady, finalizers: held},
+		"bound, not held":             {phase: v1.VolumeBound, policy: "Delete", state: stateReady, want: "patch persistentvolumes/"},
+		"bound, to be retained":       {phase: v1.VolumeBound, policy: "Retain", state: stateReady, finalizers: held, want: "patch persistentvolumes/"},
+		"bound, being deleted":        {phase: v1.VolumeBound, policy: "Delete", state: stateReady, finalizers: held, deleted: true},
+		"retained":                    {phase: v1.VolumeReleased, policy: "Retain", state: stateReady},
+		"retained, being deleted":     {phase: v1.VolumeReleased, policy: "Retain", state: stateReady, finalizers: held, deleted: true, want: "patch persistentvolumes/"},
+		"data is there":               {phase: v1.VolumeReleased, policy: "Delete", state: stateReady, finalizers: held, want: "patch persistentvolumes/status"},
+		"never made":                  {phase: v1.VolumeReleased, policy: "Delete", finalizers: held, want: "patch persistentvolumes/status"},
+		"data is gone":                {phase: v1.VolumeReleased, policy: "Delete", state: stateRemoved, finalizers: held, want: "delete persistentvolumes/"},
+		"data is gone, being deleted": {phase: v1.VolumeReleased, policy: "Delete", state: stateRemoved, finalizers: held, deleted: true, want: "patch persistentvolumes/"},
+		"only others hold it":         {phase: v1.VolumeReleased, policy: "Delete", state: stateRemoved, finalizers: held[:1], deleted: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			pv := localVolume("pvc-1", "/disk/pvc-1_a_b")
 			pv.Labels = map[string]string{nodeLabel: "a"}
 			pv.Status.Phase, pv.Spec.PersistentVolumeReclaimPolicy = test.phase, test.policy
-			pv.Annotations = map[string]string{stateAnnotation: test.state}
+			pv.Annotations = map[string]string{provisionedBy: Provisioner, stateAnnotation: test.state}
+			pv.Finalizers = test.finalizers
 			if test.deleted {
 				pv.DeletionTimestamp = &now
 			}
-			client := fake.NewSimpleClientset()
-			if !test.missing {
-				client = fake.NewSimpleClientset(pv)
+			c, client := controllerWith(t, pv)
+			if !c.sync(t.Context()) {
+				t.Error(c.trouble.note())
 			}
-			if got := (&provisioner{client}).ShouldDelete(t.Context(), pv); got != test.want {
-				t.Errorf("got %t", got)
+			var done []string
+			for _, a := range client.Actions() {
+				done = append(done, a.GetVerb()+" persistentvolumes/"+a.GetSubresource())
 			}
-			if test.missing {
-				return
-			}
-			after, err := client.CoreV1().PersistentVolumes().Get(t.Context(), "pvc-1", metav1.GetOptions{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got := strings.HasPrefix(after.Status.Message, "Waiting for lite on node a to remove the data."); got != test.explains {
-				t.Errorf("it says %q", after.Status.Message)
+			if got := strings.Join(done, ", "); got != test.want {
+				t.Errorf("did %q, want %q", got, test.want)
 			}
 		})
 	}
 }
 
-func TestTrim(t *testing.T) {
-	fields := []metav1.ManagedFieldsEntry{{Manager: "x"}}
-	bound := &v1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: "a", UID: "u", Labels: map[string]string{"a": "b"}}, Spec: v1.PersistentVolumeClaimSpec{VolumeName: "v"}}
-	foreign := &v1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "a", ManagedFields: fields}, Spec: v1.PersistentVolumeSpec{StorageClassName: "s"}}
-	ours := &v1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "a", ManagedFields: fields, Annotations: map[string]string{provisionedBy: Provisioner}}, Spec: v1.PersistentVolumeSpec{StorageClassName: "s"}}
-	if o, _ := trim(bound); o.(*v1.PersistentVolumeClaim).UID != "u" || o.(*v1.PersistentVolumeClaim).Labels != nil || o.(*v1.PersistentVolumeClaim).Spec.VolumeName != "v" {
-		t.Errorf("a bound claim is %+v", o)
+func TestTrimClaim(t *testing.T) {
+	claim := pending()
+	claim.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "x"}}
+	if o, _ := trimClaim(claim); o.(*v1.PersistentVolumeClaim).ManagedFields != nil || !waits(o.(*v1.PersistentVolumeClaim)) {
+		t.Errorf("one that waits is %+v", o)
 	}
-	if o, _ := trim(foreign); o.(*v1.PersistentVolume).Spec.StorageClassName != "" || o.(*v1.PersistentVolume).ManagedFields != nil {
-		t.Errorf("a volume of others is %+v", o)
-	}
-	if o, _ := trim(ours); o.(*v1.PersistentVolume).Spec.StorageClassName != "s" || o.(*v1.PersistentVolume).ManagedFields != nil {
-		t.Errorf("a volume of ours is %+v", o)
+	claim.Spec.VolumeName = "v"
+	if o, _ := trimClaim(claim); o.(*v1.PersistentVolumeClaim).UID != "1" || len(o.(*v1.PersistentVolumeClaim).Spec.AccessModes) != 0 || waits(o.(*v1.PersistentVolumeClaim)) {
+		t.Errorf("one that has its volume is %+v", o)
 	}
 }

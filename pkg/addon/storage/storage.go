@@ -35,7 +35,9 @@ const (
 	stateReady      = "ready"   // made, and never to be made again: an empty one would hide a loss
 	stateRemoved    = "removed" // nothing is left of it
 
-	// provisionedBy is set on each volume by the library.
+	// finalizer holds a volume until its data is gone.
+	finalizer = "lite.io/local-volume"
+	// provisionedBy is Kubernetes' word for who made a volume.
 	provisionedBy = "pv.kubernetes.io/provisioned-by"
 )
 

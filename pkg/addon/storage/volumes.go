@@ -6,9 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
-	"maps"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +13,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
@@ -37,33 +35,24 @@ type Volumes struct {
 	dir        directory
 
 	client  kubernetes.Interface
-	volumes cache.Store
-	changed chan struct{} // holds one; something about the volumes has
+	changed signal
 	synced  atomic.Bool
+	trouble trouble
 
 	// Removals run beside all else, each as long as it takes.
 	removals sync.WaitGroup
 	slots    chan struct{}
-	removed  chan removal
-	removing map[types.UID]bool
 
-	mu       sync.Mutex
-	rootless error             // why this node can have no volumes; nil = it can
-	problems map[string]string // volume -> what is wrong with it, as said last
-}
-
-// removal is how the removal of a volume's data has ended.
-type removal struct {
-	volume *v1.PersistentVolume
-	err    error
+	mu        sync.Mutex
+	volumes   cache.Store
+	removing  map[types.UID]bool
+	published bool
+	rootless  error // why this node can have no volumes; nil = it can
 }
 
 const (
 	// reach is how long it is before the API is asked again, while a node starts.
 	reach = 100 * time.Millisecond
-	// What went wrong is tried again, at first after retryFirst, at last after retryLast.
-	retryFirst = time.Second
-	retryLast  = time.Minute
 	// atOnce is how many volumes are emptied at the same time.
 	atOnce = 2
 )
@@ -72,8 +61,7 @@ const (
 func NewVolumes(c VolumesConfig) *Volumes {
 	return &Volumes{
 		node: c.NodeName, kubeconfig: c.Kubeconfig, dir: directory(c.Path),
-		changed: make(chan struct{}, 1), slots: make(chan struct{}, atOnce), removed: make(chan removal),
-		removing: map[types.UID]bool{}, problems: map[string]string{},
+		changed: make(signal, 1), slots: make(chan struct{}, atOnce), removing: map[types.UID]bool{},
 	}
 }
 
@@ -96,9 +84,8 @@ func (v *Volumes) Note() string {
 	if v.rootless != nil {
 		return "no volumes on this node: " + v.rootless.Error()
 	}
-	if len(v.problems) > 0 {
-		volume := slices.Min(slices.Collect(maps.Keys(v.problems)))
-		return fmt.Sprintf("volumes in trouble: %d; %s: %s", len(v.problems), volume, v.problems[volume])
+	if note := v.trouble.note(); note != "" {
+		return "volumes " + note
 	}
 	free, total, err := v.dir.free()
 	if err != nil || v.volumes == nil {
@@ -115,18 +102,31 @@ func (v *Volumes) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if v.client, err = kubernetes.NewForConfig(cfg); err != nil {
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
 		return err
 	}
+	v.use(client)
 	defer v.removals.Wait()
 	defer v.synced.Store(false)
 	if !v.await(ctx) {
 		return nil
 	}
-	done := v.watch(ctx)
-	defer func() { <-done }()
-	v.keep(ctx)
+	store, synced, done := watch(ctx, v.client, "persistentvolumes", v.mine(), &v1.PersistentVolume{}, withoutManagedFields, v.changed)
+	defer done()
+	v.mu.Lock()
+	v.volumes = store
+	v.mu.Unlock()
+	if !cache.WaitForCacheSync(ctx.Done(), synced) {
+		return nil
+	}
+	v.synced.Store(true)
+	v.changed.work(ctx, v.sync)
 	return nil
+}
+
+func (v *Volumes) use(client kubernetes.Interface) {
+	v.client, v.trouble.client, v.trouble.host = client, client, v.node
 }
 
 // await waits until the node may see volumes: at the first start of a cluster
@@ -148,40 +148,23 @@ func (v *Volumes) await(ctx context.Context) bool {
 // mine selects the volumes of this node.
 func (v *Volumes) mine() string { return nodeLabel + "=" + v.node }
 
-// watch keeps v.volumes up to date until ctx is done; then it closes what it
-// returns.
-func (v *Volumes) watch(ctx context.Context) <-chan struct{} {
-	notify := func() {
-		select {
-		case v.changed <- struct{}{}:
-		default:
-		}
-	}
-	lw := cache.NewFilteredListWatchFromClient(v.client.CoreV1().RESTClient(), "persistentvolumes", "",
-		func(o *metav1.ListOptions) { o.LabelSelector = v.mine() })
+// watch returns what the API has of a resource, kept up to date until ctx is
+// done, whether it has been read, and what waits for the end.
+func watch(ctx context.Context, client kubernetes.Interface, resource, labels string, kind runtime.Object, trim cache.TransformFunc, changed signal) (store cache.Store, synced cache.InformerSynced, done func()) {
 	store, controller := cache.NewInformerWithOptions(cache.InformerOptions{
-		ListerWatcher: lw,
-		ObjectType:    &v1.PersistentVolume{},
-		Transform:     withoutManagedFields,
+		ListerWatcher: cache.NewFilteredListWatchFromClient(client.CoreV1().RESTClient(), resource, metav1.NamespaceAll,
+			func(o *metav1.ListOptions) { o.LabelSelector = labels }),
+		ObjectType: kind,
+		Transform:  trim,
 		Handler: cache.ResourceEventHandlerFuncs{
-			AddFunc:    func(any) { notify() },
-			UpdateFunc: func(any, any) { notify() },
-			DeleteFunc: func(any) { notify() },
+			AddFunc:    func(any) { changed.set() },
+			UpdateFunc: func(any, any) { changed.set() },
+			DeleteFunc: func(any) { changed.set() },
 		},
 	})
-	v.mu.Lock()
-	v.volumes = store
-	v.mu.Unlock()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		controller.RunWithContext(ctx)
-	}()
-	if cache.WaitForCacheSync(ctx.Done(), controller.HasSynced) {
-		v.synced.Store(true)
-		notify()
-	}
-	return done
+	var running sync.WaitGroup
+	running.Go(func() { controller.RunWithContext(ctx) })
+	return store, controller.HasSynced, running.Wait
 }
 
 // withoutManagedFields drops of an object what is of no use here and larger than
@@ -191,43 +174,6 @@ func withoutManagedFields(o any) (any, error) {
 		m.SetManagedFields(nil)
 	}
 	return o, nil
-}
-
-// keep makes the directories as the API has the volumes, until ctx is done.
-func (v *Volumes) keep(ctx context.Context) {
-	retry := time.NewTimer(0)
-	defer retry.Stop()
-	pause := retryFirst
-	published := false
-	for {
-		select {
-		case <-v.changed:
-		case <-retry.C:
-		case r := <-v.removed:
-			delete(v.removing, r.volume.UID)
-			v.tell(ctx, r.volume, nil, r.err)
-			if r.err != nil { // to be tried again, but not at once
-				retry.Reset(pause)
-			}
-			continue
-		case <-ctx.Done():
-			return
-		}
-		if !published {
-			err := v.publish(ctx)
-			published = err == nil
-			v.mu.Lock()
-			v.rootless = err
-			v.mu.Unlock()
-		}
-		if v.sync(ctx) && published {
-			retry.Stop()
-			pause = retryFirst
-		} else {
-			retry.Reset(pause)
-			pause = min(2*pause, retryLast)
-		}
-	}
 }
 
 // publish tells the controller where volumes of this node lie, or that there can
@@ -249,33 +195,32 @@ func (v *Volumes) publish(ctx context.Context) error {
 	return cmp.Or(unusable, err)
 }
 
-// sync does for each volume what there is to do. It reports whether all went well.
-func (v *Volumes) sync(ctx context.Context) bool {
-	gone := map[string]bool{}
-	for name := range v.problems { // written by this goroutine only
-		gone[name] = true
+// sync does what there is to do, for the node and for each volume.
+func (v *Volumes) sync(ctx context.Context) (well bool) {
+	if !v.published {
+		err := v.publish(ctx)
+		v.mu.Lock()
+		v.published, v.rootless = err == nil, err
+		v.mu.Unlock()
 	}
+	names := map[string]bool{}
 	for _, o := range v.volumes.List() {
 		pv := o.(*v1.PersistentVolume)
-		delete(gone, pv.Name)
-		if pv.Annotations[provisionedBy] != Provisioner || pv.Annotations[stateAnnotation] == stateRemoved {
+		state := pv.Annotations[stateAnnotation]
+		if pv.Annotations[provisionedBy] != Provisioner || state == stateRemoved {
 			continue
 		}
+		names[pv.Name] = true
 		switch {
 		case wantsRemoval(pv):
 			v.remove(ctx, pv)
-		case pv.Annotations[stateAnnotation] == "" && pv.DeletionTimestamp == nil && pv.Status.Phase != v1.VolumeReleased:
-			v.tell(ctx, pv, pv.Spec.ClaimRef, v.make(ctx, pv))
+		case state == "" && pv.DeletionTimestamp == nil && pv.Status.Phase != v1.VolumeReleased && pv.Spec.ClaimRef != nil:
+			v.trouble.tell(ctx, pv.Name, pv.Spec.ClaimRef, "ProvisioningFailed", v.make(ctx, pv))
 		default:
-			v.tell(ctx, pv, nil, nil)
+			v.trouble.tell(ctx, pv.Name, nil, "", nil)
 		}
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	for name := range gone {
-		delete(v.problems, name)
-	}
-	return len(v.problems) == 0
+	return v.trouble.keep(names) && v.published
 }
 
 // make makes the directory of a volume.
@@ -293,31 +238,43 @@ func (v *Volumes) make(ctx context.Context, pv *v1.PersistentVolume) error {
 	return v.report(ctx, pv, stateReady)
 }
 
-// remove begins to remove the data of a volume, unless that is being done.
+// remove begins to remove the data of a volume, unless that is being done, and
+// goes on until it is.
 func (v *Volumes) remove(ctx context.Context, pv *v1.PersistentVolume) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	if v.removing[pv.UID] {
 		return
 	}
 	v.removing[pv.UID] = true
 	v.removals.Go(func() {
-		r := removal{volume: pv}
-		select {
-		case v.slots <- struct{}{}:
-			r.err = v.erase(ctx, pv)
-			<-v.slots
-		case <-ctx.Done():
-			return
+		for pause := retryFirst; ; pause = min(2*pause, retryLast) {
+			err := v.erase(ctx, pv)
+			v.trouble.tell(ctx, pv.Name, aboutVolume(pv), "VolumeFailedDelete", err)
+			if err == nil {
+				break
+			}
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+				return
+			}
 		}
-		select {
-		case v.removed <- r:
-		case <-ctx.Done():
-		}
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		delete(v.removing, pv.UID)
 	})
 }
 
 // erase removes the data of a volume for good, so it asks once more whether that
 // is wanted.
 func (v *Volumes) erase(ctx context.Context, pv *v1.PersistentVolume) error {
+	select {
+	case v.slots <- struct{}{}:
+		defer func() { <-v.slots }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	now, err := v.client.CoreV1().PersistentVolumes().Get(ctx, pv.Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil
@@ -351,51 +308,4 @@ func (v *Volumes) report(ctx context.Context, pv *v1.PersistentVolume, state str
 		return fmt.Errorf("say that the directory of volume %s is %s: %w", pv.Name, state, err)
 	}
 	return nil
-}
-
-// tell remembers what is wrong with a volume, nil if nothing is, and says what is
-// new where users look: at the claim while there is one, else at the volume.
-func (v *Volumes) tell(ctx context.Context, pv *v1.PersistentVolume, claim *v1.ObjectReference, problem error) {
-	text := ""
-	if problem != nil {
-		text = problem.Error()
-	}
-	v.mu.Lock()
-	before := v.problems[pv.Name]
-	if text == "" {
-		delete(v.problems, pv.Name)
-	} else {
-		v.problems[pv.Name] = text
-	}
-	v.mu.Unlock()
-	if text == before || text == "" || ctx.Err() != nil {
-		return
-	}
-	about, reason := claim, "ProvisioningFailed"
-	if claim == nil {
-		about = &v1.ObjectReference{APIVersion: "v1", Kind: "PersistentVolume", Name: pv.Name, UID: pv.UID}
-		reason = "VolumeFailedDelete"
-	}
-	slog.Warn("A volume of this node is in trouble", "volume", pv.Name, "err", problem)
-	if err := v.event(ctx, about, reason, "On node "+v.node+": "+text); err != nil {
-		slog.Warn("Could not tell it to the users of the volume", "volume", pv.Name, "err", err)
-	}
-}
-
-// event makes one. They are rare, so nothing has to collect and count them.
-func (v *Volumes) event(ctx context.Context, about *v1.ObjectReference, reason, message string) error {
-	now := metav1.Now()
-	namespace := cmp.Or(about.Namespace, metav1.NamespaceDefault)
-	_, err := v.client.CoreV1().Events(namespace).Create(ctx, &v1.Event{
-		ObjectMeta:     metav1.ObjectMeta{GenerateName: about.Name[:min(len(about.Name), 200)] + ".", Namespace: namespace},
-		InvolvedObject: *about,
-		Reason:         reason,
-		Message:        message,
-		Type:           v1.EventTypeWarning,
-		Source:         v1.EventSource{Component: Provisioner, Host: v.node},
-		FirstTimestamp: now,
-		LastTimestamp:  now,
-		Count:          1,
-	}, metav1.CreateOptions{})
-	return err
 }

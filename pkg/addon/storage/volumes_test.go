@@ -16,7 +16,8 @@ func nodeWith(t *testing.T, volumes ...*v1.PersistentVolume) (*Volumes, *fake.Cl
 	t.Helper()
 	client := fake.NewSimpleClientset(aNode("", "a"))
 	v := NewVolumes(VolumesConfig{NodeName: "a", Path: t.TempDir() + "/storage"})
-	v.client, v.volumes = client, cache.NewStore(cache.MetaNamespaceKeyFunc)
+	v.use(client)
+	v.volumes, v.published = cache.NewStore(cache.MetaNamespaceKeyFunc), true
 	for _, pv := range volumes {
 		if err := client.Tracker().Add(pv); err != nil {
 			t.Fatal(err)
@@ -85,14 +86,12 @@ func TestSync(t *testing.T) {
 				write(t, pv.Spec.Local.Path+"/file")
 			}
 			if !v.sync(t.Context()) {
-				t.Errorf("trouble: %v", v.problems)
-			}
-			if v.removing[pv.UID] {
-				if r := <-v.removed; r.err != nil {
-					t.Error(r.err)
-				}
+				t.Error(v.trouble.note())
 			}
 			v.removals.Wait()
+			if note := v.trouble.note(); note != "" || len(v.removing) > 0 {
+				t.Error(note)
+			}
 			if exists(t, pv.Spec.Local.Path) != (test.after == there) {
 				t.Errorf("the directory is to be %q", test.after)
 			}
@@ -155,8 +154,8 @@ func TestTroubleIsSaidOnceAndForgotten(t *testing.T) {
 	if err := v.volumes.Delete(pv); err != nil {
 		t.Fatal(err)
 	}
-	if !v.sync(t.Context()) || !strings.Contains(v.Note(), "") {
-		t.Errorf("still in trouble: %v", v.problems)
+	if !v.sync(t.Context()) || strings.Contains(v.Note(), "trouble") {
+		t.Errorf("still in trouble: %s", v.Note())
 	}
 }
 
