@@ -33,7 +33,12 @@ func (d directory) ensure() error {
 	if err := unix.Access(string(d), unix.W_OK); err != nil {
 		return fmt.Errorf("write to the directory of volumes %s: %w", d, err)
 	}
-	return nil
+	above, err := os.Open(filepath.Dir(string(d)))
+	if err != nil {
+		return err
+	}
+	defer above.Close()
+	return above.Sync() // it may be new, and must outlive a power cut
 }
 
 // open is os.OpenRoot, but not through a link: who changes where that leads

@@ -51,8 +51,10 @@ type Volumes struct {
 }
 
 const (
-	// reach is how long it is before the API is asked again, while a node starts.
-	reach = 100 * time.Millisecond
+	// While a node starts the API is asked again after reachFirst, at last after
+	// reachLast.
+	reachFirst = 100 * time.Millisecond
+	reachLast  = 2 * time.Second
 	// atOnce is how many volumes are emptied at the same time.
 	atOnce = 2
 )
@@ -132,13 +134,13 @@ func (v *Volumes) use(client kubernetes.Interface) {
 // await waits until the node may see volumes: at the first start of a cluster
 // that is a moment later, and a watch that is refused waits longer to try again.
 func (v *Volumes) await(ctx context.Context) bool {
-	for {
+	for pause := reachFirst; ; pause = min(2*pause, reachLast) {
 		_, err := v.client.CoreV1().PersistentVolumes().List(ctx, metav1.ListOptions{LabelSelector: v.mine(), Limit: 1})
 		if err == nil {
 			return true
 		}
 		select {
-		case <-time.After(reach):
+		case <-time.After(pause):
 		case <-ctx.Done():
 			return false
 		}
