@@ -114,11 +114,12 @@ func waits(claim *v1.PersistentVolumeClaim) bool {
 // sync does for each claim and volume what there is to do.
 func (c *Controller) sync(ctx context.Context) (well bool) {
 	names := map[string]bool{}
+	ask := c.classes()
 	for _, o := range c.claims.List() {
 		if claim := o.(*v1.PersistentVolumeClaim); waits(claim) {
 			name := claim.Namespace + "/" + claim.Name
 			names[name] = true
-			if err := c.provision(ctx, claim); !errors.Is(err, errChoosing) {
+			if err := c.provision(ctx, claim, ask); !errors.Is(err, errChoosing) {
 				c.trouble.tell(ctx, name, aboutClaim(claim), "ProvisioningFailed", err)
 			}
 		}
@@ -136,6 +137,23 @@ func (c *Controller) sync(ctx context.Context) (well bool) {
 	return c.trouble.keep(names)
 }
 
+type classGetter func(ctx context.Context, name string) (*storagev1.StorageClass, error)
+
+// classes asks for each class once, however many claims wait.
+func (c *Controller) classes() classGetter {
+	known := map[string]*storagev1.StorageClass{}
+	return func(ctx context.Context, name string) (*storagev1.StorageClass, error) {
+		if class := known[name]; class != nil {
+			return class, nil
+		}
+		class, err := c.client.StorageV1().StorageClasses().Get(ctx, name, metav1.GetOptions{})
+		if err == nil {
+			known[name] = class
+		}
+		return class, err
+	}
+}
+
 func aboutClaim(claim *v1.PersistentVolumeClaim) *v1.ObjectReference {
 	return &v1.ObjectReference{
 		APIVersion: "v1", Kind: "PersistentVolumeClaim", Namespace: claim.Namespace, Name: claim.Name,
@@ -149,12 +167,12 @@ var errChoosing = errors.New("the scheduler is choosing a node")
 
 // provision makes the volume of a claim. The node makes the directory as soon as
 // it sees the volume.
-func (c *Controller) provision(ctx context.Context, claim *v1.PersistentVolumeClaim) error {
+func (c *Controller) provision(ctx context.Context, claim *v1.PersistentVolumeClaim, ask classGetter) error {
 	name := "pvc-" + string(claim.UID)
 	if _, exists, _ := c.volumes.GetByKey(name); exists {
 		return nil // it is being bound
 	}
-	class, err := c.client.StorageV1().StorageClasses().Get(ctx, volume.GetPersistentVolumeClaimClass(claim), metav1.GetOptions{})
+	class, err := ask(ctx, volume.GetPersistentVolumeClaimClass(claim))
 	if err != nil {
 		return fmt.Errorf("ask for the class: %w", err)
 	}

@@ -82,19 +82,20 @@ func (v *Volumes) Ready(context.Context) error {
 // Note implements component.Noter.
 func (v *Volumes) Note() string {
 	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.rootless != nil {
-		return "no volumes on this node: " + v.rootless.Error()
+	rootless, volumes := v.rootless, v.volumes
+	v.mu.Unlock()
+	if rootless != nil {
+		return "no volumes on this node: " + rootless.Error()
 	}
 	if note := v.trouble.note(); note != "" {
 		return "volumes " + note
 	}
 	free, total, err := v.dir.free()
-	if err != nil || v.volumes == nil {
+	if err != nil || volumes == nil {
 		return ""
 	}
 	const gib = 1 << 30
-	return fmt.Sprintf("volumes: %d; %.1f of %.1f GiB free in %s", len(v.volumes.ListKeys()), float64(free)/gib, float64(total)/gib, v.dir)
+	return fmt.Sprintf("volumes: %d; %.1f of %.1f GiB free in %s", len(volumes.ListKeys()), float64(free)/gib, float64(total)/gib, v.dir)
 }
 
 // Run implements component.Component. Directories stay when it ends, and a
