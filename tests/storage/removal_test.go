@@ -183,19 +183,27 @@ func (s *suite) testMount(t *testing.T) {
 	}
 }
 
-// A disk that cannot be written to is said at the claim, and tried again.
+// A disk that is full or cannot be written to is said at the claim, and tried
+// again.
 func (s *suite) testUnwritable(t *testing.T) {
 	ns := s.Server().Namespace(t)
 	const root = "/var/lib/lite/storage"
-	s.a.Output(t, "mount", "--bind", root, root)
-	s.a.Output(t, "mount", "-o", "remount,bind,ro", root)
-	ns.Apply(t, claim("data")+user("data", "data", on(s.a)))
-	hasEvent(t, ns, ns.Name, "data", "On node "+s.a.Name+": write to the directory of volumes "+root+": read-only file system")
-	s.a.Output(t, "umount", root)
-	ns.WaitFor(t, "condition=Ready", "pod/data")
-	v := volumeOf(t, ns, "data")
-	drop(t, ns, "data")
-	v.gone(t, s.a)
+	for name, disk := range map[string]struct {
+		mount []string
+		says  string
+	}{
+		"full":     {[]string{"-t", "tmpfs", "-o", "nr_inodes=1", "none", root}, ": no space left on device"},
+		"readonly": {[]string{"-t", "tmpfs", "-o", "ro", "none", root}, "write to the directory of volumes " + root + ": read-only file system"},
+	} {
+		s.a.Output(t, "mount", disk.mount...)
+		ns.Apply(t, claim(name)+user(name, name, on(s.a)))
+		hasEvent(t, ns, ns.Name, name, disk.says)
+		s.a.Output(t, "umount", root)
+		ns.WaitFor(t, "condition=Ready", "pod/"+name)
+		v := volumeOf(t, ns, name)
+		drop(t, ns, name)
+		v.gone(t, s.a)
+	}
 }
 
 // A node that can have no volumes works otherwise; the scheduler is told, and
