@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"lite.io/lite/pkg/addon/storage"
 	"lite.io/lite/pkg/agent/containerd"
 	"lite.io/lite/pkg/agent/images"
 	"lite.io/lite/pkg/agent/kubelet"
@@ -194,6 +195,12 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 		// pod network has found it.
 		g.Add(p, network)
 	}
-	g.Add(&readiness{name: n.NodeName, kubeconfig: c.Kubeconfig}, kl, network)
+	r := &readiness{name: n.NodeName, kubeconfig: c.Kubeconfig}
+	if slices.Contains(c.Cluster.Disable, "storage") {
+		r.unwanted = append(r.unwanted, storage.PathAnnotation)
+	} else {
+		g.Add(storage.NewVolumes(storage.VolumesConfig{NodeName: n.NodeName, Kubeconfig: c.Kubeconfig, Path: n.LocalStoragePath}), network)
+	}
+	g.Add(r, kl, network)
 	return nil
 }

@@ -2,13 +2,16 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync/atomic"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
@@ -19,6 +22,7 @@ import (
 type readiness struct {
 	name       string
 	kubeconfig string
+	unwanted   []string // annotations of parts that are disabled, of an earlier start
 
 	client atomic.Pointer[kubernetes.Clientset] // set once the node has been ready
 	reason atomic.Pointer[string]
@@ -38,7 +42,7 @@ func (r *readiness) Run(ctx context.Context) error {
 	}
 	self := fields.OneTermEqualSelector(metav1.ObjectNameField, r.name)
 	lw := cache.NewListWatchFromClient(client.CoreV1().RESTClient(), "nodes", "", self)
-	_, err = kube.Await(ctx, lw, func(n *v1.Node) bool {
+	node, err := kube.Await(ctx, lw, func(n *v1.Node) bool {
 		err := notReady(n)
 		if err != nil {
 			reason := err.Error()
@@ -50,8 +54,32 @@ func (r *readiness) Run(ctx context.Context) error {
 		return fmt.Errorf("watch the node: %w", err)
 	}
 	r.client.Store(client)
+	if ctx.Err() == nil {
+		if err := r.tidy(ctx, node); err != nil {
+			slog.Warn("Could not take away what a disabled part had written to the node's object", "err", err)
+		}
+	}
 	<-ctx.Done()
 	return nil
+}
+
+// tidy removes the unwanted annotations.
+func (r *readiness) tidy(ctx context.Context, n *v1.Node) error {
+	gone := map[string]any{}
+	for _, key := range r.unwanted {
+		if _, ok := n.Annotations[key]; ok {
+			gone[key] = nil
+		}
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": gone}})
+	if err != nil {
+		return err
+	}
+	_, err = r.client.Load().CoreV1().Nodes().Patch(ctx, n.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+	return err
 }
 
 func (r *readiness) Ready(ctx context.Context) error {

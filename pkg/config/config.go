@@ -72,6 +72,7 @@ type Config struct {
 	KubeletArgs           []string
 	KubeProxyArgs         []string
 
+	LocalStoragePath         string // of the node's volumes; may be missing
 	PrivateRegistry          string // may be missing
 	ContainerRuntimeEndpoint string // "" = the embedded containerd, else unix:///path
 

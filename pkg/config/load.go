@@ -161,6 +161,10 @@ func (c *Config) complete(h host) (errs []error) {
 		c.ClusterDNS = nth(c.ServiceCIDR[0], 10)
 		found("cluster-dns", "the 10th address of service-cidr")
 	}
+	if unsaid("default-local-storage-path") && c.DataDir != "" {
+		c.LocalStoragePath = filepath.Join(c.DataDir, "storage")
+		found("default-local-storage-path", "storage in data-dir")
+	}
 	return errs
 }
 

@@ -361,6 +361,8 @@ func TestErrors(t *testing.T) {
 				`tls-san "c_d" (flag --tls-san): is neither a DNS name nor an IP address; `,
 			}},
 		"relative data-dir":       {args: []string{"--data-dir=data"}, want: []string{`data-dir "data" (flag --data-dir): is not an absolute path; `}},
+		"relative storage":      {args: []string{"--default-local-storage-path=data"}, want: []string{`default-local-storage-path "data" (flag --default-local-storage-path): is not an absolute path; `}},
+		"root storage":          {args: []string{"--default-local-storage-path=/x/.."}, want: []string{`default-local-storage-path "/x/.." (flag --default-local-storage-path): is the root directory; `}},
 		"root data-dir":           {args: []string{"--data-dir=/x/.."}, want: []string{`data-dir "/x/.." (flag --data-dir): is the root directory; `}},
 		"data-dir of an option":   {args: []string{"--data-dir=/a:b"}, want: []string{`data-dir "/a:b" (flag --data-dir): holds a character that cannot be part of a mount option; `}},
 		"path of two lines":       {args: []string{"--audit-log-path=/a\nb"}, want: []string{`audit-log-path "/a\nb" (flag --audit-log-path): holds control characters; `}},

@@ -99,6 +99,15 @@ func dataDir(text string) (string, *Error) {
 	return dir, nil
 }
 
+// storageDir refuses the root directory: what is in it is not for pods.
+func storageDir(text string) (string, *Error) {
+	dir, err := absolutePath(text)
+	if err == nil && dir == "/" {
+		return "", bad("is the root directory", "name a directory that volumes have for themselves")
+	}
+	return dir, err
+}
+
 // oneOf parses words that are known.
 func oneOf(words ...string) parser[string] {
 	return func(text string) (string, *Error) {

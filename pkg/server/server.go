@@ -14,6 +14,7 @@ import (
 
 	"lite.io/lite/manifests"
 	addon "lite.io/lite/pkg/addon/manifests"
+	"lite.io/lite/pkg/addon/storage"
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
@@ -97,6 +98,9 @@ func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, onChan
 	g.Add(alone.Guard(approver.New(approver.Config{
 		Kubeconfig: cp.Kubeconfig(pki.Admin), ServiceCIDRs: cfg.ServiceCIDR, ClusterDomain: cfg.ClusterDomain, Servers: pki.APINames(identity(cfg)),
 	})), roles)
+	if !slices.Contains(cfg.Disable, "storage") {
+		g.Add(alone.Guard(storage.New(storage.Config{Kubeconfig: cp.Kubeconfig(pki.Admin)})), roles)
+	}
 	node := agent.Config{
 		Node: cfg, Cluster: facts(cfg), Host: host, Kubeconfig: nodeKubeconfig(cfg),
 		CAFile: cp.PKI.CA(pki.ClusterCA), CertFile: cp.PKI.Cert(pki.Kubelet), KeyFile: cp.PKI.Key(pki.Kubelet),

@@ -116,10 +116,12 @@ func measure(b *testing.B, r *report) {
 	r.add(againStatus, again.status.Seconds())
 	r.add(againPod, again.pod.Seconds())
 
-	progress("thirty pods, then creates")
+	progress("a volume, thirty pods, then creates")
 	c = connect(b, node)
 	c.deletePod(b, "second")
 	c.scale(b, 0)
+	r.add(claimed, c.claim(b, "data").Seconds())
+	c.deletePod(b, "data")
 	r.add(thirtyPods, c.scale(b, 30).Seconds())
 	c.scale(b, 0)
 	rate, p99 := createMany(b, node)

@@ -25,6 +25,8 @@
 //     after exec (heartbeats have whole seconds: the start waits for the next
 //     one). A pod is created as in the cold start: it is Running only if
 //     everything works again.
+//   - A claim of the default class is created, and with it a pod that has its
+//     volume; the end is when the pod is Running.
 //   - 0 to 30 pods: a Deployment is scaled from none to 30; the end is when its
 //     status has 30 ready replicas.
 //   - Creates: 20 writers with a connection each create ConfigMaps of 1 KiB, as

@@ -11,6 +11,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
@@ -58,6 +59,32 @@ func (c conn) awaitNoPods(ctx context.Context, b *testing.B, field, label string
 	}); err != nil {
 		b.Fatal(err)
 	}
+}
+
+// claim creates a claim of the default class and a pod with its volume, and
+// returns how long it took until the pod was Running, and so the claim bound and
+// the volume mounted.
+func (c conn) claim(b *testing.B, name string) time.Duration {
+	b.Helper()
+	ctx, cancel := context.WithTimeout(b.Context(), limit)
+	defer cancel()
+	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.PersistentVolumeClaimSpec{
+		AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+		Resources:   corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}},
+	}}
+	spec := podSpec()
+	spec.Volumes = []corev1.Volume{{Name: name, VolumeSource: corev1.VolumeSource{
+		PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: name},
+	}}}
+	spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: name, MountPath: "/data"}}
+	began := time.Now()
+	if _, err := c.client.CoreV1().PersistentVolumeClaims(metav1.NamespaceDefault).Create(ctx, claim, metav1.CreateOptions{}); err != nil {
+		b.Fatal(err)
+	}
+	if err := awaitPod(ctx, c.client, name, spec); err != nil {
+		b.Fatalf("pod with a volume: %v", err)
+	}
+	return time.Since(began)
 }
 
 // load is the Deployment whose pods are counted.

@@ -48,6 +48,7 @@ const (
 	shimRSS
 	shimPSS
 	thirtyPods
+	claimed
 	createRate
 	createP99
 	joined
@@ -94,6 +95,7 @@ var metrics = [count]metric{
 	shimRSS:            {"per pod: shim RSS", "MB", 0},
 	shimPSS:            {"per pod: shim PSS", "MB", 0},
 	thirtyPods:         {"0 to 30 pods Ready", "s", 0},
+	claimed:      {"new claim and pod: Bound, mounted and Running", "s", 2},
 	createRate:         {"creates, 20 writers of 1 KiB", "1/s", 0},
 	createP99:          {"creates: 99th percentile", "ms", 0},
 	joined:             {"agent: exec to node Ready, joining", "s", 3},

@@ -73,7 +73,7 @@ func start(b *testing.B, node *cluster.Node, pod string) started {
 		s.version = n.Version
 		return err
 	})
-	observe(&s.pod, "pod "+pod, func() error { return awaitPod(ctx, client, pod) })
+	observe(&s.pod, "pod "+pod, func() error { return awaitPod(ctx, client, pod, podSpec()) })
 	observers.Wait()
 	if b.Failed() {
 		b.FailNow()
@@ -147,8 +147,8 @@ func awaitStatus(ctx context.Context, node *cluster.Node) (n status.Node, err er
 }
 
 // awaitPod creates a pod and waits until it is Running.
-func awaitPod(ctx context.Context, client kubernetes.Interface, name string) error {
-	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: podSpec()}
+func awaitPod(ctx context.Context, client kubernetes.Interface, name string, spec corev1.PodSpec) error {
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: spec}
 	pods := client.CoreV1().RESTClient()
 	if err := try(ctx, poll, func(ctx context.Context) error {
 		err := pods.Post().Namespace(metav1.NamespaceDefault).Resource("pods").Body(pod).MaxRetries(0).Do(ctx).Error()

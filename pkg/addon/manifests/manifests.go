@@ -161,7 +161,8 @@ func (m *Manifests) apply(ctx context.Context, client dynamic.Interface) error {
 			return fmt.Errorf("apply %s %s: %w", o.GetKind(), o.GetName(), err)
 		}
 	}
-	for _, o := range m.unwanted {
+	// In reverse, so that what guards a permission goes after it.
+	for _, o := range slices.Backward(m.unwanted) {
 		if err := remove(ctx, objects(client, o), o.GetName()); err != nil {
 			return fmt.Errorf("remove %s %s: %w", o.GetKind(), o.GetName(), err)
 		}

@@ -1,0 +1,328 @@
+package storage
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
+
+	v1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/component-helpers/storage/volume"
+
+	"lite.io/lite/pkg/kube"
+)
+
+// What Kubernetes says to provisioners in annotations of a claim: who is to make
+// the volume, and where.
+const (
+	claimProvisioner = "volume.kubernetes.io/storage-provisioner"
+	selectedNode     = "volume.kubernetes.io/selected-node"
+)
+
+// Config is what the controller has to be told.
+type Config struct {
+	Kubeconfig string
+}
+
+// Controller is the component that makes and deletes volumes. It runs once per
+// cluster.
+//
+// The library that other provisioners are made with cannot be used here: its
+// constructor writes to the scheme that all clients of the process share
+// (sig-storage-lib-external-provisioner 13.0), which is not safe while other
+// components run.
+type Controller struct {
+	kubeconfig string
+	synced     atomic.Bool
+
+	client  kubernetes.Interface
+	changed signal
+	trouble trouble
+	claims  cache.Store
+	volumes cache.Store // with a label of ours
+}
+
+// New makes the component; nothing is touched before Run.
+func New(c Config) *Controller {
+	return &Controller{kubeconfig: c.Kubeconfig, changed: make(signal, 1)}
+}
+
+// Name implements component.Component.
+func (*Controller) Name() string { return "storage" }
+
+// Ready implements component.Component.
+func (c *Controller) Ready(context.Context) error {
+	if !c.synced.Load() {
+		return errors.New("waiting for the API to tell claims and volumes")
+	}
+	return nil
+}
+
+// Run implements component.Component.
+func (c *Controller) Run(ctx context.Context) error {
+	cfg, err := kube.ClientConfig(c.kubeconfig, c.Name())
+	if err != nil {
+		return err
+	}
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		return err
+	}
+	c.use(client)
+	claims, claimsSynced, claimsDone := watch(ctx, client, "persistentvolumeclaims", "", &v1.PersistentVolumeClaim{}, trimClaim, c.changed)
+	defer claimsDone()
+	volumes, volumesSynced, volumesDone := watch(ctx, client, "persistentvolumes", nodeLabel, &v1.PersistentVolume{}, withoutManagedFields, c.changed)
+	defer volumesDone()
+	c.claims, c.volumes = claims, volumes
+	defer c.synced.Store(false)
+	if !cache.WaitForCacheSync(ctx.Done(), claimsSynced, volumesSynced) {
+		return nil
+	}
+	c.synced.Store(true)
+	c.changed.work(ctx, c.sync)
+	return nil
+}
+
+func (c *Controller) use(client kubernetes.Interface) { c.client, c.trouble.client = client, client }
+
+// trimClaim leaves nothing of a claim that is none of ours, or has its volume,
+// but what it is called.
+func trimClaim(o any) (any, error) {
+	claim, ok := o.(*v1.PersistentVolumeClaim)
+	if ok && !waits(claim) {
+		return &v1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{
+			Namespace: claim.Namespace, Name: claim.Name, UID: claim.UID, ResourceVersion: claim.ResourceVersion,
+		}}, nil
+	}
+	return withoutManagedFields(o)
+}
+
+// waits reports whether a claim waits for a volume from here.
+func waits(claim *v1.PersistentVolumeClaim) bool {
+	return claim.Annotations[claimProvisioner] == Provisioner && claim.Spec.VolumeName == "" && claim.DeletionTimestamp == nil
+}
+
+// sync does for each claim and volume what there is to do.
+func (c *Controller) sync(ctx context.Context) (well bool) {
+	names := map[string]bool{}
+	ask := c.classes()
+	for _, o := range c.claims.List() {
+		if claim := o.(*v1.PersistentVolumeClaim); waits(claim) {
+			name := claim.Namespace + "/" + claim.Name
+			names[name] = true
+			if err := c.provision(ctx, claim, ask); !errors.Is(err, errChoosing) {
+				c.trouble.tell(ctx, name, aboutClaim(claim), "ProvisioningFailed", err)
+			}
+		}
+	}
+	for _, o := range c.volumes.List() {
+		if pv := o.(*v1.PersistentVolume); pv.Annotations[provisionedBy] == Provisioner {
+			names[pv.Name] = true
+			err := c.follow(ctx, pv)
+			if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+				err = nil // it has changed, and is looked at again when that is told
+			}
+			c.trouble.tell(ctx, pv.Name, aboutVolume(pv), "VolumeFailed", err)
+		}
+	}
+	return c.trouble.keep(names)
+}
+
+type classGetter func(ctx context.Context, name string) (*storagev1.StorageClass, error)
+
+// classes asks for each class once, however many claims wait.
+func (c *Controller) classes() classGetter {
+	known := map[string]*storagev1.StorageClass{}
+	return func(ctx context.Context, name string) (*storagev1.StorageClass, error) {
+		if class := known[name]; class != nil {
+			return class, nil
+		}
+		class, err := c.client.StorageV1().StorageClasses().Get(ctx, name, metav1.GetOptions{})
+		if err == nil {
+			known[name] = class
+		}
+		return class, err
+	}
+}
+
+func aboutClaim(claim *v1.PersistentVolumeClaim) *v1.ObjectReference {
+	return &v1.ObjectReference{
+		APIVersion: "v1", Kind: "PersistentVolumeClaim", Namespace: claim.Namespace, Name: claim.Name,
+		UID: claim.UID, ResourceVersion: claim.ResourceVersion,
+	}
+}
+
+// errChoosing is that the scheduler chooses a node again: what was wrong before
+// still counts.
+var errChoosing = errors.New("the scheduler is choosing a node")
+
+// provision makes the volume of a claim. The node makes the directory as soon as
+// it sees the volume.
+func (c *Controller) provision(ctx context.Context, claim *v1.PersistentVolumeClaim, ask classGetter) error {
+	name := "pvc-" + string(claim.UID)
+	if _, exists, _ := c.volumes.GetByKey(name); exists {
+		return nil // it is being bound
+	}
+	class, err := ask(ctx, volume.GetPersistentVolumeClaimClass(claim))
+	if err != nil {
+		return fmt.Errorf("ask for the class: %w", err)
+	}
+	waiting := class.VolumeBindingMode != nil && *class.VolumeBindingMode == storagev1.VolumeBindingWaitForFirstConsumer
+	on := claim.Annotations[selectedNode]
+	if waiting && on == "" {
+		return errChoosing
+	}
+	if err := refuse(claim, class, on); err != nil {
+		return err
+	}
+	node, err := c.client.CoreV1().Nodes().Get(ctx, on, metav1.GetOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("ask for node %s: %w", on, err)
+	}
+	if err != nil {
+		return errors.Join(err, c.reschedule(ctx, claim))
+	}
+	root, host := node.Annotations[PathAnnotation], node.Labels[v1.LabelHostname]
+	if !filepath.IsAbs(root) || host == "" {
+		err := fmt.Errorf("node %s has no directory for volumes: `lite status` there says why, if storage is not disabled", on)
+		return errors.Join(err, c.reschedule(ctx, claim))
+	}
+	_, err = c.client.CoreV1().PersistentVolumes().Create(ctx, describe(name, claim, class, on, host, root), metav1.CreateOptions{})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("create volume %s: %w", name, err)
+	}
+	c.trouble.event(ctx, aboutClaim(claim), v1.EventTypeNormal, "ProvisioningSucceeded", "Successfully provisioned volume "+name)
+	return nil
+}
+
+// refuse says what of a claim or its class a directory cannot be.
+func refuse(claim *v1.PersistentVolumeClaim, class *storagev1.StorageClass, on string) error {
+	for _, mode := range claim.Spec.AccessModes {
+		if mode != v1.ReadWriteOnce && mode != v1.ReadWriteOncePod {
+			return fmt.Errorf("access mode %s is not possible: a volume of class %s is a directory of one node; use ReadWriteOnce or ReadWriteOncePod", mode, class.Name)
+		}
+	}
+	for parameter := range class.Parameters {
+		return fmt.Errorf("class %s has the parameter %q; provisioner %s knows none", class.Name, parameter, Provisioner)
+	}
+	switch {
+	case on == "":
+		return fmt.Errorf("no pod has chosen a node yet, and class %s does not wait for one; give it volumeBindingMode WaitForFirstConsumer", class.Name)
+	case claim.Spec.VolumeMode != nil && *claim.Spec.VolumeMode != v1.PersistentVolumeFilesystem:
+		return fmt.Errorf("volumeMode %s is not possible: a volume of class %s is a directory; use Filesystem", *claim.Spec.VolumeMode, class.Name)
+	case claim.Spec.Selector != nil:
+		return errors.New("a claim with a selector gets no new volume; remove spec.selector")
+	case claim.Spec.DataSource != nil || claim.Spec.DataSourceRef != nil:
+		return fmt.Errorf("class %s cannot fill a volume from a data source; remove spec.dataSource", class.Name)
+	}
+	return nil
+}
+
+// reschedule makes the scheduler choose a node again.
+func (c *Controller) reschedule(ctx context.Context, claim *v1.PersistentVolumeClaim) error {
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
+		"uid": claim.UID, "resourceVersion": claim.ResourceVersion, "annotations": map[string]any{selectedNode: nil},
+	}})
+	if err != nil {
+		return err
+	}
+	_, err = c.client.CoreV1().PersistentVolumeClaims(claim.Namespace).Patch(ctx, claim.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+		return nil // it has changed, and is looked at again when that is told
+	}
+	return err
+}
+
+// describe is the volume of a claim.
+func describe(name string, claim *v1.PersistentVolumeClaim, class *storagev1.StorageClass, node, host, root string) *v1.PersistentVolume {
+	mode := v1.PersistentVolumeFilesystem
+	pv := &v1.PersistentVolume{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{nodeLabel: node}, Annotations: map[string]string{provisionedBy: Provisioner}},
+		Spec: v1.PersistentVolumeSpec{
+			AccessModes:                   claim.Spec.AccessModes,
+			Capacity:                      v1.ResourceList{v1.ResourceStorage: claim.Spec.Resources.Requests[v1.ResourceStorage]},
+			ClaimRef:                      aboutClaim(claim),
+			MountOptions:                  class.MountOptions,
+			PersistentVolumeReclaimPolicy: v1.PersistentVolumeReclaimDelete,
+			StorageClassName:              class.Name,
+			VolumeMode:                    &mode,
+			// Of a local volume, unlike a hostPath, the kubelet sets the group (fsGroup).
+			PersistentVolumeSource: v1.PersistentVolumeSource{
+				Local: &v1.LocalVolumeSource{Path: filepath.Join(root, directoryName(name, claim))},
+			},
+			NodeAffinity: &v1.VolumeNodeAffinity{Required: &v1.NodeSelector{NodeSelectorTerms: []v1.NodeSelectorTerm{{
+				MatchExpressions: []v1.NodeSelectorRequirement{{Key: v1.LabelHostname, Operator: v1.NodeSelectorOpIn, Values: []string{host}}},
+			}}}},
+		},
+	}
+	if class.ReclaimPolicy != nil {
+		pv.Spec.PersistentVolumeReclaimPolicy = *class.ReclaimPolicy
+	}
+	if pv.Spec.PersistentVolumeReclaimPolicy == v1.PersistentVolumeReclaimDelete {
+		pv.Finalizers = []string{finalizer}
+	}
+	return pv
+}
+
+// follow deletes a volume when its data is gone. Until then a finalizer holds
+// one whose data is to go, also against those who delete the volume itself.
+func (c *Controller) follow(ctx context.Context, pv *v1.PersistentVolume) error {
+	held := slices.Contains(pv.Finalizers, finalizer)
+	deletes := pv.Spec.PersistentVolumeReclaimPolicy == v1.PersistentVolumeReclaimDelete
+	removed := pv.Annotations[stateAnnotation] == stateRemoved
+	switch {
+	case !deletes && held:
+		return c.hold(ctx, pv, false)
+	case deletes && !held && pv.DeletionTimestamp == nil && !removed:
+		return c.hold(ctx, pv, true)
+	case !wantsRemoval(pv):
+		return nil
+	case !removed:
+		return c.explain(ctx, pv)
+	case pv.DeletionTimestamp == nil:
+		return c.client.CoreV1().PersistentVolumes().Delete(ctx, pv.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pv.UID}})
+	case held:
+		return c.hold(ctx, pv, false)
+	}
+	return nil
+}
+
+// hold puts the finalizer on a volume, or takes it away.
+func (c *Controller) hold(ctx context.Context, pv *v1.PersistentVolume, hold bool) error {
+	finalizers := slices.DeleteFunc(slices.Clone(pv.Finalizers), func(f string) bool { return f == finalizer })
+	if hold {
+		finalizers = append(finalizers, finalizer)
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
+		"uid": pv.UID, "resourceVersion": pv.ResourceVersion, "finalizers": finalizers,
+	}})
+	if err != nil {
+		return err
+	}
+	_, err = c.client.CoreV1().PersistentVolumes().Patch(ctx, pv.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+	return err
+}
+
+// explain says at a volume what it waits for.
+func (c *Controller) explain(ctx context.Context, pv *v1.PersistentVolume) error {
+	message := fmt.Sprintf("Waiting for lite on node %s to remove the data. If that node never comes back, set "+
+		"persistentVolumeReclaimPolicy to Retain, then delete this volume", pv.Labels[nodeLabel])
+	if pv.Status.Message == message {
+		return nil
+	}
+	patch, err := json.Marshal(map[string]any{"status": map[string]string{"reason": "WaitingForNode", "message": message}})
+	if err != nil {
+		return err
+	}
+	_, err = c.client.CoreV1().PersistentVolumes().Patch(ctx, pv.Name, types.MergePatchType, patch, metav1.PatchOptions{}, "status")
+	return err
+}

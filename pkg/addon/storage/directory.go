@@ -1,0 +1,274 @@
+package storage
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+)
+
+// directory is the one that the volumes of a node lie in. Pods write below it
+// what they like, so nothing here follows a symbolic link or leaves it.
+type directory string
+
+// ensure makes the directory if there is none, for root alone: what pods see of
+// it is mounted for them. One that exists keeps its mode.
+func (d directory) ensure() error {
+	if err := os.MkdirAll(string(d), 0o700); err != nil {
+		return fmt.Errorf("make the directory of volumes: %w", err)
+	}
+	root, err := d.open()
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if err := unix.Access(string(d), unix.W_OK); err != nil {
+		return fmt.Errorf("write to the directory of volumes %s: %w", d, err)
+	}
+	above, err := os.Open(filepath.Dir(string(d)))
+	if err != nil {
+		return err
+	}
+	defer above.Close()
+	return above.Sync() // it may be new, and must outlive a power cut
+}
+
+// open is os.OpenRoot, but not through a link: who changes where that leads
+// would change which data is removed.
+func (d directory) open() (*os.Root, error) {
+	info, err := os.Lstat(string(d))
+	if err != nil {
+		return nil, fmt.Errorf("open the directory of volumes: %w", err)
+	}
+	if info.Mode().Type() == fs.ModeSymlink {
+		return nil, fmt.Errorf("the directory of volumes %s is a symbolic link; name the directory that it leads to in default-local-storage-path", d)
+	}
+	root, err := os.OpenRoot(string(d))
+	if err != nil {
+		return nil, fmt.Errorf("open the directory of volumes: %w", err)
+	}
+	return same(root, info)
+}
+
+// same closes dir unless it is what info says.
+func same(dir *os.Root, info fs.FileInfo) (*os.Root, error) {
+	is, err := dir.Stat(".")
+	if err == nil && !os.SameFile(is, info) {
+		err = fmt.Errorf("%s was replaced while it was opened", dir.Name())
+	}
+	if err != nil {
+		dir.Close()
+		return nil, err
+	}
+	return dir, nil
+}
+
+// make makes the directory of a volume, so that it outlives a power cut, with
+// the mode that everybody may write to: which user a pod has is not known.
+func (d directory) make(name string) error {
+	if err := d.ensure(); err != nil {
+		return err
+	}
+	root, err := d.open()
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if err := root.Mkdir(name, 0o777); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("make the volume's directory: %w", err)
+	}
+	if info, err := root.Lstat(name); err != nil {
+		return err
+	} else if !info.IsDir() {
+		return fmt.Errorf("%s is there already and is no directory; remove it", filepath.Join(string(d), name))
+	}
+	if err := root.Chmod(name, 0o777); err != nil { // mkdir is subject to the umask
+		return err
+	}
+	self, err := root.Open(".")
+	if err != nil {
+		return err
+	}
+	defer self.Close()
+	return self.Sync()
+}
+
+// remove deletes what is called name, and all that is below it if it is a
+// directory; of a link only itself. It stops when ctx is done; calling it again
+// goes on. Nothing is removed if something is mounted there.
+func (d directory) remove(ctx context.Context, name string) error {
+	root, err := d.open()
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	info, err := root.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if info.IsDir() {
+		if err := d.unmounted(name); err != nil {
+			return err
+		}
+		if err := empty(ctx, root, name, info); err != nil {
+			return fmt.Errorf("remove the data of %s: %w", filepath.Join(string(d), name), err)
+		}
+	}
+	if err := root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove %s: %w", filepath.Join(string(d), name), err)
+	}
+	return nil
+}
+
+// unmounted is an error if something is mounted on or below the entry.
+func (d directory) unmounted(name string) error {
+	real, err := filepath.EvalSymlinks(string(d)) // what is above d may be a link
+	if err != nil {
+		return err
+	}
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(filepath.Join(real, name)))
+	if err != nil {
+		return fmt.Errorf("look for mounts below %s: %w", name, err)
+	}
+	if len(mounts) > 0 {
+		return fmt.Errorf("%s is mounted in the volume; unmount it, lite removes nothing behind a mount", mounts[0].Mountpoint)
+	}
+	return nil
+}
+
+// empty removes all that is in the directory name of root.
+func empty(ctx context.Context, root *os.Root, name string, info fs.FileInfo) error {
+	top, err := root.OpenRoot(name)
+	if err != nil {
+		return err
+	}
+	if top, err = same(top, info); err != nil {
+		return err
+	}
+	defer top.Close()
+	e := &emptying{top: top}
+	if e.mount, err = mountOf(top); err != nil {
+		return err
+	}
+	return e.empty(ctx, top, nil)
+}
+
+// emptying is the removal of one directory's content.
+type emptying struct {
+	top   *os.Root
+	mount uint64
+}
+
+const (
+	// maxDepth is how many directories are open at once. A pod can nest them
+	// without end.
+	maxDepth = 64
+	// batch is how many names are read at once.
+	batch = 512
+)
+
+// empty removes what is in dir, which is at the given place below the top.
+func (e *emptying) empty(ctx context.Context, dir *os.Root, place []string) error {
+	for {
+		// What a directory lists while it changes is not defined, so each batch
+		// starts anew.
+		names, err := list(dir)
+		if err != nil || len(names) == 0 {
+			return err
+		}
+		for _, name := range names {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err := e.remove(ctx, dir, place, name); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func list(dir *os.Root) ([]string, error) {
+	f, err := dir.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(batch)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return names, err
+}
+
+func (e *emptying) remove(ctx context.Context, dir *os.Root, place []string, name string) error {
+	err := dir.Remove(name)
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	info, lerr := dir.Lstat(name)
+	if lerr != nil || !info.IsDir() || !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	place = append(place, name)
+	if len(place) > maxDepth {
+		return e.top.Rename(path.Join(place...), ".lite-removing-"+rand.Text())
+	}
+	sub, err := dir.OpenRoot(name)
+	if err != nil {
+		return err
+	}
+	if sub, err = same(sub, info); err != nil {
+		return err
+	}
+	defer sub.Close()
+	mount, err := mountOf(sub)
+	if err != nil {
+		return err
+	}
+	if mount != e.mount {
+		return fmt.Errorf("something is mounted on %s; unmount it", path.Join(place...))
+	}
+	if err := e.empty(ctx, sub, place); err != nil {
+		return err
+	}
+	return dir.Remove(name)
+}
+
+// mountOf identifies the mount that a directory is in, which is more than the
+// file system: part of one may be mounted elsewhere in it.
+func mountOf(dir *os.Root) (uint64, error) {
+	f, err := dir.Open(".")
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	var s unix.Statx_t
+	if err := unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &s); err != nil {
+		return 0, fmt.Errorf("statx %s: %w", dir.Name(), err)
+	}
+	if s.Mask&unix.STATX_MNT_ID == 0 { // before Linux 5.8
+		return unix.Mkdev(s.Dev_major, s.Dev_minor), nil
+	}
+	return s.Mnt_id, nil
+}
+
+// free is how many bytes the file system of the directory has, and how many are
+// free for those who are not root.
+func (d directory) free() (free, total uint64, err error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(string(d), &s); err != nil {
+		return 0, 0, fmt.Errorf("statfs %s: %w", d, err)
+	}
+	return s.Bavail * uint64(s.Bsize), s.Blocks * uint64(s.Bsize), nil
+}

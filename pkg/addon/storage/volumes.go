@@ -1,0 +1,314 @@
+package storage
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+
+	"lite.io/lite/pkg/kube"
+)
+
+// VolumesConfig is what a node's half has to be told.
+type VolumesConfig struct {
+	NodeName   string
+	Kubeconfig string // of the node
+	Path       string // the directory of its volumes
+}
+
+// Volumes is the component that keeps the directories of a node's volumes.
+type Volumes struct {
+	node       string
+	kubeconfig string
+	dir        directory
+
+	client  kubernetes.Interface
+	changed signal
+	synced  atomic.Bool
+	trouble trouble
+
+	// Removals run beside all else, each as long as it takes.
+	removals sync.WaitGroup
+	slots    chan struct{}
+
+	mu        sync.Mutex
+	volumes   cache.Store
+	removing  map[types.UID]bool
+	published bool
+	rootless  error // why this node can have no volumes; nil = it can
+}
+
+const (
+	// While a node starts the API is asked again after reachFirst, at last after
+	// reachLast.
+	reachFirst = 100 * time.Millisecond
+	reachLast  = 2 * time.Second
+	// atOnce is how many volumes are emptied at the same time.
+	atOnce = 2
+)
+
+// NewVolumes makes the component; nothing is touched before Run.
+func NewVolumes(c VolumesConfig) *Volumes {
+	return &Volumes{
+		node: c.NodeName, kubeconfig: c.Kubeconfig, dir: directory(c.Path),
+		changed: make(signal, 1), slots: make(chan struct{}, atOnce), removing: map[types.UID]bool{},
+	}
+}
+
+// Name implements component.Component.
+func (*Volumes) Name() string { return "volumes" }
+
+// Ready implements component.Component. What is wrong with a disk is said by
+// Note and by events: it must not take the node's other pods away.
+func (v *Volumes) Ready(context.Context) error {
+	if !v.synced.Load() {
+		return errors.New("waiting for the API to tell this node's volumes")
+	}
+	return nil
+}
+
+// Note implements component.Noter.
+func (v *Volumes) Note() string {
+	v.mu.Lock()
+	rootless, volumes := v.rootless, v.volumes
+	v.mu.Unlock()
+	if rootless != nil {
+		return "no volumes on this node: " + rootless.Error()
+	}
+	if note := v.trouble.note(); note != "" {
+		return "volumes " + note
+	}
+	free, total, err := v.dir.free()
+	if err != nil || volumes == nil {
+		return ""
+	}
+	const gib = 1 << 30
+	return fmt.Sprintf("volumes: %d; %.1f of %.1f GiB free in %s", len(volumes.ListKeys()), float64(free)/gib, float64(total)/gib, v.dir)
+}
+
+// Run implements component.Component. Directories stay when it ends, and a
+// removal goes on at the next start.
+func (v *Volumes) Run(ctx context.Context) error {
+	cfg, err := kube.ClientConfig(v.kubeconfig, v.Name())
+	if err != nil {
+		return err
+	}
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		return err
+	}
+	v.use(client)
+	defer v.removals.Wait()
+	defer v.synced.Store(false)
+	if !v.await(ctx) {
+		return nil
+	}
+	store, synced, done := watch(ctx, v.client, "persistentvolumes", v.mine(), &v1.PersistentVolume{}, withoutManagedFields, v.changed)
+	defer done()
+	v.mu.Lock()
+	v.volumes = store
+	v.mu.Unlock()
+	if !cache.WaitForCacheSync(ctx.Done(), synced) {
+		return nil
+	}
+	v.synced.Store(true)
+	v.changed.work(ctx, v.sync)
+	return nil
+}
+
+func (v *Volumes) use(client kubernetes.Interface) {
+	v.client, v.trouble.client, v.trouble.host = client, client, v.node
+}
+
+// await waits until the node may see volumes: at the first start of a cluster
+// that is a moment later, and a watch that is refused waits longer to try again.
+func (v *Volumes) await(ctx context.Context) bool {
+	for pause := reachFirst; ; pause = min(2*pause, reachLast) {
+		_, err := v.client.CoreV1().PersistentVolumes().List(ctx, metav1.ListOptions{LabelSelector: v.mine(), Limit: 1})
+		if err == nil {
+			return true
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// mine selects the volumes of this node.
+func (v *Volumes) mine() string { return nodeLabel + "=" + v.node }
+
+// watch returns what the API has of a resource, kept up to date until ctx is
+// done, whether it has been read, and what waits for the end.
+func watch(ctx context.Context, client kubernetes.Interface, resource, labels string, kind runtime.Object, trim cache.TransformFunc, changed signal) (store cache.Store, synced cache.InformerSynced, done func()) {
+	store, controller := cache.NewInformerWithOptions(cache.InformerOptions{
+		ListerWatcher: cache.NewFilteredListWatchFromClient(client.CoreV1().RESTClient(), resource, metav1.NamespaceAll,
+			func(o *metav1.ListOptions) { o.LabelSelector = labels }),
+		ObjectType: kind,
+		Transform:  trim,
+		Handler: cache.ResourceEventHandlerFuncs{
+			AddFunc:    func(any) { changed.set() },
+			UpdateFunc: func(any, any) { changed.set() },
+			DeleteFunc: func(any) { changed.set() },
+		},
+	})
+	var running sync.WaitGroup
+	running.Go(func() { controller.RunWithContext(ctx) })
+	return store, controller.HasSynced, running.Wait
+}
+
+// withoutManagedFields drops of an object what is of no use here and larger than
+// all else.
+func withoutManagedFields(o any) (any, error) {
+	if m, ok := o.(metav1.Object); ok {
+		m.SetManagedFields(nil)
+	}
+	return o, nil
+}
+
+// publish tells the controller where volumes of this node lie, or that there can
+// be none.
+func (v *Volumes) publish(ctx context.Context) error {
+	unusable := v.dir.ensure()
+	var path any // null removes the annotation
+	if unusable == nil {
+		path = string(v.dir)
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{PathAnnotation: path}}})
+	if err != nil {
+		return err
+	}
+	_, err = v.client.CoreV1().Nodes().Patch(ctx, v.node, types.MergePatchType, patch, metav1.PatchOptions{})
+	if err != nil {
+		err = fmt.Errorf("say where the volumes of node %s are: %w", v.node, err)
+	}
+	return cmp.Or(unusable, err)
+}
+
+// sync does what there is to do, for the node and for each volume.
+func (v *Volumes) sync(ctx context.Context) (well bool) {
+	if !v.published {
+		err := v.publish(ctx)
+		v.mu.Lock()
+		v.published, v.rootless = err == nil, err
+		v.mu.Unlock()
+	}
+	names := map[string]bool{}
+	for _, o := range v.volumes.List() {
+		pv := o.(*v1.PersistentVolume)
+		state := pv.Annotations[stateAnnotation]
+		if pv.Annotations[provisionedBy] != Provisioner || state == stateRemoved {
+			continue
+		}
+		names[pv.Name] = true
+		switch {
+		case wantsRemoval(pv):
+			v.remove(ctx, pv)
+		case state == "" && pv.DeletionTimestamp == nil && pv.Status.Phase != v1.VolumeReleased && pv.Spec.ClaimRef != nil:
+			v.trouble.tell(ctx, pv.Name, pv.Spec.ClaimRef, "ProvisioningFailed", v.make(ctx, pv))
+		default:
+			v.trouble.tell(ctx, pv.Name, nil, "", nil)
+		}
+	}
+	return v.trouble.keep(names) && v.published
+}
+
+// make makes the directory of a volume.
+func (v *Volumes) make(ctx context.Context, pv *v1.PersistentVolume) error {
+	name, err := entryOf(pv, string(v.dir))
+	if err != nil {
+		return err
+	}
+	if err := v.dir.make(name); err != nil {
+		return err
+	}
+	if pv.Status.Phase != v1.VolumeBound {
+		return nil // to write to it now would make the one who binds it begin anew
+	}
+	return v.report(ctx, pv, stateReady)
+}
+
+// remove begins to remove the data of a volume, unless that is being done, and
+// goes on until it is.
+func (v *Volumes) remove(ctx context.Context, pv *v1.PersistentVolume) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.removing[pv.UID] {
+		return
+	}
+	v.removing[pv.UID] = true
+	v.removals.Go(func() {
+		for pause := retryFirst; ; pause = min(2*pause, retryLast) {
+			err := v.erase(ctx, pv)
+			v.trouble.tell(ctx, pv.Name, aboutVolume(pv), "VolumeFailedDelete", err)
+			if err == nil {
+				break
+			}
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+				return
+			}
+		}
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		delete(v.removing, pv.UID)
+	})
+}
+
+// erase removes the data of a volume for good, so it asks once more whether that
+// is wanted.
+func (v *Volumes) erase(ctx context.Context, pv *v1.PersistentVolume) error {
+	select {
+	case v.slots <- struct{}{}:
+		defer func() { <-v.slots }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	now, err := v.client.CoreV1().PersistentVolumes().Get(ctx, pv.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if now.UID != pv.UID || !wantsRemoval(now) {
+		return nil
+	}
+	name, err := entryOf(now, string(v.dir))
+	if err != nil {
+		return err
+	}
+	if err := v.dir.remove(ctx, name); err != nil {
+		return err
+	}
+	return v.report(ctx, now, stateRemoved)
+}
+
+// report writes to a volume what has become of its directory.
+func (v *Volumes) report(ctx context.Context, pv *v1.PersistentVolume, state string) error {
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
+		"uid": pv.UID, "annotations": map[string]string{stateAnnotation: state},
+	}})
+	if err != nil {
+		return err
+	}
+	_, err = v.client.CoreV1().PersistentVolumes().Patch(ctx, pv.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("say that the directory of volume %s is %s: %w", pv.Name, state, err)
+	}
+	return nil
+}
