@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"lite.io/lite/manifests"
+	"lite.io/lite/pkg/addon/loadbalancer"
 	addon "lite.io/lite/pkg/addon/manifests"
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/component"
@@ -95,6 +96,9 @@ func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, onChan
 	g.Add(objects, api)
 	g.Add(alone.Guard(newAdmission(cfg, cp)), roles)
 	g.Add(alone.Guard(approver.New(approver.Config{Kubeconfig: cp.Kubeconfig(pki.Admin), ServiceCIDRs: cfg.ServiceCIDR, ClusterDomain: cfg.ClusterDomain})), roles)
+	g.Add(alone.Guard(loadbalancer.New(loadbalancer.Config{
+		Kubeconfig: cp.Kubeconfig(pki.Admin), APIPort: cfg.HTTPSListenPort, Disabled: slices.Contains(cfg.Disable, "loadbalancer"),
+	})), api)
 	node := agent.Config{
 		Node: cfg, Cluster: facts(cfg), Host: host, Kubeconfig: nodeKubeconfig(cfg),
 		CAFile: cp.PKI.CA(pki.ClusterCA), CertFile: cp.PKI.Cert(pki.Kubelet), KeyFile: cp.PKI.Key(pki.Kubelet),
