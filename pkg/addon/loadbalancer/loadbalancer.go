@@ -164,9 +164,12 @@ type controller struct {
 	// are watched.
 	endpoints map[types.NamespacedName]*endpointsWatch
 	changed   chan struct{}
-	told      map[types.NamespacedName]string // the last event of each Service
-	note      string
-	running   *sync.WaitGroup
+	// wrote is the version of a Service that a write was made for. Until a newer one
+	// is seen there is nothing to write again.
+	wrote   map[types.NamespacedName]string
+	told    map[types.NamespacedName]string // the last event of each Service
+	note    string
+	running *sync.WaitGroup
 }
 
 type endpointsWatch struct {
@@ -179,6 +182,7 @@ func newController(client kubernetes.Interface, p plan, running *sync.WaitGroup)
 		client: client, plan: p, running: running,
 		endpoints: map[types.NamespacedName]*endpointsWatch{},
 		changed:   make(chan struct{}, 1),
+		wrote:     map[types.NamespacedName]string{},
 		told:      map[types.NamespacedName]string{},
 	}
 	c.services = newShelf(c.wake, reduceService)

@@ -32,6 +32,7 @@ const (
 type service struct {
 	key      types.NamespacedName
 	uid      types.UID
+	version  string // the resourceVersion
 	created  time.Time
 	ours     bool // by its class
 	local    bool // what arrives at a node stays on it
@@ -72,6 +73,7 @@ func reduceService(o any) service {
 	s := service{
 		key:      types.NamespacedName{Namespace: svc.Namespace, Name: svc.Name},
 		uid:      svc.UID,
+		version:  svc.ResourceVersion,
 		created:  svc.CreationTimestamp.Time,
 		ours:     svc.Spec.LoadBalancerClass == nil || *svc.Spec.LoadBalancerClass == class,
 		local:    svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,

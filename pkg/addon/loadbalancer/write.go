@@ -31,14 +31,19 @@ func (c *controller) look(ctx context.Context) error {
 	c.watchEndpoints(ctx, services)
 	verdicts := c.plan.decide(services, c.nodes.all(), c.places())
 	var errs []error
-	told := map[types.NamespacedName]string{}
+	wrote, told := map[types.NamespacedName]string{}, map[types.NamespacedName]string{}
 	c.note = ""
 	for _, v := range verdicts {
 		key := v.service.key
 		if !slices.Equal(v.addresses, v.service.addresses) {
-			if err := c.write(ctx, key, v.addresses); err != nil {
-				errs = append(errs, err)
+			var err error
+			if seen, written := c.wrote[key]; !written || seen != v.service.version {
+				err = c.write(ctx, key, v.addresses)
 			}
+			if err == nil {
+				wrote[key] = v.service.version
+			}
+			errs = append(errs, err)
 		}
 		if v.reason == "" {
 			continue
@@ -49,7 +54,7 @@ func (c *controller) look(ctx context.Context) error {
 			c.tell(ctx, v)
 		}
 	}
-	c.told = told
+	c.wrote, c.told = wrote, told
 	if len(told) > 1 {
 		c.note += fmt.Sprintf(" (and %d more)", len(told)-1)
 	}
