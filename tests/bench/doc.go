@@ -11,6 +11,8 @@
 //     it, tried every 10 ms from the start, and is Running when the API says so;
 //     its image is lite.test/busybox:1. "All parts ready" is what `lite status`
 //     answers on its socket, asked every 50 ms.
+//   - The metrics API is asked every 50 ms until it has figures of the node; this
+//     time counts from before exec as well.
 //   - Idle: the pod is deleted; after -settle from the cold start /proc is read,
 //     then CPU and writes are counted over -window. RssAnon, RssFile and VmRSS
 //     are of /proc/<pid>/status, PSS of smaps_rollup, CPU is utime+stime of
@@ -27,6 +29,8 @@
 //     everything works again.
 //   - 0 to 30 pods: a Deployment is scaled from none to 30; the end is when its
 //     status has 30 ready replicas.
+//   - A Service of type LoadBalancer is created and watched until it has an
+//     address.
 //   - Creates: 20 writers with a connection each create ConfigMaps of 1 KiB, as
 //     JSON, for 5 s. The writers share the processors with lite.
 //

@@ -31,6 +31,7 @@ const (
 	coldNode
 	coldStatus
 	coldPod
+	figures
 	againAPI
 	againNode
 	againStatus
@@ -48,6 +49,7 @@ const (
 	shimRSS
 	shimPSS
 	thirtyPods
+	addressed
 	createRate
 	createP99
 	joined
@@ -71,6 +73,7 @@ var metrics = [count]metric{
 	coldNode:     {"cold start: node Ready", "s", 4},
 	coldStatus:   {"cold start: all parts ready (lite status)", "s", 0},
 	coldPod:      {"cold start: first pod Running", "s", 5},
+	figures:      {"cold start: first figures of kubectl top node", "s", 0},
 	againAPI:     {"restart, 10 pods: API /readyz", "s", 0},
 	againNode:    {"restart, 10 pods: node Ready, new heartbeat", "s", 3},
 	againStatus:  {"restart, 10 pods: all parts ready (lite status)", "s", 3},
@@ -88,6 +91,7 @@ var metrics = [count]metric{
 	shimRSS:      {"per pod: shim RSS", "MB", 0},
 	shimPSS:      {"per pod: shim PSS", "MB", 0},
 	thirtyPods:   {"0 to 30 pods Ready", "s", 0},
+	addressed:    {"LoadBalancer Service: create to address", "s", 1},
 	createRate:   {"creates, 20 writers of 1 KiB", "1/s", 0},
 	createP99:    {"creates: 99th percentile", "ms", 0},
 	joined:       {"agent: exec to node Ready, joining", "s", 3},

@@ -62,15 +62,33 @@ func handler(figures api.MetricsGetter, pods cache.GenericLister, nodes listers.
 // Without an answer the API server complains once a minute (1.36).
 const emptyV2 = `{"swagger":"2.0","info":{"title":"metrics","version":"v1beta1"},"paths":{}}`
 
-// serve listens until ctx is done; an error that ends it before is sent.
+// listen waits for the port if another program has it, which is no reason for a
+// server to end; nil when ctx is done before.
+func (m *Metrics) listen(ctx context.Context) net.Listener {
+	for {
+		listener, err := net.Listen("tcp", Address)
+		if err == nil {
+			return listener
+		}
+		m.waitsFor(err.Error() + "; stop what has that port, or leave this part out (--disable metrics)")
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// serve answers until ctx is done; an error that ends it before is sent.
 func (m *Metrics) serve(ctx context.Context, running *sync.WaitGroup, h http.Handler) (<-chan error, error) {
 	cfg, err := m.tls()
 	if err != nil {
 		return nil, err
 	}
-	listener, err := net.Listen("tcp", Address)
-	if err != nil {
-		return nil, fmt.Errorf("listen: %w; stop what has that port, or leave this part out (--disable metrics)", err)
+	failed := make(chan error, 1)
+	listener := m.listen(ctx)
+	if listener == nil {
+		return failed, nil
 	}
 	server := &http.Server{
 		Handler: h, TLSConfig: cfg,
@@ -78,7 +96,6 @@ func (m *Metrics) serve(ctx context.Context, running *sync.WaitGroup, h http.Han
 		// Who is refused knows; anybody on the machine could fill the log.
 		ErrorLog: log.New(io.Discard, "", 0),
 	}
-	failed := make(chan error, 1)
 	running.Go(func() {
 		if err := server.ServeTLS(listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
 			failed <- fmt.Errorf("serve the metrics API: %w", err)
