@@ -120,8 +120,8 @@ func (l *LoadBalancer) serve(ctx context.Context, client kubernetes.Interface) {
 	c := newController(client, plan{reserved: reserved(l.config.APIPort)}, &running)
 	byType := fields.OneTermEqualSelector("spec.type", string(corev1.ServiceTypeLoadBalancer)).String()
 	core := client.CoreV1()
-	watch(ctx, &running, client, &corev1.Service{}, c.services, everywhere(core.Services("").List, core.Services("").Watch), byType, "")
-	watch(ctx, &running, client, &corev1.Node{}, c.nodes, everywhere(core.Nodes().List, core.Nodes().Watch), "", "")
+	watch(ctx, &running, client, &corev1.Service{}, c.services, sourceOf(core.Services("").List, core.Services("").Watch), byType, "")
+	watch(ctx, &running, client, &corev1.Node{}, c.nodes, sourceOf(core.Nodes().List, core.Nodes().Watch), "", "")
 
 	var again <-chan time.Time
 	pause := retryFirst

@@ -116,7 +116,7 @@ type source struct {
 	watch func(context.Context, metav1.ListOptions) (apiwatch.Interface, error)
 }
 
-func everywhere[L runtime.Object](
+func sourceOf[L runtime.Object](
 	list func(context.Context, metav1.ListOptions) (L, error),
 	watch func(context.Context, metav1.ListOptions) (apiwatch.Interface, error),
 ) source {
@@ -155,7 +155,7 @@ func (c *controller) watchEndpoints(ctx context.Context, services []service) {
 		w := &endpointsWatch{newShelf(c.wake, reduceEndpoints), stop}
 		c.endpoints[s.key] = w
 		api := c.client.DiscoveryV1().EndpointSlices(s.key.Namespace)
-		watch(ctx, c.running, c.client, &discovery.EndpointSlice{}, w, everywhere(api.List, api.Watch), "", discovery.LabelServiceName+"="+s.key.Name)
+		watch(ctx, c.running, c.client, &discovery.EndpointSlice{}, w, sourceOf(api.List, api.Watch), "", discovery.LabelServiceName+"="+s.key.Name)
 	}
 	for key, w := range c.endpoints {
 		if !needed[key] {

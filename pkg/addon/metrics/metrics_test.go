@@ -16,8 +16,11 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -198,6 +201,41 @@ func TestOnlyTheAggregationLayerIsAnswered(t *testing.T) {
 			}
 		})
 	}
+}
+
+// clockwork is a scraper that notes when it is asked.
+type clockwork struct {
+	began time.Time
+	at    []time.Duration
+}
+
+func (c *clockwork) Scrape(context.Context) *storage.MetricsBatch {
+	c.at = append(c.at, time.Since(c.began))
+	return &storage.MetricsBatch{}
+}
+
+func TestNewNodesAreAskedOften(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &clockwork{began: time.Now()}
+		r := &readings{c, storage.NewStorage(resolution), &nodes{joined: make(chan struct{}, 1)}}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { r.take(ctx, new(atomic.Bool)); close(done) }()
+		r.nodes.joined <- struct{}{}
+		time.Sleep(119 * time.Second)
+		cancel()
+		<-done
+		var want []time.Duration
+		for at := time.Duration(0); at <= newFor; at += resolutionOfNew {
+			want = append(want, at)
+		}
+		for at := newFor + resolution; at < 119*time.Second; at += resolution {
+			want = append(want, at)
+		}
+		if !slices.Equal(c.at, want) {
+			t.Errorf("asked at %v, want %v", c.at, want)
+		}
+	})
 }
 
 func TestReduceNode(t *testing.T) {
