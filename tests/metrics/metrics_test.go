@@ -348,6 +348,25 @@ func (s *suite) testServerKilled(t *testing.T) {
 	})
 }
 
+// theirs is what the manifest of metrics-server makes of the same names.
+const theirs = `
+apiVersion: v1
+kind: Service
+metadata: {name: metrics-server, namespace: kube-system, labels: {k8s-app: metrics-server}}
+spec: {selector: {k8s-app: metrics-server}, ports: [{name: https, port: 443, protocol: TCP, targetPort: https}]}
+---
+apiVersion: apiregistration.k8s.io/v1
+kind: APIService
+metadata: {name: v1beta1.metrics.k8s.io, labels: {k8s-app: metrics-server}}
+spec:
+  group: metrics.k8s.io
+  version: v1beta1
+  groupPriorityMinimum: 100
+  versionPriority: 100
+  insecureSkipTLSVerify: true
+  service: {name: metrics-server, namespace: kube-system}
+`
+
 // Switched off it leaves nothing behind that anybody would wait for.
 func (s *suite) testDisabled(t *testing.T) {
 	s.server.Stop(t)
@@ -366,9 +385,16 @@ func (s *suite) testDisabled(t *testing.T) {
 	s.server.Kubectl(t, "create", "namespace", "gone")
 	s.server.Kubectl(t, "delete", "namespace", "gone", "--timeout=60s")
 
+	// What the user brings in its place is the user's while it is switched off, and
+	// gives way when it is switched on again.
+	s.server.KubectlStdin(t, theirs, "apply", "-f", "-")
+	s.server.Stop(t)
+	s.server.Start(t, "--disable=metrics")
+	s.server.Kubectl(t, "get", "apiservice/v1beta1.metrics.k8s.io", "service/metrics-server", "--namespace=kube-system")
 	s.server.Stop(t)
 	s.server.Start(t)
 	s.server.Kubectl(t, "wait", "--timeout=60s", "--for=condition=Available", "apiservice/v1beta1.metrics.k8s.io")
+	s.server.Kubectl(t, "get", "--raw", api+"/nodes")
 	s.server.Kubectl(t, "create", "namespace", "gone")
 	s.server.Kubectl(t, "delete", "namespace", "gone", "--timeout=60s")
 }
