@@ -156,3 +156,35 @@ func TestWithdraw(t *testing.T) {
 		})
 	}
 }
+
+// An older Service that takes a younger one's port gets it when that has lost it.
+func TestAPortIsNeverTwoServices(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		young := object("young", 80)
+		young.CreationTimestamp = metav1.NewTime(start.Add(time.Minute))
+		client := fake.NewClientset(object("old", 81), young, machine(start))
+		run(t, client)
+		client.ClearActions()
+		s, err := client.CoreV1().Services("ns").Get(t.Context(), "old", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Spec.Ports[0].Port, s.Status = 80, corev1.ServiceStatus{}
+		if _, err := client.CoreV1().Services("ns").Update(t.Context(), s, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		var patched []string
+		for _, a := range client.Actions() {
+			if p, ok := a.(clienttesting.PatchAction); ok {
+				patched = append(patched, p.GetName())
+			}
+		}
+		if want := []string{"young", "old"}; !slices.Equal(patched, want) {
+			t.Errorf("written are %v, want %v", patched, want)
+		}
+		if got := given(t, client, "young"); len(got) > 0 {
+			t.Errorf("young has %v", got)
+		}
+	})
+}

@@ -144,7 +144,7 @@ func watch(ctx context.Context, running *sync.WaitGroup, client kubernetes.Inter
 func (c *controller) watchEndpoints(ctx context.Context, services []service) {
 	needed := map[types.NamespacedName]bool{}
 	for _, s := range services {
-		if !s.local {
+		if !s.ours || !s.local {
 			continue
 		}
 		needed[s.key] = true

@@ -2,6 +2,7 @@ package loadbalancer
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,9 +28,13 @@ const callTimeout = 10 * time.Second
 // look compares what each Service has with what it should have, and writes what
 // differs. It goes on after an error, and returns all.
 func (c *controller) look(ctx context.Context) error {
-	services := slices.DeleteFunc(c.services.all(), func(s service) bool { return !s.ours })
+	services := c.services.all()
 	c.watchEndpoints(ctx, services)
 	verdicts := c.plan.decide(services, c.nodes.all(), c.places())
+	// Who loses a port loses it before another gets it: it cannot lead to two.
+	slices.SortStableFunc(verdicts, func(a, b verdict) int {
+		return cmp.Compare(min(len(a.addresses), 1), min(len(b.addresses), 1))
+	})
 	var errs []error
 	wrote, told := map[types.NamespacedName]string{}, map[types.NamespacedName]string{}
 	c.note = ""
@@ -48,7 +53,9 @@ func (c *controller) look(ctx context.Context) error {
 		if v.reason == "" {
 			continue
 		}
-		c.note = fmt.Sprintf("Service %s has %s", key, v.message)
+		if c.note == "" {
+			c.note = fmt.Sprintf("Service %s has %s", key, v.message)
+		}
 		told[key] = string(v.service.uid) + v.message
 		if c.told[key] != told[key] {
 			c.tell(ctx, v)
