@@ -45,6 +45,8 @@ var layers = []struct{ pkg, imports string }{
 	{"pkg/cni", "cni/overlay file kube"},
 	{"pkg/addon/manifests", "kube"},
 	{"pkg/addon/storage", "kube"},
+	{"pkg/addon/loadbalancer", "kube"},
+	{"pkg/addon/metrics", "kube"},
 	{"pkg/agent", "addon/storage agent/containerd agent/images agent/kubelet agent/kubeproxy agent/loadbalancer bundle cni component config file join join/approver kube"},
 	{"pkg/server", "*"},
 	{"cmd/lite", "*"},

@@ -21,6 +21,7 @@ var otherPorts = map[int]string{
 	10256:       "kube-proxy",
 	10257:       "the controller manager",
 	10259:       "the scheduler",
+	10349:       "the metrics API",
 }
 
 // nodePorts is what Services are given ports of, unless the API server is told

@@ -63,6 +63,7 @@ const (
 	Admin                  = "admin"
 	ControllerManager      = "controller-manager"
 	Scheduler              = "scheduler"
+	Metrics                = "metrics"
 	Kubelet                = "kubelet"
 	KubeletClient          = "kubelet-client"
 )
@@ -105,6 +106,10 @@ func leaves(n Node) []leaf {
 		// certificate that they show to the API.
 		{ControllerManager, ClusterCA, "system:kube-controller-manager", "", both, local},
 		{Scheduler, ClusterCA, "system:kube-scheduler", "", both, local},
+
+		// It serves the metrics API on loopback, under the name of its Service, and
+		// asks kubelets and the API.
+		{Metrics, ClusterCA, "lite:metrics", "", both, []string{"metrics-server.kube-system.svc"}},
 
 		{Kubelet, ClusterCA, "system:node:" + n.Name, "system:nodes", server, slices.Concat([]string{n.Name}, texts(n.IPs))},
 		{KubeletClient, ClusterCA, "system:node:" + n.Name, "system:nodes", client, nil},

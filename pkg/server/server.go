@@ -13,7 +13,9 @@ import (
 	"time"
 
 	"lite.io/lite/manifests"
+	"lite.io/lite/pkg/addon/loadbalancer"
 	addon "lite.io/lite/pkg/addon/manifests"
+	"lite.io/lite/pkg/addon/metrics"
 	"lite.io/lite/pkg/addon/storage"
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/component"
@@ -31,10 +33,11 @@ func New(cfg *config.Config, host agent.Host, onChange func(component.Status)) (
 	dir := filepath.Join(cfg.DataDir, "server")
 	dirPKI := pki.Dir(filepath.Join(dir, "pki"))
 	s := &Server{config: cfg, controlplane: controlplane.Config{
-		Node: cfg,
-		Dir:  dir,
-		PKI:  dirPKI,
-		Used: etcd.Used(storeDir(dir)),
+		Node:  cfg,
+		Dir:   dir,
+		PKI:   dirPKI,
+		Used:  etcd.Used(storeDir(dir)),
+		Local: local(cfg),
 		Datastore: datastore.Endpoint{
 			URLs:     []string{etcd.Endpoint()},
 			CAFile:   dirPKI.CA(pki.EtcdCA),
@@ -100,6 +103,16 @@ func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, onChan
 	})), roles)
 	if !slices.Contains(cfg.Disable, "storage") {
 		g.Add(alone.Guard(storage.New(storage.Config{Kubeconfig: cp.Kubeconfig(pki.Admin)})), roles)
+	}
+	g.Add(alone.Guard(loadbalancer.New(loadbalancer.Config{
+		Kubeconfig: cp.Kubeconfig(pki.Admin), APIPort: cfg.HTTPSListenPort, Disabled: slices.Contains(cfg.Disable, "loadbalancer"),
+	})), api)
+	if !slices.Contains(cfg.Disable, "metrics") {
+		g.Add(metrics.New(metrics.Config{
+			Kubeconfig: cp.Kubeconfig(pki.Metrics), CAFile: cp.PKI.CA(pki.ClusterCA),
+			CertFile: cp.PKI.Cert(pki.Metrics), KeyFile: cp.PKI.Key(pki.Metrics),
+			ClientCAFile: cp.PKI.CA(pki.FrontProxyCA), ClientName: pki.FrontProxyClient,
+		}), api)
 	}
 	node := agent.Config{
 		Node: cfg, Cluster: facts(cfg), Host: host, Kubeconfig: nodeKubeconfig(cfg),
@@ -168,6 +181,14 @@ func identity(cfg *config.Config) pki.Node {
 		n.ServiceIPs = append(n.ServiceIPs, controlplane.FirstAddress(p))
 	}
 	return n
+}
+
+// local is the aggregated APIs that the process answers itself.
+func local(cfg *config.Config) map[string]string {
+	if slices.Contains(cfg.Disable, "metrics") {
+		return nil // the user may bring another under the same name
+	}
+	return map[string]string{"kube-system/metrics-server": metrics.Address}
 }
 
 func nodeKubeconfig(cfg *config.Config) string {

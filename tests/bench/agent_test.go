@@ -39,11 +39,6 @@ func measureAgent(b *testing.B, r *report) {
 	r.add(agentRSS, processOf(b, agent).memory(b).rss)
 	r.add(agentCPU, with.agentCPU)
 
-	progress("a claim of a volume, an address of a load balancer")
-	admin := connect(b, c.Server())
-	r.add(claimed, admin.measureClaim(b).Seconds())
-	r.add(addressed, admin.measureAddress(b).Seconds())
-
 	progress("packets between hosts and between pods")
 	measureNetwork(b, r, c)
 	for _, n := range []*cluster.Node{agent, c.Server()} {

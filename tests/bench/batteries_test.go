@@ -2,12 +2,13 @@ package bench
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/watch"
@@ -62,58 +63,52 @@ func (p process) count(b *testing.B) func() float64 {
 	}
 }
 
-// measureClaim counts from the creation of a claim and a pod that mounts it until
-// the pod runs.
-func (c conn) measureClaim(b *testing.B) time.Duration {
+// awaitFigures waits until `kubectl top node` would show a node.
+func (c conn) awaitFigures(b *testing.B) {
 	b.Helper()
 	ctx, cancel := context.WithTimeout(b.Context(), limit)
 	defer cancel()
-	began := time.Now()
-	claim := &corev1.PersistentVolumeClaim{
-		ObjectMeta: metav1.ObjectMeta{Name: "claim"},
-		Spec: corev1.PersistentVolumeClaimSpec{
-			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
-			Resources:   corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Mi")}},
-		},
+	if err := try(ctx, statusPoll, func(ctx context.Context) error {
+		answer, err := c.client.Discovery().RESTClient().Get().AbsPath("/apis/metrics.k8s.io/v1beta1/nodes").DoRaw(ctx)
+		if err != nil {
+			return err
+		}
+		var list struct{ Items []json.RawMessage }
+		if err := json.Unmarshal(answer, &list); err != nil {
+			return err
+		}
+		if len(list.Items) == 0 {
+			return errors.New("no node has figures")
+		}
+		return nil
+	}); err != nil {
+		b.Fatalf("metrics: %v", err)
 	}
-	if _, err := c.client.CoreV1().PersistentVolumeClaims(metav1.NamespaceDefault).Create(ctx, claim, metav1.CreateOptions{}); err != nil {
-		b.Fatal(err)
-	}
-	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "claims"}, Spec: podSpec()}
-	pod.Spec.Volumes = []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{
-		PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "claim"},
-	}}}
-	pod.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "data", MountPath: "/data"}}
-	if _, err := c.client.CoreV1().Pods(metav1.NamespaceDefault).Create(ctx, pod, metav1.CreateOptions{}); err != nil {
-		b.Fatal(err)
-	}
-	if err := awaitPod(ctx, c.client, "claims"); err != nil {
-		b.Fatal(err)
-	}
-	return time.Since(began)
 }
 
-// measureAddress counts from the creation of a Service of type LoadBalancer until
-// it has an address.
-func (c conn) measureAddress(b *testing.B) time.Duration {
+// expose makes a Service of type LoadBalancer and returns how long it took until
+// it had an address.
+func (c conn) expose(b *testing.B) time.Duration {
 	b.Helper()
 	ctx, cancel := context.WithTimeout(b.Context(), limit)
 	defer cancel()
 	services := c.client.CoreV1().Services(metav1.NamespaceDefault)
 	began := time.Now()
-	service := &corev1.Service{
-		ObjectMeta: metav1.ObjectMeta{Name: "outside"},
-		Spec:       corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer, Ports: []corev1.ServicePort{{Port: 8088}}},
-	}
-	if _, err := services.Create(ctx, service, metav1.CreateOptions{}); err != nil {
-		b.Fatal(err)
-	}
-	options := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, "outside").String()}
-	err := await(ctx, func(ctx context.Context) (watch.Interface, error) {
-		return services.Watch(ctx, options)
-	}, func(s *corev1.Service) bool { return len(s.Status.LoadBalancer.Ingress) > 0 })
+	_, err := services.Create(ctx, &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: load},
+		Spec: corev1.ServiceSpec{
+			Type: corev1.ServiceTypeLoadBalancer, Selector: map[string]string{"app": load},
+			Ports: []corev1.ServicePort{{Port: 80}},
+		},
+	}, metav1.CreateOptions{})
 	if err != nil {
 		b.Fatal(err)
+	}
+	options := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, load).String()}
+	if err := await(ctx, func(ctx context.Context) (watch.Interface, error) {
+		return services.Watch(ctx, options)
+	}, func(s *corev1.Service) bool { return len(s.Status.LoadBalancer.Ingress) > 0 }); err != nil {
+		b.Fatalf("LoadBalancer Service: %v", err)
 	}
 	return time.Since(began)
 }

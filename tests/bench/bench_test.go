@@ -75,6 +75,8 @@ func measure(b *testing.B, r *report) {
 	r.version = cold.version
 
 	c := connect(b, node)
+	c.awaitFigures(b)
+	r.add(figures, time.Since(began).Seconds())
 	c.deletePod(b, "first")
 	p := processOf(b, node)
 	progress("idle, until %s after the start, then for %s", flags.settle, flags.window)
@@ -124,6 +126,7 @@ func measure(b *testing.B, r *report) {
 	c.deletePod(b, "data")
 	r.add(thirtyPods, c.scale(b, 30).Seconds())
 	c.scale(b, 0)
+	r.add(addressed, c.expose(b).Seconds())
 	rate, p99 := createMany(b, node)
 	r.add(createRate, rate)
 	r.add(createP99, float64(p99.Microseconds())/1000)

@@ -11,6 +11,8 @@
 //     it, tried every 10 ms from the start, and is Running when the API says so;
 //     its image is lite.test/busybox:1. "All parts ready" is what `lite status`
 //     answers on its socket, asked every 50 ms.
+//   - The metrics API is asked every 50 ms until it has figures of the node; this
+//     time counts from before exec as well.
 //   - Idle: the pod is deleted; after -settle from the cold start /proc is read,
 //     then CPU and writes are counted over -window. RssAnon, RssFile and VmRSS
 //     are of /proc/<pid>/status, PSS of smaps_rollup, CPU is utime+stime of
@@ -29,14 +31,14 @@
 //     volume; the end is when the pod is Running.
 //   - 0 to 30 pods: a Deployment is scaled from none to 30; the end is when its
 //     status has 30 ready replicas.
+//   - A Service of type LoadBalancer is created and watched until it has an
+//     address.
 //   - Creates: 20 writers with a connection each create ConfigMaps of 1 KiB, as
 //     JSON, for 5 s. The writers share the processors with lite.
 //
 // Then a server and an agent on two new hosts: the agent joins with a token (the
 // time counts from before exec until the API says that its node is Ready), and
-// both are idle as above. A claim of a volume and a pod that mounts it are
-// created, until the pod is Running, and a Service of type LoadBalancer, until it
-// has an address. A second such pair has all batteries disabled: what they weigh
+// both are idle as above. A second such pair has all batteries disabled: what they weigh
 // is the difference of the two pairs. Over one TCP connection bytes pass for 5 s from host to host,
 // from pod to pod on the agent, and from a pod of the agent to one of the server;
 // the latter two are given relative to the first. Then single bytes go to and

@@ -31,6 +31,7 @@ const (
 	coldNode
 	coldStatus
 	coldPod
+	figures
 	againAPI
 	againNode
 	againStatus
@@ -49,6 +50,7 @@ const (
 	shimPSS
 	thirtyPods
 	claimed
+	addressed
 	createRate
 	createP99
 	joined
@@ -59,8 +61,6 @@ const (
 	batteriesCPU
 	batteriesAgentAnon
 	batteriesAgentCPU
-	claimed
-	addressed
 	hostRate
 	nearRate
 	farRate
@@ -78,6 +78,7 @@ var metrics = [count]metric{
 	coldNode:           {"cold start: node Ready", "s", 4},
 	coldStatus:         {"cold start: all parts ready (lite status)", "s", 0},
 	coldPod:            {"cold start: first pod Running", "s", 5},
+	figures:            {"cold start: first figures of kubectl top node", "s", 0},
 	againAPI:           {"restart, 10 pods: API /readyz", "s", 0},
 	againNode:          {"restart, 10 pods: node Ready, new heartbeat", "s", 3},
 	againStatus:        {"restart, 10 pods: all parts ready (lite status)", "s", 3},
@@ -95,7 +96,8 @@ var metrics = [count]metric{
 	shimRSS:            {"per pod: shim RSS", "MB", 0},
 	shimPSS:            {"per pod: shim PSS", "MB", 0},
 	thirtyPods:         {"0 to 30 pods Ready", "s", 0},
-	claimed:      {"new claim and pod: Bound, mounted and Running", "s", 2},
+	claimed:            {"new claim and pod: Bound, mounted and Running", "s", 2},
+	addressed:          {"LoadBalancer Service: create to address", "s", 1},
 	createRate:         {"creates, 20 writers of 1 KiB", "1/s", 0},
 	createP99:          {"creates: 99th percentile", "ms", 0},
 	joined:             {"agent: exec to node Ready, joining", "s", 3},
@@ -106,8 +108,6 @@ var metrics = [count]metric{
 	batteriesCPU:       {"batteries: idle CPU that a server has more", "% of a core", 0.3},
 	batteriesAgentAnon: {"batteries: RssAnon that an agent has more", "MB", 8},
 	batteriesAgentCPU:  {"batteries: idle CPU that an agent has more", "% of a core", 0.3},
-	claimed:            {"batteries: claim created to mounted in a running pod", "s", 2},
-	addressed:          {"batteries: LoadBalancer created to address", "s", 1},
 	hostRate:           {"network: TCP between hosts", "Gbit/s", 0},
 	nearRate:           {"network: TCP between pods of a node", "% of that", 0},
 	farRate:            {"network: TCP between pods of two nodes", "% of that", 0},

@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync/atomic"
 
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/apiserver/pkg/audit/policy"
+	aggregator "k8s.io/kube-aggregator/pkg/apiserver"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
 
@@ -20,6 +22,7 @@ import (
 // APIServer is the component kube-apiserver.
 type APIServer struct {
 	options *options.ServerRunOptions
+	local   map[string]string
 	serves  kube.Probe // most of it
 	probe   kube.Probe // all of it
 	started atomic.Bool
@@ -42,7 +45,7 @@ func NewAPIServer(c Config) (*APIServer, error) {
 		}
 	}
 	readyz := c.LocalURL() + "/readyz"
-	return &APIServer{options: s, serves: kube.NewProbe(readyz + late), probe: kube.NewProbe(readyz)}, nil
+	return &APIServer{options: s, local: c.Local, serves: kube.NewProbe(readyz + late), probe: kube.NewProbe(readyz)}, nil
 }
 
 func apiServerArgs(c Config) []string {
@@ -117,7 +120,41 @@ func (a *APIServer) Run(ctx context.Context) error {
 	if errs := completed.Validate(); len(errs) != 0 {
 		return fmt.Errorf("kube-apiserver-arg: %w", utilerrors.NewAggregate(errs))
 	}
-	return app.Run(ctx, completed)
+	// What app.Run does, but for the aggregation layer's resolver, which no option
+	// reaches.
+	cfg, err := app.NewConfig(completed)
+	if err != nil {
+		return err
+	}
+	cfg.Aggregator.ExtraConfig.ServiceResolver = resolver{cfg.Aggregator.ExtraConfig.ServiceResolver, a.local}
+	chain, err := cfg.Complete()
+	if err != nil {
+		return err
+	}
+	server, err := app.CreateServerChain(chain)
+	if err != nil {
+		return err
+	}
+	prepared, err := server.PrepareRun()
+	if err != nil {
+		return err
+	}
+	return prepared.Run(ctx)
+}
+
+// resolver finds what answers an aggregated API. With enable-aggregator-routing
+// upstream's knows endpoints only, and an endpoint cannot be on loopback (1.36).
+type resolver struct {
+	aggregator.ServiceResolver
+	local map[string]string
+}
+
+// ResolveEndpoint implements aggregator.ServiceResolver.
+func (r resolver) ResolveEndpoint(namespace, name string, port int32) (*url.URL, error) {
+	if address, ok := r.local[namespace+"/"+name]; ok {
+		return &url.URL{Scheme: "https", Host: address}, nil
+	}
+	return r.ServiceResolver.ResolveEndpoint(namespace, name, port)
 }
 
 // Ready implements component.Component.

@@ -23,6 +23,9 @@ type Config struct {
 	Datastore datastore.Endpoint
 	// Used is whether the datastore may hold what an earlier start encrypted.
 	Used bool
+	// Local names Services, as namespace/name, whose aggregated API this process
+	// answers itself, and the address where.
+	Local map[string]string
 }
 
 // Kubeconfig is the path of the kubeconfig of a leaf of the PKI table.
@@ -32,7 +35,7 @@ func (c Config) Kubeconfig(leaf string) string {
 
 // WriteFiles makes the files that the arguments name. It is idempotent.
 func (c Config) WriteFiles() error {
-	for _, leaf := range []string{pki.Admin, pki.ControllerManager, pki.Scheduler} {
+	for _, leaf := range []string{pki.Admin, pki.ControllerManager, pki.Scheduler, pki.Metrics} {
 		k := pki.Kubeconfig{Path: c.Kubeconfig(leaf), Server: c.LocalURL(), User: leaf, Mode: 0o600}
 		if err := k.Write(c.PKI); err != nil {
 			return err

@@ -3,7 +3,9 @@ package controlplane
 import (
 	"bytes"
 	"encoding/base64"
+	"fmt"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -400,5 +402,25 @@ func TestALostEncryptionKeyIsNotReplaced(t *testing.T) {
 	}
 	if _, err := os.Stat(c.encryptionFile()); err == nil {
 		t.Error("there is a new key")
+	}
+}
+
+// elsewhere is upstream's resolver.
+type elsewhere struct{}
+
+func (elsewhere) ResolveEndpoint(namespace, name string, port int32) (*url.URL, error) {
+	return &url.URL{Scheme: "https", Host: fmt.Sprintf("%s.%s:%d", name, namespace, port)}, nil
+}
+
+func TestResolver(t *testing.T) {
+	r := resolver{elsewhere{}, map[string]string{"kube-system/metrics-server": "127.0.0.1:10349"}}
+	for _, test := range []struct{ namespace, name, want string }{
+		{"kube-system", "metrics-server", "https://127.0.0.1:10349"},
+		{"other", "metrics-server", "https://metrics-server.other:443"},
+		{"kube-system", "other", "https://other.kube-system:443"},
+	} {
+		if u, err := r.ResolveEndpoint(test.namespace, test.name, 443); err != nil || u.String() != test.want {
+			t.Errorf("%s/%s: %v, %v, want %s", test.namespace, test.name, u, err, test.want)
+		}
 	}
 }

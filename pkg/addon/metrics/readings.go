@@ -1,0 +1,172 @@
+package metrics
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
+	listers "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/metrics-server/pkg/scraper"
+	"sigs.k8s.io/metrics-server/pkg/scraper/client"
+	"sigs.k8s.io/metrics-server/pkg/scraper/client/resource"
+	"sigs.k8s.io/metrics-server/pkg/storage"
+)
+
+const (
+	// resolution is how often every kubelet is asked: metrics-server's own.
+	resolution = 15 * time.Second
+	// A node that is new has figures after its second reading. Kubelets read them
+	// every 10 s or so, and there is no knowing when: asking often, for a while,
+	// finds the second one as soon as it is there.
+	resolutionOfNew = 3 * time.Second
+	newFor          = 45 * time.Second
+	// scrapeTimeout is for one kubelet.
+	scrapeTimeout = 10 * time.Second
+)
+
+// readings are the last two of every kubelet.
+type readings struct {
+	scraper scraper.Scraper
+	store   storage.Storage
+	nodes   *nodes
+}
+
+func newReadings(cfg *rest.Config, n *nodes) (*readings, error) {
+	kubelets, err := resource.NewForConfig(&client.KubeletClientConfig{
+		Client:              *rest.CopyConfig(cfg),
+		Scheme:              "https",
+		DefaultPort:         10250,
+		UseNodeStatusPort:   true,
+		AddressTypePriority: []corev1.NodeAddressType{corev1.NodeInternalIP, corev1.NodeExternalIP, corev1.NodeHostName},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make a client of kubelets: %w", err)
+	}
+	return &readings{scraper.NewScraper(n.lister, kubelets, scrapeTimeout, nil), storage.NewStorage(resolution), n}, nil
+}
+
+// take asks all kubelets until ctx is done. figures is set once there are some.
+func (r *readings) take(ctx context.Context, figures *atomic.Bool) {
+	var joined time.Time
+	for {
+		due := resolution
+		if time.Since(joined) < newFor {
+			due = resolutionOfNew
+		}
+		select {
+		case <-r.nodes.joined:
+			joined = time.Now()
+		case <-time.After(due):
+		case <-ctx.Done():
+			return
+		}
+		r.store.Store(r.scraper.Scrape(ctx))
+		if !figures.Load() && r.store.Ready() {
+			figures.Store(true)
+		}
+	}
+}
+
+// nodes are those that there are, as far as it matters here.
+type nodes struct {
+	informer cache.Controller
+	lister   listers.NodeLister
+	joined   chan struct{} // there is a new one
+}
+
+func newNodes(c kubernetes.Interface) *nodes {
+	n := &nodes{joined: make(chan struct{}, 1)}
+	api := c.CoreV1().Nodes()
+	store, informer := cache.NewInformerWithOptions(cache.InformerOptions{
+		ListerWatcher: cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
+			ListWithContextFunc:  func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return api.List(ctx, o) },
+			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) { return api.Watch(ctx, o) },
+		}, c),
+		ObjectType: &corev1.Node{},
+		Indexers:   cache.Indexers{},
+		Transform:  reduceNode,
+		Handler: cache.ResourceEventHandlerFuncs{AddFunc: func(any) {
+			select {
+			case n.joined <- struct{}{}:
+			default:
+			}
+		}},
+	})
+	n.informer, n.lister = informer, listers.NewNodeLister(store.(cache.Indexer))
+	return n
+}
+
+// reduceNode keeps what is asked for: how to reach the kubelet, whether it should
+// answer, and what a selector of the API may choose by.
+func reduceNode(o any) (any, error) {
+	n, ok := o.(*corev1.Node)
+	if !ok {
+		return o, nil
+	}
+	small := &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: n.Name, UID: n.UID, ResourceVersion: n.ResourceVersion, Labels: n.Labels},
+		Status:     corev1.NodeStatus{Addresses: n.Status.Addresses, DaemonEndpoints: n.Status.DaemonEndpoints},
+	}
+	if path := n.Annotations[resource.AnnotationResourceMetricsPath]; path != "" {
+		small.Annotations = map[string]string{resource.AnnotationResourceMetricsPath: path}
+	}
+	for _, c := range n.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			small.Status.Conditions = []corev1.NodeCondition{{Type: c.Type, Status: c.Status}}
+		}
+	}
+	return small, nil
+}
+
+// pods asks the API for the metadata of pods when somebody asks for their
+// figures. That is rare, and an informer would hold every pod of the cluster and
+// see each of their changes.
+type pods struct {
+	ctx       context.Context
+	client    metadata.Interface
+	namespace string // "" = all
+}
+
+const askTimeout = 10 * time.Second
+
+var podsResource = corev1.SchemeGroupVersion.WithResource("pods")
+
+// ByNamespace implements cache.GenericLister.
+func (p pods) ByNamespace(namespace string) cache.GenericNamespaceLister {
+	p.namespace = namespace
+	return p
+}
+
+// List implements cache.GenericLister. The API server answers from its cache.
+func (p pods) List(selector labels.Selector) ([]runtime.Object, error) {
+	ctx, cancel := context.WithTimeout(p.ctx, askTimeout)
+	defer cancel()
+	list, err := p.client.Resource(podsResource).Namespace(p.namespace).List(ctx, metav1.ListOptions{
+		LabelSelector: selector.String(), FieldSelector: "status.phase=" + string(corev1.PodRunning), ResourceVersion: "0",
+	})
+	if err != nil {
+		return nil, err
+	}
+	objects := make([]runtime.Object, len(list.Items))
+	for i := range list.Items {
+		objects[i] = &list.Items[i]
+	}
+	return objects, nil
+}
+
+// Get implements cache.GenericLister.
+func (p pods) Get(name string) (runtime.Object, error) {
+	ctx, cancel := context.WithTimeout(p.ctx, askTimeout)
+	defer cancel()
+	return p.client.Resource(podsResource).Namespace(p.namespace).Get(ctx, name, metav1.GetOptions{ResourceVersion: "0"})
+}
