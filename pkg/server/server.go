@@ -97,6 +97,7 @@ func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, onChan
 	g.Add(alone.Guard(scheduler), roles)
 	g.Add(alone.Guard(controllers), roles)
 	g.Add(objects, api)
+	g.Add(alone.Guard(addon.NewDirectory(addon.DirectoryConfig{Kubeconfig: cp.Kubeconfig(pki.Admin), Dir: filepath.Join(cp.Dir, "manifests"), Server: cfg.NodeName})), roles)
 	g.Add(alone.Guard(newAdmission(cfg, cp)), roles)
 	g.Add(alone.Guard(approver.New(approver.Config{
 		Kubeconfig: cp.Kubeconfig(pki.Admin), ServiceCIDRs: cfg.ServiceCIDR, ClusterDomain: cfg.ClusterDomain, Servers: pki.APINames(identity(cfg)),

@@ -4,11 +4,9 @@
 package manifests
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"path"
@@ -22,7 +20,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/dynamic"
 
 	"lite.io/lite/pkg/kube"
@@ -74,10 +71,13 @@ func New(c Config) (*Manifests, error) {
 			return fmt.Errorf("manifest %s: %w", name, err)
 		}
 		part := strings.TrimSuffix(path.Base(name), ".yaml")
-		if path.Dir(name) == batteries && slices.Contains(c.Disable, part) {
-			m.unwanted = append(m.unwanted, objects...)
+		unwanted := path.Dir(name) == batteries && slices.Contains(c.Disable, part)
+		for _, o := range objects {
+			if unwanted {
+				m.unwanted = append(m.unwanted, o.Unstructured)
 		} else {
-			m.objects = append(m.objects, objects...)
+				m.objects = append(m.objects, o.Unstructured)
+			}
 		}
 		return nil
 	})
@@ -90,23 +90,6 @@ func (c Config) fill(text string) string {
 		pairs = append(pairs, "${"+name+"}", value)
 	}
 	return strings.NewReplacer(pairs...).Replace(text)
-}
-
-func decode(data []byte) (objects []*unstructured.Unstructured, err error) {
-	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(data), 4096)
-	for {
-		o := &unstructured.Unstructured{}
-		err := decoder.Decode(o)
-		if errors.Is(err, io.EOF) {
-			return objects, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		if len(o.Object) > 0 {
-			objects = append(objects, o)
-		}
-	}
 }
 
 // Name implements component.Component.

@@ -44,39 +44,6 @@ func TestEveryObjectThatShipsHasAKnownResource(t *testing.T) {
 	}
 }
 
-func TestDecode(t *testing.T) {
-	for name, test := range map[string]struct {
-		yaml string
-		want string // names of the objects
-		err  string
-	}{
-		"nothing":           {"", "", ""},
-		"comments":          {"# only\n# words\n", "", ""},
-		"one":               {"apiVersion: v1\nkind: A\nmetadata: {name: a}\n", "a", ""},
-		"two":               {"apiVersion: v1\nkind: A\nmetadata: {name: a}\n---\napiVersion: v1\nkind: A\nmetadata: {name: b}\n", "a b", ""},
-		"empty documents":   {"---\n---\n# c\n---\napiVersion: v1\nkind: A\nmetadata: {name: a}\n---\n", "a", ""},
-		"comments before":   {"# why\n#\napiVersion: v1\nkind: A\nmetadata: {name: a}\n", "a", ""},
-		"JSON":              {`{"apiVersion":"v1","kind":"A","metadata":{"name":"a"}}`, "a", ""},
-		"not YAML":          {"a: b: c", "", "mapping values are not allowed"},
-		"without a kind":    {"apiVersion: v1\nmetadata: {name: a}\n", "", "Object 'Kind' is missing"},
-		"larger than 4 KiB": {"apiVersion: v1\nkind: A\nmetadata: {name: a}\ndata: " + strings.Repeat("x", 10000) + "\n", "a", ""},
-	} {
-		t.Run(name, func(t *testing.T) {
-			objects, err := decode([]byte(test.yaml))
-			if (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) {
-				t.Fatalf("got %v, want %q", err, test.err)
-			}
-			var names []string
-			for _, o := range objects {
-				names = append(names, o.GetName())
-			}
-			if got := strings.Join(names, " "); err == nil && got != test.want {
-				t.Errorf("got %q, want %q", got, test.want)
-			}
-		})
-	}
-}
-
 func TestNewNamesTheFileThatIsWrong(t *testing.T) {
 	_, err := New(Config{Files: fstest.MapFS{"dir/bad.yaml": {Data: []byte("a: b: c")}}})
 	if err == nil || !strings.HasPrefix(err.Error(), "manifest dir/bad.yaml: ") {

@@ -1,0 +1,185 @@
+package manifests
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/metadata"
+
+	"lite.io/lite/pkg/kube"
+)
+
+const (
+	// settle is how long nothing must have changed before the directory is read,
+	// and settleAtMost how long that may be put off.
+	settle       = 200 * time.Millisecond
+	settleAtMost = 2 * time.Second
+	// What could not be applied is tried again, ever less often.
+	retryFirst = 200 * time.Millisecond
+	retryLast  = 30 * time.Second
+)
+
+// DirectoryConfig is what the component has to be told.
+type DirectoryConfig struct {
+	Kubeconfig string
+	Dir        string
+	Server     string // this node's name: what it owns of the cluster it owns by that
+}
+
+// Directory is the component that keeps in the cluster what a user has put into
+// a directory. It is ready when it watches; a file that is broken is a matter of
+// that file.
+type Directory struct {
+	config DirectoryConfig
+	ready  atomic.Bool
+	note   atomic.Pointer[string]
+}
+
+// NewDirectory makes the component.
+func NewDirectory(c DirectoryConfig) *Directory { return &Directory{config: c} }
+
+// Name implements component.Component.
+func (*Directory) Name() string { return "manifests-directory" }
+
+// Ready implements component.Component.
+func (d *Directory) Ready(context.Context) error {
+	if !d.ready.Load() {
+		return fmt.Errorf("reading %s", d.config.Dir)
+	}
+	return nil
+}
+
+// Note implements component.Noter.
+func (d *Directory) Note() string {
+	if note := d.note.Load(); note != nil {
+		return *note
+	}
+	return ""
+}
+
+// Run implements component.Component. All that it knows it learns anew each time:
+// another server may have led meanwhile.
+func (d *Directory) Run(ctx context.Context) error {
+	k := &keeper{server: d.config.Server, connect: func() (*session, error) { return connect(d.config.Kubeconfig) }}
+	var seen *look
+	defer func() { seen.close() }()
+	var retry time.Duration
+	for ctx.Err() == nil {
+		next, err := lookAt(d.config.Dir)
+		seen.close()
+		seen = next
+		d.ready.Store(true)
+		if err == nil {
+			err = k.keep(ctx, next)
+		}
+		o := k.outcome()
+		d.tell(o.note, seen, err)
+		if retry = min(max(2*retry, retryFirst), retryLast); err == nil && !o.again {
+			retry = 0
+		}
+		if d.wait(ctx, seen, retry, o.kinds) {
+			retry = 0
+		}
+	}
+	return nil
+}
+
+// tell sets the note.
+func (d *Directory) tell(note string, seen *look, err error) {
+	if err != nil {
+		note = flat(err) + "; " + note
+	}
+	if seen != nil && seen.blind != nil {
+		note = "changes are noticed within half a minute only: " + flat(seen.blind) + "; " + note
+	}
+	note = strings.TrimSuffix(note, "; ")
+	d.note.Store(&note)
+}
+
+// wait returns when it is time for another look: something has changed, which it
+// reports, or retry is over, if that is not 0.
+func (d *Directory) wait(ctx context.Context, seen *look, retry time.Duration, kinds bool) (changed bool) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var events chan fsnotify.Event
+	var errs chan error
+	if seen != nil && seen.watcher != nil {
+		events, errs = seen.watcher.Events, seen.watcher.Errors
+	}
+	if seen == nil || seen.blind != nil {
+		// Better late than never. The note says so.
+		if retry == 0 {
+			retry = retryLast
+		}
+	}
+	var again, settled, atMost <-chan time.Time
+	if retry > 0 {
+		again = time.After(retry)
+	}
+	var newKinds <-chan struct{}
+	if kinds {
+		newKinds = d.watchKinds(ctx)
+	}
+	for {
+		select {
+		case <-events:
+		case err := <-errs:
+			slog.Debug("The watch of the manifests missed something", "err", err)
+		case <-newKinds:
+			return true
+		case <-again:
+			return false
+		case <-settled:
+			return true
+		case <-atMost:
+			return true
+		case <-ctx.Done():
+			return false
+		}
+		again, settled = nil, time.After(settle)
+		if atMost == nil {
+			atMost = time.After(settleAtMost)
+		}
+	}
+}
+
+// watchKinds says when a CustomResourceDefinition changes: a kind that was
+// waited for may be there. It lasts as long as something waits.
+func (d *Directory) watchKinds(ctx context.Context) <-chan struct{} {
+	changed := make(chan struct{})
+	go func() {
+		cfg, err := kube.ClientConfig(d.config.Kubeconfig, "manifests")
+		if err != nil {
+			return
+		}
+		client, err := metadata.NewForConfig(cfg)
+		if err != nil {
+			return
+		}
+		crds := client.Resource(schema.GroupVersionResource{Group: groupCRD, Version: "v1", Resource: "customresourcedefinitions"})
+		list, err := crds.List(ctx, metav1.ListOptions{Limit: 1})
+		if err != nil {
+			return // there will be another try in a while
+		}
+		w, err := crds.Watch(ctx, metav1.ListOptions{ResourceVersion: list.ResourceVersion})
+		if err != nil {
+			return
+		}
+		defer w.Stop()
+		select {
+		case _, ok := <-w.ResultChan():
+			if ok {
+				close(changed)
+			}
+		case <-ctx.Done():
+		}
+	}()
+	return changed
+}

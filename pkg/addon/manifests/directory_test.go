@@ -1,0 +1,94 @@
+package manifests
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+// TestRunWithoutAPI: the component is ready as soon as it watches, says what it
+// waits for, and ends when it is told to.
+func TestRunWithoutAPI(t *testing.T) {
+	dir := t.TempDir()
+	d := NewDirectory(DirectoryConfig{Kubeconfig: filepath.Join(dir, "none"), Dir: filepath.Join(dir, "manifests"), Server: "a"})
+	if err := d.Ready(t.Context()); err == nil || err.Error() != "reading "+dir+"/manifests" {
+		t.Errorf("before it runs: %v", err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- d.Run(ctx) }()
+	for deadline := time.Now().Add(10 * time.Second); d.Note() == ""; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it says nothing")
+		}
+	}
+	if err := d.Ready(ctx); err != nil || !strings.HasPrefix(d.Note(), "read kubeconfig ") {
+		t.Errorf("got %v and %q", err, d.Note())
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWait(t *testing.T) {
+	d := NewDirectory(DirectoryConfig{})
+	dir := t.TempDir()
+	l := lookWell(t, dir)
+	if d.wait(t.Context(), l, time.Millisecond, false) {
+		t.Error("nothing has changed")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(10*time.Millisecond, cancel)
+	if d.wait(ctx, l, 0, false) {
+		t.Error("nothing has changed")
+	}
+	go func() { l.watcher.Errors <- fsnotify.ErrEventOverflow }()
+	if !d.wait(t.Context(), l, 0, false) {
+		t.Error("that events were lost is no reason to look again")
+	}
+	stop := make(chan struct{})
+	stopped := make(chan struct{})
+	go func() { // changes all the time, which puts it off for a while only
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(time.Millisecond):
+				_ = os.WriteFile(filepath.Join(dir, "a"), nil, 0o600)
+			}
+		}
+	}()
+	if !d.wait(t.Context(), l, 0, false) {
+		t.Error("a change is not noticed")
+	}
+	close(stop)
+	<-stopped
+}
+
+func TestTell(t *testing.T) {
+	d := NewDirectory(DirectoryConfig{})
+	for _, test := range []struct {
+		note string
+		seen *look
+		err  error
+		want string
+	}{
+		{"", nil, nil, ""},
+		{"1 file applied", &look{}, nil, "1 file applied"},
+		{"1 file applied", &look{}, errors.New("no\nAPI"), "no API; 1 file applied"},
+		{"", nil, errors.New("no"), "no"},
+		{"", &look{blind: errors.New("why")}, nil, "changes are noticed within half a minute only: why"},
+	} {
+		if d.tell(test.note, test.seen, test.err); d.Note() != test.want {
+			t.Errorf("got %q, want %q", d.Note(), test.want)
+		}
+	}
+}

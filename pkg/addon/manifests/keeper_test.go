@@ -1,0 +1,321 @@
+package manifests
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+)
+
+// api is what the keeper needs of an API server: ConfigMaps, applied as they are.
+type api struct {
+	objects map[string]*unstructured.Unstructured // by path
+	made    int
+	events  []string
+	refuse  func(method, path string) bool // answers 500
+	hang    func(method, path string) bool // does not answer
+	asked   []string
+}
+
+// RoundTrip is how requests come to it, or do not.
+func (a *api) RoundTrip(r *http.Request) (*http.Response, error) {
+	if a.hang != nil && a.hang(r.Method, r.URL.Path) {
+		return nil, errors.New("no connection")
+	}
+	answer := httptest.NewRecorder()
+	a.ServeHTTP(answer, r)
+	return answer.Result(), nil
+}
+
+func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	path := r.URL.Path
+	a.asked = append(a.asked, r.Method+" "+path)
+	answer := func(code int, content any) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(code)
+		_ = json.NewEncoder(w).Encode(content)
+	}
+	missing := func(code int, reason metav1.StatusReason) {
+		answer(code, metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: "Failure", Reason: reason, Message: string(reason), Code: int32(code)})
+	}
+	var body []byte
+	if r.Body != nil {
+		body, _ = io.ReadAll(r.Body)
+	}
+	there := a.objects[path]
+	switch {
+	case a.refuse != nil && a.refuse(r.Method, path):
+		missing(http.StatusInternalServerError, metav1.StatusReasonInternalError)
+	case path == "/version":
+		answer(http.StatusOK, map[string]string{})
+	case path == "/api/v1":
+		answer(http.StatusOK, metav1.APIResourceList{GroupVersion: "v1", APIResources: []metav1.APIResource{{Name: "configmaps", Kind: "ConfigMap", Namespaced: true}}})
+	case strings.HasSuffix(path, "/events"):
+		var e struct{ Reason, Message string }
+		_ = json.Unmarshal(body, &e)
+		a.events = append(a.events, e.Reason+" "+e.Message)
+		answer(http.StatusCreated, map[string]string{"kind": "Event", "apiVersion": "v1"})
+	case strings.HasSuffix(path, "/configmaps"):
+		var items []any
+		for _, name := range slices.Sorted(maps.Keys(a.objects)) {
+			if a.objects[name].GetLabels()[recordLabel] != "" {
+				items = append(items, a.objects[name].Object)
+			}
+		}
+		answer(http.StatusOK, map[string]any{"kind": "ConfigMapList", "apiVersion": "v1", "items": items})
+	case !strings.Contains(path, "/configmaps/"), there == nil && r.Method != http.MethodPatch:
+		missing(http.StatusNotFound, metav1.StatusReasonNotFound)
+	case r.Method == http.MethodDelete:
+		delete(a.objects, path)
+		missing(http.StatusOK, "")
+	case r.Method == http.MethodPatch:
+		answer(http.StatusOK, a.apply(path, r.URL.Query().Get("fieldManager"), body).Object)
+	default:
+		answer(http.StatusOK, there.Object)
+	}
+}
+
+func (a *api) apply(path, manager string, body []byte) *unstructured.Unstructured {
+	o := &unstructured.Unstructured{}
+	_ = json.Unmarshal(body, &o.Object)
+	var managers []metav1.ManagedFieldsEntry
+	if was := a.objects[path]; was != nil {
+		o.SetUID(was.GetUID())
+		managers = slices.DeleteFunc(was.GetManagedFields(), func(f metav1.ManagedFieldsEntry) bool { return f.Manager == manager })
+	} else {
+		a.made++
+		o.SetUID(types.UID(fmt.Sprintf("uid-%d", a.made)))
+	}
+	if o.Object["data"] != nil {
+		managers = append(managers, metav1.ManagedFieldsEntry{Manager: manager, Operation: metav1.ManagedFieldsOperationApply})
+	}
+	o.SetManagedFields(managers)
+	a.objects[path] = o
+	return o
+}
+
+// names are the ConfigMaps of namespace ns.
+func (a *api) names() string {
+	var all []string
+	for _, path := range slices.Sorted(maps.Keys(a.objects)) {
+		if name, ok := strings.CutPrefix(path, "/api/v1/namespaces/ns/configmaps/"); ok {
+			all = append(all, name)
+		}
+	}
+	return strings.Join(all, " ")
+}
+
+// keeping is a keeper of a directory and its API.
+type keeping struct {
+	*keeper
+	*api
+	dir string
+}
+
+func newKeeping(t *testing.T) *keeping {
+	a := &api{objects: map[string]*unstructured.Unstructured{}}
+	k := &keeping{api: a, dir: t.TempDir()}
+	k.keeper = &keeper{server: "one", connect: func() (*session, error) {
+		return newSession(&rest.Config{Host: "http://api", Transport: a, ContentConfig: rest.ContentConfig{ContentType: "application/json"}})
+	}}
+	return k
+}
+
+// again is what a start of lite leaves of it.
+func (k *keeping) again(server string) {
+	k.keeper = &keeper{server: server, connect: k.connect}
+}
+
+// put writes a file with ConfigMaps of the names.
+func (k *keeping) put(t *testing.T, file string, names ...string) {
+	t.Helper()
+	var text string
+	for _, name := range names {
+		text += "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: " + name + ", namespace: ns}\ndata: {a: b}\n"
+	}
+	if err := os.WriteFile(filepath.Join(k.dir, file), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (k *keeping) take(t *testing.T, file string) {
+	t.Helper()
+	if err := os.Remove(filepath.Join(k.dir, file)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (k *keeping) try(t *testing.T) error {
+	t.Helper()
+	l, err := lookAt(k.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.close()
+	return k.keep(t.Context(), l)
+}
+
+// round makes one, and wants the objects to be there afterwards.
+func (k *keeping) round(t *testing.T, want string) outcome {
+	t.Helper()
+	err := k.try(t)
+	if got := k.names(); got != want {
+		t.Errorf("there are %q, want %q; %v, %+v", got, want, err, k.outcome())
+	}
+	o := k.outcome()
+	o.again = o.again || err != nil
+	return o
+}
+
+func TestKeep(t *testing.T) {
+	k := newKeeping(t)
+	k.round(t, "")
+	if len(k.asked) != 1 {
+		t.Errorf("an empty directory needs %q", k.asked)
+	}
+	k.put(t, "x.yaml", "a", "b")
+	k.put(t, "y.yaml", "c")
+	k.round(t, "a b c")
+	asked := len(k.asked)
+	if o := k.round(t, "a b c"); o.note != "2 files applied" || o.again || len(k.asked) != asked {
+		t.Errorf("nothing has changed: %+v, %q", o, k.asked[asked:])
+	}
+	k.put(t, "x.yaml", "b")
+	k.round(t, "b c")
+	k.take(t, "y.yaml")
+	k.round(t, "b")
+	k.again("one")
+	k.take(t, "x.yaml")
+	if o := k.round(t, ""); o != (outcome{}) {
+		t.Errorf("got %+v", o)
+	}
+	if len(k.objects) > 0 || len(k.files) > 0 {
+		t.Errorf("left over: %v, %v", k.objects, k.files)
+	}
+}
+
+// TestKeepThroughOutages cuts the API off at each request in turn, lets lite
+// begin anew or go on, and wants the same in the end.
+func TestKeepThroughOutages(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		for fails := range 60 {
+			k := newKeeping(t)
+			k.put(t, "x.yaml", "a", "b", "moved")
+			k.put(t, "y.yaml", "c")
+			k.round(t, "a b c moved")
+			n := 0
+			k.hang = func(string, string) bool { n++; return n > fails }
+			k.put(t, "x.yaml", "b", "d")
+			k.put(t, "z.yaml", "moved", "e")
+			k.take(t, "y.yaml")
+			moved := k.objects["/api/v1/namespaces/ns/configmaps/moved"].GetUID()
+			_ = k.try(t)
+			k.hang = nil
+			if restart {
+				k.again("one")
+			}
+			if o := k.round(t, "b d e moved"); o.again || o.note != "2 files applied" {
+				t.Errorf("after %d requests: %+v", fails, o)
+			}
+			if k.objects["/api/v1/namespaces/ns/configmaps/moved"].GetUID() != moved {
+				t.Errorf("after %d requests: an object that was moved is another", fails)
+			}
+			k.take(t, "x.yaml")
+			k.take(t, "z.yaml")
+			k.round(t, "")
+			if len(k.objects) > 0 {
+				t.Errorf("after %d requests: left over: %v", fails, slices.Sorted(maps.Keys(k.objects)))
+			}
+			if n <= fails { // there were no more
+				break
+			}
+		}
+	}
+}
+
+func TestKeepAdopts(t *testing.T) {
+	k := newKeeping(t)
+	k.api.apply("/api/v1/namespaces/ns/configmaps/theirs", "kubectl", []byte(`{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"theirs"},"data":{}}`))
+	k.put(t, "x.yaml", "theirs", "ours")
+	k.round(t, "ours theirs")
+	k.put(t, "y.yaml", "theirs")
+	k.take(t, "x.yaml")
+	k.round(t, "theirs")
+	k.take(t, "y.yaml")
+	k.round(t, "theirs")
+	// What somebody has made anew is theirs.
+	k.put(t, "x.yaml", "a")
+	k.round(t, "a theirs")
+	k.objects["/api/v1/namespaces/ns/configmaps/a"].SetUID("another")
+	k.take(t, "x.yaml")
+	k.round(t, "a theirs")
+}
+
+func TestKeepOfAnotherServer(t *testing.T) {
+	k := newKeeping(t)
+	k.put(t, "x.yaml", "a", "b")
+	k.round(t, "a b")
+	k.again("two")
+	k.take(t, "x.yaml")
+	if o := k.round(t, "a b"); o.note != "x.yaml is not here: what one has applied of it stays" || o.again {
+		t.Errorf("got %+v", o)
+	}
+	k.put(t, "y.yaml", "a")
+	if o := k.round(t, "a b"); !strings.Contains(o.note, "is also in x.yaml, which has it") {
+		t.Errorf("got %+v", o)
+	}
+	k.take(t, "y.yaml")
+	k.put(t, "x.yaml", "a")
+	k.round(t, "a")
+	k.take(t, "x.yaml")
+	k.round(t, "")
+}
+
+func TestKeepPrunesOnlyWhatIsAppliedWholly(t *testing.T) {
+	k := newKeeping(t)
+	k.put(t, "x.yaml", "a", "b")
+	k.round(t, "a b")
+	k.refuse = func(method, path string) bool {
+		return method == http.MethodPatch && (strings.HasSuffix(path, "/c") || strings.HasSuffix(path, "/a"))
+	}
+	k.put(t, "x.yaml", "a", "c", "d", "d")
+	if o := k.round(t, "a b d"); !o.again || !strings.Contains(o.note, "ConfigMap ns/d: is in the file twice") {
+		t.Errorf("got %+v", o)
+	}
+	k.refuse = nil
+	if o := k.round(t, "a b c d"); !o.again {
+		t.Errorf("got %+v", o)
+	}
+	k.put(t, "x.yaml", "c", "d")
+	k.round(t, "c d")
+	if want := "ManifestApplied x.yaml: applied 2 objects, removed 2"; !slices.Contains(k.events, want) || !strings.HasPrefix(k.events[1], "ManifestFailed x.yaml: line ") {
+		t.Errorf("events: %q, want %q", k.events, want)
+	}
+}
+
+// TestKeepOneThatIsNotAnswered: an object for which there is no answer, although
+// the API gives others, keeps no other back.
+func TestKeepOneThatIsNotAnswered(t *testing.T) {
+	k := newKeeping(t)
+	k.hang = func(method, path string) bool {
+		return method == http.MethodPatch && strings.HasSuffix(path, "/bad")
+	}
+	k.put(t, "x.yaml", "bad", "good")
+	k.put(t, "y.yaml", "other")
+	if o := k.round(t, "good other"); !o.again || !strings.HasPrefix(o.note, "1 of 2 files applied; x.yaml: line 2, ConfigMap ns/bad: ") {
+		t.Errorf("got %+v", o)
+	}
+}

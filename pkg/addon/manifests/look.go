@@ -1,0 +1,304 @@
+package manifests
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+	"unicode/utf8"
+
+	"github.com/fsnotify/fsnotify"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	maxFile  = 16 << 20 // bytes of a file; a cluster's objects are a tenth of that
+	maxLinks = 40       // as the kernel has it
+	// longestPause is how long a program that has a file open may write nothing
+	// before the file counts as complete. It is also how long one has to wait
+	// where the kernel cannot tell: NFS and CIFS refuse leases in the same way.
+	longestPause = time.Minute
+)
+
+// suffixes are the names of files that are applied.
+var suffixes = []string{".yaml", ".yml", ".json"}
+
+// skip is what a name ends with that makes the name without it be left alone.
+const skip = ".skip"
+
+// look is what one look at the directory found. Paths are relative to it.
+type look struct {
+	root    string
+	files   map[string]found
+	skipped map[string]bool  // files and directories to leave alone
+	failed  map[string]error // files and directories that cannot be read
+
+	watcher *fsnotify.Watcher // of all directories that the files depend on; nil if there is none
+	blind   error             // why not all of them are watched
+}
+
+// found is a file as it was found.
+type found struct {
+	path  string // with links resolved
+	stamp stamp
+}
+
+// stamp is another once a file has changed.
+type stamp struct {
+	dev, ino     uint64
+	size         int64
+	mtime, ctime syscall.Timespec
+}
+
+// lookAt reads the directory, which is made if it is not there. Each look has a
+// watcher of its own, and a directory is watched before it is read: so whatever
+// is moved, replaced or mounted meanwhile, nothing falls between two looks.
+func lookAt(dir string) (*look, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the directory: %w", err)
+	}
+	above, err := filepath.EvalSymlinks(filepath.Dir(dir))
+	if err != nil {
+		return nil, err
+	}
+	l := &look{root: above, files: map[string]found{}, skipped: map[string]bool{}, failed: map[string]error{}}
+	if l.watcher, err = fsnotify.NewWatcher(); err != nil {
+		l.blind = fmt.Errorf("%w; raise fs.inotify.max_user_instances", err)
+	}
+	// The directory may itself be a link.
+	if l.root, err = l.follow(above, filepath.Base(dir)); err != nil {
+		return l, err
+	}
+	l.walk(l.root, "", nil)
+	if err := l.failed[""]; err != nil {
+		return l, err
+	}
+	return l, nil
+}
+
+// close ends the watch.
+func (l *look) close() {
+	if l != nil && l.watcher != nil {
+		_ = l.watcher.Close()
+	}
+}
+
+// watch watches one directory. A watch that cannot be had is no reason not to
+// read it.
+func (l *look) watch(dir string) {
+	if l.watcher == nil {
+		return
+	}
+	if err := l.watcher.Add(dir); errors.Is(err, unix.ENOSPC) {
+		l.blind = fmt.Errorf("watch %s: the limit of watches is reached; raise fs.inotify.max_user_watches", dir)
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		l.blind = fmt.Errorf("watch %s: %w", dir, err)
+	}
+}
+
+// walk reads the directory at dir, whose links are resolved, and all below. above
+// are the directories by which it came there.
+func (l *look) walk(dir, name string, above []os.FileInfo) {
+	l.watch(dir)
+	info, err := os.Stat(dir)
+	if err == nil {
+		err = l.trustDirectory(dir, info)
+	}
+	if err == nil && slices.ContainsFunc(above, func(a os.FileInfo) bool { return os.SameFile(a, info) }) {
+		err = errors.New("links to a directory above itself")
+	}
+	var entries []os.DirEntry
+	if err == nil {
+		entries, err = os.ReadDir(dir)
+	}
+	if err != nil {
+		l.failed[name] = err
+		return
+	}
+	for _, e := range entries {
+		l.visit(dir, path.Join(name, e.Name()), e, append(slices.Clip(above), info))
+	}
+}
+
+// visit takes up one entry of the directory dir.
+func (l *look) visit(dir, name string, e os.DirEntry, above []os.FileInfo) {
+	if strings.HasPrefix(e.Name(), ".") {
+		return
+	}
+	if without, ok := strings.CutSuffix(name, skip); ok {
+		l.skipped[without] = true
+		return
+	}
+	isFile := slices.Contains(suffixes, path.Ext(name))
+	if !isFile && e.Type().IsRegular() {
+		return
+	}
+	target := filepath.Join(dir, e.Name())
+	if e.Type()&fs.ModeSymlink != 0 {
+		resolved, err := l.follow(dir, e.Name())
+		if err != nil {
+			l.failed[name] = err
+			return
+		}
+		target = resolved
+	}
+	info, err := os.Lstat(target)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		// Gone since the directory was read; there is an event for that.
+	case err != nil:
+		l.failed[name] = err
+	case !utf8.ValidString(name):
+		l.failed[strings.ToValidUTF8(name, "?")] = errors.New("its name is not UTF-8: rename it")
+	case info.IsDir():
+		l.walk(target, name, above)
+	case isFile && !info.Mode().IsRegular():
+		l.failed[name] = errors.New("not a regular file")
+	case isFile:
+		l.files[name] = found{target, stampOf(info)}
+	}
+}
+
+func stampOf(info os.FileInfo) stamp {
+	s := info.Sys().(*syscall.Stat_t)
+	return stamp{s.Dev, s.Ino, s.Size, s.Mtim, s.Ctim}
+}
+
+// follow resolves a link in dir, step by step. Each directory that has a part in
+// that is watched, so that a link that is put in the place of another is noticed,
+// and has to be trusted, as has each link.
+func (l *look) follow(dir, name string) (string, error) {
+	at, rest, links := dir, []string{name}, 0
+	for len(rest) > 0 {
+		step := rest[0]
+		rest = rest[1:]
+		if step == "" || step == "." {
+			continue
+		}
+		if step == ".." {
+			at = filepath.Dir(at)
+			continue
+		}
+		next := filepath.Join(at, step)
+		info, err := os.Lstat(next)
+		if errors.Is(err, fs.ErrNotExist) {
+			l.watch(at) // it may appear
+			return "", fmt.Errorf("links to %s, which does not exist", filepath.Join(append([]string{next}, rest...)...))
+		}
+		if err != nil {
+			return "", err
+		}
+		switch {
+		case info.Mode()&fs.ModeSymlink != 0:
+			if links++; links > maxLinks {
+				return "", errors.New("too many links")
+			}
+			if err := trustOwner(next, info); err != nil {
+				return "", err
+			}
+			l.watch(at)
+			target, err := os.Readlink(next)
+			if err != nil {
+				return "", err
+			}
+			if filepath.IsAbs(target) {
+				at = "/"
+			}
+			rest = append(strings.Split(target, "/"), rest...)
+		case info.IsDir():
+			if err := l.trustDirectory(next, info); err != nil {
+				return "", err
+			}
+			at = next
+		default:
+			l.watch(at)
+			at = next
+		}
+	}
+	return at, nil
+}
+
+// trustDirectory wants nobody but root to be able to put files into a directory.
+// The mode of those that are not reached by a link does not matter: the data
+// directory lets nobody in.
+func (l *look) trustDirectory(dir string, info os.FileInfo) error {
+	if err := trustOwner(dir, info); err != nil {
+		return err
+	}
+	inside := dir == l.root || strings.HasPrefix(dir, l.root+"/")
+	if !inside && info.Mode()&fs.ModeSticky == 0 {
+		return trustMode(dir, info)
+	}
+	return nil
+}
+
+func trustOwner(name string, info os.FileInfo) error {
+	if owner := info.Sys().(*syscall.Stat_t).Uid; owner != 0 && int(owner) != os.Geteuid() {
+		return fmt.Errorf("%s belongs to user %d, who could do anything in the cluster by it: chown root it", name, owner)
+	}
+	return nil
+}
+
+func trustMode(name string, info os.FileInfo) error {
+	if info.Mode().Perm()&0o022 != 0 {
+		return fmt.Errorf("%s can be written by others than root (mode %04o), who could do anything in the cluster by it: chmod go-w it", name, info.Mode().Perm())
+	}
+	return nil
+}
+
+// errBusy is of a file that a program has open for writing.
+var errBusy = errors.New("is being written")
+
+// read returns the content of a file, and what it was when it was read.
+func (f found) read() ([]byte, stamp, error) {
+	// Not to be kept waiting by a pipe that has taken the file's place.
+	opened, err := os.OpenFile(f.path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, stamp{}, err
+	}
+	defer opened.Close()
+	info, err := opened.Stat()
+	if err != nil {
+		return nil, stamp{}, err
+	}
+	is := stampOf(info)
+	switch {
+	case !info.Mode().IsRegular():
+		return nil, is, errors.New("not a regular file")
+	case info.Size() > maxFile:
+		return nil, is, fmt.Errorf("has %d MiB, and may have %d: split it", info.Size()>>20, maxFile>>20)
+	}
+	if err := errors.Join(trustOwner(f.path, info), trustMode(f.path, info)); err != nil {
+		return nil, is, err
+	}
+	if time.Since(info.ModTime()) < longestPause && beingWritten(opened) {
+		return nil, is, errBusy
+	}
+	data, err := io.ReadAll(opened)
+	return data, is, err
+}
+
+// beingWritten asks the kernel for a lease on the file, which is given only while
+// nobody has it open for writing. Half of a file may be right in itself: what is
+// not there yet would be taken for dropped.
+func beingWritten(f *os.File) bool {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return false
+	}
+	var busy bool
+	_ = raw.Control(func(fd uintptr) {
+		_, err := unix.FcntlInt(fd, unix.F_SETLEASE, unix.F_RDLCK)
+		if busy = errors.Is(err, unix.EAGAIN); err == nil {
+			_, _ = unix.FcntlInt(fd, unix.F_SETLEASE, unix.F_UNLCK)
+		}
+	})
+	return busy
+}

@@ -1,0 +1,202 @@
+package manifests
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+)
+
+// news is what there is to tell about a file.
+type news struct {
+	dirty   bool     // it has changed since it was told of
+	late    bool     // that was while lite ran, not before
+	owns    bool     // it has got an object that it did not own
+	applied int      // objects, since it changed
+	pruned  int      // objects, since it changed
+	stuck   []string // what cannot be removed
+	tries   int      // how often it has not been right since it changed
+	told    string   // the problem that was told last
+}
+
+// changed begins anew.
+func (n *news) changed() {
+	*n = news{dirty: true, late: n.late, told: n.told}
+}
+
+// untold reports whether there is something to tell of a file.
+func (n *news) untold(f *file) bool {
+	return f.known() && (n.dirty || f.problem() != n.told)
+}
+
+// known reports whether anything can be said of a file.
+func (f *file) known() bool { return !f.skipped && !f.foreign() }
+
+// done reports whether the cluster has what the file says.
+func (f *file) done() bool {
+	return f.known() && f.wants != nil && len(f.left) == 0 && len(f.news.stuck) == 0
+}
+
+// problem is all that stands in the way of a file, "" if nothing does.
+func (f *file) problem() string {
+	if f.broken != nil {
+		return flat(f.broken)
+	}
+	var all []string
+	for _, p := range f.left {
+		if p.err != nil {
+			all = append(all, p.problem())
+		}
+	}
+	return strings.Join(append(all, f.news.stuck...), "; ")
+}
+
+func (p *pending) problem() string {
+	name := p.GetName()
+	if p.GetNamespace() != "" {
+		name = p.GetNamespace() + "/" + name
+	}
+	text := fmt.Sprintf("line %d, %s %s: %s", p.line, p.GetKind(), name, flat(p.err))
+	if apierrors.IsInvalid(p.err) && (strings.Contains(text, "immutable") || strings.Contains(text, "Forbidden: updates to")) {
+		text += fmt.Sprintf("; to have it made anew: lite kubectl delete %s %s", strings.ToLower(p.GetKind()), p.GetName())
+		if p.GetNamespace() != "" {
+			text += " -n " + p.GetNamespace()
+		}
+	}
+	return text
+}
+
+// flat puts an error on one line.
+func flat(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
+
+// cut shortens a text to n bytes.
+func cut(text string, n int) string {
+	if len(text) <= n {
+		return text
+	}
+	return strings.ToValidUTF8(text[:n-len("…")], "") + "…"
+}
+
+// waits reports whether all that stands in the way of a file may pass in a
+// moment, and is not worth an event yet.
+func (f *file) waits() bool {
+	if f.broken != nil {
+		return errors.Is(f.broken, errBusy)
+	}
+	for _, p := range f.left {
+		if p.err != nil && !errors.As(p.err, &unknownKind{}) && !errors.Is(p.err, errDeleting) {
+			return false
+		}
+	}
+	return f.news.tries < patience/2
+}
+
+// tell tells of all files of which there is something to tell: by an event at
+// the file's record, and in the log.
+func (k *keeper) tell(ctx context.Context) error {
+	for _, f := range k.sorted() {
+		if err := k.tellOf(ctx, f); absent(err) {
+			return err
+		} else if err != nil {
+			slog.Warn("Could not make an event of a manifest", "file", f.path, "err", err)
+		}
+	}
+	return nil
+}
+
+func (k *keeper) tellOf(ctx context.Context, f *file) error {
+	problem := f.problem()
+	switch {
+	case !f.known():
+		f.news = news{}
+		return nil
+	case problem != "":
+		f.news.dirty = false
+		if f.news.tries++; problem == f.news.told || f.waits() {
+			return nil
+		}
+		slog.Warn("A manifest is not applied", "file", f.path, "problem", problem)
+		f.news.told = problem
+		// A file that never had an object has no record to make the event at.
+		if err := k.session.save(ctx, f.record); err != nil {
+			return err
+		}
+		return k.session.event(ctx, f.record, corev1.EventTypeWarning, "ManifestFailed", f.path+": "+problem)
+	case !f.done():
+		return nil
+	}
+	n := f.news
+	f.news = news{}
+	if n.told == "" && !n.owns && n.pruned == 0 && (!n.dirty || !n.late) {
+		return nil // as it was when lite was started
+	}
+	slog.Info("Applied a manifest", "file", f.path, "objects", n.applied, "removed", n.pruned)
+	if f.record.uid == "" {
+		return nil
+	}
+	return k.session.event(ctx, f.record, corev1.EventTypeNormal, "ManifestApplied", fmt.Sprintf("%s: applied %d objects, removed %d", f.path, n.applied, n.pruned))
+}
+
+// longest is how much of a problem lite status shows, and most of how many files.
+const (
+	longest = 300
+	most    = 5
+)
+
+// outcome is what there is to say and to do after a look.
+type outcome struct {
+	note  string
+	again bool // something is left to be tried again
+	kinds bool // something waits for its kind
+}
+
+func (k *keeper) outcome() outcome {
+	var o outcome
+	var wrong []string
+	total, done, skipped := 0, 0, 0
+	for _, f := range k.sorted() {
+		o.again = o.again || f.known() && (f.present && f.unread || f.wants != nil && !f.done())
+		for _, p := range f.left {
+			o.kinds = o.kinds || errors.As(p.err, &unknownKind{})
+		}
+		switch {
+		case f.skipped:
+			skipped++
+		case f.foreign():
+			wrong = append(wrong, fmt.Sprintf("%s is not here: what %s has applied of it stays", f.path, f.record.server))
+		case f.problem() != "":
+			wrong = append(wrong, cut(f.path+": "+f.problem(), longest))
+		}
+		if f.present && !f.skipped {
+			total++
+			if f.done() {
+				done++
+			}
+		}
+	}
+	var parts []string
+	if done == total && total > 0 {
+		parts = append(parts, count(total, "file")+" applied")
+	} else if total > 0 {
+		parts = append(parts, fmt.Sprintf("%d of %s applied", done, count(total, "file")))
+	}
+	if skipped > 0 {
+		parts = append(parts, fmt.Sprintf("%d skipped", skipped))
+	}
+	if n := len(wrong) - most; n > 0 {
+		wrong = append(wrong[:most], fmt.Sprintf("and %d more", n))
+	}
+	o.note = strings.Join(append(parts, wrong...), "; ")
+	return o
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}

@@ -1,0 +1,145 @@
+package manifests
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// What a file owns is in a ConfigMap of its own, so that a restart, another
+// leader, or a file that goes while lite is down leaves nothing behind.
+const (
+	recordNamespace = metav1.NamespaceSystem
+	recordPrefix    = "lite-manifest-"
+	recordLabel     = "lite.io/record"
+	recordKind      = "manifest" // value of the label
+	recordFile      = "lite.io/file"
+	recordServer    = "lite.io/server"
+	recordCreated   = "created" // key: objects that came with the file
+	recordAdopted   = "adopted" // key: objects that had been there before
+	maxRecord       = 1000 << 10
+)
+
+// key names an object in the cluster, whatever the version of its group.
+type key struct{ group, kind, namespace, name string }
+
+func (k key) String() string {
+	if k.namespace == "" {
+		return k.kind + " " + k.name
+	}
+	return k.kind + " " + k.namespace + "/" + k.name
+}
+
+// owned is what a record says of an object.
+type owned struct {
+	version string
+	adopted bool      // it was there before the file: never deleted
+	uid     types.UID // once it has been applied
+}
+
+// record is what a file owns in the cluster, or is about to.
+type record struct {
+	file    string
+	server  string // whose file it is
+	objects map[key]owned
+	uid     types.UID // of the ConfigMap; "" if there is none yet
+	saved   string    // what the ConfigMap has
+}
+
+// recordName is the ConfigMap of a file, whose name may be anything.
+func recordName(file string) string {
+	sum := sha256.Sum256([]byte(file))
+	return recordPrefix + hex.EncodeToString(sum[:8])
+}
+
+// fieldManagerOf is under which name a file's objects are applied: at most 128
+// characters that can be printed.
+func fieldManagerOf(file string) string {
+	manager := fieldManager + "/" + file
+	if len(manager) > 128 || strings.ContainsFunc(manager, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return fieldManager + "/" + recordName(file)
+	}
+	return manager
+}
+
+// lines is one key of the ConfigMap: an object on each line, such as
+// "apps/v1 Deployment default/web <uid>".
+func (r *record) lines(adopted bool) string {
+	var lines []string
+	for k, o := range r.objects {
+		if o.adopted != adopted {
+			continue
+		}
+		name := k.name
+		if k.namespace != "" {
+			name = k.namespace + "/" + k.name
+		}
+		lines = append(lines, schema.GroupVersion{Group: k.group, Version: o.version}.String()+" "+k.kind+" "+name+" "+string(o.uid)+"\n")
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "")
+}
+
+// parseRecord reads a ConfigMap. A line that nobody here has written is left out.
+func parseRecord(m corev1.ConfigMap) *record {
+	r := &record{file: m.Annotations[recordFile], server: m.Annotations[recordServer], uid: m.UID, objects: map[key]owned{}}
+	for _, adopted := range []bool{false, true} {
+		for line := range strings.Lines(m.Data[dataKey(adopted)]) {
+			fields := strings.Fields(line)
+			if len(fields) == 3 {
+				fields = append(fields, "") // has not been applied
+			}
+			if len(fields) != 4 {
+				continue
+			}
+			gv, err := schema.ParseGroupVersion(fields[0])
+			if err != nil {
+				continue
+			}
+			namespace, name, ok := strings.Cut(fields[2], "/")
+			if !ok {
+				namespace, name = "", fields[2]
+			}
+			r.objects[key{gv.Group, fields[1], namespace, name}] = owned{gv.Version, adopted, types.UID(fields[3])}
+		}
+	}
+	r.saved = r.content()
+	return r
+}
+
+func dataKey(adopted bool) string {
+	if adopted {
+		return recordAdopted
+	}
+	return recordCreated
+}
+
+// content is all that a ConfigMap has, to compare.
+func (r *record) content() string {
+	return r.server + "\n" + r.lines(false) + "\n" + r.lines(true)
+}
+
+// configMap is the record as the cluster keeps it.
+func (r *record) configMap() (*unstructured.Unstructured, error) {
+	if n := len(r.content()); n > maxRecord {
+		return nil, fmt.Errorf("has %d objects, more than can be kept account of: split it", len(r.objects))
+	}
+	o := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "v1", "kind": "ConfigMap",
+		"data": map[string]any{recordCreated: r.lines(false), recordAdopted: r.lines(true)},
+	}}
+	o.SetNamespace(recordNamespace)
+	o.SetName(recordName(r.file))
+	o.SetLabels(map[string]string{recordLabel: recordKind})
+	o.SetAnnotations(map[string]string{recordFile: r.file, recordServer: r.server})
+	return o, nil
+}
