@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"lite.io/lite/pkg/addon/dns"
 	"lite.io/lite/pkg/agent/containerd"
 	"lite.io/lite/pkg/agent/images"
 	"lite.io/lite/pkg/agent/kubelet"
@@ -20,6 +21,7 @@ import (
 	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/resolver"
 )
 
 // StateDir is where a node keeps what a reboot makes worthless.
@@ -110,6 +112,11 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 		confDir = "/etc/cni/net.d" // where everybody else's network plugin writes
 	}
 
+	if !slices.Contains(c.Cluster.Disable, "dns") {
+		// It needs nobody to answer what it knows, and pods ask until the end.
+		g.AddLast(dns.New(nameServer(c, filepath.Join(dir, "dns"))))
+	}
+
 	var runtime, sandbox *component.Node
 	if n.ContainerRuntimeEndpoint == "" {
 		cfg := containerd.Config{
@@ -145,7 +152,7 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 		CertFile:      c.CertFile,
 		KeyFile:       c.KeyFile,
 		Runtime:       Socket(n),
-		ResolvConf:    resolvConf(),
+		ResolvConf:    resolver.System().File(),
 		Systemd:       c.Host.Systemd,
 		ExtraArgs:     n.KubeletArgs,
 	})
@@ -186,4 +193,14 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 	}
 	g.Add(&readiness{name: n.NodeName, kubeconfig: c.Kubeconfig}, kl, network)
 	return nil
+}
+
+// nameServer is what the node's DNS has to be told. Without our pod network there
+// is no bridge of ours to listen on.
+func nameServer(c Config, dir string) dns.Config {
+	d := dns.Config{NodeName: c.Node.NodeName, Kubeconfig: c.Kubeconfig, Dir: dir, Resolvers: resolver.System()}
+	if slices.Contains(c.Cluster.Disable, "cni") {
+		d.Listen, d.Clients = c.Node.NodeIP, c.Cluster.ClusterCIDR
+	}
+	return d
 }

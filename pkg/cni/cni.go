@@ -98,6 +98,9 @@ func (n *Network) Run(ctx context.Context) error {
 	if err := n.leave(ctx, ranges); err != nil {
 		slog.Warn("Could not take away what is left of other pod addresses", "err", err)
 	}
+	if err := ensureBridge(ranges, mtu); err != nil {
+		return err
+	}
 	n.written.Store(true)
 	return n.keep(ctx, rules, mesh)
 }

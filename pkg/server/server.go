@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"lite.io/lite/manifests"
+	"lite.io/lite/pkg/addon/dns"
 	addon "lite.io/lite/pkg/addon/manifests"
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/component"
@@ -95,6 +96,11 @@ func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, onChan
 	g.Add(objects, api)
 	g.Add(alone.Guard(newAdmission(cfg, cp)), roles)
 	g.Add(alone.Guard(approver.New(approver.Config{Kubeconfig: cp.Kubeconfig(pki.Admin), ServiceCIDRs: cfg.ServiceCIDR, ClusterDomain: cfg.ClusterDomain})), roles)
+	if !slices.Contains(cfg.Disable, "dns") {
+		g.Add(alone.Guard(dns.NewEndpoints(dns.EndpointsConfig{
+			Kubeconfig: cp.Kubeconfig(pki.Admin), ClusterDNS: cfg.ClusterDNS, NodeAddresses: slices.Contains(cfg.Disable, "cni"),
+		})), roles)
+	}
 	node := agent.Config{
 		Node: cfg, Cluster: facts(cfg), Host: host, Kubeconfig: nodeKubeconfig(cfg),
 		CAFile: cp.PKI.CA(pki.ClusterCA), CertFile: cp.PKI.Cert(pki.Kubelet), KeyFile: cp.PKI.Key(pki.Kubelet),
