@@ -74,8 +74,17 @@ func (r rewriter) block(number int, b caddyfile.ServerBlock) {
 			b.Tokens[name] = r.address(tokens, port)
 		}
 	}
+	if tokens, ok := b.Tokens["health"]; ok {
+		// Its only option is to wait before it stops, and lite with it. Nobody is
+		// led elsewhere meanwhile.
+		end := slices.IndexFunc(tokens, func(t caddyfile.Token) bool { return t.Text == "{" })
+		if end >= 0 {
+			b.Tokens["health"] = tokens[:end]
+		}
+	}
 	if tokens, ok := b.Tokens["kubernetes"]; ok {
 		delete(b.Tokens, "kubernetes")
+		tokens[0].Text = kubernetesDirective
 		b.Tokens[kubernetesDirective] = tokens
 	}
 	var forward []caddyfile.Token

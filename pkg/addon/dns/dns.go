@@ -102,6 +102,8 @@ type state struct {
 	served  want
 	broken  string // why the newest Corefile is not served
 
+	brokenVersion string
+
 	configMap types.UID // of the ConfigMap
 }
 
@@ -268,9 +270,10 @@ func (s *Server) serve(ctx context.Context, wg *sync.WaitGroup, now want, good *
 		return true
 	}
 	why := strings.ReplaceAll(err.Error(), s.config.Dir+"/"+now.files.version()+"/", "")
-	s.tell(func(st *state) { st.broken = why })
-	slog.Warn("The Corefile cannot be served", "err", why)
-	wg.Go(func() { s.reportBroken(ctx, now.files, why) })
+	if s.say(now.files, why) {
+		slog.Warn("The Corefile cannot be served", "err", why)
+		wg.Go(func() { s.reportBroken(ctx, now.files, why) })
+	}
 	last := now
 	last.files = good.files
 	if good.files == nil {
@@ -281,6 +284,16 @@ func (s *Server) serve(ctx context.Context, wg *sync.WaitGroup, now want, good *
 		slog.Warn("The last good Corefile cannot be served either", "err", err)
 	}
 	return true
+}
+
+// say keeps why a Corefile is not served, and reports whether that is new.
+func (s *Server) say(f files, why string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	version := f.version()
+	isNew := s.state.broken != why || s.state.brokenVersion != version
+	s.state.broken, s.state.brokenVersion = why, version
+	return isNew
 }
 
 func (s *Server) tell(change func(*state)) {
