@@ -5,10 +5,7 @@ package dns
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -48,6 +45,14 @@ func TestDNS(t *testing.T) {
 		run  func(*testing.T)
 	}{
 		{"Records", s.testRecords},
+		{"Policies", s.testPolicies},
+		{"Forward", s.testForward},
+		{"Metrics", s.testMetrics},
+		{"Corefile", s.testCorefile},
+		{"Resolvers", s.testResolvers},
+		{"OthersRestart", s.testOthersRestart},
+		{"BrokenAtStart", s.testBrokenAtStart},
+		{"Disabled", s.testDisabled},
 	} {
 		t.Run(test.name, test.run)
 	}
@@ -189,8 +194,8 @@ func (s suite) testRecords(t *testing.T) {
 		{hostnames[0] + ".headless." + svc, dns.TypeA, "A " + podIPs[0]},
 		{"nothing.headless." + svc, dns.TypeA, "NXDOMAIN"},
 		{"_http._tcp.headless." + svc, dns.TypeSRV, strings.Join(srv, ", ")},
-		{reverse(podIPs[0]), dns.TypePTR, "PTR " + hostnames[0] + ".headless." + svc + "."},
-		{"nobody." + svc, dns.TypeA, "NODATA"},
+		{reverse(podIPs[0]), dns.TypePTR, fmt.Sprintf("PTR %s.web.%s., PTR %s.headless.%[2]s.", dashed, svc, hostnames[0])}, // it is of both
+		{"nobody." + svc, dns.TypeA, "NXDOMAIN"},
 		{"external." + svc, dns.TypeA, "CNAME www.outside.test., www.outside.test. A 192.0.2.80"},
 		{"external." + svc, dns.TypeCNAME, "CNAME www.outside.test."},
 		{"internal." + svc, dns.TypeA, "CNAME web." + svc + "., web." + svc + ". A " + clusterIP},
@@ -222,7 +227,3 @@ func (s suite) testRecords(t *testing.T) {
 		}
 	}
 }
-
-var _ = errors.New
-var _ = net.IPv4
-var _ = os.Getenv
