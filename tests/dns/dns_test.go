@@ -59,7 +59,7 @@ func TestDNS(t *testing.T) {
 }
 
 // deploy makes a pod on each node, and what there are names for.
-func (s suite) deploy(t *testing.T) {
+func (s suite) deploy(t testing.TB) {
 	t.Helper()
 	var names []string
 	for _, node := range append(slices.Clone(s.cluster.Servers), s.cluster.Agents...) {

@@ -22,7 +22,7 @@ type upstream struct {
 }
 
 // serveUpstream serves at the address that the hosts' /etc/resolv.conf names.
-func serveUpstream(t *testing.T, n *cluster.Network) *upstream {
+func serveUpstream(t testing.TB, n *cluster.Network) *upstream {
 	t.Helper()
 	u := &upstream{asked: map[string]int{}}
 	packets, err := n.ListenPacket("udp", net.JoinHostPort(cluster.Gateway, "53"))

@@ -367,11 +367,11 @@ func (s *Server) stop() {
 	if s.probes != nil {
 		s.probes()
 	}
+	stopUnused(s.serving.caches, nil) // and no query is held any longer
 	if s.instance != nil {
 		end(s.instance)
 		s.instance = nil
 	}
-	stopUnused(s.serving.caches, nil)
 }
 
 // end releases what an instance has, also one that did not start wholly.
