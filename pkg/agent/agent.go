@@ -112,7 +112,9 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 		confDir = "/etc/cni/net.d" // where everybody else's network plugin writes
 	}
 
+	var ports []int // that pods have to reach on their node
 	if !slices.Contains(c.Cluster.Disable, "dns") {
+		ports = []int{dns.Port, dns.MetricsPort}
 		// It needs nobody to answer what it knows, and pods ask until the end.
 		g.AddLast(dns.New(nameServer(c, filepath.Join(dir, "dns"))))
 	}
@@ -171,6 +173,7 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 			Backend:     c.Cluster.Backend,
 			Interface:   n.FlannelIface,
 			KeyFile:     filepath.Join(dir, "overlay.key"),
+			Ports:       ports,
 			Runtime:     Socket(n),
 			ConfDir:     confDir,
 			StateDir:    filepath.Join(StateDir, "cni"),

@@ -33,16 +33,16 @@ func ensureBridge(ranges []netip.Prefix, mtu int) error {
 		return fmt.Errorf("switch off router advertisements on %s: %w", Bridge, err)
 	}
 	for _, r := range ranges {
-		gateway := netip.PrefixFrom(r.Masked().Addr().Next(), r.Bits())
-		addr, err := netlink.ParseAddr(gateway.String())
+		own := gateway(r)
+		addr, err := netlink.ParseAddr(own.String())
 		if err != nil {
-			return fmt.Errorf("address %s: %w", gateway, err)
+			return fmt.Errorf("address %s: %w", own, err)
 		}
-		if gateway.Addr().Is6() {
+		if own.Addr().Is6() {
 			addr.Flags = unix.IFA_F_NODAD // nobody else is there to have it
 		}
 		if err := netlink.AddrAdd(link, addr); err != nil && !errors.Is(err, unix.EEXIST) {
-			return fmt.Errorf("give %s the address %s: %w", Bridge, gateway, err)
+			return fmt.Errorf("give %s the address %s: %w", Bridge, own, err)
 		}
 	}
 	// Without one of its own a bridge takes the lowest of its pods', and changes
@@ -54,4 +54,9 @@ func ensureBridge(ranges []netip.Prefix, mtu int) error {
 		return fmt.Errorf("set %s up: %w", Bridge, err)
 	}
 	return nil
+}
+
+// gateway is the bridge's address in a range of pods, as the plugin chooses it.
+func gateway(pods netip.Prefix) netip.Prefix {
+	return netip.PrefixFrom(pods.Masked().Addr().Next(), pods.Bits())
 }

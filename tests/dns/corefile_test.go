@@ -127,6 +127,19 @@ func (s suite) edit(t *testing.T, text, old string) {
 	s.cluster.Server().Kubectl(t, "patch", "configmap", "coredns", "--namespace=kube-system", "--type=merge", fmt.Sprintf(`--patch={"data":{"Corefile":%q}}`, changed))
 }
 
+// A machine that takes nothing in but what it knows takes questions of its pods.
+func (s suite) testFirewall(t *testing.T) {
+	agent := s.cluster.Agents[0]
+	rule := []string{"INPUT", "-i", "cni0", "-m", "conntrack", "--ctstate", "NEW", "-j", "DROP"}
+	agent.Output(t, "iptables", append([]string{"-A"}, rule...)...)
+	defer agent.Output(t, "iptables", append([]string{"-D"}, rule...)...)
+	for range 3 {
+		if err := s.says(t, agent.Name, "kubernetes.default.svc.cluster.local", "A 10.43.0.1"); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // The machine's name servers are followed as they change, and seen through where
 // they are systemd-resolved's; one that asks us in turn is left alone.
 func (s suite) testResolvers(t *testing.T) {

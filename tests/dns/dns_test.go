@@ -48,6 +48,8 @@ func TestDNS(t *testing.T) {
 		{"Policies", s.testPolicies},
 		{"Forward", s.testForward},
 		{"Metrics", s.testMetrics},
+		{"Firewall", s.testFirewall},
+		{"Endpoints", s.testEndpoints},
 		{"Corefile", s.testCorefile},
 		{"Resolvers", s.testResolvers},
 		{"OthersRestart", s.testOthersRestart},

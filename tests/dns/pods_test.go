@@ -161,3 +161,33 @@ func (s suite) testMetrics(t *testing.T) {
 		t.Errorf("got %v, %d bytes", err, len(body))
 	}
 }
+
+// The Service has one endpoint per node, which nothing but the coming and going of
+// nodes changes.
+func (s suite) testEndpoints(t *testing.T) {
+	server := s.cluster.Server()
+	get := func(path string) string {
+		return server.Kubectl(t, "get", "endpointslices", "--namespace=kube-system", "--selector=kubernetes.io/service-name=kube-dns", "-o", "jsonpath={"+path+"}")
+	}
+	want := map[string]bool{}
+	for _, n := range []*cluster.Node{server, s.cluster.Agents[0]} {
+		pods := server.Kubectl(t, "get", "node", n.Name, "-o", "jsonpath={.spec.podCIDR}")
+		want[strings.TrimSuffix(pods, "0/24")+"1"] = true
+	}
+	got := strings.Fields(get(".items[*].endpoints[*].addresses[*]"))
+	for _, address := range got {
+		if !want[address] {
+			t.Errorf("%s is nobody's", address)
+		}
+	}
+	if len(got) != len(want) {
+		t.Errorf("the endpoints are %v, not %v", got, want)
+	}
+	before := get(".items[*].metadata.resourceVersion")
+	for name := range s.pods { // heartbeats do no more than this
+		server.Kubectl(t, "annotate", "node", name, "test.lite.io/x=y")
+	}
+	if after := get(".items[*].metadata.resourceVersion"); after != before {
+		t.Errorf("the slice was written again: version %s, then %s", before, after)
+	}
+}

@@ -127,6 +127,9 @@ func (s suite) testDisabled(t *testing.T) {
 		if n := sockets(t, n.Host); n != 0 {
 			t.Errorf("DNS has %d sockets", n)
 		}
+		if rules := n.Output(t, "iptables", "-S"); strings.Contains(rules, "LITE-INPUT") {
+			t.Errorf("there are rules for DNS:\n%s", rules)
+		}
 	}
 	server.Stop(t)
 	agent.Stop(t)
