@@ -258,6 +258,7 @@ func setupKubernetes(c *caddy.Controller) error {
 	c.OnStartup(func() error {
 		cache.run(s.reachable)
 		if mustSync && !cache.await(syncFor) {
+			s.loading.unsynced = true
 			return fmt.Errorf("plugin/kubernetes: the API has not said within %s what Services there are", syncFor)
 		}
 		return nil

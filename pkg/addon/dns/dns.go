@@ -85,6 +85,8 @@ type load struct {
 	want   want
 	caches map[string]*clusterCache // by what the Corefile says of them
 	loops  []*loopProbe
+	// unsynced says that the API did not say in time what Services there are.
+	unsynced bool
 }
 
 // want is all that decides how DNS is served.
@@ -92,6 +94,7 @@ type want struct {
 	files    files
 	listen   []netip.Addr
 	upstream []netip.Addr
+	known    bool         // upstream is
 	looping  map[int]bool // server blocks
 }
 
@@ -190,12 +193,12 @@ func (s *Server) Run(ctx context.Context) error {
 // watchResolvers tells which name servers the machine has.
 func (s *Server) watchResolvers(ctx context.Context, changes chan<- func(*want)) {
 	err := s.config.Resolvers.Watch(ctx, func(found []netip.Addr) {
-		send(ctx, changes, func(w *want) { w.upstream, w.looping = found, nil })
+		send(ctx, changes, func(w *want) { w.upstream, w.known, w.looping = found, true, nil })
 	})
 	if err != nil {
 		slog.Warn("The machine's name servers are as of now; restart lite when they change", "err", err)
 		found := s.config.Resolvers.Servers()
-		send(ctx, changes, func(w *want) { w.upstream = found })
+		send(ctx, changes, func(w *want) { w.upstream, w.known = found, true })
 	}
 }
 
@@ -206,14 +209,17 @@ func send[T any](ctx context.Context, to chan<- T, v T) {
 	}
 }
 
-// retryEvery is how often what cannot be served yet is tried again.
-const retryEvery = 50 * time.Millisecond
+// How soon something is tried again that cannot be done yet: what the node's own
+// start brings, and all else.
+const (
+	retryEvery = 50 * time.Millisecond
+	retryLater = 2 * time.Second
+)
 
 // keep serves what is wanted until ctx is done. good was served last.
 func (s *Server) keep(ctx context.Context, wg *sync.WaitGroup, good want, changes <-chan func(*want)) {
 	defer s.stop()
 	now := good
-	known := false // the machine's name servers are
 	retry := time.NewTimer(0)
 	defer retry.Stop()
 	for {
@@ -221,7 +227,6 @@ func (s *Server) keep(ctx context.Context, wg *sync.WaitGroup, good want, change
 		case change := <-changes:
 			before := now
 			change(&now)
-			known = true
 			if reflect.DeepEqual(before, now) && s.instance != nil {
 				continue
 			}
@@ -239,25 +244,22 @@ func (s *Server) keep(ctx context.Context, wg *sync.WaitGroup, good want, change
 		case <-ctx.Done():
 			return
 		}
-		if !known {
-			continue
-		}
-		if !s.serve(ctx, wg, now, &good) {
-			retry.Reset(retryEvery)
+		if again := s.serve(ctx, wg, now, &good); again > 0 {
+			retry.Reset(again)
 		}
 	}
 }
 
-// serve serves now, or what was good last if that does not work; it reports
-// whether there is nothing to be tried again.
-func (s *Server) serve(ctx context.Context, wg *sync.WaitGroup, now want, good *want) bool {
-	if now.files == nil || len(now.listen) == 0 {
-		return true // it will come
+// serve serves now, or what was good last if that does not work. It returns when to
+// try again, 0 if that is of no use before something changes.
+func (s *Server) serve(ctx context.Context, wg *sync.WaitGroup, now want, good *want) time.Duration {
+	if now.files == nil || len(now.listen) == 0 || !now.known {
+		return 0 // it will come
 	}
 	for _, a := range now.listen {
 		if !listening(a.String()) {
 			s.tell(func(st *state) { st.waiting = fmt.Sprintf("%s to be an address of this machine", a) })
-			return false
+			return retryEvery
 		}
 	}
 	err := s.load(ctx, now)
@@ -267,7 +269,11 @@ func (s *Server) serve(ctx context.Context, wg *sync.WaitGroup, now want, good *
 		if err := s.store.keep(good.files, good.listen); err != nil {
 			slog.Warn("DNS will start only with the API", "err", err)
 		}
-		return true
+		return 0
+	}
+	var again time.Duration
+	if s.loading.unsynced || s.instance == nil {
+		again = retryLater
 	}
 	why := strings.ReplaceAll(err.Error(), s.config.Dir+"/"+now.files.version()+"/", "")
 	if s.say(now.files, why) {
@@ -278,12 +284,12 @@ func (s *Server) serve(ctx context.Context, wg *sync.WaitGroup, now want, good *
 	last.files = good.files
 	if good.files == nil {
 		s.tell(func(st *state) { st.waiting = "a Corefile that can be served: " + why })
-		return true
+		return again
 	}
 	if err := s.load(ctx, last); err != nil {
 		slog.Warn("The last good Corefile cannot be served either", "err", err)
 	}
-	return true
+	return again
 }
 
 // say keeps why a Corefile is not served, and reports whether that is new.
@@ -308,6 +314,7 @@ func (s *Server) load(ctx context.Context, w want) error {
 	if s.instance != nil && reflect.DeepEqual(w, s.serving.want) {
 		return nil
 	}
+	s.loading = load{want: w, caches: map[string]*clusterCache{}}
 	dir, err := s.store.write(w.files)
 	if err != nil {
 		return err
@@ -316,7 +323,6 @@ func (s *Server) load(ctx context.Context, w want) error {
 	if err != nil {
 		return err
 	}
-	s.loading = load{want: w, caches: map[string]*clusterCache{}}
 	var instance *caddy.Instance
 	if s.instance == nil {
 		if instance, err = caddy.Start(input(corefile)); err != nil {
