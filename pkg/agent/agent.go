@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"lite.io/lite/pkg/addon/dns"
 	"lite.io/lite/pkg/addon/storage"
 	"lite.io/lite/pkg/agent/containerd"
 	"lite.io/lite/pkg/agent/images"
@@ -22,6 +23,7 @@ import (
 	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/resolver"
 )
 
 // StateDir is where a node keeps what a reboot makes worthless.
@@ -121,6 +123,13 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 		confDir = "/etc/cni/net.d" // where everybody else's network plugin writes
 	}
 
+	var ports []int // that pods have to reach on their node
+	if !slices.Contains(c.Cluster.Disable, "dns") {
+		ports = []int{dns.Port, dns.MetricsPort}
+		// It needs nobody to answer what it knows, and pods ask until the end.
+		g.AddLast(dns.New(nameServer(c, filepath.Join(dir, "dns"))))
+	}
+
 	var runtime, sandbox *component.Node
 	if n.ContainerRuntimeEndpoint == "" {
 		cfg := containerd.Config{
@@ -156,7 +165,7 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 		CertFile:      c.CertFile,
 		KeyFile:       c.KeyFile,
 		Runtime:       Socket(n),
-		ResolvConf:    resolvConf(),
+		ResolvConf:    resolver.System().File(),
 		Systemd:       c.Host.Systemd,
 		ExtraArgs:     n.KubeletArgs,
 	})
@@ -175,6 +184,7 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 			Backend:     c.Cluster.Backend,
 			Interface:   n.FlannelIface,
 			KeyFile:     filepath.Join(dir, "overlay.key"),
+			Ports:       ports,
 			Runtime:     Socket(n),
 			ConfDir:     confDir,
 			StateDir:    filepath.Join(StateDir, "cni"),
@@ -203,4 +213,14 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 	}
 	g.Add(r, kl, network)
 	return nil
+}
+
+// nameServer is what the node's DNS has to be told. Without our pod network there
+// is no bridge of ours to listen on.
+func nameServer(c Config, dir string) dns.Config {
+	d := dns.Config{NodeName: c.Node.NodeName, Kubeconfig: c.Kubeconfig, Dir: dir, Resolvers: resolver.System()}
+	if slices.Contains(c.Cluster.Disable, "cni") {
+		d.Listen, d.Clients = c.Node.NodeIP, c.Cluster.ClusterCIDR
+	}
+	return d
 }

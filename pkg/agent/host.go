@@ -147,32 +147,3 @@ func CheckDisk(dataDir string) error {
 	}
 	return nil
 }
-
-// resolvConf is the file of name servers that pods inherit. systemd-resolved
-// and others listen on a loopback address, which is another one inside a pod.
-func resolvConf() string {
-	const usual, behindResolved = "/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"
-	data, err := os.ReadFile(usual)
-	if err != nil {
-		return ""
-	}
-	if onlyLoopback(string(data)) && exists(behindResolved) {
-		return behindResolved
-	}
-	return usual
-}
-
-func onlyLoopback(conf string) bool {
-	servers := 0
-	for line := range strings.Lines(conf) {
-		f := strings.Fields(line)
-		if len(f) < 2 || f[0] != "nameserver" {
-			continue
-		}
-		servers++
-		if !strings.HasPrefix(f[1], "127.") && f[1] != "::1" {
-			return false
-		}
-	}
-	return servers > 0
-}

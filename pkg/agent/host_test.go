@@ -65,29 +65,6 @@ func TestHasCapability(t *testing.T) {
 	}
 }
 
-func TestOnlyLoopback(t *testing.T) {
-	for name, test := range map[string]struct {
-		conf string
-		want bool
-	}{
-		"systemd-resolved":  {"# stub\nnameserver 127.0.0.53\noptions edns0 trust-ad\nsearch .\n", true},
-		"dnsmasq on IPv6":   {"nameserver ::1\n", true},
-		"both":              {"nameserver 127.0.0.1\nnameserver ::1\n", true},
-		"a real one":        {"nameserver 192.0.2.53\n", false},
-		"one of each":       {"nameserver 127.0.0.53\nnameserver 192.0.2.53\n", false},
-		"IPv6":              {"nameserver 2001:db8::53\n", false},
-		"commented out":     {"#nameserver 127.0.0.1\n", false},
-		"nothing":           {"", false},
-		"not an address":    {"nameserver\n", false},
-		"with more blanks":  {"nameserver   \t127.0.0.1   # local\n", true},
-		"without a newline": {"nameserver 127.0.0.1", true},
-	} {
-		if got := onlyLoopback(test.conf); got != test.want {
-			t.Errorf("%s: got %t", name, got)
-		}
-	}
-}
-
 func TestCheckDisk(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "not", "there", "yet")
 	if err := CheckDisk(dir); err != nil {

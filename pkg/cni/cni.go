@@ -33,8 +33,11 @@ type Config struct {
 	Backend     string // of the overlay, as package overlay names them, or none
 	Interface   string // that carries the packets between nodes; "" = the one that has NodeIP
 	Runtime     string // unix:// URL of the CRI
-	KeyFile     string // the node's private key, should the backend need one
-	ConfDir     string // where the description is written
+	// Ports are those of the bridge's addresses that the node's pods reach whatever
+	// packet filter the machine has.
+	Ports   []int
+	KeyFile string // the node's private key, should the backend need one
+	ConfDir string // where the description is written
 	// StateDir holds the addresses given out. It is on a tmpfs: no pod, and
 	// so no address, outlives a reboot.
 	StateDir string
@@ -81,7 +84,7 @@ func (n *Network) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	rules, err := newRules(ranges, n.config.ClusterCIDR)
+	rules, err := newRules(ranges, n.config.ClusterCIDR, n.config.Ports)
 	if err != nil {
 		return err
 	}
@@ -97,6 +100,9 @@ func (n *Network) Run(ctx context.Context) error {
 	}
 	if err := n.leave(ctx, ranges); err != nil {
 		slog.Warn("Could not take away what is left of other pod addresses", "err", err)
+	}
+	if err := ensureBridge(ranges, mtu); err != nil {
+		return err
 	}
 	n.written.Store(true)
 	return n.keep(ctx, rules, mesh)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/coreos/go-iptables/iptables"
@@ -15,6 +16,7 @@ import (
 // The chains of ours; they are reached by one jump from a chain of the kernel.
 const (
 	forwardChain    = "LITE-FORWARD"
+	inputChain      = "LITE-INPUT"
 	postroutingName = "LITE-POSTROUTING"
 )
 
@@ -33,8 +35,9 @@ type family struct {
 type rules []family
 
 // newRules makes the rules that let packets of pods through, whatever the
-// policy of FORWARD, and masquerade what leaves the pod network.
-func newRules(local, cluster []netip.Prefix) (rules, error) {
+// policy of FORWARD, and to ports of their own node, whatever that of INPUT, and
+// masquerade what leaves the pod network.
+func newRules(local, cluster []netip.Prefix, ports []int) (rules, error) {
 	var all rules
 	for i, pods := range local {
 		protocol := iptables.ProtocolIPv4
@@ -45,10 +48,15 @@ func newRules(local, cluster []netip.Prefix) (rules, error) {
 		if err != nil {
 			return nil, fmt.Errorf("find iptables: %w; install the package iptables", err)
 		}
-		mine := chains(pods, cluster[min(i, len(cluster)-1)])
+		if len(ports) == 0 {
+			if err := removeInput(tool); err != nil {
+				return nil, fmt.Errorf("remove chain %s: %w", inputChain, err)
+			}
+		}
+		mine := chains(pods, cluster[min(i, len(cluster)-1)], ports)
 		all = append(all, family{tool, mine})
 		if other := legacy(protocol); other != nil {
-			all = append(all, family{other, mine[:1]})
+			all = append(all, family{other, mine[:len(mine)-1]})
 		}
 	}
 	return all, nil
@@ -77,21 +85,47 @@ func legacy(protocol iptables.Protocol) *iptables.IPTables {
 	return tool
 }
 
-func chains(pods, cluster netip.Prefix) []chain {
+// chains is those of the table filter, and last the one of nat.
+func chains(pods, cluster netip.Prefix, ports []int) []chain {
 	multicast := "224.0.0.0/4"
 	if pods.Addr().Is6() {
 		multicast = "ff00::/8"
 	}
-	return []chain{
-		{"filter", "FORWARD", forwardChain, [][]string{
-			{"-s", cluster.String(), "-j", "ACCEPT"},
-			{"-d", cluster.String(), "-j", "ACCEPT"},
-		}},
-		{"nat", "POSTROUTING", postroutingName, [][]string{
-			{"-s", pods.String(), "-d", cluster.String(), "-j", "RETURN"},
-			{"-s", pods.String(), "!", "-d", multicast, "-j", "MASQUERADE", "--random-fully"},
-		}},
+	all := []chain{{"filter", "FORWARD", forwardChain, [][]string{
+		{"-s", cluster.String(), "-j", "ACCEPT"},
+		{"-d", cluster.String(), "-j", "ACCEPT"},
+	}}}
+	input := chain{"filter", "INPUT", inputChain, nil}
+	for _, port := range ports {
+		for _, protocol := range []string{"udp", "tcp"} {
+			input.rules = append(input.rules, []string{"-s", pods.String(), "-d", gateway(pods).Addr().String(),
+				"-p", protocol, "-m", protocol, "--dport", strconv.Itoa(port), "-j", "ACCEPT"})
+		}
 	}
+	if len(ports) > 0 {
+		all = append(all, input)
+	}
+	return append(all, chain{"nat", "POSTROUTING", postroutingName, [][]string{
+		{"-s", pods.String(), "-d", cluster.String(), "-j", "RETURN"},
+		{"-s", pods.String(), "!", "-d", multicast, "-j", "MASQUERADE", "--random-fully"},
+	}})
+}
+
+// removeInput takes away what is of no more use.
+func removeInput(tool *iptables.IPTables) error {
+	exists, err := tool.ChainExists("filter", inputChain)
+	if err != nil || !exists {
+		return err
+	}
+	if err := tool.DeleteIfExists("filter", "INPUT", jump(inputChain)...); err != nil {
+		return err
+	}
+	return tool.ClearAndDeleteChain("filter", inputChain)
+}
+
+// jump is the rule that leads to a chain of ours.
+func jump(chain string) []string {
+	return []string{"-m", "comment", "--comment", "lite pod network", "-j", chain}
 }
 
 // ensure puts back what is missing and touches nothing that is there. At a start
@@ -132,7 +166,7 @@ func (c chain) ensure(tool *iptables.IPTables, afresh bool) error {
 		}
 	}
 	// First, so that another's DROP does not come before it.
-	return tool.InsertUnique(c.table, c.parent, 1, "-m", "comment", "--comment", "lite pod network", "-j", c.name)
+	return tool.InsertUnique(c.table, c.parent, 1, jump(c.name)...)
 }
 
 // holds reports whether the chain has our rules: as many as there should be and,

@@ -35,6 +35,7 @@ type Group struct {
 	OnChange func(Status)
 
 	nodes []*Node
+	last  *Node // see AddLast
 }
 
 // Add puts c into the group. It will be started when all of needs are ready
@@ -52,6 +53,13 @@ func (g *Group) Add(c Component, needs ...*Node) *Node {
 	return n
 }
 
+// AddLast is Add for the one component that is told to stop only after all others
+// have ended, though none of them waits for it when it starts.
+func (g *Group) AddLast(c Component) *Node {
+	g.last = g.Add(c)
+	return g.last
+}
+
 // Run starts the components in dependency order and works until ctx is done or
 // a component fails; then it stops them in reverse order. It returns the first
 // failure, with the component's name; nil if it was only told to stop and all
@@ -61,6 +69,11 @@ func (g *Group) Run(ctx context.Context) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 
+	for _, n := range g.nodes {
+		if g.last != nil && n != g.last {
+			g.last.neededBy = append(g.last.neededBy, n)
+		}
+	}
 	for _, n := range g.nodes {
 		go g.supervise(ctx, n, fail)
 	}

@@ -289,3 +289,30 @@ func TestOnChangeTellsEachStateOnce(t *testing.T) {
 		}
 	})
 }
+
+// The last one starts with the others and works until they have ended, also if
+// they never got ready.
+func TestTheLastOutlivesAllOthers(t *testing.T) {
+	for name, ready := range map[string]time.Duration{"all ready": 0, "one never ready": time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				j := &journal{}
+				g := &Group{}
+				g.AddLast(&fake{name: "last", j: j, readyAfter: ready})
+				a := g.Add(&fake{name: "a", j: j, stopsIn: time.Second})
+				g.Add(&fake{name: "b", j: j, stopsIn: 2 * time.Second}, a)
+				ctx, cancel := context.WithCancel(t.Context())
+				time.AfterFunc(time.Minute, cancel)
+				if err := g.Run(ctx); err != nil {
+					t.Fatal(err)
+				}
+				for _, other := range []string{"a", "b"} {
+					j.index(t, "start "+other) // though the last was not ready, maybe
+					if j.index(t, "stop last") < j.index(t, "end "+other) {
+						t.Errorf("it was told to stop before %s had ended: %q", other, j.events)
+					}
+				}
+			})
+		})
+	}
+}

@@ -1,5 +1,6 @@
 // Package log makes slog the one log of the process: the loggers of
-// Kubernetes (klog), etcd and gRPC (zap) and containerd (logrus) are led into it.
+// Kubernetes (klog), etcd and gRPC (zap), containerd (logrus) and CoreDNS (the standard log)
+// are led into it.
 //
 // Upstream writes hundreds of lines at its own Info level while a node starts,
 // and errors that only say that another part is not there yet. Our Info is for
@@ -12,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	standard "log"
 	"log/slog"
 	"maps"
 	"runtime"
@@ -50,6 +52,10 @@ func Bridge(l *slog.Logger) {
 	up := upstream{l.Handler()}
 
 	klog.SetLoggerWithOptions(logr.FromSlogHandler(up), klog.ContextualLogger(true))
+
+	// The standard log, which slog has made its own by now, at Info.
+	standard.SetFlags(0)
+	standard.SetOutput(standardWriter{l, slog.New(up).With("from", "coredns")})
 
 	logrus.SetOutput(io.Discard)
 	logrus.AddHook(logrusHook{slog.New(up)})
@@ -131,6 +137,29 @@ func endGoroutine(int) {
 	default: // one reason is enough
 	}
 	runtime.Goexit()
+}
+
+// standardWriter gets the lines of the standard log. CoreDNS (1.14) writes them
+// with the level before; those of queries, which somebody has asked for, name no
+// plugin.
+type standardWriter struct{ other, coredns *slog.Logger }
+
+func (w standardWriter) Write(line []byte) (int, error) {
+	text := strings.TrimSpace(string(line))
+	level, message, ok := strings.Cut(strings.TrimPrefix(text, "["), "] ")
+	switch {
+	case !ok || !strings.HasPrefix(text, "["):
+		w.other.Info(text)
+	case level == "ERROR" || level == "PANIC" || level == "FATAL":
+		w.coredns.Error(message)
+	case level == "WARNING":
+		w.coredns.Warn(message)
+	case level == "INFO" && !strings.HasPrefix(message, "plugin/") && strings.Contains(message, `" `):
+		w.other.Info(message, "from", "coredns")
+	default:
+		w.coredns.Debug(message)
+	}
+	return len(line), nil
 }
 
 // logrusHook passes containerd's lines on.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	standard "log"
 	"log/slog"
 	"strings"
 	"sync"
@@ -247,4 +248,39 @@ func TestNamedLoggersOfUpstreamStayUpstream(t *testing.T) {
 func klogHandler(t *testing.T) slog.Handler {
 	t.Helper()
 	return logr.ToSlogHandler(klog.Background())
+}
+
+// CoreDNS writes into the standard log, as others may.
+func TestStandardLog(t *testing.T) {
+	flags, to := standard.Flags(), standard.Writer()
+	t.Cleanup(func() {
+		standard.SetFlags(flags)
+		standard.SetOutput(to)
+	})
+	out, settled := bridge(t, slog.LevelInfo, "text")
+	for line, want := range map[string][2]string{ // while the node starts, and later
+		"[INFO] plugin/kubernetes: waiting":                            {"", ""},
+		"[INFO] Reloading":                                             {"", ""},
+		"[WARNING] plugin/hosts: no such file":                         {"", "level=WARN msg=\"plugin/hosts: no such file\" from=coredns\n"},
+		"[ERROR] plugin/errors: 2 a. A: timeout":                       {"", "level=WARN msg=\"plugin/errors: 2 a. A: timeout\" from=coredns\n"},
+		`[INFO] 10.42.0.2:5 - 1 "A IN a. udp 20 false 512" NOERROR 0s`: {"query", "query"},
+		"somebody else's":                                              {"level=INFO msg=\"somebody else's\"\n", "level=INFO msg=\"somebody else's\"\n"},
+	} {
+		for i := range 2 {
+			if i == 0 {
+				ShowUpstream(false)
+			} else {
+				settled()
+			}
+			standard.Print(line)
+			got := out.take()
+			if want[i] == "query" {
+				if !strings.Contains(got, "level=INFO") || !strings.Contains(got, "A IN a.") || !strings.Contains(got, "from=coredns") {
+					t.Errorf("%s: got %q", line, got)
+				}
+			} else if got != want[i] {
+				t.Errorf("%s: got %q, want %q", line, got, want[i])
+			}
+		}
+	}
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"lite.io/lite/manifests"
+	"lite.io/lite/pkg/addon/dns"
 	"lite.io/lite/pkg/addon/loadbalancer"
 	addon "lite.io/lite/pkg/addon/manifests"
 	"lite.io/lite/pkg/addon/metrics"
@@ -114,6 +115,11 @@ func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, onChan
 			CertFile: cp.PKI.Cert(pki.Metrics), KeyFile: cp.PKI.Key(pki.Metrics),
 			ClientCAFile: cp.PKI.CA(pki.FrontProxyCA), ClientName: pki.FrontProxyClient,
 		}), api)
+	}
+	if !slices.Contains(cfg.Disable, "dns") {
+		g.Add(alone.Guard(dns.NewEndpoints(dns.EndpointsConfig{
+			Kubeconfig: cp.Kubeconfig(pki.Admin), ClusterDNS: cfg.ClusterDNS, NodeAddresses: slices.Contains(cfg.Disable, "cni"),
+		})), roles)
 	}
 	node := agent.Config{
 		Node: cfg, Cluster: facts(cfg), Host: host, Kubeconfig: nodeKubeconfig(cfg),

@@ -309,7 +309,7 @@ func TestReaddress(t *testing.T) {
 		conn.Close()
 		t.Errorf("%s still answers", old)
 	}
-	if route := one.Output(t, "ip", "route", "show", "default"); !strings.Contains(route, gateway) {
+	if route := one.Output(t, "ip", "route", "show", "default"); !strings.Contains(route, Gateway) {
 		t.Errorf("the default route is %q", route)
 	}
 }

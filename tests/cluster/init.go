@@ -178,7 +178,7 @@ func (s initSpec) identify() error {
 		"/etc/hostname":    s.Name + "\n",
 		"/etc/hosts":       "127.0.0.1 localhost\n::1 localhost\n" + s.IP + " " + s.Name + "\n",
 		"/etc/machine-id":  hex.EncodeToString(id) + "\n",
-		"/etc/resolv.conf": "nameserver " + gateway + "\n", // refuses at once, as nobody serves there
+		"/etc/resolv.conf": "nameserver " + Gateway + "\n", // refuses at once, unless the test serves there
 	} {
 		_ = os.Remove(path) // it may be a link to a file of the machine's /run
 		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {

@@ -13,8 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// gateway is the address of the bridge, which is every host's default route.
-const gateway = "10.99.0.254"
+// Gateway is the address of the bridge, which is every host's default route and
+// the name server in its /etc/resolv.conf.
+const Gateway = "10.99.0.254"
 
 // Network is a bridge in a network namespace of its own. Hosts on it reach each
 // other, and nothing else.
@@ -53,7 +54,7 @@ func (n *Network) addBridge() error {
 	if err := links.LinkAdd(bridge); err != nil {
 		return fmt.Errorf("add bridge: %w", err)
 	}
-	return configure(links, "bridge", gateway+"/24")
+	return configure(links, "bridge", Gateway+"/24")
 }
 
 // nextNumber returns the last byte of the next host's address, from 1.
@@ -106,7 +107,7 @@ func address(links *netlink.Handle, ip string) error {
 	if err := configure(links, "eth0", ip+"/24"); err != nil {
 		return err
 	}
-	return links.RouteAdd(&netlink.Route{Gw: net.ParseIP(gateway)})
+	return links.RouteAdd(&netlink.Route{Gw: net.ParseIP(Gateway)})
 }
 
 // Readdress gives a host another address that nobody has had, as a DHCP server
@@ -219,4 +220,23 @@ func configure(links *netlink.Handle, name, address string) error {
 // host of the cluster sees. The address must be numeric.
 func (n *Network) DialContext(ctx context.Context, network, address string) (conn net.Conn, err error) {
 	return dialWithin(ctx, int(n.namespace), network, address)
+}
+
+// Listen listens at an address of the bridge, [Gateway]; what is served there runs
+// in the test.
+func (n *Network) Listen(network, address string) (l net.Listener, err error) {
+	err = within(int(n.namespace), unix.CLONE_NEWNET, func() error {
+		l, err = net.Listen(network, address)
+		return err
+	})
+	return l, err
+}
+
+// ListenPacket is Listen for datagrams.
+func (n *Network) ListenPacket(network, address string) (conn net.PacketConn, err error) {
+	err = within(int(n.namespace), unix.CLONE_NEWNET, func() error {
+		conn, err = net.ListenPacket(network, address)
+		return err
+	})
+	return conn, err
 }

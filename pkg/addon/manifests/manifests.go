@@ -75,7 +75,7 @@ func New(c Config) (*Manifests, error) {
 		for _, o := range objects {
 			if unwanted {
 				m.unwanted = append(m.unwanted, o.Unstructured)
-		} else {
+			} else {
 				m.objects = append(m.objects, o.Unstructured)
 			}
 		}

@@ -1,0 +1,395 @@
+// Package dns is the cluster's DNS: CoreDNS in the process of every node, with the
+// Corefile that is in ConfigMap kube-system/coredns.
+//
+// Each node answers the queries of its own pods from what it knows of Services,
+// so that neither another node nor the API need be there. [Server] does this;
+// [Endpoints], which runs once per cluster, tells Service kube-dns where.
+package dns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coredns/caddy"
+	"k8s.io/apimachinery/pkg/types"
+
+	"lite.io/lite/pkg/resolver"
+)
+
+const (
+	// Port is where DNS listens, for UDP and TCP. It is not 53, which belongs to
+	// whoever serves the machine or its network with names: a dnsmasq on all
+	// addresses would take ours too. Pods ask the address of Service kube-dns, on
+	// port 53, and never see it.
+	Port = 10053
+	// MetricsPort is where the default Corefile serves metrics.
+	MetricsPort = 9153
+)
+
+// Config is what a node's DNS has to be told.
+type Config struct {
+	NodeName   string
+	Kubeconfig string // of the node's identity
+	Dir        string // what outlives a restart is kept here
+	// Listen are the addresses to listen on; none means the first address of each
+	// of the node's ranges of pod addresses, which its bridge has.
+	Listen []netip.Addr
+	// Clients may ask where Listen is said, besides private addresses.
+	Clients   []netip.Prefix
+	Resolvers resolver.Files // the machine's
+}
+
+// mayAsk reports whether a client is answered.
+func (c Config) mayAsk(client net.Addr) bool {
+	ap, err := netip.ParseAddrPort(client.String())
+	if err != nil {
+		return false
+	}
+	a := ap.Addr().Unmap()
+	shared := netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 64}), 10) // RFC 6598
+	return a.IsPrivate() || a.IsLoopback() || a.IsLinkLocalUnicast() || shared.Contains(a) ||
+		slices.Contains(c.Listen, a) || slices.ContainsFunc(c.Clients, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// Server is the component.
+type Server struct {
+	config    Config
+	store     store
+	reachable chan struct{} // closed once the API has answered
+	held      chan struct{} // a place for each query that waits for the API
+
+	// What follows is Run's.
+	instance *caddy.Instance
+	serving  load // what instance consists of
+	loading  load // what is being set up
+	probes   context.CancelFunc
+	looping  chan *loopProbe
+
+	mu    sync.Mutex
+	state state
+}
+
+// load is what plugins leave to the server that they are set up for.
+type load struct {
+	want   want
+	caches map[string]*clusterCache // by what the Corefile says of them
+	loops  []*loopProbe
+	// unsynced says that the API did not say in time what Services there are.
+	unsynced bool
+}
+
+// want is all that decides how DNS is served.
+type want struct {
+	files    files
+	listen   []netip.Addr
+	upstream []netip.Addr
+	known    bool         // upstream is
+	looping  map[int]bool // server blocks
+}
+
+// state is what is told about the server.
+type state struct {
+	waiting string          // what for, "" when it serves
+	caches  []*clusterCache // of what is served
+	served  want
+	broken  string // why the newest Corefile is not served
+
+	brokenVersion string
+
+	configMap types.UID // of the ConfigMap
+}
+
+// New makes the component; nothing is touched before Run.
+func New(c Config) *Server {
+	return &Server{
+		config: c, store: store{c.Dir},
+		reachable: make(chan struct{}), held: make(chan struct{}, holdAtMost), looping: make(chan *loopProbe),
+		state: state{waiting: "the API"},
+	}
+}
+
+// Name implements component.Component.
+func (*Server) Name() string { return "dns" }
+
+// Ready implements component.Component.
+func (s *Server) Ready(context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state.waiting != "" {
+		return errors.New("waiting for " + s.state.waiting)
+	}
+	for _, c := range s.state.caches {
+		select {
+		case <-c.synced:
+		default:
+			return errors.New("waiting for the API to say what Services there are")
+		}
+	}
+	return nil
+}
+
+// Note implements component.Noter.
+func (s *Server) Note() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var notes []string
+	if s.state.broken != "" {
+		notes = append(notes, "Corefile broken: "+s.state.broken+"; serving the last good one")
+	}
+	switch served := s.state.served; {
+	case len(served.looping) > 0:
+		notes = append(notes, fmt.Sprintf("name servers %s lead back here: not forwarding to them", join(served.upstream)))
+	case len(served.upstream) == 0:
+		notes = append(notes, fmt.Sprintf("%s names no server to ask: names outside the cluster are refused", s.config.Resolvers.Usual))
+	}
+	return strings.Join(notes, "; ")
+}
+
+func join(addrs []netip.Addr) string {
+	var texts []string
+	for _, a := range addrs {
+		texts = append(texts, a.String())
+	}
+	return strings.Join(texts, ", ")
+}
+
+// Run implements component.Component.
+func (s *Server) Run(ctx context.Context) error {
+	if err := os.MkdirAll(s.config.Dir, 0o700); err != nil {
+		return fmt.Errorf("make %s: %w", s.config.Dir, err)
+	}
+	if err := s.claim(); err != nil {
+		return err
+	}
+	defer s.release()
+	var last want
+	var err error
+	if last.files, last.listen, err = s.store.last(); err != nil {
+		slog.Warn("DNS starts only with the API", "err", err)
+	}
+
+	changes := make(chan func(*want))
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	wg.Go(func() { s.watchResolvers(ctx, changes) })
+	wg.Go(func() { s.watchCluster(ctx, changes) })
+	s.keep(ctx, &wg, last, changes)
+	return nil
+}
+
+// watchResolvers tells which name servers the machine has.
+func (s *Server) watchResolvers(ctx context.Context, changes chan<- func(*want)) {
+	err := s.config.Resolvers.Watch(ctx, func(found []netip.Addr) {
+		send(ctx, changes, func(w *want) { w.upstream, w.known, w.looping = found, true, nil })
+	})
+	if err != nil {
+		slog.Warn("The machine's name servers are as of now; restart lite when they change", "err", err)
+		found := s.config.Resolvers.Servers()
+		send(ctx, changes, func(w *want) { w.upstream, w.known = found, true })
+	}
+}
+
+func send[T any](ctx context.Context, to chan<- T, v T) {
+	select {
+	case to <- v:
+	case <-ctx.Done():
+	}
+}
+
+// How soon something is tried again that cannot be done yet: what the node's own
+// start brings, and all else.
+const (
+	retryEvery = 50 * time.Millisecond
+	retryLater = 2 * time.Second
+)
+
+// keep serves what is wanted until ctx is done. good was served last.
+func (s *Server) keep(ctx context.Context, wg *sync.WaitGroup, good want, changes <-chan func(*want)) {
+	defer s.stop()
+	now := good
+	retry := time.NewTimer(0)
+	defer retry.Stop()
+	for {
+		select {
+		case change := <-changes:
+			before := now
+			change(&now)
+			if reflect.DeepEqual(before, now) && s.instance != nil {
+				continue
+			}
+		case p := <-s.looping:
+			if !slices.Contains(s.serving.loops, p) {
+				continue
+			}
+			now.looping = maps.Clone(now.looping)
+			if now.looping == nil {
+				now.looping = map[int]bool{}
+			}
+			now.looping[p.block] = true
+			wg.Go(func() { s.reportLoop(ctx, now.upstream) })
+		case <-retry.C:
+		case <-ctx.Done():
+			return
+		}
+		if again := s.serve(ctx, wg, now, &good); again > 0 {
+			retry.Reset(again)
+		}
+	}
+}
+
+// serve serves now, or what was good last if that does not work. It returns when to
+// try again, 0 if that is of no use before something changes.
+func (s *Server) serve(ctx context.Context, wg *sync.WaitGroup, now want, good *want) time.Duration {
+	if now.files == nil || len(now.listen) == 0 || !now.known {
+		return 0 // it will come
+	}
+	for _, a := range now.listen {
+		if !listening(a.String()) {
+			s.tell(func(st *state) { st.waiting = fmt.Sprintf("%s to be an address of this machine", a) })
+			return retryEvery
+		}
+	}
+	err := s.load(ctx, now)
+	if err == nil {
+		good.files, good.listen = now.files, now.listen
+		s.tell(func(st *state) { st.broken = "" })
+		if err := s.store.keep(good.files, good.listen); err != nil {
+			slog.Warn("DNS will start only with the API", "err", err)
+		}
+		return 0
+	}
+	var again time.Duration
+	if s.loading.unsynced || s.instance == nil {
+		again = retryLater
+	}
+	why := strings.ReplaceAll(err.Error(), s.config.Dir+"/"+now.files.version()+"/", "")
+	if s.say(now.files, why) {
+		slog.Warn("The Corefile cannot be served", "err", why)
+		wg.Go(func() { s.reportBroken(ctx, now.files, why) })
+	}
+	last := now
+	last.files = good.files
+	if good.files == nil {
+		s.tell(func(st *state) { st.waiting = "a Corefile that can be served: " + why })
+		return again
+	}
+	if err := s.load(ctx, last); err != nil {
+		slog.Warn("The last good Corefile cannot be served either", "err", err)
+	}
+	return again
+}
+
+// say keeps why a Corefile is not served, and reports whether that is new.
+func (s *Server) say(f files, why string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	version := f.version()
+	isNew := s.state.broken != why || s.state.brokenVersion != version
+	s.state.broken, s.state.brokenVersion = why, version
+	return isNew
+}
+
+func (s *Server) tell(change func(*state)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(&s.state)
+}
+
+// load puts w in the place of what is served. What was served still is if that
+// fails.
+func (s *Server) load(ctx context.Context, w want) error {
+	if s.instance != nil && reflect.DeepEqual(w, s.serving.want) {
+		return nil
+	}
+	s.loading = load{want: w, caches: map[string]*clusterCache{}}
+	dir, err := s.store.write(w.files)
+	if err != nil {
+		return err
+	}
+	corefile, err := rewriter{dir: dir, listen: w.listen, upstream: w.upstream, looping: w.looping, guarded: len(s.config.Listen) > 0}.rewrite()
+	if err != nil {
+		return err
+	}
+	var instance *caddy.Instance
+	if s.instance == nil {
+		if instance, err = caddy.Start(input(corefile)); err != nil {
+			end(instance)
+		}
+	} else {
+		instance, err = s.instance.Restart(input(corefile))
+	}
+	if err != nil {
+		stopUnused(s.loading.caches, s.serving.caches)
+		return errors.New(strings.TrimPrefix(err.Error(), "starting with listener file descriptors: "))
+	}
+	stopUnused(s.serving.caches, s.loading.caches)
+	s.instance, s.serving = instance, s.loading
+	s.tell(func(st *state) {
+		st.waiting, st.served, st.caches = "", w, slices.Collect(maps.Values(s.serving.caches))
+	})
+	s.probe(ctx)
+	return nil
+}
+
+// stopUnused stops the caches that others does not have.
+func stopUnused(caches, others map[string]*clusterCache) {
+	for text, c := range caches {
+		if others[text] == nil {
+			c.stop()
+		}
+	}
+}
+
+// probe looks for loops, once per load.
+func (s *Server) probe(ctx context.Context) {
+	if s.probes != nil {
+		s.probes()
+	}
+	ctx, s.probes = context.WithCancel(ctx)
+	for _, p := range s.serving.loops {
+		go func() {
+			if p.found(ctx) {
+				send(ctx, s.looping, p)
+			}
+		}()
+	}
+}
+
+// stop ends what serves.
+func (s *Server) stop() {
+	if s.probes != nil {
+		s.probes()
+	}
+	stopUnused(s.serving.caches, nil) // and no query is held any longer
+	if s.instance != nil {
+		end(s.instance)
+		s.instance = nil
+	}
+}
+
+// end releases what an instance has, also one that did not start wholly.
+func end(i *caddy.Instance) {
+	if i == nil {
+		return
+	}
+	for _, err := range i.ShutdownCallbacks() {
+		slog.Debug("CoreDNS", "err", err)
+	}
+	if err := i.Stop(); err != nil {
+		slog.Debug("CoreDNS", "err", err)
+	}
+	i.Wait()
+}

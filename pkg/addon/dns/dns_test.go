@@ -1,0 +1,238 @@
+package dns
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"lite.io/lite/pkg/resolver"
+)
+
+const testCorefile = `.:53 {
+    errors
+    kubernetes cluster.local in-addr.arpa ip6.arpa {
+        pods insecure
+    }
+    forward . /etc/resolv.conf
+    cache 30
+    loop
+    import /etc/coredns/custom/*.override
+}
+`
+
+// bed is a server on an address of this machine, and an API for it.
+type bed struct {
+	api    *fakeAPI
+	config Config
+}
+
+func newBed(t *testing.T) *bed {
+	t.Helper()
+	api, kubeconfig := newFakeAPI(t)
+	dir := t.TempDir()
+	b := &bed{api, Config{
+		NodeName: "node1", Kubeconfig: kubeconfig, Dir: filepath.Join(dir, "dns"), Listen: addrs("127.0.53.1"),
+		Resolvers: resolver.Files{Usual: filepath.Join(dir, "resolv.conf"), BehindResolved: filepath.Join(dir, "none")},
+	}}
+	b.resolvers(t, "")
+	api.put("namespaces", "", "default", nil)
+	api.put("services", "default", "web", map[string]any{"spec": map[string]any{
+		"type": "ClusterIP", "clusterIP": "10.43.0.7", "clusterIPs": []string{"10.43.0.7"},
+		"ports": []any{map[string]any{"name": "http", "port": 80, "protocol": "TCP"}},
+	}})
+	api.put("configmaps", namespace, corednsName, map[string]any{"data": map[string]string{corefileName: testCorefile}})
+	return b
+}
+
+func (b *bed) resolvers(t *testing.T, content string) {
+	t.Helper()
+	if err := os.WriteFile(b.config.Resolvers.Usual, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// run runs a server until the function it returns is called.
+func (b *bed) run(t *testing.T) (*Server, func()) {
+	t.Helper()
+	s := New(b.config)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	stop := func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run returned %v", err)
+		}
+	}
+	return s, stop
+}
+
+func eventually(t *testing.T, f func() error) {
+	t.Helper()
+	var err error
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if err = f(); err == nil {
+			return
+		}
+	}
+	t.Fatal(err)
+}
+
+// asks returns a check of what a name is.
+func (b *bed) asks(name, want string) func() error {
+	return func() error {
+		client := dns.Client{Timeout: 6 * time.Second}
+		m, _, err := client.Exchange(new(dns.Msg).SetQuestion(dns.Fqdn(name), dns.TypeA), net.JoinHostPort("127.0.53.1", fmt.Sprint(Port)))
+		if err != nil {
+			return err
+		}
+		got := dns.RcodeToString[m.Rcode]
+		if len(m.Answer) > 0 {
+			got = m.Answer[0].(*dns.A).A.String()
+		}
+		if got != want {
+			return fmt.Errorf("%s is %s, not %s", name, got, want)
+		}
+		return nil
+	}
+}
+
+func now(t *testing.T, checks ...func() error) {
+	t.Helper()
+	for _, check := range checks {
+		if err := check(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func notes(s *Server, text string) func() error {
+	return func() error {
+		if note := s.Note(); !strings.Contains(note, text) || text == "" && note != "" {
+			return fmt.Errorf("the note is %q, not %q", note, text)
+		}
+		return nil
+	}
+}
+
+const web = "web.default.svc.cluster.local"
+
+// From the first start with an API to a start without one.
+func TestServer(t *testing.T) {
+	b := newBed(t)
+	s, stop := b.run(t)
+	eventually(t, func() error { return s.Ready(t.Context()) })
+	now(t, b.asks(web, "10.43.0.7"), b.asks("none.default.svc.cluster.local", "NXDOMAIN"), b.asks("a.test", "REFUSED"), notes(s, "names no server to ask"))
+
+	t.Log("an addition")
+	b.api.put("configmaps", namespace, customName, map[string]any{"data": map[string]string{"a.override": "template IN A a.test {\n answer \"a.test 60 IN A 192.0.2.1\"\n}\n"}})
+	eventually(t, b.asks("a.test", "192.0.2.1"))
+
+	t.Log("a broken addition")
+	b.api.put("configmaps", namespace, customName, map[string]any{"data": map[string]string{"a.override": "template IN\n"}})
+	eventually(t, notes(s, "Corefile broken: "))
+	now(t, b.asks("a.test", "192.0.2.1"), b.asks(web, "10.43.0.7"), func() error { return s.Ready(t.Context()) })
+
+	t.Log("other name servers, the Corefile still being broken")
+	b.resolvers(t, "nameserver 127.0.53.9\n") // nobody is there
+	eventually(t, func() error {
+		if note := s.Note(); strings.Contains(note, "names no server") {
+			return fmt.Errorf("the note is still %q", note)
+		}
+		return nil
+	})
+	now(t, b.asks("a.test", "192.0.2.1"), notes(s, "Corefile broken: "))
+
+	t.Log("the API is away")
+	b.api.leave(true)
+	b.resolvers(t, "")
+	eventually(t, b.asks("b.test", "REFUSED"))
+	now(t, b.asks(web, "10.43.0.7"), b.asks("a.test", "192.0.2.1"))
+
+	t.Log("a start without the API")
+	stop()
+	s, stop = b.run(t)
+	eventually(t, b.asks("a.test", "192.0.2.1"))
+	if err := s.Ready(t.Context()); err == nil {
+		t.Error("it is ready without knowing Services")
+	}
+	// A name of the cluster is kept until the API is there.
+	answered := make(chan error, 1)
+	go func() { answered <- b.asks(web, "10.43.0.7")() }()
+	b.api.leave(false)
+	if err := <-answered; err != nil {
+		t.Error(err)
+	}
+	eventually(t, notes(s, "Corefile broken: "))
+	b.api.put("configmaps", namespace, customName, map[string]any{"data": map[string]string{}})
+	eventually(t, b.asks("a.test", "REFUSED"))
+	stop()
+	if !listening("127.0.53.1") {
+		t.Error("127.0.53.1 is no address of this machine")
+	}
+	if conn, err := net.ListenPacket("udp", net.JoinHostPort("127.0.53.1", fmt.Sprint(Port))); err != nil {
+		t.Errorf("the socket is still open: %v", err)
+	} else {
+		conn.Close()
+	}
+}
+
+// What runs with a server ends with it, whatever has happened meanwhile.
+func TestNothingLeaks(t *testing.T) {
+	b := newBed(t)
+	cycle := func() {
+		s, stop := b.run(t)
+		defer stop()
+		eventually(t, func() error { return s.Ready(t.Context()) })
+		for i, extra := range []string{"", "nonsense\n", "kubernetes\n", "rewrite name a.test b.test\n"} {
+			b.api.put("configmaps", namespace, customName, map[string]any{"data": map[string]string{"a.override": extra, "n": fmt.Sprint(i)}})
+			if extra == "nonsense\n" || extra == "kubernetes\n" {
+				eventually(t, notes(s, "Corefile broken"))
+			}
+		}
+		eventually(t, func() error {
+			if strings.Contains(s.Note(), "broken") {
+				return fmt.Errorf("the note is %s", s.Note())
+			}
+			return nil
+		})
+		now(t, b.asks(web, "10.43.0.7"))
+	}
+	cycle() // what stays for good does after the first time
+	before := runtime.NumGoroutine()
+	for range 3 {
+		cycle()
+	}
+	eventually(t, func() error {
+		if after := runtime.NumGoroutine(); after > before {
+			all := make([]byte, 1<<20)
+			return fmt.Errorf("%d goroutines, %d before:\n%s", after, before, all[:runtime.Stack(all, true)])
+		}
+		return nil
+	})
+}
+
+// Only those are answered who may be pods or the machine itself.
+func TestMayAsk(t *testing.T) {
+	c := Config{Listen: addrs("203.0.113.7")}
+	for text, want := range map[string]bool{
+		"10.42.0.3:5": true, "192.168.1.1:5": true, "127.0.0.1:5": true, "[fd00::1]:5": true, "100.64.0.1:5": true,
+		"203.0.113.7:5": true, "203.0.113.8:5": false, "[2001:db8::1]:5": false, "8.8.8.8:5": false,
+	} {
+		addr, err := net.ResolveUDPAddr("udp", text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.mayAsk(addr); got != want {
+			t.Errorf("%s: %t", text, got)
+		}
+	}
+}

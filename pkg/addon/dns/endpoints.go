@@ -1,0 +1,286 @@
+package dns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	discovery "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	applydiscovery "k8s.io/client-go/applyconfigurations/discovery/v1"
+	applymeta "k8s.io/client-go/applyconfigurations/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+
+	"lite.io/lite/pkg/kube"
+)
+
+const (
+	service   = "kube-dns"
+	managedBy = "dns.lite.io"
+	// perSlice is what the API allows an EndpointSlice to hold.
+	perSlice = 1000
+)
+
+// EndpointsConfig is what Endpoints has to be told.
+type EndpointsConfig struct {
+	Kubeconfig string
+	ClusterDNS netip.Addr // the address of Service kube-dns
+	// NodeAddresses says that nodes answer at their own addresses, not at those of
+	// the bridges of their pods.
+	NodeAddresses bool
+}
+
+// Endpoints is the component that tells Service kube-dns where each node answers:
+// there is one endpoint per node, and the Service leads a pod to that of its own.
+// Whether a node is ready is not asked: nobody else asks it.
+type Endpoints struct {
+	config  EndpointsConfig
+	written atomic.Bool
+}
+
+// NewEndpoints makes the component; nothing is touched before Run.
+func NewEndpoints(c EndpointsConfig) *Endpoints { return &Endpoints{config: c} }
+
+// Name implements component.Component.
+func (*Endpoints) Name() string { return "dns-endpoints" }
+
+// Ready implements component.Component.
+func (e *Endpoints) Ready(context.Context) error {
+	if !e.written.Load() {
+		return errors.New("waiting to tell Service kube-dns where the nodes answer")
+	}
+	return nil
+}
+
+// Run implements component.Component.
+func (e *Endpoints) Run(ctx context.Context) error {
+	cfg, err := kube.ClientConfig(e.config.Kubeconfig, "dns-endpoints")
+	if err != nil {
+		return err
+	}
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		return err
+	}
+	changed := make(chan struct{}, 1)
+	notify := func() {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	}
+	nodes, nodeController := e.watchNodes(client, notify)
+	written, sliceController := watchSlices(client, notify)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { nodeController.RunWithContext(ctx) })
+	wg.Go(func() { sliceController.RunWithContext(ctx) })
+	if !cache.WaitForCacheSync(ctx.Done(), nodeController.HasSynced, sliceController.HasSynced) {
+		return nil
+	}
+	for {
+		wait := time.Duration(0)
+		if err := e.write(ctx, client, nodes, written); err != nil {
+			wait = 200 * time.Millisecond
+			slog.Debug("Could not tell Service kube-dns where the nodes answer", "err", err)
+		} else {
+			e.written.Store(true)
+		}
+		if wait > 0 {
+			if !pause(ctx, wait) {
+				return nil
+			}
+			continue
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// watchNodes keeps of each Node no more than its answer's address.
+func (e *Endpoints) watchNodes(client kubernetes.Interface, notify func()) (cache.Store, cache.Controller) {
+	return cache.NewInformerWithOptions(cache.InformerOptions{
+		ListerWatcher: cache.NewListWatchFromClient(client.CoreV1().RESTClient(), "nodes", "", fields.Everything()),
+		ObjectType:    &v1.Node{},
+		Transform:     e.trim,
+		Handler: cache.ResourceEventHandlerFuncs{
+			AddFunc:    func(any) { notify() },
+			DeleteFunc: func(any) { notify() },
+			UpdateFunc: func(before, after any) {
+				// A node reports its state every so often; that is none of ours.
+				a, b := before.(*v1.Node), after.(*v1.Node)
+				if !reflect.DeepEqual(a.Spec, b.Spec) || !reflect.DeepEqual(a.Status, b.Status) {
+					notify()
+				}
+			},
+		},
+	})
+}
+
+func (e *Endpoints) trim(o any) (any, error) {
+	n, ok := o.(*v1.Node)
+	if !ok {
+		return o, nil
+	}
+	small := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Name, ResourceVersion: n.ResourceVersion}}
+	if e.config.NodeAddresses {
+		small.Status.Addresses = n.Status.Addresses
+	} else {
+		small.Spec.PodCIDRs = n.Spec.PodCIDRs
+	}
+	return small, nil
+}
+
+// watchSlices keeps what the Service has.
+func watchSlices(client kubernetes.Interface, notify func()) (cache.Store, cache.Controller) {
+	of := labels.Set{discovery.LabelServiceName: service, discovery.LabelManagedBy: managedBy}.String()
+	return cache.NewInformerWithOptions(cache.InformerOptions{
+		ListerWatcher: cache.NewFilteredListWatchFromClient(client.DiscoveryV1().RESTClient(), "endpointslices", namespace,
+			func(o *metav1.ListOptions) { o.LabelSelector = of }),
+		ObjectType: &discovery.EndpointSlice{},
+		Handler: cache.ResourceEventHandlerFuncs{
+			AddFunc:    func(any) {}, // ours
+			DeleteFunc: func(any) { notify() },
+			UpdateFunc: func(any, any) { notify() },
+		},
+	})
+}
+
+// write makes the slices hold what the nodes say. Those that do already are left
+// alone.
+func (e *Endpoints) write(ctx context.Context, client kubernetes.Interface, nodes, have cache.Store) error {
+	s, err := client.CoreV1().Services(namespace).Get(ctx, service, metav1.GetOptions{})
+	if err != nil {
+		return fmt.Errorf("look for Service %s: %w", service, err)
+	}
+	wanted := map[string]bool{}
+	for i, part := range e.parts(nodes) {
+		name := fmt.Sprintf("%s-%d", service, i)
+		wanted[name] = true
+		old, exists, _ := have.GetByKey(namespace + "/" + name)
+		if exists && holds(old.(*discovery.EndpointSlice), part, s) {
+			continue
+		}
+		if _, err := client.DiscoveryV1().EndpointSlices(namespace).Apply(ctx, e.slice(name, s, part), metav1.ApplyOptions{FieldManager: "lite-dns", Force: true}); err != nil {
+			return fmt.Errorf("write EndpointSlice %s: %w", name, err)
+		}
+	}
+	for _, o := range have.List() {
+		if name := o.(*discovery.EndpointSlice).Name; !wanted[name] {
+			if err := client.DiscoveryV1().EndpointSlices(namespace).Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
+				return fmt.Errorf("remove EndpointSlice %s: %w", name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// endpoint is where a node answers.
+type endpoint struct{ node, addr string }
+
+// parts is the endpoints of all nodes, as many at a time as a slice holds, and at
+// least one part.
+func (e *Endpoints) parts(nodes cache.Store) [][]endpoint {
+	var all []endpoint
+	for _, o := range nodes.List() {
+		n := o.(*v1.Node)
+		if a, ok := e.answers(n); ok {
+			all = append(all, endpoint{n.Name, a.String()})
+		}
+	}
+	slices.SortFunc(all, func(a, b endpoint) int { return strings.Compare(a.node, b.node) })
+	if len(all) == 0 {
+		return nil
+	}
+	return slices.Collect(slices.Chunk(all, perSlice))
+}
+
+// answers is the address of the Service's family at which a node answers.
+func (e *Endpoints) answers(n *v1.Node) (netip.Addr, bool) {
+	var all []netip.Addr
+	for _, text := range n.Spec.PodCIDRs {
+		if a, err := gateway(text); err == nil {
+			all = append(all, a)
+		}
+	}
+	for _, a := range n.Status.Addresses {
+		if addr, err := netip.ParseAddr(a.Address); err == nil && a.Type == v1.NodeInternalIP {
+			all = append(all, addr)
+		}
+	}
+	i := slices.IndexFunc(all, func(a netip.Addr) bool { return a.Is4() == e.config.ClusterDNS.Is4() })
+	if i < 0 {
+		return netip.Addr{}, false
+	}
+	return all[i], true
+}
+
+func (e *Endpoints) addressType() discovery.AddressType {
+	if e.config.ClusterDNS.Is4() {
+		return discovery.AddressTypeIPv4
+	}
+	return discovery.AddressTypeIPv6
+}
+
+// ports is where the ports of the Service, by their names, lead to.
+func ports() []port {
+	return []port{{"dns", v1.ProtocolUDP, Port}, {"dns-tcp", v1.ProtocolTCP, Port}, {"metrics", v1.ProtocolTCP, MetricsPort}}
+}
+
+type port struct {
+	name     string
+	protocol v1.Protocol
+	number   int32
+}
+
+// slice is the EndpointSlice that holds a part. It goes with the Service.
+func (e *Endpoints) slice(name string, s *v1.Service, part []endpoint) *applydiscovery.EndpointSliceApplyConfiguration {
+	slice := applydiscovery.EndpointSlice(name, namespace).
+		WithLabels(map[string]string{discovery.LabelServiceName: service, discovery.LabelManagedBy: managedBy}).
+		WithOwnerReferences(applymeta.OwnerReference().WithAPIVersion("v1").WithKind("Service").WithName(s.Name).WithUID(s.UID)).
+		WithAddressType(e.addressType())
+	for _, p := range ports() {
+		slice.WithPorts(applydiscovery.EndpointPort().WithName(p.name).WithProtocol(p.protocol).WithPort(p.number))
+	}
+	for _, at := range part {
+		slice.WithEndpoints(applydiscovery.Endpoint().WithAddresses(at.addr).WithNodeName(at.node).
+			WithConditions(applydiscovery.EndpointConditions().WithReady(true)))
+	}
+	return slice
+}
+
+// holds reports whether a slice is as slice makes it.
+func holds(have *discovery.EndpointSlice, part []endpoint, s *v1.Service) bool {
+	if len(have.OwnerReferences) != 1 || have.OwnerReferences[0].UID != s.UID || len(have.Endpoints) != len(part) || len(have.Ports) != len(ports()) {
+		return false
+	}
+	for i, p := range ports() {
+		q := have.Ports[i]
+		if q.Name == nil || *q.Name != p.name || q.Protocol == nil || *q.Protocol != p.protocol || q.Port == nil || *q.Port != p.number {
+			return false
+		}
+	}
+	for i, at := range part {
+		x := have.Endpoints[i]
+		if !slices.Equal(x.Addresses, []string{at.addr}) || x.NodeName == nil || *x.NodeName != at.node ||
+			x.Conditions.Ready == nil || !*x.Conditions.Ready {
+			return false
+		}
+	}
+	return true
+}

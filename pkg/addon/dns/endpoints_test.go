@@ -1,0 +1,109 @@
+package dns
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	v1 "k8s.io/api/core/v1"
+	discovery "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
+)
+
+func node(name string, cidrs []string, addresses ...string) *v1.Node {
+	n := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{"a": "b"}}, Spec: v1.NodeSpec{PodCIDRs: cidrs, ProviderID: "x"}}
+	n.Status.Addresses = append(n.Status.Addresses, v1.NodeAddress{Type: v1.NodeHostName, Address: name})
+	for _, a := range addresses {
+		n.Status.Addresses = append(n.Status.Addresses, v1.NodeAddress{Type: v1.NodeInternalIP, Address: a})
+	}
+	return n
+}
+
+func TestAnswers(t *testing.T) {
+	for name, c := range map[string]struct {
+		config EndpointsConfig
+		node   *v1.Node
+		want   string // "" = nowhere
+	}{
+		"bridge":               {EndpointsConfig{ClusterDNS: netip.MustParseAddr("10.43.0.10")}, node("a", []string{"10.42.3.0/24"}, "192.0.2.1"), "10.42.3.1"},
+		"bridge, other family": {EndpointsConfig{ClusterDNS: netip.MustParseAddr("fd43::a")}, node("a", []string{"10.42.3.0/24", "fd42:3::/64"}), "fd42:3::1"},
+		"no such family":       {EndpointsConfig{ClusterDNS: netip.MustParseAddr("fd43::a")}, node("a", []string{"10.42.3.0/24"}), ""},
+		"no range yet":         {EndpointsConfig{ClusterDNS: netip.MustParseAddr("10.43.0.10")}, node("a", nil, "192.0.2.1"), ""},
+		"the node's":           {EndpointsConfig{ClusterDNS: netip.MustParseAddr("10.43.0.10"), NodeAddresses: true}, node("a", []string{"10.42.3.0/24"}, "2001:db8::1", "192.0.2.1"), "192.0.2.1"},
+	} {
+		e := NewEndpoints(c.config)
+		small, err := e.trim(c.node)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := small.(*v1.Node); n.Annotations != nil || n.Spec.ProviderID != "" {
+			t.Errorf("%s: more is kept than is needed: %v", name, n)
+		}
+		got := ""
+		if a, ok := e.answers(small.(*v1.Node)); ok {
+			got = a.String()
+		}
+		if got != c.want {
+			t.Errorf("%s: got %q, want %q", name, got, c.want)
+		}
+	}
+}
+
+func TestParts(t *testing.T) {
+	e := NewEndpoints(EndpointsConfig{ClusterDNS: netip.MustParseAddr("10.43.0.10")})
+	nodes := cache.NewStore(cache.MetaNamespaceKeyFunc)
+	if got := e.parts(nodes); len(got) != 0 {
+		t.Errorf("got %v of no nodes", got)
+	}
+	for i := range 2500 {
+		if err := nodes.Add(node(fmt.Sprintf("n%04d", i), []string{fmt.Sprintf("10.%d.%d.0/24", i/256, i%256)})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var sizes []int
+	for _, part := range e.parts(nodes) {
+		sizes = append(sizes, len(part))
+	}
+	if fmt.Sprint(sizes) != "[1000 1000 500]" {
+		t.Errorf("got parts of %v", sizes)
+	}
+	if first := e.parts(nodes)[0][0]; first != (endpoint{"n0000", "10.0.0.1"}) {
+		t.Errorf("got %v first", first)
+	}
+}
+
+// What is as it should be is not written again; anything else is.
+func TestHolds(t *testing.T) {
+	s := &v1.Service{ObjectMeta: metav1.ObjectMeta{Name: service, UID: "1"}}
+	part := []endpoint{{"a", "10.42.0.1"}, {"b", "10.42.1.1"}}
+	slice := func(change func(*discovery.EndpointSlice)) *discovery.EndpointSlice {
+		o := &discovery.EndpointSlice{ObjectMeta: metav1.ObjectMeta{OwnerReferences: []metav1.OwnerReference{{UID: "1"}}}}
+		for _, p := range ports() {
+			o.Ports = append(o.Ports, discovery.EndpointPort{Name: &p.name, Protocol: &p.protocol, Port: &p.number})
+		}
+		for _, e := range part {
+			ready := true
+			o.Endpoints = append(o.Endpoints, discovery.Endpoint{Addresses: []string{e.addr}, NodeName: &e.node, Conditions: discovery.EndpointConditions{Ready: &ready}})
+		}
+		change(o)
+		return o
+	}
+	other := false
+	for name, c := range map[string]struct {
+		change func(*discovery.EndpointSlice)
+		want   bool
+	}{
+		"right":           {func(*discovery.EndpointSlice) {}, true},
+		"of another":      {func(o *discovery.EndpointSlice) { o.OwnerReferences[0].UID = "2" }, false},
+		"of nobody":       {func(o *discovery.EndpointSlice) { o.OwnerReferences = nil }, false},
+		"one too few":     {func(o *discovery.EndpointSlice) { o.Endpoints = o.Endpoints[:1] }, false},
+		"another address": {func(o *discovery.EndpointSlice) { o.Endpoints[1].Addresses[0] = "10.42.9.1" }, false},
+		"not ready":       {func(o *discovery.EndpointSlice) { o.Endpoints[0].Conditions.Ready = &other }, false},
+		"a port missing":  {func(o *discovery.EndpointSlice) { o.Ports = o.Ports[:2] }, false},
+	} {
+		if got := holds(slice(c.change), part, s); got != c.want {
+			t.Errorf("%s: got %t", name, got)
+		}
+	}
+}

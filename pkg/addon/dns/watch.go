@@ -1,0 +1,192 @@
+package dns
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+
+	"lite.io/lite/pkg/kube"
+)
+
+const (
+	namespace   = metav1.NamespaceSystem
+	corednsName = "coredns"
+	customName  = "coredns-custom"
+)
+
+func (s *Server) client() (kubernetes.Interface, error) {
+	cfg, err := clientConfig{s.config.Kubeconfig}.ClientConfig()
+	if err != nil {
+		return nil, err
+	}
+	return kubernetes.NewForConfig(cfg)
+}
+
+// watchCluster tells what the API says: where to listen, and the Corefile.
+func (s *Server) watchCluster(ctx context.Context, changes chan<- func(*want)) {
+	client, err := s.client()
+	if err != nil {
+		s.tell(func(st *state) { st.waiting = "its kubeconfig: " + err.Error() })
+		return
+	}
+	if !s.awaitAPI(ctx, client) {
+		return
+	}
+	close(s.reachable)
+	listen := s.config.Listen
+	for len(listen) == 0 {
+		if listen, err = gateways(ctx, client, s.config.NodeName); ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			slog.Debug("DNS does not know yet where to listen", "err", err)
+			pause(ctx, retryEvery)
+		}
+	}
+	send(ctx, changes, func(w *want) { w.listen = listen })
+
+	coredns, custom := watchConfigMap(client, corednsName), watchConfigMap(client, customName)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { coredns.controller.RunWithContext(ctx) })
+	wg.Go(func() { custom.controller.RunWithContext(ctx) })
+	if !cache.WaitForCacheSync(ctx.Done(), coredns.controller.HasSynced, custom.controller.HasSynced) {
+		return
+	}
+	for {
+		s.readConfigMaps(ctx, coredns, custom, changes)
+		select {
+		case <-coredns.changed:
+		case <-custom.changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// readConfigMaps tells what they say. Without the main one DNS goes on as it is.
+func (s *Server) readConfigMaps(ctx context.Context, coredns, custom configMap, changes chan<- func(*want)) {
+	m := coredns.get()
+	if m == nil {
+		s.tell(func(st *state) {
+			if st.waiting != "" {
+				st.waiting = "ConfigMap " + namespace + "/" + corednsName
+			}
+		})
+		return
+	}
+	s.tell(func(st *state) { st.configMap = m.UID })
+	var theirs map[string]string
+	if c := custom.get(); c != nil {
+		theirs = c.Data
+	}
+	f := gather(m.Data, theirs)
+	send(ctx, changes, func(w *want) {
+		if w.files == nil || w.files.version() != f.version() {
+			w.files, w.looping = f, nil
+		}
+	})
+}
+
+// awaitAPI waits until the API knows the node and lets it see what DNS needs.
+func (s *Server) awaitAPI(ctx context.Context, client kubernetes.Interface) bool {
+	for wait := retryEvery; ; wait = min(wait+wait/10, time.Second) {
+		one, cancel := context.WithTimeout(ctx, 2*time.Second)
+		_, err := client.CoreV1().Namespaces().List(one, metav1.ListOptions{Limit: 1, ResourceVersion: "0"})
+		cancel()
+		if err == nil {
+			return true
+		}
+		s.tell(func(st *state) {
+			if st.waiting != "" {
+				st.waiting = "the API: " + err.Error()
+			}
+		})
+		if !pause(ctx, wait) {
+			return false
+		}
+	}
+}
+
+// pause reports whether d passed before ctx was done.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// gateways waits for the node's ranges of pod addresses and returns the first
+// address of each, which the bridge of its pods has.
+func gateways(ctx context.Context, client kubernetes.Interface, node string) ([]netip.Addr, error) {
+	self := fields.OneTermEqualSelector(metav1.ObjectNameField, node)
+	lw := cache.NewListWatchFromClient(client.CoreV1().RESTClient(), "nodes", "", self)
+	n, err := kube.Await(ctx, lw, func(n *v1.Node) bool { return len(n.Spec.PodCIDRs) > 0 })
+	if err != nil {
+		return nil, fmt.Errorf("wait for the node's range of pod addresses: %w", err)
+	}
+	var all []netip.Addr
+	for _, text := range n.Spec.PodCIDRs {
+		a, err := gateway(text)
+		if err != nil {
+			return nil, fmt.Errorf("node %s: spec.podCIDRs: %w", node, err)
+		}
+		all = append(all, a)
+	}
+	return all, nil
+}
+
+// gateway is the first address of a range after its own.
+func gateway(cidr string) (netip.Addr, error) {
+	p, err := netip.ParsePrefix(cidr)
+	return p.Masked().Addr().Next(), err
+}
+
+// configMap is one ConfigMap as the API has it.
+type configMap struct {
+	store      cache.Store
+	controller cache.Controller
+	changed    chan struct{} // holds one
+}
+
+func watchConfigMap(client kubernetes.Interface, name string) configMap {
+	changed := make(chan struct{}, 1)
+	notify := func() {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	}
+	one := fields.OneTermEqualSelector(metav1.ObjectNameField, name)
+	store, controller := cache.NewInformerWithOptions(cache.InformerOptions{
+		ListerWatcher: cache.NewListWatchFromClient(client.CoreV1().RESTClient(), "configmaps", namespace, one),
+		ObjectType:    &v1.ConfigMap{},
+		Handler: cache.ResourceEventHandlerFuncs{
+			AddFunc:    func(any) { notify() },
+			UpdateFunc: func(any, any) { notify() },
+			DeleteFunc: func(any) { notify() },
+		},
+	})
+	return configMap{store, controller, changed}
+}
+
+// get returns nil if there is none.
+func (c configMap) get() *v1.ConfigMap {
+	for _, o := range c.store.List() {
+		return o.(*v1.ConfigMap)
+	}
+	return nil
+}

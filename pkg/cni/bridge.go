@@ -1,0 +1,62 @@
+package cni
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// ensureBridge makes the bridge as the plugin would for the first pod, which then
+// finds it as it wants it. So its addresses, the first of each range, can be
+// listened on before there is a pod.
+func ensureBridge(ranges []netip.Prefix, mtu int) error {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU = Bridge, mtu
+	err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs})
+	if err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("make bridge %s: %w", Bridge, err)
+	}
+	link, err := netlink.LinkByName(Bridge)
+	if err != nil {
+		return fmt.Errorf("look at %s: %w", Bridge, err)
+	}
+	if link.Type() != "bridge" {
+		return fmt.Errorf("%s is in the way: it is not a bridge but a %s; remove it with `ip link delete %s`", Bridge, link.Type(), Bridge)
+	}
+	// Its routes are ours alone. The file is missing where there is no IPv6.
+	acceptRA := "/proc/sys/net/ipv6/conf/" + Bridge + "/accept_ra"
+	if err := os.WriteFile(acceptRA, []byte("0"), 0o600); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.EROFS) {
+		return fmt.Errorf("switch off router advertisements on %s: %w", Bridge, err)
+	}
+	for _, r := range ranges {
+		own := gateway(r)
+		addr, err := netlink.ParseAddr(own.String())
+		if err != nil {
+			return fmt.Errorf("address %s: %w", own, err)
+		}
+		if own.Addr().Is6() {
+			addr.Flags = unix.IFA_F_NODAD // nobody else is there to have it
+		}
+		if err := netlink.AddrAdd(link, addr); err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("give %s the address %s: %w", Bridge, own, err)
+		}
+	}
+	// Without one of its own a bridge takes the lowest of its pods', and changes
+	// it as they come and go.
+	if err := netlink.LinkSetHardwareAddr(link, link.Attrs().HardwareAddr); err != nil {
+		return fmt.Errorf("give %s its hardware address: %w", Bridge, err)
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return fmt.Errorf("set %s up: %w", Bridge, err)
+	}
+	return nil
+}
+
+// gateway is the bridge's address in a range of pods, as the plugin chooses it.
+func gateway(pods netip.Prefix) netip.Prefix {
+	return netip.PrefixFrom(pods.Masked().Addr().Next(), pods.Bits())
+}

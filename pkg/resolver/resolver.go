@@ -1,0 +1,93 @@
+// Package resolver finds the name servers that this machine itself asks, also
+// behind the stub that systemd-resolved puts before them.
+package resolver
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Files is where name servers stand.
+type Files struct {
+	Usual string // what programs of the machine read
+	// BehindResolved is where systemd-resolved writes the servers that it asks
+	// itself.
+	BehindResolved string
+}
+
+// System is the files of this machine.
+func System() Files {
+	return Files{Usual: "/etc/resolv.conf", BehindResolved: "/run/systemd/resolve/resolv.conf"}
+}
+
+// File is the file of name servers that pods can inherit, "" if there is none.
+// systemd-resolved and others listen on a loopback address, which is another one
+// inside a pod.
+func (f Files) File() string {
+	usual, err := servers(f.Usual)
+	if err != nil {
+		return ""
+	}
+	if _, err := os.Stat(f.BehindResolved); err == nil && len(usual) > 0 && allLoopback(usual) {
+		return f.BehindResolved
+	}
+	return f.Usual
+}
+
+// Servers is the name servers that a program on the network of this machine can
+// ask, in their order. The stub of systemd-resolved is never among them: what it
+// would ask stands in its file, and if nothing does it asks public servers that
+// nobody has chosen.
+func (f Files) Servers() []netip.Addr {
+	usual, _ := servers(f.Usual)
+	if allLoopback(usual) {
+		behind, _ := servers(f.BehindResolved)
+		if real := slices.DeleteFunc(behind, netip.Addr.IsLoopback); len(real) > 0 {
+			return real
+		}
+	}
+	return slices.DeleteFunc(usual, isStub)
+}
+
+// isStub knows the addresses that systemd-resolved listens on.
+func isStub(a netip.Addr) bool {
+	return a == netip.AddrFrom4([4]byte{127, 0, 0, 53}) || a == netip.AddrFrom4([4]byte{127, 0, 0, 54})
+}
+
+func allLoopback(servers []netip.Addr) bool {
+	return !slices.ContainsFunc(servers, func(a netip.Addr) bool { return !a.IsLoopback() })
+}
+
+// servers reads the lines "nameserver <address>" of a file (resolv.conf(5)).
+func servers(path string) ([]netip.Addr, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var all []netip.Addr
+	for line := range strings.Lines(string(data)) {
+		f := strings.Fields(line)
+		if len(f) < 2 || f[0] != "nameserver" {
+			continue
+		}
+		addr, err := netip.ParseAddr(f[1])
+		if err == nil && !slices.Contains(all, addr) {
+			all = append(all, addr)
+		}
+	}
+	return all, nil
+}
+
+// dirs is the directories in which a change shows: files are replaced by others
+// of the same name, and the usual one may be a link.
+func (f Files) dirs() []string {
+	dirs := []string{filepath.Dir(f.Usual), filepath.Dir(f.BehindResolved)}
+	if target, err := filepath.EvalSymlinks(f.Usual); err == nil {
+		dirs = append(dirs, filepath.Dir(target))
+	}
+	slices.Sort(dirs)
+	return slices.Compact(dirs)
+}
