@@ -26,9 +26,21 @@ func TestPolicies(t *testing.T) {
 		name string
 		run  func(*testing.T)
 	}{
+		{"NoTableWithoutPolicies", s.testNoTable},
 		{"Table", s.testTable},
+		{"LiveChanges", s.testLiveChanges},
+		{"Established", s.testEstablished},
+		{"Nodes", s.testNodes},
+		{"Probes", s.testProbes},
+		{"Services", s.testServices},
+		{"NewPods", s.testNewPods},
+		{"Away", s.testAway},
+		{"NoTableAfterPolicies", s.testNoTable},
+		{"Disabled", s.testDisabled},
 	} {
-		t.Run(test.name, test.run)
+		if !t.Run(test.name, test.run) {
+			s.showTables(t)
+		}
 		s.removePolicies(t)
 	}
 }
@@ -50,7 +62,7 @@ func newSuite(t *testing.T) *suite {
 	c := cluster.New(t, cluster.Agents(2))
 	s := &suite{cluster: c, nodes: append(c.Servers[:1:1], c.Agents...), client: c.Server().Client(t)}
 	server := c.Server()
-	for _, name := range []string{"x", "y", "z"} {
+	for _, name := range []string{"red", "green", "blue"} {
 		server.KubectlStdin(t, fmt.Sprintf("apiVersion: v1\nkind: Namespace\nmetadata: {name: %s, labels: {team: %s}}\n", name, name), "apply", "-f", "-")
 		s.spaces = append(s.spaces, name)
 	}
@@ -81,7 +93,7 @@ func (s *suite) in(space string) (pods []*pod) {
 	return pods
 }
 
-// pod returns one by namespace and name, "x/a".
+// pod returns one by namespace and name, "red/a".
 func (s *suite) pod(t *testing.T, name string) *pod {
 	for _, p := range s.pods {
 		if p.String() == name {
@@ -107,6 +119,14 @@ func (s *suite) apply(t *testing.T, space, name, spec string) {
 	}
 	if err != nil {
 		t.Fatalf("policy %s/%s: %v", space, name, err)
+	}
+}
+
+// showTables logs what the packet filter of each node holds.
+func (s *suite) showTables(t *testing.T) {
+	for _, n := range s.nodes {
+		out, _ := n.Command(t.Context(), "nft", "list", "table", "inet", "lite-policy").CombinedOutput()
+		t.Logf("%s:\n%s", n.Name, out)
 	}
 }
 

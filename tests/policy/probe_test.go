@@ -3,6 +3,7 @@ package policy
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -217,6 +218,38 @@ func (s *suite) check(t *testing.T, want func(connection) bool) {
 	cluster.Eventually(t, 20*time.Second, func() error {
 		if found := s.wrong(want); len(found) > 0 {
 			return fmt.Errorf("%d of %d connections are wrong:\n%s", len(found), len(s.connections()), strings.Join(found[:min(len(found), 20)], "\n"))
+		}
+		return nil
+	})
+}
+
+// attempt is to connect from a place to an address, where a pod is to answer or
+// nobody.
+type attempt struct {
+	what    string
+	from    cluster.Dialer
+	service // its protocol counts
+	address string
+	answer  string
+	want    bool
+}
+
+// expect waits until all attempts end as wanted.
+func expect(t *testing.T, when string, attempts []attempt) {
+	t.Helper()
+	cluster.Eventually(t, 20*time.Second, func() error {
+		lines := make([]string, len(attempts))
+		var group sync.WaitGroup
+		for i, a := range attempts {
+			group.Go(func() {
+				if got := answers(a.from, a.protocol, a.address, a.answer); got != a.want {
+					lines[i] = fmt.Sprintf("%s: %s to %s of %s: connects: %t, want %t", when, a.what, a.address, a.answer, got, a.want)
+				}
+			})
+		}
+		group.Wait()
+		if text := strings.Join(lines, ""); text != "" {
+			return errors.New(strings.TrimSpace(strings.Join(lines, "\n")))
 		}
 		return nil
 	})

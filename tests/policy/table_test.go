@@ -1,9 +1,13 @@
 package policy
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"lite.io/lite/tests/cluster"
 )
 
 // row is policies of one namespace, OWN, and what they let through. A row says
@@ -102,20 +106,40 @@ func (s *suite) spec(text string, at int) string {
 	return strings.NewReplacer(pairs...).Replace(text)
 }
 
+// settle waits until every node knows these policies. It spares check a round; what
+// counts is what check finds.
+func (s *suite) settle(t *testing.T, policies []string) {
+	t.Helper()
+	for _, n := range s.nodes {
+		cluster.Eventually(t, 10*time.Second, func() error {
+			out, err := n.Command(t.Context(), "nft", "--terse", "list", "table", "inet", "lite-policy").Output()
+			for _, name := range policies {
+				if !strings.Contains(string(out), "by "+name+"\"") {
+					return fmt.Errorf("%s has nothing of %s (%v)", n.Name, name, err)
+				}
+			}
+			return nil
+		})
+	}
+}
+
 // testTable puts three rows of the table in force at a time, each in another
 // namespace, and tries all pairs of pods.
 func (s *suite) testTable(t *testing.T) {
 	count := 0
 	for first := 0; first < len(table); first += 3 {
 		rows := table[first:min(first+3, len(table))]
-		var names []string
+		var names, policies []string
 		for at, r := range rows {
 			names = append(names, r.name)
 			for i, text := range r.policies {
-				s.apply(t, s.spaces[at], "p"+string(rune('0'+i)), s.spec(text, at))
-				count++
+				name := fmt.Sprintf("row%d-%d", first+at, i)
+				s.apply(t, s.spaces[at], name, s.spec(text, at))
+				policies = append(policies, s.spaces[at]+"/"+name)
 			}
 		}
+		count += len(policies)
+		s.settle(t, policies)
 		t.Run(strings.Join(names, ", "), func(t *testing.T) {
 			s.check(t, func(c connection) bool {
 				for at, r := range rows {

@@ -26,7 +26,7 @@ type bed struct {
 
 func newBed(fs []family) *bed {
 	fake := knftables.NewFake(knftables.InetFamily, tableName)
-	return &bed{newFilter(fs), fake, &table{fake, fs}}
+	return &bed{newFilter(fs), fake, &table{nft: fake, families: fs}}
 }
 
 // write hands the next changes to the packet filter.

@@ -19,6 +19,9 @@ const tableName = "lite-policy"
 type table struct {
 	nft      knftables.Interface
 	families []family
+	// right is the generation of the packet filter at which the table was known to
+	// be right; 0 at none.
+	right uint32
 }
 
 // openTable looks for the program nft and asks whether it works here.
@@ -92,7 +95,14 @@ func (t *table) write(ctx context.Context, c changes) error {
 	for _, name := range c.goneSets {
 		tx.Delete(&knftables.Set{Name: name})
 	}
-	return t.nft.Run(ctx, tx)
+	before, _ := generation()
+	err := t.nft.Run(ctx, tx)
+	// Somebody else's change in between may have been of our table.
+	t.right = 0
+	if after, _ := generation(); err == nil && after == before+1 {
+		t.right = after
+	}
+	return err
 }
 
 // object is an element as the library has it. Parts of the key are given apart.
@@ -161,8 +171,13 @@ func (t *table) baseRules(d direction) []string {
 }
 
 // intact reports whether the table still has these chains, and its own, with all
-// their rules. What is in sets is not looked at.
+// their rules. What is in sets is not looked at. It costs nothing as long as
+// nobody has changed any rule on the machine.
 func (t *table) intact(ctx context.Context, chains map[string]chain) (bool, error) {
+	now, err := generation()
+	if err == nil && now == t.right && now != 0 {
+		return true, nil
+	}
 	rules, err := t.nft.ListRules(ctx, "")
 	if knftables.IsNotFound(err) {
 		return false, nil
@@ -173,6 +188,9 @@ func (t *table) intact(ctx context.Context, chains map[string]chain) (bool, erro
 	want := len(t.baseRules(ingress)) + len(t.baseRules(egress))
 	for _, c := range chains {
 		want += len(c.rules)
+	}
+	if len(rules) == want {
+		t.right = now
 	}
 	return len(rules) == want, nil
 }
