@@ -43,7 +43,7 @@ var layers = []struct{ pkg, imports string }{
 	{"pkg/agent/loadbalancer", "file kube"},
 	{"pkg/cni/overlay", "file"},
 	{"pkg/cni", "cni/overlay file kube"},
-	{"pkg/cni/policy", "kube"},
+	{"pkg/cni/policy", "cni/overlay kube"},
 	{"pkg/addon/manifests", "kube"},
 	{"pkg/agent", "agent/containerd agent/images agent/kubelet agent/kubeproxy agent/loadbalancer bundle cni cni/policy component config file join join/approver kube"},
 	{"pkg/server", "*"},

@@ -72,11 +72,15 @@ func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, onChan
 	if err != nil {
 		return nil, err
 	}
+	disable := slices.Clone(cfg.Disable)
+	if slices.Contains(disable, "cni") {
+		disable = append(disable, "networkpolicy") // as agent.Add has it
+	}
 	objects, err := addon.New(addon.Config{
 		Kubeconfig: cp.Kubeconfig(pki.Admin),
 		Files:      manifests.FS,
 		Values:     map[string]string{"CLUSTER_DNS": cfg.ClusterDNS.String(), "CLUSTER_DOMAIN": cfg.ClusterDomain},
-		Disable:    cfg.Disable,
+		Disable:    disable,
 	})
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/netip"
 	"slices"
@@ -15,6 +16,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
+
+	"lite.io/lite/pkg/cni/overlay"
 )
 
 // informer makes one that keeps of each object what trim leaves of it.
@@ -138,6 +141,9 @@ func trimPod(p *v1.Pod) *v1.Pod {
 func trimNode(n *v1.Node) *v1.Node {
 	o := &v1.Node{ObjectMeta: small(n.ObjectMeta), Spec: v1.NodeSpec{PodCIDRs: n.Spec.PodCIDRs}}
 	o.Labels = nil
+	if text, ok := n.Annotations[overlay.Annotation]; ok {
+		o.Annotations = map[string]string{overlay.Annotation: text}
+	}
 	for _, a := range n.Status.Addresses {
 		if a.Type == v1.NodeInternalIP || a.Type == v1.NodeExternalIP {
 			o.Status.Addresses = append(o.Status.Addresses, a)
@@ -147,10 +153,15 @@ func trimNode(n *v1.Node) *v1.Node {
 }
 
 // ownAddresses are those from which a node itself sends to pods: its addresses,
-// and in its range of pod addresses the first, which its end of the overlay has,
-// and the second, which the bridge has.
+// that of the interface that carries its overlay, and in its range of pod
+// addresses the first, which its end of the overlay has, and the second, which the
+// bridge has.
 func ownAddresses(n *v1.Node) []netip.Addr {
 	var all []netip.Addr
+	var carrier overlay.Local
+	if json.Unmarshal([]byte(n.Annotations[overlay.Annotation]), &carrier) == nil && carrier.IP.IsValid() {
+		all = append(all, carrier.IP)
+	}
 	for _, a := range n.Status.Addresses {
 		if addr, err := netip.ParseAddr(a.Address); err == nil {
 			all = append(all, addr.Unmap())
