@@ -282,6 +282,9 @@ func leaving(p *pod) int {
 
 // next returns what has to change, and counts it as handed out.
 func (f *filter) next() changes {
+	if f.chains != nil && !f.policiesDirty && !f.nodesDirty && len(f.dirty)+len(f.removed) == 0 {
+		return changes{}
+	}
 	c := changes{fresh: f.chains == nil, newChains: map[string]chain{}}
 	if f.policiesDirty {
 		f.regroup()

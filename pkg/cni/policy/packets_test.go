@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/labels"
 )
 
@@ -101,6 +103,32 @@ func wire(t *testing.T, a machine, nameA, bridge string, b machine, nameB string
 		must(t, a.links.LinkSetUp(pair))
 		must(t, a.links.LinkSetHairpin(pair, true))
 	}
+}
+
+// linkLocal begins the address that IPv6 has given eth0, once nobody else has it.
+func (m machine) linkLocal(t *testing.T) string {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		link, err := m.links.LinkByName("eth0")
+		must(t, err)
+		addrs, err := m.links.AddrList(link, netlink.FAMILY_V6)
+		must(t, err)
+		for _, a := range addrs {
+			if a.Flags&unix.IFA_F_TENTATIVE == 0 {
+				return "[" + a.IP.String()
+			}
+		}
+	}
+	t.Fatal("eth0 has no link-local address")
+	return ""
+}
+
+// zone is the number of eth0; its name has another one in every machine.
+func (m machine) zone(t *testing.T) string {
+	t.Helper()
+	link, err := m.links.LinkByName("eth0")
+	must(t, err)
+	return strconv.Itoa(link.Attrs().Index)
 }
 
 func (m machine) listen(t *testing.T, address string) {
@@ -230,7 +258,23 @@ table ip nat {
 	must(t, err)
 	defer kept.Close()
 
+	// Link-local addresses, which no policy can name.
+	linkLocal := places["db1"].linkLocal(t)
+	places["db1"].listen(t, linkLocal+"%"+places["db1"].zone(t)+"]:81")
+	byLinkLocal := linkLocal + "%" + places["web1"].zone(t) + "]:81"
+	if conn, err := places["web1"].dial(byLinkLocal); err == nil {
+		conn.Close()
+		t.Error("a pod reaches another by a link-local address")
+	}
+	must(t, places["node1"].within(func() error { return Remove(t.Context()) }))
+	if conn, err := places["web1"].dial(byLinkLocal); err != nil {
+		t.Errorf("without a table: %v", err)
+	} else {
+		conn.Close()
+	}
+
 	f.setPolicy(newPolicy(t, "a", "p", `{podSelector: {matchLabels: {app: db}}, policyTypes: [Ingress, Egress]}`))
+	f.startOver()
 	write()
 	expect("isolated", "db1 node1 node2")
 	if conn, err := places["db1"].dial("192.0.2.2:80"); err == nil {

@@ -16,6 +16,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,7 +40,8 @@ const (
 	// checkEvery is how soon a table that somebody else removed is back.
 	checkEvery = 30 * time.Second
 	// askEvery is how often a node asks whether it may list policies already.
-	askEvery = 250 * time.Millisecond
+	// At first; without an API ever less often.
+	askEvery, askAtLast = 250 * time.Millisecond, 4 * time.Second
 	// A failed write is tried again after retryFirst, then ever less often.
 	retryFirst, retryLast = time.Second, 30 * time.Second
 )
@@ -109,18 +112,19 @@ func (p *Policy) Run(ctx context.Context) error {
 // awaitPermission asks until the API lets this node list policies. At the first
 // start of a cluster it may not yet; an informer would wait ever longer.
 func (p *Policy) awaitPermission(ctx context.Context, client kubernetes.Interface) {
-	for ctx.Err() == nil {
+	for pause := askEvery; ctx.Err() == nil; pause = min(2*pause, askAtLast) {
 		_, err := client.NetworkingV1().NetworkPolicies("").List(ctx, metav1.ListOptions{Limit: 1})
 		if err == nil {
 			return
 		}
 		if apierrors.IsForbidden(err) {
+			pause = askEvery / 2
 			err = errors.New("waiting for the permission to list NetworkPolicies, which a server gives")
 		} else {
 			err = fmt.Errorf("list NetworkPolicies: %w", err)
 		}
 		p.reason.Store(&err)
-		sleep(ctx, askEvery)
+		sleep(ctx, pause)
 	}
 }
 
@@ -234,6 +238,9 @@ func (e *enforcer) write(ctx context.Context) error {
 		e.written = false
 		return fmt.Errorf("write the rules: %w", err)
 	}
+	if !e.written {
+		filterBridged(bridged)
+	}
 	e.written = true
 	return nil
 }
@@ -254,8 +261,25 @@ func (e *enforcer) rest(ctx context.Context) error {
 	return nil
 }
 
+// bridged are the settings by which packets that stay on the bridge are filtered
+// as well. Other programs that have bridges like to switch them off.
+var bridged = []string{"/proc/sys/net/bridge/bridge-nf-call-iptables", "/proc/sys/net/bridge/bridge-nf-call-ip6tables"}
+
+// filterBridged switches them on again.
+func filterBridged(files []string) {
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil || strings.TrimSpace(string(data)) != "0" {
+			continue
+		}
+		err = os.WriteFile(file, []byte("1"), 0o600)
+		slog.Warn("Somebody has switched off that packets between pods of this node are filtered; it is on again", "file", file, "err", err)
+	}
+}
+
 // check looks whether somebody has removed the table or flushed chains of it.
 func (e *enforcer) check(ctx context.Context) {
+	filterBridged(bridged)
 	e.mu.Lock()
 	chains := e.filter.chains
 	e.mu.Unlock()

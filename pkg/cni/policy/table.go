@@ -152,13 +152,17 @@ func (t *table) addBase(tx *knftables.Transaction) {
 	}
 }
 
+// neighbours is how IPv6 finds out who is on the bridge; ARP does not come by here.
+const neighbours = "icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, mld-listener-query, mld-listener-report, mld-listener-done, mld2-listener-report } accept"
+
 func (t *table) baseRules(d direction) []string {
-	rules := []string{"ct state established,related accept"}
+	rules := []string{"ct state established,related accept", neighbours}
+	if d == ingress {
+		// Nobody tells of these addresses, which pods on one bridge have even in a
+		// cluster of IPv4: they would lead past every policy.
+		rules = append(rules, "ip6 saddr fe80::/10 drop", "ip6 daddr fe80::/10 drop")
+	}
 	for _, f := range t.families {
-		if f.name == "ip6" {
-			// Bridged pods find each other by these; ARP does not come by here.
-			rules = append(rules, "icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, mld-listener-query, mld-listener-report, mld-listener-done, mld2-listener-report } accept")
-		}
 		rules = append(rules, fmt.Sprintf("%s saddr . %s daddr @self%s accept", f.name, f.name, f.number))
 		if d == ingress {
 			// What a node sends of its own. What comes by one of its ports, NodePort or
