@@ -115,6 +115,7 @@ func (p *Policy) awaitPermission(ctx context.Context, client kubernetes.Interfac
 	for pause := askEvery; ctx.Err() == nil; pause = min(2*pause, askAtLast) {
 		_, err := client.NetworkingV1().NetworkPolicies("").List(ctx, metav1.ListOptions{Limit: 1})
 		if err == nil {
+			p.reason.Store(nil)
 			return
 		}
 		if apierrors.IsForbidden(err) {

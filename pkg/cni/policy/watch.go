@@ -73,6 +73,9 @@ func (p *Policy) policyInformer(client kubernetes.Interface) cache.Controller {
 // startWatching begins to follow what policies are about. It returns when all of
 // it is known.
 func (e *enforcer) startWatching(ctx context.Context) error {
+	// It takes as long as the API needs; step takes the note back.
+	reading := "NetworkPolicies are not as they should be yet: reading pods, namespaces and nodes from the API"
+	e.trouble.Store(&reading)
 	inner, cancel := context.WithCancel(ctx)
 	core := e.client.CoreV1().RESTClient()
 	wait := follow(inner,
