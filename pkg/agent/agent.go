@@ -18,6 +18,7 @@ import (
 	"lite.io/lite/pkg/agent/loadbalancer"
 	"lite.io/lite/pkg/bundle"
 	"lite.io/lite/pkg/cni"
+	"lite.io/lite/pkg/cni/policy"
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/file"
@@ -189,6 +190,12 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 			ConfDir:     confDir,
 			StateDir:    filepath.Join(StateDir, "cni"),
 		}), api)
+	}
+	// Another network plugin has an engine of its own for policies, or none.
+	if slices.Contains(c.Cluster.Disable, "networkpolicy") || slices.Contains(c.Cluster.Disable, "cni") {
+		g.Add(&policy.Absent{})
+	} else {
+		g.Add(policy.New(policy.Config{Kubeconfig: c.Kubeconfig, ClusterCIDR: c.Cluster.ClusterCIDR, Runtime: Socket(n)}), api)
 	}
 	if !slices.Contains(c.Cluster.Disable, "kube-proxy") {
 		p, err := kubeproxy.New(kubeproxy.Config{

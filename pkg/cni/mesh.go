@@ -20,9 +20,7 @@ import (
 	"lite.io/lite/pkg/cni/overlay"
 )
 
-// annotation is where a Node says how its pods are reached, in JSON: an
-// overlay.Local.
-const annotation = "lite.io/overlay"
+const annotation = overlay.Annotation
 
 // mesh makes this node's overlay lead to the pods of all other nodes.
 type mesh struct {

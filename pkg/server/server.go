@@ -77,11 +77,15 @@ func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, onChan
 	if err != nil {
 		return nil, err
 	}
+	disable := slices.Clone(cfg.Disable)
+	if slices.Contains(disable, "cni") {
+		disable = append(disable, "networkpolicy") // as agent.Add has it
+	}
 	objects, err := addon.New(addon.Config{
 		Kubeconfig: cp.Kubeconfig(pki.Admin),
 		Files:      manifests.FS,
 		Values:     map[string]string{"CLUSTER_DNS": cfg.ClusterDNS.String(), "CLUSTER_DOMAIN": cfg.ClusterDomain},
-		Disable:    cfg.Disable,
+		Disable:    disable,
 	})
 	if err != nil {
 		return nil, err
@@ -98,29 +102,14 @@ func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, onChan
 	g.Add(alone.Guard(scheduler), roles)
 	g.Add(alone.Guard(controllers), roles)
 	g.Add(objects, api)
-	g.Add(alone.Guard(addon.NewDirectory(addon.DirectoryConfig{Kubeconfig: cp.Kubeconfig(pki.Admin), Dir: filepath.Join(cp.Dir, "manifests"), Server: cfg.NodeName})), roles)
+	g.Add(alone.Guard(addon.NewDirectory(addon.DirectoryConfig{
+		Kubeconfig: cp.Kubeconfig(pki.Admin), Dir: filepath.Join(cp.Dir, "manifests"), Server: cfg.NodeName,
+	})), roles)
 	g.Add(alone.Guard(newAdmission(cfg, cp)), roles)
 	g.Add(alone.Guard(approver.New(approver.Config{
 		Kubeconfig: cp.Kubeconfig(pki.Admin), ServiceCIDRs: cfg.ServiceCIDR, ClusterDomain: cfg.ClusterDomain, Servers: pki.APINames(identity(cfg)),
 	})), roles)
-	if !slices.Contains(cfg.Disable, "storage") {
-		g.Add(alone.Guard(storage.New(storage.Config{Kubeconfig: cp.Kubeconfig(pki.Admin)})), roles)
-	}
-	g.Add(alone.Guard(loadbalancer.New(loadbalancer.Config{
-		Kubeconfig: cp.Kubeconfig(pki.Admin), APIPort: cfg.HTTPSListenPort, Disabled: slices.Contains(cfg.Disable, "loadbalancer"),
-	})), api)
-	if !slices.Contains(cfg.Disable, "metrics") {
-		g.Add(metrics.New(metrics.Config{
-			Kubeconfig: cp.Kubeconfig(pki.Metrics), CAFile: cp.PKI.CA(pki.ClusterCA),
-			CertFile: cp.PKI.Cert(pki.Metrics), KeyFile: cp.PKI.Key(pki.Metrics),
-			ClientCAFile: cp.PKI.CA(pki.FrontProxyCA), ClientName: pki.FrontProxyClient,
-		}), api)
-	}
-	if !slices.Contains(cfg.Disable, "dns") {
-		g.Add(alone.Guard(dns.NewEndpoints(dns.EndpointsConfig{
-			Kubeconfig: cp.Kubeconfig(pki.Admin), ClusterDNS: cfg.ClusterDNS, NodeAddresses: slices.Contains(cfg.Disable, "cni"),
-		})), roles)
-	}
+	addBatteries(g, alone, cfg, cp, api, roles)
 	node := agent.Config{
 		Node: cfg, Cluster: facts(cfg), Host: host, Kubeconfig: nodeKubeconfig(cfg),
 		CAFile: cp.PKI.CA(pki.ClusterCA), CertFile: cp.PKI.Cert(pki.Kubelet), KeyFile: cp.PKI.Key(pki.Kubelet),
@@ -129,6 +118,31 @@ func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, onChan
 		return nil, err
 	}
 	return g, kube.SettleGates()
+}
+
+// addBatteries adds what makes a cluster complete and a user may bring instead.
+// What of it each node runs is in agent.Add.
+func addBatteries(g *component.Group, leader *kube.Election, cfg *config.Config, cp controlplane.Config, api, roles *component.Node) {
+	disabled := func(name string) bool { return slices.Contains(cfg.Disable, name) }
+	admin := cp.Kubeconfig(pki.Admin)
+	if !disabled("dns") {
+		g.Add(leader.Guard(dns.NewEndpoints(dns.EndpointsConfig{
+			Kubeconfig: admin, ClusterDNS: cfg.ClusterDNS, NodeAddresses: disabled("cni"),
+		})), roles)
+	}
+	if !disabled("metrics") {
+		g.Add(metrics.New(metrics.Config{
+			Kubeconfig: cp.Kubeconfig(pki.Metrics), CAFile: cp.PKI.CA(pki.ClusterCA),
+			CertFile: cp.PKI.Cert(pki.Metrics), KeyFile: cp.PKI.Key(pki.Metrics),
+			ClientCAFile: cp.PKI.CA(pki.FrontProxyCA), ClientName: pki.FrontProxyClient,
+		}), api)
+	}
+	if !disabled("storage") {
+		g.Add(leader.Guard(storage.New(storage.Config{Kubeconfig: admin})), roles)
+	}
+	g.Add(leader.Guard(loadbalancer.New(loadbalancer.Config{
+		Kubeconfig: admin, APIPort: cfg.HTTPSListenPort, Disabled: disabled("loadbalancer"),
+	})), api)
 }
 
 // Prepare makes certificates, keys and kubeconfigs, or renews them.

@@ -1,0 +1,337 @@
+// Package policy enforces NetworkPolicies on a node, by nftables.
+//
+// There is one table of ours, and none while the cluster has no policy. It is the
+// same on every node: what a pod may send is decided where the packet enters the
+// pod network, what a pod may get both there and where the pod is. So a client
+// from outside is judged by its own address, whichever node it comes by, before
+// kube-proxy hides it behind the node's.
+//
+// filter computes what the table should hold and how that differs from what it
+// holds, touching nothing; table writes it; Policy listens to the API.
+package policy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"lite.io/lite/pkg/kube"
+)
+
+// Config is what the component has to be told.
+type Config struct {
+	Kubeconfig  string
+	ClusterCIDR []netip.Prefix // says which address families pods have
+	Runtime     string         // unix:// URL of the CRI
+}
+
+const (
+	// checkEvery is how soon a table that somebody else removed is back.
+	checkEvery = 30 * time.Second
+	// askEvery is how often a node asks whether it may list policies already.
+	// At first; without an API ever less often.
+	askEvery, askAtLast = 250 * time.Millisecond, 4 * time.Second
+	// A failed write is tried again after retryFirst, then ever less often.
+	retryFirst, retryLast = time.Second, 30 * time.Second
+)
+
+// Policy is the component.
+type Policy struct {
+	config  Config
+	changed chan struct{} // holds one; something that the filter has to know has
+
+	mu     sync.Mutex
+	filter *filter
+
+	synced  atomic.Bool
+	reason  atomic.Pointer[error]  // why it is not synced
+	trouble atomic.Pointer[string] // why policies are not in force
+}
+
+// New makes the component; nothing is touched before Run.
+func New(c Config) *Policy {
+	return &Policy{config: c, changed: make(chan struct{}, 1), filter: newFilter(families(c.ClusterCIDR))}
+}
+
+// Name implements component.Component.
+func (*Policy) Name() string { return "networkpolicy" }
+
+// Ready implements component.Component.
+func (p *Policy) Ready(context.Context) error {
+	if p.synced.Load() {
+		return nil
+	}
+	if reason := p.reason.Load(); reason != nil {
+		return *reason
+	}
+	return errors.New("waiting for the API")
+}
+
+// Note implements component.Noter.
+func (p *Policy) Note() string {
+	if trouble := p.trouble.Load(); trouble != nil {
+		return *trouble
+	}
+	return ""
+}
+
+// Run implements component.Component. When told to stop it leaves the table as it
+// is: pods outlive the process, and so do the policies about them.
+func (p *Policy) Run(ctx context.Context) error {
+	cfg, err := kube.ClientConfig(p.config.Kubeconfig, "networkpolicy")
+	if err != nil {
+		return err
+	}
+	cfg.ContentType = "application/vnd.kubernetes.protobuf"
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		return err
+	}
+	p.awaitPermission(ctx, client)
+	wait := follow(ctx, p.policyInformer(client))
+	defer wait()
+	e := &enforcer{Policy: p, client: client}
+	defer e.stopWatching()
+	for ctx.Err() == nil {
+		e.step(ctx)
+	}
+	return nil
+}
+
+// awaitPermission asks until the API lets this node list policies. At the first
+// start of a cluster it may not yet; an informer would wait ever longer.
+func (p *Policy) awaitPermission(ctx context.Context, client kubernetes.Interface) {
+	for pause := askEvery; ctx.Err() == nil; pause = min(2*pause, askAtLast) {
+		_, err := client.NetworkingV1().NetworkPolicies("").List(ctx, metav1.ListOptions{Limit: 1})
+		if err == nil {
+			p.reason.Store(nil)
+			return
+		}
+		if apierrors.IsForbidden(err) {
+			pause = askEvery / 2
+			err = errors.New("waiting for the permission to list NetworkPolicies, which a server gives")
+		} else {
+			err = fmt.Errorf("list NetworkPolicies: %w", err)
+		}
+		p.reason.Store(&err)
+		sleep(ctx, pause)
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// change lets f tell the filter something.
+func (p *Policy) change(f func(*filter)) {
+	p.mu.Lock()
+	f(p.filter)
+	p.mu.Unlock()
+	p.notify()
+}
+
+func (p *Policy) notify() {
+	select {
+	case p.changed <- struct{}{}:
+	default:
+	}
+}
+
+// enforcer is what Run keeps while it runs.
+type enforcer struct {
+	*Policy
+	client kubernetes.Interface
+	table  *table // nil before the program nft was first found
+	// stop ends what is watched besides policies; nil while there are none.
+	stop    func()
+	written bool // the table is as the filter handed it out
+	cleared bool // there is no table
+	backoff time.Duration
+}
+
+// step brings the kernel up to date and waits for something to do.
+func (e *enforcer) step(ctx context.Context) {
+	err := e.sync(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	var again, check <-chan time.Time // never
+	if err != nil {
+		e.complain(err)
+		e.backoff = min(max(2*e.backoff, retryFirst), retryLast)
+		t := time.NewTimer(e.backoff)
+		defer t.Stop()
+		again = t.C
+	} else {
+		e.backoff = 0
+		e.trouble.Store(nil)
+	}
+	e.synced.Store(true)
+	if e.written {
+		t := time.NewTimer(checkEvery)
+		defer t.Stop()
+		check = t.C
+	}
+	select {
+	case <-again:
+	case <-check:
+		e.check(ctx)
+	case <-e.changed:
+		// While writing fails, changes do not make it fail more often.
+		if err != nil {
+			sleep(ctx, e.backoff)
+		}
+	case <-ctx.Done():
+	}
+}
+
+// sync makes the table hold what the API says, or be gone if there is no policy.
+func (e *enforcer) sync(ctx context.Context) error {
+	e.mu.Lock()
+	none := len(e.filter.policies) == 0
+	e.mu.Unlock()
+	if none {
+		return e.rest(ctx)
+	}
+	if e.stop == nil {
+		if err := e.startWatching(ctx); err != nil {
+			return err
+		}
+	}
+	if e.table == nil {
+		t, err := openTable(families(e.config.ClusterCIDR))
+		if err != nil {
+			return err
+		}
+		e.table = t
+	}
+	return e.write(ctx)
+}
+
+func (e *enforcer) write(ctx context.Context) error {
+	e.mu.Lock()
+	changes := e.filter.next()
+	e.mu.Unlock()
+	if changes.empty() {
+		return nil
+	}
+	e.cleared = false
+	if err := e.table.write(ctx, changes); err != nil {
+		e.mu.Lock()
+		e.filter.startOver()
+		e.mu.Unlock()
+		e.written = false
+		return fmt.Errorf("write the rules: %w", err)
+	}
+	if !e.written {
+		filterBridged(bridged)
+	}
+	e.written = true
+	return nil
+}
+
+// rest leaves nothing behind that policies need: no table, no watch, no memory.
+func (e *enforcer) rest(ctx context.Context) error {
+	e.stopWatching()
+	if e.cleared {
+		return nil
+	}
+	e.mu.Lock()
+	e.filter.forget()
+	e.mu.Unlock()
+	if err := Remove(ctx); err != nil {
+		return err
+	}
+	e.written, e.cleared = false, true
+	return nil
+}
+
+// bridged are the settings by which packets that stay on the bridge are filtered
+// as well. Other programs that have bridges like to switch them off.
+var bridged = []string{"/proc/sys/net/bridge/bridge-nf-call-iptables", "/proc/sys/net/bridge/bridge-nf-call-ip6tables"}
+
+// filterBridged switches them on again.
+func filterBridged(files []string) {
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil || strings.TrimSpace(string(data)) != "0" {
+			continue
+		}
+		err = os.WriteFile(file, []byte("1"), 0o600)
+		slog.Warn("Somebody has switched off that packets between pods of this node are filtered; it is on again", "file", file, "err", err)
+	}
+}
+
+// check looks whether somebody has removed the table or flushed chains of it.
+func (e *enforcer) check(ctx context.Context) {
+	filterBridged(bridged)
+	e.mu.Lock()
+	chains := e.filter.chains
+	e.mu.Unlock()
+	intact, err := e.table.intact(ctx, chains)
+	if err != nil {
+		slog.Warn("Could not check the rules of NetworkPolicies", "err", err)
+	}
+	if err == nil && !intact {
+		slog.Warn("Somebody has changed the rules of NetworkPolicies; they are put back", "table", tableName)
+		e.mu.Lock()
+		e.filter.startOver()
+		e.mu.Unlock()
+	}
+}
+
+// complain says why policies are not in force: in `lite status`, and in the log
+// when that changes.
+func (e *enforcer) complain(err error) {
+	text := "NetworkPolicies are NOT in force: " + err.Error()
+	if e.written {
+		text = "changes of NetworkPolicies are not in force: " + err.Error()
+	}
+	if before := e.trouble.Swap(&text); before == nil || *before != text {
+		slog.Error("Could not put NetworkPolicies in force", "err", err)
+	}
+}
+
+// Absent stands in for the component where it is disabled: it removes what an
+// earlier run has left on the node.
+type Absent struct{ removed atomic.Bool }
+
+// Name implements component.Component.
+func (*Absent) Name() string { return "networkpolicy" }
+
+// Ready implements component.Component.
+func (a *Absent) Ready(context.Context) error {
+	if !a.removed.Load() {
+		return errors.New("removing the rules of NetworkPolicies")
+	}
+	return nil
+}
+
+// Note implements component.Noter.
+func (*Absent) Note() string { return "disabled" }
+
+// Run implements component.Component.
+func (a *Absent) Run(ctx context.Context) error {
+	if err := Remove(ctx); err != nil {
+		slog.Warn("Could not remove the rules of NetworkPolicies", "err", err, "remedy", "nft delete table inet "+tableName)
+	}
+	a.removed.Store(true)
+	<-ctx.Done()
+	return nil
+}
