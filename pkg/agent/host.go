@@ -38,7 +38,29 @@ func Inspect() (Host, error) {
 	_, err := os.Stat(systemdRunning)
 	h.Systemd = err == nil
 	h.Limited = !hasCapability("/proc/self/status", capSysResource)
-	return h, errors.Join(checkCgroups(cgroupRoot), checkTools(), checkNetwork())
+	return h, errors.Join(checkCgroups(cgroupRoot), checkTools(), checkNetwork(), checkWatches())
+}
+
+// watches is how many inotify instances a node needs at least: a server opens
+// some 26 (1.36), most of them for files of the API server. Each pod adds to it.
+const watches = 40
+
+// checkWatches makes sure that root may still open as many inotify instances.
+// Without them the kubelet ends the process and containerd never gets ready,
+// neither of which says why.
+func checkWatches() error {
+	for range watches {
+		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
+		if errors.Is(err, unix.EMFILE) {
+			return errors.New("root has hardly any inotify instances left, and a node needs " + strconv.Itoa(watches) +
+				": raise their number with `sysctl -w fs.inotify.max_user_instances=1024`, and in /etc/sysctl.d for the next boot")
+		}
+		if err != nil {
+			return fmt.Errorf("open an inotify instance: %w", err)
+		}
+		defer unix.Close(fd)
+	}
+	return nil
 }
 
 // checkCgroups looks for the controllers that a container needs, in cgroups of

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 
 	"lite.io/lite/pkg/config"
@@ -130,5 +131,27 @@ func TestNodeIsReadyWhenKubernetesSaysSo(t *testing.T) {
 	r := &readiness{name: "node-a"}
 	if err := r.Ready(t.Context()); err == nil || err.Error() != "the kubelet has not registered the node yet" || r.Name() != "node" {
 		t.Errorf("%s: got %v", r.Name(), err)
+	}
+}
+
+func TestWatches(t *testing.T) {
+	if err := checkWatches(); err != nil {
+		t.Fatal(err)
+	}
+	// The kernel gives the same error when the process may open no more files, and
+	// nobody else on the machine has to suffer for that.
+	var was unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: watches / 2, Max: was.Max}); err != nil {
+		t.Fatal(err)
+	}
+	err := checkWatches()
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
+		t.Fatal(err)
+	}
+	if err == nil || !strings.Contains(err.Error(), "sysctl -w fs.inotify.max_user_instances=1024") {
+		t.Errorf("got %v", err)
 	}
 }

@@ -81,6 +81,18 @@ func (h upstream) Enabled(ctx context.Context, l slog.Level) bool {
 	return l >= slog.LevelError || h.Handler.Enabled(ctx, h.level(l))
 }
 
+// lastWords is what the kubelet says before it ends the process by os.Exit, where
+// nobody can come between (1.36): it is shown whenever it is said.
+var lastWords = map[string]bool{
+	"Failed to start cAdvisor":                                                    true,
+	"Kubelet failed to get node info":                                             true,
+	"Failed to start ContainerManager":                                            true,
+	"Failed to initialize internal modules":                                       true,
+	"Failed to listen and serve":                                                  true,
+	"No valid client certificate is found and the server is responsive, exiting.": true,
+	"The currently active client certificate has expired and the server is responsive, exiting.": true,
+}
+
 // Handle keeps a record on one line: stack traces and object dumps belong to
 // Debug.
 func (h upstream) Handle(ctx context.Context, r slog.Record) error {
@@ -88,6 +100,9 @@ func (h upstream) Handle(ctx context.Context, r slog.Record) error {
 		remember(r)
 	}
 	r.Level = h.level(r.Level)
+	if lastWords[r.Message] {
+		r.Level = slog.LevelError
+	}
 	// logr hands errors on without asking whether they are wanted.
 	if !h.Handler.Enabled(ctx, r.Level) {
 		return nil

@@ -135,6 +135,16 @@ func TestUpstreamIsQuietUntilTheNodeHasSettled(t *testing.T) {
 }
 
 // The verbosity of klog is not ours to raise.
+// What the kubelet says before it ends the process is never hidden.
+func TestLastWordsAreShown(t *testing.T) {
+	out, _ := bridge(t, slog.LevelInfo, "text")
+	klog.ErrorS(errors.New("too many open files"), "Failed to start cAdvisor")
+	klog.ErrorS(errors.New("no such thing"), "Something else")
+	if got := out.take(); !strings.HasPrefix(got, `level=ERROR msg="Failed to start cAdvisor" err="too many open files"`) || strings.Contains(got, "else") {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestKlogsVerboseLinesStayAway(t *testing.T) {
 	out, settled := bridge(t, slog.LevelDebug, "text")
 	settled()
