@@ -163,7 +163,7 @@ func remove(ctx context.Context, objects dynamic.ResourceInterface, name string)
 	if err != nil {
 		return err
 	}
-	ours := slices.ContainsFunc(o.GetManagedFields(), func(f metav1.ManagedFieldsEntry) bool { return f.Manager == fieldManager })
+	ours := slices.ContainsFunc(o.GetManagedFields(), applied)
 	if !ours {
 		return nil
 	}
@@ -173,6 +173,13 @@ func remove(ctx context.Context, objects dynamic.ResourceInterface, name string)
 		return nil
 	}
 	return err
+}
+
+// applied reports whether fields are there because we applied them. A status that
+// a part of Kubernetes in this process has written bears our name too: it is the
+// program's.
+func applied(f metav1.ManagedFieldsEntry) bool {
+	return f.Manager == fieldManager && f.Operation == metav1.ManagedFieldsOperationApply
 }
 
 // objects is where o is. An empty namespace is the cluster's scope.

@@ -114,23 +114,28 @@ func TestPartsThatAreDisabledAreTakenAway(t *testing.T) {
 			"always.yaml":           {Data: fmt.Appendf(nil, twoFiles, "always")},
 			"batteries/dns.yaml":    {Data: fmt.Appendf(nil, twoFiles, "dns")},
 			"batteries/theirs.yaml": {Data: fmt.Appendf(nil, twoFiles, "theirs")},
+			// The user's; a part of Kubernetes in the process has written its status.
+			"batteries/touched.yaml": {Data: fmt.Appendf(nil, twoFiles, "touched")},
 			"batteries/gone.yaml":   {Data: fmt.Appendf(nil, twoFiles, "gone")},
 			"batteries/active.yaml": {Data: fmt.Appendf(nil, twoFiles, "active")},
 		},
 		Values:  map[string]string{"DOMAIN": "cluster.test"},
-		Disable: []string{"dns", "theirs", "gone", "always"},
+		Disable: []string{"dns", "theirs", "touched", "gone", "always"},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	configMap := func(name, manager string) *unstructured.Unstructured {
+	configMap := func(name, manager string, how metav1.ManagedFieldsOperationType) *unstructured.Unstructured {
 		o := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "ConfigMap"}}
 		o.SetName(name)
 		o.SetNamespace("kube-system")
-		o.SetManagedFields([]metav1.ManagedFieldsEntry{{Manager: manager}})
+		o.SetManagedFields([]metav1.ManagedFieldsEntry{{Manager: manager, Operation: how}})
 		return o
 	}
-	client := fake.NewSimpleDynamicClient(runtime.NewScheme(), configMap("dns", "lite"), configMap("theirs", "kubectl"))
+	client := fake.NewSimpleDynamicClient(runtime.NewScheme(),
+		configMap("dns", "lite", metav1.ManagedFieldsOperationApply),
+		configMap("theirs", "kubectl", metav1.ManagedFieldsOperationApply),
+		configMap("touched", "lite", metav1.ManagedFieldsOperationUpdate))
 	var applied, deleted []string
 	client.PrependReactor("patch", "*", func(a clienttesting.Action) (bool, runtime.Object, error) {
 		p := a.(clienttesting.PatchAction)

@@ -203,6 +203,33 @@ func TestOnlyTheAggregationLayerIsAnswered(t *testing.T) {
 	}
 }
 
+func TestATakenPortIsWaitedFor(t *testing.T) {
+	other, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := New(Config{})
+	got := make(chan net.Listener)
+	go func() { got <- m.listen(t.Context(), other.Addr().String()) }()
+	for err == nil || !strings.Contains(err.Error(), "address already in use") {
+		err = m.Ready(t.Context())
+		time.Sleep(time.Millisecond)
+	}
+	other.Close()
+	(<-got).Close()
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	if l := m.listen(ctx, taken.Addr().String()); l != nil {
+		t.Error("listens after it was told to stop")
+	}
+}
+
 // clockwork is a scraper that notes when it is asked.
 type clockwork struct {
 	began time.Time

@@ -64,9 +64,9 @@ const emptyV2 = `{"swagger":"2.0","info":{"title":"metrics","version":"v1beta1"}
 
 // listen waits for the port if another program has it, which is no reason for a
 // server to end; nil when ctx is done before.
-func (m *Metrics) listen(ctx context.Context) net.Listener {
+func (m *Metrics) listen(ctx context.Context, address string) net.Listener {
 	for {
-		listener, err := net.Listen("tcp", Address)
+		listener, err := net.Listen("tcp", address)
 		if err == nil {
 			return listener
 		}
@@ -86,7 +86,7 @@ func (m *Metrics) serve(ctx context.Context, running *sync.WaitGroup, h http.Han
 		return nil, err
 	}
 	failed := make(chan error, 1)
-	listener := m.listen(ctx)
+	listener := m.listen(ctx, Address)
 	if listener == nil {
 		return failed, nil
 	}
