@@ -178,6 +178,9 @@ func (s *Server) Run(ctx context.Context) error {
 	if last.files, last.listen, err = s.store.last(); err != nil {
 		slog.Warn("DNS starts only with the API", "err", err)
 	}
+	if len(s.config.Listen) > 0 {
+		last.listen = s.config.Listen
+	}
 
 	changes := make(chan func(*want))
 	var wg sync.WaitGroup
@@ -266,7 +269,11 @@ func (s *Server) serve(ctx context.Context, wg *sync.WaitGroup, now want, good *
 	if err == nil {
 		good.files, good.listen = now.files, now.listen
 		s.tell(func(st *state) { st.broken = "" })
-		if err := s.store.keep(good.files, good.listen); err != nil {
+		bridge := good.listen
+		if len(s.config.Listen) > 0 {
+			bridge = nil
+		}
+		if err := s.store.keep(good.files, bridge); err != nil {
 			slog.Warn("DNS will start only with the API", "err", err)
 		}
 		return 0
