@@ -178,6 +178,9 @@ func (s *Server) Run(ctx context.Context) error {
 	if last.files, last.listen, err = s.store.last(); err != nil {
 		slog.Warn("DNS starts only with the API", "err", err)
 	}
+	if len(s.config.Listen) > 0 {
+		last.listen = s.config.Listen
+	}
 
 	changes := make(chan func(*want))
 	var wg sync.WaitGroup
@@ -239,7 +242,8 @@ func (s *Server) keep(ctx context.Context, wg *sync.WaitGroup, good want, change
 				now.looping = map[int]bool{}
 			}
 			now.looping[p.block] = true
-			wg.Go(func() { s.reportLoop(ctx, now.upstream) })
+			upstream := now.upstream
+			wg.Go(func() { s.reportLoop(ctx, upstream) })
 		case <-retry.C:
 		case <-ctx.Done():
 			return
@@ -265,8 +269,12 @@ func (s *Server) serve(ctx context.Context, wg *sync.WaitGroup, now want, good *
 	err := s.load(ctx, now)
 	if err == nil {
 		good.files, good.listen = now.files, now.listen
-		s.tell(func(st *state) { st.broken = "" })
-		if err := s.store.keep(good.files, good.listen); err != nil {
+		s.tell(func(st *state) { st.waiting, st.broken = "", "" })
+		bridge := good.listen
+		if len(s.config.Listen) > 0 {
+			bridge = nil
+		}
+		if err := s.store.keep(good.files, bridge); err != nil {
 			slog.Warn("DNS will start only with the API", "err", err)
 		}
 		return 0
@@ -337,9 +345,8 @@ func (s *Server) load(ctx context.Context, w want) error {
 	}
 	stopUnused(s.serving.caches, s.loading.caches)
 	s.instance, s.serving = instance, s.loading
-	s.tell(func(st *state) {
-		st.waiting, st.served, st.caches = "", w, slices.Collect(maps.Values(s.serving.caches))
-	})
+	caches := slices.Collect(maps.Values(s.serving.caches))
+	s.tell(func(st *state) { st.waiting, st.served, st.caches = "", w, caches })
 	s.probe(ctx)
 	return nil
 }

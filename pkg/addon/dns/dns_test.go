@@ -34,7 +34,7 @@ type bed struct {
 	config Config
 }
 
-func newBed(t *testing.T) *bed {
+func newBed(t testing.TB) *bed {
 	t.Helper()
 	api, kubeconfig := newFakeAPI(t)
 	dir := t.TempDir()
@@ -52,7 +52,7 @@ func newBed(t *testing.T) *bed {
 	return b
 }
 
-func (b *bed) resolvers(t *testing.T, content string) {
+func (b *bed) resolvers(t testing.TB, content string) {
 	t.Helper()
 	if err := os.WriteFile(b.config.Resolvers.Usual, []byte(content), 0o644); err != nil {
 		t.Fatal(err)
@@ -60,7 +60,7 @@ func (b *bed) resolvers(t *testing.T, content string) {
 }
 
 // run runs a server until the function it returns is called.
-func (b *bed) run(t *testing.T) (*Server, func()) {
+func (b *bed) run(t testing.TB) (*Server, func()) {
 	t.Helper()
 	s := New(b.config)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -75,7 +75,7 @@ func (b *bed) run(t *testing.T) (*Server, func()) {
 	return s, stop
 }
 
-func eventually(t *testing.T, f func() error) {
+func eventually(t testing.TB, f func() error) {
 	t.Helper()
 	var err error
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
@@ -235,4 +235,37 @@ func TestMayAsk(t *testing.T) {
 			t.Errorf("%s: %t", text, got)
 		}
 	}
+}
+
+// BenchmarkServer is the processor time of a query and its answer over loopback,
+// half of which is the asker's.
+func BenchmarkServer(b *testing.B) {
+	t := newBed(b)
+	s, stop := t.run(b)
+	defer stop()
+	eventually(b, func() error { return s.Ready(b.Context()) })
+	query, err := new(dns.Msg).SetQuestion(web+".", dns.TypeA).Pack()
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		conn, err := net.Dial("udp", net.JoinHostPort("127.0.53.1", fmt.Sprint(Port)))
+		if err != nil {
+			b.Error(err)
+			return
+		}
+		defer conn.Close()
+		answer := make([]byte, 512)
+		for pb.Next() {
+			if _, err := conn.Write(query); err != nil {
+				b.Error(err)
+				return
+			}
+			if _, err := conn.Read(answer); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
 }

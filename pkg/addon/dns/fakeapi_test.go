@@ -34,7 +34,7 @@ type object struct {
 	content map[string]any
 }
 
-func newFakeAPI(t *testing.T) (api *fakeAPI, kubeconfig string) {
+func newFakeAPI(t testing.TB) (api *fakeAPI, kubeconfig string) {
 	t.Helper()
 	api = &fakeAPI{objects: map[string][]object{}, changed: make(chan struct{})}
 	server := httptest.NewServer(api)

@@ -51,7 +51,7 @@ func (f files) version() string {
 //
 //	<version>/   the files of a version
 //	good         a link to the version that was last loaded
-//	addresses    those that were last listened on
+//	addresses    those of the bridge that were last listened on
 type store struct{ dir string }
 
 // write writes the files of a version and returns their directory.
@@ -110,10 +110,7 @@ func (s store) forget(except string) error {
 // last returns what keep was told; nothing is no error.
 func (s store) last() (files, []netip.Addr, error) {
 	text, err := os.ReadFile(filepath.Join(s.dir, "addresses"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, fmt.Errorf("read where DNS listened last: %w", err)
 	}
 	var addrs []netip.Addr
@@ -125,6 +122,9 @@ func (s store) last() (files, []netip.Addr, error) {
 		addrs = append(addrs, a)
 	}
 	dir, err := filepath.EvalSymlinks(filepath.Join(s.dir, "good"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the last good Corefile: %w", err)
 	}
