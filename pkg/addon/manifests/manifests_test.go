@@ -93,7 +93,8 @@ func TestApplyIsServerSideUnderOurName(t *testing.T) {
 	var applied []string
 	client.PrependReactor("patch", "*", func(a clienttesting.Action) (bool, runtime.Object, error) {
 		p := a.(clienttesting.PatchActionImpl)
-		if p.PatchOptions.FieldManager != "lite" || p.PatchOptions.Force == nil || !*p.PatchOptions.Force {
+		force := !strings.Contains(string(p.Patch), `"lite.io/keep-edits":"true"`)
+		if p.PatchOptions.FieldManager != "lite" || p.PatchOptions.Force == nil || *p.PatchOptions.Force != force {
 			t.Errorf("%s is applied with %+v", p.Name, p.PatchOptions)
 		}
 		applied = append(applied, p.Resource.Resource+"/"+p.Name)
