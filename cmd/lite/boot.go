@@ -149,6 +149,7 @@ func check(cfg *config.Config) error {
 		func() error { return server.CheckClaim(cfg.DataDir, version.Version()) },
 		cfg.Check,
 		func() error { return checkRole(cfg) },
+		func() error { return checkWatches(cfg.Role) },
 		func() error { return agent.CheckDisk(cfg.DataDir) },
 		func() error { return containerd.CheckRegistries(cfg.PrivateRegistry) },
 	} {
@@ -157,6 +158,13 @@ func check(cfg *config.Config) error {
 		}
 	}
 	return nil
+}
+
+func checkWatches(role config.Role) error {
+	if role == config.Server {
+		return agent.CheckWatches(agent.ServerWatches)
+	}
+	return agent.CheckWatches(agent.Watches)
 }
 
 // checkRole refuses what does not go with what the data directory was used for.

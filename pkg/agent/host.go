@@ -38,17 +38,20 @@ func Inspect() (Host, error) {
 	_, err := os.Stat(systemdRunning)
 	h.Systemd = err == nil
 	h.Limited = !hasCapability("/proc/self/status", capSysResource)
-	return h, errors.Join(checkCgroups(cgroupRoot), checkTools(), checkNetwork(), checkWatches())
+	return h, errors.Join(checkCgroups(cgroupRoot), checkTools(), checkNetwork())
 }
 
-// watches is how many inotify instances a node needs at least: a server opens
-// some 26 (1.36), most of them for files of the API server. Each pod adds to it.
-const watches = 40
+// Watches is how many inotify instances the parts of a node open; a server has
+// ServerWatches, most of them for files of the API server (1.36).
+const (
+	Watches       = 12
+	ServerWatches = 32
+)
 
-// checkWatches makes sure that root may still open as many inotify instances.
+// CheckWatches makes sure that root may still open as many inotify instances.
 // Without them the kubelet ends the process and containerd never gets ready,
 // neither of which says why.
-func checkWatches() error {
+func CheckWatches(watches int) error {
 	for range watches {
 		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
 		if errors.Is(err, unix.EMFILE) {

@@ -135,7 +135,7 @@ func TestNodeIsReadyWhenKubernetesSaysSo(t *testing.T) {
 }
 
 func TestWatches(t *testing.T) {
-	if err := checkWatches(); err != nil {
+	if err := CheckWatches(Watches); err != nil {
 		t.Fatal(err)
 	}
 	// The kernel gives the same error when the process may open no more files, and
@@ -144,10 +144,10 @@ func TestWatches(t *testing.T) {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: watches / 2, Max: was.Max}); err != nil {
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: ServerWatches / 2, Max: was.Max}); err != nil {
 		t.Fatal(err)
 	}
-	err := checkWatches()
+	err := CheckWatches(ServerWatches)
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
 		t.Fatal(err)
 	}
