@@ -116,8 +116,8 @@ func TestPartsThatAreDisabledAreTakenAway(t *testing.T) {
 			"batteries/theirs.yaml": {Data: fmt.Appendf(nil, twoFiles, "theirs")},
 			// The user's; a part of Kubernetes in the process has written its status.
 			"batteries/touched.yaml": {Data: fmt.Appendf(nil, twoFiles, "touched")},
-			"batteries/gone.yaml":   {Data: fmt.Appendf(nil, twoFiles, "gone")},
-			"batteries/active.yaml": {Data: fmt.Appendf(nil, twoFiles, "active")},
+			"batteries/gone.yaml":    {Data: fmt.Appendf(nil, twoFiles, "gone")},
+			"batteries/active.yaml":  {Data: fmt.Appendf(nil, twoFiles, "active")},
 		},
 		Values:  map[string]string{"DOMAIN": "cluster.test"},
 		Disable: []string{"dns", "theirs", "touched", "gone", "always"},
