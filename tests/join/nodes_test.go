@@ -46,6 +46,7 @@ func TestNodes(t *testing.T) {
 		{"ServerStops", s.testServerStops},
 		{"DeviceDeleted", s.testDeviceDeleted},
 		{"ServerMoves", s.testServerMoves},
+		{"Placing", s.testPlacing}, // last: it drives the pods of a node away
 	} {
 		t.Run(test.name, test.run)
 	}
