@@ -259,6 +259,7 @@ table ip nat {
 	defer kept.Close()
 
 	// Link-local addresses, which no policy can name.
+	places["web1"].linkLocal(t) // it dials from it, which it cannot before it has it
 	linkLocal := places["db1"].linkLocal(t)
 	places["db1"].listen(t, linkLocal+"%"+places["db1"].zone(t)+"]:81")
 	byLinkLocal := linkLocal + "%" + places["web1"].zone(t) + "]:81"
