@@ -45,8 +45,8 @@ func TestNodes(t *testing.T) {
 		{"AgentStops", s.testAgentStops},
 		{"ServerStops", s.testServerStops},
 		{"DeviceDeleted", s.testDeviceDeleted},
+		{"Placing", s.testPlacing},
 		{"ServerMoves", s.testServerMoves},
-		{"Placing", s.testPlacing}, // last: it drives the pods of a node away
 	} {
 		t.Run(test.name, test.run)
 	}

@@ -62,4 +62,8 @@ spec:
 		}
 		return nil
 	})
+	// The pods of the other tests were driven away as well.
+	for _, set := range []string{"daemonset/web", "daemonset/host"} {
+		s.ns.WaitRollout(t, set)
+	}
 }
