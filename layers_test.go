@@ -29,7 +29,7 @@ var layers = []struct{ pkg, imports string }{
 	{"pkg/pki", "file"},
 	{"pkg/bundle", ""},
 	{"pkg/kube", "component"},
-	{"pkg/join", ""},
+	{"pkg/join", "kube"},
 	{"pkg/join/approver", "component kube"},
 	{"manifests", ""},
 	{"pkg/status", "component"},

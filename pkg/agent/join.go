@@ -222,9 +222,7 @@ func awaitFacts(ctx context.Context, client kubernetes.Interface) (facts join.Fa
 		if facts, err = join.FetchFacts(ctx, client); err == nil || time.Now().After(end) {
 			return facts, err
 		}
-		select {
-		case <-time.After(250 * time.Millisecond):
-		case <-ctx.Done():
+		if !kube.Sleep(ctx, 250*time.Millisecond) {
 			return facts, err
 		}
 	}
@@ -237,9 +235,7 @@ func awaitFacts(ctx context.Context, client kubernetes.Interface) (facts join.Fa
 func sayWhyItWaits(ctx context.Context, client kubernetes.Interface, nodeName string, say func(string), refused func()) {
 	said := ""
 	for {
-		select {
-		case <-time.After(2 * time.Second):
-		case <-ctx.Done():
+		if !kube.Sleep(ctx, 2*time.Second) {
 			return
 		}
 		requests, err := client.CertificatesV1().CertificateSigningRequests().List(ctx, metav1.ListOptions{

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"lite.io/lite/pkg/kube"
 )
 
 const (
@@ -59,7 +61,7 @@ func persist(ctx context.Context, say func(string), try func() (Cluster, error))
 		case time.Since(refused) >= settling:
 			return Cluster{}, err
 		}
-		if !sleep(ctx, jitter(pause)) {
+		if !kube.Sleep(ctx, jitter(pause)) {
 			return Cluster{}, stopped(ctx, last)
 		}
 	}
@@ -86,13 +88,3 @@ func stopped(ctx context.Context, last error) error {
 
 // jitter keeps machines that were started together from asking together.
 func jitter(d time.Duration) time.Duration { return d*3/4 + rand.N(d/2) }
-
-// sleep reports whether it was not cut short.
-func sleep(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-time.After(d):
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}

@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	apiwatch "k8s.io/apimachinery/pkg/watch"
@@ -22,4 +23,16 @@ func Await[T runtime.Object](ctx context.Context, lw cache.ListerWatcher, done f
 		return none, err
 	}
 	return event.Object.(T), nil
+}
+
+// Sleep reports whether d passed before ctx was done.
+func Sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }

@@ -139,7 +139,7 @@ func (a *admission) Run(ctx context.Context) error {
 			break
 		}
 		a.problem.Store(&err)
-		if !pause(ctx, 100*time.Millisecond) {
+		if !kube.Sleep(ctx, 100*time.Millisecond) {
 			return nil
 		}
 	}
@@ -153,7 +153,7 @@ func (a *admission) Run(ctx context.Context) error {
 		if until := time.Until(next); !next.IsZero() && until < wait {
 			wait = max(until, time.Second)
 		}
-		if !pause(ctx, wait) {
+		if !kube.Sleep(ctx, wait) {
 			return nil
 		}
 	}
@@ -175,14 +175,4 @@ func (a *admission) publish(ctx context.Context, client kubernetes.Interface) er
 		return err
 	}
 	return join.Keep(ctx, client, token)
-}
-
-// pause reports whether d passed before ctx was done.
-func pause(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-time.After(d):
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

@@ -99,7 +99,7 @@ func (e *Endpoints) Run(ctx context.Context) error {
 			e.written.Store(true)
 		}
 		if wait > 0 {
-			if !pause(ctx, wait) {
+			if !kube.Sleep(ctx, wait) {
 				return nil
 			}
 			continue

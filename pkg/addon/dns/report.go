@@ -12,6 +12,8 @@ import (
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"lite.io/lite/pkg/kube"
 )
 
 // reportBroken says on the ConfigMap that its Corefile is not served. All nodes
@@ -57,7 +59,7 @@ func (s *Server) report(ctx context.Context, about v1.ObjectReference, reason, v
 	// While lite starts the API may not be there yet.
 	for wait := time.Second; wait < time.Minute; wait *= 2 {
 		_, err = client.CoreV1().Events(in).Create(ctx, event, metav1.CreateOptions{})
-		if err == nil || apierrors.IsAlreadyExists(err) || !pause(ctx, wait) {
+		if err == nil || apierrors.IsAlreadyExists(err) || !kube.Sleep(ctx, wait) {
 			return
 		}
 	}

@@ -49,7 +49,7 @@ func (s *Server) watchCluster(ctx context.Context, changes chan<- func(*want)) {
 		}
 		if err != nil {
 			slog.Debug("DNS does not know yet where to listen", "err", err)
-			pause(ctx, retryEvery)
+			kube.Sleep(ctx, retryEvery)
 		}
 	}
 	send(ctx, changes, func(w *want) { w.listen = listen })
@@ -111,21 +111,9 @@ func (s *Server) awaitAPI(ctx context.Context, client kubernetes.Interface) bool
 				st.waiting = "the API: " + err.Error()
 			}
 		})
-		if !pause(ctx, wait) {
+		if !kube.Sleep(ctx, wait) {
 			return false
 		}
-	}
-}
-
-// pause reports whether d passed before ctx was done.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 

@@ -108,9 +108,7 @@ func (m *Manifests) Run(ctx context.Context) error {
 	for !m.applied.Load() {
 		if err := m.apply(ctx, client); err != nil {
 			m.reason.Store(&err)
-			select {
-			case <-time.After(retryEvery):
-			case <-ctx.Done():
+			if !kube.Sleep(ctx, retryEvery) {
 				return nil
 			}
 			continue

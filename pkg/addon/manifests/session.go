@@ -235,9 +235,7 @@ func established(ctx context.Context, at dynamic.ResourceInterface, name string)
 				return
 			}
 		}
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-ctx.Done():
+		if !kube.Sleep(ctx, 50*time.Millisecond) {
 			return
 		}
 	}

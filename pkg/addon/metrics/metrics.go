@@ -134,11 +134,9 @@ func (m *Metrics) publish(ctx context.Context, client kubernetes.Interface) bool
 			return true
 		}
 		m.waitsFor("registering with the API: " + err.Error())
-		select {
-		case <-time.After(100 * time.Millisecond):
-			ca, err = os.ReadFile(m.config.CAFile)
-		case <-ctx.Done():
+		if !kube.Sleep(ctx, 100*time.Millisecond) {
 			return false
 		}
+		ca, err = os.ReadFile(m.config.CAFile)
 	}
 }

@@ -26,6 +26,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/metrics-server/pkg/api"
 	"sigs.k8s.io/metrics-server/pkg/api/generated/openapi"
+
+	"lite.io/lite/pkg/kube"
 )
 
 // handler is the API of metrics-server. What its own server adds is left out:
@@ -71,9 +73,7 @@ func (m *Metrics) listen(ctx context.Context, address string) net.Listener {
 			return listener
 		}
 		m.waitsFor(err.Error() + "; stop what has that port, or leave this part out (--disable metrics)")
-		select {
-		case <-time.After(time.Second):
-		case <-ctx.Done():
+		if !kube.Sleep(ctx, time.Second) {
 			return nil
 		}
 	}

@@ -140,9 +140,7 @@ func (v *Volumes) await(ctx context.Context) bool {
 		if err == nil {
 			return true
 		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
+		if !kube.Sleep(ctx, pause) {
 			return false
 		}
 	}
@@ -257,9 +255,7 @@ func (v *Volumes) remove(ctx context.Context, pv *v1.PersistentVolume) {
 			if err == nil {
 				break
 			}
-			select {
-			case <-time.After(pause):
-			case <-ctx.Done():
+			if !kube.Sleep(ctx, pause) {
 				return
 			}
 		}

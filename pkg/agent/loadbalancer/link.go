@@ -7,6 +7,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"lite.io/lite/pkg/kube"
 )
 
 // link is a client's connection and the server's that belongs to it.
@@ -36,9 +38,7 @@ func (b *Balancer) accept(ctx context.Context, l net.Listener, running *sync.Wai
 			slog.Warn("The load balancer cannot accept a connection and tries again", "err", err)
 		}
 		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
+		if !kube.Sleep(ctx, pause) {
 			return
 		}
 	}

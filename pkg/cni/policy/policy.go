@@ -125,16 +125,7 @@ func (p *Policy) awaitPermission(ctx context.Context, client kubernetes.Interfac
 			err = fmt.Errorf("list NetworkPolicies: %w", err)
 		}
 		p.reason.Store(&err)
-		sleep(ctx, pause)
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
+		kube.Sleep(ctx, pause)
 	}
 }
 
@@ -195,7 +186,7 @@ func (e *enforcer) step(ctx context.Context) {
 	case <-e.changed:
 		// While writing fails, changes do not make it fail more often.
 		if err != nil {
-			sleep(ctx, e.backoff)
+			kube.Sleep(ctx, e.backoff)
 		}
 	case <-ctx.Done():
 	}

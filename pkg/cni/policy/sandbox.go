@@ -10,6 +10,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"k8s.io/apimachinery/pkg/types"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"lite.io/lite/pkg/kube"
 )
 
 // reconnectEvery is how long the container runtime is left alone after it ended
@@ -26,7 +28,7 @@ func (e *enforcer) followSandboxes(ctx context.Context) {
 	for ctx.Err() == nil {
 		// A runtime that is away or has no events costs the head start, no more.
 		_ = e.readEvents(ctx)
-		sleep(ctx, reconnectEvery)
+		kube.Sleep(ctx, reconnectEvery)
 	}
 }
 

@@ -76,9 +76,7 @@ func (m *ControllerManager) Run(ctx context.Context) error {
 	// Upstream gives the API server 10 s to be wholly well and then ends (1.36);
 	// on a machine that is slow that is not enough.
 	for m.api.Check(ctx) != nil {
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-ctx.Done():
+		if !kube.Sleep(ctx, 50*time.Millisecond) {
 			return nil
 		}
 	}
