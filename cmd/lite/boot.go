@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -20,6 +22,7 @@ import (
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/log"
+	"lite.io/lite/pkg/machine"
 	"lite.io/lite/pkg/server"
 	"lite.io/lite/pkg/status"
 	"lite.io/lite/pkg/version"
@@ -54,9 +57,21 @@ func newBoot(role config.Role, flags *pflag.FlagSet) (*boot, error) {
 	if err := check(b.cfg); err != nil {
 		return nil, err
 	}
+	if !b.cfg.NamesNodeIP() {
+		b.host.Addresses = func() []netip.Addr { return addressesNow(role, flags) }
+	}
 	b.ui = newProgress(os.Stderr, b.cfg.LogFormat)
 	log.Bridge(log.New(b.ui, b.ui.logLevel(b.cfg.LogLevel), b.cfg.LogFormat))
 	return b, nil
+}
+
+// addressesNow is the addresses that a node which starts now would have.
+func addressesNow(role config.Role, flags *pflag.FlagSet) []netip.Addr {
+	cfg, err := config.Load(role, flags, os.Environ())
+	if err != nil || cfg.Standby {
+		return nil
+	}
+	return cfg.NodeIP
 }
 
 // stop ends what newBoot and serveStatus began.
@@ -72,12 +87,21 @@ func (b *boot) claim() (io.Closer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := findHelpersFirst(b.cfg.DataDir); err != nil {
+	if err := errors.Join(findHelpersFirst(b.cfg.DataDir), b.stand()); err != nil {
 		claim.Close()
 		return nil, err
 	}
 	slog.Info("Starting lite", "version", version.Version(), "role", b.cfg.Role, "node", b.cfg.NodeName, "address", b.cfg.NodeIP[0], "data-dir", b.cfg.DataDir)
 	return claim, nil
+}
+
+// stand gives the machine the node's addresses if it has none of its own.
+func (b *boot) stand() error {
+	if !b.cfg.Standby {
+		return machine.Stand(nil)
+	}
+	slog.Warn("There is no network: the node starts alone, and anew when there is one")
+	return machine.Stand(b.cfg.NodeIP)
 }
 
 // self is what lite status shows of a node whose components are not made yet.
@@ -121,12 +145,20 @@ func (b *boot) run(g *component.Group, add func(*status.Node), next string) erro
 		b.ui.stopping()
 	})
 	err := runGroup(b.ctx, g)
+	var changed *machine.Changed
+	if errors.As(err, &changed) {
+		b.ui.again(changed)
+		return errAgain
+	}
 	b.ui.end(err)
 	if err != nil {
 		return &saidError{err}
 	}
 	return nil
 }
+
+// errAgain ends a node that is to start anew, in the same process.
+var errAgain = errors.New("start anew")
 
 // runGroup runs the components until ctx is done, one fails, or upstream wants to
 // end the process.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -15,13 +16,28 @@ import (
 )
 
 func main() {
-	if err := run(os.Args); err != nil {
+	environment := os.Environ()
+	err := run(os.Args)
+	if errors.Is(err, errAgain) {
+		err = again(environment)
+	}
+	if err != nil {
 		var said *saidError
 		if !errors.As(err, &said) {
 			fmt.Fprintln(os.Stderr, "lite: "+oneLine(err))
 		}
 		os.Exit(1)
 	}
+}
+
+// again begins this process anew, as it was called: all that Kubernetes keeps
+// per process has gone, and whoever watches the process sees the same one.
+func again(environment []string) error {
+	program, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("start anew: %w", err)
+	}
+	return fmt.Errorf("start %s anew: %w", program, syscall.Exec(program, os.Args, environment))
 }
 
 // run lets a link named after a bundled tool be that tool.

@@ -152,6 +152,16 @@ func (p *progress) end(err error) {
 	}
 }
 
+// again shows why the node starts anew.
+func (p *progress) again(why error) {
+	p.finish()
+	if p.live {
+		fmt.Fprintln(p.out, "Starting anew: "+why.Error()+".")
+	} else {
+		slog.Warn("Starting anew", "because", why)
+	}
+}
+
 // finish leaves the list on the screen for good.
 func (p *progress) finish() {
 	p.mu.Lock()

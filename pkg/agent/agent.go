@@ -24,7 +24,9 @@ import (
 	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/machine"
 	"lite.io/lite/pkg/resolver"
+	"lite.io/lite/pkg/version"
 )
 
 // StateDir is where a node keeps what a reboot makes worthless.
@@ -124,6 +126,8 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 		confDir = "/etc/cni/net.d" // where everybody else's network plugin writes
 	}
 
+	g.Add(machine.New(machine.Config{Addresses: n.NodeIP, Standby: n.Standby, Find: c.Host.Addresses, Built: version.Built()}))
+
 	var ports []int // that pods have to reach on their node
 	if !slices.Contains(c.Cluster.Disable, "dns") {
 		ports = []int{dns.Port, dns.MetricsPort}
@@ -200,6 +204,7 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 	if !slices.Contains(c.Cluster.Disable, "kube-proxy") {
 		p, err := kubeproxy.New(kubeproxy.Config{
 			NodeName:      n.NodeName,
+			NodeIP:        n.NodeIP[0],
 			Kubeconfig:    c.Kubeconfig,
 			ClusterCIDR:   kube.Join(c.Cluster.ClusterCIDR),
 			KeepConntrack: c.Host.Limited,

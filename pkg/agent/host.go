@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,6 +21,9 @@ type Host struct {
 	// Limited is a root without CAP_SYS_RESOURCE, as in some containers: it
 	// may not lower oom_score_adj.
 	Limited bool
+	// Addresses finds what the node's addresses would be if it were started now;
+	// nil if the user has named them.
+	Addresses func() []netip.Addr
 }
 
 const (

@@ -37,6 +37,7 @@ import (
 	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/join/approver"
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/version"
 )
 
 // Membership is what a machine has once it is a node of a cluster.
@@ -326,8 +327,16 @@ func (m *Membership) load() (member bool, err error) {
 	if !time.Now().Before(own.NotAfter) {
 		return false, fmt.Errorf("the node's certificate has run out at %s", own.NotAfter.UTC().Format(time.RFC3339))
 	}
+	if now := time.Now(); now.After(version.Built()) && now.Add(ahead).Before(own.NotBefore) {
+		return false, fmt.Errorf("the node's certificate is valid from %s on, and the clock says %s: it was signed while the server's clock was ahead, or this machine's is behind",
+			own.NotBefore.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	}
 	return true, nil
 }
+
+// ahead is more than a clock is behind that was kept over a power cut. One that
+// is behind lite's own making was not kept, and says nothing.
+const ahead = 24 * time.Hour
 
 func isCA(pem []byte) bool {
 	_, err := join.CAHash(pem)

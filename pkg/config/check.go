@@ -117,8 +117,8 @@ func (c *Config) checkPorts(h host) (errs []error) {
 // be told to reach the node there.
 func (c *Config) checkNodeIP(h host) (errs []error) {
 	ifaces, _, err := h.networks()
-	if err != nil {
-		return nil // checkNetworks says so
+	if err != nil || c.Standby {
+		return nil // checkNetworks says so; an address of our own is made later
 	}
 	for _, ip := range c.NodeIP {
 		if !slices.ContainsFunc(ifaces, func(i iface) bool {

@@ -41,6 +41,7 @@ type Config struct {
 
 	NodeName   string
 	NodeIP     []netip.Addr // one or two, of different families; the first is the primary one
+	Standby    bool         // the machine has no network: nobody has the addresses in NodeIP, this machine neither
 	NodeLabels []string     // key=value
 	NodeTaints []string     // key=value:Effect or key:Effect
 
@@ -102,3 +103,7 @@ func (e *Error) Error() string {
 		return r
 	}, line)
 }
+
+// NamesNodeIP reports whether the user has named the node's addresses, rather
+// than left it to lite to find them.
+func (c *Config) NamesNodeIP() bool { return !strings.HasPrefix(c.sources["node-ip"], "default") }

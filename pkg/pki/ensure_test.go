@@ -141,6 +141,24 @@ func TestSecondEnsureChangesNothing(t *testing.T) {
 	}
 }
 
+// What was made while the clock was two years ahead is good when that is set back.
+func TestClockThatWasAhead(t *testing.T) {
+	dir := Dir(t.TempDir())
+	ensure(t, dir, sample, start.Add(730*dayLong))
+	if renewed := ensure(t, dir, sample, start); len(renewed) > 0 {
+		t.Errorf("renewed %q", renewed)
+	}
+	for _, l := range leaves(sample) {
+		roots := x509.NewCertPool()
+		roots.AddCert(cert(t, dir, string(l.signer)))
+		for _, now := range []time.Time{time.Unix(60, 0), start} {
+			if _, err := cert(t, dir, l.path).Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now, KeyUsages: l.usages}); err != nil {
+				t.Errorf("%s in %d: %v", l.path, now.Year(), err)
+			}
+		}
+	}
+}
+
 func TestLeafIsRenewed(t *testing.T) {
 	other := func(t *testing.T) Dir { return made(t) }
 	for name, test := range map[string]struct {
@@ -157,9 +175,8 @@ func TestLeafIsRenewed(t *testing.T) {
 			after: 366 * dayLong,
 			want:  map[string]string{"*": "expired on 2027-05-01"},
 		},
-		"when the clock is before its time": {
-			after: -2 * dayLong,
-			want:  map[string]string{"*": "not valid before 2026-05-01"},
+		"not when the clock says 1970": {
+			after: -start.Sub(time.Unix(60, 0)),
 		},
 		"when the node has another address": {
 			node: func(n *Node) { n.IPs = []netip.Addr{netip.MustParseAddr("192.0.2.11")} },

@@ -2,7 +2,7 @@
 // makes, checks and renews them. File names are kubeadm's, so that what people
 // know of a Kubernetes node's PKI is true here as well.
 //
-// All keys are ECDSA P-256. Authorities live ten years, leaves one; a leaf is
+// All keys are ECDSA P-256. Authorities end after ten years, leaves after one; a leaf is
 // renewed at start when under a third of its life is left, when its names have
 // changed or when it no longer fits its authority or its key.
 package pki
@@ -18,11 +18,13 @@ import (
 const (
 	caLife   = 10 * 365 * 24 * time.Hour
 	leafLife = 365 * 24 * time.Hour
-
-	// backdate lets a peer whose clock is a little behind accept a fresh
-	// certificate.
-	backdate = time.Hour
 )
+
+// always is when every certificate begins to be valid, so that a machine without
+// a clock of its own, which boots in 1970, accepts it, and one made while the
+// clock was ahead is good once that is set back. What bounds a certificate is
+// its end.
+var always = time.Unix(0, 0)
 
 // Node is what a server node's certificates say about it.
 type Node struct {

@@ -27,6 +27,7 @@ import (
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/pki"
 	"lite.io/lite/pkg/server/controlplane"
+	"lite.io/lite/pkg/version"
 )
 
 // New puts a server node together; nothing is touched before Prepare and Run.
@@ -107,7 +108,7 @@ func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, onChan
 	})), roles)
 	g.Add(alone.Guard(newAdmission(cfg, cp)), roles)
 	g.Add(alone.Guard(approver.New(approver.Config{
-		Kubeconfig: cp.Kubeconfig(pki.Admin), ServiceCIDRs: cfg.ServiceCIDR, ClusterDomain: cfg.ClusterDomain, Servers: pki.APINames(identity(cfg)),
+		Kubeconfig: cp.Kubeconfig(pki.Admin), ServiceCIDRs: cfg.ServiceCIDR, ClusterDomain: cfg.ClusterDomain, Servers: pki.APINames(identity(cfg)), Built: version.Built(),
 	})), roles)
 	addBatteries(g, alone, cfg, cp, api, roles)
 	node := agent.Config{
@@ -151,7 +152,7 @@ func (s *Server) Prepare() error {
 	if _, err := os.Stat(cp.PKI.CAKey(pki.ClusterCA)); cp.Used && errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("the authority's key %s is gone, though the datastore is in use; restore %s from a backup: a new authority would lock every client out and make every token invalid", cp.PKI.CAKey(pki.ClusterCA), cp.PKI)
 	}
-	renewed, err := pki.Ensure(cp.PKI, identity(cfg), time.Now())
+	renewed, err := pki.Ensure(cp.PKI, identity(cfg), version.NotBeforeBuilt(time.Now()))
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"time"
 )
 
 // Set by the linker; what a plain `go build` leaves says so.
@@ -12,6 +13,7 @@ var (
 	version = "v0.0.0-unreleased"
 	commit  = "unknown"
 	runc    = "unknown"
+	built   = "" // RFC 3339
 )
 
 // Info is the versions a user may have to name in a report.
@@ -58,4 +60,22 @@ func module(path string) string {
 		}
 	}
 	return "unknown"
+}
+
+// Built is when the commit that this binary is made of was made, in UTC; the
+// zero time if nobody told the linker. A clock that is behind it is wrong.
+func Built() time.Time {
+	t, err := time.Parse(time.RFC3339, built)
+	if err != nil {
+		return time.Time{}
+	}
+	return t
+}
+
+// NotBeforeBuilt is now, or Built if the clock is behind that.
+func NotBeforeBuilt(now time.Time) time.Time {
+	if built := Built(); now.Before(built) {
+		return built
+	}
+	return now
 }

@@ -4,9 +4,17 @@ package kubeproxy
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os/exec"
+	"slices"
+	"time"
 
 	"github.com/spf13/pflag"
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
 	cliflag "k8s.io/component-base/cli/flag"
 	"k8s.io/kubernetes/cmd/kube-proxy/app"
 
@@ -16,6 +24,7 @@ import (
 // Config is what kube-proxy has to be told.
 type Config struct {
 	NodeName    string
+	NodeIP      netip.Addr // the first
 	Kubeconfig  string
 	ClusterCIDR string // comma separated
 	// KeepConntrack leaves the machine's connection tracking limits alone,
@@ -26,6 +35,7 @@ type Config struct {
 
 // Proxy is the component.
 type Proxy struct {
+	config  Config
 	options *app.Options
 	probe   kube.Probe
 }
@@ -50,7 +60,7 @@ func New(c Config) (*Proxy, error) {
 	if err := o.Validate(); err != nil {
 		return nil, fmt.Errorf("kube-proxy-arg: %w", err)
 	}
-	return &Proxy{o, kube.NewProbe("http://127.0.0.1:10256/healthz")}, nil
+	return &Proxy{c, o, kube.NewProbe("http://127.0.0.1:10256/healthz")}, nil
 }
 
 // mode is nftables where its tool is there: one table of its own, updated
@@ -83,6 +93,9 @@ func (*Proxy) Name() string { return "kube-proxy" }
 // Run implements component.Component. Upstream's Run does not return when its
 // context is done (1.36); it holds nothing that has to be released.
 func (p *Proxy) Run(ctx context.Context) error {
+	if err := p.awaitAddress(ctx); err != nil {
+		return err
+	}
 	failed := make(chan error, 1)
 	go func() { failed <- p.options.Run(ctx) }()
 	select {
@@ -91,6 +104,39 @@ func (p *Proxy) Run(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	}
+}
+
+// addressWithin is far more than the kubelet needs to report the node's address.
+// With a cloud provider of the user's that may need kube-proxy.
+const addressWithin = 15 * time.Second
+
+// awaitAddress waits until the node says where it is: kube-proxy reads that once,
+// when it starts, and would answer NodePorts at the address that the machine had
+// before (1.36).
+func (p *Proxy) awaitAddress(ctx context.Context) error {
+	cfg, err := kube.ClientConfig(p.config.Kubeconfig, "kube-proxy")
+	if err != nil {
+		return err
+	}
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		return err
+	}
+	waiting, stop := context.WithTimeout(ctx, addressWithin)
+	defer stop()
+	self := fields.OneTermEqualSelector(metav1.ObjectNameField, p.config.NodeName)
+	lw := cache.NewListWatchFromClient(client.CoreV1().RESTClient(), "nodes", "", self)
+	_, err = kube.Await(waiting, lw, func(n *v1.Node) bool { return isAt(n, p.config.NodeIP) })
+	if err != nil && waiting.Err() == nil {
+		return fmt.Errorf("wait for the node's address: %w", err)
+	}
+	return nil
+}
+
+func isAt(n *v1.Node, ip netip.Addr) bool {
+	return slices.ContainsFunc(n.Status.Addresses, func(a v1.NodeAddress) bool {
+		return a.Type == v1.NodeInternalIP && a.Address == ip.String()
+	})
 }
 
 // Ready implements component.Component.

@@ -32,6 +32,9 @@ type Config struct {
 	// Servers are the names and addresses that API servers have certificates
 	// for. No node that asks for one has them: servers make their own.
 	Servers []string
+	// Built is a time in the past, such as when lite was built: nothing is
+	// approved while the clock is behind it.
+	Built time.Time
 }
 
 // Approver is the component. It must run once per cluster: that one request is
@@ -75,7 +78,7 @@ func (a *Approver) run(ctx context.Context, client kubernetes.Interface) error {
 	retry := workqueue.NewTypedItemExponentialFailureRateLimiter[string](100*time.Millisecond, 30*time.Second)
 	d := &desk{
 		client: client,
-		judge:  judge{client, a.config.ServiceCIDRs, a.config.ClusterDomain, canonical(a.config.Servers), time.Now()},
+		judge:  judge{client, a.config.ServiceCIDRs, a.config.ClusterDomain, canonical(a.config.Servers), time.Now(), a.config.Built},
 		queue:  workqueue.NewTypedRateLimitingQueue(retry),
 	}
 	var running sync.WaitGroup

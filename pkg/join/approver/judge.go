@@ -21,6 +21,7 @@ const (
 	badName         = "BadName"         // would speak for what is no node, or another
 	badAddress      = "BadAddress"
 	notReported     = "AddressNotReported" // the node has not said that it has what it asks for
+	clockWrong      = "ClockWrong"
 )
 
 // How long a request waits before it is denied. A kubelet asks again of itself.
@@ -38,6 +39,7 @@ type judge struct {
 	domain   string
 	servers  []string  // canonical
 	since    time.Time // when it began
+	built    time.Time // a clock that is behind it is wrong
 }
 
 // verdict is what comes of a request: it is approved, denied, or Waiting.
@@ -75,6 +77,10 @@ func (j judge) decide(ctx context.Context, csr *certificates.CertificateSigningR
 	// Its serving certificate would be for that address, whoever has it.
 	if _, err := netip.ParseAddr(r.name); err == nil {
 		return *denied(badName, "%q is an address, no node may have it for a name; join with another --node-name", r.name), nil
+	}
+	if now := time.Now(); now.Before(j.built) {
+		// A certificate that is signed now would have run out once it is right.
+		return *waiting(10*time.Second, clockWrong, "the clock of the server is wrong, it says %s; set it", now.UTC().Format(time.RFC3339)), nil
 	}
 	ask, limit := j.joining, nameLimit
 	if csr.Spec.SignerName == certificates.KubeletServingSignerName {

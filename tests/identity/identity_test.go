@@ -1,0 +1,211 @@
+// Package identity tests that a node stays the node that it is, and heals by
+// itself, when its machine gets another address, another name or a network at all.
+package identity
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"lite.io/lite/tests/cluster"
+)
+
+func TestMain(m *testing.M) { cluster.Main(m) }
+
+const web = `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - {name: main, image: "lite.test/agnhost:2", args: [netexec, --http-port=8080]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  type: NodePort
+  selector: {app: web}
+  ports: [{port: 80, targetPort: 8080}]
+`
+
+// soon is for what a node does by itself: it waits until addresses have settled,
+// and starts anew.
+const soon = 90 * time.Second
+
+type suite struct {
+	node *cluster.Node
+	ns   *cluster.Namespace
+}
+
+func TestServer(t *testing.T) {
+	s := &suite{node: cluster.New(t).Server()}
+	s.ns = s.node.Namespace(t)
+	s.ns.Apply(t, web)
+	s.ns.WaitRollout(t, "deployment/web")
+	for _, test := range []struct {
+		name string
+		run  func(*testing.T)
+	}{
+		{"AddressChangesWhileItRuns", s.testReaddressed},
+		{"HostNameChanges", s.testRenamed},
+		{"BootsWithoutNetwork", s.testNoNetwork},
+		{"NoDefaultRoute", s.testNoDefaultRoute},
+	} {
+		if !t.Run(test.name, test.run) {
+			return // the next begins where this one ends
+		}
+	}
+}
+
+// The node follows its machine, as the same process, and its pods run on.
+func (s *suite) testReaddressed(t *testing.T) {
+	uid, pid, containers := s.uid(t), s.node.PID(t), s.containers(t)
+	s.node.Network().Readdress(t, s.node.Host)
+	cluster.Eventually(t, soon, func() error { return s.is(t, s.node.IP) })
+	s.works(t)
+	if got := s.uid(t); got != uid {
+		t.Errorf("the node is %s and was %s", got, uid)
+	}
+	if got := s.node.PID(t); got != pid {
+		t.Errorf("the process is %d and was %d", got, pid)
+	}
+	if got := s.containers(t); got != containers {
+		t.Errorf("the containers are %s and were %s", got, containers)
+	}
+}
+
+func (s *suite) testRenamed(t *testing.T) {
+	uid := s.uid(t)
+	s.node.Stop(t)
+	s.node.Output(t, "hostname", "renamed")
+	s.node.Start(t)
+	if got := s.uid(t); got != uid {
+		t.Errorf("the node is %s and was %s", got, uid)
+	}
+	s.works(t)
+}
+
+// A machine that boots with its cable unplugged runs its pods, and follows the
+// network when there is one.
+func (s *suite) testNoNetwork(t *testing.T) {
+	uid := s.uid(t)
+	s.node.Reboot(t)
+	s.node.Output(t, "ip", "address", "flush", "dev", "eth0")
+	s.node.Output(t, "ip", "link", "set", "eth0", "down")
+	s.node.Start(t)
+	if err := s.is(t, "192.0.2.1"); err != nil {
+		t.Error(err)
+	}
+	if out := s.node.Output(t, "lite", "status"); !strings.Contains(out, "there is no network") {
+		t.Errorf("lite status does not say that there is no network:\n%s", out)
+	}
+	s.ns.WaitRollout(t, "deployment/web")
+	cluster.Eventually(t, soon, func() error { return s.answers("192.0.2.1", s.port(t)) })
+	containers := s.containers(t)
+
+	s.node.Output(t, "ip", "link", "set", "eth0", "up")
+	s.node.Output(t, "ip", "address", "add", s.node.IP+"/24", "dev", "eth0")
+	cluster.Eventually(t, soon, func() error { return s.is(t, s.node.IP) })
+	s.works(t)
+	if got := s.uid(t); got != uid {
+		t.Errorf("the node is %s and was %s", got, uid)
+	}
+	if got := s.containers(t); got != containers {
+		t.Errorf("the containers are %s and were %s", got, containers)
+	}
+	if links := s.node.Output(t, "ip", "-o", "link"); strings.Contains(links, "lite-standby") {
+		t.Errorf("there is an interface for a node without network still:\n%s", links)
+	}
+}
+
+// The machine has had no default route since the test before.
+func (s *suite) testNoDefaultRoute(t *testing.T) {
+	if routes := s.node.Output(t, "ip", "route", "show", "default"); routes != "" {
+		t.Fatalf("there is a default route: %s", routes)
+	}
+	s.node.Stop(t)
+	s.node.Start(t)
+	if err := s.is(t, s.node.IP); err != nil {
+		t.Error(err)
+	}
+	s.works(t)
+}
+
+// works looks at what depends on the node's address: who asks it at that address
+// finds the API, Services, logs and commands in pods.
+func (s *suite) works(t *testing.T) {
+	t.Helper()
+	cluster.Eventually(t, soon, func() error { return s.certified(t) })
+	cluster.Eventually(t, soon, func() error { return s.answers(s.node.IP, s.port(t)) })
+	pod := strings.TrimSpace(s.ns.Kubectl(t, "get", "pods", "-o", "jsonpath={.items[0].metadata.name}"))
+	if got := strings.TrimSpace(s.ns.Exec(t, pod, "hostname")); got != pod {
+		t.Errorf("hostname in %s: %q", pod, got)
+	}
+	s.ns.Kubectl(t, "logs", pod)
+	cluster.Eventually(t, soon, func() error {
+		endpoints := s.node.Kubectl(t, "get", "endpointslices", "-n", "default", "kubernetes", "-o", "jsonpath={.endpoints[*].addresses[*]}")
+		if endpoints != s.node.IP {
+			return fmt.Errorf("the API server is found at %s, want %s", endpoints, s.node.IP)
+		}
+		return nil
+	})
+}
+
+// is compares the address that the cluster knows the node by, once it is ready.
+func (s *suite) is(t *testing.T, want string) error {
+	t.Helper()
+	got, err := s.ns.KubectlErr(t, "get", "node", s.node.Name, "-o",
+		`jsonpath={.status.addresses[?(@.type=="InternalIP")].address} {.status.conditions[?(@.type=="Ready")].status}`)
+	if err != nil {
+		return err
+	}
+	if got != want+" True" {
+		return fmt.Errorf("the node is at %s, want %s True", got, want)
+	}
+	return nil
+}
+
+// certified connects to the API server as another machine would, from the
+// gateway, and verifies its certificate.
+func (s *suite) certified(t *testing.T) error {
+	t.Helper()
+	conn, err := s.node.Network().DialContext(t.Context(), "tcp", net.JoinHostPort(s.node.IP, "6443"))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM([]byte(s.node.ReadFile(t, cluster.DataDir+"/server/pki/ca.crt")))
+	return tls.Client(conn, &tls.Config{RootCAs: roots, ServerName: s.node.IP}).HandshakeContext(t.Context())
+}
+
+// answers asks the Service by the node's port.
+func (s *suite) answers(ip, port string) error {
+	_, err := cluster.Get(s.node, "http://"+net.JoinHostPort(ip, port)+"/hostname")
+	return err
+}
+
+func (s *suite) port(t *testing.T) string {
+	t.Helper()
+	return s.ns.Field(t, "service/web", ".spec.ports[0].nodePort")
+}
+
+func (s *suite) uid(t *testing.T) string {
+	t.Helper()
+	return s.node.Kubectl(t, "get", "nodes", "-o", "jsonpath={range .items[*]}{.metadata.name} {.metadata.uid}{end}")
+}
+
+func (s *suite) containers(t *testing.T) string {
+	t.Helper()
+	return s.ns.Kubectl(t, "get", "pods", "-o", "jsonpath={.items[*].metadata.uid} {.items[*].status.containerStatuses[*].containerID}")
+}
