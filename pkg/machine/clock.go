@@ -48,19 +48,22 @@ func (m *Machine) watchClock(ctx context.Context, tell func(what string)) {
 			continue
 		}
 		slog.Info("The clock was set", "by", step.Round(time.Second), "now", time.Now().UTC().Format(time.RFC3339))
-		if step < tooFarBack || step > tooFarAhead {
-			tell(stepped(step))
+		if why := tooFar(step); why != "" {
+			tell(why)
 			return
 		}
 	}
 }
 
-func stepped(step time.Duration) string {
-	direction := "ahead"
-	if step < 0 {
-		direction = "back"
+// tooFar says why a step of the clock wants a start, "" if it does not.
+func tooFar(step time.Duration) string {
+	switch {
+	case step < tooFarBack:
+		return fmt.Sprintf("the clock was set back by %s", step.Abs().Round(time.Second))
+	case step > tooFarAhead:
+		return fmt.Sprintf("the clock was set ahead by %s", step.Round(time.Second))
 	}
-	return fmt.Sprintf("the clock was set %s by %s", direction, step.Abs().Round(time.Second))
+	return ""
 }
 
 // moment is a time by the clock that people set and by one that nobody sets, which

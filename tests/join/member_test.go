@@ -22,6 +22,7 @@ func TestMember(t *testing.T) {
 	t.Run("LegacyDrop", s.testPodToPod)
 	t.Run("OtherName", s.testOtherName)
 	t.Run("ChangedHostName", s.testChangedHostName)
+	t.Run("AgentMoves", s.testAgentMoves)
 }
 
 // A machine that is a node already is said another name: it is told so, and stays

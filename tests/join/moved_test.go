@@ -54,6 +54,54 @@ func (s *suite) testServerMoves(t *testing.T) {
 	c.NewAgent(t).Start(t, "--token-file", cluster.TokenFile)
 }
 
+// An agent is given another address, once while it runs and once while it does
+// not. Nobody has to do anything for its pods to be reached, nor for the API
+// server to reach its kubelet, which has a certificate for its address.
+func (s *suite) testAgentMoves(t *testing.T) {
+	c, agent := s.cluster, s.cluster.Agents[0]
+	s.findPods(t)
+	before, nodes, pid := s.containers(t), s.uidsOfNodes(t), agent.PID(t)
+
+	c.Network.Readdress(t, agent.Host)
+	s.awaitMoved(t, agent)
+	if after := agent.PID(t); after != pid {
+		t.Errorf("the agent's process is %d and was %d", after, pid)
+	}
+	agent.Stop(t)
+	c.Network.Readdress(t, agent.Host)
+	agent.Start(t)
+	s.awaitMoved(t, agent)
+
+	if after := s.uidsOfNodes(t); after != nodes {
+		t.Errorf("nodes are %s, and were %s", after, nodes)
+	}
+	if after := s.containers(t); after != before {
+		t.Errorf("the pods are\n%s\nthey were\n%s", after, before)
+	}
+}
+
+// awaitMoved waits until a node is known by the address that it has now, and
+// reached there.
+func (s *suite) awaitMoved(t *testing.T, n *cluster.Node) {
+	t.Helper()
+	soon(t, func() error {
+		addresses := s.ns.Node.Kubectl(t, "get", "node", n.Name, "-o", "jsonpath={.status.addresses}{.metadata.annotations}")
+		if !strings.Contains(addresses, `"`+n.IP+`"`) {
+			return fmt.Errorf("node %s is to be at %s: %s", n.Name, n.IP, addresses)
+		}
+		return s.nodesReady(t)
+	})
+	s.testPodToPod(t)
+	soon(t, func() error {
+		for _, p := range s.pods {
+			if got, err := s.ns.KubectlErr(t, "exec", p.name, "--", "hostname"); err != nil || got != p.name+"\n" {
+				return fmt.Errorf("exec in %s: %q, %w", p, got, err)
+			}
+		}
+		return nil
+	})
+}
+
 func (s *suite) uidsOfNodes(t *testing.T) string {
 	t.Helper()
 	return s.ns.Node.Kubectl(t, "get", "nodes", "-o", "jsonpath={range .items[*]}{.metadata.name} {.metadata.uid}\n{end}")

@@ -44,6 +44,7 @@ func TestMachine(t *testing.T) {
 	t.Run("log", g.testLog)
 	t.Run("reboot", g.testReboot)
 	t.Run("delete", g.testDelete)
+	t.Run("clock", g.testClock)
 	t.Run("WireGuard", g.testWireGuard)
 }
 
@@ -141,6 +142,42 @@ func (g *guest) testRestart(t *testing.T) {
 	g.testCgroups(t)
 	g.testExec(t)
 }
+
+// The clock may be set to any time: lite starts anew by itself if that is far
+// away, and what pods have of the cluster is valid again.
+func (g *guest) testClock(t *testing.T) {
+	right := func() { g.Output(t, "date -s @%d", time.Now().Unix()) }
+	starts := func() string { return g.Output(t, "journalctl --no-pager -o cat -u lite | grep -c 'Starting lite'") }
+	anew := func(why, before string) {
+		t.Helper()
+		g.Eventually(t, readyTimeout, "test $(journalctl --no-pager -o cat -u lite | grep -c 'Starting lite') -gt %s && journalctl --no-pager -o cat -u lite | grep 'Starting anew' | tail -n 1 | grep '%s' && lite status", before, why)
+		g.Eventually(t, readyTimeout, whoami)
+		g.reach(t)
+	}
+	pid := g.Output(t, "systemctl show -p MainPID lite")
+
+	before := starts()
+	g.Output(t, "date -s '2 years'")
+	anew("set ahead by", before)
+	before = starts()
+	right()
+	anew("set back by", before)
+	g.equal(t, pid, "systemctl show -p MainPID lite")
+
+	g.Output(t, "systemctl stop lite")
+	g.Output(t, "date -s @$(($(cut -d. -f1 /proc/uptime) + 3600))") // 1970: as a board without a clock boots
+	g.start(t)
+	g.Output(t, "lite status | grep 'the clock is wrong, it says 1970'")
+	g.reach(t)
+	before = starts()
+	right()
+	anew("set ahead by", before)
+	g.Output(t, "! lite status | grep clock")
+}
+
+// whoami asks the API with the token that a pod has.
+const whoami = `lite kubectl --kubeconfig /dev/null --server https://127.0.0.1:6443 --certificate-authority /var/lib/lite/server/pki/ca.crt ` +
+	`--token "$(lite kubectl exec web -- cat /var/run/secrets/kubernetes.io/serviceaccount/token)" auth whoami | grep system:serviceaccount:default:default`
 
 // Nothing of a deleted pod is left with systemd.
 func (g *guest) testDelete(t *testing.T) {
