@@ -30,6 +30,7 @@ func TestHelp(t *testing.T) {
 		"help-token-delete": {"token", "delete", "--help"},
 		"help-token-rotate": {"token", "rotate", "--help"},
 		"help-status":       {"status", "--help"},
+		"help-top":          {"top", "--help"},
 		"help-version":      {"version", "--help"},
 		"help-config-print": {"config", "print", "--help"},
 	} {

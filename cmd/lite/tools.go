@@ -47,7 +47,8 @@ func (t tool) command() *cobra.Command {
 	}
 }
 
-// runKubectl does not return: kubectl ends the process with its own exit code.
+// runKubectl returns only if all went well: otherwise kubectl ends the process with
+// its own exit code.
 func runKubectl(args []string) error {
 	flags := genericclioptions.NewConfigFlags(true).WithDeprecatedPasswordFlag().WithDiscoveryBurst(300).WithDiscoveryQPS(50)
 	if os.Getenv("KUBECONFIG") == "" {

@@ -192,6 +192,9 @@ func (s *suite) testTop(t *testing.T) {
 	if out := s.ns.Kubectl(t, "top", "pod", "--containers", "--no-headers", pods[0]); !strings.Contains(out, "main") {
 		t.Errorf("top pod --containers:\n%s", out)
 	}
+	if out := s.server.Output(t, "lite", "top"); !strings.Contains(out, pods[0]) || !strings.Contains(out, s.agent.Name) {
+		t.Errorf("lite top does not show the pod or the node:\n%s", out)
+	}
 	if out := s.server.Kubectl(t, "top", "pod", "-A"); !strings.Contains(out, pods[0]) {
 		t.Errorf("top pod -A:\n%s", out)
 	}
