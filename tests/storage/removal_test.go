@@ -228,7 +228,7 @@ func (s *suite) testNoDirectory(t *testing.T) {
 		user("data", "data", on(s.a))+user("anyhow", "anyhow", on(s.a))+user("elsewhere", "elsewhere", "affinity: {nodeAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [{weight: 100, preference: "+
 		"{matchExpressions: [{key: kubernetes.io/hostname, operator: In, values: ["+s.a.Name+"]}]}}]}}"))
 	ns.WaitFor(t, "condition=Ready", "pod/elsewhere") // a pod that would like this node runs on another
-	hasEvent(t, ns, ns.Name, "data", "node(s) did not find available persistent volumes to bind")
+	hasEvent(t, ns, ns.Name, "data", "node(s) didn't find available persistent volumes to bind")
 	hasEvent(t, ns, ns.Name, "anyhow", "node "+s.a.Name+" has no directory for volumes")
 	if err := os.Remove(s.a.Path(root)); err != nil {
 		t.Fatal(err)
