@@ -143,6 +143,7 @@ func TestAServiceThatHasChangedIsNotWritten(t *testing.T) {
 		})
 		run(t, client)
 		time.Sleep(2 * retryMax)
+		synctest.Wait()
 		if len(patches) != 1 || !strings.Contains(patches[0], `"metadata":{"resourceVersion":"7","uid":"u"}`) {
 			t.Errorf("written is %q, want once what holds for this version alone", patches)
 		}
@@ -152,6 +153,7 @@ func TestAServiceThatHasChangedIsNotWritten(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
+		synctest.Wait()
 		if len(patches) != 2 {
 			t.Errorf("the newer version is written %d times", len(patches)-1)
 		}
