@@ -22,7 +22,7 @@ import (
 type readiness struct {
 	name       string
 	kubeconfig string
-	unwanted   []string // annotations of parts that are disabled, of an earlier start
+	unwanted   []string // annotations and labels of parts that are disabled, of an earlier start
 
 	client atomic.Pointer[kubernetes.Clientset] // set once the node has been ready
 	reason atomic.Pointer[string]
@@ -63,18 +63,21 @@ func (r *readiness) Run(ctx context.Context) error {
 	return nil
 }
 
-// tidy removes the unwanted annotations.
+// tidy removes the unwanted annotations and labels.
 func (r *readiness) tidy(ctx context.Context, n *v1.Node) error {
-	gone := map[string]any{}
+	annotations, labels := map[string]any{}, map[string]any{}
 	for _, key := range r.unwanted {
 		if _, ok := n.Annotations[key]; ok {
-			gone[key] = nil
+			annotations[key] = nil
+		}
+		if _, ok := n.Labels[key]; ok {
+			labels[key] = nil
 		}
 	}
-	if len(gone) == 0 {
+	if len(annotations)+len(labels) == 0 {
 		return nil
 	}
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": gone}})
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": annotations, "labels": labels}})
 	if err != nil {
 		return err
 	}

@@ -23,9 +23,14 @@ const outside = "10.99.0.254"
 // TestLoadBalancer runs on one server and two agents. Each test has ports of its own.
 func TestLoadBalancer(t *testing.T) {
 	c := cluster.New(t, cluster.Agents(2), cluster.Prepare(func(n *cluster.Node) {
-		if n.Role == "server" { // or a test would wait for 50 s
-			n.WriteFile(t, "/etc/lite/config.yaml", "kube-controller-manager-arg: node-monitor-grace-period=20s\n")
+		n.Output(t, "ip", "-6", "addr", "add", sixth(n)+"/64", "dev", "eth0", "nodad")
+		n.Output(t, "ip", "-6", "route", "add", "default", "via", "fd99::fe") // where nodes look for Services from
+		config := "node-ip: " + n.IP + "," + sixth(n) + "\n"
+		if n.Role == "server" {
+			config += "cluster-cidr: 10.42.0.0/16,fd42::/48\nservice-cidr: 10.43.0.0/16,fd43::/112\n" +
+				"kube-controller-manager-arg: node-monitor-grace-period=20s\n" // or a test would wait for 50 s
 		}
+		n.WriteFile(t, "/etc/lite/config.yaml", config)
 	}))
 	s := &suite{cluster: c, ns: c.Server().Namespace(t), server: c.Server(), agents: c.Agents}
 	s.ns.Apply(t, fmt.Sprintf(workloads, s.agents[1].Name))
@@ -36,6 +41,7 @@ func TestLoadBalancer(t *testing.T) {
 		run  func(*testing.T)
 	}{
 		{"Addresses", s.testAddresses},
+		{"Families", s.testFamilies},
 		{"SourceRanges", s.testSourceRanges},
 		{"LocalTraffic", s.testLocalTraffic},
 		{"Class", s.testClass},
@@ -50,6 +56,9 @@ func TestLoadBalancer(t *testing.T) {
 		t.Run(test.name, test.run)
 	}
 }
+
+// sixth is a node's address of IPv6.
+func sixth(n *cluster.Node) string { return "fd99::" + n.IP[strings.LastIndex(n.IP, ".")+1:] }
 
 type suite struct {
 	cluster *cluster.Cluster
@@ -172,6 +181,28 @@ func (s *suite) testAddresses(t *testing.T) {
 	if err := refused(t, "outside", s.cluster.Network, s.server.IP+":79"); err != nil {
 		t.Errorf("another port: %v", err)
 	}
+}
+
+// A Service gets addresses of its families, the first one first, and they lead to it.
+func (s *suite) testFamilies(t *testing.T) {
+	var six []string
+	for _, n := range []*cluster.Node{s.server, s.agents[0], s.agents[1]} {
+		six = append(six, sixth(n))
+	}
+	// One port may be a Service's of IPv4 and another's of IPv6.
+	s.ns.Apply(t, service("four", 89, ", ipFamilies: [IPv4]")+service("six", 89, ", ipFamilies: [IPv6]")+
+		service("both", 90, ", ipFamilyPolicy: RequireDualStack, ipFamilies: [IPv6, IPv4]"))
+	s.awaitAddresses(t, soon, "four", s.all()...)
+	s.awaitAddresses(t, soon, "six", six...)
+	s.awaitAddresses(t, soon, "both", append(six, s.all()...)...)
+	pod := s.ns.PodNetwork(t, strings.Fields(s.ns.Field(t, "pods", ".items[*].metadata.name"))[0])
+	for what, from := range map[string]cluster.Dialer{"the server": s.server, "an agent": s.agents[0], "a pod": pod} {
+		for _, ip := range six {
+			reach(t, what, from, "http://["+ip+"]:89/hostname", "")
+			reach(t, what, from, "http://["+ip+"]:90/hostname", "")
+		}
+	}
+	s.ns.Kubectl(t, "delete", "service", "four", "six", "both")
 }
 
 func (s *suite) testSourceRanges(t *testing.T) {

@@ -75,14 +75,16 @@ func (s *suite) testEstablished(t *testing.T) {
 	to := s.pod(t, "red/a")
 	var open []net.Conn
 	for _, from := range []*pod{s.pod(t, "red/b"), s.pod(t, "green/a")} { // of the same node and of another
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-		defer cancel()
-		conn, err := from.DialContext(ctx, "tcp", net.JoinHostPort(to.ip, "80"))
-		if err != nil {
-			t.Fatal(err)
+		for _, ip := range to.ips {
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			conn, err := from.DialContext(ctx, "tcp", net.JoinHostPort(ip, "80"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			open = append(open, conn)
 		}
-		defer conn.Close()
-		open = append(open, conn)
 	}
 	answered := func(when string) {
 		t.Helper()
@@ -126,7 +128,9 @@ spec:
 		for what, from := range map[string]cluster.Dialer{n.Name: n, name: ns.PodNetwork(t, name)} {
 			for _, to := range s.in("red") {
 				for _, service := range []service{tcp80, udp80} {
-					attempts = append(attempts, attempt{what, from, service, net.JoinHostPort(to.ip, "80"), to.String(), true})
+					for _, ip := range to.ips {
+						attempts = append(attempts, attempt{what, from, service, net.JoinHostPort(ip, "80"), to.String(), true})
+					}
 				}
 			}
 		}
@@ -236,7 +240,7 @@ spec:
   terminationGracePeriodSeconds: 0
   containers:
   - {name: main, image: lite.test/agnhost:2, args: [connect, --timeout=900ms, "%s:80"]}
-`, name, s.nodes[i%3].Name, target.ip))
+`, name, s.nodes[i%3].Name, target.ips[0]))
 	}
 	for _, name := range names {
 		var phase string
@@ -272,7 +276,7 @@ func (s *suite) testAway(t *testing.T) {
 			if to.node == tampered {
 				continue
 			}
-			c := connection{from, to, tcp80}
+			c := connection{from, to, tcp80, 0}
 			watching.Go(func() { s.watch(t, ctx, c, want(c)) })
 		}
 	}
@@ -306,7 +310,7 @@ func (s *suite) testAway(t *testing.T) {
 func (s *suite) watch(t *testing.T, ctx context.Context, c connection, want bool) {
 	missed := 0
 	for ctx.Err() == nil {
-		got := reaches(c.from, c.to, c.service)
+		got := reaches(c)
 		if got {
 			missed = 0
 		} else {

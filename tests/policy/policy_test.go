@@ -45,8 +45,9 @@ func TestPolicies(t *testing.T) {
 	}
 }
 
-// suite is a cluster with three pods in each of three namespaces. Of every two
-// nodes there are pods of the same namespace and of others, on the same node too.
+// suite is a cluster of both IP families with three pods in each of three
+// namespaces. Of every two nodes there are pods of the same namespace and of others,
+// on the same node too.
 type suite struct {
 	cluster *cluster.Cluster
 	nodes   []*cluster.Node
@@ -59,7 +60,15 @@ type suite struct {
 var placement = []int{0, 0, 1, 1, 2, 0, 2, 1, 2}
 
 func newSuite(t *testing.T) *suite {
-	c := cluster.New(t, cluster.Agents(2))
+	c := cluster.New(t, cluster.Agents(2), cluster.Prepare(func(n *cluster.Node) {
+		last := n.IP[strings.LastIndex(n.IP, ".")+1:]
+		n.Output(t, "ip", "-6", "addr", "add", "fd99::"+last+"/64", "dev", "eth0", "nodad")
+		config := "node-ip: " + n.IP + ",fd99::" + last + "\n"
+		if n.Role == "server" {
+			config += "cluster-cidr: 10.42.0.0/16,fd42::/48\nservice-cidr: 10.43.0.0/16,fd43::/112\n"
+		}
+		n.WriteFile(t, "/etc/lite/config.yaml", config)
+	}))
 	s := &suite{cluster: c, nodes: append(c.Servers[:1:1], c.Agents...), client: c.Server().Client(t)}
 	server := c.Server()
 	for _, name := range []string{"red", "green", "blue"} {

@@ -21,7 +21,7 @@ type pod struct {
 	*cluster.PodNetwork
 	space, name string
 	node        *cluster.Node
-	ip          string
+	ips         [2]string // IPv4 and IPv6
 }
 
 func (p *pod) String() string { return p.space + "/" + p.name }
@@ -55,17 +55,21 @@ func (p *pod) start(t *testing.T, server *cluster.Node) {
 	t.Helper()
 	ns := &cluster.Namespace{Name: p.space, Node: server}
 	ns.WaitFor(t, "condition=Ready", "pod/"+p.name)
-	p.ip = ns.Field(t, "pod/"+p.name, ".status.podIP")
+	ips := strings.Fields(ns.Field(t, "pod/"+p.name, ".status.podIPs[*].ip"))
+	if len(ips) != 2 {
+		t.Fatalf("pod %s has the addresses %q, want one of each family", p, ips)
+	}
+	p.ips = [2]string(ips)
 	p.PodNetwork = ns.PodNetwork(t, p.name)
 	for _, port := range []string{"80", "81"} {
-		l, err := p.Listen("tcp", "0.0.0.0:"+port)
+		l, err := p.Listen("tcp", ":"+port)
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { l.Close() })
 		go p.serve(l)
 	}
-	conn, err := p.ListenPacket("udp", "0.0.0.0:80")
+	conn, err := p.ListenPacket("udp", ":80")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,8 +130,8 @@ var (
 const patience = time.Second
 
 // reaches reports whether a pod answers, by its name, to whoever asks from a place.
-func reaches(from cluster.Dialer, to *pod, s service) bool {
-	return answers(from, s.protocol, net.JoinHostPort(to.ip, strconv.Itoa(s.port)), to.String())
+func reaches(c connection) bool {
+	return answers(c.from, c.protocol, net.JoinHostPort(c.to.ips[c.family], strconv.Itoa(c.port)), c.to.String())
 }
 
 func answers(from cluster.Dialer, protocol, address, want string) bool {
@@ -166,6 +170,7 @@ func ask(conn net.Conn, deadline time.Time, want string) bool {
 type connection struct {
 	from, to *pod
 	service
+	family int // 0 is IPv4, 1 is IPv6
 }
 
 func (c connection) String() string {
@@ -173,15 +178,15 @@ func (c connection) String() string {
 	if c.from.node == c.to.node {
 		where = "on one node"
 	}
-	return fmt.Sprintf("%s to %s %s (%s)", c.from, c.to, c.service, where)
+	return fmt.Sprintf("%s to %s %s by IPv%d (%s)", c.from, c.to, c.service, 4+2*c.family, where)
 }
 
-// connections are those of all pairs, of a pod with itself too.
+// connections are those of all pairs, of a pod with itself too, by both families.
 func (s *suite) connections() (all []connection) {
 	for _, from := range s.pods {
 		for _, to := range s.pods {
 			for _, what := range []service{tcp80, tcp81, udp80} {
-				all = append(all, connection{from, to, what})
+				all = append(all, connection{from, to, what, 0}, connection{from, to, what, 1})
 			}
 		}
 	}
@@ -196,7 +201,7 @@ func (s *suite) wrong(want func(connection) bool) []string {
 	for i, c := range all {
 		group.Go(func() {
 			wanted := want(c)
-			if got := reaches(c.from, c.to, c.service); got != wanted {
+			if got := reaches(c); got != wanted {
 				lines[i] = fmt.Sprintf("%s: connects: %t, want %t", c, got, wanted)
 			}
 		})

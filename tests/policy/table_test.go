@@ -91,13 +91,16 @@ func (r row) lets(names []string, at int, c connection) bool {
 }
 
 // spec fills the names of the namespaces and the addresses of pods in: the
-// address of pod a of LEFT is LEFT.a.
-func (s *suite) spec(text string, at int) string {
+// address of pod a of LEFT is LEFT.a/32. Of IPv6 the blocks are others.
+func (s *suite) spec(text string, at, family int) string {
 	var pairs []string
+	if family == 1 {
+		pairs = []string{"10.42.0.0/16", `"fd42::/48"`, "0.0.0.0/0", `"::/0"`, "192.0.2.0/24", `"2001:db8::/32"`}
+	}
 	for i, role := range []string{own, left, right} {
 		space := s.spaces[(at+i)%3]
 		for _, p := range s.in(space) {
-			pairs = append(pairs, role+"."+p.name, p.ip)
+			pairs = append(pairs, role+"."+p.name+"/32", []string{p.ips[0] + "/32", `"` + p.ips[1] + `/128"`}[family])
 		}
 	}
 	for i, role := range []string{own, left, right} {
@@ -133,9 +136,14 @@ func (s *suite) testTable(t *testing.T) {
 		for at, r := range rows {
 			names = append(names, r.name)
 			for i, text := range r.policies {
-				name := fmt.Sprintf("row%d-%d", first+at, i)
-				s.apply(t, s.spaces[at], name, s.spec(text, at))
-				policies = append(policies, s.spaces[at]+"/"+name)
+				for family := range 2 {
+					if family == 1 && !strings.Contains(text, "ipBlock") {
+						continue // the one before is about both
+					}
+					name := fmt.Sprintf("row%d-%d-%d", first+at, i, family)
+					s.apply(t, s.spaces[at], name, s.spec(text, at, family))
+					policies = append(policies, s.spaces[at]+"/"+name)
+				}
 			}
 		}
 		count += len(policies)

@@ -223,18 +223,27 @@ func (s *suite) testNoDirectory(t *testing.T) {
 		}
 		return nil
 	})
-	ns.Apply(t, claim("data")+user("data", "data", on(s.a)))
-	hasEvent(t, ns, ns.Name, "data", "node "+s.a.Name+" has no directory for volumes")
+	// The scheduler is told by a label, which not every class asks for.
+	ns.Apply(t, class("anywhere")+claim("data")+claim("anyhow", "storageClassName: anywhere")+claim("elsewhere")+
+		user("data", "data", on(s.a))+user("anyhow", "anyhow", on(s.a))+user("elsewhere", "elsewhere", "affinity: {nodeAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [{weight: 100, preference: "+
+		"{matchExpressions: [{key: kubernetes.io/hostname, operator: In, values: ["+s.a.Name+"]}]}}]}}"))
+	ns.WaitFor(t, "condition=Ready", "pod/elsewhere") // a pod that would like this node runs on another
+	hasEvent(t, ns, ns.Name, "data", "node(s) didn't find available persistent volumes to bind")
+	hasEvent(t, ns, ns.Name, "anyhow", "node "+s.a.Name+" has no directory for volumes")
 	if err := os.Remove(s.a.Path(root)); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Rename(s.a.Path(root)+"-saved", s.a.Path(root)); err != nil {
 		t.Fatal(err)
 	}
-	ns.WaitFor(t, "condition=Ready", "pod/data")
-	v := volumeOf(t, ns, "data")
-	drop(t, ns, "data")
-	v.gone(t, s.a)
+	for _, name := range []string{"data", "anyhow"} {
+		ns.WaitFor(t, "condition=Ready", "pod/"+name)
+		v := volumeOf(t, ns, name)
+		drop(t, ns, name)
+		v.gone(t, s.a)
+	}
+	ns.Kubectl(t, "delete", "pod,pvc", "elsewhere")
+	ns.Kubectl(t, "delete", "storageclass", "anywhere")
 }
 
 // A directory that has gone, such as with its disk, is not replaced by an empty

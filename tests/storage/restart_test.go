@@ -194,8 +194,8 @@ func (s *suite) testDisabled(t *testing.T) {
 			t.Errorf("%s has a part of storage:\n%s", n.Name, out)
 		}
 		cluster.Eventually(t, soon, func() error {
-			if got := ns.Field(t, "node/"+n.Name, ".metadata.annotations"); strings.Contains(got, "storage-path") {
-				return fmt.Errorf("node %s still says where its volumes are: %s", n.Name, got)
+			if got := ns.Field(t, "node/"+n.Name, ".metadata['labels','annotations']"); strings.Contains(got, "lite.io/storage") {
+				return fmt.Errorf("node %s still says that it has volumes: %s", n.Name, got)
 			}
 			return nil
 		})

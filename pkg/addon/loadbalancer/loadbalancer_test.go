@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
@@ -123,6 +125,37 @@ func TestAWriteThatFailsIsTriedAgain(t *testing.T) {
 		time.Sleep(2 * retryMax)
 		if got := given(t, client, "a"); !slices.Equal(got, []string{"10.0.0.1"}) {
 			t.Errorf("a has %v", got)
+		}
+	})
+}
+
+// A Service that changes while its addresses are on the way, such as to ClusterIP,
+// is looked at anew: addresses of one that is of another type are nobody's to remove.
+func TestAServiceThatHasChangedIsNotWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := object("s", 80)
+		s.UID, s.ResourceVersion = "u", "7"
+		client := fake.NewClientset(s, machine(start))
+		var patches []string
+		client.PrependReactor("patch", "services", func(a clienttesting.Action) (bool, runtime.Object, error) {
+			patches = append(patches, string(a.(clienttesting.PatchAction).GetPatch()))
+			return true, nil, apierrors.NewConflict(corev1.Resource("services"), "s", errors.New("it has changed"))
+		})
+		run(t, client)
+		time.Sleep(2 * retryMax)
+		synctest.Wait()
+		if len(patches) != 1 || !strings.Contains(patches[0], `"metadata":{"resourceVersion":"7","uid":"u"}`) {
+			t.Errorf("written is %q, want once what holds for this version alone", patches)
+		}
+		s = s.DeepCopy()
+		s.ResourceVersion = "8"
+		if err := client.Tracker().Update(corev1.SchemeGroupVersion.WithResource("services"), s, "ns"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if len(patches) != 2 {
+			t.Errorf("the newer version is written %d times", len(patches)-1)
 		}
 	})
 }

@@ -43,7 +43,7 @@ func (c *controller) look(ctx context.Context) error {
 		if !slices.Equal(v.addresses, v.service.addresses) {
 			var err error
 			if seen, written := c.wrote[key]; !written || seen != v.service.version {
-				err = c.write(ctx, key, v.addresses)
+				err = c.write(ctx, v.service, v.addresses)
 			}
 			if err == nil {
 				wrote[key] = v.service.version
@@ -68,27 +68,36 @@ func (c *controller) look(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-func (c *controller) write(ctx context.Context, key types.NamespacedName, addresses []string) error {
+func (c *controller) write(ctx context.Context, s service, addresses []string) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	return write(ctx, c.client, key, addresses)
+	err := write(ctx, c.client, s, addresses)
+	if apierrors.IsConflict(err) {
+		return nil // it has changed, and is looked at again when that is told
+	}
+	return err
 }
 
-// write makes addresses all that the status of a Service says.
-func write(ctx context.Context, client kubernetes.Interface, key types.NamespacedName, addresses []string) error {
+// write makes addresses all that the status of a Service says, provided that it is
+// still what was looked at: one that is no longer of the type must not get any,
+// since nobody would take them back and kube-proxy leads them all the same.
+func write(ctx context.Context, client kubernetes.Interface, s service, addresses []string) error {
 	mode := corev1.LoadBalancerIPModeVIP
 	status := corev1.LoadBalancerStatus{Ingress: []corev1.LoadBalancerIngress{}}
 	for _, a := range addresses {
 		status.Ingress = append(status.Ingress, corev1.LoadBalancerIngress{IP: a, IPMode: &mode})
 	}
 	// An empty list is left out of the type's JSON, and must not be.
-	patch, err := json.Marshal(map[string]any{"status": map[string]any{"loadBalancer": map[string]any{"ingress": status.Ingress}}})
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"uid": s.uid, "resourceVersion": s.version},
+		"status":   map[string]any{"loadBalancer": map[string]any{"ingress": status.Ingress}},
+	})
 	if err != nil {
 		return err
 	}
-	_, err = client.CoreV1().Services(key.Namespace).Patch(ctx, key.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: fieldManager}, "status")
+	_, err = client.CoreV1().Services(s.key.Namespace).Patch(ctx, s.key.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: fieldManager}, "status")
 	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("write the status of Service %s: %w", key, err)
+		return fmt.Errorf("write the status of Service %s: %w", s.key, err)
 	}
 	return nil
 }
@@ -121,11 +130,12 @@ func withdraw(ctx context.Context, client kubernetes.Interface) error {
 	if err != nil {
 		return err
 	}
-	for _, s := range services.Items {
+	for i := range services.Items {
+		s := &services.Items[i]
 		if len(s.Status.LoadBalancer.Ingress) == 0 || !slices.ContainsFunc(s.ManagedFields, oursByField) {
 			continue
 		}
-		if err := write(ctx, client, types.NamespacedName{Namespace: s.Namespace, Name: s.Name}, nil); err != nil {
+		if err := write(ctx, client, reduceService(s), nil); err != nil {
 			return err
 		}
 	}

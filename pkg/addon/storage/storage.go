@@ -27,6 +27,10 @@ const (
 	// PathAnnotation of a Node is the directory of its volumes. A node without it
 	// has none to give.
 	PathAnnotation = "lite.io/storage-path"
+	// CapableLabel is on a Node that has such a directory. The class local-path
+	// names it in allowedTopologies: the scheduler knows nothing else by which to
+	// choose another node, and would come back to the same one for ever.
+	CapableLabel = "lite.io/storage"
 
 	// nodeLabel of a volume is the name of the node that has its data.
 	nodeLabel = "lite.io/node"

@@ -177,15 +177,17 @@ func withoutManagedFields(o any) (any, error) {
 	return o, nil
 }
 
-// publish tells the controller where volumes of this node lie, or that there can
-// be none.
+// publish tells the controller and the scheduler where volumes of this node lie,
+// or that there can be none.
 func (v *Volumes) publish(ctx context.Context) error {
 	unusable := v.dir.ensure()
-	var path any // null removes the annotation
+	var path, capable any // null removes what is there
 	if unusable == nil {
-		path = string(v.dir)
+		path, capable = string(v.dir), "true"
 	}
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{PathAnnotation: path}}})
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
+		"annotations": map[string]any{PathAnnotation: path}, "labels": map[string]any{CapableLabel: capable},
+	}})
 	if err != nil {
 		return err
 	}

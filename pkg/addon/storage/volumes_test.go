@@ -166,7 +166,11 @@ func TestPublish(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return n.Annotations[PathAnnotation]
+		path := n.Annotations[PathAnnotation]
+		if (n.Labels[CapableLabel] == "true") != (path != "") {
+			t.Errorf("the node says %q, with the labels %v", path, n.Labels)
+		}
+		return path
 	}
 	if err := v.publish(t.Context()); err != nil || path() != string(v.dir) {
 		t.Errorf("%q, %v", path(), err)

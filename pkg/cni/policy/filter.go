@@ -25,14 +25,14 @@ type filter struct {
 
 	policies   map[string]*policy // by namespace/name
 	namespaces map[string]labels.Set
-	pods       map[string]*pod            // by namespace/name
-	claims     map[netip.Addr][]*pod      // whoever is said to have an address
-	early      map[types.UID][]netip.Addr // of pods of this node, before the API knows
-	nodes      map[string][]netip.Addr    // of every node its own addresses
-	groups     map[string]*group          // of all policies
-	local      map[string][]*group        // those of one namespace, by it
-	everywhere []*group                   // the others
-	applying   map[string][]*policy       // by namespace, in the order of their keys
+	pods       map[string]*pod         // by namespace/name
+	claims     map[netip.Addr][]*pod   // whoever is said to have an address
+	early      map[types.UID]sandbox   // of pods of this node, before the API knows
+	nodes      map[string][]netip.Addr // of every node its own addresses
+	groups     map[string]*group       // of all policies
+	local      map[string][]*group     // those of one namespace, by it
+	everywhere []*group                // the others
+	applying   map[string][]*policy    // by namespace, in the order of their keys
 
 	dirty         map[*pod]bool
 	policiesDirty bool
@@ -107,7 +107,7 @@ func (f *filter) forget() {
 	f.namespaces = map[string]labels.Set{}
 	f.pods = map[string]*pod{}
 	f.claims = map[netip.Addr][]*pod{}
-	f.early = map[types.UID][]netip.Addr{}
+	f.early = map[types.UID]sandbox{}
 	f.nodes = map[string][]netip.Addr{}
 	f.startOver()
 }
@@ -201,13 +201,18 @@ func (f *filter) deletePod(key string) {
 	f.release(p.elements)
 }
 
-// setEarly says what addresses the container runtime has given to a pod, until
-// the API says the same; none when its sandbox has ended.
-func (f *filter) setEarly(uid types.UID, addrs []netip.Addr) {
-	if len(addrs) == 0 {
+// setEarly says what addresses the container runtime has given to a pod; none
+// when the sandbox has ended. They count for as long as there is the sandbox: the
+// API may say late that another pod no longer has them, as after a reboot, which
+// deals all addresses anew.
+func (f *filter) setEarly(uid types.UID, s sandbox) {
+	switch {
+	case len(s.addrs) > 0:
+		f.early[uid] = s
+	case f.early[uid].id == s.id:
 		delete(f.early, uid)
-	} else {
-		f.early[uid] = addrs
+	default:
+		return // the pod has another one by now
 	}
 	for _, p := range f.pods {
 		if p.object.UID == uid {
@@ -226,12 +231,11 @@ func (f *filter) address(p *pod) {
 				addrs = append(addrs, a.Unmap())
 			}
 		}
-		early := slices.DeleteFunc(f.early[p.object.UID], func(a netip.Addr) bool { return slices.Contains(addrs, a) })
-		f.early[p.object.UID] = early
-		addrs = append(addrs, early...)
-	}
-	if len(f.early[p.object.UID]) == 0 {
-		delete(f.early, p.object.UID)
+		for _, a := range f.early[p.object.UID].addrs {
+			if !slices.Contains(addrs, a) {
+				addrs = append(addrs, a)
+			}
+		}
 	}
 	f.claim(p, addrs)
 	f.dirty[p] = true
@@ -262,15 +266,24 @@ func (f *filter) touch(pods []*pod) {
 }
 
 // owns decides between pods that are said to have the same address: the kubelet
-// reports a pod's end after its address has been given away.
+// reports a pod's end, and its new address, after the old one has been given away.
 func (f *filter) owns(p *pod, a netip.Addr) bool {
 	return p == slices.MinFunc(f.claims[a], func(x, y *pod) int {
 		return cmp.Or(
 			cmp.Compare(leaving(x), leaving(y)),
+			cmp.Compare(f.hearsay(x, a), f.hearsay(y, a)),
 			y.object.CreationTimestamp.Compare(x.object.CreationTimestamp.Time),
 			cmp.Compare(x.key, y.key),
 		)
 	})
+}
+
+// hearsay is 1 unless the container runtime says that the pod has the address.
+func (f *filter) hearsay(p *pod, a netip.Addr) int {
+	if slices.Contains(f.early[p.object.UID].addrs, a) {
+		return 0
+	}
+	return 1
 }
 
 func leaving(p *pod) int {
@@ -280,9 +293,31 @@ func leaving(p *pod) int {
 	return 0
 }
 
+// settled reports whether all that there is has been handed out.
+func (f *filter) settled() bool {
+	return f.chains != nil && !f.policiesDirty && !f.nodesDirty && len(f.dirty)+len(f.removed) == 0
+}
+
+// size is how much has been handed out: rules in chains, and elements by set.
+func (f *filter) size() (rules int, elements map[string]int) {
+	for _, c := range f.chains {
+		rules += len(c.rules)
+	}
+	elements = map[string]int{}
+	for _, p := range f.pods {
+		for _, e := range p.elements {
+			elements[e.set]++
+		}
+	}
+	for _, e := range f.nodeElems {
+		elements[e.set]++
+	}
+	return rules, elements
+}
+
 // next returns what has to change, and counts it as handed out.
 func (f *filter) next() changes {
-	if f.chains != nil && !f.policiesDirty && !f.nodesDirty && len(f.dirty)+len(f.removed) == 0 {
+	if f.settled() {
 		return changes{}
 	}
 	c := changes{fresh: f.chains == nil, newChains: map[string]chain{}}

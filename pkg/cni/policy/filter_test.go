@@ -144,32 +144,63 @@ func TestAddressChangesHands(t *testing.T) {
 	}
 }
 
-// What the container runtime says counts until the API says the same.
+// What the container runtime says counts as long as the sandbox is there.
 func TestEarlyAddresses(t *testing.T) {
 	b := newBed(only4)
 	b.setNamespace("a", nil)
 	b.setPolicy(newPolicy(t, "a", "p", fromWeb))
 	addr := netip.MustParseAddr("10.42.0.2")
-	b.setEarly("adb", []netip.Addr{addr}) // before the API has told of the pod
+	b.setEarly("adb", sandbox{"1", []netip.Addr{addr}}) // before the API has told of the pod
 	b.setPod(newPod("a", "db", "app=db"))
 	b.write(t)
 	if got := b.elements(t, "ingress4"); got != "10.42.0.2" {
 		t.Errorf("isolated are %q", got)
 	}
 	b.setPod(newPod("a", "db", "app=db", "10.42.0.2"))
-	if c := b.write(t); !c.empty() || len(b.early) != 0 {
+	if c := b.write(t); !c.empty() {
 		t.Errorf("the API says the same, but %+v, %v", c, b.early)
 	}
-	b.setEarly("adb", []netip.Addr{netip.MustParseAddr("10.42.0.9")}) // a sandbox made anew
+	b.setEarly("adb", sandbox{"2", []netip.Addr{netip.MustParseAddr("10.42.0.9")}}) // a sandbox made anew
 	b.setPod(newPod("a", "db", "app=db", "10.42.0.2"))
+	b.setEarly("adb", sandbox{id: "1"}) // the end of the first is told late
 	b.write(t)
 	if got := b.elements(t, "ingress4"); got != "10.42.0.2, 10.42.0.9" {
 		t.Errorf("isolated are %q", got)
 	}
-	b.setEarly("adb", nil)
+	b.setEarly("adb", sandbox{id: "2"})
 	b.write(t)
 	if got := b.elements(t, "ingress4"); got != "10.42.0.2" {
 		t.Errorf("isolated are %q", got)
+	}
+	b.deletePod("a/db")
+	if b.write(t); len(b.early)+len(b.claims) != 0 {
+		t.Errorf("left are %v, %v", b.early, b.claims)
+	}
+}
+
+// A reboot gives the pods of a node other addresses, each one that another pod
+// had. The API goes on for a while to say who had which before.
+func TestAddressesChangeHandsAtReboot(t *testing.T) {
+	b := newBed(only4)
+	b.setNamespace("a", nil)
+	b.setPolicy(newPolicy(t, "a", "p", fromWeb))
+	db, web := newPod("a", "db", "app=db", "10.42.0.2"), newPod("a", "web", "app=web", "10.42.0.3")
+	web.CreationTimestamp = metav1.NewTime(time.Unix(1, 0)) // it is the younger one
+	b.setPod(db)
+	b.setPod(web)
+	for _, step := range []struct {
+		what   string
+		change func()
+	}{
+		{"the first sandbox", func() { b.setEarly("adb", sandbox{"1", []netip.Addr{netip.MustParseAddr("10.42.0.3")}}) }},
+		{"the second sandbox", func() { b.setEarly("aweb", sandbox{"2", []netip.Addr{netip.MustParseAddr("10.42.0.2")}}) }},
+		{"the API tells of one", func() { b.setPod(newPod("a", "db", "app=db", "10.42.0.3")) }},
+	} {
+		step.change()
+		b.write(t)
+		if got := b.elements(t, "ingress4"); !strings.Contains(got, "10.42.0.3") {
+			t.Errorf("%s: isolated are %q", step.what, got)
+		}
 	}
 }
 
@@ -258,7 +289,11 @@ func (b *bed) disturb(t *testing.T, random *rand.Rand) {
 	case 5:
 		b.deletePod(namespace + "/" + name)
 	case 6:
-		b.setEarly(types.UID(namespace+name+pick("", "2")), []netip.Addr{netip.MustParseAddr("10.42.0." + pick("2", "3", "4"))})
+		s := sandbox{id: pick("1", "2")}
+		if random.IntN(3) > 0 {
+			s.addrs = []netip.Addr{netip.MustParseAddr("10.42.0." + pick("2", "3", "4"))}
+		}
+		b.setEarly(types.UID(namespace+name+pick("", "2")), s)
 	default:
 		p := newPod(namespace, name, pick("app=web", "app=db", ""))
 		p.UID += types.UID(pick("", "2"))

@@ -3,7 +3,9 @@ package policy
 import (
 	"bytes"
 	"cmp"
+	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"net"
 	"net/netip"
 	"os"
@@ -18,6 +20,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 )
 
@@ -162,6 +165,28 @@ func (m machine) dial(address string) (conn net.Conn, err error) {
 	return conn, err
 }
 
+// associates reports whether the packet by which SCTP begins arrives. It is sent and
+// read as it is: not every kernel has the protocol itself.
+func associates(t *testing.T, from, to machine, ip string, port uint16) bool {
+	t.Helper()
+	packet := binary.BigEndian.AppendUint16(nil, 40000+port)
+	packet = binary.BigEndian.AppendUint16(packet, port)
+	packet = append(packet, make([]byte, 8)...)                                                          // tag and checksum
+	packet = append(packet, 1, 0, 0, 20, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1)                 // INIT
+	binary.LittleEndian.PutUint32(packet[8:], crc32.Checksum(packet, crc32.MakeTable(crc32.Castagnoli))) // as RFC 9260 has it
+	var in, out net.PacketConn
+	must(t, to.within(func() (err error) { in, err = net.ListenPacket("ip4:132", ip); return err }))
+	defer in.Close()
+	must(t, from.within(func() (err error) { out, err = net.ListenPacket("ip4:132", "0.0.0.0"); return err }))
+	defer out.Close()
+	_, err := out.WriteTo(packet, &net.IPAddr{IP: net.ParseIP(ip)})
+	must(t, err)
+	must(t, in.SetReadDeadline(time.Now().Add(time.Second)))
+	buffer := make([]byte, 100)
+	n, _, err := in.ReadFrom(buffer)
+	return err == nil && bytes.Equal(buffer[:n], packet)
+}
+
 // TestPackets sends packets through the rules: between pods on the bridge of one
 // node, to pods of another, from nodes and from outside through a port of a node.
 func TestPackets(t *testing.T) {
@@ -267,6 +292,22 @@ table ip nat {
 		conn.Close()
 		t.Error("a pod reaches another by a link-local address")
 	}
+	// On another bridge of the machine they work.
+	guests := [2]machine{newMachine(t), newMachine(t)}
+	must(t, places["node1"].links.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "virbr0"}}))
+	places["node1"].up(t, "virbr0")
+	for i, guest := range guests {
+		wire(t, places["node1"], fmt.Sprintf("guest%d", i), "virbr0", guest, "eth0")
+		guest.up(t, "eth0")
+	}
+	guests[0].linkLocal(t)
+	guest := guests[1].linkLocal(t)
+	guests[1].listen(t, guest+"%"+guests[1].zone(t)+"]:81")
+	if conn, err := guests[0].dial(guest + "%" + guests[0].zone(t) + "]:81"); err != nil {
+		t.Errorf("policies reach a bridge that is not of pods: %v", err)
+	} else {
+		conn.Close()
+	}
 	must(t, places["node1"].within(func() error { return Remove(t.Context()) }))
 	if conn, err := places["web1"].dial(byLinkLocal); err != nil {
 		t.Errorf("without a table: %v", err)
@@ -301,6 +342,20 @@ table ip nat {
 	f.setPolicy(newPolicy(t, "a", "p", `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{ipBlock: {cidr: 192.0.2.254/32}}, {ipBlock: {cidr: 10.42.0.0/16, except: [10.42.1.2/32]}}]}]}`))
 	write()
 	expect("open to blocks", "db1 web2 db2 node1 node2 outside")
+	db := newPod("a", "db1", "app=db", "10.42.1.3")
+	db.UID = "anew" // ports are those of a pod's life
+	db.Spec.Containers = []v1.Container{{Ports: []v1.ContainerPort{{Name: "signals", ContainerPort: 95, Protocol: v1.ProtocolSCTP}}}}
+	f.setPod(db)
+	f.setPolicy(newPolicy(t, "a", "p", `{podSelector: {matchLabels: {app: db}}, ingress: [{ports: [{protocol: SCTP, port: 80, endPort: 90}, {protocol: SCTP, port: signals}]}]}`))
+	write()
+	expect("open to SCTP", "db1 node1 node2")
+	for port, want := range map[uint16]bool{79: false, 80: true, 90: true, 91: false, 95: true, 96: false} {
+		for _, from := range []string{"web1", "web2"} { // of the same node and of another
+			if got := associates(t, places[from], places["db1"], "10.42.1.3", port); got != want {
+				t.Errorf("open to SCTP: %s to port %d: %t, want %t", from, port, got, want)
+			}
+		}
+	}
 	f.deletePolicy("a/p")
 	write()
 	expect("open again", "web1 db1 web2 db2 node1 node2 outside")

@@ -151,8 +151,9 @@ type enforcer struct {
 	table  *table // nil before the program nft was first found
 	// stop ends what is watched besides policies; nil while there are none.
 	stop    func()
-	written bool // the table is as the filter handed it out
-	cleared bool // there is no table
+	written bool      // the table is as the filter handed it out
+	checked time.Time // when that was last seen to be so
+	cleared bool      // there is no table
 	backoff time.Duration
 }
 
@@ -175,7 +176,8 @@ func (e *enforcer) step(ctx context.Context) {
 	}
 	e.synced.Store(true)
 	if e.written {
-		t := time.NewTimer(checkEvery)
+		// Not from now on: in a busy cluster there is always something that changes.
+		t := time.NewTimer(time.Until(e.checked.Add(checkEvery)))
 		defer t.Stop()
 		check = t.C
 	}
@@ -232,6 +234,7 @@ func (e *enforcer) write(ctx context.Context) error {
 	}
 	if !e.written {
 		filterBridged(bridged)
+		e.checked = time.Now()
 	}
 	e.written = true
 	return nil
@@ -269,13 +272,19 @@ func filterBridged(files []string) {
 	}
 }
 
-// check looks whether somebody has removed the table or flushed chains of it.
+// check looks whether somebody has removed the table or flushed some of it.
 func (e *enforcer) check(ctx context.Context) {
 	filterBridged(bridged)
+	e.checked = time.Now()
 	e.mu.Lock()
-	chains := e.filter.chains
+	settled := e.filter.settled()
+	rules, elements := e.filter.size()
 	e.mu.Unlock()
-	intact, err := e.table.intact(ctx, chains)
+	if !settled { // a change has come just now: what is written is not known
+		e.checked = time.Time{}
+		return
+	}
+	intact, err := e.table.intact(ctx, rules, elements)
 	if err != nil {
 		slog.Warn("Could not check the rules of NetworkPolicies", "err", err)
 	}

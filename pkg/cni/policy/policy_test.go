@@ -136,7 +136,7 @@ func TestTrimPod(t *testing.T) {
 	}
 }
 
-func TestSandboxAddresses(t *testing.T) {
+func TestSandboxOf(t *testing.T) {
 	status := &cri.PodSandboxStatus{
 		Id: "s", Metadata: &cri.PodSandboxMetadata{Uid: "u"},
 		Network: &cri.PodSandboxNetworkStatus{Ip: "10.42.0.2", AdditionalIps: []*cri.PodIP{{Ip: "fd42::2"}}},
@@ -153,9 +153,9 @@ func TestSandboxAddresses(t *testing.T) {
 		"host's network": {&cri.ContainerEventResponse{ContainerId: "s", ContainerEventType: cri.ContainerEventType_CONTAINER_CREATED_EVENT,
 			PodSandboxStatus: &cri.PodSandboxStatus{Id: "s", Network: &cri.PodSandboxNetworkStatus{}}}, 0, false},
 	} {
-		uid, addrs, ok := sandboxAddresses(test.event)
-		if ok != test.ok || len(addrs) != test.addrs || ok && uid != "u" {
-			t.Errorf("%s: got %s, %v, %t", name, uid, addrs, ok)
+		uid, s, ok := sandboxOf(test.event)
+		if ok != test.ok || len(s.addrs) != test.addrs || ok && (uid != "u" || s.id != "s") {
+			t.Errorf("%s: got %s, %v, %t", name, uid, s, ok)
 		}
 	}
 }

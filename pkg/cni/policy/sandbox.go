@@ -47,18 +47,24 @@ func (e *enforcer) readEvents(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if uid, addrs, ok := sandboxAddresses(event); ok {
-			e.change(func(f *filter) { f.setEarly(uid, addrs) })
+		if uid, s, ok := sandboxOf(event); ok {
+			e.change(func(f *filter) { f.setEarly(uid, s) })
 		}
 	}
 }
 
-// sandboxAddresses are those of a pod whose sandbox has begun, none if it has
-// ended. Events of containers say nothing new.
-func sandboxAddresses(event *cri.ContainerEventResponse) (types.UID, []netip.Addr, bool) {
+// sandbox is the network of a pod of this node; without addresses it has ended.
+type sandbox struct {
+	id    string
+	addrs []netip.Addr
+}
+
+// sandboxOf is the one that has begun or ended, and its pod. Events of containers
+// say nothing new.
+func sandboxOf(event *cri.ContainerEventResponse) (types.UID, sandbox, bool) {
 	s := event.PodSandboxStatus
 	if s == nil || event.ContainerId != s.Id {
-		return "", nil, false
+		return "", sandbox{}, false
 	}
 	uid := types.UID(s.GetMetadata().GetUid())
 	switch event.ContainerEventType {
@@ -73,9 +79,9 @@ func sandboxAddresses(event *cri.ContainerEventResponse) (types.UID, []netip.Add
 				addrs = append(addrs, a.Unmap())
 			}
 		}
-		return uid, addrs, len(addrs) > 0
+		return uid, sandbox{s.Id, addrs}, len(addrs) > 0
 	case cri.ContainerEventType_CONTAINER_STOPPED_EVENT:
-		return uid, nil, true
+		return uid, sandbox{id: s.Id}, true
 	}
-	return "", nil, false
+	return "", sandbox{}, false
 }

@@ -1,7 +1,9 @@
 package policy
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -159,8 +161,9 @@ func (t *table) baseRules(d direction) []string {
 	rules := []string{"ct state established,related accept", neighbours}
 	if d == ingress {
 		// Nobody tells of these addresses, which pods on one bridge have even in a
-		// cluster of IPv4: they would lead past every policy.
-		rules = append(rules, "ip6 saddr fe80::/10 drop", "ip6 daddr fe80::/10 drop")
+		// cluster of IPv4: they would lead past every policy. What else the machine
+		// has on bridges comes by here, too, and needs them for DHCP.
+		rules = append(rules, `iifname "cni0" ip6 saddr fe80::/10 drop`, `iifname "cni0" ip6 daddr fe80::/10 drop`)
 	}
 	for _, f := range t.families {
 		rules = append(rules, fmt.Sprintf("%s saddr . %s daddr @self%s accept", f.name, f.name, f.number))
@@ -174,27 +177,58 @@ func (t *table) baseRules(d direction) []string {
 	return rules
 }
 
-// intact reports whether the table still has these chains, and its own, with all
-// their rules. What is in sets is not looked at. It costs nothing as long as
-// nobody has changed any rule on the machine.
-func (t *table) intact(ctx context.Context, chains map[string]chain) (bool, error) {
+// intact reports whether the table still has so many rules, besides its own, and
+// so many elements in each set. It costs nothing as long as nobody has changed any
+// rule on the machine.
+func (t *table) intact(ctx context.Context, rules int, elements map[string]int) (bool, error) {
 	now, err := generation()
 	if err == nil && now == t.right && now != 0 {
 		return true, nil
 	}
-	rules, err := t.nft.ListRules(ctx, "")
-	if knftables.IsNotFound(err) {
+	// The library lists the elements of one set at a time.
+	out, err := exec.CommandContext(ctx, "nft", "--json", "list", "table", "inet", tableName).Output()
+	var failed *exec.ExitError
+	if errors.As(err, &failed) && strings.Contains(string(failed.Stderr), "No such file") {
 		return false, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("look at table %s: %w", tableName, err)
 	}
-	want := len(t.baseRules(ingress)) + len(t.baseRules(egress))
-	for _, c := range chains {
-		want += len(c.rules)
+	hasRules, hasElements, err := count(out)
+	if err != nil {
+		return false, fmt.Errorf("look at table %s: %w", tableName, err)
 	}
-	if len(rules) == want {
+	intact := hasRules == rules+len(t.baseRules(ingress))+len(t.baseRules(egress)) && maps.Equal(hasElements, elements)
+	if intact {
 		t.right = now
 	}
-	return len(rules) == want, nil
+	return intact, nil
+}
+
+// count returns how many rules nft lists, and how many elements of each set or map
+// that has some.
+func count(listing []byte) (rules int, elements map[string]int, err error) {
+	type set struct {
+		Name string            `json:"name"`
+		Elem []json.RawMessage `json:"elem"`
+	}
+	var all struct {
+		Objects []struct {
+			Rule     *struct{} `json:"rule"`
+			Set, Map *set
+		} `json:"nftables"`
+	}
+	if err := json.Unmarshal(listing, &all); err != nil {
+		return 0, nil, err
+	}
+	elements = map[string]int{}
+	for _, o := range all.Objects {
+		if o.Rule != nil {
+			rules++
+		}
+		if s := cmp.Or(o.Set, o.Map); s != nil && len(s.Elem) > 0 {
+			elements[s.Name] = len(s.Elem)
+		}
+	}
+	return rules, elements, nil
 }

@@ -47,6 +47,11 @@ func ruleset(t testing.TB) string {
 	return string(out)
 }
 
+func intact(t testing.TB, tab *table, f *filter) (bool, error) {
+	rules, elements := f.size()
+	return tab.intact(t.Context(), rules, elements)
+}
+
 // TestKernel lets the kernel judge every form of rule and element, in differences
 // and afresh.
 func TestKernel(t *testing.T) {
@@ -60,7 +65,7 @@ func TestKernel(t *testing.T) {
 			t.Error("the generation of the packet filter is not known")
 		}
 		tab.right = 0 // so that it looks
-		if intact, err := tab.intact(t.Context(), f.chains); err != nil || !intact {
+		if intact, err := intact(t, tab, f); err != nil || !intact {
 			t.Errorf("%s: intact: %t, %v", what, intact, err)
 		}
 	}
@@ -94,6 +99,20 @@ func TestKernel(t *testing.T) {
 	f.setPod(web)
 	f.startOver()
 	write("afresh")
+	for what, command := range map[string]string{
+		"map ingress4":     "flush map inet lite-policy ingress4",
+		"set nodes4":       "flush set inet lite-policy nodes4",
+		"an element added": "add element inet lite-policy nodes4 { 192.0.2.99 }",
+	} {
+		if out, err := exec.Command("nft", strings.Fields(command)...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if intact, err := intact(t, tab, f); err != nil || intact {
+			t.Errorf("%s: intact: %t, %v", what, intact, err)
+		}
+		f.startOver()
+		write(what)
+	}
 	for i := range specs {
 		f.deletePolicy(fmt.Sprintf("shop/p%d", i))
 		write("one policy less")
@@ -102,7 +121,7 @@ func TestKernel(t *testing.T) {
 	if out, err := exec.Command("nft", "flush", "chain", "inet", tableName, "ingress").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	if intact, err := tab.intact(t.Context(), f.chains); err != nil || intact {
+	if intact, err := intact(t, tab, f); err != nil || intact {
 		t.Errorf("a chain was flushed: intact: %t, %v", intact, err)
 	}
 	for range 2 { // the second time there is none
@@ -110,11 +129,35 @@ func TestKernel(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if intact, err := tab.intact(t.Context(), f.chains); err != nil || intact {
+	if intact, err := intact(t, tab, f); err != nil || intact {
 		t.Errorf("the table was removed: intact: %t, %v", intact, err)
 	}
 	if rules := ruleset(t); rules != "" {
 		t.Errorf("left is\n%s", rules)
+	}
+}
+
+// In a busy cluster something changes all the time, and the table is looked after
+// none the less.
+func TestChecksWhileThingsChange(t *testing.T) {
+	p := New(Config{})
+	p.filter = newFilter(only4)
+	p.filter.setPolicy(newPolicy(t, "a", "p", fromWeb))
+	e := &enforcer{Policy: p, table: kernel(t, only4), stop: func() {}}
+	step := func() {
+		p.notify() // or it would wait
+		e.step(t.Context())
+	}
+	step()
+	if err := Remove(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	e.checked = e.checked.Add(-checkEvery)
+	for range 100 { // whether it looks or hears of a change is up to chance, each time
+		step()
+	}
+	if !strings.Contains(ruleset(t), "a/p") {
+		t.Error("the table is not put back")
 	}
 }
 
@@ -242,7 +285,7 @@ func BenchmarkCheck(b *testing.B) {
 	}
 	for b.Loop() {
 		tab.right = 0
-		if intact, err := tab.intact(b.Context(), f.chains); err != nil || !intact {
+		if intact, err := intact(b, tab, f); err != nil || !intact {
 			b.Fatal(intact, err)
 		}
 	}
