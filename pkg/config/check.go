@@ -17,6 +17,21 @@ import (
 // is in the way, each an *Error.
 func (c *Config) Check() error { return c.check(thisHost()) }
 
+// CheckFiles is the part of Check about directories and files.
+func (c *Config) CheckFiles() error {
+	h := thisHost()
+	return errors.Join(append(c.checkDirectories(h), c.checkFiles(h)...)...)
+}
+
+// CheckPorts is the part of Check about ports.
+func (c *Config) CheckPorts() error { return errors.Join(c.checkPorts(thisHost())...) }
+
+// CheckNetworks is the part of Check about addresses.
+func (c *Config) CheckNetworks() error {
+	h := thisHost()
+	return errors.Join(append(c.checkNodeIP(h), c.checkNetworks(h)...)...)
+}
+
 func (c *Config) check(h host) error {
 	errs := c.checkDirectories(h)
 	errs = append(errs, c.checkFiles(h)...)
