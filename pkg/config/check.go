@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -180,3 +181,15 @@ func (c *Config) checkNetworks(h host) (errs []error) {
 // to pods or, as default routes and the two halves of one that VPNs set do, to
 // all the rest.
 func (r route) isHost() bool { return !ours(r.iface) && r.dst.Bits() > 1 }
+
+// WithRanges is a copy that has the ranges of the cluster and what is left out of
+// it, which the user does not tell an agent, for CheckNetworks.
+func (c *Config) WithRanges(pods, services []netip.Prefix, disable []string) *Config {
+	known := *c
+	known.ClusterCIDR, known.ServiceCIDR, known.Disable = pods, services, disable
+	known.sources = maps.Clone(c.sources)
+	for _, key := range []string{"cluster-cidr", "service-cidr"} {
+		known.sources[key] = "the cluster's"
+	}
+	return &known
+}
