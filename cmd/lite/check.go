@@ -151,6 +151,12 @@ func checkSubject(m *check.Machine, flags *pflag.FlagSet, o checkOptions) (check
 	if foreign != nil {
 		return s, foreign
 	}
+	file := flags.Lookup("config").DefValue
+	if _, err := os.ReadFile(file); errors.Is(err, os.ErrPermission) && !flags.Changed("config") {
+		s.Unread = file
+		s.Config, s.Wrong = config.LoadWithoutFiles(s.Role, flags, os.Environ())
+		return s, nil
+	}
 	s.Config, s.Wrong = config.Load(s.Role, flags, os.Environ())
 	return s, nil
 }

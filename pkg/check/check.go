@@ -49,6 +49,9 @@ type Subject struct {
 	// Config is nil if Wrong says why there is none.
 	Config *config.Config
 	Wrong  error
+	// Unread is the configuration file, where it may not be read and Config is made
+	// without it.
+	Unread string
 	// Nodes are the networks that other nodes are in; none = that of this node's
 	// address.
 	Nodes []netip.Prefix

@@ -3,14 +3,21 @@ package check
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 )
 
 // firewalld keeps rules twice: those in force and those of the next start.
 type firewalld struct {
-	*Env
-	zone string // of the interface that other nodes reach this one by
-	open bool   // that zone lets everything in
+	zone  string // of the interface that other nodes reach this one by
+	zones map[string]zoneRules
+}
+
+// zoneRules is what a zone lets in, now and after the next start: "source=…", "port=…" and
+// "rich-rule=…", as the options that ask for it are called.
+type zoneRules struct {
+	all        bool // it lets everything in
+	now, later []string
 }
 
 const firewallCmd = "firewall-cmd"
@@ -34,10 +41,50 @@ func (e *Env) findFirewalld(ctx context.Context) (found []firewall, says string,
 			return nil, "", fmt.Errorf("firewalld is active and cannot be asked: %w", err)
 		}
 	}
-	f := &firewalld{Env: e, zone: strings.TrimSpace(zone)}
-	target, err := e.Run(ctx, "", firewallCmd, "--permanent", "--zone="+f.zone, "--get-target")
-	f.open = err == nil && strings.TrimSpace(target) == "ACCEPT"
+	f := &firewalld{strings.TrimSpace(zone), map[string]zoneRules{}}
+	for _, name := range []string{f.zone, trusted} {
+		if f.zones[name], err = e.readZone(ctx, name); err != nil {
+			return nil, "", fmt.Errorf("firewalld is active and cannot be asked: %w", err)
+		}
+	}
 	return []firewall{f}, "", nil
+}
+
+// trusted is the zone that lets everything in.
+const trusted = "trusted"
+
+// readZone asks all at once, as each call of its program takes half a second.
+func (e *Env) readZone(ctx context.Context, name string) (z zoneRules, err error) {
+	now, err := e.Run(ctx, "", firewallCmd, "--zone="+name, "--list-all")
+	if err != nil {
+		return z, err
+	}
+	later, err := e.Run(ctx, "", firewallCmd, "--permanent", "--zone="+name, "--list-all")
+	if err != nil {
+		return z, err
+	}
+	z.now, z.all = parseZone(now)
+	z.later, _ = parseZone(later)
+	return z, nil
+}
+
+// parseZone reads lines of the form "  ports: 22/tcp 80/tcp"; rich rules follow their
+// heading, one per line.
+func parseZone(text string) (things []string, all bool) {
+	for l := range strings.Lines(text) {
+		key, values, _ := strings.Cut(strings.TrimSpace(l), ": ")
+		switch {
+		case key == "target":
+			all = strings.TrimSpace(values) == "ACCEPT"
+		case key == "ports" || key == "sources":
+			for v := range strings.FieldsSeq(values) {
+				things = append(things, strings.TrimSuffix(key, "s")+"="+v)
+			}
+		case strings.HasPrefix(strings.TrimSpace(l), "rule "):
+			things = append(things, "rich-rule="+strings.TrimSpace(l))
+		}
+	}
+	return things, all
 }
 
 func (f *firewalld) name() string { return "firewalld (zone " + f.zone + ")" }
@@ -47,7 +94,7 @@ func (f *firewalld) note() string { return "" }
 func (f *firewalld) what(o opening) (zone, thing string) {
 	switch {
 	case o.port == 0:
-		return "trusted", "source=" + o.from.String()
+		return trusted, "source=" + o.from.String()
 	case !o.from.IsValid():
 		return f.zone, fmt.Sprintf("port=%d/%s", o.port, o.proto)
 	}
@@ -58,39 +105,18 @@ func (f *firewalld) what(o opening) (zone, thing string) {
 	return f.zone, fmt.Sprintf(`rich-rule=rule family="%s" source address="%s" port port="%d" protocol="%s" accept`, family, o.from, o.port, o.proto)
 }
 
-func (f *firewalld) lets(ctx context.Context, o opening) (bool, error) {
-	zone, thing := f.what(o)
-	if zone == f.zone && f.open {
-		return true, nil
-	}
+func (f *firewalld) lets(_ context.Context, o opening) (bool, error) {
+	name, thing := f.what(o)
+	z := f.zones[name]
 	things := []string{thing}
-	if o.port > 0 && o.from.IsValid() {
+	if o.port > 0 {
 		// Open for everybody will do.
 		things = append(things, fmt.Sprintf("port=%d/%s", o.port, o.proto))
 	}
-	for _, thing := range things {
-		now, err := f.query(ctx, "--zone="+zone, "--query-"+thing)
-		if err != nil {
-			return false, err
-		}
-		later, err := f.query(ctx, "--permanent", "--zone="+zone, "--query-"+thing)
-		if now && later || err != nil {
-			return now && later, err
-		}
+	has := func(rules []string) bool {
+		return slices.ContainsFunc(things, func(t string) bool { return slices.Contains(rules, t) })
 	}
-	return false, nil
-}
-
-// query asks a question that is answered by yes or no.
-func (f *firewalld) query(ctx context.Context, args ...string) (bool, error) {
-	answer, err := f.Run(ctx, "", firewallCmd, args...)
-	switch strings.TrimSpace(answer) {
-	case "yes":
-		return true, nil
-	case "no":
-		return false, nil
-	}
-	return false, err
+	return name == f.zone && z.all || has(z.now) && has(z.later), nil
 }
 
 func (f *firewalld) both(verb string, o opening) []command {
