@@ -152,7 +152,7 @@ func checkSubject(m *check.Machine, flags *pflag.FlagSet, o checkOptions) (check
 		return s, foreign
 	}
 	file := flags.Lookup("config").DefValue
-	if _, err := os.ReadFile(file); errors.Is(err, os.ErrPermission) && !flags.Changed("config") {
+	if _, err := os.ReadFile(file); errors.Is(err, os.ErrPermission) && !flags.Changed("config") && os.Getenv("LITE_CONFIG") == "" {
 		s.Unread = file
 		s.Config, s.Wrong = config.LoadWithoutFiles(s.Role, flags, os.Environ())
 		return s, nil

@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -195,10 +196,11 @@ func (m *Machine) record(path string) error {
 	if text != "" && !strings.HasSuffix(text, "\n") {
 		text += "\n"
 	}
-	if err := m.makeDir(filepath.Dir(Inventory)); err != nil {
+	// It may hold secrets of others' later.
+	if err := os.MkdirAll(m.path(filepath.Dir(Inventory)), 0o700); err != nil {
 		return err
 	}
-	return file.Write(m.path(Inventory), []byte(text+path+"\n"), 0o600)
+	return file.Write(m.path(Inventory), []byte(text+path+"\n"), 0o644)
 }
 
 // certificate is the first of a file, which may have a key too.

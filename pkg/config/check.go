@@ -187,7 +187,8 @@ func (r route) isHost() bool { return !ours(r.iface) && r.dst.Bits() > 1 }
 func (c *Config) WithRanges(pods, services []netip.Prefix, disable []string) *Config {
 	known := *c
 	known.ClusterCIDR, known.ServiceCIDR, known.Disable = pods, services, disable
-	known.sources = maps.Clone(c.sources)
+	known.sources = map[string]string{}
+	maps.Copy(known.sources, c.sources)
 	for _, key := range []string{"cluster-cidr", "service-cidr"} {
 		known.sources[key] = "the cluster's"
 	}

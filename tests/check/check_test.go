@@ -187,7 +187,7 @@ func TestFirewalls(t *testing.T) {
 	web := server.Namespace(t)
 	web.Kubectl(t, "run", "web", "--image=lite.test/busybox:1", "--", "httpd", "-f", "-p", "8080")
 	web.WaitFor(t, "condition=Ready", "pod/web")
-	pod := web.Field(t, "pod/web", "{.status.podIP}") + ":8080"
+	pod := web.Field(t, "pod/web", ".status.podIP") + ":8080"
 	token := strings.TrimSpace(server.Output(t, "lite", "token", "create"))
 	agent := cluster.NewNode(t, cluster.On(net))
 	agent.Role = "agent"
@@ -309,7 +309,7 @@ func reach(from *cluster.Node, addresses ...string) error {
 // closed wants an address not to answer.
 func closed(t *testing.T, from *cluster.Node, address string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	if conn, err := from.DialContext(ctx, "tcp", address); err == nil {
 		conn.Close()
