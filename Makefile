@@ -12,10 +12,12 @@ run: build # make run ARGS="--data-dir /tmp/lite"
 
 test: build
 	@scripts/test-images
+	@scripts/test-firewalls
 	@scripts/test
 
 e2e: build
 	@scripts/test-images
+	@scripts/test-firewalls
 	@scripts/test e2e
 
 bench: build # make bench ARGS="-runs 1"

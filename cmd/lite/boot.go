@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
@@ -17,8 +16,8 @@ import (
 	"github.com/spf13/pflag"
 
 	"lite.io/lite/pkg/agent"
-	"lite.io/lite/pkg/agent/containerd"
 	"lite.io/lite/pkg/bundle"
+	"lite.io/lite/pkg/check"
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/log"
@@ -54,7 +53,7 @@ func newBoot(role config.Role, flags *pflag.FlagSet) (*boot, error) {
 	if b.cfg, err = config.Load(role, flags, os.Environ()); err != nil {
 		return nil, err
 	}
-	if err := check(b.cfg); err != nil {
+	if err := check.Start(b.cfg); err != nil {
 		return nil, err
 	}
 	if !b.cfg.NamesNodeIP() {
@@ -173,41 +172,6 @@ func runGroup(ctx context.Context, g *component.Group) error {
 		}
 	}()
 	return g.Run(running)
-}
-
-// check finds what stands in the way of a start, and touches nothing.
-func check(cfg *config.Config) error {
-	for _, check := range []func() error{
-		func() error { return server.CheckClaim(cfg.DataDir, version.Version()) },
-		cfg.Check,
-		func() error { return checkRole(cfg) },
-		func() error { return checkWatches(cfg.Role) },
-		func() error { return agent.CheckDisk(cfg.DataDir) },
-		func() error { return containerd.CheckRegistries(cfg.PrivateRegistry) },
-	} {
-		if err := check(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func checkWatches(role config.Role) error {
-	if role == config.Server {
-		return agent.CheckWatches(agent.ServerWatches)
-	}
-	return agent.CheckWatches(agent.Watches)
-}
-
-// checkRole refuses what does not go with what the data directory was used for.
-func checkRole(cfg *config.Config) error {
-	if cfg.Role == config.Server {
-		return server.CheckRanges(cfg)
-	}
-	if server.Used(cfg.DataDir) {
-		return fmt.Errorf("data-dir %s holds a server; start it with `lite server`, or choose another --data-dir for the agent", cfg.DataDir)
-	}
-	return nil
 }
 
 // findHelpersFirst puts the helpers' directory at the head of PATH. containerd

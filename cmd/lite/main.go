@@ -66,13 +66,14 @@ that runs containers, all in one process.
   lite server            start a cluster on this machine
   lite agent             make this machine a node of a cluster
   lite kubectl get pods  work with it
-  lite status            see how its parts are doing`,
+  lite status            see how its parts are doing
+  lite check             see whether the machine suits it`,
 		Version:           version.Version(),
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
 	}
-	root.AddCommand(serverCommand(), agentCommand(), tokenCommand(), statusCommand(), topCommand(), configCommand(), versionCommand())
+	root.AddCommand(serverCommand(), agentCommand(), tokenCommand(), statusCommand(), topCommand(), configCommand(), checkCommand(), versionCommand())
 	for _, t := range tools {
 		root.AddCommand(t.command())
 	}

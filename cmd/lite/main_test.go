@@ -11,6 +11,7 @@ import (
 
 	"k8s.io/client-go/kubernetes/fake"
 
+	"lite.io/lite/pkg/check"
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/golden"
 	"lite.io/lite/pkg/join"
@@ -31,6 +32,7 @@ func TestHelp(t *testing.T) {
 		"help-token-rotate": {"token", "rotate", "--help"},
 		"help-status":       {"status", "--help"},
 		"help-top":          {"top", "--help"},
+		"help-check":        {"check", "--help"},
 		"help-version":      {"version", "--help"},
 		"help-config-print": {"config", "print", "--help"},
 	} {
@@ -47,7 +49,8 @@ func TestHelp(t *testing.T) {
 }
 
 func TestMistakesAreErrorsWithoutUsage(t *testing.T) {
-	for _, args := range [][]string{{"sever"}, {"server", "--no-such-flag"}, {"server", "argument"}, {"agent", "argument"}, {"token", "delete"}, {"token", "create", "--role=king"}, {"status", "--output=xml"}, {"version", "-o", "xml"}, {"config", "print", "x"}} {
+	for _, args := range [][]string{{"sever"}, {"server", "--no-such-flag"}, {"server", "argument"}, {"agent", "argument"}, {"token", "delete"}, {"token", "create", "--role=king"}, {"status", "--output=xml"}, {"version", "-o", "xml"}, {"check", "x"}, {"check", "-o", "xml"}, {"check", "--role", "king"}, {"check", "--nodes", "x"},
+		{"check", "--role", "agent", "--cluster-cidr", "10.0.0.0/16"}, {"config", "print", "x"}} {
 		var out bytes.Buffer
 		root := command()
 		root.SetArgs(args)
@@ -204,6 +207,23 @@ func TestStatusTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden.Check(t, "status", out.String())
+}
+
+func TestCheckTable(t *testing.T) {
+	r := check.Report{Role: "server", Result: check.Fail, Fixed: []check.Done{
+		{Check: "firewall", Did: "ufw: let in pods", Undo: "ufw delete allow from 10.42.0.0/16"},
+		{Check: "inotify", Did: "write a file", Error: "read-only file system"},
+	}, Checks: []check.Result{
+		{Name: "memory", Status: check.Pass, Found: "4 GiB"},
+		{Name: "data directory", Status: check.Skip, Found: "only root can see /var/lib/lite"},
+		{Name: "swap", Status: check.Warn, Found: "1 GiB on /dev/sda5", Remedy: "switch it off", Commands: []string{"swapoff -a"}},
+		{Name: "firewall", Status: check.Fail, Found: "ufw keeps out 6443/tcp", Remedy: "add the rules", Commands: []string{"ufw allow 6443/tcp"}, Fixable: true},
+	}}
+	var out bytes.Buffer
+	if err := writeReport(&out, r, true); err != nil {
+		t.Fatal(err)
+	}
+	golden.Check(t, "check", out.String())
 }
 
 // lite status said which server is in use, but not since when.

@@ -42,7 +42,7 @@ func Inspect() (Host, error) {
 	_, err := os.Stat(systemdRunning)
 	h.Systemd = err == nil
 	h.Limited = !hasCapability("/proc/self/status", capSysResource)
-	return h, errors.Join(checkCgroups(cgroupRoot), checkTools(), checkNetwork())
+	return h, errors.Join(CheckCgroups("/"), CheckTools(), loadFeatures())
 }
 
 // Watches is how many inotify instances the parts of a node open; a server has
@@ -70,30 +70,30 @@ func CheckWatches(watches int) error {
 	return nil
 }
 
-// checkCgroups looks for the controllers that a container needs, in cgroups of
-// either version.
-func checkCgroups(root string) error {
-	var fs unix.Statfs_t
-	if err := unix.Statfs(root, &fs); err != nil {
-		return fmt.Errorf("control groups are missing: nothing is mounted on %s; mount cgroup2 there", root)
+// CheckCgroups looks for the controllers that a container needs, in cgroups of
+// either version, on the machine whose files are below root.
+func CheckCgroups(root string) error {
+	dir := filepath.Join(root, cgroupRoot)
+	data, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
+	if err == nil {
+		return missingControllers(root, strings.Fields(string(data)), []string{"cpu", "cpuset", "memory", "pids"})
 	}
-	if fs.Type == unix.CGROUP2_SUPER_MAGIC {
-		data, err := os.ReadFile(filepath.Join(root, "cgroup.controllers"))
-		if err != nil {
-			return fmt.Errorf("read cgroup controllers: %w", err)
-		}
-		return missingControllers(strings.Fields(string(data)), []string{"cpu", "cpuset", "memory", "pids"})
+	if !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("read cgroup controllers: %w", err)
 	}
 	var present []string
 	for _, c := range []string{"blkio", "cpu", "cpuacct", "cpuset", "devices", "freezer", "memory", "pids"} {
-		if _, err := os.Stat(filepath.Join(root, c, "cgroup.procs")); err == nil {
+		if exists(filepath.Join(dir, c, "cgroup.procs")) {
 			present = append(present, c)
 		}
 	}
-	return missingControllers(present, []string{"cpu", "cpuacct", "cpuset", "devices", "freezer", "memory", "pids"})
+	if len(present) == 0 {
+		return fmt.Errorf("control groups are missing: nothing is mounted on %s; mount cgroup2 there", cgroupRoot)
+	}
+	return missingControllers(root, present, []string{"cpu", "cpuacct", "cpuset", "devices", "freezer", "memory", "pids"})
 }
 
-func missingControllers(present, needed []string) error {
+func missingControllers(root string, present, needed []string) error {
 	var missing []string
 	for _, c := range needed {
 		if !slices.Contains(present, c) {
@@ -105,9 +105,24 @@ func missingControllers(present, needed []string) error {
 	}
 	remedy := "enable it in the kernel"
 	if slices.Contains(missing, "memory") {
-		remedy = "add `cgroup_enable=memory cgroup_memory=1` to the kernel's command line (on a Raspberry Pi /boot/firmware/cmdline.txt) and reboot"
+		remedy = "add `cgroup_enable=memory cgroup_memory=1` to the kernel's command line" + commandLine(root) + " and reboot"
 	}
 	return fmt.Errorf("cgroup controller %s is missing; %s", strings.Join(missing, ", "), remedy)
+}
+
+// commandLine says where the kernel's command line is kept. A Raspberry Pi has it
+// in a file of one line, where all must stay on that line.
+func commandLine(root string) string {
+	for _, file := range []string{"/boot/firmware/cmdline.txt", "/boot/cmdline.txt"} {
+		// Since Debian 12 the second only says that it is the first.
+		if exists(filepath.Join(root, file)) {
+			return ", at the end of the only line of " + file + ","
+		}
+	}
+	if exists(filepath.Join(root, "/etc/default/grub")) {
+		return ", in GRUB_CMDLINE_LINUX of /etc/default/grub, run update-grub (or grub2-mkconfig)"
+	}
+	return ""
 }
 
 // hasCapability reads the effective set of this process.
@@ -125,30 +140,40 @@ func hasCapability(statusFile string, bit uint) bool {
 	return false
 }
 
-// checkTools looks for the programs that a node runs and does not bring along.
-func checkTools() error {
+// CheckTools looks for the programs that a node runs and does not bring along.
+func CheckTools() error {
 	if _, err := exec.LookPath("iptables"); err != nil {
 		return errors.New("the program iptables is missing; install the package iptables")
 	}
 	return nil
 }
 
-// checkNetwork looks for the kernel features without which no pod has a
-// network, loading their modules where that is possible.
-func checkNetwork() error {
-	features := []struct{ module, option, path string }{
-		{"br_netfilter", "CONFIG_BRIDGE_NETFILTER", "/proc/sys/net/bridge/bridge-nf-call-iptables"},
-		{"nf_conntrack", "CONFIG_NF_CONNTRACK", "/proc/sys/net/netfilter/nf_conntrack_max"},
-	}
+// Feature is one of the kernel without which no pod has a network.
+type Feature struct{ Module, Option, Path string }
+
+// Features is those that show by a file.
+var Features = []Feature{
+	{"br_netfilter", "CONFIG_BRIDGE_NETFILTER", "/proc/sys/net/bridge/bridge-nf-call-iptables"},
+	{"nf_conntrack", "CONFIG_NF_CONNTRACK", "/proc/sys/net/netfilter/nf_conntrack_max"},
+}
+
+// Err says that the kernel has it not.
+func (f Feature) Err() error {
+	return fmt.Errorf("kernel feature %s is missing (no %s); load it with `modprobe %s` or use a kernel built with %s", f.Module, f.Path, f.Module, f.Option)
+}
+
+// loadFeatures loads the modules of features that are missing, where that is
+// possible.
+func loadFeatures() error {
 	var errs []error
-	for _, f := range features {
-		if exists(f.path) {
+	for _, f := range Features {
+		if exists(f.Path) {
 			continue
 		}
 		// What counts is whether the file is there afterwards.
-		_ = exec.Command("modprobe", f.module).Run()
-		if !exists(f.path) {
-			errs = append(errs, fmt.Errorf("kernel feature %s is missing (no %s); load it with `modprobe %s` or use a kernel built with %s", f.module, f.path, f.module, f.option))
+		_ = exec.Command("modprobe", f.Module).Run()
+		if !exists(f.Path) {
+			errs = append(errs, f.Err())
 		}
 	}
 	return errors.Join(errs...)

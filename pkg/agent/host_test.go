@@ -1,6 +1,9 @@
 package agent
 
 import (
+	"errors"
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,7 +27,7 @@ func TestMissingControllersAreNamedWithTheRemedy(t *testing.T) {
 		"nothing there":     {nil, []string{"cpu, memory, pids", "cgroup_enable=memory"}},
 		"similar is not it": {[]string{"cpuset", "memory", "pids"}, []string{"controller cpu is missing"}},
 	} {
-		err := missingControllers(test.present, needed)
+		err := missingControllers(t.TempDir(), test.present, needed)
 		if len(test.want) == 0 {
 			if err != nil {
 				t.Errorf("%s: got %v", name, err)
@@ -81,21 +84,45 @@ func TestCheckDisk(t *testing.T) {
 	}
 }
 
-func TestDirectoryWithoutControlGroupsIsNamed(t *testing.T) {
-	if err := checkCgroups(filepath.Join(t.TempDir(), "none")); err == nil || !strings.Contains(err.Error(), "control groups are missing") {
-		t.Errorf("got %v", err)
-	}
-	root := t.TempDir()
+func TestCheckCgroups(t *testing.T) {
+	const v2, v1 = "/sys/fs/cgroup/cgroup.controllers", "/sys/fs/cgroup/%s/cgroup.procs"
+	old := map[string]string{}
 	for _, c := range []string{"cpu", "cpuacct", "cpuset", "devices", "freezer", "pids"} {
-		if err := os.Mkdir(filepath.Join(root, c), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(root, c, "cgroup.procs"), nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		old[fmt.Sprintf(v1, c)] = ""
 	}
-	if err := checkCgroups(root); err == nil || !strings.Contains(err.Error(), "cgroup controller memory is missing") {
-		t.Errorf("got %v", err)
+	with := func(files map[string]string, more ...string) map[string]string {
+		all := maps.Clone(files)
+		for _, f := range more {
+			all[f] = ""
+		}
+		return all
+	}
+	pi := map[string]string{v2: "cpuset cpu io pids"}
+	for name, c := range map[string]struct {
+		files map[string]string
+		want  string
+	}{
+		"version 2":            {map[string]string{v2: "cpuset cpu io memory pids"}, ""},
+		"version 1":            {with(old, fmt.Sprintf(v1, "memory")), ""},
+		"version 1, no memory": {old, "cgroup controller memory is missing; add `cgroup_enable=memory cgroup_memory=1` to the kernel's command line and reboot"},
+		"nothing mounted":      {nil, "control groups are missing: nothing is mounted on /sys/fs/cgroup"},
+		"Raspberry Pi":         {with(pi, "/boot/firmware/cmdline.txt", "/boot/cmdline.txt"), "command line, at the end of the only line of /boot/firmware/cmdline.txt, and reboot"},
+		"older Raspberry Pi":   {with(pi, "/boot/cmdline.txt"), "the only line of /boot/cmdline.txt, and reboot"},
+		"GRUB":                 {with(pi, "/etc/default/grub"), "GRUB_CMDLINE_LINUX of /etc/default/grub, run update-grub"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := t.TempDir()
+			for file, content := range c.files {
+				file = filepath.Join(root, file)
+				if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, []byte(content), 0o600)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			err := CheckCgroups(root)
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+		})
 	}
 }
 

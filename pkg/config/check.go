@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -16,6 +17,21 @@ import (
 // configuration describes. It leaves nothing behind. Its error joins all that
 // is in the way, each an *Error.
 func (c *Config) Check() error { return c.check(thisHost()) }
+
+// CheckFiles is the part of Check about directories and files.
+func (c *Config) CheckFiles() error {
+	h := thisHost()
+	return errors.Join(append(c.checkDirectories(h), c.checkFiles(h)...)...)
+}
+
+// CheckPorts is the part of Check about ports.
+func (c *Config) CheckPorts() error { return errors.Join(c.checkPorts(thisHost())...) }
+
+// CheckNetworks is the part of Check about addresses.
+func (c *Config) CheckNetworks() error {
+	h := thisHost()
+	return errors.Join(append(c.checkNodeIP(h), c.checkNetworks(h)...)...)
+}
 
 func (c *Config) check(h host) error {
 	errs := c.checkDirectories(h)
@@ -165,3 +181,16 @@ func (c *Config) checkNetworks(h host) (errs []error) {
 // to pods or, as default routes and the two halves of one that VPNs set do, to
 // all the rest.
 func (r route) isHost() bool { return !ours(r.iface) && r.dst.Bits() > 1 }
+
+// WithRanges is a copy that has the ranges of the cluster and what is left out of
+// it, which the user does not tell an agent, for CheckNetworks.
+func (c *Config) WithRanges(pods, services []netip.Prefix, disable []string) *Config {
+	known := *c
+	known.ClusterCIDR, known.ServiceCIDR, known.Disable = pods, services, disable
+	known.sources = map[string]string{}
+	maps.Copy(known.sources, c.sources)
+	for _, key := range []string{"cluster-cidr", "service-cidr"} {
+		known.sources[key] = "the cluster's"
+	}
+	return &known
+}

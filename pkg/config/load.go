@@ -32,6 +32,21 @@ func Load(role Role, flags *pflag.FlagSet, env []string) (*Config, error) {
 	return load(role, flags, env, thisHost())
 }
 
+// LoadWithoutFiles is Load for who may not read the configuration file: as if
+// neither it nor its drop-ins were there.
+func LoadWithoutFiles(role Role, flags *pflag.FlagSet, env []string) (*Config, error) {
+	h := thisHost()
+	stat := h.stat
+	h.readDir = func(string) ([]string, error) { return nil, fs.ErrNotExist }
+	h.stat = func(file string) (fs.FileInfo, error) {
+		if filepath.Ext(file) == ".yaml" {
+			return nil, fs.ErrNotExist
+		}
+		return stat(file)
+	}
+	return load(role, flags, env, h)
+}
+
 func load(role Role, flags *pflag.FlagSet, env []string, h host) (*Config, error) {
 	all := fromDefaults(role)
 	flagged := fromFlags(role, flags)

@@ -22,7 +22,7 @@ const (
 // file system (not on ZFS before 2.2 or on NFS), the kernel and where we run.
 // The reason is why it is not overlayfs.
 func probe(dir string) (snapshotter string, reason error) {
-	overlayErr := tryOverlay(dir)
+	overlayErr := TryOverlay(dir)
 	if overlayErr == nil {
 		return overlayfs, nil
 	}
@@ -35,8 +35,9 @@ func probe(dir string) (snapshotter string, reason error) {
 	return native, errors.Join(overlayErr, fuseErr)
 }
 
-// tryOverlay mounts two layers and reads a file of the lower one through both.
-func tryOverlay(dir string) error {
+// TryOverlay mounts two layers in dir and reads a file of the lower one through
+// both. It leaves nothing behind.
+func TryOverlay(dir string) error {
 	tmp, err := os.MkdirTemp(dir, ".overlay-probe-")
 	if err != nil {
 		return fmt.Errorf("try overlayfs: %w", err)

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"lite.io/lite/pkg/check"
+	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/version"
+)
+
+// checkOptions is what `lite check` is told.
+type checkOptions struct {
+	role, output string
+	nodes        []string
+	fix, strict  bool
+}
+
+func checkCommand() *cobra.Command {
+	var o checkOptions
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Look at this machine and say what stands in the way of lite",
+		Long: `Look at this machine, before lite is installed and while it runs, and say what
+stands in its way: one line for each thing that was looked at, pass, warn, fail or
+skip, with what was found and what to do about it.
+
+It takes the flags of ` + "`lite server`" + ` (or, with --role agent, those of ` + "`lite agent`" + `),
+reads the same files and variables, and changes nothing. It writes for at most 2 s
+to a file without a name in the data directory, to see how long that takes, and
+tries the kernel in a network of its own. Without root it says what it could not see.
+
+  lite check                                         as configured
+  lite check --role agent --server https://host:6443
+  lite check --fix                                   put right what safely can be
+
+--fix adds rules to firewalld, ufw, iptables or nftables, raises the limits of
+inotify, and tells NetworkManager to leave the interfaces of pods alone. It says what
+it did and how to take that back. Files it makes are listed in /etc/lite/installed.
+
+The exit code is 1 if something fails (with --strict: or is warned of), else 0.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			return runCheck(ctx, os.Stdout, cmd.Flags(), o)
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&o.role, "role", "", "server or agent (default: what this machine is, else server)")
+	f.StringVarP(&o.output, "output", "o", "table", "table or json")
+	f.StringSliceVar(&o.nodes, "nodes", nil, "networks that other nodes are in, for rules of firewalls (default: that of this node's address)")
+	f.BoolVar(&o.fix, "fix", false, "put right what safely can be, then look again")
+	f.BoolVar(&o.strict, "strict", false, "exit with 1 for warnings too")
+	f.AddFlagSet(config.Flags(config.Agent))
+	f.AddFlagSet(config.Flags(config.Server)) // those that are not there yet
+	fixed := func(values ...string) func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)
+	}
+	_ = cmd.RegisterFlagCompletionFunc("output", fixed("table", "json"))
+	_ = cmd.RegisterFlagCompletionFunc("role", fixed("server", "agent"))
+	return cmd
+}
+
+func runCheck(ctx context.Context, w io.Writer, flags *pflag.FlagSet, o checkOptions) error {
+	if o.output != "table" && o.output != "json" {
+		return fmt.Errorf("--output %q: must be table or json", o.output)
+	}
+	machine := check.This()
+	subject, err := checkSubject(machine, flags, o)
+	if err != nil {
+		return err
+	}
+	if o.fix && machine.UID != 0 {
+		return errors.New("--fix: only root may change the machine; run `sudo lite check --fix`")
+	}
+	report := check.Run(ctx, machine, subject)
+	var failed error
+	if o.fix {
+		done := check.Fix(ctx, report)
+		failed = check.FixErr(done)
+		if len(done) > 0 {
+			report = check.Run(ctx, machine, subject)
+			report.Fixed = done
+		}
+	}
+	if ctx.Err() != nil {
+		return errors.New("stopped")
+	}
+	if o.output == "json" {
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		e.SetEscapeHTML(false)
+		err = e.Encode(report)
+	} else {
+		err = writeReport(w, report, o.fix)
+	}
+	switch {
+	case err != nil:
+		return err
+	case failed != nil:
+		return fmt.Errorf("--fix: %w", failed)
+	case report.Result == check.Fail || o.strict && report.Result == check.Warn:
+		return &saidError{errors.New("the machine is not as it should be")}
+	}
+	return nil
+}
+
+// checkSubject is what to look for. What is wrong with the configuration is one of
+// the things that are found.
+func checkSubject(m *check.Machine, flags *pflag.FlagSet, o checkOptions) (check.Subject, error) {
+	s := check.Subject{Version: version.Version(), Role: config.Role(o.role)}
+	switch s.Role {
+	case config.Server, config.Agent:
+	case "":
+		dir := flags.Lookup("data-dir").Value.String()
+		if dir == "" {
+			dir = "/var/lib/lite"
+		}
+		s.Role, _ = m.RoleOf(dir)
+	default:
+		return s, fmt.Errorf("--role %q: must be server or agent", o.role)
+	}
+	for _, text := range o.nodes {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			return s, fmt.Errorf("--nodes %q: must be a network such as 192.0.2.0/24", text)
+		}
+		s.Nodes = append(s.Nodes, p.Masked())
+	}
+	var foreign error
+	known := config.Flags(s.Role)
+	flags.Visit(func(f *pflag.Flag) {
+		ours := f.Name == "role" || f.Name == "output" || f.Name == "nodes" || f.Name == "fix" || f.Name == "strict"
+		if !ours && known.Lookup(f.Name) == nil && foreign == nil {
+			foreign = fmt.Errorf("--%s is not for a node of role %s: leave it out, or say another --role", f.Name, s.Role)
+		}
+	})
+	if foreign != nil {
+		return s, foreign
+	}
+	file := flags.Lookup("config").DefValue
+	if _, err := os.ReadFile(file); errors.Is(err, os.ErrPermission) && !flags.Changed("config") && os.Getenv("LITE_CONFIG") == "" {
+		s.Unread = file
+		s.Config, s.Wrong = config.LoadWithoutFiles(s.Role, flags, os.Environ())
+		return s, nil
+	}
+	s.Config, s.Wrong = config.Load(s.Role, flags, os.Environ())
+	return s, nil
+}
+
+// writeReport shows what needs attention with its remedy, and the rest in a line.
+func writeReport(w io.Writer, r check.Report, fixed bool) error {
+	var b strings.Builder
+	for _, d := range r.Fixed {
+		if d.Error != "" {
+			fmt.Fprintf(&b, "could not  %s: %s\n", d.Did, d.Error)
+		} else {
+			fmt.Fprintf(&b, "done       %s\n           undo: %s\n", d.Did, d.Undo)
+		}
+	}
+	if len(r.Fixed) > 0 {
+		b.WriteString("\n")
+	} else if fixed {
+		b.WriteString("There was nothing to put right.\n\n")
+	}
+	width, count, fixable := 0, map[check.Status]int{}, 0
+	for _, c := range r.Checks {
+		width = max(width, len(c.Name))
+		count[c.Status]++
+		if c.Fixable {
+			fixable++
+		}
+	}
+	indent := strings.Repeat(" ", len("pass")+2+width+2)
+	for _, c := range r.Checks {
+		fmt.Fprintf(&b, "%-4s  %-*s  %s\n", c.Status, width, c.Name, c.Found)
+		if c.Remedy != "" {
+			b.WriteString(indent + "→ " + c.Remedy + "\n")
+		}
+		for _, command := range c.Commands {
+			b.WriteString(indent + "  # " + command + "\n")
+		}
+	}
+	fmt.Fprintf(&b, "\n%s: %d pass, %d warn, %d fail, %d could not be looked at.", r.Role, count[check.Pass], count[check.Warn], count[check.Fail], count[check.Skip])
+	if fixable > 0 {
+		fmt.Fprintf(&b, " `lite check --fix` puts %d right.", fixable)
+	}
+	b.WriteString("\n")
+	_, err := io.WriteString(w, b.String())
+	return err
+}

@@ -1,0 +1,204 @@
+package check
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"lite.io/lite/pkg/config"
+)
+
+// opening is what a firewall has to let in.
+type opening struct {
+	from  netip.Prefix // the zero one = everywhere
+	proto string       // tcp or udp
+	port  int          // 0 = everything that comes from there
+	why   string
+}
+
+func (o opening) String() string {
+	text := o.why
+	if o.port > 0 {
+		text = fmt.Sprintf("%d/%s (%s)", o.port, o.proto, o.why)
+	}
+	if o.from.IsValid() {
+		text += " from " + o.from.String()
+	}
+	return text
+}
+
+// openings is what a node of this configuration has to let in. Pods are everything
+// that comes from their range: they ask the API and the node's DNS, and other nodes'
+// pods ask them. Services never send, but who moves from another distribution finds
+// the same rule, and a hairpin through an external balancer may keep their address.
+func (e *Env) openings() []opening {
+	var all []opening
+	if e.Role == config.Server {
+		all = append(all, opening{proto: "tcp", port: e.Config.HTTPSListenPort, why: "API server"})
+	}
+	var four, six []opening
+	for _, nodes := range e.nodeNetworks() {
+		o := opening{from: nodes, proto: "tcp", port: 10250, why: "kubelet"}
+		if !nodes.IsValid() || nodes.Addr().Is4() {
+			four = append(four, o)
+		} else {
+			six = append(six, o)
+		}
+		// Packets between nodes go over IPv4.
+		if port := config.OverlayPort(e.Facts.Backend); port > 0 && !e.disabled("cni") && (!nodes.IsValid() || nodes.Addr().Is4()) {
+			four = append(four, opening{from: nodes, proto: "udp", port: port, why: "pods of other nodes"})
+		}
+	}
+	all = append(append(all, four...), six...)
+	for _, p := range e.Facts.ClusterCIDR {
+		all = append(all, opening{from: p, why: "pods"})
+	}
+	for _, p := range e.Facts.ServiceCIDR {
+		all = append(all, opening{from: p, why: "services"})
+	}
+	return all
+}
+
+// nodeNetworks is where other nodes are: what the user says, else the networks of
+// this node's own addresses. An address without a network around it says nothing,
+// and then they may be everywhere.
+func (e *Env) nodeNetworks() []netip.Prefix {
+	if len(e.Nodes) > 0 {
+		return e.Nodes
+	}
+	var all []netip.Prefix
+	interfaces, _ := e.Interfaces()
+	for _, i := range interfaces {
+		for _, p := range i.Addrs {
+			if slices.Contains(e.Config.NodeIP, p.Addr()) && !p.IsSingleIP() {
+				all = append(all, p.Masked())
+			}
+		}
+	}
+	if len(all) == 0 {
+		return []netip.Prefix{{}}
+	}
+	return all
+}
+
+// nodeInterface is the one that has the node's first address.
+func (e *Env) nodeInterface() string {
+	interfaces, _ := e.Interfaces()
+	for _, i := range interfaces {
+		if slices.ContainsFunc(i.Addrs, func(p netip.Prefix) bool { return slices.Contains(e.Config.NodeIP, p.Addr()) }) {
+			return i.Name
+		}
+	}
+	return ""
+}
+
+// firewall is one that is in force.
+type firewall interface {
+	name() string
+	// lets reports whether it lets in what it has to.
+	lets(context.Context, opening) (bool, error)
+	// allow is the commands that make it let that in, undo those that take it back.
+	allow(opening) []command
+	undo(opening) []command
+	// note is what else there is to know, "" if nothing.
+	note() string
+}
+
+// command is a program and its arguments.
+type command []string
+
+// String is a line for a shell.
+func (c command) String() string {
+	var words []string
+	for _, w := range c {
+		if strings.ContainsAny(w, " \t\"'$&;|<>()*?!#~`\\{}") || w == "" {
+			w = "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
+		}
+		words = append(words, w)
+	}
+	return strings.Join(words, " ")
+}
+
+// shell is commands as lines.
+func shell(all []command) []string {
+	var lines []string
+	for _, c := range all {
+		lines = append(lines, c.String())
+	}
+	return lines
+}
+
+// firewalls recognises what filters packets on this machine.
+func firewalls(ctx context.Context, e *Env) []Result {
+	if e.Config == nil {
+		return noConfig()
+	}
+	var results []Result
+	var quiet []string
+	for _, find := range []func(context.Context) ([]firewall, string, error){e.findFirewalld, e.findUFW, e.findRaw} {
+		found, says, err := find(ctx)
+		if err != nil {
+			results = append(results, skip(err.Error())...)
+		}
+		if says != "" {
+			quiet = append(quiet, says)
+		}
+		for _, f := range found {
+			results = append(results, e.judge(ctx, f)...)
+		}
+	}
+	if len(quiet) > 0 {
+		results = append(results, pass(strings.Join(quiet, "; "))...)
+	}
+	if len(results) == 0 {
+		return pass("none filters what comes in")
+	}
+	return results
+}
+
+// judge says what a firewall keeps out that it should not.
+func (e *Env) judge(ctx context.Context, f firewall) []Result {
+	var closed []opening
+	for _, o := range e.openings() {
+		let, err := f.lets(ctx, o)
+		if err != nil {
+			return skip(fmt.Sprintf("%s is active; what it lets in could not be asked: %v", f.name(), err))
+		}
+		if !let {
+			closed = append(closed, o)
+		}
+	}
+	note := f.note()
+	if note != "" {
+		note = "; " + note
+	}
+	if len(closed) == 0 {
+		return pass(f.name() + " is active and lets in what a node needs" + note)
+	}
+	r := Result{Status: Fail, Remedy: "add the rules, with `lite check --fix` or by hand" + note}
+	var names []string
+	for _, o := range closed {
+		names = append(names, o.String())
+		commands := f.allow(o)
+		r.Commands = append(r.Commands, shell(commands)...)
+		r.fix = append(r.fix, step{
+			say:  f.name() + ": let in " + o.String(),
+			undo: strings.Join(shell(f.undo(o)), " && "),
+			do: func(ctx context.Context) error {
+				for _, c := range commands {
+					if _, err := e.Run(ctx, "", c[0], c[1:]...); err != nil {
+						return err
+					}
+				}
+				return nil
+			},
+		})
+	}
+	r.Found = f.name() + " is active and keeps out " + strings.Join(names, ", ")
+	if e.Assumed {
+		r.Found += "; networks are the default ones, look again once this machine has joined"
+	}
+	return []Result{r}
+}

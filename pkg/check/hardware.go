@@ -1,0 +1,275 @@
+package check
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"k8s.io/component-base/version"
+
+	"lite.io/lite/pkg/agent"
+	"lite.io/lite/pkg/config"
+)
+
+// What a node weighs, as docs/benchmarks.md says, and what a machine should have
+// for it and for some pods.
+const (
+	serverMemory, serverComfort = 512 << 20, 1 << 30
+	agentMemory, agentComfort   = 256 << 20, 512 << 20
+	serverIdle, agentIdle       = "353 MB idle for a server", "157 MB idle for an agent"
+)
+
+func processor(_ context.Context, e *Env) []Result {
+	u, err := e.Uname()
+	if err != nil {
+		return skip("ask the kernel for the machine: " + err.Error())
+	}
+	found := fmt.Sprintf("%d of %s", e.CPUs, unix.ByteSliceToString(u.Machine[:]))
+	switch {
+	case e.Arch != "amd64" && e.Arch != "arm64":
+		return warn(found+"; this build is for "+e.Arch, "lite is released for amd64 and arm64")
+	case e.Role == config.Server && e.CPUs < 2:
+		return warn(found+"; an idle server takes 5 % of one, and its start all of two for 4 s", "give the machine 2, or expect starts that take twice as long")
+	}
+	return pass(found)
+}
+
+func memory(_ context.Context, e *Env) []Result {
+	total, ok := e.meminfo("MemTotal")
+	if !ok {
+		return skip("/proc/meminfo says nothing of memory")
+	}
+	least, comfort, idle := uint64(serverMemory), uint64(serverComfort), serverIdle
+	if e.Role == config.Agent {
+		least, comfort, idle = agentMemory, agentComfort, agentIdle
+	}
+	// A machine has a little less than its name says: firmware and kernel keep some.
+	found := fmt.Sprintf("%s; %s (docs/benchmarks.md)", size(total), idle)
+	switch {
+	case total < least*9/10:
+		return fail(found, "a "+string(e.Role)+" needs "+size(least)+": give the machine more memory")
+	case total < comfort*9/10:
+		return warn(found, "there is little left for pods; "+size(comfort)+" is comfortable")
+	}
+	return pass(found)
+}
+
+// meminfo is a line of /proc/meminfo, in bytes.
+func (m *Machine) meminfo(key string) (uint64, bool) {
+	for l := range strings.Lines(m.text("/proc/meminfo")) {
+		f := strings.Fields(l)
+		if len(f) >= 2 && f[0] == key+":" {
+			n, err := strconv.ParseUint(f[1], 10, 64)
+			return n << 10, err == nil
+		}
+	}
+	return 0, false
+}
+
+// size is a number of bytes in words.
+func size(n uint64) string {
+	for _, u := range []struct {
+		name string
+		size uint64
+	}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}} {
+		if n >= u.size {
+			return strings.TrimSuffix(strconv.FormatFloat(float64(n)/float64(u.size), 'f', 1, 64), ".0") + " " + u.name
+		}
+	}
+	return strconv.FormatUint(n, 10) + " bytes"
+}
+
+// kernel compares with what kube-proxy wants for nftables (1.36: 5.13), the newest
+// of all that a node wants.
+func kernel(_ context.Context, e *Env) []Result {
+	u, err := e.Uname()
+	if err != nil {
+		return skip("ask the kernel for its version: " + err.Error())
+	}
+	release := unix.ByteSliceToString(u.Release[:])
+	major, minor, ok := kernelVersion(release)
+	switch {
+	case !ok:
+		return skip("the kernel calls itself " + release + ", which is no version")
+	case major < 4 || major == 4 && minor < 19:
+		return fail("Linux "+release, "Kubernetes needs 4.19 at the least: use a newer kernel")
+	case major < 5 || major == 5 && minor < 13:
+		return warn("Linux "+release+"; Services by nftables need 5.13", "use a newer kernel, or `--kube-proxy-arg proxy-mode=iptables`")
+	}
+	return pass("Linux " + release)
+}
+
+func kernelVersion(release string) (major, minor int, ok bool) {
+	f := strings.FieldsFunc(release, func(r rune) bool { return r == '.' || r == '-' || r == '+' })
+	if len(f) < 2 {
+		return 0, 0, false
+	}
+	major, err1 := strconv.Atoi(f[0])
+	minor, err2 := strconv.Atoi(f[1])
+	return major, minor, err1 == nil && err2 == nil
+}
+
+func cgroups(_ context.Context, e *Env) []Result {
+	if err := agent.CheckCgroups(e.Root); err != nil {
+		return refused(err)
+	}
+	if e.exists("/sys/fs/cgroup/cgroup.controllers") {
+		return pass("version 2, with all controllers that pods need")
+	}
+	return warn("version 1, with all controllers that pods need; Kubernetes is about to give it up",
+		"boot with version 2: `systemd.unified_cgroup_hierarchy=1` on the kernel's command line, if systemd is the init system")
+}
+
+func programs(_ context.Context, e *Env) []Result {
+	if err := e.Tools(); err != nil {
+		return refused(err)
+	}
+	return pass("all that a node runs and does not bring along")
+}
+
+// swap: the kubelet starts beside it (failSwapOn is off) and keeps pods out of it
+// (1.36: swapBehavior NoSwap, which needs cgroups of version 2).
+func swap(_ context.Context, e *Env) []Result {
+	data, err := e.read("/proc/swaps")
+	if err != nil {
+		return skip("read /proc/swaps: " + err.Error())
+	}
+	var all []string
+	var total uint64
+	var zram = true
+	for l := range strings.Lines(string(data)) {
+		f := strings.Fields(l)
+		if len(f) < 3 || f[0] == "Filename" {
+			continue
+		}
+		n, _ := strconv.ParseUint(f[2], 10, 64)
+		total += n << 10
+		all = append(all, f[0])
+		zram = zram && strings.Contains(f[0], "zram")
+	}
+	if len(all) == 0 {
+		return pass("none")
+	}
+	found := fmt.Sprintf("%s on %s", size(total), strings.Join(all, ", "))
+	if e.exists("/sys/fs/cgroup/cgroup.controllers") {
+		found += "; the kubelet keeps pods out of it, lite itself may be swapped"
+		if zram {
+			return pass(found)
+		}
+		return warn(found, "switch it off on a disk, where it makes the datastore slow: `swapoff -a`, and remove it from /etc/fstab", "swapoff -a")
+	}
+	return warn(found+"; with cgroups of version 1 pods are swapped too, past their limits of memory",
+		"switch it off: `swapoff -a`, and remove it from /etc/fstab", "swapoff -a")
+}
+
+// clock: certificates that are made with a wrong one are worthless once it is right.
+func clock(_ context.Context, e *Env) []Result {
+	const remedy = "set it: `timedatectl set-ntp true`, or install chrony; without a network `date -s`"
+	now := e.Now()
+	found := now.UTC().Format(time.RFC3339)
+	if built, err := time.Parse(time.RFC3339, version.Get().BuildDate); err == nil && now.Before(built) {
+		return fail(fmt.Sprintf("%s, which is before this lite was built (%s)", found, stamp(built)), remedy)
+	}
+	why, err := e.Unsynchronised()
+	switch {
+	case err != nil:
+		return skip(found + "; " + err.Error())
+	case why != "":
+		return warn(found+"; "+why, "nodes need the same time to a minute. "+strings.ToUpper(remedy[:1])+remedy[1:])
+	}
+	return pass(found + ", kept right by a time service")
+}
+
+func randomness(_ context.Context, e *Env) []Result {
+	if !e.Random() {
+		return warn("the kernel has not gathered any yet: making keys waits for it", "install rng-tools or haveged, or give a virtual machine a virtio-rng device")
+	}
+	return pass("the kernel's generator is ready")
+}
+
+func inotify(_ context.Context, e *Env) []Result {
+	watches, _ := strconv.Atoi(e.text("/proc/sys/fs/inotify/max_user_watches"))
+	instances, err := strconv.Atoi(e.text("/proc/sys/fs/inotify/max_user_instances"))
+	if err != nil {
+		return skip("the kernel says nothing of its limits of inotify")
+	}
+	found := fmt.Sprintf("%d instances and %d watches for each user", instances, watches)
+	with := func(r []Result) []Result {
+		r[0].fix = []step{raiseInotify(e)}
+		r[0].Commands = []string{"printf '" + strings.ReplaceAll(sysctlText, "\n", `\n`) + "' >" + sysctlFile, "sysctl -p " + sysctlFile}
+		return r
+	}
+	if e.Running.PID == 0 && e.UID == 0 && e.Config != nil {
+		if err := e.Watches(e.Config); err != nil {
+			return with(refused(err))
+		}
+	}
+	const few, fewWatches = 256, 16384
+	if instances < few || watches < fewWatches {
+		return with(warn(found+"; a server opens 27 instances, and pods of root share them", "raise them"))
+	}
+	return pass(found)
+}
+
+func openFiles(_ context.Context, e *Env) []Result {
+	limit, err := e.OpenFiles()
+	if err != nil {
+		return skip(err.Error())
+	}
+	found := fmt.Sprintf("%d for each process", limit)
+	if n := strings.Fields(e.text("/proc/sys/fs/file-nr")); len(n) == 3 {
+		open, err1 := strconv.ParseUint(n[0], 10, 64)
+		most, err2 := strconv.ParseUint(n[2], 10, 64)
+		if err1 == nil && err2 == nil && open > most/10*9 {
+			return warn(fmt.Sprintf("%d of %d that the machine may have are open", open, most), "see what holds them (`lsof`), or raise fs.file-max")
+		}
+	}
+	if lite := e.Running.PID; lite != 0 {
+		// What counts is what the running one was given.
+		for l := range strings.Lines(e.text(fmt.Sprintf("/proc/%d/limits", lite))) {
+			if f := strings.Fields(strings.TrimPrefix(l, "Max open files")); strings.HasPrefix(l, "Max open files") && len(f) > 1 {
+				if n, err := strconv.ParseUint(f[1], 10, 64); err == nil {
+					limit, found = n, fmt.Sprintf("%d for lite", n)
+				}
+			}
+		}
+	}
+	const least = 8192
+	switch {
+	case limit < least && e.UID != 0:
+		return skip(found + " of yours; that of root may be another")
+	case limit < least:
+		return warn(found+"; a server has hundreds open, and each pod adds some", "raise it: LimitNOFILE=1048576 in the unit, or `ulimit -n 1048576` before lite")
+	}
+	return pass(found)
+}
+
+// hostname: whether it makes a node's name is looked at with the configuration.
+func hostname(_ context.Context, e *Env) []Result {
+	u, err := e.Uname()
+	if err != nil {
+		return skip("ask the kernel for the host name: " + err.Error())
+	}
+	name := strings.ToLower(unix.ByteSliceToString(u.Nodename[:]))
+	if e.Config != nil && e.Config.NodeName != name {
+		return pass(fmt.Sprintf("%s; the node is called %s", name, e.Config.NodeName))
+	}
+	short, _, _ := strings.Cut(name, ".")
+	if short == "localhost" || short == "raspberrypi" || short == "debian" || short == "ubuntu" {
+		return warn(name+", which many machines are called; a cluster has each name once", "`hostnamectl set-hostname` another, or say --node-name, before the first start")
+	}
+	return pass(name)
+}
+
+// makeDir makes a directory of the machine, for what is written below it.
+func (m *Machine) makeDir(dir string) error {
+	if err := os.MkdirAll(filepath.Join(m.Root, dir), 0o755); err != nil {
+		return fmt.Errorf("make %s: %w", dir, err)
+	}
+	return nil
+}

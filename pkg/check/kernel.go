@@ -1,0 +1,287 @@
+package check
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path"
+	"runtime"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"lite.io/lite/pkg/agent"
+)
+
+// feature is something that a node wants of the kernel.
+type feature struct {
+	name    string
+	options []string // of its configuration, any of which will do
+	module  string
+	needed  bool   // no pod starts without it
+	without string // what does not work
+	path    string // there if the kernel has it
+}
+
+// wanted is what the parts of a node want of the kernel. What cannot be tried is
+// looked up.
+func wanted(backend string) []feature {
+	all := []feature{
+		{"bridge", []string{"BRIDGE"}, "bridge", true, "pods have no network", ""},
+		{"veth", []string{"VETH"}, "veth", true, "pods have no network", ""},
+		{"nftables", []string{"NF_TABLES"}, "nf_tables", false, "Services go by iptables, and NetworkPolicies are not enforced", ""},
+		{"iptables", []string{"NFT_COMPAT", "IP_NF_IPTABLES", "IP_NF_IPTABLES_LEGACY"}, "nft_compat", true, "packets of pods are not let through and not masqueraded", ""},
+		{"network namespaces", []string{"NET_NS"}, "", true, "pods have no network", "/proc/self/ns/net"},
+		{"PID namespaces", []string{"PID_NS"}, "", true, "no container starts", "/proc/self/ns/pid"},
+		{"IPC namespaces", []string{"IPC_NS"}, "", true, "no container starts", "/proc/self/ns/ipc"},
+		{"UTS namespaces", []string{"UTS_NS"}, "", true, "no container starts", "/proc/self/ns/uts"},
+		{"seccomp", []string{"SECCOMP_FILTER"}, "", true, "no container starts", "/proc/sys/kernel/seccomp"},
+		{"limits of processor time", []string{"CFS_BANDWIDTH"}, "", false, "limits of CPU are not kept", ""},
+	}
+	for _, f := range agent.Features {
+		all = append(all, feature{f.Module, []string{strings.TrimPrefix(f.Option, "CONFIG_")}, f.Module, true, "pods have no network", f.Path})
+	}
+	switch backend {
+	case "vxlan":
+		all = append(all, feature{"vxlan", []string{"VXLAN"}, "vxlan", true, "pods of other nodes cannot be reached; or choose another --flannel-backend", ""})
+	case "wireguard-native":
+		all = append(all, feature{"wireguard", []string{"WIREGUARD"}, "wireguard", true, "pods of other nodes cannot be reached; or choose another --flannel-backend", ""})
+	}
+	return all
+}
+
+// state of a feature.
+type state int
+
+const (
+	unknown state = iota
+	missing
+	loadable // once its module is asked for
+	present
+)
+
+// features tries what can be tried, and looks the others up where the kernel and
+// its packages leave traces.
+func features(ctx context.Context, e *Env) []Result {
+	var results []Result
+	tried := map[string]error{}
+	if e.UID == 0 {
+		tried = e.Kernel(ctx, e.Facts.Backend)
+	}
+	options, source := e.kernelOptions()
+	var unsure []string
+	good := 0
+	for _, f := range wanted(e.Facts.Backend) {
+		s, how := unknown, ""
+		if err, ok := tried[f.name]; ok {
+			s, how = present, ""
+			if err != nil {
+				s, how = missing, err.Error()
+			}
+		} else {
+			s, how = e.lookUp(f, options, source)
+		}
+		switch {
+		case s == present || s == loadable:
+			good++
+		case s == unknown:
+			unsure = append(unsure, f.name)
+		default:
+			remedy := "use a kernel built with CONFIG_" + f.options[0]
+			var commands []string
+			if f.module != "" {
+				remedy = "`modprobe " + f.module + "`; some systems have it in a package of its own (linux-modules-extra-…); else " + remedy
+				commands = []string{"modprobe " + f.module}
+			}
+			r := warn(fmt.Sprintf("no %s (%s): %s", f.name, how, f.without), remedy, commands...)
+			if f.needed {
+				r[0].Status = Fail
+			}
+			results = append(results, r...)
+		}
+	}
+	if len(results) == 0 && good > 0 {
+		how := "looked up in " + source
+		if len(tried) > 0 {
+			how = fmt.Sprintf("%d of them tried in a network of their own", len(tried))
+		} else if source == "" {
+			how = "by their traces in /proc and /sys"
+		}
+		results = pass(fmt.Sprintf("all %d that could be looked at, %s", good, how))
+	}
+	if len(unsure) > 0 {
+		why := "the kernel does not say how it was built (no /proc/config.gz, no /boot/config-*)"
+		if e.UID != 0 {
+			why = "only root can try them, and " + why
+		}
+		results = append(results, skip(strings.Join(unsure, ", ")+": "+why)...)
+	}
+	return results
+}
+
+// lookUp finds a feature by its traces, the surest first.
+func (e *Env) lookUp(f feature, options map[string]string, source string) (state, string) {
+	if f.path != "" && e.exists(f.path) {
+		return present, f.path
+	}
+	if f.module != "" {
+		if e.exists("/sys/module/" + f.module) {
+			return present, "/sys/module/" + f.module
+		}
+		if e.hasModule(f.module) {
+			return loadable, "module"
+		}
+	}
+	if options == nil {
+		if f.path != "" {
+			return missing, "no " + f.path
+		}
+		return unknown, ""
+	}
+	for _, o := range f.options {
+		switch options["CONFIG_"+o] {
+		case "y":
+			return present, source
+		case "m":
+			// Its module is in no list: it was not installed.
+			if e.modules() != "" {
+				return missing, "its module is not installed"
+			}
+			return loadable, source
+		}
+	}
+	return missing, source + " has no CONFIG_" + f.options[0]
+}
+
+// modules is the directory of the kernel's modules, "" if there is none.
+func (e *Env) modules() string {
+	u, err := e.Uname()
+	if err != nil {
+		return ""
+	}
+	for _, dir := range []string{"/lib/modules/", "/usr/lib/modules/"} {
+		if dir += unix.ByteSliceToString(u.Release[:]); e.exists(dir + "/modules.dep") {
+			return dir
+		}
+	}
+	return ""
+}
+
+// hasModule looks for a module in the lists that depmod makes.
+func (e *Env) hasModule(module string) bool {
+	dir := e.modules()
+	if dir == "" {
+		return false
+	}
+	for _, list := range []string{"modules.dep", "modules.builtin"} {
+		for l := range strings.Lines(e.text(dir + "/" + list)) {
+			file, _, _ := strings.Cut(strings.TrimSpace(l), ":")
+			name, _, _ := strings.Cut(path.Base(file), ".ko")
+			if strings.ReplaceAll(name, "-", "_") == module {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// kernelOptions reads how the kernel was built; nil if it does not say.
+func (e *Env) kernelOptions() (options map[string]string, source string) {
+	u, err := e.Uname()
+	if err != nil {
+		return nil, ""
+	}
+	release := unix.ByteSliceToString(u.Release[:])
+	for _, file := range []string{"/proc/config.gz", "/boot/config-" + release, "/lib/modules/" + release + "/config", "/usr/lib/modules/" + release + "/config"} {
+		data, err := e.read(file)
+		if err != nil {
+			continue
+		}
+		var r io.Reader = bytes.NewReader(data)
+		if strings.HasSuffix(file, ".gz") {
+			if r, err = gzip.NewReader(r); err != nil {
+				continue
+			}
+		}
+		options := map[string]string{}
+		for scanner := bufio.NewScanner(r); scanner.Scan(); {
+			if key, value, ok := strings.Cut(scanner.Text(), "="); ok && strings.HasPrefix(key, "CONFIG_") {
+				options[key] = value
+			}
+		}
+		if len(options) > 0 {
+			return options, file
+		}
+	}
+	return nil, ""
+}
+
+// probeTable is what kube-proxy and the network policies ask of nftables.
+const probeTable = `table ip probe {
+	map services { type ipv4_addr . inet_proto . inet_service : verdict; }
+	set pods { type ipv4_addr; flags interval; }
+	chain before { type nat hook prerouting priority -100; ip daddr . meta l4proto . th dport vmap @services; }
+	chain after { type nat hook postrouting priority 100; meta mark & 0x4000 != 0 masquerade fully-random; }
+	chain between { type filter hook forward priority 0; ct state established accept; ip saddr @pods fib daddr type local reject; }
+	chain choose { numgen random mod 2 vmap { 0 : drop, 1 : accept }; }
+}
+`
+
+// tryKernel makes what a node makes, in a network namespace that ends with it. The
+// kernel loads the modules for it, as it would for the node.
+func tryKernel(ctx context.Context, backend string) map[string]error {
+	done := make(chan map[string]error)
+	go func() {
+		// The thread ends with the goroutine, and the namespace with it.
+		runtime.LockOSThread()
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			done <- map[string]error{"network namespaces": err}
+			return
+		}
+		tried := map[string]error{"network namespaces": nil}
+		for kind, link := range map[string]netlink.Link{
+			"bridge":    &netlink.Bridge{LinkAttrs: named("probe-br")},
+			"veth":      &netlink.Veth{LinkAttrs: named("probe-a"), PeerName: "probe-b"},
+			"vxlan":     &netlink.Vxlan{LinkAttrs: named("probe-vx"), VxlanId: 1, Port: 8472},
+			"wireguard": &netlink.Wireguard{LinkAttrs: named("probe-wg")},
+		} {
+			if kind == "vxlan" && backend != "vxlan" || kind == "wireguard" && backend != "wireguard-native" {
+				continue
+			}
+			tried[kind] = netlink.LinkAdd(link)
+		}
+		for name, try := range map[string]func() error{
+			"nftables": func() error { return tryRun(ctx, probeTable, "nft", "-f", "-") },
+			"iptables": func() error {
+				return errors.Join(
+					tryRun(ctx, "", "iptables", "-t", "nat", "-A", "POSTROUTING", "-m", "comment", "--comment", "probe", "!", "-d", "224.0.0.0/4", "-j", "MASQUERADE", "--random-fully"),
+					tryRun(ctx, "", "iptables", "-A", "FORWARD", "-m", "conntrack", "--ctstate", "ESTABLISHED", "-m", "mark", "--mark", "1", "-j", "ACCEPT"))
+			},
+		} {
+			if err := try(); !errors.Is(err, exec.ErrNotFound) && !errors.Is(err, os.ErrNotExist) {
+				tried[name] = err
+			}
+		}
+		done <- tried
+	}()
+	return <-done
+}
+
+func named(name string) netlink.LinkAttrs {
+	a := netlink.NewLinkAttrs()
+	a.Name = name
+	return a
+}
+
+// tryRun runs a program on this thread, and so in its network.
+func tryRun(ctx context.Context, stdin, program string, args ...string) error {
+	_, err := run(ctx, stdin, program, args...)
+	return err
+}

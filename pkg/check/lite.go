@@ -1,0 +1,217 @@
+package check
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"lite.io/lite/pkg/agent/containerd"
+	"lite.io/lite/pkg/component"
+	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/file"
+)
+
+// Inventory lists what was put on the machine beside what lite makes itself.
+const Inventory = "/etc/lite/installed"
+
+func user(_ context.Context, e *Env) []Result {
+	if e.UID != 0 {
+		return []Result{{Status: Skip, Found: fmt.Sprintf("user %d is not root: some checks cannot be made, and lite itself has to run as root", e.UID), Remedy: "run `sudo lite check`"}}
+	}
+	return pass("root")
+}
+
+// node is what a running lite says of itself.
+func node(_ context.Context, e *Env) []Result {
+	n := e.Running.Node
+	switch {
+	case n == nil && e.Running.PID != 0:
+		return skip(fmt.Sprintf("lite runs (pid %d) and cannot be asked: %v", e.Running.PID, e.Running.Err))
+	case n == nil && e.exists(Inventory):
+		return warn("lite is installed and does not run", "start it: `systemctl start lite` or `rc-service lite start`; its log says why it ended")
+	case n == nil:
+		return skip("lite does not run yet")
+	}
+	var results []Result
+	for _, c := range n.Components {
+		if c.State == component.Ready {
+			continue
+		}
+		found := fmt.Sprintf("%s is %s: %s", c.Name, c.State, c.Reason+c.Note)
+		remedy := "see docs/troubleshooting.md, and `lite status` again in a minute if it has only just started"
+		if c.State == component.Failed {
+			results = append(results, fail(found, remedy)...)
+		} else {
+			results = append(results, warn(found, remedy)...)
+		}
+	}
+	for _, s := range n.Servers {
+		if s.Reason != "" {
+			results = append(results, warn(fmt.Sprintf("server %s is %s: %s", s.Address, s.State, s.Reason), "see `lite status`")...)
+		}
+	}
+	if len(results) == 0 {
+		return pass(fmt.Sprintf("%s %s runs, lite %s, pid %d, all %d parts are ready", n.Role, n.Name, n.Version, n.PID, len(n.Components)))
+	}
+	return results
+}
+
+// configuration is what flags, variables and files say.
+func configuration(_ context.Context, e *Env) []Result {
+	if e.Unread != "" {
+		return skip("only root can read " + e.Unread + "; what follows is about a machine without it")
+	}
+	if e.Wrong != nil {
+		return wrong(e.Wrong)
+	}
+	if err := e.Files(e.Config); err != nil {
+		if e.UID != 0 {
+			return needsRoot("whether the files and directories of the configuration can be used")
+		}
+		return wrong(err)
+	}
+	text := fmt.Sprintf("%s %s, address %v", e.Role, e.Config.NodeName, e.Config.NodeIP)
+	if e.Assumed {
+		return pass(text + "; pod and service networks are taken for the default ones, it has not joined yet")
+	}
+	return pass(fmt.Sprintf("%s, pods %v, services %v, %s", text, e.Facts.ClusterCIDR, e.Facts.ServiceCIDR, e.Facts.Backend))
+}
+
+// wrong shows errors of the configuration, which know their remedy.
+func wrong(err error) []Result {
+	var results []Result
+	for _, one := range each(err) {
+		var c *config.Error
+		if errors.As(one, &c) {
+			results = append(results, fail(fmt.Sprintf("%s %q (%s): %s", c.Key, c.Value, c.Source, c.Problem), c.Remedy)...)
+		} else {
+			results = append(results, refused(one)...)
+		}
+	}
+	return results
+}
+
+// dataDirectory is about data that is there already.
+func dataDirectory(_ context.Context, e *Env) []Result {
+	if e.Config == nil {
+		return noConfig()
+	}
+	dir := e.Config.DataDir
+	if !e.exists(dir) {
+		return pass(dir + " is not there yet")
+	}
+	if e.UID != 0 {
+		return needsRoot(dir)
+	}
+	if e.Running.PID == 0 {
+		if err := e.Claim(dir, e.Version); err != nil {
+			return refused(err)
+		}
+	}
+	if err := e.Fits(e.Config); err != nil {
+		return refused(err)
+	}
+	if used := e.text(filepath.Join(dir, "version")); used != "" {
+		return pass(fmt.Sprintf("%s was last used by lite %s", dir, used))
+	}
+	return pass(dir + " holds no cluster yet")
+}
+
+func registries(_ context.Context, e *Env) []Result {
+	if e.Config == nil {
+		return noConfig()
+	}
+	f := e.Config.PrivateRegistry
+	switch err := containerd.CheckRegistries(e.path(f)); {
+	case err != nil && e.UID != 0 && denied(err):
+		return needsRoot(f)
+	case err != nil:
+		return refused(fmt.Errorf("%w; see docs/registries.md", err))
+	case !e.exists(f):
+		return pass("no " + f + ": images come from the registries that their names say")
+	}
+	return pass(f + " can be read")
+}
+
+// certificates looks for those that begin in the future, by this machine's clock.
+func certificates(_ context.Context, e *Env) []Result {
+	if e.Config == nil {
+		return noConfig()
+	}
+	if !e.exists(e.Config.DataDir) {
+		return pass("none yet; they are made with this machine's clock")
+	}
+	if e.UID != 0 {
+		return needsRoot("the certificates")
+	}
+	var files []string
+	for _, pattern := range []string{"server/pki/*.crt", "server/pki/etcd/*.crt", "agent/ca.crt", "agent/kubelet/pki/*-current.pem"} {
+		files = append(files, e.glob(filepath.Join(e.Config.DataDir, pattern))...)
+	}
+	if len(files) == 0 {
+		return pass("none yet; they are made with this machine's clock")
+	}
+	var results []Result
+	now := e.Now()
+	for _, f := range files {
+		data, err := e.read(f)
+		if err != nil {
+			continue
+		}
+		c, err := certificate(data)
+		switch {
+		case err != nil:
+			results = append(results, fail(f+": "+err.Error(), "restore it from a backup; a server makes all but those of authorities again if they are removed")...)
+		case now.Before(c.NotBefore):
+			results = append(results, fail(fmt.Sprintf("%s is valid from %s on, and the clock says %s", f, stamp(c.NotBefore), stamp(now)),
+				"set the clock: `timedatectl set-ntp true`, or `date -s`; a server makes such certificates again at its next start")...)
+		case now.After(c.NotAfter):
+			results = append(results, fail(fmt.Sprintf("%s was valid until %s, and the clock says %s", f, stamp(c.NotAfter), stamp(now)),
+				"see whether the clock is right; then restart a server, which renews its certificates, or give an agent a new token")...)
+		case c.NotAfter.Sub(now) < 30*24*time.Hour && strings.Contains(f, "/server/"):
+			results = append(results, warn(fmt.Sprintf("%s is valid until %s", f, stamp(c.NotAfter)), "restart lite: it renews its certificates at start")...)
+		}
+	}
+	if len(results) == 0 {
+		return pass(fmt.Sprintf("all %d are valid now", len(files)))
+	}
+	return results
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// record adds a file to the inventory, before the file is made.
+func (m *Machine) record(path string) error {
+	data, err := m.read(Inventory)
+	if err == nil && strings.Contains("\n"+string(data), "\n"+path+"\n") {
+		return nil
+	}
+	text := string(data)
+	if text != "" && !strings.HasSuffix(text, "\n") {
+		text += "\n"
+	}
+	// It may hold secrets of others' later.
+	if err := os.MkdirAll(m.path(filepath.Dir(Inventory)), 0o700); err != nil {
+		return err
+	}
+	return file.Write(m.path(Inventory), []byte(text+path+"\n"), 0o644)
+}
+
+// certificate is the first of a file, which may have a key too.
+func certificate(data []byte) (*x509.Certificate, error) {
+	for {
+		var block *pem.Block
+		if block, data = pem.Decode(data); block == nil {
+			return nil, errors.New("holds no certificate")
+		}
+		if block.Type == "CERTIFICATE" {
+			return x509.ParseCertificate(block.Bytes)
+		}
+	}
+}

@@ -1,0 +1,197 @@
+package check
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"lite.io/lite/pkg/agent"
+	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/join"
+	"lite.io/lite/pkg/resolver"
+)
+
+// addresses looks for networks of the machine that pods or services would hide.
+func addresses(_ context.Context, e *Env) []Result {
+	if e.Config == nil {
+		return noConfig()
+	}
+	c := e.Config
+	if c.Role == config.Agent {
+		// It has no ranges of its own: those of the cluster.
+		c = c.WithRanges(e.Facts.ClusterCIDR, e.Facts.ServiceCIDR, e.Facts.Disable)
+	}
+	if err := e.Networks(c); err != nil {
+		return wrong(err)
+	}
+	return pass(fmt.Sprintf("%v is the node's; no network of the machine overlaps pods %v or services %v", e.Config.NodeIP, e.Facts.ClusterCIDR, e.Facts.ServiceCIDR))
+}
+
+// ports says who holds what the node is to listen on.
+func ports(_ context.Context, e *Env) []Result {
+	if e.Config == nil {
+		return noConfig()
+	}
+	listeners, err := e.listeners()
+	if err != nil {
+		return skip(err.Error())
+	}
+	var results []Result
+	wanted := e.Config.Ports(e.Facts.Backend, e.Facts.Disable)
+	held := 0
+	for _, p := range wanted {
+		for _, l := range listeners {
+			if !l.conflicts(p) {
+				continue
+			}
+			switch {
+			case l.kernel() && p.Protocol == "udp" && e.ownTunnel():
+				held++ // the tunnel is the kernel's, and lite's
+			case l.pid != 0 && l.pid == e.Running.PID, l.pid == 0 && e.Running.PID != 0 && l.uid == 0:
+				held++
+			default:
+				results = append(results, fail(fmt.Sprintf("%d/%s, where %s is to listen, is held by %s", p.Number, p.Protocol, p.Who, l.holder()),
+					"stop it"+orChoose(p))...)
+			}
+			break
+		}
+	}
+	if len(results) == 0 && e.Running.PID == 0 {
+		// What else a start would find, such as an address that is not there.
+		if err := e.Ports(e.Config); err != nil {
+			return wrong(err)
+		}
+	}
+	if len(results) > 0 {
+		return results
+	}
+	if held > 0 {
+		return pass(fmt.Sprintf("%d are lite's own (pid %d), the others are free", held, e.Running.PID))
+	}
+	return pass(fmt.Sprintf("all %d are free", len(wanted)))
+}
+
+// orChoose names the option where the port is one.
+func orChoose(p config.Port) string {
+	switch {
+	case p.Who == "the API server":
+		return ", or choose another --https-listen-port or --bind-address"
+	case p.Protocol == "udp":
+		return ", or choose another --flannel-backend"
+	case p.Who == "the metrics API":
+		return ", or use --disable metrics"
+	}
+	return ""
+}
+
+// ownTunnel: the device of the pod network is there, so its port is taken by it.
+func (e *Env) ownTunnel() bool {
+	return e.exists("/sys/class/net/lite-vxlan") || e.exists("/sys/class/net/lite-wg")
+}
+
+// nameServers says what pods and the cluster's DNS ask.
+func nameServers(_ context.Context, e *Env) []Result {
+	usual := resolver.System()
+	files := resolver.Files{Usual: e.path(usual.Usual), BehindResolved: e.path(usual.BehindResolved)}
+	file := "/" + strings.TrimPrefix(strings.TrimPrefix(files.File(), e.Root), "/")
+	if files.File() == "" {
+		return warn("there is no "+usual.Usual+": no name outside the cluster resolves, and images cannot be pulled", "write one, with a line `nameserver <address>`")
+	}
+	servers := files.Servers()
+	back := slices.ContainsFunc(servers, func(a netip.Addr) bool { return a == e.Facts.ClusterDNS })
+	loopback := slices.ContainsFunc(servers, netip.Addr.IsLoopback)
+	switch {
+	case len(servers) == 0:
+		return warn(file+" names only the stub of systemd-resolved, and nothing stands behind it: names outside the cluster do not resolve in pods",
+			"tell systemd-resolved a server: DNS=<address> in /etc/systemd/resolved.conf, or put one into "+usual.Usual)
+	case back:
+		return fail(fmt.Sprintf("%s names the cluster's own DNS (%s): queries would go round in a loop", file, e.Facts.ClusterDNS), "name the servers of your network there instead")
+	case loopback:
+		return warn(fmt.Sprintf("%s names a loopback address (%s), which is another one inside a pod: pods with dnsPolicy Default cannot resolve, others ask it by way of lite", file, join4(servers)),
+			"name the servers of your network in "+file+", or another file by --kubelet-arg resolv-conf=<file>")
+	case len(servers) > 3:
+		return warn(fmt.Sprintf("%s names %d servers; pods get the first 3 of them", file, len(servers)), "name 3 at most")
+	}
+	return pass(fmt.Sprintf("%s, of %s", join4(servers), file))
+}
+
+// join4 lists addresses.
+func join4(addrs []netip.Addr) string {
+	var all []string
+	for _, a := range addrs {
+		all = append(all, a.String())
+	}
+	return strings.Join(all, ", ")
+}
+
+// reachServer tries what an agent would.
+func reachServer(ctx context.Context, e *Env) []Result {
+	if e.Config == nil {
+		return noConfig()
+	}
+	if e.Running.Node != nil && e.Running.Node.Ready {
+		return pass("this node is in its cluster")
+	}
+	addresses, err := e.serverAddresses()
+	if err != nil {
+		return refused(err)
+	}
+	if len(addresses) == 0 {
+		return skip("no server is configured; say --server, or a --token that has its address")
+	}
+	var errs []error
+	for _, a := range addresses {
+		began := time.Now()
+		if err := e.Dial(ctx, a); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		return pass(fmt.Sprintf("%s answers within %s", a, millis(time.Since(began))))
+	}
+	port := "6443"
+	if _, p, err := net.SplitHostPort(addresses[0]); err == nil {
+		port = p
+	}
+	return fail(fmt.Sprintf("no server can be reached: %v", errors.Join(errs...)), "start `lite server` there, open its port "+port+"/tcp (`lite check` on it says how), or correct --server")
+}
+
+// serverAddresses is host:port of what an agent is told, or has been told.
+func (e *Env) serverAddresses() ([]string, error) {
+	var urls []string
+	c := e.Config
+	if c.ServerURL != "" {
+		urls = append(urls, c.ServerURL)
+	} else if c.Token != "" || c.TokenFile != "" {
+		t, err := join.Read(c.Token, c.TokenFile)
+		if err != nil && !denied(err) {
+			return nil, err
+		}
+		if t.Server != "" {
+			return []string{t.Server}, nil
+		}
+	}
+	if len(urls) == 0 {
+		var m agent.Membership
+		if data, err := e.read(filepath.Join(agent.Dir(c.DataDir), "cluster.json")); err == nil {
+			_ = json.Unmarshal(data, &m) // what is damaged names none
+		}
+		urls = m.Servers
+	}
+	var all []string
+	for _, s := range urls {
+		u, err := url.Parse(s)
+		if err != nil {
+			return nil, fmt.Errorf("server %q: %w", s, err)
+		}
+		all = append(all, u.Host)
+	}
+	return all, nil
+}

@@ -1,0 +1,34 @@
+package check
+
+import (
+	"strings"
+
+	"lite.io/lite/pkg/agent"
+	"lite.io/lite/pkg/config"
+)
+
+// RoleOf finds what this machine is, or is to be, and how that is known: by what
+// runs, what starts it, or what its data directory holds. What has none of them is
+// to be a server.
+func (m *Machine) RoleOf(dataDir string) (role config.Role, why string) {
+	for _, p := range m.processes() {
+		if p.name == "lite" && len(p.args) > 1 && (p.args[1] == "server" || p.args[1] == "agent") {
+			return config.Role(p.args[1]), "it runs"
+		}
+	}
+	for _, f := range []string{"/etc/systemd/system/lite.service", "/etc/init.d/lite"} {
+		text := m.text(f)
+		for _, role := range []config.Role{config.Agent, config.Server} {
+			if strings.Contains(text, "lite "+string(role)) || strings.Contains(text, `command_args="`+string(role)) {
+				return role, f + " starts it"
+			}
+		}
+	}
+	switch {
+	case m.exists(dataDir + "/server/etcd"):
+		return config.Server, dataDir + " holds one"
+	case m.exists(agent.Dir(dataDir) + "/cluster.json"):
+		return config.Agent, dataDir + " holds one"
+	}
+	return config.Server, "nothing says otherwise"
+}

@@ -1,0 +1,331 @@
+// Package check shows that `lite check` finds what stands in the way of a node, on
+// hosts where it was put there, and nothing on those where it was not.
+package check
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"lite.io/lite/pkg/check"
+	"lite.io/lite/tests/cluster"
+)
+
+func TestMain(m *testing.M) { cluster.Main(m) }
+
+// look runs lite check on a host and wants an exit code.
+func look(t *testing.T, n *cluster.Node, code int, args ...string) check.Report {
+	t.Helper()
+	return lookAs(t, n, 0, code, args...)
+}
+
+func lookAs(t *testing.T, n *cluster.Node, uid uint32, code int, args ...string) check.Report {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := n.Command(ctx, "lite", append([]string{"check", "-o", "json"}, args...)...)
+	if uid != 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	}
+	out, err := cmd.Output()
+	if cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != code {
+		t.Errorf("lite check %v: %v, want exit code %d\n%s", args, err, code, out)
+	}
+	var r check.Report
+	if err := json.Unmarshal(out, &r); err != nil {
+		t.Fatalf("lite check %v: %v\n%s", args, err, out)
+	}
+	return r
+}
+
+// want looks for a line of a report.
+func want(t *testing.T, r check.Report, name string, status check.Status, words ...string) check.Result {
+	t.Helper()
+	for _, c := range r.Checks {
+		if c.Name != name || c.Status != status {
+			continue
+		}
+		if !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(c.Found+" "+c.Remedy, w) }) {
+			return c
+		}
+	}
+	t.Errorf("no line %s: %s with %q in\n%s", name, status, words, text(r))
+	return check.Result{}
+}
+
+func text(r check.Report) string {
+	var b strings.Builder
+	for _, c := range r.Checks {
+		b.WriteString(string(c.Status) + " " + c.Name + ": " + c.Found + " → " + c.Remedy + "\n")
+	}
+	return b.String()
+}
+
+// noFailure: what is warned of is the test bed's machine.
+func noFailure(t *testing.T, r check.Report) {
+	t.Helper()
+	for _, c := range r.Checks {
+		if c.Status == check.Fail {
+			t.Errorf("%s: %s", c.Name, c.Found)
+		}
+	}
+}
+
+// TestBefore is a machine on which lite was never started: it passes, and each thing
+// that is put in its way is found, and gone once it is taken away.
+func TestBefore(t *testing.T) {
+	n := cluster.NewNode(t)
+	before := n.Output(t, "find", "/var/lib", "/etc", "/run", "-newer", "/etc/hostname")
+	r := look(t, n, 0)
+	noFailure(t, r)
+	for _, name := range []string{"user", "configuration", "memory", "kernel features", "swap", "disk latency", "overlayfs", "addresses", "ports", "name servers", "firewall", "others"} {
+		want(t, r, name, check.Pass)
+	}
+	if r.Role != "server" || r.Node != n.Name {
+		t.Errorf("looked at %s %s", r.Role, r.Node)
+	}
+	if after := n.Output(t, "find", "/var/lib", "/etc", "/run", "-newer", "/etc/hostname"); after != before {
+		t.Errorf("lite check left something behind:\n%s", after)
+	}
+
+	sh := func(script string) { n.Output(t, "sh", "-c", script) }
+	for _, c := range []struct {
+		name, do, undo string
+		args           []string
+		line           string
+		status         check.Status
+		words          []string
+	}{
+		{"a route", "ip link add wan type dummy 2>/dev/null || ip link add wan type bridge; ip link set wan up; ip route add 10.42.5.0/24 dev wan", "ip link del wan", nil,
+			"addresses", check.Fail, []string{"cluster-cidr", "10.42.5.0/24", "wan", "choose a range"}},
+		{"docker's FORWARD", "iptables -P FORWARD DROP; iptables -N DOCKER-USER", "iptables -P FORWARD ACCEPT; iptables -X DOCKER-USER", nil,
+			"firewall", check.Pass, []string{"drops what is forwarded (docker's): policy DROP", "lets its pods through"}},
+		{"resolv.conf", "echo nameserver 127.0.0.1 >/etc/resolv.conf", "echo nameserver " + cluster.Gateway + " >/etc/resolv.conf", nil,
+			"name servers", check.Warn, []string{"loopback", "127.0.0.1"}},
+		{"a loop", "echo nameserver 10.43.0.10 >/etc/resolv.conf", "echo nameserver " + cluster.Gateway + " >/etc/resolv.conf", nil,
+			"name servers", check.Fail, []string{"loop", "10.43.0.10"}},
+		{"swap", "printf 'Filename Type Size Used Priority\\n/dev/sdz2 partition 2097152 0 -2\\n' >/run/swaps; mount --bind /run/swaps /proc/swaps", "umount /proc/swaps", nil,
+			"swap", check.Warn, []string{"2 GiB on /dev/sdz2", "swapoff -a"}},
+		{"k3s", "mkdir -p /var/lib/rancher/k3s /etc/rancher/k3s", "rm -r /var/lib/rancher /etc/rancher", nil,
+			"others", check.Warn, []string{"k3s has left", "/var/lib/rancher/k3s", "k3s-uninstall.sh"}},
+		{"a network that lies elsewhere", "mkdir -p /mnt/x; mount -t tmpfs -o noexec none /mnt/x", "umount /mnt/x", []string{"--data-dir", "/mnt/x/lite"},
+			"file system", check.Fail, []string{"/mnt/x", "noexec"}},
+		{"a wrong value", "mkdir -p /etc/lite; echo 'cluster-cidr: 10.42.0.0' >/etc/lite/config.yaml", "rm -r /etc/lite", nil,
+			"configuration", check.Fail, []string{"cluster-cidr", "config.yaml:1"}},
+		{"no server", "true", "true", []string{"--role", "agent", "--server", "https://" + n.IP + ":7777"},
+			"server", check.Fail, []string{n.IP + ":7777", "connection refused"}},
+	} {
+		sh(c.do)
+		code := 0
+		if c.status == check.Fail {
+			code = 1
+		}
+		want(t, look(t, n, code, c.args...), c.line, c.status, c.words...)
+		sh(c.undo)
+	}
+
+	t.Run("a port", func(t *testing.T) {
+		// The test's own process listens, which the host sees as one of elsewhere; a
+		// process of the host has a name.
+		for _, address := range []string{"127.0.0.1:2379", ":10250"} {
+			l, err := n.Listen("tcp", address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+		}
+		r := look(t, n, 1)
+		want(t, r, "ports", check.Fail, "2379/tcp, where etcd is to listen", "stop it")
+		want(t, r, "ports", check.Fail, "10250/tcp, where the kubelet is to listen")
+	})
+	noFailure(t, look(t, n, 0))
+
+	t.Run("fix", func(t *testing.T) {
+		// inotify is the machine's, so the host sees a file in its place.
+		sh("cp /proc/sys/fs/inotify/max_user_instances /run/i; echo 128 >/run/i; mount --bind /run/i /proc/sys/fs/inotify/max_user_instances;" +
+			"echo 8192 >/run/w; mount --bind /run/w /proc/sys/fs/inotify/max_user_watches")
+		defer sh("umount /proc/sys/fs/inotify/max_user_instances /proc/sys/fs/inotify/max_user_watches")
+		want(t, look(t, n, 0), "inotify", check.Warn, "128 instances")
+		r := look(t, n, 0, "--fix")
+		want(t, r, "inotify", check.Pass, "1024 instances")
+		if len(r.Fixed) != 1 || r.Fixed[0].Error != "" || !strings.Contains(r.Fixed[0].Undo, "/etc/sysctl.d/90-lite.conf") {
+			t.Errorf("fixed %+v", r.Fixed)
+		}
+		for _, path := range []string{"/etc/sysctl.d/90-lite.conf", check.Inventory} {
+			if text := n.Output(t, "cat", path); !strings.Contains(text, "lite") {
+				t.Errorf("%s: %s", path, text)
+			}
+		}
+		if again := look(t, n, 0, "--fix"); len(again.Fixed) != 0 || n.Output(t, "cat", check.Inventory) != "/etc/sysctl.d/90-lite.conf\n" {
+			t.Errorf("a second time: %+v", again.Fixed)
+		}
+	})
+}
+
+// TestFirewalls is a server behind each kind of firewall: an agent cannot reach it,
+// lite check says why, --fix lets it in, and what that did can be taken back.
+func TestFirewalls(t *testing.T) {
+	net := cluster.NewNetwork(t)
+	root, skip := firewallRoot(t)
+	options := []cluster.HostOption{cluster.On(net)}
+	if skip == "" {
+		options = append(options, cluster.Install(root, "/firewalls"))
+	}
+	server := cluster.NewNode(t, options...)
+	if skip == "" {
+		server.Output(t, "cp", "-a", "/firewalls/.", "/")
+	}
+	server.Start(t)
+	noFailure(t, look(t, server, 0))
+	// There is no agent yet, so this pod is on the server.
+	web := server.Namespace(t)
+	web.Kubectl(t, "run", "web", "--image=lite.test/busybox:1", "--", "httpd", "-f", "-p", "8080")
+	web.WaitFor(t, "condition=Ready", "pod/web")
+	pod := web.Field(t, "pod/web", ".status.podIP") + ":8080"
+	token := strings.TrimSpace(server.Output(t, "lite", "token", "create"))
+	agent := cluster.NewNode(t, cluster.On(net))
+	agent.Role = "agent"
+
+	t.Run("running", func(t *testing.T) {
+		r := look(t, server, 0)
+		want(t, r, "node", check.Pass, "server "+server.Name+" runs", "parts are ready")
+		want(t, r, "ports", check.Pass, "are lite's own")
+		want(t, r, "certificates", check.Pass)
+		r = lookAs(t, server, 65534, 0)
+		want(t, r, "user", check.Skip, "not root")
+		want(t, r, "configuration", check.Skip, "only root can read /etc/lite/config.yaml")
+		want(t, r, "memory", check.Pass)
+	})
+
+	t.Run("ufw", func(t *testing.T) {
+		if skip != "" {
+			t.Skip(skip)
+		}
+		server.Output(t, "ufw", "--force", "enable")
+		defer server.Output(t, "ufw", "--force", "disable")
+		agent.Launch(t, "--token", token)
+		closed(t, agent, server.IP+":6443")
+		did := fixes(t, server, agent, "ufw")
+		agent.WaitReady(t)
+		// What other nodes' pods send comes through the tunnel.
+		cluster.Eventually(t, time.Minute, func() error { return reach(agent, "10.42.0.1:10250", pod) })
+		undo(t, server, agent, did)
+	})
+	if skip != "" {
+		agent.Start(t, "--token", token)
+	}
+
+	t.Run("firewalld", func(t *testing.T) {
+		if skip != "" {
+			t.Skip(skip)
+		}
+		server.Output(t, "sh", "-c", "grep -q ^messagebus: /etc/passwd || { echo messagebus:x:999:999::/:/bin/false >>/etc/passwd; echo messagebus:x:999: >>/etc/group; }; mkdir -p /run/dbus; dbus-daemon --system --fork")
+		daemon := server.Command(t.Context(), "/usr/sbin/firewalld", "--nofork", "--nopid")
+		if err := daemon.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			_ = daemon.Process.Signal(syscall.SIGTERM)
+			_ = daemon.Wait()
+		}()
+		cluster.Eventually(t, time.Minute, func() error { return server.Command(t.Context(), "firewall-cmd", "--state").Run() })
+		closed(t, agent, server.IP+":6443")
+		closed(t, agent, "10.42.0.1:10250")
+		closed(t, agent, pod)
+		did := fixes(t, server, agent, "firewalld")
+		cluster.Eventually(t, time.Minute, func() error { return reach(agent, "10.42.0.1:10250", pod) })
+		undo(t, server, agent, did)
+	})
+
+	for name, script := range map[string][2]string{
+		"iptables": {"iptables -A INPUT -i lo -j ACCEPT; iptables -A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT; iptables -P INPUT DROP", "iptables -P INPUT ACCEPT"},
+		"nftables": {"nft -f - <<X\ntable inet user { chain in { type filter hook input priority 0; policy drop; iif lo accept; ct state established,related accept; }; chain through { type filter hook forward priority 0; policy drop; }; }\nX\n", "nft delete table inet user"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server.Output(t, "sh", "-c", script[0])
+			defer server.Output(t, "sh", "-c", script[1])
+			closed(t, agent, server.IP+":6443")
+			did := fixes(t, server, agent, name)
+			cluster.Eventually(t, time.Minute, func() error { return reach(agent, "10.42.0.1:10250", pod) })
+			undo(t, server, agent, did)
+		})
+	}
+}
+
+// fixes wants check to say what a firewall keeps out, --fix to let it in, and a
+// second time to change nothing.
+func fixes(t *testing.T, server, agent *cluster.Node, name string) []check.Done {
+	t.Helper()
+	r := look(t, server, 1)
+	f := want(t, r, "firewall", check.Fail, name, "6443/tcp (API server)", "8472/udp (pods of other nodes) from 10.99.0.0/24", "10250/tcp (kubelet)", "pods from 10.42.0.0/16")
+	if !f.Fixable || len(f.Commands) == 0 {
+		t.Errorf("says no commands: %+v", f)
+	}
+	r = look(t, server, 0, "--fix")
+	want(t, r, "firewall", check.Pass, name, "lets in what a node needs")
+	for _, done := range r.Fixed {
+		if done.Error != "" || done.Undo == "" {
+			t.Errorf("%+v", done)
+		}
+	}
+	if again := look(t, server, 0, "--fix"); len(again.Fixed) != 0 {
+		t.Errorf("a second time: %+v", again.Fixed)
+	}
+	if err := reach(agent, server.IP+":6443"); err != nil {
+		t.Error(err)
+	}
+	return r.Fixed
+}
+
+// undo runs the commands that --fix said take it back.
+func undo(t *testing.T, server, agent *cluster.Node, did []check.Done) {
+	t.Helper()
+	for _, done := range did {
+		server.Output(t, "sh", "-c", done.Undo)
+	}
+	closed(t, agent, server.IP+":6443")
+	look(t, server, 1)
+}
+
+func reach(from *cluster.Node, addresses ...string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	for _, a := range addresses {
+		conn, err := from.DialContext(ctx, "tcp", a)
+		if err != nil {
+			return err
+		}
+		conn.Close()
+	}
+	return nil
+}
+
+// closed wants an address not to answer.
+func closed(t *testing.T, from *cluster.Node, address string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if conn, err := from.DialContext(ctx, "tcp", address); err == nil {
+		conn.Close()
+		t.Errorf("%s answers", address)
+	}
+}
+
+// firewallRoot is where Debian's firewalls were unpacked, or why there are none.
+func firewallRoot(t *testing.T) (root, skip string) {
+	t.Helper()
+	root, err := filepath.Abs("../../dist/test-firewalls/root")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(root); err != nil {
+		return "", "ufw and firewalld are not there: scripts/test-firewalls could not fetch them"
+	}
+	return root, ""
+}
