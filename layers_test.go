@@ -55,7 +55,7 @@ var layers = []struct{ pkg, imports string }{
 	{"pkg/server", "*"},
 	{"scripts", ""},
 	{"cmd/lite", "*"},
-	{"scripts/...", ""},
+	{"scripts/...", "scripts"},
 	{"tests/...", "*"},
 }
 
