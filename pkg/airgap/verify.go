@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/containerd/platforms"
+	"github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/gzip"
 
 	"lite.io/lite/pkg/agent/images"
@@ -75,6 +76,8 @@ func unreadable(err error) error {
 		return errors.New("it is cut short; copy it again")
 	case errors.Is(err, tar.ErrHeader):
 		return errors.New("it is no bundle, or a damaged one; `lite bundle create` makes one")
+	case errors.Is(err, gzip.ErrChecksum), errors.Is(err, gzip.ErrHeader), errors.As(err, new(flate.CorruptInputError)):
+		return fmt.Errorf("it is damaged (%w); copy the bundle again", err)
 	}
 	return err
 }
