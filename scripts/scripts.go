@@ -12,7 +12,7 @@ import (
 var install []byte
 
 // baseURL is the line of install.sh that says where releases are.
-var baseURL = regexp.MustCompile(`(?m)^DEFAULT_BASE_URL=.*$`)
+var baseURL = regexp.MustCompile(`(?m)^default_base_url=.*$`)
 
 // plainURL is what needs no quotes in a shell.
 var plainURL = regexp.MustCompile(`^https?://[A-Za-z0-9._~:/%@\[\]-]+$`)
@@ -27,7 +27,7 @@ func Install(url string) ([]byte, error) {
 		return nil, fmt.Errorf("base URL %q: it must be like https://releases.example.org/lite, without spaces and quotes", url)
 	}
 	if n := len(baseURL.FindAll(install, -1)); n != 1 {
-		return nil, fmt.Errorf("install.sh has %d lines DEFAULT_BASE_URL=, and must have one", n)
+		return nil, fmt.Errorf("install.sh has %d lines default_base_url=, and must have one", n)
 	}
-	return baseURL.ReplaceAllLiteral(bytes.Clone(install), []byte("DEFAULT_BASE_URL="+url)), nil
+	return baseURL.ReplaceAllLiteral(bytes.Clone(install), []byte("default_base_url="+url)), nil
 }

@@ -12,7 +12,7 @@ func TestInstall(t *testing.T) {
 		t.Errorf("without a URL the script is another: %v", err)
 	}
 	baked, err := Install("https://lite.test/releases")
-	if err != nil || !strings.Contains(string(baked), "\nDEFAULT_BASE_URL=https://lite.test/releases\n") {
+	if err != nil || !strings.Contains(string(baked), "\ndefault_base_url=https://lite.test/releases\n") {
 		t.Errorf("got %v\n%s", err, baked)
 	}
 	if !bytes.Equal(plain, install) || strings.Contains(string(install), "lite.test") {

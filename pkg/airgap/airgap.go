@@ -34,6 +34,7 @@ import (
 const (
 	installer = "install.sh"
 	sums      = "SHA256SUMS"
+	signature = sums + ".sig"
 	imageDir  = "images/"
 )
 

@@ -190,6 +190,9 @@ func TestVerifyRefuses(t *testing.T) {
 	if _, err := Verify(bytes.NewReader(but(func(map[string]string) {})), silent); err != nil {
 		t.Errorf("in another order: %v", err)
 	}
+	if _, err := Verify(bytes.NewReader(but(func(f map[string]string) { f["SHA256SUMS.sig"] = "x" })), silent); err != nil {
+		t.Errorf("signed: %v", err)
+	}
 	for name, c := range map[string]struct {
 		data []byte
 		want string

@@ -58,6 +58,9 @@ func Verify(r io.Reader, tell func(file string, done int64)) ([]File, error) {
 			}
 			continue
 		}
+		if h.Name == signature { // by whoever signs, added later
+			continue
+		}
 		if a, ok := archOf(h.Name); ok {
 			arch = a
 		}

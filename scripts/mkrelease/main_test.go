@@ -64,7 +64,7 @@ func TestMake(t *testing.T) {
 		"sha256sum -c SHA256SUMS && test $(wc -l <SHA256SUMS) = 4",
 		"gzip -dc lite-linux-amd64.gz | cmp - lite-linux-amd64",
 		"test -x install.sh && test -x lite-linux-amd64 && sh -n install.sh",
-		"grep -qx DEFAULT_BASE_URL=https://lite.test/releases install.sh",
+		"grep -qx default_base_url=https://lite.test/releases install.sh",
 		"test ! -e ../channels && cmp install.sh ../install.sh",
 		"test -z \"$(find .. -name '.*' ! -name ..)\"",
 	} {
