@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -13,14 +14,30 @@ import (
 	cdx "github.com/CycloneDX/cyclonedx-go"
 )
 
-const helpers = "../../pkg/bundle/data/bundle.tar.zst"
+// TestMain goes where the command runs.
+func TestMain(m *testing.M) {
+	if err := os.Chdir("../.."); err != nil {
+		panic(err)
+	}
+	m.Run()
+}
+
+// helpers is the archive of helper programs that this build embeds.
+func helpers(t *testing.T) string {
+	t.Helper()
+	for _, pattern := range []string{"pkg/bundle/data/" + runtime.GOARCH + "/bundle.tar.zst", "pkg/bundle/data/bundle.tar.zst"} {
+		if _, err := os.Stat(pattern); err == nil {
+			return pattern
+		}
+	}
+	t.Skip("no bundle was built: run `make build`")
+	return ""
+}
 
 // testRelease is a release of a small Go program in the place of lite: this test.
 func testRelease(t *testing.T, out string) release {
 	t.Helper()
-	if _, err := os.Stat(helpers); err != nil {
-		t.Skip("no bundle was built: run `make build`")
-	}
+	bundle := helpers(t)
 	program := filepath.Join(t.TempDir(), "program")
 	self, err := os.Executable()
 	if err != nil {
@@ -31,7 +48,7 @@ func testRelease(t *testing.T, out string) release {
 	}
 	return release{
 		out: out, version: "v1.2.3", baseURL: "https://lite.test/releases",
-		builds: []build{{"amd64", program, helpers}},
+		builds: []build{{runtime.GOARCH, program, bundle}},
 	}
 }
 
@@ -56,14 +73,15 @@ func TestMake(t *testing.T) {
 	for _, e := range entries {
 		names = append(names, e.Name())
 	}
-	want := []string{"SHA256SUMS", "install.sh", "lite-linux-amd64", "lite-linux-amd64.gz", "lite-v1.2.3.cdx.json"}
+	lite := "lite-linux-" + runtime.GOARCH
+	want := []string{"SHA256SUMS", "install.sh", lite, lite + ".gz", "lite-v1.2.3.cdx.json"}
 	if !slices.Equal(names, want) {
 		t.Errorf("got %v, want %v", names, want)
 	}
 	for _, command := range []string{
 		"sha256sum -c SHA256SUMS && test $(wc -l <SHA256SUMS) = 4",
-		"gzip -dc lite-linux-amd64.gz | cmp - lite-linux-amd64",
-		"test -x install.sh && test -x lite-linux-amd64 && sh -n install.sh",
+		"gzip -dc lite-linux-*.gz | cmp - " + lite,
+		"test -x install.sh && test -x " + lite + " && sh -n install.sh",
 		"grep -qx default_base_url=https://lite.test/releases install.sh",
 		"test ! -e ../channels && cmp install.sh ../install.sh",
 		"test -z \"$(find .. -name '.*' ! -name ..)\"",
@@ -135,8 +153,8 @@ func TestDescribe(t *testing.T) {
 		found[c.Name] = c.Version
 	}
 	for _, name := range []string{
-		"lite-linux-amd64", "std", "github.com/CycloneDX/cyclonedx-go", "runc", "crictl", "bridge", "containerd-shim-runc-v2",
-		"github.com/opencontainers/cgroups", "libseccomp", "glibc",
+		"lite-linux-" + runtime.GOARCH, "std", "github.com/CycloneDX/cyclonedx-go", "runc", "crictl", "bridge", "containerd-shim-runc-v2",
+		"github.com/opencontainers/cgroups", "libseccomp-dev", "libc6-dev",
 	} {
 		if found[name] == "" {
 			t.Errorf("%s is not in it, or without a version", name)
@@ -176,7 +194,7 @@ func TestMakeRefuses(t *testing.T) {
 		"no program":      {func(r *release) { r.builds = nil }, "no program"},
 		"a bad URL":       {func(r *release) { r.baseURL = "https://x.test/$(id)" }, "base URL"},
 		"a lost program":  {func(r *release) { r.builds[0].program = "/nowhere" }, "/nowhere"},
-		"another program": {func(r *release) { r.builds[0].program = "main_test.go" }, "main_test.go"},
+		"another program": {func(r *release) { r.builds[0].program = "go.mod" }, "go.mod"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out := t.TempDir()

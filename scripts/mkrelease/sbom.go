@@ -7,10 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path"
-	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -26,6 +26,9 @@ var native = map[string][]string{
 	"bin/runc":         {"libseccomp-dev", "libc6-dev"},
 	"images/pause.tar": {"libc6-dev"}, // its source is in the module k8s.io/kubernetes
 }
+
+// debianLock is relative to the root of the repository, where the command runs.
+const debianLock = "scripts/debian.lock"
 
 // bom collects the components of a release: each once, however many programs it is
 // in.
@@ -196,18 +199,40 @@ func usesC(info *debug.BuildInfo) bool {
 	return slices.ContainsFunc(info.Settings, func(s debug.BuildSetting) bool { return s.Key == "CGO_ENABLED" && s.Value == "1" })
 }
 
-// debian is the source package of an installed package: for another architecture
-// it may be one of that, or a cross package, which has the same source.
+// debian is a Debian package: of the version that the build fetches, else of the
+// one that is installed.
 func debian(name, arch string) (cdx.Component, error) {
-	var out []byte
-	var err error
-	for _, candidate := range []string{name + ":" + arch, name + "-" + arch + "-cross", name} {
-		out, err = exec.Command("dpkg-query", "-W", "-f", "${db:Status-Status} ${source:Package} ${source:Version}", candidate).Output()
-		if fields := strings.Fields(string(out)); err == nil && len(fields) == 3 && fields[0] == "installed" {
-			source, version := fields[1], fields[2]
-			purl := "pkg:deb/debian/" + source + "@" + strings.NewReplacer("+", "%2B", ":", "%3A", "~", "~").Replace(version) + "?arch=source"
-			return cdx.Component{BOMRef: purl, Type: cdx.ComponentTypeLibrary, Name: source, Version: version, PackageURL: purl}, nil
+	locked, err := lockedVersion(name, arch)
+	if err != nil {
+		return cdx.Component{}, err
+	}
+	for _, candidate := range []string{name + ":" + arch, name} {
+		if locked != "" {
+			break
+		}
+		out, err := exec.Command("dpkg-query", "-W", "-f", "${db:Status-Status} ${Version}", candidate).Output()
+		if status, version, _ := strings.Cut(string(out), " "); err == nil && status == "installed" {
+			locked = version
 		}
 	}
-	return cdx.Component{}, fmt.Errorf("the Debian package %s is not installed, so its version is not known", filepath.Base(name))
+	if locked == "" {
+		return cdx.Component{}, fmt.Errorf("the Debian package %s is not installed for %s, so its version is not known", name, arch)
+	}
+	purl := fmt.Sprintf("pkg:deb/debian/%s@%s?arch=%s", name, strings.NewReplacer("+", "%2B", ":", "%3A").Replace(locked), arch)
+	return cdx.Component{BOMRef: purl, Type: cdx.ComponentTypeLibrary, Name: name, Version: locked, PackageURL: purl}, nil
+}
+
+// lockedVersion is the version of a package in scripts/debian.lock, if there is
+// such a file: lines of package, version, architecture and checksum.
+func lockedVersion(name, arch string) (string, error) {
+	lock, err := os.ReadFile(debianLock)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	for line := range strings.Lines(string(lock)) {
+		if f := strings.Fields(line); len(f) >= 3 && f[0] == name && (f[2] == arch || f[2] == "source") {
+			return f[1], nil
+		}
+	}
+	return "", nil
 }

@@ -8,9 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/platforms"
 	"github.com/klauspost/compress/zstd"
@@ -228,5 +232,51 @@ func TestOlder(t *testing.T) {
 		if got := strings.Join(older(sources, mark), " "); got != want {
 			t.Errorf("%s: got %q, want %q", mark, got, want)
 		}
+	}
+}
+
+func TestKeep(t *testing.T) {
+	dir := t.TempDir()
+	data := pack(t, layout("lite.test/a:1", runtime.GOARCH)...)
+	now := time.Date(2026, time.May, 1, 12, 0, 0, 0, time.UTC)
+	keep := func(data []byte, at time.Time) (string, string, bool) {
+		t.Helper()
+		c, err := copyIn(dir, bytes.NewReader(data), func(int64) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if left, _ := os.ReadDir(dir); len(left) > 1 {
+			t.Errorf("a copy has a name too early: %v", left)
+		}
+		name, mark, kept, err := c.keep(dir, "a.tar", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if content, err := os.ReadFile(filepath.Join(dir, name)); err != nil || !bytes.Equal(content, data) {
+			t.Errorf("the copy differs, %v", err)
+		}
+		return name, mark, kept
+	}
+	name, mark, kept := keep(data, now)
+	if kept || !ownName.MatchString(name) || !strings.HasPrefix(name, "a-") {
+		t.Errorf("got %s, %t", name, kept)
+	}
+	if archives, err := listArchives(dir); err != nil || len(archives) != 1 || archives[0].mark != mark {
+		t.Errorf("got %+v, %v; want the mark %s", archives, err, mark)
+	}
+	again, newer, kept := keep(data, now.Add(time.Hour))
+	if again != name || newer == mark || !kept {
+		t.Errorf("the second time: got %s, %s, %t", again, newer, kept)
+	}
+	// Somebody has written to the file since.
+	if err := os.WriteFile(filepath.Join(dir, name), make([]byte, len(data)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if again, _, kept := keep(data, now); again != name || kept {
+		t.Errorf("in the place of a damaged one: got %s, %t", again, kept)
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 1 {
+		t.Errorf("left behind: %v", left)
 	}
 }

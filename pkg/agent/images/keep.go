@@ -100,7 +100,11 @@ func (c *copied) link(to string, now time.Time) error {
 	if err := os.Chtimes(self, now, now); err != nil {
 		return err
 	}
-	if err := unix.Linkat(unix.AT_FDCWD, self, unix.AT_FDCWD, to, unix.AT_SYMLINK_FOLLOW); err != nil {
+	err := unix.Linkat(unix.AT_FDCWD, self, unix.AT_FDCWD, to, unix.AT_SYMLINK_FOLLOW)
+	if errors.Is(err, syscall.EEXIST) { // damaged since, or another import was faster
+		err = c.linkOver(self, to)
+	}
+	if err != nil {
 		return err
 	}
 	dir, err := os.Open(filepath.Dir(to))
@@ -108,6 +112,15 @@ func (c *copied) link(to string, now time.Time) error {
 		return err
 	}
 	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// linkOver replaces a file. A hidden one is not imported.
+func (c *copied) linkOver(self, to string) error {
+	hidden := filepath.Join(filepath.Dir(to), fmt.Sprintf(".%s-%d", filepath.Base(to), os.Getpid()))
+	if err := unix.Linkat(unix.AT_FDCWD, self, unix.AT_FDCWD, hidden, unix.AT_SYMLINK_FOLLOW); err != nil {
+		return err
+	}
+	return os.Rename(hidden, to)
 }
 
 // find returns the name of an archive with the same content.
