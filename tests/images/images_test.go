@@ -298,7 +298,8 @@ func (s *suite) fill(t *testing.T, free int) (empty func()) {
 
 func (s *suite) testFullDisk(t *testing.T) {
 	before := s.files(t)
-	path := cluster.ImageTarball(t, "agnhost") // 43 MB, and twice that for its layers
+	path := in + "agnhost.tar" // 43 MB, and twice that for its layers
+	copyFile(t, cluster.ImageTarball(t, "agnhost"), s.Path(path))
 	empty := s.fill(t, 60)
 	defer empty()
 	says(t, s.Node, []string{"lite", "images", "import", path}, "needs about", "lite images remove")
