@@ -8,9 +8,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/signal"
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -106,7 +108,9 @@ func createBundle(cmd *cobra.Command, o bundleOptions) error {
 	}
 	request := airgap.Request{Arch: o.arch, Installer: installer, Binary: o.binary, Files: o.files}
 	if len(o.images) == 0 {
-		return writeBundle(o.output, request)
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+		defer stop()
+		return writeBundle(ctx, o.output, request)
 	}
 	return withStore(cmd, func(ctx context.Context, s *images.Store) error {
 		found, err := s.Find(ctx, o.images)
@@ -116,13 +120,13 @@ func createBundle(cmd *cobra.Command, o bundleOptions) error {
 		request.Export = func(w io.Writer) error {
 			return images.Compress(w, "images.tar.zst", func(w io.Writer) error { return s.Export(ctx, w, found) })
 		}
-		return writeBundle(o.output, request)
+		return writeBundle(ctx, o.output, request)
 	})
 }
 
 // writeBundle writes a bundle, reads it again, and puts it in its place if it is
 // what it should be.
-func writeBundle(output string, r airgap.Request) error {
+func writeBundle(ctx context.Context, output string, r airgap.Request) error {
 	part, err := file.NewPart(output, 0o644)
 	if err != nil {
 		return fmt.Errorf("make the bundle: %w", err)
@@ -131,7 +135,13 @@ func writeBundle(output string, r airgap.Request) error {
 	bar := newMeter(os.Stderr, output)
 	defer bar.end()
 	r.Tell = func(file string, done int64) { bar.show("writing "+file, done, 0) }
-	if err := airgap.Create(part.File, r); err != nil {
+	err = airgap.Create(ctx, part.File, r)
+	switch {
+	case ctx.Err() != nil:
+		return errors.New("bundle: interrupted")
+	case errors.Is(err, syscall.ENOSPC):
+		return fmt.Errorf("make the bundle: %w; choose a disk with more room with --output", err)
+	case err != nil:
 		return fmt.Errorf("make the bundle: %w", err)
 	}
 	if _, err := part.Seek(0, io.SeekStart); err != nil {

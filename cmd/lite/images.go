@@ -221,6 +221,9 @@ func exportImages(ctx context.Context, s *images.Store, output string, names []s
 	bar := newMeter(os.Stderr, output)
 	defer bar.end()
 	err = images.Compress(bar.writer(part), output, func(w io.Writer) error { return s.Export(ctx, w, found) })
+	if errors.Is(err, syscall.ENOSPC) {
+		return fmt.Errorf("export: %w; choose a disk with more room with -o", err)
+	}
 	if err != nil {
 		return fmt.Errorf("export to %s: %w", output, err)
 	}

@@ -11,6 +11,7 @@ package airgap
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -60,10 +61,10 @@ type Request struct {
 // Name is how a bundle is called.
 func Name(version, arch string) string { return fmt.Sprintf("lite-%s-linux-%s.tar", version, arch) }
 
-// Create writes a bundle into an empty file. The same request makes the same
-// bytes.
-func Create(to *os.File, r Request) error {
-	b := &builder{to: to, tell: r.Tell, sums: map[string]string{}}
+// Create writes a bundle into an empty file, until ctx is done. The same request
+// makes the same bytes.
+func Create(ctx context.Context, to *os.File, r Request) error {
+	b := &builder{ctx: ctx, to: to, tell: r.Tell, sums: map[string]string{}}
 	if err := b.add(installer, 0o755, copyOf(bytes.NewReader(r.Installer))); err != nil {
 		return err
 	}
@@ -86,6 +87,7 @@ func Create(to *os.File, r Request) error {
 // builder writes a tar. The header of a file is written after the file, whose size
 // and name are not known before.
 type builder struct {
+	ctx  context.Context
 	to   *os.File
 	tell func(string, int64)
 	end  int64
@@ -110,6 +112,9 @@ func (b *builder) addNamed(title string, mode int64, write func(io.Writer) error
 	}
 	sum, n := sha256.New(), int64(0)
 	err := write(writerFunc(func(p []byte) (int, error) {
+		if err := b.ctx.Err(); err != nil {
+			return 0, err
+		}
 		sum.Write(p)
 		n += int64(len(p))
 		b.tell(title, n)

@@ -80,7 +80,7 @@ func create(t *testing.T, r Request) ([]byte, error) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := Create(f, r); err != nil {
+	if err := Create(t.Context(), f, r); err != nil {
 		return nil, err
 	}
 	data, err := os.ReadFile(f.Name())

@@ -309,6 +309,10 @@ func (s *suite) testFullDisk(t *testing.T) {
 	says(t, s.Node, []string{"lite", "images", "import", path}, "needs about")
 	// Of standard input nobody knows the size.
 	says(t, s.Node, []string{"sh", "-c", "lite images import - <" + path}, "no space left on device", "nothing of it is kept")
+	says(t, s.Node, []string{"lite", "bundle", "create", "-o", cluster.DataDir + "/x.tar"}, "no space left on device", "--output")
+	if left, _ := filepath.Glob(s.Path(cluster.DataDir) + "/x.tar*"); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
 	if got := s.files(t); !slices.Equal(got, before) {
 		t.Errorf("there is %v, was %v", got, before)
 	}
