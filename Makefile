@@ -1,6 +1,6 @@
 # What each step does stands in scripts/; `make` alone builds dist/lite.
 SHELL := /bin/bash
-.PHONY: build run test lint golden e2e bench clean
+.PHONY: build run test lint golden e2e bench release release-check clean
 
 build:
 	@scripts/setup
@@ -23,6 +23,13 @@ e2e: build
 bench: build # make bench ARGS="-runs 1"
 	@scripts/test-images
 	. scripts/env && go test -run '^$$' -bench . -benchtime 1x -timeout 2h ./tests/bench -args $(ARGS)
+
+release: # make release VERSION=v1.2.3 BASE_URL=https://releases.example.org/lite CHANNEL=stable
+	@scripts/setup
+	@scripts/release
+
+release-check: # with the same variables, after make release
+	@scripts/release check
 
 golden:
 	@scripts/golden

@@ -38,6 +38,7 @@ var layers = []struct{ pkg, imports string }{
 	{"pkg/datastore", ""},
 	{"pkg/server/controlplane", "config datastore file kube pki"},
 	{"pkg/agent/images", ""},
+	{"pkg/airgap", "agent/images"},
 	{"pkg/agent/containerd", "bundle file"},
 	{"pkg/agent/kubelet", "kube"},
 	{"pkg/agent/kubeproxy", "kube"},
@@ -54,8 +55,9 @@ var layers = []struct{ pkg, imports string }{
 	{"pkg/agent", "addon/dns addon/storage agent/containerd agent/images agent/kubelet agent/kubeproxy agent/loadbalancer bundle cni cni/policy component config file join join/approver kube machine resolver version"},
 	{"pkg/server", "*"},
 	{"pkg/check", "agent agent/containerd component config file join resolver server status version"},
+	{"scripts", ""},
 	{"cmd/lite", "*"},
-	{"scripts/...", ""},
+	{"scripts/...", "scripts"},
 	{"tests/...", "*"},
 }
 

@@ -14,6 +14,7 @@ var (
 	commit  = "unknown"
 	runc    = "unknown"
 	built   = "" // RFC 3339
+	baseURL = "" // none: whoever builds lite says from where releases come
 )
 
 // Info is the versions a user may have to name in a report.
@@ -45,6 +46,9 @@ func Get() Info {
 
 // Version is lite's own version.
 func Version() string { return version }
+
+// BaseURL is where releases of lite are, or "" if that is not known.
+func BaseURL() string { return baseURL }
 
 func module(path string) string {
 	info, ok := debug.ReadBuildInfo()

@@ -5,13 +5,16 @@
 package images
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -34,10 +37,13 @@ const (
 
 	// pinLabel is containerd's mark for an image the kubelet may not collect.
 	pinLabel = "io.cri-containerd.pinned"
+	pinned   = "pinned"
 	// fromLabel remembers which archive an image came from, by name, size and
 	// time, and how many images are in it, so that a start does not read
-	// gigabytes again.
-	fromLabel = "lite.io/imported-from"
+	// gigabytes again. beforeLabel remembers the older archives that have an image
+	// of the same name.
+	fromLabel   = "lite.io/imported-from"
+	beforeLabel = "lite.io/imported-before"
 )
 
 // suffixes are the names of archives, docker-archive or OCI layout, plain or
@@ -142,76 +148,147 @@ func (i *Importer) importAll(ctx context.Context, c *client.Client) {
 	}
 }
 
+// importDir imports what has not been imported yet, the oldest archive first: of
+// two that have an image of the same name, the newer one counts.
 func (i *Importer) importDir(ctx context.Context, c *client.Client) error {
-	dir := i.dir
-	entries, err := os.ReadDir(dir)
+	archives, err := listArchives(i.dir)
 	if err != nil {
-		return fmt.Errorf("list %s: %w", dir, err)
+		return err
 	}
 	done, err := imported(ctx, c)
 	if err != nil {
 		return err
 	}
-	var errs []error
-	for _, e := range entries {
-		info, err := os.Stat(filepath.Join(dir, e.Name()))
-		if err != nil || !info.Mode().IsRegular() || !isArchive(e.Name()) {
-			continue
-		}
-		mark := markOf(info)
-		if done[mark] {
+	errs := []error{repin(ctx, c, archives)}
+	for _, a := range archives {
+		if done[a.mark] {
 			continue
 		}
 		began := time.Now()
-		names, err := importFile(ctx, c, filepath.Join(dir, e.Name()), mark)
+		names, err := importFile(ctx, c, filepath.Join(i.dir, a.name), a.mark)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("import %s: %w", filepath.Join(dir, e.Name()), err))
+			errs = append(errs, fmt.Errorf("import %s: %w", filepath.Join(i.dir, a.name), err))
 			continue
 		}
 		if i.watch {
-			slog.Info("Imported images", "from", e.Name(), "images", strings.Join(names, ", "), "took", time.Since(began).Round(time.Millisecond))
+			slog.Info("Imported images", "from", a.name, "images", strings.Join(names, ", "), "took", time.Since(began).Round(time.Millisecond))
+		}
+		// A newer archive may have lost an image to this one.
+		if done, err = imported(ctx, c); err != nil {
+			return errors.Join(append(errs, err)...)
 		}
 	}
 	return errors.Join(errs...)
 }
 
+// archive is an archive in a directory.
+type archive struct {
+	name string
+	mark string
+	time int64
+	size int64
+}
+
+// listArchives is the archives of a directory, the oldest first.
+func listArchives(dir string) ([]archive, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", dir, err)
+	}
+	var all []archive
+	for _, e := range entries {
+		info, err := os.Stat(filepath.Join(dir, e.Name()))
+		if err != nil || !info.Mode().IsRegular() || !isArchive(e.Name()) {
+			continue
+		}
+		all = append(all, archive{e.Name(), markOf(e.Name(), info), info.ModTime().UnixNano(), info.Size()})
+	}
+	slices.SortStableFunc(all, func(a, b archive) int { return cmp.Compare(a.time, b.time) })
+	return all, nil
+}
+
 // imported is the marks of the archives whose images are all still there.
 func imported(ctx context.Context, c *client.Client) (map[string]bool, error) {
-	list, err := c.ImageService().List(ctx, fmt.Sprintf("labels.%q==pinned", pinLabel))
+	list, err := fromArchives(ctx, c)
 	if err != nil {
-		return nil, fmt.Errorf("list images: %w", err)
+		return nil, err
 	}
 	there := map[string]int{}
 	for _, image := range list {
-		there[image.Labels[fromLabel]]++
+		for _, source := range sources(image) {
+			there[source]++
+		}
 	}
 	marks := map[string]bool{}
-	for label, n := range there {
-		if mark, count, ok := strings.Cut(label, "/"); ok && count == strconv.Itoa(n) {
+	for source, n := range there {
+		if mark, count, ok := strings.Cut(source, "/"); ok && count == strconv.Itoa(n) {
 			marks[mark] = true
 		}
 	}
 	return marks, nil
 }
 
-// importFile imports one archive and makes its images ready to run.
+// fromArchives is the images that some archive brought.
+func fromArchives(ctx context.Context, c *client.Client) ([]images.Image, error) {
+	list, err := c.ImageService().List(ctx, fmt.Sprintf("labels.%q", fromLabel))
+	if err != nil {
+		return nil, fmt.Errorf("list images: %w", err)
+	}
+	return list, nil
+}
+
+// repin pins again what somebody has unpinned and an archive still has.
+func repin(ctx context.Context, c *client.Client, archives []archive) error {
+	list, err := fromArchives(ctx, c)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, image := range list {
+		kept := slices.ContainsFunc(archives, func(a archive) bool { return a.mark == from(image) })
+		if !kept || image.Labels[pinLabel] == pinned {
+			continue
+		}
+		image.Labels[pinLabel] = pinned
+		if _, err := c.ImageService().Update(ctx, image, "labels."+pinLabel); err != nil {
+			errs = append(errs, fmt.Errorf("pin %s: %w", image.Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// importFile imports one archive, makes its images ready to run and pins them.
 func importFile(ctx context.Context, c *client.Client, path, mark string) (names []string, err error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	plain, err := compression.DecompressStream(f)
+	found, err := bring(ctx, c, f)
+	if err != nil {
+		return nil, err
+	}
+	// Only now, so that an import that was cut short is begun again.
+	if err := pin(ctx, c, found, mark); err != nil {
+		return nil, err
+	}
+	for _, image := range found {
+		names = append(names, image.Name)
+	}
+	return names, nil
+}
+
+// bring reads an archive into containerd and makes its images ready to run.
+func bring(ctx context.Context, c *client.Client, archive io.Reader) ([]images.Image, error) {
+	plain, err := compression.DecompressStream(archive)
 	if err != nil {
 		return nil, fmt.Errorf("decompress: %w", err)
 	}
 	defer plain.Close()
-
 	found, err := c.Import(ctx, plain,
 		client.WithAllPlatforms(false),
 		client.WithSkipMissing(), // layers of other platforms may have been left out
-		client.WithImportPlatform(platforms.Default()),
-		client.WithImageLabels(map[string]string{pinLabel: "pinned"}))
+		client.WithImportPlatform(platforms.Default()))
 	if err != nil {
 		return nil, err
 	}
@@ -222,30 +299,85 @@ func importFile(ctx context.Context, c *client.Client, path, mark string) (names
 		if err := client.NewImage(c, image).Unpack(ctx, ""); err != nil {
 			return nil, fmt.Errorf("unpack %s: %w", image.Name, err)
 		}
-		names = append(names, image.Name)
 	}
-	// Only now, so that an import that was cut short is begun again.
-	mark = fmt.Sprintf("%s/%d", mark, len(found))
-	for _, image := range found {
-		if err := label(ctx, c, image, mark); err != nil {
-			return nil, err
-		}
-	}
-	return names, nil
+	return found, nil
 }
 
-func label(ctx context.Context, c *client.Client, image images.Image, mark string) error {
-	image.Labels = map[string]string{fromLabel: mark, pinLabel: "pinned"}
-	if _, err := c.ImageService().Update(ctx, image, "labels."+fromLabel, "labels."+pinLabel); err != nil {
-		return fmt.Errorf("label %s: %w", image.Name, err)
+// pin pins the images of an archive and labels them with its mark.
+func pin(ctx context.Context, c *client.Client, found []images.Image, mark string) error {
+	names := map[string]bool{} // an archive may name an image twice
+	for _, image := range found {
+		names[image.Name] = true
+	}
+	source := fmt.Sprintf("%s/%d", mark, len(names))
+	for _, image := range found {
+		before := older(sources(image), mark)
+		image.Labels = map[string]string{fromLabel: source, beforeLabel: strings.Join(before, " "), pinLabel: pinned}
+		if _, err := c.ImageService().Update(ctx, image, "labels."+fromLabel, "labels."+beforeLabel, "labels."+pinLabel); err != nil {
+			return fmt.Errorf("label %s: %w", image.Name, err)
+		}
 	}
 	return nil
 }
 
-// markOf identifies an archive by what changes when it is replaced. The time
-// has no characters that a label value may not hold.
-func markOf(info fs.FileInfo) string {
-	return fmt.Sprintf("%s-%d-%d", info.Name(), info.Size(), info.ModTime().UnixNano())
+// sources is what the labels of an image say of the archives that have it, the
+// newest first: the mark of each, and how many images are in it.
+func sources(image images.Image) []string {
+	return strings.Fields(image.Labels[fromLabel] + " " + image.Labels[beforeLabel])
+}
+
+// from is the mark of the archive that an image came from.
+func from(image images.Image) string {
+	mark, _, _ := strings.Cut(image.Labels[fromLabel], "/")
+	return mark
+}
+
+// older leaves those sources that are older than an archive. A newer one is left
+// out: it has to be imported again, since the older one has just taken an image
+// of it.
+func older(sources []string, mark string) (before []string) {
+	name, when := parseMark(mark)
+	for _, source := range sources {
+		m, _, _ := strings.Cut(source, "/")
+		otherName, at := parseMark(m)
+		if at <= when && otherName != name && len(before) < maxBefore {
+			before = append(before, source)
+		}
+	}
+	return before
+}
+
+// maxBefore keeps the label below the size that containerd allows.
+const maxBefore = 16
+
+// markOf identifies an archive by what changes when it is replaced. There are no
+// spaces and slashes in it, which separate marks from each other and from numbers.
+func markOf(name string, info fs.FileInfo) string {
+	name = strings.Map(func(r rune) rune {
+		if r > ' ' && r < 0x7f && r != '/' {
+			return r
+		}
+		return '_'
+	}, name)
+	return fmt.Sprintf("%s-%d-%d", name[max(0, len(name)-maxMarked):], info.Size(), info.ModTime().UnixNano())
+}
+
+// maxMarked is how much of a file's name is in its mark.
+const maxMarked = 100
+
+// parseMark is the name and the time in a mark.
+func parseMark(mark string) (name string, when int64) {
+	name, tail, _ := cutLast(mark, "-")
+	when, _ = strconv.ParseInt(tail, 10, 64)
+	name, _, _ = cutLast(name, "-")
+	return name, when
+}
+
+func cutLast(s, separator string) (before, after string, found bool) {
+	if i := strings.LastIndex(s, separator); i >= 0 {
+		return s[:i], s[i+len(separator):], true
+	}
+	return s, "", false
 }
 
 func isArchive(name string) bool {

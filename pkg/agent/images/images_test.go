@@ -51,7 +51,7 @@ func TestMarkChangesWhenTheArchiveDoes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return markOf(info)
+		return markOf(info.Name(), info)
 	}
 	first := mark("abc", when)
 	if first != "a.tar-3-1777636800000000005" {

@@ -1,0 +1,365 @@
+package images
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"compress/flate"
+	"compress/gzip"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
+	"github.com/klauspost/compress/zstd"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+const (
+	// maxDocument is the largest description of an image that is read: manifests
+	// and configurations have some kilobytes.
+	maxDocument = 1 << 20
+	// maxDocuments bounds the memory for all of them.
+	maxDocuments = 64 << 20
+	// tarBlock is the size of the smallest piece of a tar.
+	tarBlock = 512
+	// maxDepth is how deep indexes of an archive may be nested.
+	maxDepth = 8
+)
+
+// Content is what an image archive holds.
+type Content struct {
+	Images []string // names in full, sorted
+	Size   int64    // of all files in it, not compressed
+	Suffix string   // what the name of such an archive ends in, as .tar.gz
+}
+
+// unfit is an archive that is whole, or not, but cannot be imported as it is.
+// The error says why and what to do.
+type unfit struct{ reason string }
+
+func (e unfit) Error() string { return e.reason }
+
+func unfitf(format string, args ...any) error { return unfit{fmt.Sprintf(format, args...)} }
+
+// Inspect reads an image archive to its end and says what is in it: a
+// docker-archive or an OCI layout, plain or compressed. It is an error if the
+// archive is cut short, or if an image in it lacks a name, a layer, or a version
+// for the platform.
+func Inspect(r io.Reader, platform platforms.MatchComparer) (Content, error) {
+	counted := &counter{r: r}
+	plain, suffix, err := decompress(counted)
+	if err != nil {
+		return Content{}, broken(err, counted.n, suffix)
+	}
+	defer plain.Close()
+	c, err := readContents(plain)
+	if err != nil {
+		return Content{}, broken(err, counted.n, suffix)
+	}
+	// What follows the last file belongs to the checksum of a compressed stream,
+	// and whoever copies what is read here wants all of it.
+	for _, rest := range []io.Reader{plain, counted} {
+		if _, err := io.Copy(io.Discard, rest); err != nil {
+			return Content{}, broken(err, counted.n, suffix)
+		}
+	}
+	if counted.n == 0 {
+		return Content{}, unfitf("it is empty")
+	}
+	names, err := c.check(platform)
+	return Content{Images: names, Size: c.size, Suffix: suffix}, err
+}
+
+// decompress finds out how a stream is compressed, and which suffix the name of
+// such an archive has. containerd's own function starts other programs, whose
+// errors say little.
+func decompress(r io.Reader) (plain io.ReadCloser, suffix string, err error) {
+	buffered := bufio.NewReaderSize(r, 1<<16)
+	start, err := buffered.Peek(4)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, "", err
+	}
+	switch {
+	case bytes.HasPrefix(start, []byte{0x1f, 0x8b}):
+		z, err := gzip.NewReader(buffered)
+		return z, ".tar.gz", err // nobody looks at z after an error
+	case bytes.Equal(start, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+		z, err := zstd.NewReader(buffered)
+		if err != nil {
+			return nil, "", err
+		}
+		return z.IOReadCloser(), ".tar.zst", nil
+	}
+	return io.NopCloser(buffered), ".tar", nil
+}
+
+// broken says what an error of a decompressor or of package tar means to a person.
+func broken(err error, read int64, suffix string) error {
+	switch {
+	case errors.As(err, new(unfit)):
+		return err
+	case errors.Is(err, tar.ErrHeader), errors.Is(err, io.ErrUnexpectedEOF) && suffix == ".tar" && read < tarBlock:
+		return unfitf("it is no image archive, or a damaged one; make it with `docker save`, `lite images export` or `skopeo copy`")
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return unfitf("it is cut short after %d bytes; copy it again", read)
+	case errors.Is(err, gzip.ErrChecksum), errors.Is(err, gzip.ErrHeader), errors.As(err, new(flate.CorruptInputError)),
+		errors.Is(err, zstd.ErrCRCMismatch), errors.Is(err, zstd.ErrMagicMismatch), errors.Is(err, zstd.ErrReservedBlockType):
+		return unfitf("it is damaged (%v); copy it again", err)
+	}
+	return err
+}
+
+// contents is the files of an archive: all names, and what may describe images.
+type contents struct {
+	files     map[string]bool
+	documents map[string][]byte
+	size      int64
+}
+
+func readContents(r io.Reader) (*contents, error) {
+	c := &contents{files: map[string]bool{}, documents: map[string][]byte{}}
+	kept := 0
+	for t := tar.NewReader(r); ; {
+		h, err := t.Next()
+		if errors.Is(err, io.EOF) {
+			return c, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		name := path.Clean(h.Name)
+		switch h.Typeflag {
+		case tar.TypeDir:
+		case tar.TypeReg:
+			c.files[name] = true
+			c.size += h.Size
+			if h.Size > maxDocument {
+				continue
+			}
+			data, err := io.ReadAll(t)
+			if err != nil {
+				return nil, err
+			}
+			if start := bytes.TrimLeft(data, " \t\r\n"); len(start) > 0 && (start[0] == '{' || start[0] == '[') {
+				if kept += len(data); kept > maxDocuments {
+					return nil, unfitf("it holds more than %d MiB of image descriptions; split it", maxDocuments>>20)
+				}
+				c.documents[name] = data
+			}
+		default: // links: how docker saves a layer that two images share
+			c.files[name] = true
+		}
+	}
+}
+
+// check returns the names of the images, all of which fit the platform. As in
+// containerd, an OCI layout goes before docker's manifest.
+func (c *contents) check(platform platforms.MatchComparer) ([]string, error) {
+	var (
+		names map[string]bool
+		err   error
+	)
+	switch {
+	case c.files[ocispec.ImageLayoutFile]:
+		names, err = c.checkLayout(platform)
+	case c.files["manifest.json"]:
+		names, err = c.checkDocker(platform)
+	case len(c.files) == 0:
+		return nil, unfitf("there is nothing in it")
+	default:
+		return nil, unfitf("it is an archive, but not of images: it has neither a manifest.json nor an oci-layout; an archive of a " +
+			"container's files (`docker export`) is none either")
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(names) == 0 {
+		return nil, unfitf("it names no image; save the image by its name and tag, not by its ID")
+	}
+	var sorted []string
+	for name := range names {
+		sorted = append(sorted, name)
+	}
+	slices.Sort(sorted)
+	return sorted, nil
+}
+
+func (c *contents) decode(name string, into any) error {
+	data, ok := c.documents[name]
+	if !ok {
+		return unfitf("%s is missing in it; it is cut short, or was not saved whole", name)
+	}
+	if err := json.Unmarshal(data, into); err != nil {
+		return unfitf("%s in it cannot be read: %v", name, err)
+	}
+	return nil
+}
+
+// checkDocker checks what `docker save` has written.
+func (c *contents) checkDocker(platform platforms.MatchComparer) (map[string]bool, error) {
+	var manifests []struct {
+		Config   string
+		RepoTags []string
+		Layers   []string
+	}
+	if err := c.decode("manifest.json", &manifests); err != nil {
+		return nil, err
+	}
+	names := map[string]bool{}
+	for _, m := range manifests {
+		title := "an image without a name"
+		for i, tag := range m.RepoTags {
+			name, err := FullName(tag)
+			if err != nil {
+				return nil, unfitf("it has an image with the name %q: %v", tag, err)
+			}
+			if names[name] = true; i == 0 {
+				title = name
+			}
+		}
+		var config ocispec.Image
+		if err := c.decode(path.Clean(m.Config), &config); err != nil {
+			return nil, err
+		}
+		if config.OS != "" && !platform.Match(config.Platform) {
+			return nil, otherPlatform(title, config.Platform)
+		}
+		for _, layer := range m.Layers {
+			if !c.files[path.Clean(layer)] {
+				return nil, unfitf("layer %s of %s is missing in it; save the image again", layer, title)
+			}
+		}
+	}
+	return names, nil
+}
+
+// checkLayout checks an OCI layout.
+func (c *contents) checkLayout(platform platforms.MatchComparer) (map[string]bool, error) {
+	var index ocispec.Index
+	if err := c.decode(ocispec.ImageIndexFile, &index); err != nil {
+		return nil, err
+	}
+	names := map[string]bool{}
+	for _, d := range index.Manifests {
+		name := d.Annotations[images.AnnotationImageName]
+		if name == "" {
+			name = d.Annotations[ocispec.AnnotationRefName]
+		}
+		if name == "" || names[name] && d.Annotations[images.AnnotationManifestSubject] != "" {
+			continue
+		}
+		if !strings.Contains(name, "/") {
+			return nil, unfitf("it has an image that is named only %q; a layout needs the full name, as in the annotation %s", name, images.AnnotationImageName)
+		}
+		if err := c.checkImage(name, d, platform); err != nil {
+			return nil, err
+		}
+		names[name] = true
+	}
+	return names, nil
+}
+
+// checkImage looks for a manifest that fits the platform, with all it refers to.
+func (c *contents) checkImage(name string, d ocispec.Descriptor, platform platforms.MatchComparer) error {
+	manifests, err := c.manifests(d, 0)
+	if err != nil {
+		return err
+	}
+	var other []ocispec.Platform
+	for _, d := range manifests {
+		if d.Platform != nil && !platform.Match(*d.Platform) {
+			other = append(other, *d.Platform)
+			continue
+		}
+		var m ocispec.Manifest
+		if err := c.decode(blob(d), &m); err != nil {
+			return err
+		}
+		var config ocispec.Image
+		if err := c.decode(blob(m.Config), &config); err != nil {
+			return err
+		}
+		if config.OS != "" && !platform.Match(config.Platform) {
+			other = append(other, config.Platform)
+			continue
+		}
+		for _, layer := range m.Layers {
+			if !c.files[blob(layer)] {
+				return unfitf("layer %s of %s is missing in it; save the image again, for this platform", layer.Digest, name)
+			}
+		}
+		return nil
+	}
+	return otherPlatform(name, other...)
+}
+
+// manifests is the manifests below a descriptor: itself, or those of an index.
+func (c *contents) manifests(d ocispec.Descriptor, depth int) ([]ocispec.Descriptor, error) {
+	if !images.IsIndexType(d.MediaType) {
+		return []ocispec.Descriptor{d}, nil
+	}
+	if depth == maxDepth {
+		return nil, unfitf("its indexes are nested deeper than %d", maxDepth)
+	}
+	var index ocispec.Index
+	if err := c.decode(blob(d), &index); err != nil {
+		return nil, err
+	}
+	var all []ocispec.Descriptor
+	for _, child := range index.Manifests {
+		below, err := c.manifests(child, depth+1)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, below...)
+	}
+	return all, nil
+}
+
+func blob(d ocispec.Descriptor) string {
+	return path.Join(ocispec.ImageBlobsDir, d.Digest.Algorithm().String(), d.Digest.Encoded())
+}
+
+func otherPlatform(name string, have ...ocispec.Platform) error {
+	var list []string
+	for _, p := range have {
+		if text := platforms.Format(p); !slices.Contains(list, text) && p.OS != "unknown" { // attestations
+			list = append(list, text)
+		}
+	}
+	slices.Sort(list)
+	return unfitf("image %s in it is for %s, which this is not for; save the image for the platform that is to run it", name, strings.Join(list, ", "))
+}
+
+// FullName is the full name of an image that a person has written in short, as
+// Kubernetes understands it: busybox:1 is docker.io/library/busybox:1.
+func FullName(name string) (string, error) {
+	named, err := reference.ParseDockerRef(name)
+	if err != nil {
+		return "", err
+	}
+	return named.String(), nil
+}
+
+// counter counts what is read.
+type counter struct {
+	r    io.Reader
+	n    int64
+	tell func(int64) // is told the sum, if it is not nil
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	if c.tell != nil {
+		c.tell(c.n)
+	}
+	return n, err
+}

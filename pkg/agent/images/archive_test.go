@@ -1,0 +1,282 @@
+package images
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/platforms"
+	"github.com/klauspost/compress/zstd"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// entry is a file of an archive; a link if its content begins with ->.
+type entry struct{ name, content string }
+
+func pack(t *testing.T, entries ...entry) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, e := range entries {
+		h := &tar.Header{Typeflag: tar.TypeReg, Name: e.name, Size: int64(len(e.content)), Mode: 0o644}
+		if target, ok := strings.CutPrefix(e.content, "->"); ok {
+			h.Typeflag, h.Linkname, h.Size, e.content = tar.TypeSymlink, target, 0, ""
+		}
+		if err := w.WriteHeader(h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(w, e.content); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func docker(arch string, tags ...string) []entry {
+	manifest, _ := json.Marshal([]map[string]any{{"Config": "c.json", "RepoTags": tags, "Layers": []string{"a/layer.tar", "b/layer.tar"}}})
+	return []entry{
+		{"a/layer.tar", strings.Repeat("layer", 1000)},
+		{"b/layer.tar", "->../a/layer.tar"},
+		{"c.json", fmt.Sprintf(`{"os":"linux","architecture":%q,"rootfs":{}}`, arch)},
+		{"manifest.json", string(manifest)},
+	}
+}
+
+// layout is an OCI layout with one image for several architectures. The content of
+// all but the first is not in it.
+func layout(name string, architectures ...string) []entry {
+	entries := []entry{{"oci-layout", `{"imageLayoutVersion":"1.0.0"}`}}
+	add := func(mediaType string, content any, keep bool) ocispec.Descriptor {
+		data, _ := json.Marshal(content)
+		if text, ok := content.(string); ok {
+			data = []byte(text)
+		}
+		d := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
+		if keep {
+			entries = append(entries, entry{blob(d), string(data)})
+		}
+		return d
+	}
+	var index ocispec.Index
+	for n, arch := range architectures {
+		platform := ocispec.Platform{OS: "linux", Architecture: arch}
+		config := add(ocispec.MediaTypeImageConfig, ocispec.Image{Platform: platform}, n == 0)
+		layer := add(ocispec.MediaTypeImageLayer, "layer of "+arch, n == 0)
+		d := add(ocispec.MediaTypeImageManifest, ocispec.Manifest{Config: config, Layers: []ocispec.Descriptor{layer}}, n == 0)
+		d.Platform = &platform
+		index.Manifests = append(index.Manifests, d)
+	}
+	top := index.Manifests[0]
+	if len(architectures) > 1 {
+		top = add(ocispec.MediaTypeImageIndex, index, true)
+	}
+	top.Platform = nil
+	top.Annotations = map[string]string{"io.containerd.image.name": name}
+	data, _ := json.Marshal(ocispec.Index{Manifests: []ocispec.Descriptor{top}})
+	return append(entries, entry{"index.json", string(data)})
+}
+
+func without(entries []entry, name string) []entry {
+	return slices.DeleteFunc(slices.Clone(entries), func(e entry) bool { return strings.HasPrefix(e.name, name) })
+}
+
+func gzipped(data []byte) []byte {
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	z.Write(data)
+	z.Close()
+	return b.Bytes()
+}
+
+func zstandard(data []byte) []byte {
+	var b bytes.Buffer
+	z, _ := zstd.NewWriter(&b)
+	z.Write(data)
+	z.Close()
+	return b.Bytes()
+}
+
+func inspect(data []byte) (Content, error) {
+	p := platforms.Only(ocispec.Platform{OS: "linux", Architecture: "amd64"})
+	return Inspect(bytes.NewReader(data), p)
+}
+
+func TestInspect(t *testing.T) {
+	short := pack(t, docker("amd64", "busybox:1", "lite.test/b:2")...)
+	for name, c := range map[string]struct {
+		archive      []byte
+		want, suffix string
+	}{
+		"docker":                   {short, "docker.io/library/busybox:1 lite.test/b:2", ".tar"},
+		"docker, gzip":             {gzipped(short), "docker.io/library/busybox:1 lite.test/b:2", ".tar.gz"},
+		"docker, zstd":             {zstandard(short), "docker.io/library/busybox:1 lite.test/b:2", ".tar.zst"},
+		"layout":                   {pack(t, layout("lite.test/a:1", "amd64")...), "lite.test/a:1", ".tar"},
+		"layout, two platforms":    {pack(t, layout("lite.test/a:1", "amd64", "arm64")...), "lite.test/a:1", ".tar"},
+		"layout, 386":              {pack(t, layout("lite.test/a:1", "386")...), "lite.test/a:1", ".tar"}, // runs here as well
+		"without the end of a tar": {short[:len(short)-1024], "docker.io/library/busybox:1 lite.test/b:2", ".tar"},
+	} {
+		got, err := inspect(c.archive)
+		if err != nil || strings.Join(got.Images, " ") != c.want || got.Suffix != c.suffix || got.Size == 0 {
+			t.Errorf("%s: got %+v, %v", name, got, err)
+		}
+	}
+}
+
+func TestInspectRefuses(t *testing.T) {
+	whole := pack(t, docker("amd64", "a:1")...)
+	packed := gzipped(whole)
+	damaged := bytes.Clone(packed)
+	damaged[len(damaged)-5] ^= 1
+	for name, c := range map[string]struct {
+		archive []byte
+		want    string
+	}{
+		"nothing":               {nil, "empty"},
+		"a word":                {[]byte("hello"), "no image archive"},
+		"a text":                {bytes.Repeat([]byte("hello world\n"), 200), "no image archive"},
+		"cut":                   {whole[:3000], "cut short after 3000 bytes"},
+		"cut between files":     {pack(t, without(docker("amd64", "a:1"), "c.json")...), "c.json is missing"},
+		"cut gzip":              {packed[:len(packed)-10], "cut short"},
+		"damaged gzip":          {damaged, "damaged"},
+		"cut zstd":              {zstandard(whole)[:40], "cut short"},
+		"another tar":           {pack(t, entry{"etc/passwd", "root"}), "not of images"},
+		"an empty tar":          {make([]byte, 1024), "nothing in it"},
+		"no name":               {pack(t, docker("amd64")...), "names no image"},
+		"a bad name":            {pack(t, docker("amd64", "UPPER:1")...), `"UPPER:1"`},
+		"docker, a platform":    {pack(t, docker("arm64", "a:1")...), "docker.io/library/a:1 in it is for linux/arm64"},
+		"docker, no layer":      {pack(t, without(docker("amd64", "a:1"), "b/")...), "layer b/layer.tar of docker.io/library/a:1 is missing"},
+		"layout, a platform":    {pack(t, layout("lite.test/a:1", "arm64")...), "lite.test/a:1 in it is for linux/arm64"},
+		"layout, two platforms": {pack(t, layout("lite.test/a:1", "arm64", "riscv64")...), "linux/arm64, linux/riscv64"},
+		"layout, left out":      {pack(t, layout("lite.test/a:1", "arm64", "amd64")...), "is missing"},
+		"layout, a tag":         {pack(t, layout("latest", "amd64")...), `only "latest"`},
+		"layout, no blobs":      {pack(t, without(layout("lite.test/a:1", "amd64"), "blobs/")...), "is missing"},
+	} {
+		_, err := inspect(c.archive)
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v, want an error with %q", name, err, c.want)
+		}
+		if err != nil && !errors.As(err, new(unfit)) {
+			t.Errorf("%s: %v is an error of a library", name, err)
+		}
+	}
+}
+
+func TestInspectReadsAll(t *testing.T) {
+	data := append(pack(t, docker("amd64", "a:1")...), make([]byte, 9000)...)
+	r := bytes.NewReader(data)
+	if _, err := Inspect(r, platforms.All); err != nil || r.Len() != 0 {
+		t.Errorf("%d bytes are left, %v: a copy made of what was read would lack them", r.Len(), err)
+	}
+}
+
+func TestFullName(t *testing.T) {
+	for name, want := range map[string]string{
+		"busybox":            "docker.io/library/busybox:latest",
+		"lite.test/a:1":      "lite.test/a:1",
+		"localhost:5000/a/b": "localhost:5000/a/b:latest",
+		"team/app:2":         "docker.io/team/app:2",
+		"not a name":         "",
+		"lite.test/a:1:2":    "",
+	} {
+		got, err := FullName(name)
+		if got != want || (err != nil) != (want == "") {
+			t.Errorf("%q: got %q, %v", name, got, err)
+		}
+	}
+}
+
+func TestArchiveName(t *testing.T) {
+	const digest = "0123456789abcdef0123456789abcdef"
+	c := Content{Images: []string{"lite.test/team/app:1.2"}, Suffix: ".tar.gz"}
+	for original, want := range map[string]string{
+		"app.tar":                         "app-0123456789ab.tar.gz", // by what it is, not by what it is called
+		"app.tar.zst":                     "app-0123456789ab.tar.gz",
+		"app-0123456789ab.tar":            "app-0123456789ab.tar.gz",
+		"":                                "app-1.2-0123456789ab.tar.gz",
+		".hidden.tar":                     "hidden-0123456789ab.tar.gz",
+		"bad name\n/\u00e4.tar":           "0123456789ab.tar.gz",
+		strings.Repeat("x", 100) + ".tgz": strings.Repeat("x", 40) + "-0123456789ab.tar.gz",
+		"images":                          "images-0123456789ab.tar.gz",
+		"...tar":                          "0123456789ab.tar.gz",
+	} {
+		got := ArchiveName(original, c, digest)
+		if got != want || !isArchive(got) {
+			t.Errorf("%q: got %q, want %q", original, got, want)
+		}
+	}
+}
+
+func TestOlder(t *testing.T) {
+	sources := []string{"c.tar-5-30/2", "b.tar-5-20/1", "a.tar-5-10/1"}
+	for mark, want := range map[string]string{
+		"d.tar-1-40": "c.tar-5-30/2 b.tar-5-20/1 a.tar-5-10/1",
+		"d.tar-1-25": "b.tar-5-20/1 a.tar-5-10/1", // c has to be imported again, after d
+		"b.tar-9-50": "c.tar-5-30/2 a.tar-5-10/1", // the file was replaced
+		"d.tar-1-5":  "",
+	} {
+		if got := strings.Join(older(sources, mark), " "); got != want {
+			t.Errorf("%s: got %q, want %q", mark, got, want)
+		}
+	}
+}
+
+func TestKeep(t *testing.T) {
+	dir := t.TempDir()
+	data := pack(t, layout("lite.test/a:1", runtime.GOARCH)...)
+	now := time.Date(2026, time.May, 1, 12, 0, 0, 0, time.UTC)
+	keep := func(data []byte, at time.Time) (string, string, bool) {
+		t.Helper()
+		c, err := copyIn(dir, bytes.NewReader(data), func(int64) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if left, _ := os.ReadDir(dir); len(left) > 1 {
+			t.Errorf("a copy has a name too early: %v", left)
+		}
+		name, mark, kept, err := c.keep(dir, "a.tar", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if content, err := os.ReadFile(filepath.Join(dir, name)); err != nil || !bytes.Equal(content, data) {
+			t.Errorf("the copy differs, %v", err)
+		}
+		return name, mark, kept
+	}
+	name, mark, kept := keep(data, now)
+	if kept || !ownName.MatchString(name) || !strings.HasPrefix(name, "a-") {
+		t.Errorf("got %s, %t", name, kept)
+	}
+	if archives, err := listArchives(dir); err != nil || len(archives) != 1 || archives[0].mark != mark {
+		t.Errorf("got %+v, %v; want the mark %s", archives, err, mark)
+	}
+	again, newer, kept := keep(data, now.Add(time.Hour))
+	if again != name || newer == mark || !kept {
+		t.Errorf("the second time: got %s, %s, %t", again, newer, kept)
+	}
+	// Somebody has written to the file since.
+	if err := os.WriteFile(filepath.Join(dir, name), make([]byte, len(data)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if again, _, kept := keep(data, now); again != name || kept {
+		t.Errorf("in the place of a damaged one: got %s, %t", again, kept)
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 1 {
+		t.Errorf("left behind: %v", left)
+	}
+}

@@ -1,0 +1,246 @@
+package images
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/containerd/platforms"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
+)
+
+// copied is a copy of an archive in the directory that has no name yet: it is gone
+// when it is closed, or when the process ends.
+type copied struct {
+	Content
+	file   *os.File
+	digest string // SHA-256, in hexadecimal
+	length int64
+}
+
+// copyIn copies an archive into a directory and checks it on the way. It returns
+// when the copy is on the disk.
+func copyIn(dir string, from io.Reader, tell func(int64)) (*copied, error) {
+	f, err := os.OpenFile(dir, os.O_RDWR|unix.O_TMPFILE, 0o600)
+	if errors.Is(err, syscall.EOPNOTSUPP) {
+		return nil, fmt.Errorf("the file system of %s has no files without a name; copy the archive there yourself, and it is imported", dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make a file in %s: %w", dir, err)
+	}
+	c := &copied{file: f}
+	if err := c.fill(from, tell); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *copied) fill(from io.Reader, tell func(int64)) (err error) {
+	sum := sha256.New()
+	source := &counter{r: io.TeeReader(from, io.MultiWriter(c.file, sum)), tell: tell}
+	if c.Content, err = Inspect(source, platforms.Default()); err != nil {
+		return err
+	}
+	c.digest, c.length = hex.EncodeToString(sum.Sum(nil)), source.n
+	return c.file.Sync()
+}
+
+// Close removes the copy if it has no name.
+func (c *copied) Close() error { return c.file.Close() }
+
+// reader reads the copy from its beginning.
+func (c *copied) reader(tell func(int64)) (io.Reader, error) {
+	if _, err := c.file.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
+	return &counter{r: c.file, tell: tell}, nil
+}
+
+// ownName is how archives are called that keep has named.
+var ownName = regexp.MustCompile(`-[0-9a-f]{12}\.tar(\.gz|\.zst)?$`)
+
+// keep gives the copy its name in the directory, which it makes from the name of
+// the original. If the directory has such an archive already, that one becomes
+// the newest there, and the copy is not needed.
+func (c *copied) keep(dir, original string, now time.Time) (name, mark string, kept bool, err error) {
+	if name, err = c.find(dir); err != nil {
+		return "", "", false, err
+	}
+	if kept = name != ""; kept {
+		err = os.Chtimes(filepath.Join(dir, name), now, now)
+	} else {
+		name = c.name(original)
+		err = c.link(filepath.Join(dir, name), now)
+	}
+	if err != nil {
+		return "", "", false, fmt.Errorf("keep the archive in %s: %w", dir, err)
+	}
+	info, err := os.Stat(filepath.Join(dir, name))
+	if err != nil {
+		return "", "", false, err
+	}
+	return name, markOf(name, info), kept, nil
+}
+
+func (c *copied) link(to string, now time.Time) error {
+	self := fmt.Sprintf("/proc/self/fd/%d", c.file.Fd())
+	if err := os.Chtimes(self, now, now); err != nil {
+		return err
+	}
+	err := unix.Linkat(unix.AT_FDCWD, self, unix.AT_FDCWD, to, unix.AT_SYMLINK_FOLLOW)
+	if errors.Is(err, syscall.EEXIST) { // damaged since, or another import was faster
+		err = c.linkOver(self, to)
+	}
+	if err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(to))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// linkOver replaces a file. A hidden one is not imported.
+func (c *copied) linkOver(self, to string) error {
+	hidden := filepath.Join(filepath.Dir(to), fmt.Sprintf(".%s-%d", filepath.Base(to), os.Getpid()))
+	if err := unix.Linkat(unix.AT_FDCWD, self, unix.AT_FDCWD, hidden, unix.AT_SYMLINK_FOLLOW); err != nil {
+		return err
+	}
+	return os.Rename(hidden, to)
+}
+
+// find returns the name of an archive with the same content.
+func (c *copied) find(dir string) (string, error) {
+	archives, err := listArchives(dir)
+	if err != nil {
+		return "", err
+	}
+	for _, a := range archives {
+		if a.size != c.length {
+			continue
+		}
+		digest, err := digestOf(filepath.Join(dir, a.name))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+		if digest == c.digest {
+			return a.name, nil
+		}
+	}
+	return "", nil
+}
+
+func digestOf(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	sum := sha256.New()
+	_, err = io.Copy(sum, f)
+	return hex.EncodeToString(sum.Sum(nil)), err
+}
+
+// name is what the archive is called in the directory: as the original, or after
+// its first image if that has no name, with a part of the digest.
+func (c *copied) name(original string) string {
+	return ArchiveName(original, c.Content, c.digest)
+}
+
+// ArchiveName is a name for an archive that no other archive has: that of its
+// original, or of its first image if original is empty, with a part of its digest.
+func ArchiveName(original string, c Content, digest string) string {
+	base := filepath.Base(original)
+	if original == "" {
+		base = strings.ReplaceAll(path.Base(c.Images[0]), ":", "-")
+	}
+	for _, suffix := range suffixes {
+		base = strings.TrimSuffix(base, suffix)
+	}
+	base = strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', strings.ContainsRune("._-", r):
+			return r
+		}
+		return '-'
+	}, base)
+	base = strings.TrimLeft(base, ".-") // hidden files are not imported
+	base = base[:min(len(base), 40)]
+	if tail := "-" + digest[:12]; !strings.HasSuffix(base, tail) {
+		base += tail
+	}
+	return strings.TrimLeft(base, "-") + c.Suffix
+}
+
+// enough is an error if a file system has less free than is needed.
+func enough(dir string, need int64) error {
+	free, err := freeSpace(dir)
+	if err != nil || free >= need {
+		return err
+	}
+	return fmt.Errorf("%s has %s free, and this needs about %s; free some, or remove images (`lite images list`, `lite images remove`)",
+		dir, Bytes(free), Bytes(need))
+}
+
+func freeSpace(dir string) (int64, error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(dir, &s); err != nil {
+		return 0, fmt.Errorf("look for free space in %s: %w", dir, err)
+	}
+	return int64(s.Bavail) * s.Bsize, nil
+}
+
+// roomy adds the remedy to an error that says that the disk is full. containerd's
+// errors are texts.
+func roomy(dir string, err error) error {
+	if errors.Is(err, syscall.ENOSPC) || strings.Contains(err.Error(), syscall.ENOSPC.Error()) {
+		return fmt.Errorf("%w; nothing of it is kept; free some space in %s, or remove images (`lite images list`, `lite images remove`)", err, dir)
+	}
+	return err
+}
+
+// Bytes is a size for people.
+func Bytes(n int64) string {
+	switch {
+	case n < 1000:
+		return fmt.Sprintf("%d B", n)
+	case n < 1000*1000:
+		return fmt.Sprintf("%.0f kB", float64(n)/1e3)
+	case n < 1000*1000*1000:
+		return fmt.Sprintf("%.1f MB", float64(n)/1e6)
+	}
+	return fmt.Sprintf("%.2f GB", float64(n)/1e9)
+}
+
+// Compress writes what write writes, compressed as the name of the file says. The
+// same input makes the same output.
+func Compress(to io.Writer, name string, write func(io.Writer) error) error {
+	var w io.WriteCloser
+	switch {
+	case strings.HasSuffix(name, ".gz"), strings.HasSuffix(name, ".tgz"):
+		w = gzip.NewWriter(to)
+	case strings.HasSuffix(name, "zst"):
+		z, err := zstd.NewWriter(to, zstd.WithEncoderConcurrency(1)) // more threads cut the input elsewhere
+		if err != nil {
+			return err
+		}
+		w = z
+	default:
+		return write(to)
+	}
+	return errors.Join(write(w), w.Close())
+}

@@ -1,0 +1,51 @@
+package file
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestPart(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a")
+	if err := os.WriteFile(path+".part", []byte("what a killed run has left"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p, err := NewPart(path, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.WriteString("new"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := NewPart(path, 0o600); err == nil || !strings.Contains(err.Error(), "another process") {
+		t.Errorf("a second one: got %v", err)
+	}
+	if _, err := os.Stat(path); err == nil {
+		t.Error("it is there before it is whole")
+	}
+	if err := p.Finish(); err != nil {
+		t.Fatal(err)
+	}
+	p.Discard() // does nothing any more
+	if content, err := os.ReadFile(path); err != nil || string(content) != "new" {
+		t.Errorf("got %q, %v", content, err)
+	}
+	if _, err := os.Stat(path + ".part"); err == nil {
+		t.Error("the part is still there")
+	}
+}
+
+func TestPartDiscard(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a")
+	p, err := NewPart(path, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Discard()
+	p.Discard()
+	if left, _ := filepath.Glob(path + "*"); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}

@@ -1,0 +1,250 @@
+// Command mkrelease lays a release out so that a plain file server can serve it,
+// from programs that are built already:
+//
+//	<out>/channels/<channel>      the version that a channel is at
+//	<out>/install.sh              of the version that was last put into a channel
+//	<out>/<version>/              lite-linux-<arch>, the same as .gz, install.sh,
+//	                              lite-<version>.cdx.json, SHA256SUMS
+//
+// The same programs make the same bytes. A version that is there already is not
+// changed.
+package main
+
+import (
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"log"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"lite.io/lite/scripts"
+)
+
+const sums = "SHA256SUMS"
+
+func main() {
+	log.SetFlags(0)
+	log.SetPrefix("mkrelease: ")
+	var r release
+	flag.StringVar(&r.out, "out", "dist/release", "the `directory` of all releases")
+	flag.StringVar(&r.version, "version", "", "the version, as v1.2.3")
+	flag.StringVar(&r.baseURL, "base-url", "", "where the directory will be served")
+	flag.StringVar(&r.channel, "channel", "", "a channel to move to this version")
+	flag.Usage = func() {
+		fmt.Fprintln(flag.CommandLine.Output(), "usage: mkrelease [flags] ARCH=PROGRAM=HELPERS...\nHELPERS is the archive of helper programs that is in PROGRAM.")
+		flag.PrintDefaults()
+	}
+	flag.Parse()
+	for _, arg := range flag.Args() {
+		parts := strings.Split(arg, "=")
+		if len(parts) != 3 {
+			log.Fatalf("%q: must be ARCH=PROGRAM=HELPERS", arg)
+		}
+		r.builds = append(r.builds, build{arch: parts[0], program: parts[1], helpers: parts[2]})
+	}
+	if err := r.make(); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// release is what is to be laid out.
+type release struct {
+	out, version, baseURL, channel string
+	builds                         []build
+}
+
+// build is lite for one architecture.
+type build struct{ arch, program, helpers string }
+
+var (
+	// A + would have to be written as %2B in a URL.
+	versions = regexp.MustCompile(`^v[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z][0-9A-Za-z.-]*)?$`)
+	channels = regexp.MustCompile(`^[a-z][a-z0-9.-]*$`)
+)
+
+func (r *release) check() error {
+	switch {
+	case !versions.MatchString(r.version):
+		return fmt.Errorf("version %q: must be like v1.2.3 or v1.2.3-rc.1; set VERSION, or tag the commit", r.version)
+	case r.channel != "" && !channels.MatchString(r.channel):
+		return fmt.Errorf("channel %q: must be a word such as stable", r.channel)
+	case len(r.builds) == 0:
+		return errors.New("there is no program to release")
+	}
+	return nil
+}
+
+func (r *release) make() error {
+	if err := r.check(); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(r.out, 0o755); err != nil {
+		return err
+	}
+	part, err := os.MkdirTemp(r.out, "."+r.version+"-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(part)
+	if err := os.Chmod(part, 0o755); err != nil {
+		return err
+	}
+	if err := r.fill(part); err != nil {
+		return err
+	}
+	if err := publish(part, filepath.Join(r.out, r.version)); err != nil {
+		return err
+	}
+	return r.point()
+}
+
+// fill writes the files of the version.
+func (r *release) fill(dir string) error {
+	installer, err := scripts.Install(r.baseURL)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "install.sh"), installer, 0o755); err != nil {
+		return err
+	}
+	for _, b := range r.builds {
+		name := filepath.Join(dir, "lite-linux-"+b.arch)
+		if err := copyFile(b.program, name, 0o755); err != nil {
+			return err
+		}
+		if err := compress(name, name+".gz"); err != nil {
+			return err
+		}
+	}
+	bom, err := describe(r.version, r.builds)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "lite-"+r.version+".cdx.json"), bom, 0o644); err != nil {
+		return err
+	}
+	return writeSums(dir)
+}
+
+// copyFile copies a file, with exactly this mode whatever the umask.
+func copyFile(from, to string, mode fs.FileMode) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Chmod(mode), out.Close())
+}
+
+// compress writes no name and no time into the file.
+func compress(from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	z, err := gzip.NewWriterLevel(out, gzip.BestCompression)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(z, in)
+	return errors.Join(err, z.Close(), out.Close())
+}
+
+// writeSums writes what sha256sum would say of all files of a directory.
+func writeSums(dir string) error {
+	entries, err := os.ReadDir(dir) // sorted
+	if err != nil {
+		return err
+	}
+	var text strings.Builder
+	for _, e := range entries {
+		digest, err := digestOf(filepath.Join(dir, e.Name()))
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&text, "%x  %s\n", digest, e.Name())
+	}
+	return os.WriteFile(filepath.Join(dir, sums), []byte(text.String()), 0o644)
+}
+
+func digestOf(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	sum := sha256.New()
+	_, err = io.Copy(sum, f)
+	return sum.Sum(nil), err
+}
+
+// publish gives a directory its name. What is published must not change: whoever
+// has the old checksums would be told of an attack.
+func publish(part, dir string) error {
+	old, err := os.ReadFile(filepath.Join(dir, sums))
+	if errors.Is(err, fs.ErrNotExist) {
+		return os.Rename(part, dir)
+	}
+	if err != nil {
+		return err
+	}
+	made, err := os.ReadFile(filepath.Join(part, sums))
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(old, made) {
+		return fmt.Errorf("%s is there already, with other files; choose another version, or remove it if nobody has it yet", dir)
+	}
+	return nil
+}
+
+// point moves the channel, if one is named. install.sh of the top directory is that
+// of the last version in a channel, or the first one of all.
+func (r *release) point() error {
+	top := filepath.Join(r.out, "install.sh")
+	if _, err := os.Stat(top); err == nil && r.channel == "" {
+		return nil
+	}
+	installer, err := os.ReadFile(filepath.Join(r.out, r.version, "install.sh"))
+	if err != nil {
+		return err
+	}
+	if err := replace(top, installer, 0o755); err != nil || r.channel == "" {
+		return err
+	}
+	dir := filepath.Join(r.out, "channels")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return replace(filepath.Join(dir, r.channel), []byte(r.version+"\n"), 0o644)
+}
+
+// replace writes a file so that a server never serves half of it.
+func replace(path string, data []byte, mode fs.FileMode) error {
+	part := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".part")
+	if err := os.WriteFile(part, data, mode); err != nil {
+		return err
+	}
+	if err := os.Chmod(part, mode); err != nil {
+		return err
+	}
+	return os.Rename(part, path)
+}

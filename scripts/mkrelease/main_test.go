@@ -1,0 +1,211 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	cdx "github.com/CycloneDX/cyclonedx-go"
+)
+
+// TestMain goes where the command runs.
+func TestMain(m *testing.M) {
+	if err := os.Chdir("../.."); err != nil {
+		panic(err)
+	}
+	m.Run()
+}
+
+// helpers is the archive of helper programs that this build embeds.
+func helpers(t *testing.T) string {
+	t.Helper()
+	for _, pattern := range []string{"pkg/bundle/data/" + runtime.GOARCH + "/bundle.tar.zst", "pkg/bundle/data/bundle.tar.zst"} {
+		if _, err := os.Stat(pattern); err == nil {
+			return pattern
+		}
+	}
+	t.Skip("no bundle was built: run `make build`")
+	return ""
+}
+
+// testRelease is a release of a small Go program in the place of lite: this test.
+func testRelease(t *testing.T, out string) release {
+	t.Helper()
+	bundle := helpers(t)
+	program := filepath.Join(t.TempDir(), "program")
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := copyFile(self, program, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return release{
+		out: out, version: "v1.2.3", baseURL: "https://lite.test/releases",
+		builds: []build{{runtime.GOARCH, program, bundle}},
+	}
+}
+
+func read(t *testing.T, path ...string) string {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(path...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
+
+func TestMake(t *testing.T) {
+	out := t.TempDir()
+	r := testRelease(t, out)
+	if err := r.make(); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(out, "v1.2.3")
+	var names []string
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	lite := "lite-linux-" + runtime.GOARCH
+	want := []string{"SHA256SUMS", "install.sh", lite, lite + ".gz", "lite-v1.2.3.cdx.json"}
+	if !slices.Equal(names, want) {
+		t.Errorf("got %v, want %v", names, want)
+	}
+	for _, command := range []string{
+		"sha256sum -c SHA256SUMS && test $(wc -l <SHA256SUMS) = 4",
+		"gzip -dc lite-linux-*.gz | cmp - " + lite,
+		"test -x install.sh && test -x " + lite + " && sh -n install.sh",
+		"grep -qx default_base_url=https://lite.test/releases install.sh",
+		"test ! -e ../channels && cmp install.sh ../install.sh",
+		"test -z \"$(find .. -name '.*' ! -name ..)\"",
+	} {
+		c := exec.Command("sh", "-c", command)
+		c.Dir = dir
+		if out, err := c.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", command, err, out)
+		}
+	}
+
+	t.Run("again", func(t *testing.T) {
+		again := r
+		again.out = t.TempDir()
+		if err := again.make(); err != nil {
+			t.Fatal(err)
+		}
+		if read(t, dir, sums) != read(t, again.out, "v1.2.3", sums) {
+			t.Error("the second time other bytes were made")
+		}
+		again.out, again.channel = out, "stable"
+		if err := again.make(); err != nil {
+			t.Errorf("the same once more: %v", err)
+		}
+		if got := read(t, out, "channels", "stable"); got != "v1.2.3\n" {
+			t.Errorf("the channel holds %q", got)
+		}
+	})
+	t.Run("other bytes", func(t *testing.T) {
+		other := r
+		other.baseURL = "https://other.test"
+		if err := other.make(); err == nil || !strings.Contains(err.Error(), "is there already") {
+			t.Errorf("got %v", err)
+		}
+		other.version = "v1.2.4"
+		if err := other.make(); err != nil {
+			t.Fatal(err)
+		}
+		if read(t, out, "channels", "stable") != "v1.2.3\n" || read(t, out, "install.sh") != read(t, dir, "install.sh") {
+			t.Error("a release that is in no channel changed what is served to all")
+		}
+		other.channel = "stable"
+		if err := other.make(); err != nil {
+			t.Fatal(err)
+		}
+		if read(t, out, "channels", "stable") != "v1.2.4\n" || read(t, out, "install.sh") != read(t, out, "v1.2.4", "install.sh") {
+			t.Error("the channel was not moved")
+		}
+	})
+}
+
+// TestDescribe looks for what is in this very build, libraries in C included. It
+// fails for a helper program of which nobody has said what it is made of.
+func TestDescribe(t *testing.T) {
+	r := testRelease(t, t.TempDir())
+	text, err := describe(r.version, r.builds)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc cdx.BOM
+	if err := cdx.NewBOMDecoder(bytes.NewReader(text), cdx.BOMFileFormatJSON).Decode(&doc); err != nil {
+		t.Fatal(err)
+	}
+	if doc.SerialNumber != "" || doc.Metadata.Timestamp != "" || doc.Metadata.Component.Version != "v1.2.3" {
+		t.Errorf("got %+v, serial %q", doc.Metadata, doc.SerialNumber)
+	}
+	found := map[string]string{}
+	for _, c := range *doc.Components {
+		found[c.Name] = c.Version
+	}
+	for _, name := range []string{
+		"lite-linux-" + runtime.GOARCH, "std", "github.com/CycloneDX/cyclonedx-go", "runc", "crictl", "bridge", "containerd-shim-runc-v2",
+		"github.com/opencontainers/cgroups", "libseccomp-dev", "libc6-dev",
+	} {
+		if found[name] == "" {
+			t.Errorf("%s is not in it, or without a version", name)
+		}
+	}
+	if _, ok := found["pause.tar"]; !ok {
+		t.Error("pause.tar is not in it")
+	}
+	if strings.Contains(string(text), os.TempDir()) {
+		t.Error("it has a path of this machine in it")
+	}
+	refs := map[string]bool{doc.Metadata.Component.BOMRef: true}
+	for _, c := range *doc.Components {
+		refs[c.BOMRef] = true
+	}
+	for _, d := range *doc.Dependencies {
+		for _, ref := range append(*d.Dependencies, d.Ref) {
+			if !refs[ref] {
+				t.Errorf("%s is referred to, and not there", ref)
+			}
+		}
+	}
+	if !json.Valid(text) {
+		t.Error("no JSON")
+	}
+}
+
+func TestMakeRefuses(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*release)
+		want   string
+	}{
+		"no version":      {func(r *release) { r.version = "" }, "set VERSION"},
+		"a plus":          {func(r *release) { r.version = "v1.2.3+dirty" }, "v1.2.3+dirty"},
+		"a path":          {func(r *release) { r.version = "../v1.2.3" }, "version"},
+		"a channel":       {func(r *release) { r.channel = "../x" }, "channel"},
+		"no program":      {func(r *release) { r.builds = nil }, "no program"},
+		"a bad URL":       {func(r *release) { r.baseURL = "https://x.test/$(id)" }, "base URL"},
+		"a lost program":  {func(r *release) { r.builds[0].program = "/nowhere" }, "/nowhere"},
+		"another program": {func(r *release) { r.builds[0].program = "go.mod" }, "go.mod"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out := t.TempDir()
+			r := testRelease(t, out)
+			c.change(&r)
+			if err := r.make(); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want an error with %q", err, c.want)
+			}
+			if left, _ := os.ReadDir(out); len(left) > 0 {
+				t.Errorf("left behind: %v", left)
+			}
+		})
+	}
+}

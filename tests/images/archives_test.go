@@ -1,0 +1,121 @@
+package images
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/klauspost/compress/zstd"
+
+	"lite.io/lite/tests/cluster"
+)
+
+// image is busybox with a label, so that it is an image of its own.
+func image(t *testing.T, label string) v1.Image {
+	t.Helper()
+	return changed(t, func(f *v1.ConfigFile) { f.Config.Labels = map[string]string{"test": label} })
+}
+
+func changed(t *testing.T, change func(*v1.ConfigFile)) v1.Image {
+	t.Helper()
+	i, err := tarball.ImageFromPath(cluster.ImageTarball(t, "busybox"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := i.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f = f.DeepCopy()
+	change(f)
+	if i, err = mutate.ConfigFile(i, f); err != nil {
+		t.Fatal(err)
+	}
+	return i
+}
+
+// save writes images as a docker-archive, compressed as the file's name says.
+func save(t *testing.T, path string, images map[string]v1.Image) {
+	t.Helper()
+	tags := map[name.Tag]v1.Image{}
+	for n, i := range images {
+		tag, err := name.NewTag(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tags[tag] = i
+	}
+	var b bytes.Buffer
+	if err := tarball.MultiWrite(tags, &b); err != nil {
+		t.Fatal(err)
+	}
+	write(t, path, b.Bytes())
+}
+
+// saveLayout writes an image as an OCI layout.
+func saveLayout(t *testing.T, path, name string, i v1.Image) {
+	t.Helper()
+	dir := t.TempDir()
+	l, err := layout.Write(dir, empty.Index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.AppendImage(i, layout.WithAnnotations(map[string]string{"io.containerd.image.name": name})); err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	if err := w.AddFS(os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	write(t, path, b.Bytes())
+}
+
+func write(t *testing.T, path string, data []byte) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var w io.WriteCloser = f
+	switch {
+	case strings.HasSuffix(path, "gz"):
+		w = gzip.NewWriter(f)
+	case strings.HasSuffix(path, "zst"):
+		if w, err = zstd.NewWriter(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.Write(data); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if w != io.WriteCloser(f) {
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// other is the architecture that this machine is not of.
+var other = map[string]string{"amd64": "arm64", "arm64": "amd64"}[runtime.GOARCH]
