@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net"
 	"net/netip"
@@ -42,6 +43,9 @@ const (
 func (r rewriter) rewrite() ([]byte, error) {
 	path := filepath.Join(r.dir, corefileName)
 	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errors.New("the ConfigMap has no key Corefile")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read the Corefile: %w", err)
 	}
@@ -52,8 +56,9 @@ func (r rewriter) rewrite() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(blocks) == 0 {
-		// CoreDNS would serve an example of its own, on every address.
+	if !slices.ContainsFunc(blocks, func(b caddyfile.ServerBlock) bool { return len(b.Tokens) > 0 }) {
+		// Without a block CoreDNS would serve an example of its own, on every
+		// address. To the parser any text is a block, which refuses all names.
 		return nil, errors.New("the Corefile has no server block; it needs one such as `.:53 { … }`")
 	}
 	var w writer

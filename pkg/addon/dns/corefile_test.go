@@ -134,3 +134,25 @@ func TestManyNameServers(t *testing.T) {
 		t.Errorf("%d name servers, %v", n, err)
 	}
 }
+
+// What is no Corefile at all is not served, though the parser takes it for names of
+// zones.
+func TestNoCorefile(t *testing.T) {
+	for content, want := range map[string]string{
+		"":               "no server block",
+		" \n":            "no server block",
+		"hello world\n":  "no server block",
+		"\xff\xfe\x00":   "no server block",
+		".:53":           "no server block",
+		".:53 {\n}\n":    "no server block",
+		".:53 {\nlog\n}": "<nil>",
+	} {
+		_, err := rewritten(t, files{corefileName: content}, rewriter{listen: addrs("10.42.0.1")})
+		if !strings.Contains(fmt.Sprint(err), want) {
+			t.Errorf("%q: %v", content, err)
+		}
+	}
+	if _, err := rewritten(t, files{"corefile": "x"}, rewriter{}); err == nil || err.Error() != "the ConfigMap has no key Corefile" {
+		t.Errorf("without one: %v", err)
+	}
+}
