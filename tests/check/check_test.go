@@ -77,10 +77,21 @@ func noFailure(t *testing.T, r check.Report) {
 	}
 }
 
+// inotify puts files in the place of the limits, which are the machine's: no host may
+// change those.
+func inotify(t *testing.T, n *cluster.Node) {
+	t.Helper()
+	n.Output(t, "sh", "-ec", `for f in max_user_instances max_user_watches; do
+		echo 1000000 >/run/$f
+		mount --bind /run/$f /proc/sys/fs/inotify/$f
+	done`)
+}
+
 // TestBefore is a machine on which lite was never started: it passes, and each thing
 // that is put in its way is found, and gone once it is taken away.
 func TestBefore(t *testing.T) {
 	n := cluster.NewNode(t)
+	inotify(t, n)
 	before := n.Output(t, "find", "/var/lib", "/etc", "/run", "-newer", "/etc/hostname")
 	r := look(t, n, 0)
 	noFailure(t, r)
@@ -147,10 +158,7 @@ func TestBefore(t *testing.T) {
 	noFailure(t, look(t, n, 0))
 
 	t.Run("fix", func(t *testing.T) {
-		// inotify is the machine's, so the host sees a file in its place.
-		sh("cp /proc/sys/fs/inotify/max_user_instances /run/i; echo 128 >/run/i; mount --bind /run/i /proc/sys/fs/inotify/max_user_instances;" +
-			"echo 8192 >/run/w; mount --bind /run/w /proc/sys/fs/inotify/max_user_watches")
-		defer sh("umount /proc/sys/fs/inotify/max_user_instances /proc/sys/fs/inotify/max_user_watches")
+		n.Output(t, "sh", "-c", "echo 128 >/run/max_user_instances; echo 8192 >/run/max_user_watches")
 		want(t, look(t, n, 0), "inotify", check.Warn, "128 instances")
 		r := look(t, n, 0, "--fix")
 		want(t, r, "inotify", check.Pass, "1024 instances")
@@ -181,6 +189,7 @@ func TestFirewalls(t *testing.T) {
 	if skip == "" {
 		server.Output(t, "cp", "-a", "/firewalls/.", "/")
 	}
+	inotify(t, server)
 	server.Start(t)
 	noFailure(t, look(t, server, 0))
 	// There is no agent yet, so this pod is on the server.
