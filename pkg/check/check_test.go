@@ -331,6 +331,7 @@ func TestFindings(t *testing.T) {
 		"another address":   {nil, func(b *bed) { b.listen("tcp", "0A0200C0:094B", "0A", "77", 42, "etcd") }, "ports", Pass, nil},
 		"a client's port":   {nil, func(b *bed) { b.listen("tcp", "0100007F:094B", "01", "77", 42, "curl") }, "ports", Pass, nil},
 		"a user's view":     {nil, func(b *bed) { b.UID = 1000; b.listen("tcp", "0100007F:094B", "0A", "77", 0, "") }, "ports", Fail, []string{"a process of user 0", "root can see which"}},
+		"of a container":    {nil, func(b *bed) { b.listen("tcp", "0100007F:094B", "0A", "77", 0, "") }, "ports", Fail, []string{"cannot be seen from here"}},
 		"somebody's tunnel": {nil, func(b *bed) { b.listen("udp", "00000000:2118", "07", "0", 0, "") }, "ports", Fail, []string{"8472/udp", "the kernel", "--flannel-backend"}},
 		"lite's own tunnel": {map[string]string{"/sys/class/net/lite-vxlan/operstate": "unknown"}, func(b *bed) { b.lite(7); b.listen("udp", "00000000:2118", "07", "0", 0, "") }, "ports", Pass, []string{"lite's own"}},
 		"lite's own":        {nil, func(b *bed) { b.lite(7); b.listen("tcp", "0100007F:094B", "0A", "77", 7, "lite") }, "ports", Pass, []string{"1 are lite's own (pid 7)"}},

@@ -142,18 +142,26 @@ func TestBefore(t *testing.T) {
 	}
 
 	t.Run("a port", func(t *testing.T) {
-		// The test's own process listens, which the host sees as one of elsewhere; a
-		// process of the host has a name.
-		for _, address := range []string{"127.0.0.1:2379", ":10250"} {
-			l, err := n.Listen("tcp", address)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer l.Close()
+		// The test's own process is none of the host's, so it has no name there.
+		l, err := n.Listen("tcp", "127.0.0.1:2379")
+		if err != nil {
+			t.Fatal(err)
 		}
+		defer l.Close()
+		sleeper := n.Command(t.Context(), "busybox", "nc", "-l", "-p", "10250")
+		if err := sleeper.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			_ = sleeper.Process.Kill()
+			_ = sleeper.Wait()
+		}()
+		cluster.Eventually(t, time.Minute, func() error {
+			return n.Command(t.Context(), "grep", "-qi", ":280A .* 0A ", "/proc/net/tcp", "/proc/net/tcp6").Run()
+		})
 		r := look(t, n, 1)
-		want(t, r, "ports", check.Fail, "2379/tcp, where etcd is to listen", "stop it")
-		want(t, r, "ports", check.Fail, "10250/tcp, where the kubelet is to listen")
+		want(t, r, "ports", check.Fail, "2379/tcp, where etcd is to listen", "cannot be seen from here", "stop it")
+		want(t, r, "ports", check.Fail, "10250/tcp, where the kubelet is to listen, is held by busybox (pid ")
 	})
 	noFailure(t, look(t, n, 0))
 
@@ -229,6 +237,14 @@ func TestFirewalls(t *testing.T) {
 	if skip != "" {
 		agent.Start(t, "--token", token)
 	}
+
+	t.Run("agent", func(t *testing.T) {
+		r := look(t, agent, 0)
+		want(t, r, "configuration", check.Pass, "agent (it runs) "+agent.Name, "pods [10.42.0.0/16]", "vxlan")
+		want(t, r, "node", check.Pass, "agent "+agent.Name)
+		want(t, r, "server", check.Pass)
+		want(t, r, "ports", check.Pass, "are lite's own")
+	})
 
 	t.Run("firewalld", func(t *testing.T) {
 		if skip != "" {
