@@ -220,7 +220,10 @@ func TestCheckTable(t *testing.T) {
 		{Name: "firewall", Status: check.Fail, Found: "ufw keeps out 6443/tcp", Remedy: "add the rules", Commands: []string{"ufw allow 6443/tcp"}, Fixable: true},
 	}}
 	var out bytes.Buffer
-	if err := writeReport(&out, r, true); err != nil {
+	for _, d := range r.Fixed {
+		writeDone(&out, d)
+	}
+	if err := writeReport(&out, r); err != nil {
 		t.Fatal(err)
 	}
 	golden.Check(t, "check", out.String())
