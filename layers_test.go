@@ -34,6 +34,7 @@ var layers = []struct{ pkg, imports string }{
 	{"manifests", ""},
 	{"pkg/status", "component"},
 	{"pkg/service", ""},
+	{"pkg/uninstall", "file service"},
 	{"pkg/datastore/etcd", "log pki"},
 	{"pkg/datastore", ""},
 	{"pkg/server/controlplane", "config datastore file kube pki"},
