@@ -130,7 +130,7 @@ func (w *work) removeFiles() {
 	self, _ := os.Executable()
 	var program []string
 	for _, path := range inventory {
-		if path == self {
+		if _, around := within(path, self); around { // the program, or a directory for it
 			program = append(program, path)
 		}
 	}
@@ -139,7 +139,7 @@ func (w *work) removeFiles() {
 	}
 	w.removeInstalled(slices.DeleteFunc(slices.Clone(inventory), func(path string) bool {
 		_, config := within(w.ConfigDir, path)
-		return path == self || config
+		return slices.Contains(program, path) || config
 	}))
 	switch {
 	case len(w.failed) > 0:
@@ -245,7 +245,7 @@ func (w *work) removeNames(dir string, entries []string) {
 	}
 	if rest := names(real); len(rest) > 0 {
 		slices.Sort(rest)
-		w.Leave("%s: %s in it is not of lite", dir, summary(rest))
+		w.Leave("%s, for what others have in it: %s", dir, summary(rest))
 		return
 	}
 	if err := os.Remove(real); err != nil && !errors.Is(err, fs.ErrNotExist) {
