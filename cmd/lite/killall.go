@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/signal"
 	"syscall"
@@ -43,16 +44,25 @@ the machine, their containers and their rules are left alone.`,
 			if err != nil {
 				return err
 			}
-			ctx, release := untilSignal()
-			defer release()
-			return uninstall.Kill(ctx, node, r.options, uninstall.NewReport(os.Stdout))
+			return untilSignal(func(ctx context.Context) error {
+				return uninstall.Kill(ctx, node, r.options, uninstall.NewReport(os.Stdout))
+			})
 		},
 	}
 	r.flags(cmd)
 	return cmd
 }
 
-// untilSignal ends between two steps; the same command goes on from there.
-func untilSignal() (context.Context, func()) {
-	return signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+// untilSignal runs what a signal ends between two steps, and the same command
+// goes on with. That nobody looks any more does not end it: who has lost the
+// connection to the machine would find half a node.
+func untilSignal(do func(context.Context) error) error {
+	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
+	ctx, release := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer release()
+	err := do(ctx)
+	if err != nil && ctx.Err() != nil {
+		return errors.New("interrupted; run it again to go on")
+	}
+	return err
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -47,13 +48,11 @@ again after it has failed or was killed.`,
 					return err
 				}
 			}
-			ctx, release := untilSignal()
-			defer release()
 			report := uninstall.NewReport(os.Stdout)
 			if node.Agent && !r.options.KeepData {
 				report.Leave("the Node object in the cluster: remove it with `lite kubectl delete node %s` on a server", node.Name)
 			}
-			return uninstall.Remove(ctx, node, r.options, report)
+			return untilSignal(func(ctx context.Context) error { return uninstall.Remove(ctx, node, r.options, report) })
 		},
 	}
 	r.flags(cmd)
