@@ -233,6 +233,6 @@ func (w *work) removeChains(ctx context.Context, f front) {
 		return
 	}
 	w.Step("Removing %d chains of %v", chains, f)
-	_, err = w.run(ctx, []byte(script), f.restore, "--noflush")
+	_, err = w.run(ctx, []byte(script), f.restore, "--noflush", "--wait=5")
 	w.Fail(err)
 }
