@@ -55,6 +55,9 @@ func (w *work) findContainers() containers {
 		c.running = append(c.running, one)
 		c.ids[one.ID] = true
 		for _, path := range one.CgroupPaths {
+			if one.ID == "" || !strings.Contains(filepath.Base(path), one.ID) {
+				continue // it shares one with others
+			}
 			for _, group := range groupsOf(hierarchies, path) {
 				c.groups[group] = true
 			}

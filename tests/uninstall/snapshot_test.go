@@ -22,9 +22,9 @@ func take(t *testing.T, h *cluster.Host) snapshot {
 	t.Helper()
 	s := snapshot{}
 	for _, c := range []struct{ kind, script string }{
-		{"mount", `cut -d' ' -f4-6 /proc/self/mountinfo`},
+		{"mount", `cut -d' ' -f5-6 /proc/self/mountinfo`},
 		{"link", `ip -o link | cut -d: -f2- | sed 's/@if[0-9]*//'`},
-		{"address", `ip -o addr | cut -d: -f2- | sed 's/ tentative//'`},
+		{"address", `ip -o addr | cut -d: -f2-`},
 		{"route", `ip -d route show table all; ip -d -6 route show table all`},
 		{"neighbour", `ip neigh show nud permanent; ip -6 neigh show nud permanent; bridge fdb`},
 		{"ip rule", `ip rule; ip -6 rule`},

@@ -87,10 +87,11 @@ func prepare(t *testing.T, n *cluster.Node) snapshot {
 	}
 	go c.Wait()
 	cluster.Eventually(t, soon, func() error {
-		if _, err := os.Stat(n.Path("/run/foreign.started")); err != nil {
-			return err
+		if addrs := n.Output(t, "ip", "-6", "addr", "show", "tentative"); addrs != "" {
+			return fmt.Errorf("the kernel still looks whether others have its addresses: %s", addrs)
 		}
-		return nil
+		_, err := os.Stat(n.Path("/run/foreign.started"))
+		return err
 	})
 	was := take(t, n.Host)
 	was.forget(cluster.DataDir) // images, from the harness
@@ -185,12 +186,8 @@ func (s *suite) deploy(t *testing.T) {
 	s.ns.WaitRollout(t, "deployment/many")
 	s.ns.WaitRollout(t, "statefulset/claims")
 	s.ns.WaitRollout(t, "daemonset/everywhere")
-	cluster.Eventually(t, soon, func() error {
-		if jobs := s.ns.Kubectl(t, "get", "jobs", "-o", "name"); jobs == "" {
-			return fmt.Errorf("the CronJob has made none")
-		}
-		return nil
-	})
+	s.ns.Kubectl(t, "create", "job", "now", "--from=cronjob/often")
+	s.ns.WaitFor(t, "jsonpath={.status.ready}=1", "job/now")
 	s.ns.Exec(t, "claims-0", "sh", "-c", "echo kept > /data/file; echo scratch > /scratch/file")
 	s.ns.Exec(t, "claims-0", "sh", "-c", "nohup sleep 5000 >/dev/null 2>&1 &")
 	cluster.Eventually(t, soon, func() error {
@@ -300,13 +297,13 @@ apiVersion: batch/v1
 kind: CronJob
 metadata: {name: often}
 spec:
-  schedule: "* * * * *"
+  schedule: "*/2 * * * *"
   jobTemplate:
     spec:
       template:
         spec:
           restartPolicy: Never
-          containers: [{name: c, image: lite.test/busybox:1, command: [sleep, "5"]}]
+          containers: [{name: c, image: lite.test/busybox:1, command: [sleep, "100"]}]
 `
 
 // testRefused: it asks, and refuses what cannot be meant; nothing is touched.
