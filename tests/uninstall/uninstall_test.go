@@ -106,6 +106,7 @@ ip link set user0 up
 ip link add veth01234567 type veth peer name userpeer
 ip link set veth01234567 master user0
 ip link set veth01234567 up
+ip link set userpeer up
 ip netns add neighbour
 ip route add 203.0.113.0/24 dev user0 proto 75
 ip rule add from 198.51.100.7 table 100
