@@ -70,8 +70,12 @@ func startAs(t *testing.T, path string, args []string) (proc string) {
 	if err := os.WriteFile(path, shell, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	c := exec.Command(path, append([]string{"-c", "read line"}, args...)...)
+	c := exec.Command(path, append([]string{"-c", "echo ready; read line"}, args...)...)
 	stdin, err := c.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := c.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,6 +83,9 @@ func startAs(t *testing.T, path string, args []string) (proc string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { stdin.Close(); _ = c.Wait() })
+	if _, err := stdout.Read(make([]byte, 6)); err != nil { // before that it may have no arguments yet
+		t.Fatal(err)
+	}
 	return filepath.Join("/proc", strconv.Itoa(c.Process.Pid))
 }
 
