@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,7 +33,8 @@ func (w *work) removeLinks() {
 	}
 	bridge := 0
 	for _, l := range links {
-		if l.Attrs().Name == w.Bridge && l.Type() == "bridge" && w.describesBridge() {
+		// Other distributions call theirs the same.
+		if l.Attrs().Name == w.Bridge && l.Type() == "bridge" && w.hadRun {
 			bridge = l.Attrs().Index
 		}
 	}
@@ -87,18 +89,7 @@ func (w *work) awaitGone(links []netlink.Link) {
 	}
 }
 
-// describesBridge reports whether the bridge of our name is ours: other
-// distributions call theirs the same.
-func (w *work) describesBridge() bool { return w.ran() }
-
-func (w *work) ourTunnel(l netlink.Link) bool {
-	for _, name := range w.Tunnels {
-		if l.Attrs().Name == name {
-			return true
-		}
-	}
-	return false
-}
+func (w *work) ourTunnel(l netlink.Link) bool { return slices.Contains(w.Tunnels, l.Attrs().Name) }
 
 // removeRoutes removes those that carry our protocol number.
 func (w *work) removeRoutes() {

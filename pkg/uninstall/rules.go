@@ -61,7 +61,7 @@ func (w *work) removeTables(ctx context.Context) {
 		case "inet lite-policy":
 			w.deleteTable(ctx, t)
 		case "ip kube-proxy", "ip6 kube-proxy":
-			if w.ran() {
+			if w.hadRun {
 				w.deleteTable(ctx, t)
 			}
 		case "ip cni_hostport", "ip6 cni_hostport":
@@ -93,7 +93,7 @@ func (w *work) removeHostPorts(ctx context.Context, table string) {
 		}
 	}
 	switch {
-	case others == 0 && (len(ours) > 0 || w.ran()):
+	case others == 0 && (len(ours) > 0 || w.hadRun):
 		w.deleteTable(ctx, table)
 	case len(ours) > 0:
 		w.Step("Removing %d rules from table %s of nftables", len(ours), table)
@@ -227,7 +227,7 @@ func (w *work) removeChains(ctx context.Context, f front) {
 		w.Fail(err)
 		return
 	}
-	owner := chainOwner{kubernetes: w.ran(), network: w.Network, ids: w.seen.ids}
+	owner := chainOwner{kubernetes: w.hadRun, network: w.Network, ids: w.seen.ids}
 	script, chains := owner.script(saved)
 	if script == "" {
 		return

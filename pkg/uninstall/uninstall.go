@@ -197,8 +197,6 @@ func (w *work) stopLite(ctx context.Context) error {
 	return nil
 }
 
-func (w *work) ran() bool { return w.hadRun }
-
 func (w *work) release() {
 	for _, h := range w.holds {
 		h.Close()
