@@ -24,6 +24,7 @@ import (
 	"lite.io/lite/pkg/machine"
 	"lite.io/lite/pkg/server"
 	"lite.io/lite/pkg/status"
+	"lite.io/lite/pkg/uninstall"
 	"lite.io/lite/pkg/version"
 )
 
@@ -34,26 +35,26 @@ type boot struct {
 	host  agent.Host
 	cfg   *config.Config
 	ui    *progress
+	// before is how the machine is, for an uninstall to bring back.
+	before uninstall.Before
 	// now is what lite status shows; it changes as the start proceeds.
 	now      atomic.Pointer[func(context.Context) status.Node]
 	releases []func()
 }
 
-// newBoot finds everything that can be found wrong, and touches nothing.
+// newBoot finds everything that can be found wrong, and touches nothing; but that
+// modules of the kernel were loaded is written down.
 func newBoot(role config.Role, flags *pflag.FlagSet) (*boot, error) {
 	b := &boot{began: time.Now()}
 	debug.SetGCPercent(startGC)
 	var release func()
 	b.ctx, release = signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	b.releases = append(b.releases, release)
-	var err error
-	if b.host, err = agent.Inspect(); err != nil {
-		return nil, err
-	}
-	if b.cfg, err = config.Load(role, flags, os.Environ()); err != nil {
-		return nil, err
-	}
-	if err := check.Start(b.cfg); err != nil {
+	b.before = uninstall.Look(agent.StateDir)
+	if err := b.inspect(role, flags); err != nil {
+		if b.before.Changed() {
+			err = errors.Join(err, b.before.Keep(""))
+		}
 		return nil, err
 	}
 	if !b.cfg.NamesNodeIP() {
@@ -73,6 +74,17 @@ func addressesNow(role config.Role, flags *pflag.FlagSet) []netip.Addr {
 	return cfg.NodeIP
 }
 
+// inspect looks at the machine and at what was asked for.
+func (b *boot) inspect(role config.Role, flags *pflag.FlagSet) (err error) {
+	if b.host, err = agent.Inspect(); err != nil {
+		return err
+	}
+	if b.cfg, err = config.Load(role, flags, os.Environ()); err != nil {
+		return err
+	}
+	return check.Start(b.cfg)
+}
+
 // stop ends what newBoot and serveStatus began.
 func (b *boot) stop() {
 	for _, release := range b.releases {
@@ -86,7 +98,7 @@ func (b *boot) claim() (io.Closer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(findHelpersFirst(b.cfg.DataDir), b.stand()); err != nil {
+	if err := errors.Join(findHelpersFirst(b.cfg.DataDir), b.before.Keep(b.cfg.DataDir), b.stand()); err != nil {
 		claim.Close()
 		return nil, err
 	}
@@ -136,6 +148,9 @@ func (b *boot) run(g *component.Group, add func(*status.Node), next string) erro
 	go func() {
 		if b.ui.awaitReady(b.ctx) {
 			b.ui.ready(b.cfg, time.Since(b.began), next)
+			if err := uninstall.NoteSettings(agent.StateDir); err != nil {
+				slog.Warn("Uninstalling will not know which settings of the kernel are lite's", "err", err)
+			}
 			rest(b.ctx)
 		}
 	}()
