@@ -33,6 +33,7 @@ var layers = []struct{ pkg, imports string }{
 	{"pkg/join/approver", "component kube"},
 	{"manifests", ""},
 	{"pkg/status", "component"},
+	{"pkg/service", ""},
 	{"pkg/datastore/etcd", "log pki"},
 	{"pkg/datastore", ""},
 	{"pkg/server/controlplane", "config datastore file kube pki"},
