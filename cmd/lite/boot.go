@@ -22,6 +22,7 @@ import (
 	"lite.io/lite/pkg/log"
 	"lite.io/lite/pkg/server"
 	"lite.io/lite/pkg/status"
+	"lite.io/lite/pkg/upgrade"
 	"lite.io/lite/pkg/version"
 )
 
@@ -49,6 +50,9 @@ func newBoot(role config.Role, flags *pflag.FlagSet) (*boot, error) {
 		return nil, err
 	}
 	if b.cfg, err = config.Load(role, flags, os.Environ()); err != nil {
+		return nil, err
+	}
+	if err := settleUpgrade(b.cfg.DataDir); err != nil {
 		return nil, err
 	}
 	if err := check(b.cfg); err != nil {
@@ -120,12 +124,42 @@ func (b *boot) run(g *component.Group, add func(*status.Node), next string) erro
 		log.ShowUpstream(false)
 		b.ui.stopping()
 	})
-	err := runGroup(b.ctx, g)
+	running, fail := context.WithCancelCause(b.ctx)
+	defer fail(nil)
+	go func() {
+		if err := upgrade.Watch(running, b.cfg); err != nil {
+			fail(err)
+		}
+	}()
+	err := runGroup(running, g)
+	if err == nil && b.ctx.Err() == nil {
+		err = context.Cause(running) // this version has to go
+	}
 	b.ui.end(err)
 	if err != nil {
 		return &saidError{err}
 	}
 	return nil
+}
+
+// settleUpgrade does what an interrupted upgrade has left to do. It does not
+// return if another program is in the place of this one afterwards.
+func settleUpgrade(dataDir string) error {
+	program, err := upgrade.Settle(dataDir)
+	if err != nil || program == "" {
+		return err
+	}
+	return upgrade.Become(program)
+}
+
+// relaunch is the end of a node whose data directory is free again: an upgrade
+// that has stopped it may want it to go on as another program.
+func (b *boot) relaunch(err error) error {
+	b.stop() // signals end the process again
+	if again := upgrade.Relaunch(b.cfg.DataDir, err != nil); again != nil {
+		slog.Error("The upgrade cannot start lite again", "err", again)
+	}
+	return err
 }
 
 // runGroup runs the components until ctx is done, one fails, or upstream wants to
