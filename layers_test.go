@@ -52,7 +52,7 @@ var layers = []struct{ pkg, imports string }{
 	{"pkg/addon/loadbalancer", "kube"},
 	{"pkg/addon/metrics", "kube"},
 	{"pkg/agent", "addon/dns addon/storage agent/containerd agent/images agent/kubelet agent/kubeproxy agent/loadbalancer bundle cni cni/policy component config file join join/approver kube resolver"},
-	{"pkg/upgrade", "agent component config file kube service status version"},
+	{"pkg/upgrade", "agent component config datastore/etcd file kube service status version"},
 	{"pkg/server", "*"},
 	{"cmd/lite", "*"},
 	{"scripts/...", ""},

@@ -52,14 +52,14 @@ func newBoot(role config.Role, flags *pflag.FlagSet) (*boot, error) {
 	if b.cfg, err = config.Load(role, flags, os.Environ()); err != nil {
 		return nil, err
 	}
+	b.ui = newProgress(os.Stderr, b.cfg.LogFormat)
+	log.Bridge(log.New(b.ui, b.ui.logLevel(b.cfg.LogLevel), b.cfg.LogFormat))
 	if err := settleUpgrade(b.cfg.DataDir); err != nil {
 		return nil, err
 	}
 	if err := check(b.cfg); err != nil {
 		return nil, err
 	}
-	b.ui = newProgress(os.Stderr, b.cfg.LogFormat)
-	log.Bridge(log.New(b.ui, b.ui.logLevel(b.cfg.LogLevel), b.cfg.LogFormat))
 	return b, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"debug/elf"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -262,12 +263,17 @@ func checkELF(program string) error {
 	if err != nil {
 		return fmt.Errorf("look at the artifact: %w", err)
 	}
+	// All machines that lite runs on have the low byte first.
+	start := make([]byte, 20)
+	if _, err := io.ReadFull(f, start); err != nil {
+		return fmt.Errorf("the artifact is no program (%w); get it again", err)
+	}
+	if machine, want := elf.Machine(binary.LittleEndian.Uint16(start[18:])), machines(runtime.GOARCH); machine != want {
+		return fmt.Errorf("the artifact is for %s and this machine is %s; take the one for linux/%s", machine, want, runtime.GOARCH)
+	}
 	head, err := elf.NewFile(f)
 	if err != nil {
-		return fmt.Errorf("the artifact is no program that is whole (%w); get it again", err)
-	}
-	if want := machines(runtime.GOARCH); head.Machine != want {
-		return fmt.Errorf("the artifact is for %s and this machine is %s; take the one for linux/%s", head.Machine, want, runtime.GOARCH)
+		return fmt.Errorf("the artifact is cut off or damaged (%w); get it again", err)
 	}
 	for _, s := range head.Sections {
 		if s.Type != elf.SHT_NOBITS && s.Offset+s.FileSize > uint64(info.Size()) {

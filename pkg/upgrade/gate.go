@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"k8s.io/client-go/kubernetes"
 
 	"lite.io/lite/pkg/component"
@@ -20,8 +22,13 @@ const (
 	// steady is how long it has to be healthy in one piece.
 	steady = 3 * time.Second
 	// silentShare is the part of the time that a version has during which nothing
-	// may answer: a program that does not even start needs no more waiting.
+	// may answer, at least silentLeast: a program that does not even start needs no
+	// more waiting.
 	silentShare = 10
+	silentLeast = 10 * time.Second
+	// returnTimeout is the least that an old version is given to be healthy again,
+	// however short the time of the new one was.
+	returnTimeout = 5 * time.Minute
 	// maxStarts is how often a version may be started until it is healthy.
 	maxStarts = 5
 )
@@ -34,6 +41,9 @@ type gate struct {
 	runtime    string
 	containers []Container
 	kubeconfig string
+	// starter is the process that is to become the program where there is no init
+	// system. When it has ended there is nobody to wait for.
+	starter *os.Process
 	// say is told what is waited for, whenever that changes; may be nil.
 	say func(string)
 }
@@ -41,6 +51,12 @@ type gate struct {
 // newGate is that of the version which an upgrade goes to.
 func newGate(dataDir string, j *Journal, kubeconfig string) gate {
 	return gate{dataDir: dataDir, version: j.To, timeout: j.HealthTimeout, runtime: j.Runtime, containers: j.Containers, kubeconfig: kubeconfig}
+}
+
+// backGate is that of a version which is gone back to: it has to run, and what
+// became of the containers is no reason to go anywhere else.
+func backGate(dataDir string, j *Journal, kubeconfig string) gate {
+	return gate{dataDir: dataDir, version: j.From, timeout: max(j.HealthTimeout, returnTimeout), kubeconfig: kubeconfig}
 }
 
 // errUndecided is that the watching ended, not what was watched.
@@ -73,8 +89,8 @@ func (g gate) await(ctx context.Context) (ended []string, err error) {
 		case waiting == nil:
 		case now.Sub(began) > g.timeout:
 			return nil, fmt.Errorf("lite %s was not healthy within %s: %w", g.version, g.timeout, waiting)
-		case now.Sub(answered) > g.timeout/silentShare:
-			return nil, fmt.Errorf("lite %s does not run: nothing has answered for %s", g.version, g.timeout/silentShare)
+		case now.Sub(answered) > g.silence():
+			return nil, fmt.Errorf("lite %s does not run: nothing has answered for %s", g.version, now.Sub(answered).Round(time.Second))
 		case countStarts(g.dataDir, "new") > maxStarts:
 			return nil, fmt.Errorf("lite %s was started %d times and was not healthy: %w", g.version, maxStarts, waiting)
 		}
@@ -86,6 +102,14 @@ func (g gate) await(ctx context.Context) (ended []string, err error) {
 			return nil, errUndecided
 		}
 	}
+}
+
+// silence is for how long nothing may answer.
+func (g gate) silence() time.Duration {
+	if g.starter != nil && errors.Is(g.starter.Signal(unix.Signal(0)), os.ErrProcessDone) {
+		return silentLeast
+	}
+	return max(g.timeout/silentShare, silentLeast)
 }
 
 // look is one look: whether the version answers at all, and what it is not

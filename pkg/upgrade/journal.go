@@ -32,7 +32,9 @@ const (
 	Started State = "started"
 	// Healthy: the new version has done what was asked of it. This is an end.
 	Healthy State = "healthy"
-	// RollingBack: the old program and the old data are being put back.
+	// Returning: a rollback was asked for by hand, and nothing was touched yet.
+	Returning State = "returning"
+	// RollingBack: lite is stopped, and the old program and the old data are being put back.
 	RollingBack State = "rolling-back"
 	// Restored: both are back. The old version is about to be started.
 	Restored State = "restored"

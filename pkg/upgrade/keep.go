@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/datastore/etcd"
 	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/version"
 )
@@ -257,6 +259,14 @@ func restore(dataDir string) error {
 	for _, name := range k.Entries {
 		if err := putBack(dataDir, name); err != nil {
 			return fmt.Errorf("put %s back: %w", filepath.Join(dataDir, name), err)
+		}
+	}
+	if slices.Contains(k.Entries, "server") {
+		const store = "server/etcd"
+		// Going back matters more than the other nodes' view of it, which heals
+		// when they are restarted.
+		if err := etcd.Advance(filepath.Join(dataDir, store), filepath.Join(dir, keptDropped, store)); err != nil {
+			slog.Warn("Other nodes may not notice all that was put back until they are restarted", "err", err)
 		}
 	}
 	for _, path := range k.Files {

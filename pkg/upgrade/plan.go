@@ -162,7 +162,7 @@ func (p *Plan) settle() error {
 		return cleanUp(dataDir, p.Node.Binary)
 	}
 	switch {
-	case j.State == Prepared:
+	case j.State == Prepared, j.State == Returning:
 		return errors.Join(cleanUp(dataDir, p.Node.Binary), forget(dataDir))
 	case j.State == Restored && j.From == p.From.Version:
 		return finish(dataDir, j)

@@ -55,7 +55,7 @@ func Settle(dataDir string) (program string, err error) {
 		return "", err
 	}
 	if d == nil {
-		if j.State == Prepared || j.State == RollingBack {
+		if j.State != Swapped && j.State != Started && j.State != Restored {
 			return "", fmt.Errorf("an upgrade is under way (pid %d), which starts lite by itself; wait for its end", pid)
 		}
 		return "", nil
@@ -71,6 +71,9 @@ func Settle(dataDir string) (program string, err error) {
 // version that asks, who is what its starts are counted as.
 func settle(dataDir string, j *Journal, self, who string) (program string, err error) {
 	switch j.State {
+	case Returning:
+		slog.Warn("A rollback was interrupted before it had changed anything", "from", j.To, "to", j.From)
+		return "", errors.Join(cleanUp(dataDir, j.Binary), forget(dataDir))
 	case Prepared:
 		slog.Warn("An upgrade was interrupted before it had changed anything", "from", j.From, "to", j.To)
 		return "", errors.Join(cleanUp(dataDir, j.Binary), forget(dataDir))
@@ -135,7 +138,7 @@ func Resume(self string) error {
 	}
 	dataDir := filepath.Dir(dir)
 	j, err := ReadJournal(dataDir)
-	if err != nil || !j.Pending() || j.State == Prepared || j.State == Restored {
+	if err != nil || !j.Pending() || j.State == Prepared || j.State == Returning || j.State == Restored {
 		return err
 	}
 	hold, other, err := service.TryHold(dataDir)

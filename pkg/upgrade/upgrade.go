@@ -73,7 +73,7 @@ func (r *run) run(ctx context.Context) error {
 	if err := k.complete(); err != nil {
 		return r.undo(ctx, hold, fmt.Errorf("nothing was changed: %w", err))
 	}
-	copied := time.Since(copying)
+	r.say(fmt.Sprintf("Stopping took %.1f s, copying the data %.1f s", copying.Sub(stopped).Seconds(), time.Since(copying).Seconds()))
 	// From here on the new program may be found in its place.
 	if err := r.journal.enter(r.dataDir, Swapped); err != nil {
 		return r.undo(ctx, hold, err)
@@ -81,16 +81,19 @@ func (r *run) run(ctx context.Context) error {
 	if err := errors.Join(swap(n.Binary), setGuard(r.dataDir)); err != nil {
 		return r.rollBack(ctx, hold, err)
 	}
+	r.say("Starting lite " + r.To.Version)
 	n.log.begin()
 	if err := hold.Close(); err != nil {
 		return r.rollBack(ctx, nil, err)
 	}
 	n.start(ctx)
-	r.say(fmt.Sprintf("Starting lite %s; stopping took %.1f s, copying the data %.1f s", r.To.Version, copying.Sub(stopped).Seconds(), copied.Seconds()))
 	if err := r.journal.enter(r.dataDir, Started); err != nil {
 		return r.rollBack(ctx, nil, err)
 	}
 	g := newGate(r.dataDir, r.journal, n.kubeconfig())
+	if n.Manager == nil {
+		g.starter = n.process
+	}
 	g.say = func(waiting string) { r.say("Waiting: " + waiting) }
 	ended, err := g.await(ctx)
 	if err != nil {
@@ -113,7 +116,7 @@ func (r *run) abort() error { return errors.Join(cleanUp(r.dataDir, r.Node.Binar
 func (r *run) undo(ctx context.Context, hold *service.Hold, reason error) error {
 	errs := []error{reason, r.abort(), hold.Close()}
 	r.Node.start(ctx)
-	g := gate{dataDir: r.dataDir, version: r.From.Version, timeout: r.HealthTimeout, kubeconfig: r.Node.kubeconfig()}
+	g := backGate(r.dataDir, r.journal, r.Node.kubeconfig())
 	if _, err := g.await(ctx); err != nil {
 		errs = append(errs, fmt.Errorf("start lite again: %w", err))
 	}
@@ -141,14 +144,16 @@ func (r *run) rollBack(ctx context.Context, hold *service.Hold, reason error) er
 // them. original is the process that takes the program by itself, if there is
 // one.
 func goBack(ctx context.Context, dataDir string, j *Journal, manager service.Manager, hold *service.Hold, original *os.Process, kubeconfig string, say func(string)) error {
-	if err := j.enter(dataDir, RollingBack); err != nil {
-		return errors.Join(err, hold.Close())
-	}
+	// Until lite is stopped nothing is decided: who finds the journal then may
+	// watch on.
 	if hold == nil {
 		var err error
 		if hold, err = stop(ctx, dataDir, manager); err != nil {
 			return err
 		}
+	}
+	if err := j.enter(dataDir, RollingBack); err != nil {
+		return errors.Join(err, hold.Close())
 	}
 	if err := errors.Join(restore(dataDir), j.enter(dataDir, Restored)); err != nil {
 		return errors.Join(err, hold.Close())
@@ -156,13 +161,14 @@ func goBack(ctx context.Context, dataDir string, j *Journal, manager service.Man
 	if err := hold.Close(); err != nil {
 		return err
 	}
+	g := backGate(dataDir, j, kubeconfig)
 	if manager != nil {
 		go func() { _ = manager.Start(ctx) }()
-	} else if original != nil {
+	} else {
+		g.starter = original
 		go endStranger(ctx, original, j.Binary)
 	}
 	say("Starting lite " + j.From)
-	g := gate{dataDir: dataDir, version: j.From, timeout: j.HealthTimeout, kubeconfig: kubeconfig}
 	g.say = func(waiting string) { say("Waiting: " + waiting) }
 	if _, err := g.await(ctx); err != nil {
 		if manager == nil {
@@ -185,7 +191,7 @@ const strangerGrace = 3 * time.Second
 // does not take the old one in its place: what keeps lite running, if anything
 // does, can start it then.
 func endStranger(ctx context.Context, p *os.Process, binary string) {
-	if !kube.Sleep(ctx, strangerGrace) {
+	if p == nil || !kube.Sleep(ctx, strangerGrace) {
 		return
 	}
 	is, err := os.Stat(fmt.Sprintf("/proc/%d/exe", p.Pid))
@@ -278,6 +284,13 @@ func Rollback(ctx context.Context, p *RollbackPlan, timeout time.Duration, say f
 	if err := setGuard(p.DataDir); err != nil {
 		return err
 	}
+	if was, err := ReadJournal(p.DataDir); err != nil {
+		return err
+	} else if !was.Pending() || was.State != RollingBack && was.State != Restored {
+		if err := j.enter(p.DataDir, Returning); err != nil {
+			return err
+		}
+	}
 	say("Stopping lite " + p.Now + "; pods keep running")
 	if p.Node == nil && manager == nil {
 		return restoreOnly(ctx, p, j, say)
@@ -291,12 +304,12 @@ func Rollback(ctx context.Context, p *RollbackPlan, timeout time.Duration, say f
 
 // restoreOnly is a rollback where nothing runs and nobody would start it.
 func restoreOnly(ctx context.Context, p *RollbackPlan, j *Journal, say func(string)) error {
-	if err := j.enter(p.DataDir, RollingBack); err != nil {
-		return err
-	}
 	hold, err := stop(ctx, p.DataDir, nil)
 	if err != nil {
 		return err
+	}
+	if err := j.enter(p.DataDir, RollingBack); err != nil {
+		return errors.Join(err, hold.Close())
 	}
 	if err := errors.Join(restore(p.DataDir), j.enter(p.DataDir, Restored), hold.Close()); err != nil {
 		return err

@@ -3,7 +3,6 @@
 package upgrade
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -208,4 +207,8 @@ func (b bed) clean(t *testing.T) {
 	}
 }
 
-func trim(b []byte) string { return string(bytes.TrimSpace(b)) }
+// tail is the last lines of a text.
+func tail(text string, lines int) string {
+	all := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}
