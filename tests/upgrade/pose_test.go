@@ -17,7 +17,8 @@ type pose struct {
 	Version version.Info
 	Refuse  string
 	Exec    string
-	Args    []string
+	Write   string
+	Content string
 	Hang    bool
 }
 

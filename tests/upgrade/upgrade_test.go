@@ -384,7 +384,10 @@ func TestKilled(t *testing.T) {
 	})
 	t.Run("never ready", func(t *testing.T) {
 		// Without a pod network the node is never ready.
-		never := b.pose(t, "/var/lib/never", func(p *pose) { p.Version.Version, p.Exec, p.Args = next, "/var/lib/next", []string{"--disable=cni"} })
+		never := b.pose(t, "/var/lib/never", func(p *pose) {
+			p.Version.Version, p.Exec = next, "/var/lib/next"
+			p.Write, p.Content = "/etc/lite/config.yaml.d/90-broken.yaml", "disable: [cni]\n"
+		})
 		b.Kubectl(t, "create", "configmap", "kept")
 		b.refused(t, []string{"upgrade", "--health-timeout=20s", "--artifact", never}, "was not healthy within 20s", "was taken back and "+old+" runs again", "last lines")
 		b.waitFor(t, old)

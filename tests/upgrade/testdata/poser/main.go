@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"syscall"
 	"time"
 )
@@ -19,7 +20,8 @@ type role struct {
 	Version json.RawMessage // the answer to `version`
 	Refuse  string          // the answer to `config check`, "" = accepted
 	Exec    string          // the program to become
-	Args    []string        // more arguments for it
+	Write   string          // a file of the configuration to write before
+	Content string
 	Hang    bool
 }
 
@@ -40,7 +42,13 @@ func main() {
 			fail(r.Refuse)
 		}
 	case r.Exec != "":
-		fail(syscall.Exec(r.Exec, append(os.Args, r.Args...), os.Environ()))
+		if err := os.MkdirAll(filepath.Dir(r.Write), 0o700); err != nil {
+			fail(err)
+		}
+		if err := os.WriteFile(r.Write, []byte(r.Content), 0o600); err != nil {
+			fail(err)
+		}
+		fail(syscall.Exec(r.Exec, os.Args, os.Environ()))
 	case r.Hang:
 		time.Sleep(time.Hour)
 	default:
