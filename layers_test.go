@@ -55,6 +55,7 @@ var layers = []struct{ pkg, imports string }{
 	{"pkg/addon/loadbalancer", "kube"},
 	{"pkg/addon/metrics", "kube"},
 	{"pkg/agent", "addon/dns addon/storage agent/containerd agent/images agent/kubelet agent/kubeproxy agent/loadbalancer bundle cni cni/policy component config file join join/approver kube machine resolver version"},
+	{"pkg/upgrade", "agent component config datastore/etcd file kube service status version"},
 	{"pkg/server", "*"},
 	{"pkg/check", "agent agent/containerd component config file join resolver server status version"},
 	{"scripts", ""},

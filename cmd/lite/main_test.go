@@ -35,6 +35,9 @@ func TestHelp(t *testing.T) {
 		"help-check":        {"check", "--help"},
 		"help-version":      {"version", "--help"},
 		"help-config-print": {"config", "print", "--help"},
+		"help-config-check": {"config", "check", "--help"},
+		"help-upgrade":      {"upgrade", "--help"},
+		"help-rollback":     {"rollback", "--help"},
 	} {
 		var out bytes.Buffer
 		root := command()
@@ -50,7 +53,8 @@ func TestHelp(t *testing.T) {
 
 func TestMistakesAreErrorsWithoutUsage(t *testing.T) {
 	for _, args := range [][]string{{"sever"}, {"server", "--no-such-flag"}, {"server", "argument"}, {"agent", "argument"}, {"token", "delete"}, {"token", "create", "--role=king"}, {"status", "--output=xml"}, {"version", "-o", "xml"}, {"check", "x"}, {"check", "-o", "xml"}, {"check", "--role", "king"}, {"check", "--nodes", "x"},
-		{"check", "--role", "agent", "--cluster-cidr", "10.0.0.0/16"}, {"config", "print", "x"}} {
+		{"check", "--role", "agent", "--cluster-cidr", "10.0.0.0/16"}, {"config", "print", "x"},
+		{"config", "check", "x"}, {"upgrade", "v1"}, {"upgrade", "--artifact=x", "--to=v1"}, {"upgrade", "--health-timeout=0s"}, {"rollback", "v1"}} {
 		var out bytes.Buffer
 		root := command()
 		root.SetArgs(args)
