@@ -17,6 +17,7 @@ import (
 	"lite.io/lite/pkg/cni"
 	"lite.io/lite/pkg/cni/overlay"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/machine"
 	"lite.io/lite/pkg/server"
 	"lite.io/lite/pkg/uninstall"
 )
@@ -119,7 +120,7 @@ func (r *removal) node() (uninstall.Node, error) {
 		AuditLog:   cfg.AuditLogPath,
 		Name:       cfg.NodeName,
 		Bridge:     cni.Bridge,
-		Tunnels:    overlay.Devices(),
+		Tunnels:    append(overlay.Devices(), machine.StandbyLink),
 		Protocol:   int(overlay.Protocol),
 		Network:    cni.NetworkName,
 	}
