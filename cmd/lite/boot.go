@@ -20,6 +20,7 @@ import (
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/log"
+	"lite.io/lite/pkg/notify"
 	"lite.io/lite/pkg/server"
 	"lite.io/lite/pkg/status"
 	"lite.io/lite/pkg/version"
@@ -32,6 +33,8 @@ type boot struct {
 	host  agent.Host
 	cfg   *config.Config
 	ui    *progress
+	// manager is the service manager that has started the process, if any has.
+	manager *notify.Manager
 	// now is what lite status shows; it changes as the start proceeds.
 	now      atomic.Pointer[func(context.Context) status.Node]
 	releases []func()
@@ -41,10 +44,13 @@ type boot struct {
 func newBoot(role config.Role, flags *pflag.FlagSet) (*boot, error) {
 	b := &boot{began: time.Now()}
 	debug.SetGCPercent(startGC)
+	var err error
+	if b.manager, err = findManager(); err != nil {
+		return nil, err
+	}
 	var release func()
 	b.ctx, release = signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	b.releases = append(b.releases, release)
-	var err error
 	if b.host, err = agent.Inspect(); err != nil {
 		return nil, err
 	}
@@ -54,7 +60,7 @@ func newBoot(role config.Role, flags *pflag.FlagSet) (*boot, error) {
 	if err := check(b.cfg); err != nil {
 		return nil, err
 	}
-	b.ui = newProgress(os.Stderr, b.cfg.LogFormat)
+	b.ui = newProgress(os.Stderr, b.cfg.LogFormat, b.manager.Status)
 	log.Bridge(log.New(b.ui, b.ui.logLevel(b.cfg.LogLevel), b.cfg.LogFormat))
 	return b, nil
 }
@@ -95,7 +101,39 @@ func (b *boot) serveStatus() error {
 	b.show(func(context.Context) status.Node { return b.self() })
 	serving, release := context.WithCancel(context.WithoutCancel(b.ctx))
 	b.releases = append(b.releases, release)
-	return status.Serve(serving, status.Socket, func(ctx context.Context) status.Node { return (*b.now.Load())(ctx) })
+	if err := status.Serve(serving, status.Socket, func(ctx context.Context) status.Node { return (*b.now.Load())(ctx) }); err != nil {
+		return err
+	}
+	go b.manager.Watch(serving, alive)
+	return nil
+}
+
+// alive is what the watchdog's answers depend on: that goroutines still run and the
+// process still takes a connection and answers it. A process that is stopped or
+// that spins in the kernel fails it, and so does one whose runtime hangs. How the
+// components do is left out on purpose. A slow disk, an API that is busy, a network
+// that is gone or a Corefile with a mistake are not healed by a restart, which
+// would take the working parts down with the others.
+func alive(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	return status.Alive(ctx, status.Socket)
+}
+
+// findManager finds the service manager and hides it from all that runs in this
+// process or is started by it: the kubelet (1.36) says READY once it runs, and
+// answers the watchdog by its own measure; the API server (0.36) says READY too.
+func findManager() (*notify.Manager, error) {
+	m, err := notify.Find(os.Getenv, os.Getpid())
+	if err != nil {
+		return nil, fmt.Errorf("reach the service manager at NOTIFY_SOCKET: %w", err)
+	}
+	for _, name := range notify.Variables {
+		if err := os.Unsetenv(name); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
 }
 
 // run is the life of the node from its first component to its last. add, if not
@@ -112,12 +150,14 @@ func (b *boot) run(g *component.Group, add func(*status.Node), next string) erro
 	b.ui.begin(g)
 	go func() {
 		if b.ui.awaitReady(b.ctx) {
+			b.manager.Ready()
 			b.ui.ready(b.cfg, time.Since(b.began), next)
 			rest(b.ctx)
 		}
 	}()
 	context.AfterFunc(b.ctx, func() {
 		log.ShowUpstream(false)
+		b.manager.Stopping()
 		b.ui.stopping()
 	})
 	err := runGroup(b.ctx, g)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -132,6 +133,12 @@ func (h *Host) boot() error {
 	if h.cgroups, err = newCgroups(h.id); err != nil {
 		return err
 	}
+	visible := slices.Clone(h.cgroups.hierarchies)
+	if len(h.program) > 0 && len(visible) > 1 {
+		// systemd would take the one of version 2, which has no controllers here, for
+		// its own, and leave that empty which the kubelet expects it to use.
+		visible = slices.DeleteFunc(visible, func(h hierarchy) bool { return h.Type == "cgroup2" })
+	}
 	life, lifeline, err := os.Pipe()
 	if err != nil {
 		return err
@@ -144,7 +151,7 @@ func (h *Host) boot() error {
 	}
 	defer report.Close()
 	defer reporter.Close()
-	spec, err := json.Marshal(initSpec{Name: h.Name, IP: h.IP, Dir: h.Dir, Bind: h.bind, Hierarchies: h.cgroups.hierarchies, Root: h.root, Program: h.program})
+	spec, err := json.Marshal(initSpec{Name: h.Name, IP: h.IP, Dir: h.Dir, Bind: h.bind, Hierarchies: visible, Root: h.root, Program: h.program})
 	if err != nil {
 		return err
 	}
@@ -175,7 +182,9 @@ func (h *Host) boot() error {
 	if len(trouble) > 0 {
 		return fmt.Errorf("in its PID 1: %s", trouble)
 	}
-	h.cgroups.enterLeaf()
+	if len(visible) == len(h.cgroups.hierarchies) {
+		h.cgroups.enterLeaf()
+	}
 	if err := h.network.connect(h); err != nil {
 		return err
 	}

@@ -39,7 +39,9 @@ func NewMachine(t testing.TB, init Init, options ...HostOption) *Machine {
 	options = append(options, func(o *hostOptions) {
 		o.root = root
 		if init == Systemd {
-			o.program = []string{"/lib/systemd/systemd"}
+			// In a container its arguments stand for those of the kernel. They matter
+			// only where the machine has cgroups of version 1.
+			o.program = []string{"/lib/systemd/systemd", "systemd.legacy_systemd_cgroup_controller=1"}
 		}
 	})
 	m := &Machine{Host: NewHost(t, options...), Init: init}
