@@ -290,7 +290,7 @@ keep_path() { echo "$1" >>"$tmp/kept"; }
 
 # settle leaves in the inventory what belongs to this installation, and removes what an earlier one made elsewhere.
 settle() {
-	sort -u "$tmp/kept" >"$tmp/inventory"
+	(umask 077 && sort -u "$tmp/kept" >"$tmp/inventory")
 	grep -vxF -f "$tmp/inventory" $inventory >"$tmp/obsolete" || true
 	while read -r path; do
 		case $path in
@@ -299,7 +299,7 @@ settle() {
 		esac
 	done <"$tmp/obsolete"
 	if ! cmp -s "$tmp/inventory" $inventory; then
-		cp "$tmp/inventory" $inventory.new
+		cp -p "$tmp/inventory" $inventory.new
 		mv -f $inventory.new $inventory
 	fi
 }
@@ -310,24 +310,24 @@ full() { die "cannot write to $1 ($(room "$1") MiB are free): nothing was change
 
 # --- staging: PATH.new beside PATH, renamed at the end -----------------------------------------------------------------
 
-changes=''
+changes='' committed=false made_bin_dir=false
 
 # stage takes the content of a file from its input.
 stage() { # <path> <mode>
-	record "$1" "$1.new"
-	keep_path "$1"
-	(umask 077 && cat >"$1.new") 2>/dev/null || full "$(dirname "$1")"
-	chmod "$2" "$1.new"
-	staged "$1"
+	(umask 077 && cat >"$tmp/staged") 2>/dev/null || full $etc
+	stage_file "$1" "$2"
 }
 
-# staged drops what is as it should be.
-staged() {
-	if cmp -s "$1" "$1.new" && [ "$(mode "$1")" = "$(mode "$1.new")" ]; then
-		rm -f "$1.new"
-	else
-		changes="$changes $1"
+# stage_file puts $tmp/staged beside a file, unless that is as it should be.
+stage_file() { # <path> <mode>
+	keep_path "$1"
+	chmod "$2" "$tmp/staged"
+	if cmp -s "$1" "$tmp/staged" && [ "$(mode "$1")" = "$(mode "$tmp/staged")" ]; then
+		return 0
 	fi
+	record "$1" "$1.new"
+	changes="$changes $1"
+	cp -p "$tmp/staged" "$1.new" 2>/dev/null || full "$(dirname "$1")"
 }
 
 # mode is the rwxrwxrwx of a file.
@@ -340,7 +340,12 @@ mode() {
 unstage() {
 	code=$?
 	trap - EXIT
-	for path in $changes $bin $bin.gz $drop_in; do rm -f "$path.new"; done
+	for path in $changes $bin $bin.gz; do rm -f "$path.new"; done
+	if [ $committed = false ]; then
+		[ "$made_bin_dir" = false ] || rmdir "$bin_dir" 2>/dev/null || true
+		[ ! -e $tmp/inventory.before ] || cmp -s $tmp/inventory.before $inventory || mv -f $tmp/inventory.before $inventory
+		rm -f $inventory.new
+	fi
 	rm -rf $tmp
 	exit $code
 }
@@ -348,12 +353,12 @@ unstage() {
 # stage_binary puts the new binary beside the old one, unless it is the same. new is where it is then.
 stage_binary() {
 	new=$bin
-	record "$bin" "$bin.new" "$bin.gz.new"
 	keep_path "$bin"
 	case $source in
 	installed) return 0 ;;
 	checkout)
 		! cmp -s "$from" "$bin" || return 0
+		record "$bin" "$bin.new"
 		need_room "$from"
 		cp "$from" "$bin.new" 2>/dev/null || full "$bin_dir"
 		;;
@@ -365,6 +370,7 @@ stage_binary() {
 		if [ -n "$want" ] && [ -e "$bin" ] && [ "$(sha256 <"$bin")" = "$want" ]; then
 			return 0
 		fi
+		record "$bin" "$bin.new" "$bin.gz.new"
 		get_binary
 		;;
 	esac
@@ -444,10 +450,11 @@ stage_config() {
 		effective >/dev/null 2>"$tmp/said" || die "$(first_line): correct that; nothing was changed"
 		return
 	fi
-	record $drop_in $drop_in.new
-	"$new" config write "$role" --file $drop_in --to $drop_in.new "$@" >"$tmp/said" 2>&1 ||
+	rm -f "$tmp/staged"
+	"$new" config write "$role" --file $drop_in --to "$tmp/staged" "$@" >"$tmp/said" 2>&1 ||
 		die "$(first_line): nothing was changed; \`lite $role --help\` and docs/configuration.md name all flags"
-	staged $drop_in
+	(umask 077 && mkdir -p "$(dirname $drop_in)") || full $etc
+	stage_file $drop_in 600
 }
 
 # effective prints the configuration as the files say it.
@@ -676,6 +683,7 @@ install_images() {
 # --- doing it --------------------------------------------------------------------------------------------------------
 
 commit() {
+	committed=true
 	[ -n "$changes" ] || return 0
 	: >$pending
 	for path in $changes; do
@@ -806,8 +814,11 @@ main() {
 	trap 'exit 130' HUP INT TERM
 	rm -rf $tmp
 	(umask 077 && mkdir $tmp && : >$tmp/kept) || full $etc
+	[ -e $inventory ] || (umask 077 && : >$inventory) || full $etc
+	cp -p $inventory $tmp/inventory.before || full $etc
 	if [ ! -d "$bin_dir" ]; then
 		record "$bin_dir/"
+		made_bin_dir=true
 		mkdir -p "$bin_dir" || full "$(dirname "$bin_dir")"
 	fi
 	! grep -qxF "$bin_dir/" $inventory 2>/dev/null || keep_path "$bin_dir/"
