@@ -32,6 +32,7 @@ func TestHelp(t *testing.T) {
 		"help-status":       {"status", "--help"},
 		"help-version":      {"version", "--help"},
 		"help-config-print": {"config", "print", "--help"},
+		"help-config-write": {"config", "write", "--help"},
 	} {
 		var out bytes.Buffer
 		root := command()
