@@ -23,6 +23,7 @@ var layers = []struct{ pkg, imports string }{
 	{"pkg/golden", ""},
 	{"pkg/version", ""},
 	{"pkg/log", ""},
+	{"pkg/notify", ""},
 	{"pkg/component", ""},
 	{"pkg/config", ""},
 	{"pkg/file", ""},

@@ -91,6 +91,7 @@ func (b *boot) join() (agent.Membership, error) {
 	})
 	return agent.Join(b.ctx, b.cfg, func(problem string) {
 		waiting.Store(&problem)
+		b.manager.Status("Waiting to join the cluster: " + problem)
 		slog.Warn("Waiting to join the cluster: " + problem)
 	})
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
@@ -22,6 +23,7 @@ import (
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/log"
 	"lite.io/lite/pkg/machine"
+	"lite.io/lite/pkg/notify"
 	"lite.io/lite/pkg/server"
 	"lite.io/lite/pkg/status"
 	"lite.io/lite/pkg/uninstall"
@@ -36,8 +38,12 @@ type boot struct {
 	host  agent.Host
 	cfg   *config.Config
 	ui    *progress
+	// environment is what the process was started with.
+	environment []string
 	// before is how the machine is, for an uninstall to bring back.
 	before uninstall.Before
+	// manager is the service manager that has started the process, if any has.
+	manager *notify.Manager
 	// now is what lite status shows; it changes as the start proceeds.
 	now      atomic.Pointer[func(context.Context) status.Node]
 	releases []func()
@@ -46,8 +52,12 @@ type boot struct {
 // newBoot finds everything that can be found wrong, and touches nothing; but that
 // modules of the kernel were loaded is written down.
 func newBoot(role config.Role, flags *pflag.FlagSet) (*boot, error) {
-	b := &boot{began: time.Now()}
+	b := &boot{began: time.Now(), environment: os.Environ()}
 	debug.SetGCPercent(startGC)
+	var err error
+	if b.manager, err = findManager(); err != nil {
+		return nil, err
+	}
 	var release func()
 	b.ctx, release = signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	b.releases = append(b.releases, release)
@@ -82,9 +92,9 @@ func (b *boot) inspect(role config.Role, flags *pflag.FlagSet) (err error) {
 	if b.cfg, err = config.Load(role, flags, os.Environ()); err != nil {
 		return err
 	}
-	b.ui = newProgress(os.Stderr, b.cfg.LogFormat)
+	b.ui = newProgress(os.Stderr, b.cfg.LogFormat, b.manager.Status)
 	log.Bridge(log.New(b.ui, b.ui.logLevel(b.cfg.LogLevel), b.cfg.LogFormat))
-	if err := settleUpgrade(b.cfg.DataDir); err != nil {
+	if err := b.settleUpgrade(); err != nil {
 		return err
 	}
 	return check.Start(b.cfg)
@@ -135,7 +145,39 @@ func (b *boot) serveStatus() error {
 	b.show(func(context.Context) status.Node { return b.self() })
 	serving, release := context.WithCancel(context.WithoutCancel(b.ctx))
 	b.releases = append(b.releases, release)
-	return status.Serve(serving, status.Socket, func(ctx context.Context) status.Node { return (*b.now.Load())(ctx) })
+	if err := status.Serve(serving, status.Socket, func(ctx context.Context) status.Node { return (*b.now.Load())(ctx) }); err != nil {
+		return err
+	}
+	go b.manager.Watch(serving, alive)
+	return nil
+}
+
+// alive is what the watchdog's answers depend on: that goroutines still run and the
+// process still takes a connection and answers it. A process that is stopped or
+// that spins in the kernel fails it, and so does one whose runtime hangs. How the
+// components do is left out on purpose. A slow disk, an API that is busy, a network
+// that is gone or a Corefile with a mistake are not healed by a restart, which
+// would take the working parts down with the others.
+func alive(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	return status.Alive(ctx, status.Socket)
+}
+
+// findManager finds the service manager and hides it from all that runs in this
+// process or is started by it: the kubelet (1.36) says READY once it runs, and
+// answers the watchdog by its own measure; the API server (0.36) says READY too.
+func findManager() (*notify.Manager, error) {
+	m, err := notify.Find(os.Getenv, os.Getpid())
+	if err != nil {
+		return nil, fmt.Errorf("reach the service manager at NOTIFY_SOCKET: %w", err)
+	}
+	for _, name := range notify.Variables {
+		if err := os.Unsetenv(name); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
 }
 
 // run is the life of the node from its first component to its last. add, if not
@@ -152,6 +194,7 @@ func (b *boot) run(g *component.Group, add func(*status.Node), next string) erro
 	b.ui.begin(g)
 	go func() {
 		if b.ui.awaitReady(b.ctx) {
+			b.manager.Ready()
 			b.ui.ready(b.cfg, time.Since(b.began), next)
 			if err := uninstall.NoteSettings(agent.StateDir); err != nil {
 				slog.Warn("Uninstalling will not know which settings of the kernel are lite's", "err", err)
@@ -161,6 +204,7 @@ func (b *boot) run(g *component.Group, add func(*status.Node), next string) erro
 	}()
 	context.AfterFunc(b.ctx, func() {
 		log.ShowUpstream(false)
+		b.manager.Stopping()
 		b.ui.stopping()
 	})
 	running, fail := context.WithCancelCause(b.ctx)
@@ -191,19 +235,19 @@ var errAgain = errors.New("start anew")
 
 // settleUpgrade does what an interrupted upgrade has left to do. It does not
 // return if another program is in the place of this one afterwards.
-func settleUpgrade(dataDir string) error {
-	program, err := upgrade.Settle(dataDir)
+func (b *boot) settleUpgrade() error {
+	program, err := upgrade.Settle(b.cfg.DataDir)
 	if err != nil || program == "" {
 		return err
 	}
-	return upgrade.Become(program)
+	return upgrade.Become(program, b.environment)
 }
 
 // relaunch is the end of a node whose data directory is free again: an upgrade
 // that has stopped it may want it to go on as another program.
 func (b *boot) relaunch(err error) error {
 	b.stop() // signals end the process again
-	if again := upgrade.Relaunch(b.cfg.DataDir, err != nil && !errors.Is(err, errAgain)); again != nil {
+	if again := upgrade.Relaunch(b.cfg.DataDir, err != nil && !errors.Is(err, errAgain), b.environment); again != nil {
 		slog.Error("The upgrade cannot start lite again", "err", again)
 	}
 	return err

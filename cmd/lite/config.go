@@ -1,15 +1,23 @@
 package main
 
 import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/agent/containerd"
+	"lite.io/lite/pkg/check"
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/server"
+	"lite.io/lite/pkg/version"
 )
 
 func configCommand() *cobra.Command {
@@ -17,7 +25,7 @@ func configCommand() *cobra.Command {
 		Use:   "config",
 		Short: "Show and check the configuration",
 	}
-	cmd.AddCommand(configPrintCommand(), configCheckCommand())
+	cmd.AddCommand(configPrintCommand(), configCheckCommand(), configWriteCommand())
 	return cmd
 }
 
@@ -49,15 +57,7 @@ func checkFor(cmd *cobra.Command, role config.Role) {
 		if err != nil {
 			return err
 		}
-		if err := containerd.CheckRegistries(cfg.PrivateRegistry); err != nil {
-			return err
-		}
-		// Which machine it is makes no difference to what is accepted.
-		if role == config.Agent {
-			return agent.Check(cfg, agent.Host{})
-		}
-		_, err = server.New(cfg, agent.Host{}, func(component.Status) {})
-		return err
+		return accept(cfg)
 	}
 	cmd.Flags().SortFlags = false
 	cmd.Flags().AddFlagSet(config.Flags(role))
@@ -93,4 +93,94 @@ func printFor(cmd *cobra.Command, role config.Role) {
 	}
 	cmd.Flags().SortFlags = false
 	cmd.Flags().AddFlagSet(config.Flags(role))
+}
+
+func configWriteCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "write",
+		Short: "Write flags and environment into a configuration file, for a service",
+		Long: `Write what flags and environment say into a file that lite reads, for a service
+that is started without either. It is how install.sh keeps what it was told.
+
+All is checked first, as far as that can be done without a start: together with
+the other files, and with what the data directory holds. If anything is wrong,
+nothing is written. The file is readable by root only, since it may hold a token.`,
+		Args: cobra.NoArgs,
+	}
+	for role, short := range map[config.Role]string{
+		config.Server: "Write the configuration of a server",
+		config.Agent:  "Write the configuration of an agent",
+	} {
+		cmd.AddCommand(writeFor(role, short))
+	}
+	return cmd
+}
+
+func writeFor(role config.Role, short string) *cobra.Command {
+	cmd := &cobra.Command{Use: string(role), Short: short, Args: cobra.NoArgs}
+	cmd.Flags().SortFlags = false
+	replaced := cmd.Flags().String("file", config.InstallFile, "file to replace: what it says now counts for nothing")
+	to := cmd.Flags().String("to", "", "file to write instead, to be renamed to that one")
+	cmd.Flags().AddFlagSet(config.Flags(role))
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		content, cfg, err := config.DropIn(role, cmd.Flags(), os.Environ(), *replaced)
+		if err != nil {
+			return err
+		}
+		if err := checkService(cfg); err != nil {
+			return err
+		}
+		if *to == "" {
+			*to = *replaced
+		}
+		return writeConfig(*to, content)
+	}
+	return cmd
+}
+
+// checkService finds what would keep a service from starting, whatever runs on the
+// machine now; nothing is touched.
+func checkService(cfg *config.Config) error {
+	if err := errors.Join(server.CheckVersion(cfg.DataDir, version.Version()), check.Role(cfg)); err != nil {
+		return err
+	}
+	if cfg.Role == config.Agent {
+		if err := agent.CheckJoin(cfg); err != nil {
+			return err
+		}
+	}
+	return accept(cfg)
+}
+
+// accept finds what a start would find wrong with a configuration itself. Arguments
+// of components are checked where they are parsed, and on which machine makes no
+// difference.
+func accept(cfg *config.Config) error {
+	if err := containerd.CheckRegistries(cfg.PrivateRegistry); err != nil {
+		return err
+	}
+	if cfg.Role == config.Agent {
+		return agent.Check(cfg, agent.Host{})
+	}
+	_, err := server.New(cfg, agent.Host{}, func(component.Status) {})
+	return err
+}
+
+// writeConfig writes a file, unless it is as it should be: who watches it may take
+// a new file for a change.
+func writeConfig(path string, content []byte) error {
+	before, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("read what is there: %w", err)
+	}
+	if err == nil && bytes.Equal(before, content) {
+		return os.Chmod(path, 0o600)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return fmt.Errorf("make the directory of the file: %w", err)
+	}
+	if err := file.Write(path, content, 0o600); err != nil {
+		return fmt.Errorf("write the configuration: %w", err)
+	}
+	return nil
 }

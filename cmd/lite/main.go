@@ -7,11 +7,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"lite.io/lite/pkg/upgrade"
 	"lite.io/lite/pkg/version"
 )
 
@@ -37,7 +37,7 @@ func again(environment []string) error {
 	if err != nil {
 		return fmt.Errorf("start anew: %w", err)
 	}
-	return fmt.Errorf("start %s anew: %w", program, syscall.Exec(program, os.Args, environment))
+	return upgrade.Become(program, environment)
 }
 
 // run lets a link named after a bundled tool be that tool.

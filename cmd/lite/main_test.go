@@ -38,6 +38,7 @@ func TestHelp(t *testing.T) {
 		"help-config-check": {"config", "check", "--help"},
 		"help-upgrade":      {"upgrade", "--help"},
 		"help-rollback":     {"rollback", "--help"},
+		"help-config-write": {"config", "write", "--help"},
 	} {
 		var out bytes.Buffer
 		root := command()

@@ -19,7 +19,8 @@ import (
 // parts that is redrawn in place, elsewhere as lines in the log.
 type progress struct {
 	out  *os.File
-	live bool // redraw in place
+	live bool         // redraw in place
+	tell func(string) // is told in one line what the start waits for
 
 	mu      sync.Mutex
 	order   []string
@@ -30,9 +31,10 @@ type progress struct {
 	readyCh chan struct{}
 }
 
-func newProgress(out *os.File, format string) *progress {
+func newProgress(out *os.File, format string, tell func(string)) *progress {
 	return &progress{
 		out:     out,
+		tell:    tell,
 		live:    format == "text" && term.IsTerminal(int(out.Fd())),
 		parts:   map[string]component.Status{},
 		readyCh: make(chan struct{}),
@@ -98,10 +100,18 @@ func (p *progress) changed(s component.Status) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.parts[s.Name] = s
+	var missing []string
 	for _, name := range p.order {
 		if p.parts[name].State != component.Ready {
-			return
+			missing = append(missing, name)
 		}
+	}
+	switch {
+	case len(missing) > 0 && (s.State == component.Stopping || s.State == component.Stopped):
+		return
+	case len(missing) > 0:
+		p.tell("Starting, waiting for " + strings.Join(missing, ", "))
+		return
 	}
 	select {
 	case <-p.readyCh:
@@ -123,6 +133,7 @@ func (p *progress) awaitReady(ctx context.Context) bool {
 // ready closes the list with what to do next. Only a person is shown next: it
 // may hold the token, which is for no log.
 func (p *progress) ready(cfg *config.Config, took time.Duration, next string) {
+	p.tell("Node " + cfg.NodeName + " is ready")
 	slog.Info("Node ready", "node", cfg.NodeName, "took", took.Round(10*time.Millisecond))
 	if !p.live {
 		return
@@ -133,6 +144,7 @@ func (p *progress) ready(cfg *config.Config, took time.Duration, next string) {
 
 func (p *progress) stopping() {
 	slog.Info("Stopping; pods keep running")
+	p.tell("Stopping; pods keep running")
 	if p.live {
 		p.finish()
 		fmt.Fprintln(p.out, "Stopping; pods keep running.")

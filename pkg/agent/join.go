@@ -83,13 +83,10 @@ func Join(ctx context.Context, cfg *config.Config, say func(string)) (Membership
 		}
 		m.prefer(named(cfg, token))
 		m.refresh(ctx)
-	case token == (join.Token{}) && damage != nil:
-		return m, fmt.Errorf("%w; run `lite token create --print-join-command` on a server and then the command that it prints here, to join anew", damage)
-	case token == (join.Token{}):
-		return m, errors.New("token: this machine has not joined a cluster yet; run `lite token create --print-join-command` on a server and then the command that it prints here")
-	case token.Server == "" && cfg.ServerURL == "":
-		return m, errors.New("server: the token does not say where the cluster is; add --server https://<address of a server>:6443")
 	default:
+		if err := lacks(cfg, token, damage); err != nil {
+			return m, err
+		}
 		if damage != nil {
 			slog.Warn("Joining anew", "because", damage)
 		}
@@ -101,6 +98,34 @@ func Join(ctx context.Context, cfg *config.Config, say func(string)) (Membership
 		return m, err
 	}
 	return m, m.save()
+}
+
+// CheckJoin says what a machine would need to be told to join, if it is no node yet.
+// Nothing is touched and nobody is asked.
+func CheckJoin(cfg *config.Config) error {
+	m := Membership{dir: Dir(cfg.DataDir)}
+	member, damage := m.load()
+	token, err := join.Read(cfg.Token, cfg.TokenFile)
+	switch {
+	case member && (err == nil || errors.Is(err, fs.ErrNotExist)):
+		return nil
+	case err != nil:
+		return err
+	}
+	return lacks(cfg, token, damage)
+}
+
+// lacks says what is missing to join by a token.
+func lacks(cfg *config.Config, token join.Token, damage error) error {
+	switch {
+	case token == (join.Token{}) && damage != nil:
+		return fmt.Errorf("%w; run `lite token create --print-join-command` on a server and then the command that it prints here, to join anew", damage)
+	case token == (join.Token{}):
+		return errors.New("token: this machine has not joined a cluster yet; run `lite token create --print-join-command` on a server and then the command that it prints here")
+	case token.Server == "" && cfg.ServerURL == "":
+		return errors.New("server: the token does not say where the cluster is; add --server https://<address of a server>:6443")
+	}
+	return nil
 }
 
 // named is the server that the user names, "" for none.

@@ -85,7 +85,7 @@ func This() *Machine {
 		Dial:       dial, Unsynchronised: unsynchronised, Random: random, OpenFiles: maxFiles,
 		Kernel: tryKernel, Overlay: containerd.TryOverlay, Sync: timeWrites,
 		Status: func(ctx context.Context) (status.Node, error) { return status.Get(ctx, status.Socket) },
-		Claim:  server.CheckClaim, Fits: checkRole, Watches: checkWatches,
+		Claim:  server.CheckClaim, Fits: Role, Watches: checkWatches,
 		Room:  func(c *config.Config) error { return agent.CheckDisk(c.DataDir) },
 		Files: (*config.Config).CheckFiles,
 		Ports: (*config.Config).CheckPorts, Networks: (*config.Config).CheckNetworks,

@@ -15,7 +15,7 @@ func Start(cfg *config.Config) error {
 	for _, look := range []func() error{
 		func() error { return server.CheckClaim(cfg.DataDir, version.Version()) },
 		cfg.Check,
-		func() error { return checkRole(cfg) },
+		func() error { return Role(cfg) },
 		func() error { return checkWatches(cfg) },
 		func() error { return agent.CheckDisk(cfg.DataDir) },
 		func() error { return containerd.CheckRegistries(cfg.PrivateRegistry) },
@@ -34,8 +34,8 @@ func checkWatches(cfg *config.Config) error {
 	return agent.CheckWatches(agent.Watches)
 }
 
-// checkRole refuses what does not go with what the data directory was used for.
-func checkRole(cfg *config.Config) error {
+// Role refuses what does not go with what the data directory was used for.
+func Role(cfg *config.Config) error {
 	if cfg.Role == config.Server {
 		return server.CheckRanges(cfg)
 	}

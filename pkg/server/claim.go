@@ -63,6 +63,11 @@ func CheckClaim(dataDir, version string) error {
 			return err
 		}
 	}
+	return CheckVersion(dataDir, version)
+}
+
+// CheckVersion refuses data of a newer lite, whether one runs or not.
+func CheckVersion(dataDir, version string) error {
 	data, err := os.ReadFile(versionFile(dataDir))
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return nil

@@ -74,7 +74,7 @@ func Of(ctx context.Context, n Node, g *component.Group) Node {
 }
 
 // Serve answers on the socket at path until ctx is done: GET /status with a
-// Node, GET /readyz with 200 or 503. It returns once it listens.
+// Node, GET /readyz with 200 or 503, GET /alive with 200. It returns once it listens.
 func Serve(ctx context.Context, path string, now func(context.Context) Node) error {
 	l, err := listen(path)
 	if err != nil {
@@ -96,6 +96,8 @@ func Serve(ctx context.Context, path string, now func(context.Context) Node) err
 			}
 		}
 	})
+	// Nothing is asked of any component.
+	mux.HandleFunc("GET /alive", func(http.ResponseWriter, *http.Request) {})
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	context.AfterFunc(ctx, func() { _ = server.Close() })
 	go func() { _ = server.Serve(l) }()
@@ -121,15 +123,7 @@ func listen(path string) (net.Listener, error) {
 // Get asks the node that answers at path.
 func Get(ctx context.Context, path string) (Node, error) {
 	var n Node
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", path)
-	}
-	c := &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://lite/status", nil)
-	if err != nil {
-		return n, err
-	}
-	res, err := c.Do(req)
+	res, err := ask(ctx, path, "/status")
 	if err != nil {
 		return n, explain(path, err)
 	}
@@ -138,6 +132,28 @@ func Get(ctx context.Context, path string) (Node, error) {
 		return n, fmt.Errorf("read the status: %w", err)
 	}
 	return n, nil
+}
+
+// Alive fails if the process that should answer at path does not, however its
+// components are doing.
+func Alive(ctx context.Context, path string) error {
+	res, err := ask(ctx, path, "/alive")
+	if err != nil {
+		return explain(path, err)
+	}
+	return res.Body.Close()
+}
+
+func ask(ctx context.Context, path, what string) (*http.Response, error) {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", path)
+	}
+	c := &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://lite"+what, nil)
+	if err != nil {
+		return nil, err
+	}
+	return c.Do(req)
 }
 
 func explain(path string, err error) error {

@@ -221,7 +221,7 @@ const relaunchEvery = 100 * time.Millisecond
 // the program is replaced and becomes that, which keeps its number, its terminal
 // and whatever watches it. failed is whether it ended by a failure of its own.
 // It returns if lite is to end.
-func Relaunch(dataDir string, failed bool) error {
+func Relaunch(dataDir string, failed bool, environment []string) error {
 	j, err := ReadJournal(dataDir)
 	if err != nil || !j.Pending() || j.Service {
 		return err
@@ -232,7 +232,7 @@ func Relaunch(dataDir string, failed bool) error {
 			return nil // a person wants it to end
 		}
 		// The start counts; after some of them the old version comes back.
-		return Become(j.Binary)
+		return Become(j.Binary, environment)
 	}
 	slog.Info("Waiting for the upgrade to start lite again", "state", entered)
 	for {
@@ -245,7 +245,7 @@ func Relaunch(dataDir string, failed bool) error {
 				if err := hold.Close(); err != nil {
 					return err
 				}
-				return Become(j.Binary)
+				return Become(j.Binary, environment)
 			}
 		}
 		time.Sleep(relaunchEvery)
@@ -261,9 +261,10 @@ func startable(entered State, now *Journal) bool {
 	return entered == Prepared && (now.State == Swapped || now.State == Started)
 }
 
-// Become replaces the program of this process. It returns only if that fails.
-func Become(program string) error {
-	if err := unix.Exec(program, os.Args, os.Environ()); err != nil {
+// Become replaces the program of this process, which gets the environment that this
+// one got. It returns only if that fails.
+func Become(program string, environment []string) error {
+	if err := unix.Exec(program, os.Args, environment); err != nil {
 		return fmt.Errorf("run %s: %w", program, err)
 	}
 	return nil

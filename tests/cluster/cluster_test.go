@@ -313,3 +313,26 @@ func TestReaddress(t *testing.T) {
 		t.Errorf("the default route is %q", route)
 	}
 }
+
+// TestMachines shows what a machine is: an init system, and a disk that outlives
+// the power.
+func TestMachines(t *testing.T) {
+	for _, init := range []Init{Systemd, OpenRC} {
+		t.Run(string(init), func(t *testing.T) {
+			m := NewMachine(t, init)
+			m.Sh(t, "echo kept >/opt/file; echo gone >/run/file")
+			if init == Systemd {
+				if got := m.Sh(t, "systemctl list-units --failed --plain --no-legend"); got != "" {
+					t.Errorf("failed units: %s", got)
+				}
+				m.Restart(t)
+			}
+			m.Reboot(t)
+			m.Sh(t, "grep kept /opt/file; test ! -e /run/file")
+			if _, err := os.Stat("/opt/file"); err == nil {
+				t.Error("what a machine wrote is on ours")
+			}
+			m.Sh(t, "ip -br addr show eth0 | grep -w %s/24", m.IP)
+		})
+	}
+}

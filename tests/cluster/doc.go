@@ -16,6 +16,13 @@
 //		node.Kubectl(t, "run", "hello", "--image=lite.test/busybox:1")
 //	}
 //
+// A [Machine] is a host with a Debian of its own whose init system runs, and
+// without lite: for what installs, upgrades and removes it.
+//
+//	m := cluster.NewMachine(t, cluster.Systemd)
+//	m.PushLite(t, "/usr/local/bin/lite")
+//	m.Sh(t, "systemctl is-system-running")
+//
 // [Node.Reboot] cuts a host's power and boots it again on the files it has.
 //
 // Everything ends with the test that made it, also when that test panics. A

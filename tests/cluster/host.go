@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -24,11 +25,15 @@ type Host struct {
 
 	id      string // what its cgroups are named
 	bind    map[string]string
+	root    string   // its root file system on the machine; "" = the machine's own
+	program []string // what becomes PID 1; empty = the harness
 	network *Network
 	cgroups cgroups
 	init    *exec.Cmd
 	// lifeline is the pipe that the host's PID 1 reads; closing it ends the host.
 	lifeline *os.File
+	// gone, when closed, lets the thread end that has started PID 1.
+	gone chan struct{}
 	// pidfd stands for the host's PID 1 and thereby for its namespaces.
 	pidfd     int
 	closeOnce sync.Once
@@ -40,6 +45,8 @@ type HostOption func(*hostOptions)
 type hostOptions struct {
 	network *Network
 	bind    map[string]string
+	root    string
+	program []string
 }
 
 // On attaches the host to a network that others are on too. Without it a host
@@ -75,6 +82,8 @@ func NewHost(t testing.TB, options ...HostOption) *Host {
 		Dir:     filepath.Join(workDir(), id),
 		id:      id,
 		bind:    o.bind,
+		root:    o.root,
+		program: o.program,
 		network: o.network,
 		pidfd:   -1,
 	}
@@ -83,15 +92,30 @@ func NewHost(t testing.TB, options ...HostOption) *Host {
 			t.Errorf("remove host %s: %v", h.Name, err)
 		}
 	})
-	for _, dir := range []string{"lib", "log"} { // /var/lib and /var/log
-		if err := os.MkdirAll(filepath.Join(h.Dir, dir), 0o755); err != nil {
-			t.Fatal(err)
-		}
+	if err := h.makeDirs(); err != nil {
+		t.Fatal(err)
 	}
 	if err := h.boot(); err != nil {
 		t.Fatalf("make host %s: %v", h.Name, err)
 	}
 	return h
+}
+
+// makeDirs makes what the host has on the disk: /var/lib and /var/log, and all
+// that it writes if it has a root file system of its own.
+func (h *Host) makeDirs() error {
+	for _, dir := range []string{"lib", "log"} {
+		if err := os.MkdirAll(filepath.Join(h.Dir, dir), 0o755); err != nil {
+			return err
+		}
+		if h.root == "" {
+			continue
+		}
+		if err := copyTree(filepath.Join(h.root, "var", dir), filepath.Join(h.Dir, dir)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // needRoot skips a test that cannot do without.
@@ -109,6 +133,12 @@ func (h *Host) boot() error {
 	if h.cgroups, err = newCgroups(h.id); err != nil {
 		return err
 	}
+	visible := slices.Clone(h.cgroups.hierarchies)
+	if len(h.program) > 0 && len(visible) > 1 {
+		// systemd would take the one of version 2, which has no controllers here, for
+		// its own, and leave that empty which the kubelet expects it to use.
+		visible = slices.DeleteFunc(visible, func(h hierarchy) bool { return h.Type == "cgroup2" })
+	}
 	life, lifeline, err := os.Pipe()
 	if err != nil {
 		return err
@@ -121,7 +151,7 @@ func (h *Host) boot() error {
 	}
 	defer report.Close()
 	defer reporter.Close()
-	spec, err := json.Marshal(initSpec{Name: h.Name, IP: h.IP, Dir: h.Dir, Bind: h.bind, Hierarchies: h.cgroups.hierarchies})
+	spec, err := json.Marshal(initSpec{Name: h.Name, IP: h.IP, Dir: h.Dir, Bind: h.bind, Hierarchies: visible, Root: h.root, Program: h.program})
 	if err != nil {
 		return err
 	}
@@ -141,15 +171,7 @@ func (h *Host) boot() error {
 		Unshareflags: unix.CLONE_NEWCGROUP,
 		PidFD:        &h.pidfd,
 	}
-	err = onOwnThread(func() error {
-		done, err := h.cgroups.join(h.init.SysProcAttr)
-		if err != nil {
-			return err
-		}
-		defer done()
-		return h.init.Start()
-	})
-	if err != nil {
+	if err := h.startInit(); err != nil {
 		return fmt.Errorf("start its PID 1: %w", err)
 	}
 	reporter.Close()
@@ -160,8 +182,41 @@ func (h *Host) boot() error {
 	if len(trouble) > 0 {
 		return fmt.Errorf("in its PID 1: %s", trouble)
 	}
-	h.cgroups.enterLeaf()
-	return h.network.connect(h)
+	if len(visible) == len(h.cgroups.hierarchies) {
+		h.cgroups.enterLeaf()
+	}
+	if err := h.network.connect(h); err != nil {
+		return err
+	}
+	if len(h.program) > 0 {
+		_, err = h.lifeline.Write([]byte{'\n'}) // all is there: it may begin
+	}
+	return err
+}
+
+// startInit starts PID 1 in the cgroups of the host. A program that has become PID 1
+// does not read the lifeline: the kernel kills it when the thread ends that has
+// started it.
+func (h *Host) startInit() error {
+	h.gone = make(chan struct{})
+	gone, started := h.gone, make(chan error, 1)
+	go func() {
+		_ = onOwnThread(func() error {
+			done, err := h.cgroups.join(h.init.SysProcAttr)
+			if err != nil {
+				started <- err
+				return err
+			}
+			err = h.init.Start()
+			done()
+			started <- err
+			if err == nil && len(h.program) > 0 {
+				<-gone
+			}
+			return err
+		})
+	}()
+	return <-started
 }
 
 // close ends all processes of the host and removes what it consisted of.
@@ -184,11 +239,15 @@ func (h *Host) halt() error {
 		h.lifeline.Close()
 	}
 	if h.init != nil && h.init.Process != nil {
+		if len(h.program) > 0 {
+			_ = h.init.Process.Kill()
+		}
 		// PID 1 goes at once when its pipe closes; should it hang, force it.
 		force := time.AfterFunc(5*time.Second, func() { h.init.Process.Kill() })
 		// Wait returns when the last process of the PID namespace is gone.
 		_ = h.init.Wait()
 		force.Stop()
+		close(h.gone)
 	}
 	if h.pidfd >= 0 {
 		unix.Close(h.pidfd)
@@ -203,12 +262,26 @@ func (h *Host) Reboot(t testing.TB) {
 	t.Helper()
 	// On a real machine /etc is on the disk, not in memory.
 	etc := filepath.Join(h.Dir, "etc")
-	if err := copyTree(h.Path("/etc"), etc); err != nil {
-		t.Fatalf("save /etc of %s: %v", h.Name, err)
+	if h.root == "" {
+		if err := copyTree(h.Path("/etc"), etc); err != nil {
+			t.Fatalf("save /etc of %s: %v", h.Name, err)
+		}
 	}
 	if err := h.init.Process.Kill(); err != nil { // and the kernel kills all others, all at once
 		t.Fatalf("cut the power of %s: %v", h.Name, err)
 	}
+	h.bootAgain(t)
+	if h.root != "" {
+		return
+	}
+	if err := copyTree(etc, h.Path("/etc")); err != nil {
+		t.Fatalf("bring /etc of %s back: %v", h.Name, err)
+	}
+}
+
+// bootAgain boots a host whose PID 1 has ended, or is about to.
+func (h *Host) bootAgain(t testing.TB) {
+	t.Helper()
 	if err := h.halt(); err != nil {
 		t.Fatalf("halt %s: %v", h.Name, err)
 	}
@@ -217,9 +290,6 @@ func (h *Host) Reboot(t testing.TB) {
 	}
 	if err := h.boot(); err != nil {
 		t.Fatalf("boot %s: %v", h.Name, err)
-	}
-	if err := copyTree(etc, h.Path("/etc")); err != nil {
-		t.Fatalf("bring /etc of %s back: %v", h.Name, err)
 	}
 }
 

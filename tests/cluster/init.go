@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -9,6 +10,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,6 +25,8 @@ type initSpec struct {
 	Dir         string            // as Host.Dir
 	Bind        map[string]string // path in the host to path on the machine
 	Hierarchies []hierarchy
+	Root        string   // as Host.root
+	Program     []string // as Host.program
 }
 
 // runInit is the life of PID 1 of a host. It arranges the files, reports
@@ -37,9 +42,29 @@ func runInit(spec string) {
 		os.Exit(1)
 	}
 	report.Close()
+	become(spec, lifeline)
 	go reap()
 	_, _ = io.Copy(io.Discard, lifeline)
 	os.Exit(0) // and the kernel kills all others of the PID namespace
+}
+
+// become makes the program of the host PID 1, if it has one, once the test says so.
+func become(text string, lifeline *os.File) {
+	var spec initSpec
+	if err := json.Unmarshal([]byte(text), &spec); err != nil || len(spec.Program) == 0 {
+		return
+	}
+	if n, _ := lifeline.Read(make([]byte, 1)); n == 0 {
+		os.Exit(0)
+	}
+	// Both are of the thread that calls them, and survive exec: see startInit.
+	runtime.LockOSThread()
+	err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
+	if err == nil {
+		err = unix.Exec(spec.Program[0], spec.Program, []string{"container=lite-test", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"})
+	}
+	fmt.Fprintln(os.Stderr, "become PID 1 of a host:", spec.Program[0], err)
+	os.Exit(1)
 }
 
 func reap() {
@@ -76,11 +101,21 @@ func arrange(text string) error {
 }
 
 // mountRoot mounts a file system that shows the machine's and keeps what is
-// written in memory.
+// written in memory; or one that shows a root of its own and keeps that on the disk.
 func (s initSpec) mountRoot() (string, error) {
 	// From here on nothing that is mounted reaches the machine.
 	if err := mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return "", err
+	}
+	if s.Root != "" {
+		root := filepath.Join(s.Dir, "root")
+		upper, work := filepath.Join(s.Dir, "upper"), filepath.Join(s.Dir, "work")
+		for _, dir := range []string{upper, work} {
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				return "", err
+			}
+		}
+		return root, mount("overlay", root, "overlay", 0, "lowerdir="+s.Root+",upperdir="+upper+",workdir="+work)
 	}
 	memory := filepath.Join(s.Dir, "root")
 	if err := mount("tmpfs", memory, "tmpfs", 0, "mode=755"); err != nil {
@@ -114,6 +149,13 @@ func (s initSpec) mountAll(root string) error {
 		{filepath.Join(s.Dir, "lib"), "/var/lib", "", unix.MS_BIND, ""},
 		{filepath.Join(s.Dir, "log"), "/var/log", "", unix.MS_BIND, ""},
 	}
+	if s.Root != "" {
+		// The machine's directory has devices that are none of the host's, and an
+		// init system changes what it finds there. /tmp is on the disk.
+		table = slices.DeleteFunc(table, func(m m) bool { return m.target == "/tmp" })
+		table[slices.IndexFunc(table, func(m m) bool { return m.target == "/dev" })] =
+			m{"tmpfs", "/dev", "tmpfs", unix.MS_NOSUID, "mode=755"}
+	}
 	if len(s.Hierarchies) > 1 {
 		table = append(table, m{"tmpfs", "/sys/fs/cgroup", "tmpfs", plain | unix.MS_NOEXEC, "mode=755"})
 	}
@@ -125,6 +167,45 @@ func (s initSpec) mountAll(root string) error {
 	}
 	for _, m := range table {
 		if err := mount(m.source, filepath.Join(root, m.target), m.fstype, m.flags, m.data); err != nil {
+			return err
+		}
+	}
+	if s.Root == "" {
+		return nil
+	}
+	// systemd sets what it can there as it starts, for the whole machine.
+	files := filepath.Join(root, "/proc/sys/fs")
+	if err := mount(files, files, "", unix.MS_BIND, ""); err != nil {
+		return err
+	}
+	if err := unix.Mount("", files, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		return fmt.Errorf("make %s read-only: %w", files, err)
+	}
+	return makeDevices(filepath.Join(root, "dev"))
+}
+
+// makeDevices fills /dev with what programs in a container may expect there, and
+// what the node needs beyond that.
+func makeDevices(dev string) error {
+	for name, number := range map[string][2]uint32{
+		"null": {1, 3}, "zero": {1, 5}, "full": {1, 7}, "random": {1, 8}, "urandom": {1, 9}, "kmsg": {1, 11},
+		"tty": {5, 0}, "console": {1, 3}, "fuse": {10, 229}, "net/tun": {10, 200},
+	} {
+		path := filepath.Join(dev, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := unix.Mknod(path, unix.S_IFCHR|0o666, int(unix.Mkdev(number[0], number[1]))); err != nil {
+			return fmt.Errorf("make device %s: %w", path, err)
+		}
+		if err := os.Chmod(path, 0o666); err != nil {
+			return err
+		}
+	}
+	for name, target := range map[string]string{
+		"ptmx": "pts/ptmx", "fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2",
+	} {
+		if err := os.Symlink(target, filepath.Join(dev, name)); err != nil {
 			return err
 		}
 	}
@@ -174,6 +255,11 @@ func (s initSpec) identify() error {
 	}
 	id := make([]byte, 16)
 	_, _ = rand.Read(id)
+	boot := append([]byte(nil), id...)
+	if s.Root != "" { // the machine keeps its ID from boot to boot
+		sum := sha256.Sum256([]byte(s.Dir))
+		id = sum[:16]
+	}
 	for path, content := range map[string]string{
 		"/etc/hostname":    s.Name + "\n",
 		"/etc/hosts":       "127.0.0.1 localhost\n::1 localhost\n" + s.IP + " " + s.Name + "\n",
@@ -185,7 +271,7 @@ func (s initSpec) identify() error {
 			return err
 		}
 	}
-	return newBoot(id)
+	return newBoot(boot)
 }
 
 // newBoot gives the host a boot ID of its own: programs tell by it whether the

@@ -1,0 +1,82 @@
+package config
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// InstallFile is the drop-in that the installer has lite write. What a service is
+// started with stands there and not on its command line, so that every command
+// sees it and no user of the machine reads a token in the list of processes.
+const InstallFile = "/etc/lite/config.yaml.d/50-install.yaml"
+
+// DropIn is what flags and environment say, as the content of the file; and the
+// configuration that a node of the role would have with it, in which what the file
+// says now is left out. Paths are absolute in it and secrets are shown. Its error is
+// as that of Load.
+func DropIn(role Role, flags *pflag.FlagSet, env []string, file string) ([]byte, *Config, error) {
+	return dropIn(role, flags, env, file, thisHost())
+}
+
+func dropIn(role Role, flags *pflag.FlagSet, env []string, file string, h host) ([]byte, *Config, error) {
+	given, _ := fromEnv(role, env)
+	maps.Copy(given, fromFlags(role, flags))
+	errs := unknownVariables(role, env)
+	if s, ok := given["config"]; ok {
+		errs = append(errs, &Error{"config", strings.Join(s.texts, ""), s.source, "cannot be said for a service, whose file all commands must find",
+			"copy the file to /etc/lite/config.yaml"})
+	}
+	c, err := load(role, flags, env, h.without(file))
+	if err := errors.Join(append(errs, err)...); err != nil {
+		return nil, nil, err
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "# role: %s\n", role)
+	b.WriteString("# Written when lite was installed, and again each time it is installed with other arguments.\n" +
+		"# Put what is yours into /etc/lite/config.yaml, or into a file beside this one: later names win.\n")
+	for _, name := range slices.SortedFunc(maps.Keys(given), cmp.Compare[string]) {
+		o, _ := lookup(name)
+		value, err := o.yaml(c)
+		if err != nil {
+			return nil, nil, fmt.Errorf("write %s: %w", name, err)
+		}
+		fmt.Fprintf(&b, "%s: %s\n", name, value)
+	}
+	return []byte(b.String()), c, nil
+}
+
+// unknownVariables finds what nobody reads. A node does not mind: others may use
+// the prefix. Who installs has just typed them.
+func unknownVariables(role Role, env []string) (errs []error) {
+	known := map[string]bool{}
+	for _, o := range options {
+		known[o.variable()] = true
+	}
+	for _, pair := range env {
+		name, value, _ := strings.Cut(pair, "=")
+		word, ours := strings.CutPrefix(name, "LITE_")
+		if !ours || known[name] || value == "" {
+			continue
+		}
+		o, _ := lookup(nearest(strings.ToLower(strings.ReplaceAll(word, "_", "-")), role))
+		errs = append(errs, &Error{name, "…", "environment", "is not known", fmt.Sprintf("did you mean %s? unset it if it is not for lite", o.variable())})
+	}
+	return errs
+}
+
+// without is the machine as if a file were not there.
+func (h host) without(file string) host {
+	readDir := h.readDir
+	h.readDir = func(dir string) ([]string, error) {
+		names, err := readDir(dir)
+		return slices.DeleteFunc(names, func(name string) bool { return filepath.Join(dir, name) == filepath.Clean(file) }), err
+	}
+	return h
+}

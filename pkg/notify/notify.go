@@ -1,0 +1,86 @@
+// Package notify tells the service manager how the process is doing, by the
+// protocol of sd_notify(3).
+//
+// go-systemd does that too, but reads the environment at each call, and so do
+// kubelet and API server in this process: the kubelet would say READY and answer
+// the watchdog in lite's name. So the environment is read once and then cleared.
+package notify
+
+import (
+	"context"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Variables are those that tell a process of its service manager. They are not for
+// the parts of the process, nor for what it starts.
+var Variables = []string{"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"}
+
+// Manager is who is told; the zero Manager is told nothing.
+type Manager struct {
+	conn  *net.UnixConn
+	every time.Duration // how often the watchdog wants to hear; 0 = there is none
+}
+
+// Find finds the service manager in an environment, as os.Getenv returns it.
+func Find(getenv func(string) string, pid int) (*Manager, error) {
+	socket := getenv("NOTIFY_SOCKET")
+	if socket == "" {
+		return &Manager{}, nil
+	}
+	// A name that begins with @ is an abstract one, for Go as for systemd.
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		return nil, err
+	}
+	m := &Manager{conn: conn}
+	if of := getenv("WATCHDOG_PID"); of != "" && of != strconv.Itoa(pid) {
+		return m, nil
+	}
+	if usec, err := strconv.ParseInt(getenv("WATCHDOG_USEC"), 10, 64); err == nil && usec > 0 {
+		m.every = time.Duration(usec) * time.Microsecond / 2
+	}
+	return m, nil
+}
+
+// Ready says that the start is complete.
+func (m *Manager) Ready() { m.send("READY=1") }
+
+// Stopping says that the process is about to end.
+func (m *Manager) Stopping() { m.send("STOPPING=1") }
+
+// Status says in one line what the process does or waits for.
+func (m *Manager) Status(line string) {
+	m.send("STATUS=" + strings.ReplaceAll(line, "\n", " "))
+}
+
+// Watch answers the watchdog, for as long as alive does not fail and ctx is not
+// done. alive is asked before each answer and must return on its own; one that
+// does not return is as good as one that fails.
+func (m *Manager) Watch(ctx context.Context, alive func(context.Context) error) {
+	if m.conn == nil || m.every == 0 {
+		return
+	}
+	for {
+		// Late is not dead: the manager counts the time, not this loop.
+		if alive(ctx) == nil {
+			m.send("WATCHDOG=1")
+		}
+		select {
+		case <-time.After(m.every):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// send tells the manager. That it does not listen is no reason to stop working.
+func (m *Manager) send(state string) {
+	if m.conn == nil {
+		return
+	}
+	_ = m.conn.SetWriteDeadline(time.Now().Add(time.Second)) // it may hang itself
+	_, _ = m.conn.Write([]byte(state))
+}

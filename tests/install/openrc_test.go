@@ -1,0 +1,45 @@
+package install
+
+import (
+	"strings"
+	"testing"
+
+	"lite.io/lite/tests/cluster"
+)
+
+// TestOpenRC installs from a bundle, on a machine without network tools' help, and
+// shows that OpenRC starts, stops and restarts lite.
+func TestOpenRC(t *testing.T) {
+	m := newMachine(t, cluster.OpenRC)
+	m.Sh(t, `cd /root/release && gzip -1 lite-linux-* && sha256sum install.sh lite-* images/* >SHA256SUMS
+		tar -cf /root/lite.tar install.sh lite-*.gz SHA256SUMS images && rm -r /root/release`)
+	const command = "tar -xOf /root/lite.tar install.sh | INSTALL_LITE_ARTIFACT=/root/lite.tar sh -s - --disable metrics"
+
+	if out := m.Sh(t, command); !strings.Contains(out, "the node is ready") {
+		t.Fatalf("it says:\n%s", out)
+	}
+	m.Sh(t, "kubectl wait --for=condition=Ready node/%s --timeout=60s", m.Name)
+	m.Eventually(t, readyTimeout, "lite crictl images | grep -q lite.test/busybox")
+	m.Sh(t, "rc-service lite status && rc-update show default | grep -w lite")
+	for _, path := range strings.Fields(m.Sh(t, "cat /etc/lite/installed")) {
+		m.Sh(t, "test -e %s", path)
+	}
+	const process = "lite status -o json | sed -n 's/.*\"pid\": //p'"
+	before := m.Sh(t, process)
+	if out := m.Sh(t, command); !strings.Contains(out, "nothing has changed") || m.Sh(t, process) != before {
+		t.Errorf("again:\n%s", out)
+	}
+
+	m.Sh(t, "kill -9 %s", strings.TrimSuffix(before, ","))
+	m.Eventually(t, readyTimeout, "lite status && [ \"$(%s)\" != %s ]", process, before)
+	before = m.Sh(t, process)
+	m.Sh(t, "rc-service lite restart")
+	m.Eventually(t, readyTimeout, "lite status && [ \"$(%s)\" != %s ]", process, before)
+	m.Sh(t, "rc-service lite stop && ! lite status && ! pgrep -x lite")
+
+	if out, err := m.Run(command + " --no-such-flag"); err == nil || !strings.Contains(out, "unknown flag") {
+		t.Errorf("an unknown flag: %v\n%s", err, out)
+	}
+	m.Reboot(t)
+	m.Eventually(t, readyTimeout, "lite status")
+}
