@@ -87,16 +87,26 @@ func prepare(t *testing.T, n *cluster.Node) snapshot {
 		t.Fatal(err)
 	}
 	go c.Wait()
+	settle(t, n)
 	cluster.Eventually(t, soon, func() error {
-		if addrs := n.Output(t, "ip", "-6", "addr", "show", "tentative"); addrs != "" {
-			return fmt.Errorf("the kernel still looks whether others have its addresses: %s", addrs)
-		}
 		_, err := os.Stat(n.Path("/run/foreign.started"))
 		return err
 	})
 	was := take(t, n.Host)
 	was.forget(cluster.DataDir) // images, from the harness
 	return was
+}
+
+// settle waits until the kernel has made sure that nobody else has its addresses.
+func settle(t *testing.T, n *cluster.Node) {
+	t.Helper()
+	cluster.Eventually(t, soon, func() error {
+		addrs := n.Output(t, "ip", "-6", "addr", "show", "scope", "link")
+		if !strings.Contains(addrs, "fe80:") || strings.Contains(addrs, "tentative") {
+			return fmt.Errorf("its addresses: %s", addrs)
+		}
+		return nil
+	})
 }
 
 // neighbours are what others have on the machine.
@@ -479,6 +489,7 @@ func seed(t *testing.T) uint64 {
 func TestDataDir(t *testing.T) {
 	n := cluster.NewNode(t)
 	n.Output(t, "sh", "-c", "mkdir /var/lib/real && ln -s real /var/lib/link && echo mine > /var/lib/real/precious")
+	settle(t, n)
 	was := take(t, n.Host)
 	n.Start(t, "--data-dir", "/var/lib/link")
 	n.Kill(t)
