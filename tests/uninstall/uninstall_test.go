@@ -424,11 +424,11 @@ func (s *suite) testKeepData(t *testing.T) {
 // testUninstall: killed again and again, and then no trace.
 func (s *suite) testUninstall(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed(t), 0))
-	for range 6 {
+	for range 8 {
 		if _, err := os.Stat(s.server.Path(program)); err != nil {
 			break // the last one got as far as to remove it
 		}
-		killAfter(t, s.server, 1+random.IntN(7))
+		killAfter(t, s.server, 1+random.IntN(9))
 	}
 	last := program
 	if _, err := os.Stat(s.server.Path(program)); err != nil {
