@@ -99,10 +99,12 @@ func holder(lock *os.File) (*Process, error) {
 		return nil, fmt.Errorf("look at process %d: %w", pid, err)
 	}
 	if !hasLocked(pid, lock) {
+		_ = process.Release()
 		return nil, fmt.Errorf("%s is locked by another process than %d, which it names: %w", lock.Name(), pid, errUnknown)
 	}
 	info, err := buildinfo.ReadFile(fmt.Sprintf("/proc/%d/exe", pid))
 	if err != nil || info.Path != program {
+		_ = process.Release()
 		return nil, fmt.Errorf("process %d has locked %s and is not lite; end it and try again", pid, lock.Name())
 	}
 	return &Process{PID: pid, process: process}, nil
