@@ -36,6 +36,23 @@ func (h *Hold) Close() error {
 // TryHold takes the lock of a data directory. If a process has it, that is
 // returned instead; both are nil if there is no such directory.
 func TryHold(dataDir string) (*Hold, *Process, error) {
+	for deadline := time.Now().Add(settleTimeout); ; time.Sleep(pollEvery) {
+		hold, p, err := tryHold(dataDir)
+		if !errors.Is(err, errUnknown) || time.Now().After(deadline) {
+			return hold, p, err
+		}
+	}
+}
+
+// settleTimeout is how long it may be unclear who has the lock: a lite that was
+// just killed may have been starting a program, which has the lock until it runs;
+// one that has just started has not written down its number.
+const settleTimeout = 2 * time.Second
+
+// errUnknown is that who has the lock is not who says so.
+var errUnknown = errors.New("find it with `fuser -v`, end it and try again")
+
+func tryHold(dataDir string) (*Hold, *Process, error) {
 	path := filepath.Join(dataDir, "lite.lock")
 	if _, err := os.Stat(dataDir); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, nil
@@ -75,17 +92,19 @@ func holder(lock *os.File) (*Process, error) {
 	n, _ := lock.ReadAt(text, 0)
 	pid, err := strconv.Atoi(strings.TrimSpace(string(text[:n])))
 	if err != nil {
-		return nil, fmt.Errorf("%s is locked by a process that it does not name; try again in a moment", lock.Name())
+		return nil, fmt.Errorf("%s is locked by a process that it does not name: %w", lock.Name(), errUnknown)
 	}
 	process, err := os.FindProcess(pid)
 	if err != nil {
 		return nil, fmt.Errorf("look at process %d: %w", pid, err)
 	}
 	if !hasLocked(pid, lock) {
-		return nil, fmt.Errorf("%s is locked by another process than %d, which it names; find it with `fuser -v %s`, end it and try again", lock.Name(), pid, lock.Name())
+		_ = process.Release()
+		return nil, fmt.Errorf("%s is locked by another process than %d, which it names: %w", lock.Name(), pid, errUnknown)
 	}
 	info, err := buildinfo.ReadFile(fmt.Sprintf("/proc/%d/exe", pid))
 	if err != nil || info.Path != program {
+		_ = process.Release()
 		return nil, fmt.Errorf("process %d has locked %s and is not lite; end it and try again", pid, lock.Name())
 	}
 	return &Process{PID: pid, process: process}, nil
@@ -125,7 +144,7 @@ func (p *Process) Stop(ctx context.Context, dataDir string) (*Hold, error) {
 	end := time.NewTimer(StopTimeout + killTimeout)
 	defer end.Stop()
 	for {
-		hold, other, err := TryHold(dataDir)
+		hold, other, err := tryHold(dataDir)
 		// While it ends, its files and its program are not to be had.
 		if err == nil && other == nil {
 			return hold, nil

@@ -135,6 +135,7 @@ func podGroups(hierarchies []hierarchy, uid string) []string {
 // stopPods asks the containers to end, and kills what has not by then, and all
 // else that has been started for them.
 func (w *work) stopPods(ctx context.Context) error {
+	w.seen.running = slices.DeleteFunc(w.seen.running, func(c container) bool { return !c.runs() })
 	if n := len(w.seen.running); n > 0 {
 		w.Step("Stopping %d containers", n)
 	}
@@ -186,7 +187,7 @@ func (w *work) askContainers(ctx context.Context) error {
 		}
 		// What does not handle the signal is process 1 of its namespace, and
 		// never gets it.
-		if c.runs() && handles(c.InitPID, unix.SIGTERM) && w.Grace > 0 && p.Signal(unix.SIGTERM) == nil {
+		if handles(c.InitPID, unix.SIGTERM) && w.Grace > 0 && p.Signal(unix.SIGTERM) == nil {
 			asked = append(asked, c)
 		}
 		p.Release()

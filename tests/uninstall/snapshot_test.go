@@ -134,11 +134,11 @@ func (s snapshot) addFiles(h *cluster.Host, dir string) {
 	})
 }
 
-// elsewhere is not looked at: a lock that all programs of iptables share, and
-// the tools of whoever builds lite. Nor is the home of root, where kubectl keeps
+// elsewhere is not looked at: a lock that all programs of iptables share, what
+// the program mount keeps, and the tools of whoever builds lite. Nor is the home of root, where kubectl keeps
 // its memory of the API, and people work while the test runs.
 var elsewhere = map[string]bool{
-	"/run/xtables.lock": true, "/usr/local/go": true,
+	"/run/xtables.lock": true, "/run/mount": true, "/usr/local/go": true,
 }
 
 // forget takes out the files below a path.
