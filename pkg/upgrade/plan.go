@@ -223,14 +223,19 @@ func (p *Plan) checkRoom() error {
 	} else if !same {
 		p.Size += sizeOf(p.Node.Binary)
 	}
-	need := uint64(p.Size + unpacks + agent.MinimumFreeDisk)
 	var fs unix.Statfs_t
 	if err := unix.Statfs(dataDir, &fs); err != nil {
 		return fmt.Errorf("ask for the room on %s: %w", dataDir, err)
 	}
-	if free := fs.Bavail * uint64(fs.Bsize); free < need {
+	return checkFree(dataDir, int64(fs.Bavail)*fs.Bsize, p.Size)
+}
+
+// checkFree compares what is free with what has to be.
+func checkFree(dataDir string, free, kept int64) error {
+	const start = unpacks + agent.MinimumFreeDisk
+	if free < kept+start {
 		return fmt.Errorf("data-dir %s: %d MiB are free and %d MiB are needed: %d MiB for what is kept to go back to, %d MiB for the new version; free some room",
-			dataDir, free>>20, need>>20, p.Size>>20, (unpacks+agent.MinimumFreeDisk)>>20)
+			dataDir, free>>20, (kept+start)>>20, kept>>20, start>>20)
 	}
 	return nil
 }

@@ -34,6 +34,15 @@ func TestForeground(t *testing.T) {
 
 	t.Run("refused", func(t *testing.T) { b.refuses(t, artifact) })
 	b.is(t, old)
+	t.Run("nothing can be kept", func(t *testing.T) {
+		b.Output(t, "mkdir", cluster.DataDir+"/rollback")
+		b.Output(t, "mount", "-t", "tmpfs", "tmpfs", cluster.DataDir+"/rollback")
+		// It is found when lite is stopped already.
+		b.refused(t, []string{"upgrade", "--artifact", "/var/lib/next"}, "nothing was changed", "keep the old version")
+		b.is(t, old)
+		b.clean(t)
+		b.Output(t, "umount", cluster.DataDir+"/rollback")
+	})
 	b.Kubectl(t, "create", "configmap", "early")
 	b.WriteFile(t, "/etc/lite/config.yaml", "log-level: info\n")
 
