@@ -120,6 +120,31 @@ func TestStage(t *testing.T) {
 	}
 }
 
+func TestImagesOfABundle(t *testing.T) {
+	file, dir := filepath.Join(t.TempDir(), "bundle.tar"), filepath.Join(t.TempDir(), "images")
+	data := bundle(t, packedFile{"images/a.tar", []byte("a")}, packedFile{"./images/b.tar.zst", []byte("b")}, packedFile{"images/../../c.tar", []byte("c")},
+		packedFile{"images/deep/d.tar", []byte("d")}, packedFile{"images/readme", []byte("e")}, packedFile{programName() + ".gz", zipped(t, program)})
+	if err := os.WriteFile(file, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if !isBundle(file) {
+		t.Error("a bundle is not known for one")
+	}
+	said := 0
+	for range 2 {
+		if err := extractImages(file, dir, func(string) { said++ }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if said != 2 {
+		t.Errorf("unpacked %d times", said)
+	}
+	found, err := os.ReadDir(dir)
+	if err != nil || len(found) != 2 || content(t, filepath.Join(dir, "a.tar")) != "a" || content(t, filepath.Join(dir, "b.tar.zst")) != "b" {
+		t.Errorf("got %v, %v", found, err)
+	}
+}
+
 // server serves a release. handle, if not nil, comes before.
 func server(t *testing.T, handle func(http.ResponseWriter, *http.Request) bool) (base string) {
 	t.Helper()

@@ -43,6 +43,7 @@ type Plan struct {
 
 	runtime string
 	driver  *Driver
+	bundle  string // the artifact, if it may hold images
 }
 
 // Close forgets a plan; one that was carried out leaves nothing to forget.
@@ -104,6 +105,9 @@ func (p *Plan) make(ctx context.Context, o Options, say func(string)) error {
 		var err error
 		if p.Checked, err = stage(o.Artifact, target); err != nil {
 			return err
+		}
+		if isBundle(o.Artifact) {
+			p.bundle = o.Artifact
 		}
 		if !p.Checked {
 			p.Warnings = append(p.Warnings, "no "+sumsFile+" beside the artifact names it, so that it is what was published was not checked")

@@ -21,6 +21,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/service"
@@ -57,6 +58,11 @@ func (r *run) run(ctx context.Context) error {
 	r.say("Keeping lite " + r.From.Version + " aside")
 	if err := k.begin(); err != nil {
 		return errors.Join(err, r.abort())
+	}
+	if r.bundle != "" {
+		if err := extractImages(r.bundle, filepath.Join(agent.Dir(r.dataDir), "images"), r.say); err != nil {
+			return errors.Join(err, r.abort())
+		}
 	}
 	if ctx.Err() != nil {
 		return errors.Join(errors.New("interrupted; nothing was changed"), r.abort())

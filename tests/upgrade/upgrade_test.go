@@ -398,7 +398,7 @@ func TestKilled(t *testing.T) {
 			p.Write, p.Content = "/etc/lite/config.yaml.d/90-broken.yaml", "disable: [cni]\n"
 		})
 		b.Kubectl(t, "create", "configmap", "kept")
-		b.refused(t, []string{"upgrade", "--health-timeout=20s", "--artifact", never}, "was not healthy within 20s", "was taken back and "+old+" runs again", "last lines")
+		b.refused(t, []string{"upgrade", "--health-timeout=15s", "--artifact", never}, "was not healthy within 15s", "was taken back and "+old+" runs again", "last lines")
 		b.waitFor(t, old)
 		b.is(t, old)
 		b.clean(t)
