@@ -23,6 +23,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
 
 	"lite.io/lite/pkg/version"
@@ -214,6 +215,66 @@ func stageBundle(r io.Reader, to string) (checked bool, err error) {
 		}
 	}
 	return checked, nil
+}
+
+// extractImages puts the image archives of a bundle where a node imports them
+// from. What has the name and the size of one is taken for it.
+func extractImages(artifact, dir string, say func(string)) error {
+	f, err := os.Open(artifact)
+	if err != nil {
+		return fmt.Errorf("artifact: %w", err)
+	}
+	defer f.Close()
+	archive := tar.NewReader(f)
+	for {
+		entry, err := archive.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read the bundle: %w", err)
+		}
+		folder, name := path.Split(path.Clean(entry.Name))
+		if folder != "images/" || entry.Typeflag != tar.TypeReg || !strings.HasSuffix(name, ".tar") && !strings.HasSuffix(name, ".tar.zst") {
+			continue
+		}
+		to := filepath.Join(dir, name)
+		if info, err := os.Stat(to); err == nil && info.Size() == entry.Size {
+			continue
+		}
+		say("Unpacking the images " + name)
+		if err := writeFile(archive, to); err != nil {
+			return fmt.Errorf("unpack the images %s: %w", name, err)
+		}
+	}
+}
+
+// writeFile writes a file that is there wholly or not at all.
+func writeFile(r io.Reader, to string) error {
+	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+		return err
+	}
+	f, err := renameio.NewPendingFile(to, renameio.WithTempDir(filepath.Dir(to)), renameio.WithStaticPermissions(0o600))
+	if err != nil {
+		return err
+	}
+	defer f.Cleanup()
+	if _, err := io.Copy(f, r); err != nil {
+		return err
+	}
+	return f.CloseAtomicallyReplace()
+}
+
+// isBundle reports whether an artifact is a tar.
+func isBundle(artifact string) bool {
+	f, err := os.Open(artifact)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	head := make([]byte, 263)
+	_, err = io.ReadFull(f, head)
+	return err == nil && string(head[257:262]) == "ustar"
 }
 
 // machines is how the kinds of machines that lite runs on are called in the head

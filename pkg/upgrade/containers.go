@@ -93,11 +93,11 @@ func compareContainers(ctx context.Context, endpoint string, before []Container)
 	return lost, ended, err
 }
 
-// Exit codes of a program that did not end by itself: killed, or unknown to the
-// runtime, which lost sight of it.
+// What the runtime says of a program that did not end by itself: that it was
+// killed, or that its end is not known, because the runtime lost sight of it.
 const (
-	exitKilled  = 128 + 9
-	exitUnknown = 255
+	exitKilled    = 128 + 9
+	reasonUnknown = "Unknown"
 )
 
 // explainEnd says why a container runs no more; ours is whether lite may be to
@@ -129,7 +129,7 @@ func explainEnd(ctx context.Context, runtime cri.RuntimeServiceClient, c Contain
 		return "its state is not known", true, nil
 	case s.Reason == "OOMKilled":
 		return why, false, nil
-	case s.ExitCode == exitKilled, s.ExitCode == exitUnknown:
+	case s.ExitCode == exitKilled, s.Reason == reasonUnknown:
 		return why, true, nil
 	}
 	return why, false, nil

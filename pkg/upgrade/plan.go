@@ -43,6 +43,7 @@ type Plan struct {
 
 	runtime string
 	driver  *Driver
+	bundle  string // the artifact, if it may hold images
 }
 
 // Close forgets a plan; one that was carried out leaves nothing to forget.
@@ -104,6 +105,9 @@ func (p *Plan) make(ctx context.Context, o Options, say func(string)) error {
 		var err error
 		if p.Checked, err = stage(o.Artifact, target); err != nil {
 			return err
+		}
+		if isBundle(o.Artifact) {
+			p.bundle = o.Artifact
 		}
 		if !p.Checked {
 			p.Warnings = append(p.Warnings, "no "+sumsFile+" beside the artifact names it, so that it is what was published was not checked")
@@ -223,14 +227,19 @@ func (p *Plan) checkRoom() error {
 	} else if !same {
 		p.Size += sizeOf(p.Node.Binary)
 	}
-	need := uint64(p.Size + unpacks + agent.MinimumFreeDisk)
 	var fs unix.Statfs_t
 	if err := unix.Statfs(dataDir, &fs); err != nil {
 		return fmt.Errorf("ask for the room on %s: %w", dataDir, err)
 	}
-	if free := fs.Bavail * uint64(fs.Bsize); free < need {
+	return checkFree(dataDir, int64(fs.Bavail)*fs.Bsize, p.Size)
+}
+
+// checkFree compares what is free with what has to be.
+func checkFree(dataDir string, free, kept int64) error {
+	const start = unpacks + agent.MinimumFreeDisk
+	if free < kept+start {
 		return fmt.Errorf("data-dir %s: %d MiB are free and %d MiB are needed: %d MiB for what is kept to go back to, %d MiB for the new version; free some room",
-			dataDir, free>>20, need>>20, p.Size>>20, (unpacks+agent.MinimumFreeDisk)>>20)
+			dataDir, free>>20, (kept+start)>>20, kept>>20, start>>20)
 	}
 	return nil
 }

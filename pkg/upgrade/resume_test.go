@@ -123,6 +123,7 @@ func (s scene) settle(t *testing.T, self string) string {
 }
 
 func TestSettle(t *testing.T) {
+	quietly(t)
 	t.Run("prepared, nothing kept", func(t *testing.T) {
 		s := newScene(t)
 		s.settle(t, "v0.1.0")
@@ -214,6 +215,7 @@ func TestSettle(t *testing.T) {
 
 // A rollback may be cut off before each of its steps.
 func TestRestoreGoesOnWhereItWas(t *testing.T) {
+	quietly(t)
 	kept := func(s scene, name string) string { return filepath.Join(keptDir(s.dataDir), keptEntries, name) }
 	dropped := func(s scene, name string) string { return filepath.Join(keptDir(s.dataDir), keptDropped, name) }
 	move := func(t *testing.T, from, to string) {
@@ -319,6 +321,7 @@ func TestStartable(t *testing.T) {
 }
 
 func TestGuardIsRunByTheKeptProgramAlone(t *testing.T) {
+	quietly(t)
 	says(t, Resume("/usr/local/bin/lite"), "nothing to resume by hand")
 	s := newScene(t)
 	s.keep(t)

@@ -21,6 +21,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/service"
@@ -57,6 +58,11 @@ func (r *run) run(ctx context.Context) error {
 	r.say("Keeping lite " + r.From.Version + " aside")
 	if err := k.begin(); err != nil {
 		return errors.Join(err, r.abort())
+	}
+	if r.bundle != "" {
+		if err := extractImages(r.bundle, filepath.Join(agent.Dir(r.dataDir), "images"), r.say); err != nil {
+			return errors.Join(err, r.abort())
+		}
 	}
 	if ctx.Err() != nil {
 		return errors.Join(errors.New("interrupted; nothing was changed"), r.abort())
@@ -129,11 +135,13 @@ func (r *run) rollBack(ctx context.Context, hold *service.Hold, reason error) er
 	lines := r.Node.log.lines()
 	r.say("Rolling back: " + reason.Error())
 	r.journal.Reason = reason.Error()
+	text := ""
 	if err := goBack(ctx, r.dataDir, r.journal, r.Node.Manager, hold, r.Node.process, kubeconfigOf(r.Node.Config), r.say); err != nil {
-		return fmt.Errorf("%w; and going back failed: %w", reason, err)
+		text = fmt.Sprintf("%v; and going back failed: %v", reason, err)
+	} else {
+		text = fmt.Sprintf("lite %s was taken back and %s runs again, with the data of before; what was written to the cluster since is in %s. Reason: %v",
+			r.To.Version, r.From.Version, filepath.Join(keptDir(r.dataDir), keptDropped), reason)
 	}
-	text := fmt.Sprintf("lite %s was taken back and %s runs again, with the data of before; what was written to the cluster since is in %s. Reason: %v",
-		r.To.Version, r.From.Version, filepath.Join(keptDir(r.dataDir), keptDropped), reason)
 	if len(lines) > 0 {
 		text += "\nThe last lines of its log:\n  " + strings.Join(lines, "\n  ")
 	}

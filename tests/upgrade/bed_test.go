@@ -27,7 +27,7 @@ const (
 	// replaced, on a disk.
 	installed = "/var/lib/bin/lite"
 	// next is the version that is upgraded to.
-	next = "v0.2.0"
+	next = "v99.0.0"
 )
 
 // build makes, once, a lite of another version.

@@ -50,7 +50,7 @@ func (b bed) pose(t *testing.T, path string, change func(*pose)) string {
 	if err := json.Unmarshal([]byte(b.Output(t, installed, "version", "-o", "json")), &p.Version); err != nil {
 		t.Fatal(err)
 	}
-	p.Version.Version = "v0.3.0"
+	p.Version.Version = "v99.1.0"
 	change(&p)
 	role, err := json.Marshal(p)
 	if err != nil {

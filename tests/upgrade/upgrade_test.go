@@ -34,6 +34,15 @@ func TestForeground(t *testing.T) {
 
 	t.Run("refused", func(t *testing.T) { b.refuses(t, artifact) })
 	b.is(t, old)
+	t.Run("nothing can be kept", func(t *testing.T) {
+		b.Output(t, "mkdir", cluster.DataDir+"/rollback")
+		b.Output(t, "mount", "-t", "tmpfs", "tmpfs", cluster.DataDir+"/rollback")
+		// It is found when lite is stopped already.
+		b.refused(t, []string{"upgrade", "--artifact", "/var/lib/next"}, "nothing was changed", "keep the old version")
+		b.is(t, old)
+		b.clean(t)
+		b.Output(t, "umount", cluster.DataDir+"/rollback")
+	})
 	b.Kubectl(t, "create", "configmap", "early")
 	b.WriteFile(t, "/etc/lite/config.yaml", "log-level: info\n")
 
@@ -389,7 +398,7 @@ func TestKilled(t *testing.T) {
 			p.Write, p.Content = "/etc/lite/config.yaml.d/90-broken.yaml", "disable: [cni]\n"
 		})
 		b.Kubectl(t, "create", "configmap", "kept")
-		b.refused(t, []string{"upgrade", "--health-timeout=20s", "--artifact", never}, "was not healthy within 20s", "was taken back and "+old+" runs again", "last lines")
+		b.refused(t, []string{"upgrade", "--health-timeout=15s", "--artifact", never}, "was not healthy within 15s", "was taken back and "+old+" runs again", "last lines")
 		b.waitFor(t, old)
 		b.is(t, old)
 		b.clean(t)
