@@ -576,9 +576,8 @@ rc_cgroup_cleanup=no
 rc_ulimit="-n 1048576"
 
 depend() {
-	need localmount
+	want localmount cgroups
 	use net dns logger
-	want cgroups
 	after firewall ntp-client
 }
 
@@ -735,7 +734,8 @@ start_service() {
 		;;
 	openrc)
 		before=$(wc -c 2>/dev/null </var/log/lite.log || echo 0)
-		rc-service --quiet lite restart 9<&- # it would hold the lock for good
+		# Left open, the lock would be held for as long as the service runs.
+		rc-service --quiet lite restart 9<&- || die "installed, but rc-service does not start lite, for the reason above; correct that and run the installer again"
 		;;
 	esac
 	await_ready
