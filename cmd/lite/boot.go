@@ -20,6 +20,7 @@ import (
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/log"
+	"lite.io/lite/pkg/netfilter"
 	"lite.io/lite/pkg/server"
 	"lite.io/lite/pkg/status"
 	"lite.io/lite/pkg/version"
@@ -31,7 +32,10 @@ type boot struct {
 	began time.Time
 	host  agent.Host
 	cfg   *config.Config
-	ui    *progress
+	// helpers is where the programs are that lite brings along, once unpacked.
+	helpers bundle.Dir
+	tools   netfilter.Tools
+	ui      *progress
 	// now is what lite status shows; it changes as the start proceeds.
 	now      atomic.Pointer[func(context.Context) status.Node]
 	releases []func()
@@ -54,6 +58,9 @@ func newBoot(role config.Role, flags *pflag.FlagSet) (*boot, error) {
 	if err := check(b.cfg); err != nil {
 		return nil, err
 	}
+	if err := b.chooseTools(); err != nil {
+		return nil, err
+	}
 	b.ui = newProgress(os.Stderr, b.cfg.LogFormat)
 	log.Bridge(log.New(b.ui, b.ui.logLevel(b.cfg.LogLevel), b.cfg.LogFormat))
 	return b, nil
@@ -72,18 +79,19 @@ func (b *boot) claim() (io.Closer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := findHelpersFirst(b.cfg.DataDir); err != nil {
+	if err := os.Setenv("PATH", b.tools.Path(b.helpers, os.Getenv("PATH"))); err != nil {
 		claim.Close()
-		return nil, err
+		return nil, fmt.Errorf("set PATH: %w", err)
 	}
 	slog.Info("Starting lite", "version", version.Version(), "role", b.cfg.Role, "node", b.cfg.NodeName, "address", b.cfg.NodeIP[0], "data-dir", b.cfg.DataDir)
+	slog.Info("Packet filter", "nft", b.tools.NFT, "iptables", b.tools.IPTables)
 	return claim, nil
 }
 
 // self is what lite status shows of a node whose components are not made yet.
 func (b *boot) self(components ...status.Component) status.Node {
 	return status.Node{
-		Role: string(b.cfg.Role), Name: b.cfg.NodeName, Version: version.Version(), PID: os.Getpid(), Since: b.began, Components: components,
+		Role: string(b.cfg.Role), Name: b.cfg.NodeName, Version: version.Version(), PID: os.Getpid(), Since: b.began, Components: components, Netfilter: &b.tools,
 	}
 }
 
@@ -178,17 +186,15 @@ func checkRole(cfg *config.Config) error {
 	return nil
 }
 
-// findHelpersFirst puts the helpers' directory at the head of PATH. containerd
-// has the full path of its shim written into its configuration, and yet looks
-// it and runc up by name when it comes back after a crash and finds a container
-// that was being made: not finding them it forgets the container, whose
-// processes go on running (2.3).
-func findHelpersFirst(dataDir string) error {
-	helpers, err := bundle.At(dataDir)
-	if err != nil {
+// chooseTools decides which iptables and nft the node runs, so that its parts
+// can be told.
+func (b *boot) chooseTools() (err error) {
+	if b.helpers, err = bundle.At(b.cfg.DataDir); err != nil {
 		return err
 	}
-	return os.Setenv("PATH", helpers.Bin()+string(os.PathListSeparator)+os.Getenv("PATH"))
+	b.tools = netfilter.Choose(b.ctx, b.helpers, b.cfg.PreferBundledBin)
+	b.host.NFTables = b.tools.NFTables()
+	return nil
 }
 
 const (

@@ -20,6 +20,9 @@ type Host struct {
 	// Limited is a root without CAP_SYS_RESOURCE, as in some containers: it
 	// may not lower oom_score_adj.
 	Limited bool
+	// NFTables is there to carry Services and hostPorts, program and kernel;
+	// otherwise iptables does. Package netfilter finds out.
+	NFTables bool
 }
 
 const (
@@ -38,7 +41,7 @@ func Inspect() (Host, error) {
 	_, err := os.Stat(systemdRunning)
 	h.Systemd = err == nil
 	h.Limited = !hasCapability("/proc/self/status", capSysResource)
-	return h, errors.Join(checkCgroups(cgroupRoot), checkTools(), checkNetwork())
+	return h, errors.Join(checkCgroups(cgroupRoot), checkNetwork())
 }
 
 // Watches is how many inotify instances the parts of a node open; a server has
@@ -119,14 +122,6 @@ func hasCapability(statusFile string, bit uint) bool {
 		}
 	}
 	return false
-}
-
-// checkTools looks for the programs that a node runs and does not bring along.
-func checkTools() error {
-	if _, err := exec.LookPath("iptables"); err != nil {
-		return errors.New("the program iptables is missing; install the package iptables")
-	}
-	return nil
 }
 
 // checkNetwork looks for the kernel features without which no pod has a

@@ -23,6 +23,7 @@ type Host struct {
 	Dir  string // on the machine, holds what the host writes to /var/lib and /var/log
 
 	id      string // what its cgroups are named
+	root    string // whose files it has
 	bind    map[string]string
 	network *Network
 	cgroups cgroups
@@ -38,6 +39,7 @@ type Host struct {
 type HostOption func(*hostOptions)
 
 type hostOptions struct {
+	root    string
 	network *Network
 	bind    map[string]string
 }
@@ -46,6 +48,12 @@ type hostOptions struct {
 // has one for itself.
 func On(n *Network) HostOption {
 	return func(o *hostOptions) { o.network = n }
+}
+
+// Root gives the host the files below a directory, in the place of the
+// machine's. The directory itself stays as it is.
+func Root(dir string) HostOption {
+	return func(o *hostOptions) { o.root = dir }
 }
 
 // Install makes a file of the machine appear at another path in the host.
@@ -60,7 +68,7 @@ func (h *Host) Network() *Network { return h.network }
 func NewHost(t testing.TB, options ...HostOption) *Host {
 	t.Helper()
 	needRoot(t)
-	o := hostOptions{bind: map[string]string{}}
+	o := hostOptions{root: "/", bind: map[string]string{}}
 	for _, option := range options {
 		option(&o)
 	}
@@ -74,6 +82,7 @@ func NewHost(t testing.TB, options ...HostOption) *Host {
 		IP:      numbered(number),
 		Dir:     filepath.Join(workDir(), id),
 		id:      id,
+		root:    o.root,
 		bind:    o.bind,
 		network: o.network,
 		pidfd:   -1,
@@ -121,7 +130,7 @@ func (h *Host) boot() error {
 	}
 	defer report.Close()
 	defer reporter.Close()
-	spec, err := json.Marshal(initSpec{Name: h.Name, IP: h.IP, Dir: h.Dir, Bind: h.bind, Hierarchies: h.cgroups.hierarchies})
+	spec, err := json.Marshal(initSpec{Name: h.Name, IP: h.IP, Dir: h.Dir, Root: h.root, Bind: h.bind, Hierarchies: h.cgroups.hierarchies})
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ const initEnv = "LITE_TEST_INIT"
 type initSpec struct {
 	Name, IP    string
 	Dir         string            // as Host.Dir
+	Root        string            // directory of the machine whose files it has
 	Bind        map[string]string // path in the host to path on the machine
 	Hierarchies []hierarchy
 }
@@ -75,8 +76,8 @@ func arrange(text string) error {
 	return spec.identify()
 }
 
-// mountRoot mounts a file system that shows the machine's and keeps what is
-// written in memory.
+// mountRoot mounts a file system that shows the machine's, or what is to stand for
+// it, and keeps what is written in memory.
 func (s initSpec) mountRoot() (string, error) {
 	// From here on nothing that is mounted reaches the machine.
 	if err := mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
@@ -92,7 +93,7 @@ func (s initSpec) mountRoot() (string, error) {
 			return "", err
 		}
 	}
-	return root, mount("overlay", root, "overlay", 0, "lowerdir=/,upperdir="+upper+",workdir="+work)
+	return root, mount("overlay", root, "overlay", 0, "lowerdir="+s.Root+",upperdir="+upper+",workdir="+work)
 }
 
 // mountAll mounts what a machine has mounted on its root.
