@@ -2,10 +2,13 @@
 SHELL := /bin/bash
 .PHONY: build run test lint golden e2e bench clean
 
+# For another architecture: make build GOARCH=arm64
+BINARY = dist/lite$(if $(filter-out $(shell go env GOHOSTARCH),$(GOARCH)),-linux-$(GOARCH))
+
 build:
 	@scripts/setup
 	@scripts/build-bundle
-	. scripts/env && flags=$$(scripts/ldflags) && go build -ldflags "$$flags" -o dist/lite ./cmd/lite
+	. scripts/env && flags=$$(scripts/ldflags) && go build -ldflags "$$flags" -o $(BINARY) ./cmd/lite
 
 run: build # make run ARGS="--data-dir /tmp/lite"
 	dist/lite server $(ARGS)
@@ -29,4 +32,4 @@ lint:
 	@scripts/lint
 
 clean:
-	rm -rf dist pkg/bundle/data/bundle.tar.zst*
+	rm -rf dist pkg/bundle/data/*/bundle.tar.zst* pkg/licenses/data/*/*.zst

@@ -32,7 +32,7 @@ type binding struct {
 	// separator splits a text into the values of a list; "" = not a list.
 	separator string
 	set       func(c *Config, texts []string) []*Error
-	get       func(c *Config) []any // ints and strings
+	get       func(c *Config) []any // ints, bools and strings
 }
 
 const (
@@ -96,6 +96,8 @@ func many[T any](separator string, field func(*Config) *[]T, parse parser[T]) bi
 func plain(value any) any {
 	switch v := value.(type) {
 	case int:
+		return v
+	case bool:
 		return v
 	case fs.FileMode:
 		return fmt.Sprintf("%04o", uint32(v))
