@@ -8,6 +8,7 @@ BINARY = dist/lite$(if $(filter-out $(shell go env GOHOSTARCH),$(GOARCH)),-linux
 build:
 	@scripts/setup
 	@scripts/build-bundle
+	@scripts/build-licenses
 	. scripts/env && flags=$$(scripts/ldflags) && go build -ldflags "$$flags" -o $(BINARY) ./cmd/lite
 
 run: build # make run ARGS="--data-dir /tmp/lite"

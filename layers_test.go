@@ -22,6 +22,7 @@ const module = "lite.io/lite/"
 var layers = []struct{ pkg, imports string }{
 	{"pkg/golden", ""},
 	{"pkg/version", ""},
+	{"pkg/licenses", ""},
 	{"pkg/log", ""},
 	{"pkg/component", ""},
 	{"pkg/config", ""},

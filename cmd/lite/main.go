@@ -56,7 +56,7 @@ that runs containers, all in one process.
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
 	}
-	root.AddCommand(serverCommand(), agentCommand(), tokenCommand(), statusCommand(), configCommand(), versionCommand())
+	root.AddCommand(serverCommand(), agentCommand(), tokenCommand(), statusCommand(), configCommand(), versionCommand(), licensesCommand())
 	for _, t := range tools {
 		root.AddCommand(t.command())
 	}

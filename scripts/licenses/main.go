@@ -1,7 +1,7 @@
 // Command licenses writes down what a lite binary and its bundle are made of and under which licences, with their texts,
 // for package licenses to embed. What it cannot tell ends it: somebody has to look.
 //
-//	licenses -o licenses.json.zst -c scripts/licenses/c.txt -sysroot dir -sources dir lite=./cmd/lite runc=github.com/opencontainers/runc
+//	licenses -o licenses.json.zst -c scripts/licenses/c.txt -lock scripts/debian.lock -sysroot dir -sources dir lite=./cmd/lite
 //
 // Each argument is a program and its Go package; programs of other languages stand in the file c.txt.
 package main
@@ -48,17 +48,19 @@ func main() {
 	log.SetPrefix("licenses: ")
 	out := flag.String("o", "", "file to write")
 	table := flag.String("c", "", "file with what is not written in Go")
+	lock := flag.String("lock", "", "file with the versions of Debian packages")
 	roots := map[string]*string{
 		"sysroot": flag.String("sysroot", "", "unpacked Debian packages"),
 		"sources": flag.String("sources", "", "unpacked sources"),
 	}
 	tags := flag.String("tags", "", "build tags")
+	cgo := flag.String("cgo", "", "program that is built with cgo")
 	flag.Parse()
 	a := &archive{}
-	if err := a.addGo(flag.Args(), *tags); err != nil {
+	if err := a.addGo(flag.Args(), *tags, *cgo); err != nil {
 		log.Fatal(err)
 	}
-	if err := a.addTable(*table, roots); err != nil {
+	if err := a.addTable(*table, *lock, roots); err != nil {
 		log.Fatal(err)
 	}
 	slices.SortFunc(a.Components, func(x, y *component) int { return strings.Compare(x.Name, y.Name) })
@@ -85,7 +87,7 @@ type listed struct {
 	}
 }
 
-func (a *archive) addGo(programs []string, tags string) error {
+func (a *archive) addGo(programs []string, tags, cgo string) error {
 	modules := map[string]*module{}
 	var all []string
 	for _, program := range programs {
@@ -93,6 +95,9 @@ func (a *archive) addGo(programs []string, tags string) error {
 		all = append(all, name)
 		cmd := exec.Command("go", "list", "-deps", "-json=Dir,Standard,Module", "-tags", tags, pkg)
 		cmd.Stderr = os.Stderr
+		if name == cgo {
+			cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
+		}
 		out, err := cmd.Output()
 		if err != nil {
 			return fmt.Errorf("list the packages of %s: %w", name, err)
@@ -199,10 +204,14 @@ func identify(text string) []string {
 	return ids
 }
 
-// addTable adds what a table says: lines of name, version, SPDX expression, programs separated by commas, address of the
+// addTable adds what a table says: lines of name, Debian package, SPDX expression, programs separated by commas, address of the
 // source, and files with texts, each below one of the roots.
-func (a *archive) addTable(path string, roots map[string]*string) error {
+func (a *archive) addTable(path, lock string, roots map[string]*string) error {
 	content, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	versions, err := lockedVersions(lock)
 	if err != nil {
 		return err
 	}
@@ -217,7 +226,10 @@ func (a *archive) addTable(path string, roots map[string]*string) error {
 		if len(fields) != 6 {
 			return fmt.Errorf("%s: %q has %d fields, not 6", path, line, len(fields))
 		}
-		c := &component{Name: fields[0], Version: fields[1], SPDX: fields[2], In: strings.Split(fields[3], ","), Source: fields[4]}
+		if versions[fields[1]] == "" {
+			return fmt.Errorf("%s: %s is not in %s", path, fields[1], lock)
+		}
+		c := &component{Name: fields[0], Version: versions[fields[1]], SPDX: fields[2], In: strings.Split(fields[3], ","), Source: fields[4]}
 		for name := range strings.FieldsSeq(fields[5]) {
 			root, file, _ := strings.Cut(name, "/")
 			if roots[root] == nil {
@@ -232,6 +244,21 @@ func (a *archive) addTable(path string, roots map[string]*string) error {
 		a.Components = append(a.Components, c)
 	}
 	return nil
+}
+
+// lockedVersions is the version of each Debian package.
+func lockedVersions(lock string) (map[string]string, error) {
+	content, err := os.ReadFile(lock)
+	if err != nil {
+		return nil, err
+	}
+	versions := map[string]string{}
+	for line := range strings.Lines(string(content)) {
+		if fields := strings.Fields(line); len(fields) == 4 {
+			versions[fields[0]] = fields[1]
+		}
+	}
+	return versions, nil
 }
 
 // text is the index of a text, which many share.
