@@ -22,22 +22,23 @@ func TestRoots(t *testing.T) {
 	for _, root := range []struct {
 		name  string
 		files func(t *testing.T) string
+		why   string // the machine's own are not used
 	}{
-		{"nothing", nothing},
-		{"busybox", busyboxAlone},
-		{"debian", debian},
+		{"nothing", nothing, "the machine has no "},
+		{"busybox", busyboxAlone, "exit status 139: broken"},
+		{"debian", debian, "the machine has no "},
 	} {
 		t.Run(root.name, func(t *testing.T) {
 			n := cluster.NewNode(t, cluster.Root(root.files(t)))
 			n.Start(t)
-			checkTools(t, n, "bundled")
+			checkTools(t, n, root.why)
 			checkNode(t, n)
 		})
 	}
 }
 
-// checkTools asks whose programs write the packet filter's rules.
-func checkTools(t *testing.T, n *cluster.Node, want string) {
+// checkTools asks whose programs write the packet filter's rules, and why.
+func checkTools(t *testing.T, n *cluster.Node, why string) {
 	t.Helper()
 	var status struct {
 		Netfilter struct {
@@ -47,8 +48,12 @@ func checkTools(t *testing.T, n *cluster.Node, want string) {
 	if err := json.Unmarshal([]byte(n.Output(t, "lite", "status", "-o", "json")), &status); err != nil {
 		t.Fatal(err)
 	}
-	if got := status.Netfilter; got.NFT.Source != want || got.IPTables.Source != want {
-		t.Errorf("lite status says of nft and iptables %+v, want %s", got, want)
+	got := status.Netfilter
+	if got.NFT.Source != "bundled" || !strings.Contains(got.NFT.Reason, why) || got.IPTables.Source != "bundled" || !strings.Contains(got.IPTables.Reason, why) {
+		t.Errorf("lite status says of nft and iptables %+v, want bundled: %s", got, why)
+	}
+	if said := strings.Count(n.Log(), `msg="Packet filter"`); said != 1 {
+		t.Errorf("the log says %d times which are used", said)
 	}
 }
 
@@ -168,6 +173,8 @@ func skeleton(t *testing.T) string {
 	return root
 }
 
+const broken = "#!/bin/sh\necho broken >&2\nexit 139\n"
+
 // nothing is a root without a single program. The kubelet wants to read
 // /etc/passwd (1.36).
 func nothing(t *testing.T) string {
@@ -204,6 +211,11 @@ func busyboxAlone(t *testing.T) string {
 		"bin/busybox": {string(content), 0o755},
 		"etc/passwd":  {"root:x:0:0:root:/root:/bin/sh\n", 0o644},
 		"etc/group":   {"root:x:0:\n", 0o644},
+		// Those that are there do not work.
+		"bin/nft":              {broken, 0o755},
+		"bin/iptables":         {broken, 0o755},
+		"bin/iptables-save":    {broken, 0o755},
+		"bin/iptables-restore": {broken, 0o755},
 	} {
 		if err := os.WriteFile(filepath.Join(root, name), []byte(file.content), file.mode); err != nil {
 			t.Fatal(err)
