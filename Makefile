@@ -2,10 +2,14 @@
 SHELL := /bin/bash
 .PHONY: build run test lint golden e2e bench release release-check clean
 
+# For another architecture: make build GOARCH=arm64
+BINARY = dist/lite$(if $(filter-out $(shell go env GOHOSTARCH),$(GOARCH)),-linux-$(GOARCH))
+
 build:
 	@scripts/setup
 	@scripts/build-bundle
-	. scripts/env && flags=$$(scripts/ldflags) && go build -ldflags "$$flags" -o dist/lite ./cmd/lite
+	@scripts/build-licenses
+	. scripts/env && flags=$$(scripts/ldflags) && go build -ldflags "$$flags" -o $(BINARY) ./cmd/lite
 
 run: build # make run ARGS="--data-dir /tmp/lite"
 	dist/lite server $(ARGS)
@@ -38,4 +42,4 @@ lint:
 	@scripts/lint
 
 clean:
-	rm -rf dist pkg/bundle/data/bundle.tar.zst*
+	rm -rf dist pkg/bundle/data/*/bundle.tar.zst* pkg/licenses/data/*/*.zst

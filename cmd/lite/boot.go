@@ -23,6 +23,7 @@ import (
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/log"
 	"lite.io/lite/pkg/machine"
+	"lite.io/lite/pkg/netfilter"
 	"lite.io/lite/pkg/notify"
 	"lite.io/lite/pkg/server"
 	"lite.io/lite/pkg/status"
@@ -37,7 +38,10 @@ type boot struct {
 	began time.Time
 	host  agent.Host
 	cfg   *config.Config
-	ui    *progress
+	// helpers is where the programs are that lite brings along, once unpacked.
+	helpers bundle.Dir
+	tools   netfilter.Tools
+	ui      *progress
 	// environment is what the process was started with.
 	environment []string
 	// before is how the machine is, for an uninstall to bring back.
@@ -97,7 +101,10 @@ func (b *boot) inspect(role config.Role, flags *pflag.FlagSet) (err error) {
 	if err := b.settleUpgrade(); err != nil {
 		return err
 	}
-	return check.Start(b.cfg)
+	if err := check.Start(b.cfg); err != nil {
+		return err
+	}
+	return b.chooseTools()
 }
 
 // stop ends what newBoot and serveStatus began.
@@ -113,11 +120,13 @@ func (b *boot) claim() (io.Closer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(findHelpersFirst(b.cfg.DataDir), b.before.Keep(b.cfg.DataDir), b.stand()); err != nil {
+	path := b.tools.Path(b.helpers, os.Getenv("PATH"))
+	if err := errors.Join(os.Setenv("PATH", path), b.before.Keep(b.cfg.DataDir), b.stand()); err != nil {
 		claim.Close()
 		return nil, err
 	}
 	slog.Info("Starting lite", "version", version.Version(), "role", b.cfg.Role, "node", b.cfg.NodeName, "address", b.cfg.NodeIP[0], "data-dir", b.cfg.DataDir)
+	slog.Info("Packet filter", "nft", b.tools.NFT, "iptables", b.tools.IPTables)
 	return claim, nil
 }
 
@@ -133,7 +142,7 @@ func (b *boot) stand() error {
 // self is what lite status shows of a node whose components are not made yet.
 func (b *boot) self(components ...status.Component) status.Node {
 	return status.Node{
-		Role: string(b.cfg.Role), Name: b.cfg.NodeName, Version: version.Version(), PID: os.Getpid(), Since: b.began, Components: components,
+		Role: string(b.cfg.Role), Name: b.cfg.NodeName, Version: version.Version(), PID: os.Getpid(), Since: b.began, Components: components, Netfilter: &b.tools,
 	}
 }
 
@@ -268,17 +277,15 @@ func runGroup(ctx context.Context, g *component.Group) error {
 	return g.Run(running)
 }
 
-// findHelpersFirst puts the helpers' directory at the head of PATH. containerd
-// has the full path of its shim written into its configuration, and yet looks
-// it and runc up by name when it comes back after a crash and finds a container
-// that was being made: not finding them it forgets the container, whose
-// processes go on running (2.3).
-func findHelpersFirst(dataDir string) error {
-	helpers, err := bundle.At(dataDir)
-	if err != nil {
+// chooseTools decides which iptables and nft the node runs, so that its parts
+// can be told.
+func (b *boot) chooseTools() (err error) {
+	if b.helpers, err = bundle.At(b.cfg.DataDir); err != nil {
 		return err
 	}
-	return os.Setenv("PATH", helpers.Bin()+string(os.PathListSeparator)+os.Getenv("PATH"))
+	b.tools = netfilter.Choose(b.ctx, b.helpers, b.cfg.PreferBundledBin)
+	b.host.NFTables = b.tools.NFTables()
+	return nil
 }
 
 const (

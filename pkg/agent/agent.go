@@ -150,6 +150,7 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 		g.AddLast(dns.New(nameServer(c, filepath.Join(dir, "dns"))))
 	}
 
+	tools := g.Add(&unpacker{dataDir: n.DataDir})
 	var runtime, sandbox *component.Node
 	if n.ContainerRuntimeEndpoint == "" {
 		cfg := containerd.Config{
@@ -166,7 +167,7 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 		if err != nil {
 			return err
 		}
-		runtime = g.Add(ctd)
+		runtime = g.Add(ctd, tools)
 		sandbox = g.Add(images.BuiltIn(cfg.Socket(), helpers.Images()), runtime)
 		// Unpacking gigabytes must not keep the API server from starting.
 		g.Add(images.Directory(cfg.Socket(), filepath.Join(dir, "images")), runtime, api)
@@ -192,7 +193,7 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 	if err != nil {
 		return err
 	}
-	kl := g.Add(k, runtime, sandbox, api)
+	kl := g.Add(k, runtime, sandbox, api, tools)
 
 	network := kl
 	if !slices.Contains(c.Cluster.Disable, "cni") {
@@ -205,16 +206,17 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 			Interface:   n.FlannelIface,
 			KeyFile:     filepath.Join(dir, "overlay.key"),
 			Ports:       ports,
+			NFTables:    c.Host.NFTables,
 			Runtime:     Socket(n),
 			ConfDir:     confDir,
 			StateDir:    filepath.Join(StateDir, "cni"),
-		}), api)
+		}), api, tools)
 	}
 	// Another network plugin has an engine of its own for policies, or none.
 	if slices.Contains(c.Cluster.Disable, "networkpolicy") || slices.Contains(c.Cluster.Disable, "cni") {
 		g.Add(&policy.Absent{})
 	} else {
-		g.Add(policy.New(policy.Config{Kubeconfig: c.Kubeconfig, ClusterCIDR: c.Cluster.ClusterCIDR, Runtime: Socket(n)}), api)
+		g.Add(policy.New(policy.Config{Kubeconfig: c.Kubeconfig, ClusterCIDR: c.Cluster.ClusterCIDR, Runtime: Socket(n)}), api, tools)
 	}
 	if !slices.Contains(c.Cluster.Disable, "kube-proxy") {
 		p, err := kubeproxy.New(kubeproxy.Config{
@@ -223,6 +225,7 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 			Kubeconfig:    c.Kubeconfig,
 			ClusterCIDR:   kube.Join(c.Cluster.ClusterCIDR),
 			KeepConntrack: c.Host.Limited,
+			NFTables:      c.Host.NFTables,
 			ExtraArgs:     n.KubeProxyArgs,
 		})
 		if err != nil {
@@ -230,7 +233,7 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 		}
 		// It looks for its node once a second until there is one (1.36); the
 		// pod network has found it.
-		g.Add(p, network)
+		g.Add(p, network, tools)
 	}
 	r := &readiness{name: n.NodeName, kubeconfig: c.Kubeconfig}
 	if slices.Contains(c.Cluster.Disable, "storage") {

@@ -24,6 +24,9 @@ type Host struct {
 	// Addresses finds what the node's addresses would be if it were started now;
 	// nil if the user has named them.
 	Addresses func() []netip.Addr
+	// NFTables is there to carry Services and hostPorts, program and kernel;
+	// otherwise iptables does. Package netfilter finds out.
+	NFTables bool
 }
 
 const (
@@ -44,7 +47,7 @@ func Inspect() (Host, error) {
 	_, err := os.Stat(systemdRunning)
 	h.Systemd = err == nil
 	h.Limited = !hasCapability("/proc/self/status", capSysResource)
-	return h, errors.Join(CheckCgroups("/"), CheckTools(), loadFeatures())
+	return h, errors.Join(CheckCgroups("/"), loadFeatures())
 }
 
 // Watches is how many inotify instances the parts of a node open; a server has
@@ -140,14 +143,6 @@ func hasCapability(statusFile string, bit uint) bool {
 		}
 	}
 	return false
-}
-
-// CheckTools looks for the programs that a node runs and does not bring along.
-func CheckTools() error {
-	if _, err := exec.LookPath("iptables"); err != nil {
-		return errors.New("the program iptables is missing; install the package iptables")
-	}
-	return nil
 }
 
 // Feature is one of the kernel without which no pod has a network.

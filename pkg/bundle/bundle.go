@@ -1,16 +1,17 @@
-// Package bundle holds the small programs that lite runs once per pod, compressed inside the lite binary.
+// Package bundle holds the programs that lite runs, compressed inside the lite binary.
 //
-// They are programs of their own because they are started often: the lite binary itself takes 70 ms and tens of MB to
-// start, these take 3 ms. scripts/build-bundle makes the archive.
+// Those that run once per pod are programs of their own because they are started often: the lite binary itself takes
+// 70 ms and tens of MB to start, these take 3 ms. Those that write packet filter rules are there for machines that have
+// none. scripts/build-bundle makes the archive.
 package bundle
 
 import (
-	"embed"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -21,13 +22,11 @@ const PauseImage = "lite.io/pause:3.10.2"
 
 const (
 	archiveFile = "bundle.tar.zst"
-	sumFile     = archiveFile + ".sha256" // of the archive, so that a start need not read the archive
+	sumFile     = archiveFile + ".sha256"  // of the archive, so that a start need not read the archive
+	embedded    = "data/" + runtime.GOARCH // one directory per architecture, so that builds for two do not mix
 	tempPrefix  = ".unpack-"
 	lockFile    = ".lock"
 )
-
-//go:embed all:data
-var data embed.FS
 
 // Dir is a directory with the unpacked helpers.
 type Dir string
@@ -38,12 +37,17 @@ func (d Dir) Bin() string { return filepath.Join(string(d), "bin") }
 // CNI returns the directory of the CNI plugins bridge, host-local, portmap, loopback, bandwidth and firewall.
 func (d Dir) CNI() string { return filepath.Join(string(d), "cni") }
 
+// Netfilter returns the directory of the programs that write packet filter rules. Below it, each is a directory for PATH:
+// nft; iptables-nft and iptables-legacy with iptables, ip6tables and their -save and -restore; bin with the same under
+// the names that leave no doubt, such as iptables-legacy-save.
+func (d Dir) Netfilter() string { return filepath.Join(string(d), "netfilter") }
+
 // Images returns the directory of image archives; it holds pause.tar.
 func (d Dir) Images() string { return filepath.Join(string(d), "images") }
 
 // At returns the directory that Unpack(dataDir) will return, without touching anything.
 func At(dataDir string) (Dir, error) {
-	files, err := fs.Sub(data, "data")
+	files, err := fs.Sub(data, embedded)
 	if err != nil {
 		return "", err
 	}
@@ -55,7 +59,7 @@ func At(dataDir string) (Dir, error) {
 // and whole is left alone, what is damaged is replaced. Directories of other versions stay, because shims that outlived
 // an upgrade still run from them.
 func Unpack(dataDir string) (Dir, error) {
-	files, err := fs.Sub(data, "data")
+	files, err := fs.Sub(data, embedded)
 	if err != nil {
 		return "", err
 	}

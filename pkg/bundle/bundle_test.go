@@ -32,6 +32,9 @@ func TestUnpack(t *testing.T) {
 			t.Errorf("%s has mode %v, want %v", path, info.Mode(), mode)
 		}
 	}
+	if got := read(t, filepath.Join(dir.Netfilter(), "nft", "nft")); got != "run one" {
+		t.Errorf("the link leads to %q", got)
+	}
 	if got := read(t, filepath.Join(dir.Bin(), "runc")); got != "runc one" {
 		t.Errorf("runc holds %q", got)
 	}
@@ -57,6 +60,14 @@ func TestUnpackHeals(t *testing.T) {
 		"no marker":       func(t *testing.T, d Dir) error { return os.Remove(filepath.Join(string(d), markerFile)) },
 		"empty marker":    func(t *testing.T, d Dir) error { return os.Truncate(filepath.Join(string(d), markerFile), 0) },
 		"empty directory": func(t *testing.T, d Dir) error { return os.RemoveAll(d.Bin()) },
+		"deleted link":    func(t *testing.T, d Dir) error { return os.Remove(filepath.Join(d.Netfilter(), "nft", "nft")) },
+		"link elsewhere": func(t *testing.T, d Dir) error {
+			link := filepath.Join(d.Netfilter(), "nft", "nft")
+			if err := os.Remove(link); err != nil {
+				return err
+			}
+			return os.Symlink("../../bin/runc", link)
+		},
 		"file replaced by a link": func(t *testing.T, d Dir) error {
 			runc := filepath.Join(d.Bin(), "runc")
 			if err := os.Remove(runc); err != nil {
@@ -131,7 +142,8 @@ func TestUnpackRefuses(t *testing.T) {
 		"cut archive":     {cut, "unexpected EOF"},
 		"stale checksum":  {stale, "make clean build"},
 		"path outside":    {evil(tar.Header{Typeflag: tar.TypeReg, Name: "../evil", Mode: 0o755}), "no plain file"},
-		"symbolic link":   {evil(tar.Header{Typeflag: tar.TypeSymlink, Name: "bin", Linkname: "/"}), "no plain file"},
+		"link to a path":  {evil(tar.Header{Typeflag: tar.TypeSymlink, Name: "bin", Linkname: "/"}), "no plain file"},
+		"link upwards":    {evil(tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/nft", Linkname: "../../nft"}), "no plain file"},
 		"absolute target": {evil(tar.Header{Typeflag: tar.TypeReg, Name: "/evil", Mode: 0o755}), "no plain file"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -149,7 +161,7 @@ func TestUnpackRefuses(t *testing.T) {
 
 // TestEmbedded unpacks what this very build embeds.
 func TestEmbedded(t *testing.T) {
-	if _, err := fs.Stat(data, "data/"+archiveFile); err != nil {
+	if _, err := fs.Stat(data, embedded+"/"+archiveFile); err != nil {
 		t.Skip("no bundle was built: run `make build`")
 	}
 	dir, err := Unpack(t.TempDir())
@@ -173,6 +185,8 @@ func archive(t *testing.T, version string) fstest.MapFS {
 		{Typeflag: tar.TypeReg, Name: "bin/runc", Mode: 0o755},
 		{Typeflag: tar.TypeReg, Name: "cni/bridge", Mode: 0o755},
 		{Typeflag: tar.TypeReg, Name: "images/pause.tar", Mode: 0o644},
+		{Typeflag: tar.TypeReg, Name: "netfilter/run", Mode: 0o755},
+		{Typeflag: tar.TypeSymlink, Name: "netfilter/nft/nft", Linkname: "../run", Mode: 0o777},
 	}, version)
 }
 

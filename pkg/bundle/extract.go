@@ -53,11 +53,18 @@ func extract(files fs.FS, digest, dir string) error {
 		if h.Typeflag == tar.TypeDir {
 			continue
 		}
-		if h.Typeflag != tar.TypeReg || !filepath.IsLocal(h.Name) {
-			return fmt.Errorf("%s holds %q, which is no plain file", archiveFile, h.Name)
-		}
 		path := filepath.Join(dir, h.Name)
+		if !inside(h) {
+			return fmt.Errorf("%s holds %q, which is no plain file and no link to one beside it", archiveFile, h.Name)
+		}
 		dirs[filepath.Dir(path)] = true
+		if h.Typeflag == tar.TypeSymlink {
+			if err := writeLink(path, h.Linkname); err != nil {
+				return err
+			}
+			fmt.Fprintln(&marker, linkLine(h.Linkname, h.Name))
+			continue
+		}
 		mode := h.FileInfo().Mode().Perm() & 0o755
 		if err := writeFile(path, mode, r); err != nil {
 			return err
@@ -95,13 +102,43 @@ func whole(dir string) bool {
 	files := 0
 	for lines := bufio.NewScanner(f); lines.Scan(); files++ {
 		_, name, _ := strings.Cut(lines.Text(), "\t")
-		info, err := os.Lstat(filepath.Join(dir, name))
-		if err != nil || !info.Mode().IsRegular() || markerLine(info.Mode().Perm(), info.Size(), name) != lines.Text() {
+		if line, err := lineOf(dir, name); err != nil || line != lines.Text() {
 			return false
 		}
 	}
 	return files > 0
 }
+
+// lineOf is the line of the marker that a file would have as it is now.
+func lineOf(dir, name string) (string, error) {
+	path := filepath.Join(dir, name)
+	info, err := os.Lstat(path)
+	if err != nil {
+		return "", err
+	}
+	if info.Mode()&fs.ModeSymlink != 0 {
+		target, err := os.Readlink(path)
+		return linkLine(target, name), err
+	}
+	if !info.Mode().IsRegular() {
+		return "", fmt.Errorf("%s is no plain file", path)
+	}
+	return markerLine(info.Mode().Perm(), info.Size(), name), nil
+}
+
+// inside says whether an entry of the archive is a file below the directory it is unpacked into, or a link to one: there
+// are programs that do what the name says by which they are called.
+func inside(h *tar.Header) bool {
+	switch h.Typeflag {
+	case tar.TypeReg:
+		return filepath.IsLocal(h.Name)
+	case tar.TypeSymlink:
+		return filepath.IsLocal(h.Name) && !filepath.IsAbs(h.Linkname) && filepath.IsLocal(filepath.Join(filepath.Dir(h.Name), h.Linkname))
+	}
+	return false
+}
+
+func linkLine(target, name string) string { return fmt.Sprintf("-> %s\t%s", target, name) }
 
 func markerLine(mode fs.FileMode, size int64, name string) string {
 	return fmt.Sprintf("%o %d\t%s", mode, size, name)
@@ -118,6 +155,13 @@ func writeFile(path string, mode fs.FileMode, content io.Reader) error {
 	}
 	_, err = io.Copy(f, content)
 	return errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
+}
+
+func writeLink(path, target string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.Symlink(target, path)
 }
 
 func syncDir(path string) error {

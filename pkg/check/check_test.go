@@ -18,6 +18,7 @@ import (
 
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/netfilter"
 	"lite.io/lite/pkg/status"
 )
 
@@ -100,7 +101,10 @@ func healthy(t *testing.T) *bed {
 		},
 		Status: stopped,
 		Claim:  func(string, string) error { return nil },
-		Tools:  func() error { return nil },
+		Tools: func(context.Context, *config.Config) netfilter.Tools {
+			own := netfilter.Tool{Source: netfilter.Machine, Path: "/usr/sbin/nft"}
+			return netfilter.Tools{NFT: own, IPTables: own}
+		},
 	}
 	nothing := func(*config.Config) error { return nil }
 	b.Fits, b.Room, b.Watches, b.Files, b.Ports, b.Networks = nothing, nothing, nothing, nothing, nothing, nothing
@@ -272,9 +276,11 @@ func TestFindings(t *testing.T) {
 		"a kernel that is mute":  {nil, func(b *bed) { delete(b.files, "/boot/config-6.1.0-18-amd64"); b.UID = 1000 }, "kernel features", Skip, []string{"bridge", "only root can try them", "/proc/config.gz"}},
 		"Raspberry Pi":           {map[string]string{"/sys/fs/cgroup/cgroup.controllers": "cpuset cpu io pids\n", "/boot/firmware/cmdline.txt": "console=serial0\n"}, nil, "cgroups", Fail, []string{"memory is missing", "/boot/firmware/cmdline.txt", "cgroup_enable=memory"}},
 		"older Raspberry Pi":     {map[string]string{"/sys/fs/cgroup/cgroup.controllers": "cpuset cpu io pids\n", "/boot/cmdline.txt": "console=serial0\n"}, nil, "cgroups", Fail, []string{"of /boot/cmdline.txt"}},
-		"no iptables": {nil, func(b *bed) {
-			b.Tools = func() error { return errors.New("the program iptables is missing; install it") }
-		}, "programs", Fail, []string{"iptables is missing", "install it"}},
+		"no nf_tables": {nil, func(b *bed) {
+			b.Tools = func(context.Context, *config.Config) netfilter.Tools {
+				return netfilter.Tools{NFT: netfilter.Tool{Source: netfilter.None, Reason: "the kernel has no nf_tables"}}
+			}
+		}, "programs", Warn, []string{"the kernel has no nf_tables", "not enforced", "CONFIG_NF_TABLES"}},
 		"swap":             {swapped("/dev/sda5"), nil, "swap", Warn, []string{"1 GiB on /dev/sda5", "keeps pods out", "swapoff -a"}},
 		"swap in memory":   {swapped("/dev/zram0"), nil, "swap", Pass, []string{"zram0"}},
 		"before the build": {nil, func(b *bed) { b.Now = func() time.Time { return time.Unix(-1, 0) } }, "clock", Fail, []string{"1969", "before this lite was built"}},

@@ -125,11 +125,16 @@ func cgroups(_ context.Context, e *Env) []Result {
 		"boot with version 2: `systemd.unified_cgroup_hierarchy=1` on the kernel's command line, if systemd is the init system")
 }
 
-func programs(_ context.Context, e *Env) []Result {
-	if err := e.Tools(); err != nil {
-		return refused(err)
+func programs(ctx context.Context, e *Env) []Result {
+	if e.Config == nil {
+		return skip("the configuration is wrong")
 	}
-	return pass("all that a node runs and does not bring along")
+	t := e.Tools(ctx, e.Config)
+	if !t.NFTables() {
+		return warn("nft cannot be used: "+t.NFT.Reason+"; iptables carries Services, and network policies are not enforced",
+			"use a kernel with nf_tables (CONFIG_NF_TABLES, CONFIG_NF_TABLES_INET)")
+	}
+	return pass(fmt.Sprintf("nft: %s; iptables: %s", t.NFT, t.IPTables))
 }
 
 // swap: the kubelet starts beside it (failSwapOn is off) and keeps pods out of it

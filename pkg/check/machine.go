@@ -23,8 +23,10 @@ import (
 
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/agent/containerd"
+	"lite.io/lite/pkg/bundle"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/join"
+	"lite.io/lite/pkg/netfilter"
 	"lite.io/lite/pkg/server"
 	"lite.io/lite/pkg/status"
 )
@@ -65,7 +67,8 @@ type Machine struct {
 	Claim                  func(dataDir, version string) error
 	Fits, Room, Watches    func(*config.Config) error
 	Files, Ports, Networks func(*config.Config) error
-	Tools                  func() error
+	// Tools says which iptables and nft a node would run.
+	Tools func(context.Context, *config.Config) netfilter.Tools
 }
 
 // Interface is one of the network.
@@ -89,8 +92,17 @@ func This() *Machine {
 		Room:  func(c *config.Config) error { return agent.CheckDisk(c.DataDir) },
 		Files: (*config.Config).CheckFiles,
 		Ports: (*config.Config).CheckPorts, Networks: (*config.Config).CheckNetworks,
-		Tools: agent.CheckTools,
+		Tools: chooseTools,
 	}
+}
+
+func chooseTools(ctx context.Context, c *config.Config) netfilter.Tools {
+	helpers, err := bundle.At(c.DataDir)
+	if err != nil {
+		none := netfilter.Tool{Source: netfilter.None, Reason: err.Error()}
+		return netfilter.Tools{NFT: none, IPTables: none}
+	}
+	return netfilter.Choose(ctx, helpers, c.PreferBundledBin)
 }
 
 func newEnv(ctx context.Context, m *Machine, s Subject) *Env {

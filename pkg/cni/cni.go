@@ -35,9 +35,11 @@ type Config struct {
 	Runtime     string // unix:// URL of the CRI
 	// Ports are those of the bridge's addresses that the node's pods reach whatever
 	// packet filter the machine has.
-	Ports   []int
-	KeyFile string // the node's private key, should the backend need one
-	ConfDir string // where the description is written
+	Ports []int
+	// NFTables carries hostPorts, otherwise iptables does.
+	NFTables bool
+	KeyFile  string // the node's private key, should the backend need one
+	ConfDir  string // where the description is written
 	// StateDir holds the addresses given out. It is on a tmpfs: no pod, and
 	// so no address, outlives a reboot.
 	StateDir string
@@ -169,7 +171,7 @@ func (n *Network) podRanges(ctx context.Context, client kubernetes.Interface) ([
 
 // describe writes the network's description where containerd looks for it.
 func (n *Network) describe(ranges []netip.Prefix, mtu int) error {
-	content, err := conflist(ranges, mtu, portmapBackend(), n.config.StateDir)
+	content, err := conflist(ranges, mtu, portmapBackend(n.config.NFTables), n.config.StateDir)
 	if err != nil {
 		return err
 	}

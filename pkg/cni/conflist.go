@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"net"
 	"net/netip"
-	"os/exec"
 )
 
 // Bridge is the name of the bridge that the node's pods are on.
@@ -42,8 +41,8 @@ func conflist(ranges []netip.Prefix, mtu int, portmap, stateDir string) ([]byte,
 }
 
 // portmapBackend is what carries hostPorts: the same as carries Services.
-func portmapBackend() string {
-	if _, err := exec.LookPath("nft"); err == nil {
+func portmapBackend(nftables bool) string {
+	if nftables {
 		return "nftables"
 	}
 	return "iptables"

@@ -46,7 +46,7 @@ func newRules(local, cluster []netip.Prefix, ports []int) (rules, error) {
 		}
 		tool, err := iptables.New(iptables.IPFamily(protocol), iptables.Timeout(5))
 		if err != nil {
-			return nil, fmt.Errorf("find iptables: %w; install the package iptables", err)
+			return nil, fmt.Errorf("find iptables: %w", err)
 		}
 		if len(ports) == 0 {
 			if err := removeInput(tool); err != nil {

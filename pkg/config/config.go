@@ -74,6 +74,7 @@ type Config struct {
 	KubeProxyArgs         []string
 
 	LocalStoragePath         string // of the node's volumes; may be missing
+	PreferBundledBin         bool   // iptables and nft
 	PrivateRegistry          string // may be missing
 	ContainerRuntimeEndpoint string // "" = the embedded containerd, else unix:///path
 

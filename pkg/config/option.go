@@ -32,7 +32,7 @@ type binding struct {
 	// separator splits a text into the values of a list; "" = not a list.
 	separator string
 	set       func(c *Config, texts []string) []*Error
-	get       func(c *Config) []any // ints and strings
+	get       func(c *Config) []any // ints, bools and strings
 }
 
 const (
@@ -96,6 +96,8 @@ func many[T any](separator string, field func(*Config) *[]T, parse parser[T]) bi
 func plain(value any) any {
 	switch v := value.(type) {
 	case int:
+		return v
+	case bool:
 		return v
 	case fs.FileMode:
 		return fmt.Sprintf("%04o", uint32(v))
@@ -195,6 +197,9 @@ var options = []option{
 	{name: "container-runtime-endpoint", arg: "path", empty: "the embedded containerd",
 		usage:   "Socket of the container runtime to use",
 		binding: one(func(c *Config) *string { return &c.ContainerRuntimeEndpoint }, endpoint)},
+	{name: "prefer-bundled-bin", arg: "bool", def: "false",
+		usage:   "Use the iptables and nft that lite brings along, even where the machine's own work",
+		binding: one(func(c *Config) *bool { return &c.PreferBundledBin }, truth)},
 	{name: "audit-log-path", arg: "path", empty: "no audit log", only: Server,
 		usage:   "File to log requests to the API server to",
 		binding: one(func(c *Config) *string { return &c.AuditLogPath }, optionalPath)},
@@ -275,6 +280,9 @@ func Flags(role Role) *pflag.FlagSet {
 	for _, o := range optionsOf(role) {
 		f := flags.VarPF(&flagValue{option: o}, o.name, o.short, o.usage)
 		f.DefValue = o.def + o.found + o.empty
+		if o.arg == "bool" {
+			f.NoOptDefVal = "true" // the flag alone says yes
+		}
 	}
 	return flags
 }

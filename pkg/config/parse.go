@@ -108,6 +108,14 @@ func storageDir(text string) (string, *Error) {
 	return dir, err
 }
 
+func truth(text string) (bool, *Error) {
+	value, err := strconv.ParseBool(text)
+	if err != nil {
+		return false, bad("is neither true nor false", "write true or false")
+	}
+	return value, nil
+}
+
 // oneOf parses words that are known.
 func oneOf(words ...string) parser[string] {
 	return func(text string) (string, *Error) {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"lite.io/lite/pkg/component"
+	"lite.io/lite/pkg/netfilter"
 )
 
 // Socket is where a running node answers.
@@ -31,6 +32,8 @@ type Node struct {
 	Components []Component `json:"components"`
 	// Servers is how an agent reaches the API.
 	Servers []Server `json:"servers,omitempty"`
+	// Netfilter is which programs write the node's packet filter rules.
+	Netfilter *netfilter.Tools `json:"netfilter,omitempty"`
 }
 
 // Server is an API server as an agent's load balancer sees it.

@@ -37,6 +37,7 @@ func main() {
 	log.SetPrefix("mkimage: ")
 	var tags, entrypoint, cmd, env, links, dirs list
 	out := flag.String("o", "", "archive to write")
+	arch := flag.String("arch", runtime.GOARCH, "architecture of the files")
 	user := flag.String("user", "", "user[:group] to run as")
 	flag.Var(&tags, "tag", "name:tag[,K=V...] of an image, with variables of its own; repeat for images that share the files")
 	flag.Var(&entrypoint, "entrypoint", "word of the entrypoint; repeatable")
@@ -50,7 +51,7 @@ func main() {
 		log.Fatal(err)
 	}
 	config := v1.Config{User: *user, Env: env, Entrypoint: entrypoint, Cmd: cmd}
-	if err := write(*out, layer, config, tags); err != nil {
+	if err := write(*out, *arch, layer, config, tags); err != nil {
 		log.Fatal(err)
 	}
 }
@@ -116,7 +117,7 @@ func add(w *tar.Writer, h tar.Header, content []byte) error {
 	return err
 }
 
-func write(file string, layer v1.Layer, config v1.Config, tags []string) error {
+func write(file, arch string, layer v1.Layer, config v1.Config, tags []string) error {
 	images := map[name.Tag]v1.Image{}
 	for _, t := range tags {
 		words := strings.Split(t, ",")
@@ -127,7 +128,7 @@ func write(file string, layer v1.Layer, config v1.Config, tags []string) error {
 		own := config
 		own.Env = append(append([]string{}, config.Env...), words[1:]...)
 		image, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{
-			Architecture: runtime.GOARCH, OS: "linux", Config: own, RootFS: v1.RootFS{Type: "layers"},
+			Architecture: arch, OS: "linux", Config: own, RootFS: v1.RootFS{Type: "layers"},
 		})
 		if err != nil {
 			return err

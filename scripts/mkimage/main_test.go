@@ -26,7 +26,7 @@ func TestImage(t *testing.T) {
 			t.Fatal(err)
 		}
 		config := v1.Config{Entrypoint: []string{"/bin/program"}, Env: []string{"A=1"}}
-		if err := write(out, layer, config, []string{"lite.test/box:1", "lite.test/box:2,V=2"}); err != nil {
+		if err := write(out, "amd64", layer, config, []string{"lite.test/box:1", "lite.test/box:2,V=2"}); err != nil {
 			t.Fatal(err)
 		}
 		tag, _ := name.NewTag("lite.test/box:2")

@@ -2,8 +2,10 @@ package cluster
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -53,6 +55,12 @@ type hostOptions struct {
 // has one for itself.
 func On(n *Network) HostOption {
 	return func(o *hostOptions) { o.network = n }
+}
+
+// Root gives the host a root file system of its own: the files below a directory,
+// which itself stays as it is. What the host writes is on the disk.
+func Root(dir string) HostOption {
+	return func(o *hostOptions) { o.root = dir }
 }
 
 // Install makes a file of the machine appear at another path in the host.
@@ -111,7 +119,11 @@ func (h *Host) makeDirs() error {
 		if h.root == "" {
 			continue
 		}
-		if err := copyTree(filepath.Join(h.root, "var", dir), filepath.Join(h.Dir, dir)); err != nil {
+		from := filepath.Join(h.root, "var", dir)
+		if _, err := os.Stat(from); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err := copyTree(from, filepath.Join(h.Dir, dir)); err != nil {
 			return err
 		}
 	}

@@ -19,7 +19,6 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"lite.io/lite/pkg/bundle"
 	"lite.io/lite/pkg/file"
 )
 
@@ -45,9 +44,6 @@ func (*Containerd) Name() string { return "containerd" }
 
 // Run implements component.Component.
 func (c *Containerd) Run(ctx context.Context) error {
-	if _, err := bundle.Unpack(c.config.DataDir); err != nil {
-		return err
-	}
 	r, err := parseRegistries(c.config.RegistryFile)
 	if err != nil {
 		return err

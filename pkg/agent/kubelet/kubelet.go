@@ -18,6 +18,7 @@ import (
 	"k8s.io/kubernetes/pkg/kubelet/apis/config/scheme"
 	"k8s.io/kubernetes/pkg/kubelet/apis/config/validation"
 	"k8s.io/kubernetes/pkg/kubelet/eviction"
+	"k8s.io/kubernetes/pkg/volume/util/subpath"
 
 	"lite.io/lite/pkg/kube"
 )
@@ -144,6 +145,8 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("prepare: %w", err)
 	}
+	deps.Mounter = newMounter(k.server.ExperimentalMounterPath)
+	deps.Subpather = subpath.New(deps.Mounter)
 	if err := app.Run(ctx, k.server, deps, gate); err != nil {
 		return err
 	}

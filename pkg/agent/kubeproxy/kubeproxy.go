@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"os/exec"
 	"slices"
 	"time"
 
@@ -30,7 +29,10 @@ type Config struct {
 	// KeepConntrack leaves the machine's connection tracking limits alone,
 	// where they may not be written.
 	KeepConntrack bool
-	ExtraArgs     []string
+	// NFTables carries Services by nftables: one table of its own, updated
+	// incrementally, and no scanning of long chains. Otherwise iptables does.
+	NFTables  bool
+	ExtraArgs []string
 }
 
 // Proxy is the component.
@@ -46,7 +48,7 @@ func New(c Config) (*Proxy, error) {
 	fs := pflag.NewFlagSet("kube-proxy", pflag.ContinueOnError)
 	fs.SetNormalizeFunc(cliflag.WordSepNormalizeFunc)
 	o.AddFlags(fs)
-	if err := kube.ParseSet("kube-proxy", fs, args(c, mode())); err != nil {
+	if err := kube.ParseSet("kube-proxy", fs, args(c)); err != nil {
 		return nil, err
 	}
 	if err := kube.SetGates("kube-proxy", fs); err != nil {
@@ -63,16 +65,11 @@ func New(c Config) (*Proxy, error) {
 	return &Proxy{c, o, kube.NewProbe("http://127.0.0.1:10256/healthz")}, nil
 }
 
-// mode is nftables where its tool is there: one table of its own, updated
-// incrementally, and no scanning of long chains.
-func mode() string {
-	if _, err := exec.LookPath("nft"); err == nil {
-		return "nftables"
+func args(c Config) []string {
+	mode := "iptables"
+	if c.NFTables {
+		mode = "nftables"
 	}
-	return "iptables"
-}
-
-func args(c Config, mode string) []string {
 	flags := map[string]string{
 		"cluster-cidr":      c.ClusterCIDR,
 		"hostname-override": c.NodeName,

@@ -1,8 +1,6 @@
 package kubeproxy
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -12,7 +10,7 @@ import (
 )
 
 func sample() Config {
-	return Config{NodeName: "node-a", Kubeconfig: "/var/lib/lite/agent/kubelet.conf", ClusterCIDR: "10.42.0.0/16,fd42::/56"}
+	return Config{NodeName: "node-a", Kubeconfig: "/var/lib/lite/agent/kubelet.conf", ClusterCIDR: "10.42.0.0/16,fd42::/56", NFTables: true}
 }
 
 func full() Config {
@@ -23,21 +21,15 @@ func full() Config {
 }
 
 func TestArgs(t *testing.T) {
-	golden.Check(t, "args", strings.Join(args(sample(), "nftables"), "\n")+"\n")
-	golden.Check(t, "args-full", strings.Join(args(full(), "nftables"), "\n")+"\n")
+	golden.Check(t, "args", strings.Join(args(sample()), "\n")+"\n")
+	golden.Check(t, "args-full", strings.Join(args(full()), "\n")+"\n")
 }
 
-func TestModeIsNftablesWhereItsToolIs(t *testing.T) {
-	dir := t.TempDir()
-	t.Setenv("PATH", dir)
-	if got := mode(); got != "iptables" {
-		t.Errorf("without nft: got %s", got)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "nft"), nil, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if got := mode(); got != "nftables" {
-		t.Errorf("with nft: got %s", got)
+func TestWithoutNftablesIptablesCarriesServices(t *testing.T) {
+	c := sample()
+	c.NFTables = false
+	if got := strings.Join(args(c), " "); !strings.Contains(got, "--proxy-mode=iptables") {
+		t.Errorf("got %s", got)
 	}
 }
 
@@ -54,7 +46,7 @@ func TestUpstreamAcceptsWhatWeSay(t *testing.T) {
 }
 
 func TestUsersProxyModeWins(t *testing.T) {
-	if got := strings.Join(args(full(), "nftables"), " "); !strings.Contains(got, "--proxy-mode=iptables") || strings.Contains(got, "nftables") {
+	if got := strings.Join(args(full()), " "); !strings.Contains(got, "--proxy-mode=iptables") || strings.Contains(got, "nftables") {
 		t.Errorf("got %s", got)
 	}
 }

@@ -29,7 +29,7 @@ type table struct {
 // openTable looks for the program nft and asks whether it works here.
 func openTable(fs []family) (*table, error) {
 	if _, err := exec.LookPath("nft"); err != nil {
-		return nil, errors.New("the program nft is missing; install the package nftables")
+		return nil, errors.New("there is no nft that works with this kernel; use a kernel built with CONFIG_NF_TABLES")
 	}
 	nft, err := knftables.New(knftables.InetFamily, tableName)
 	if err != nil {

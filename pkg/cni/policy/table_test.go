@@ -166,7 +166,7 @@ func TestRemoveWithoutNFT(t *testing.T) {
 	if err := Remove(context.Background()); err != nil {
 		t.Error(err)
 	}
-	if _, err := openTable(only4); err == nil || !strings.Contains(err.Error(), "install the package nftables") {
+	if _, err := openTable(only4); err == nil || !strings.Contains(err.Error(), "CONFIG_NF_TABLES") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -1,0 +1,37 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+
+	"lite.io/lite/pkg/bundle"
+)
+
+// unpacker makes the programs that lite brings along usable. It is what
+// whoever runs one of them needs.
+type unpacker struct {
+	dataDir string
+	done    atomic.Bool
+}
+
+// Name implements component.Component.
+func (*unpacker) Name() string { return "helpers" }
+
+// Run implements component.Component.
+func (u *unpacker) Run(ctx context.Context) error {
+	if _, err := bundle.Unpack(u.dataDir); err != nil {
+		return err
+	}
+	u.done.Store(true)
+	<-ctx.Done()
+	return nil
+}
+
+// Ready implements component.Component.
+func (u *unpacker) Ready(context.Context) error {
+	if !u.done.Load() {
+		return errors.New("unpacking programs")
+	}
+	return nil
+}

@@ -1,0 +1,6 @@
+package bundle
+
+import "embed"
+
+//go:embed all:data/arm64
+var data embed.FS
