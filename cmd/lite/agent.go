@@ -45,6 +45,10 @@ func runAgent(flags *pflag.FlagSet) error {
 		return err
 	}
 	defer b.stop()
+	return b.relaunch(b.runAgent())
+}
+
+func (b *boot) runAgent() error {
 	claim, err := b.claim()
 	if err != nil {
 		return err

@@ -24,6 +24,8 @@ import (
 	"lite.io/lite/pkg/machine"
 	"lite.io/lite/pkg/server"
 	"lite.io/lite/pkg/status"
+	"lite.io/lite/pkg/uninstall"
+	"lite.io/lite/pkg/upgrade"
 	"lite.io/lite/pkg/version"
 )
 
@@ -34,33 +36,31 @@ type boot struct {
 	host  agent.Host
 	cfg   *config.Config
 	ui    *progress
+	// before is how the machine is, for an uninstall to bring back.
+	before uninstall.Before
 	// now is what lite status shows; it changes as the start proceeds.
 	now      atomic.Pointer[func(context.Context) status.Node]
 	releases []func()
 }
 
-// newBoot finds everything that can be found wrong, and touches nothing.
+// newBoot finds everything that can be found wrong, and touches nothing; but that
+// modules of the kernel were loaded is written down.
 func newBoot(role config.Role, flags *pflag.FlagSet) (*boot, error) {
 	b := &boot{began: time.Now()}
 	debug.SetGCPercent(startGC)
 	var release func()
 	b.ctx, release = signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	b.releases = append(b.releases, release)
-	var err error
-	if b.host, err = agent.Inspect(); err != nil {
-		return nil, err
-	}
-	if b.cfg, err = config.Load(role, flags, os.Environ()); err != nil {
-		return nil, err
-	}
-	if err := check.Start(b.cfg); err != nil {
+	b.before = uninstall.Look(agent.StateDir)
+	if err := b.inspect(role, flags); err != nil {
+		if b.before.Changed() {
+			err = errors.Join(err, b.before.Keep(""))
+		}
 		return nil, err
 	}
 	if !b.cfg.NamesNodeIP() {
 		b.host.Addresses = func() []netip.Addr { return addressesNow(role, flags) }
 	}
-	b.ui = newProgress(os.Stderr, b.cfg.LogFormat)
-	log.Bridge(log.New(b.ui, b.ui.logLevel(b.cfg.LogLevel), b.cfg.LogFormat))
 	return b, nil
 }
 
@@ -71,6 +71,23 @@ func addressesNow(role config.Role, flags *pflag.FlagSet) []netip.Addr {
 		return nil
 	}
 	return cfg.NodeIP
+}
+
+// inspect looks at the machine and at what was asked for, when an upgrade that was
+// interrupted has come to its end.
+func (b *boot) inspect(role config.Role, flags *pflag.FlagSet) (err error) {
+	if b.host, err = agent.Inspect(); err != nil {
+		return err
+	}
+	if b.cfg, err = config.Load(role, flags, os.Environ()); err != nil {
+		return err
+	}
+	b.ui = newProgress(os.Stderr, b.cfg.LogFormat)
+	log.Bridge(log.New(b.ui, b.ui.logLevel(b.cfg.LogLevel), b.cfg.LogFormat))
+	if err := settleUpgrade(b.cfg.DataDir); err != nil {
+		return err
+	}
+	return check.Start(b.cfg)
 }
 
 // stop ends what newBoot and serveStatus began.
@@ -86,7 +103,7 @@ func (b *boot) claim() (io.Closer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(findHelpersFirst(b.cfg.DataDir), b.stand()); err != nil {
+	if err := errors.Join(findHelpersFirst(b.cfg.DataDir), b.before.Keep(b.cfg.DataDir), b.stand()); err != nil {
 		claim.Close()
 		return nil, err
 	}
@@ -136,6 +153,9 @@ func (b *boot) run(g *component.Group, add func(*status.Node), next string) erro
 	go func() {
 		if b.ui.awaitReady(b.ctx) {
 			b.ui.ready(b.cfg, time.Since(b.began), next)
+			if err := uninstall.NoteSettings(agent.StateDir); err != nil {
+				slog.Warn("Uninstalling will not know which settings of the kernel are lite's", "err", err)
+			}
 			rest(b.ctx)
 		}
 	}()
@@ -143,7 +163,17 @@ func (b *boot) run(g *component.Group, add func(*status.Node), next string) erro
 		log.ShowUpstream(false)
 		b.ui.stopping()
 	})
-	err := runGroup(b.ctx, g)
+	running, fail := context.WithCancelCause(b.ctx)
+	defer fail(nil)
+	go func() {
+		if err := upgrade.Watch(running, b.cfg); err != nil {
+			fail(err)
+		}
+	}()
+	err := runGroup(running, g)
+	if err == nil && b.ctx.Err() == nil {
+		err = context.Cause(running) // this version has to go
+	}
 	var changed *machine.Changed
 	if errors.As(err, &changed) {
 		b.ui.again(changed)
@@ -158,6 +188,26 @@ func (b *boot) run(g *component.Group, add func(*status.Node), next string) erro
 
 // errAgain ends a node that is to start anew, in the same process.
 var errAgain = errors.New("start anew")
+
+// settleUpgrade does what an interrupted upgrade has left to do. It does not
+// return if another program is in the place of this one afterwards.
+func settleUpgrade(dataDir string) error {
+	program, err := upgrade.Settle(dataDir)
+	if err != nil || program == "" {
+		return err
+	}
+	return upgrade.Become(program)
+}
+
+// relaunch is the end of a node whose data directory is free again: an upgrade
+// that has stopped it may want it to go on as another program.
+func (b *boot) relaunch(err error) error {
+	b.stop() // signals end the process again
+	if again := upgrade.Relaunch(b.cfg.DataDir, err != nil && !errors.Is(err, errAgain)); again != nil {
+		slog.Error("The upgrade cannot start lite again", "err", again)
+	}
+	return err
+}
 
 // runGroup runs the components until ctx is done, one fails, or upstream wants to
 // end the process.

@@ -89,8 +89,19 @@ func runCheck(ctx context.Context, w io.Writer, flags *pflag.FlagSet, o checkOpt
 	report := check.Run(ctx, machine, subject)
 	var failed error
 	if o.fix {
-		done := check.Fix(ctx, report)
+		// A firewall may take seconds for each rule.
+		say := func(check.Done) {}
+		if o.output == "table" {
+			say = func(d check.Done) { writeDone(w, d) }
+		}
+		done := check.Fix(ctx, report, say)
 		failed = check.FixErr(done)
+		if o.output == "table" && len(done) == 0 {
+			fmt.Fprintln(w, "There is nothing that --fix puts right.")
+		}
+		if o.output == "table" {
+			fmt.Fprintln(w)
+		}
 		if len(done) > 0 {
 			report = check.Run(ctx, machine, subject)
 			report.Fixed = done
@@ -105,7 +116,7 @@ func runCheck(ctx context.Context, w io.Writer, flags *pflag.FlagSet, o checkOpt
 		e.SetEscapeHTML(false)
 		err = e.Encode(report)
 	} else {
-		err = writeReport(w, report, o.fix)
+		err = writeReport(w, report)
 	}
 	switch {
 	case err != nil:
@@ -129,7 +140,7 @@ func checkSubject(m *check.Machine, flags *pflag.FlagSet, o checkOptions) (check
 		if dir == "" {
 			dir = "/var/lib/lite"
 		}
-		s.Role, _ = m.RoleOf(dir)
+		s.Role, s.Because = m.RoleOf(dir)
 	default:
 		return s, fmt.Errorf("--role %q: must be server or agent", o.role)
 	}
@@ -161,21 +172,18 @@ func checkSubject(m *check.Machine, flags *pflag.FlagSet, o checkOptions) (check
 	return s, nil
 }
 
-// writeReport shows what needs attention with its remedy, and the rest in a line.
-func writeReport(w io.Writer, r check.Report, fixed bool) error {
+// writeDone shows what --fix has done.
+func writeDone(w io.Writer, d check.Done) {
+	if d.Error != "" {
+		fmt.Fprintf(w, "could not  %s: %s\n", d.Did, d.Error)
+		return
+	}
+	fmt.Fprintf(w, "done       %s\n           undo: %s\n", d.Did, d.Undo)
+}
+
+// writeReport shows a line for each finding, and below it what to do.
+func writeReport(w io.Writer, r check.Report) error {
 	var b strings.Builder
-	for _, d := range r.Fixed {
-		if d.Error != "" {
-			fmt.Fprintf(&b, "could not  %s: %s\n", d.Did, d.Error)
-		} else {
-			fmt.Fprintf(&b, "done       %s\n           undo: %s\n", d.Did, d.Undo)
-		}
-	}
-	if len(r.Fixed) > 0 {
-		b.WriteString("\n")
-	} else if fixed {
-		b.WriteString("There was nothing to put right.\n\n")
-	}
 	width, count, fixable := 0, map[check.Status]int{}, 0
 	for _, c := range r.Checks {
 		width = max(width, len(c.Name))

@@ -35,6 +35,9 @@ func TestHelp(t *testing.T) {
 		"help-check":        {"check", "--help"},
 		"help-version":      {"version", "--help"},
 		"help-config-print": {"config", "print", "--help"},
+		"help-config-check": {"config", "check", "--help"},
+		"help-upgrade":      {"upgrade", "--help"},
+		"help-rollback":     {"rollback", "--help"},
 	} {
 		var out bytes.Buffer
 		root := command()
@@ -50,7 +53,8 @@ func TestHelp(t *testing.T) {
 
 func TestMistakesAreErrorsWithoutUsage(t *testing.T) {
 	for _, args := range [][]string{{"sever"}, {"server", "--no-such-flag"}, {"server", "argument"}, {"agent", "argument"}, {"token", "delete"}, {"token", "create", "--role=king"}, {"status", "--output=xml"}, {"version", "-o", "xml"}, {"check", "x"}, {"check", "-o", "xml"}, {"check", "--role", "king"}, {"check", "--nodes", "x"},
-		{"check", "--role", "agent", "--cluster-cidr", "10.0.0.0/16"}, {"config", "print", "x"}} {
+		{"check", "--role", "agent", "--cluster-cidr", "10.0.0.0/16"}, {"config", "print", "x"},
+		{"config", "check", "x"}, {"upgrade", "v1"}, {"upgrade", "--artifact=x", "--to=v1"}, {"upgrade", "--health-timeout=0s"}, {"rollback", "v1"}} {
 		var out bytes.Buffer
 		root := command()
 		root.SetArgs(args)
@@ -220,7 +224,10 @@ func TestCheckTable(t *testing.T) {
 		{Name: "firewall", Status: check.Fail, Found: "ufw keeps out 6443/tcp", Remedy: "add the rules", Commands: []string{"ufw allow 6443/tcp"}, Fixable: true},
 	}}
 	var out bytes.Buffer
-	if err := writeReport(&out, r, true); err != nil {
+	for _, d := range r.Fixed {
+		writeDone(&out, d)
+	}
+	if err := writeReport(&out, r); err != nil {
 		t.Fatal(err)
 	}
 	golden.Check(t, "check", out.String())

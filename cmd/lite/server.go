@@ -36,6 +36,10 @@ func runServer(flags *pflag.FlagSet) error {
 		return err
 	}
 	defer b.stop()
+	return b.relaunch(b.runServer())
+}
+
+func (b *boot) runServer() error {
 	node, err := server.New(b.cfg, b.host, b.ui.changed)
 	if err != nil {
 		return err

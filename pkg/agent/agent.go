@@ -97,6 +97,21 @@ func New(cfg *config.Config, m Membership, host Host, onChange func(component.St
 	return a, kube.SettleGates()
 }
 
+// Check parses what the user says to the parts of an agent, as New does, without
+// a cluster: what that would tell is made up.
+func Check(cfg *config.Config, host Host) error {
+	server := netip.MustParsePrefix("192.0.2.0/24")
+	_, err := New(cfg, Membership{
+		Servers: []string{"https://192.0.2.1:6443"},
+		Facts: join.Facts{
+			ClusterCIDR: []netip.Prefix{server}, ServiceCIDR: []netip.Prefix{server}, ClusterDNS: server.Addr().Next(),
+			ClusterDomain: "cluster.local", Backend: "vxlan",
+		},
+		dir: Dir(cfg.DataDir),
+	}, host, func(component.Status) {})
+	return err
+}
+
 // Agent is a node without a control plane. Its group is complete.
 type Agent struct {
 	*component.Group

@@ -27,11 +27,13 @@ type Host struct {
 }
 
 const (
-	cgroupRoot      = "/sys/fs/cgroup"
-	capSysResource  = 24 // linux/capability.h
-	systemdRunning  = "/run/systemd/system"
-	minimumFreeDisk = 100 << 20
+	cgroupRoot     = "/sys/fs/cgroup"
+	capSysResource = 24 // linux/capability.h
+	systemdRunning = "/run/systemd/system"
 )
+
+// MinimumFreeDisk is how many bytes must be free for lite to start.
+const MinimumFreeDisk = 100 << 20
 
 // Inspect looks at the machine and says what a node could not do without.
 func Inspect() (Host, error) {
@@ -196,8 +198,8 @@ func CheckDisk(dataDir string) error {
 	if err := unix.Statfs(dir, &fs); err != nil {
 		return fmt.Errorf("ask for the room on %s: %w", dir, err)
 	}
-	if free := fs.Bavail * uint64(fs.Bsize); free < minimumFreeDisk {
-		return fmt.Errorf("data-dir %s: only %d MiB are free and %d MiB are needed to start; free some room or choose another --data-dir", dataDir, free>>20, minimumFreeDisk>>20)
+	if free := fs.Bavail * uint64(fs.Bsize); free < MinimumFreeDisk {
+		return fmt.Errorf("data-dir %s: only %d MiB are free and %d MiB are needed to start; free some room or choose another --data-dir", dataDir, free>>20, MinimumFreeDisk>>20)
 	}
 	return nil
 }

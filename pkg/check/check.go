@@ -46,6 +46,8 @@ type Result struct {
 // Subject is what the checks are about.
 type Subject struct {
 	Role config.Role
+	// Because is how the role is known, "" if it was said.
+	Because string
 	// Config is nil if Wrong says why there is none.
 	Config *config.Config
 	Wrong  error

@@ -148,8 +148,9 @@ func TestFixRunsWhatItPrints(t *testing.T) {
 		b.answers[strings.ReplaceAll(command, "'", "")] = ""
 	}
 	b.ran = nil
-	done := Fix(t.Context(), r)
-	if len(done) != len(line.Commands) || FixErr(done) != nil {
+	var said []Done
+	done := Fix(t.Context(), r, func(d Done) { said = append(said, d) })
+	if !slices.Equal(said, done) || len(done) != len(line.Commands) || FixErr(done) != nil {
 		t.Fatalf("did %+v", done)
 	}
 	for i, command := range line.Commands {
@@ -161,7 +162,7 @@ func TestFixRunsWhatItPrints(t *testing.T) {
 		}
 	}
 	delete(b.answers, "ufw allow 6443/tcp comment lite: API server")
-	if err := FixErr(Fix(t.Context(), r)); err == nil || !strings.Contains(err.Error(), "6443") {
+	if err := FixErr(Fix(t.Context(), r, func(Done) {})); err == nil || !strings.Contains(err.Error(), "6443") {
 		t.Errorf("a command that fails: %v", err)
 	}
 	b.UID = 1000
@@ -178,7 +179,7 @@ func TestFilesOfFixAreRecorded(t *testing.T) {
 	r := b.run(t)
 	expect(t, r, "inotify", Warn, "128 instances")
 	for range 2 {
-		if err := FixErr(Fix(t.Context(), r)); err != nil {
+		if err := FixErr(Fix(t.Context(), r, func(Done) {})); err != nil {
 			t.Fatal(err)
 		}
 		if got := b.text(Inventory); got != "/usr/local/bin/lite\n"+sysctlFile {

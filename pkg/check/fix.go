@@ -29,8 +29,8 @@ type Done struct {
 
 // Fix puts right what it safely can of what was found, and only what was found.
 // What it makes can be taken back: files are in the inventory, which uninstalling
-// reads, and each Done says how to undo it.
-func Fix(ctx context.Context, r Report) []Done {
+// reads, and each Done says how to undo it. say is told of each when it is done.
+func Fix(ctx context.Context, r Report, say func(Done)) []Done {
 	var all []Done
 	for _, found := range r.Checks {
 		if !found.Fixable {
@@ -41,6 +41,7 @@ func Fix(ctx context.Context, r Report) []Done {
 			if err := s.do(ctx); err != nil {
 				done.Error = line(err.Error())
 			}
+			say(done)
 			all = append(all, done)
 		}
 	}

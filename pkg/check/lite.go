@@ -77,6 +77,9 @@ func configuration(_ context.Context, e *Env) []Result {
 		return wrong(err)
 	}
 	text := fmt.Sprintf("%s %s, address %v", e.Role, e.Config.NodeName, e.Config.NodeIP)
+	if e.Because != "" {
+		text = fmt.Sprintf("%s (%s) %s, address %v", e.Role, e.Because, e.Config.NodeName, e.Config.NodeIP)
+	}
 	if e.Assumed {
 		return pass(text + "; pod and service networks are taken for the default ones, it has not joined yet")
 	}

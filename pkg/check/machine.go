@@ -181,21 +181,29 @@ type process struct {
 // processes is those of this machine, and not of containers on it.
 func (m *Machine) processes() []process {
 	entries, _ := os.ReadDir(m.path("/proc"))
-	own, _ := os.Readlink(m.path("/proc/self/ns/pid"))
+	depth := m.depth("self")
 	var all []process
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
+		if err != nil || m.depth(e.Name()) > depth {
 			continue
 		}
 		dir := "/proc/" + e.Name()
-		if its, err := os.Readlink(m.path(dir + "/ns/pid")); err == nil && its != own {
-			continue
-		}
 		cmdline, _ := m.read(dir + "/cmdline")
 		all = append(all, process{pid, m.text(dir + "/comm"), strings.Split(strings.TrimRight(string(cmdline), "\x00"), "\x00")})
 	}
 	return all
+}
+
+// depth is in how many PID namespaces a process is, counted from here; everybody may
+// see that.
+func (m *Machine) depth(pid string) int {
+	for l := range strings.Lines(m.text("/proc/" + pid + "/status")) {
+		if ids, ok := strings.CutPrefix(l, "NSpid:"); ok {
+			return len(strings.Fields(ids))
+		}
+	}
+	return 1
 }
 
 // runs is the process of a program. An interpreter has the script as an argument.

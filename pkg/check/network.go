@@ -58,7 +58,7 @@ func ports(_ context.Context, e *Env) []Result {
 			case l.pid != 0 && l.pid == e.Running.PID, l.pid == 0 && e.Running.PID != 0 && l.uid == 0:
 				held++
 			default:
-				results = append(results, fail(fmt.Sprintf("%d/%s, where %s is to listen, is held by %s", p.Number, p.Protocol, p.Who, l.holder()),
+				results = append(results, fail(fmt.Sprintf("%d/%s, where %s is to listen, is held by %s", p.Number, p.Protocol, p.Who, l.holder(e.UID == 0)),
 					"stop it"+orChoose(p))...)
 			}
 			break

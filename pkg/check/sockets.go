@@ -36,12 +36,14 @@ func (l listener) conflicts(p config.Port) bool {
 // kernel: a socket of the kernel's has no file.
 func (l listener) kernel() bool { return l.inode == "0" }
 
-func (l listener) holder() string {
+func (l listener) holder(root bool) string {
 	switch {
 	case l.pid != 0:
 		return fmt.Sprintf("%s (pid %d) on %s", l.name, l.pid, l.address)
 	case l.kernel():
 		return "the kernel (a tunnel) on " + l.address.String()
+	case root:
+		return fmt.Sprintf("a process of user %d on %s which cannot be seen from here, as those of other containers", l.uid, l.address)
 	}
 	return fmt.Sprintf("a process of user %d on %s; root can see which", l.uid, l.address)
 }

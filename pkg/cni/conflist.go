@@ -10,6 +10,10 @@ import (
 // Bridge is the name of the bridge that the node's pods are on.
 const Bridge = "cni0"
 
+// NetworkName is what the pod network is called in the caches of the CNI and in
+// the rules of host ports.
+const NetworkName = "lite"
+
 // conflist is the network's description in the form of the CNI specification
 // 1.0.0 (https://www.cni.dev/docs/spec/). An mtu of 0 leaves the choice to the
 // kernel.
@@ -21,7 +25,7 @@ func conflist(ranges []netip.Prefix, mtu int, portmap, stateDir string) ([]byte,
 	}
 	return json.MarshalIndent(object{
 		"cniVersion": "1.0.0",
-		"name":       "lite",
+		"name":       NetworkName,
 		"plugins": []any{
 			object{
 				"type":             "bridge",

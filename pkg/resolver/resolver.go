@@ -45,12 +45,17 @@ func (f Files) Servers() []netip.Addr {
 	usual, _ := servers(f.Usual)
 	if allLoopback(usual) {
 		behind, _ := servers(f.BehindResolved)
-		if real := slices.DeleteFunc(behind, netip.Addr.IsLoopback); len(real) > 0 {
+		if real := slices.DeleteFunc(slices.Clone(behind), isLoopback); len(real) > 0 {
 			return real
 		}
+		usual = append(usual, behind...)
 	}
 	return slices.DeleteFunc(usual, isStub)
 }
+
+// isLoopback knows the addresses that lead to the machine itself. To ask 0.0.0.0
+// is to ask 127.0.0.1.
+func isLoopback(a netip.Addr) bool { return a.IsLoopback() || a.IsUnspecified() }
 
 // isStub knows the addresses that systemd-resolved listens on.
 func isStub(a netip.Addr) bool {
@@ -58,7 +63,7 @@ func isStub(a netip.Addr) bool {
 }
 
 func allLoopback(servers []netip.Addr) bool {
-	return !slices.ContainsFunc(servers, func(a netip.Addr) bool { return !a.IsLoopback() })
+	return !slices.ContainsFunc(servers, func(a netip.Addr) bool { return !isLoopback(a) })
 }
 
 // servers reads the lines "nameserver <address>" of a file (resolv.conf(5)).
@@ -82,12 +87,32 @@ func servers(path string) ([]netip.Addr, error) {
 }
 
 // dirs is the directories in which a change shows: files are replaced by others
-// of the same name, and the usual one may be a link.
+// of the same name, and the usual one may be a link, also to what is not there yet.
 func (f Files) dirs() []string {
-	dirs := []string{filepath.Dir(f.Usual), filepath.Dir(f.BehindResolved)}
-	if target, err := filepath.EvalSymlinks(f.Usual); err == nil {
-		dirs = append(dirs, filepath.Dir(target))
+	dirs := []string{existing(filepath.Dir(f.BehindResolved))}
+	at := f.Usual
+	for range 10 { // more links are a loop
+		dirs = append(dirs, existing(filepath.Dir(at)))
+		target, err := os.Readlink(at)
+		if err != nil {
+			break
+		}
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(filepath.Dir(at), target)
+		}
+		at = target
 	}
 	slices.Sort(dirs)
 	return slices.Compact(dirs)
+}
+
+// existing is the directory, or the one above it in which it will appear.
+func existing(dir string) string {
+	for dir != "/" && dir != "." {
+		if _, err := os.Stat(dir); err == nil {
+			break
+		}
+		dir = filepath.Dir(dir)
+	}
+	return dir
 }

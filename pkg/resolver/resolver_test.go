@@ -26,7 +26,9 @@ func TestServers(t *testing.T) {
 		"a forwarder before resolved":       {"nameserver 127.0.0.1\n", "nameserver 192.0.2.1\n", []string{"192.0.2.1"}, "behind"},
 		"a forwarder beside a real one":     {"nameserver 127.0.0.1\nnameserver 192.0.2.1\n", "nameserver 192.0.2.9\n", []string{"127.0.0.1", "192.0.2.1"}, "usual"},
 		"the stub beside a real one":        {"nameserver 127.0.0.53\nnameserver 192.0.2.1\n", "nameserver 192.0.2.9\n", []string{"192.0.2.1"}, "usual"},
-		"a forwarder behind resolved":       {stub, "nameserver 127.0.0.1\n", nil, "behind"},
+		"a forwarder behind resolved":       {stub, "nameserver 127.0.0.1\n", []string{"127.0.0.1"}, "behind"},
+		"resolved behind itself":            {stub, "nameserver 127.0.0.53\n", nil, "behind"},
+		"a forwarder by another name":       {"nameserver 0.0.0.0\n", "nameserver 192.0.2.1\n", []string{"192.0.2.1"}, "behind"},
 		"no servers":                        {"search example.test\n", "nameserver 192.0.2.9\n", []string{"192.0.2.9"}, "usual"},
 		"no file":                           {"-", "-", nil, ""},
 		"resolved alone, without the usual": {"-", "nameserver 192.0.2.9\n", []string{"192.0.2.9"}, ""},
@@ -88,6 +90,12 @@ func TestWatch(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	mkdir := func(path string) {
+		t.Helper()
+		if err := os.MkdirAll(path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
 	move := func(from, to string) {
 		t.Helper()
 		if err := os.Rename(from, to); err != nil {
@@ -96,7 +104,11 @@ func TestWatch(t *testing.T) {
 	}
 	// A file that is being written may be seen in between.
 	await := func(want string) {
-		for !slices.Equal(<-found, []netip.Addr{netip.MustParseAddr(want)}) {
+		var all []netip.Addr
+		if want != "" {
+			all = append(all, netip.MustParseAddr(want))
+		}
+		for !slices.Equal(<-found, all) {
 		}
 	}
 	await("192.0.2.1")
@@ -117,6 +129,22 @@ func TestWatch(t *testing.T) {
 		{"changed behind the link", func() { put(elsewhere, "nameserver 192.0.2.5\n") }, "192.0.2.5"},
 		{"resolved takes over", func() { put(f.Usual+".new", "nameserver 127.0.0.53\n"); move(f.Usual+".new", f.Usual) }, "192.0.2.9"},
 		{"resolved learns another", func() { put(f.BehindResolved, "nameserver 192.0.2.8\n") }, "192.0.2.8"},
+		{"made a link to what is not there", func() {
+			if err := os.Symlink("../later/on/resolv.conf", f.Usual+".new"); err != nil {
+				t.Fatal(err)
+			}
+			move(f.Usual+".new", f.Usual)
+			if err := os.RemoveAll(filepath.Dir(f.BehindResolved)); err != nil {
+				t.Fatal(err)
+			}
+		}, ""},
+		{"which appears", func() { mkdir(filepath.Dir(f.Usual) + "/../later/on"); put(f.Usual, "nameserver 192.0.2.7\n") }, "192.0.2.7"},
+		{"and goes", func() {
+			if err := os.RemoveAll(filepath.Dir(f.Usual) + "/../later"); err != nil {
+				t.Fatal(err)
+			}
+		}, ""},
+		{"resolved starts", func() { mkdir(filepath.Dir(f.BehindResolved)); put(f.BehindResolved, "nameserver 192.0.2.6\n") }, "192.0.2.6"},
 	} {
 		t.Log(step.name)
 		step.do()

@@ -19,12 +19,10 @@ func (f Files) Watch(ctx context.Context, found func([]netip.Addr)) error {
 	defer w.Close()
 	var before []netip.Addr
 	for first := true; ; first = false {
-		// What /etc/resolv.conf links to may have changed, or come to be. A
-		// directory that does not exist cannot be watched and holds nothing.
-		for _, dir := range f.dirs() {
-			if !slices.Contains(w.WatchList(), dir) {
-				_ = w.Add(dir)
-			}
+		// What /etc/resolv.conf links to may have changed, or come to be.
+		// So may the directories on the way, before they are watched.
+		for before, now := []string(nil), f.dirs(); !slices.Equal(before, now); before, now = now, f.dirs() {
+			watch(w, now)
 		}
 		if now := f.Servers(); first || !slices.Equal(now, before) {
 			before = now
@@ -35,6 +33,21 @@ func (f Files) Watch(ctx context.Context, found func([]netip.Addr)) error {
 		case <-w.Errors: // events were lost: look
 		case <-ctx.Done():
 			return nil
+		}
+	}
+}
+
+// watch watches these directories and no others: one that only stood in for a
+// directory that was not there may be busy.
+func watch(w *fsnotify.Watcher, dirs []string) {
+	for _, dir := range w.WatchList() {
+		if !slices.Contains(dirs, dir) {
+			_ = w.Remove(dir)
+		}
+	}
+	for _, dir := range dirs {
+		if !slices.Contains(w.WatchList(), dir) {
+			_ = w.Add(dir)
 		}
 	}
 }

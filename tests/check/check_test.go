@@ -77,10 +77,21 @@ func noFailure(t *testing.T, r check.Report) {
 	}
 }
 
+// inotify puts files in the place of the limits, which are the machine's: no host may
+// change those.
+func inotify(t *testing.T, n *cluster.Node) {
+	t.Helper()
+	n.Output(t, "sh", "-ec", `for f in max_user_instances max_user_watches; do
+		echo 1000000 >/run/$f
+		mount --bind /run/$f /proc/sys/fs/inotify/$f
+	done`)
+}
+
 // TestBefore is a machine on which lite was never started: it passes, and each thing
 // that is put in its way is found, and gone once it is taken away.
 func TestBefore(t *testing.T) {
 	n := cluster.NewNode(t)
+	inotify(t, n)
 	before := n.Output(t, "find", "/var/lib", "/etc", "/run", "-newer", "/etc/hostname")
 	r := look(t, n, 0)
 	noFailure(t, r)
@@ -131,26 +142,31 @@ func TestBefore(t *testing.T) {
 	}
 
 	t.Run("a port", func(t *testing.T) {
-		// The test's own process listens, which the host sees as one of elsewhere; a
-		// process of the host has a name.
-		for _, address := range []string{"127.0.0.1:2379", ":10250"} {
-			l, err := n.Listen("tcp", address)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer l.Close()
+		// The test's own process is none of the host's, so it has no name there.
+		l, err := n.Listen("tcp", "127.0.0.1:2379")
+		if err != nil {
+			t.Fatal(err)
 		}
+		defer l.Close()
+		sleeper := n.Command(t.Context(), "busybox", "nc", "-l", "-p", "10250")
+		if err := sleeper.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			_ = sleeper.Process.Kill()
+			_ = sleeper.Wait()
+		}()
+		cluster.Eventually(t, time.Minute, func() error {
+			return n.Command(t.Context(), "grep", "-qi", ":280A .* 0A ", "/proc/net/tcp", "/proc/net/tcp6").Run()
+		})
 		r := look(t, n, 1)
-		want(t, r, "ports", check.Fail, "2379/tcp, where etcd is to listen", "stop it")
-		want(t, r, "ports", check.Fail, "10250/tcp, where the kubelet is to listen")
+		want(t, r, "ports", check.Fail, "2379/tcp, where etcd is to listen", "cannot be seen from here", "stop it")
+		want(t, r, "ports", check.Fail, "10250/tcp, where the kubelet is to listen, is held by busybox (pid ")
 	})
 	noFailure(t, look(t, n, 0))
 
 	t.Run("fix", func(t *testing.T) {
-		// inotify is the machine's, so the host sees a file in its place.
-		sh("cp /proc/sys/fs/inotify/max_user_instances /run/i; echo 128 >/run/i; mount --bind /run/i /proc/sys/fs/inotify/max_user_instances;" +
-			"echo 8192 >/run/w; mount --bind /run/w /proc/sys/fs/inotify/max_user_watches")
-		defer sh("umount /proc/sys/fs/inotify/max_user_instances /proc/sys/fs/inotify/max_user_watches")
+		n.Output(t, "sh", "-c", "echo 128 >/run/max_user_instances; echo 8192 >/run/max_user_watches")
 		want(t, look(t, n, 0), "inotify", check.Warn, "128 instances")
 		r := look(t, n, 0, "--fix")
 		want(t, r, "inotify", check.Pass, "1024 instances")
@@ -181,6 +197,7 @@ func TestFirewalls(t *testing.T) {
 	if skip == "" {
 		server.Output(t, "cp", "-a", "/firewalls/.", "/")
 	}
+	inotify(t, server)
 	server.Start(t)
 	noFailure(t, look(t, server, 0))
 	// There is no agent yet, so this pod is on the server.
@@ -220,6 +237,14 @@ func TestFirewalls(t *testing.T) {
 	if skip != "" {
 		agent.Start(t, "--token", token)
 	}
+
+	t.Run("agent", func(t *testing.T) {
+		r := look(t, agent, 0)
+		want(t, r, "configuration", check.Pass, "agent (it runs) "+agent.Name, "pods [10.42.0.0/16]", "vxlan")
+		want(t, r, "node", check.Pass, "agent "+agent.Name)
+		want(t, r, "server", check.Pass)
+		want(t, r, "ports", check.Pass, "are lite's own")
+	})
 
 	t.Run("firewalld", func(t *testing.T) {
 		if skip != "" {

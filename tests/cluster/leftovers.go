@@ -181,12 +181,13 @@ func difference(before, after []string) []string {
 // sysctl is a setting of the kernel that namespaces do not separate.
 type sysctl struct{ path, value string }
 
-// sysctls returns those that the kubelet sets, as they are.
+// sysctls returns those that the kubelet and `lite check --fix` set, as they are.
 func sysctls() []sysctl {
 	var all []sysctl
 	for _, name := range []string{
 		"vm/overcommit_memory", "vm/panic_on_oom",
 		"kernel/panic", "kernel/panic_on_oops", "kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes",
+		"fs/inotify/max_user_instances", "fs/inotify/max_user_watches",
 	} {
 		path := "/proc/sys/" + name
 		if value, err := os.ReadFile(path); err == nil {

@@ -1,9 +1,11 @@
 package dns
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net"
 	"net/netip"
@@ -31,6 +33,9 @@ const (
 	corefileName = "Corefile"
 	mounted      = "/etc/coredns/"
 	resolvConf   = "/etc/resolv.conf"
+	// maxUpstream is how many name servers CoreDNS forwards to (1.14). More would
+	// leave the node without DNS; programs of the machine ask three of them.
+	maxUpstream = 15
 )
 
 // rewrite reads the Corefile and what it imports. Lines stay where they are as
@@ -38,16 +43,22 @@ const (
 func (r rewriter) rewrite() ([]byte, error) {
 	path := filepath.Join(r.dir, corefileName)
 	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errors.New("the ConfigMap has no key Corefile")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read the Corefile: %w", err)
 	}
-	local := strings.ReplaceAll(string(text), mounted, r.dir+"/")
-	blocks, err := caddyfile.Parse(path, strings.NewReader(local), accepted())
+	if err := r.cycle(path, nil, map[string]bool{}); err != nil {
+		return nil, err
+	}
+	blocks, err := caddyfile.Parse(path, bytes.NewReader(text), accepted())
 	if err != nil {
 		return nil, err
 	}
-	if len(blocks) == 0 {
-		// CoreDNS would serve an example of its own, on every address.
+	if !slices.ContainsFunc(blocks, func(b caddyfile.ServerBlock) bool { return len(b.Tokens) > 0 }) {
+		// Without a block CoreDNS would serve an example of its own, on every
+		// address. To the parser any text is a block, which refuses all names.
 		return nil, errors.New("the Corefile has no server block; it needs one such as `.:53 { … }`")
 	}
 	var w writer
@@ -58,11 +69,53 @@ func (r rewriter) rewrite() ([]byte, error) {
 	return []byte(w.text.String()), nil
 }
 
+// cycle returns an error if a file imports itself, perhaps by others. The parser
+// would import it 100,000 times before it says so, which takes minutes (1.1.4).
+// above are the files by which it came there; those that are checked have no cycle.
+func (r rewriter) cycle(path string, above []string, checked map[string]bool) error {
+	if i := slices.Index(above, path); i >= 0 {
+		names := append(above[i:len(above):len(above)], path)
+		for i := range names {
+			names[i] = strings.TrimPrefix(names[i], r.dir+"/")
+		}
+		return fmt.Errorf("%s: imports itself: %s", names[0], strings.Join(names, " → "))
+	}
+	text, err := os.ReadFile(path)
+	if checked[path] || err != nil {
+		return nil // the parser says why
+	}
+	for _, pattern := range imports(string(text)) {
+		if !filepath.IsAbs(pattern) {
+			pattern = filepath.Join(filepath.Dir(path), pattern)
+		}
+		found, _ := filepath.Glob(pattern) // the parser judges the pattern
+		for _, f := range found {
+			if err := r.cycle(f, append(slices.Clip(above), path), checked); err != nil {
+				return err
+			}
+		}
+	}
+	checked[path] = true
+	return nil
+}
+
+// imports is what a file says that it imports. It may be a snippet too.
+func imports(text string) (patterns []string) {
+	for line := range strings.Lines(text) {
+		line, _, _ = strings.Cut(line, "#")
+		words := strings.Fields(line)
+		if i := slices.Index(words, "import"); i >= 0 && i+1 < len(words) {
+			patterns = append(patterns, strings.Trim(words[i+1], `"`))
+		}
+	}
+	return patterns
+}
+
 // block changes what is another on each node.
 func (r rewriter) block(number int, b caddyfile.ServerBlock) {
 	for i, key := range b.Keys {
 		// Our port takes the place of the usual one, see Port.
-		b.Keys[i] = strings.TrimSuffix(key, ":53")
+		b.Keys[i] = cmp.Or(strings.TrimSuffix(key, ":53"), ".")
 	}
 	bind := directive("bind")
 	for _, a := range r.listen {
@@ -84,8 +137,10 @@ func (r rewriter) block(number int, b caddyfile.ServerBlock) {
 	}
 	if tokens, ok := b.Tokens["kubernetes"]; ok {
 		delete(b.Tokens, "kubernetes")
-		tokens[0].Text = kubernetesDirective
-		b.Tokens[kubernetesDirective] = tokens
+		for _, stanza := range stanzas(tokens) {
+			stanza[0].Text = kubernetesDirective
+			b.Tokens[kubernetesDirective] = append(b.Tokens[kubernetesDirective], stanza...)
+		}
 	}
 	var forward []caddyfile.Token
 	for _, stanza := range stanzas(b.Tokens["forward"]) {
@@ -135,7 +190,7 @@ func (r rewriter) forward(stanza []caddyfile.Token) []caddyfile.Token {
 			servers++
 			continue
 		}
-		for _, a := range r.upstream {
+		for _, a := range r.upstream[:min(len(r.upstream), maxUpstream)] {
 			t.Text = a.String()
 			out = append(out, t)
 			servers++

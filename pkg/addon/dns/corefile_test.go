@@ -1,6 +1,8 @@
 package dns
 
 import (
+	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"strings"
@@ -74,5 +76,83 @@ func TestRewrite(t *testing.T) {
 			}
 			golden.Check(t, name, got)
 		})
+	}
+}
+
+// A file that imports itself is broken: to follow it takes minutes, in which no
+// other change is served and lite cannot stop.
+func TestImportCycle(t *testing.T) {
+	for name, c := range map[string]struct {
+		files map[string]string
+		want  string // "" if there is none
+	}{
+		"itself":      {map[string]string{"custom/a.override": "log\nimport *.override\n"}, "custom/a.override: imports itself: custom/a.override → custom/a.override"},
+		"by its path": {map[string]string{"custom/a.override": "import \"/etc/coredns/custom/a.override\""}, "custom/a.override: imports itself: custom/a.override → custom/a.override"},
+		"by another":  {map[string]string{"custom/a.override": "import b", "custom/b": "import a.override"}, "custom/a.override: imports itself: custom/a.override → custom/b → custom/a.override"},
+		"in a block":  {map[string]string{"custom/a.server": "a.test { import ../Corefile\n}"}, "Corefile: imports itself: Corefile → custom/a.server → Corefile"},
+		"twice":       {map[string]string{"custom/a.override": "import b\nimport b # import a.override", "custom/b": "log"}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := files{corefileName: ".:53 {\n import /etc/coredns/custom/*.override\n}\nimport /etc/coredns/custom/*.server\n"}
+			maps.Copy(f, c.files)
+			_, err := rewritten(t, f, rewriter{listen: addrs("10.42.0.1")})
+			if got := fmt.Sprint(err); c.want == "" && err != nil || c.want != "" && got != c.want {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+// What is added may name its own files, as elsewhere by /etc/coredns/custom/.
+func TestFilesOfAdditions(t *testing.T) {
+	got, err := rewritten(t, files{
+		corefileName:        ".:53 {\n import /etc/coredns/custom/*.override\n}\n",
+		"custom/a.override": "hosts /etc/coredns/custom/my.hosts\nimport /etc/coredns/custom/more\n",
+		"custom/my.hosts":   "192.0.2.1 a.test",
+		"custom/more":       "log",
+	}, rewriter{listen: addrs("10.42.0.1")})
+	if err != nil || !strings.Contains(got, "hosts DIR/custom/my.hosts") || !strings.Contains(got, "log") {
+		t.Errorf("%v:\n%s", err, got)
+	}
+}
+
+func TestBlocks(t *testing.T) {
+	got, err := rewritten(t, files{corefileName: ":53 {\n kubernetes a.test\n kubernetes b.test\n}\n"}, rewriter{listen: addrs("10.42.0.1")})
+	if err != nil || !strings.HasPrefix(got, ". {") || strings.Count(got, "\n"+kubernetesDirective) != 2 {
+		t.Errorf("%v:\n%s", err, got)
+	}
+}
+
+// A machine may have more name servers than CoreDNS takes.
+func TestManyNameServers(t *testing.T) {
+	r := rewriter{listen: addrs("10.42.0.1")}
+	for range 20 {
+		r.upstream = append(r.upstream, addrs("192.0.2.1")...)
+	}
+	got, err := rewritten(t, files{corefileName: ".:53 {\n forward . /etc/resolv.conf\n}\n"}, r)
+	if n := strings.Count(got, "192.0.2.1"); err != nil || n != 15 {
+		t.Errorf("%d name servers, %v", n, err)
+	}
+}
+
+// What is no Corefile at all is not served, though the parser takes it for names of
+// zones.
+func TestNoCorefile(t *testing.T) {
+	for content, want := range map[string]string{
+		"":               "no server block",
+		" \n":            "no server block",
+		"hello world\n":  "no server block",
+		"\xff\xfe\x00":   "no server block",
+		".:53":           "no server block",
+		".:53 {\n}\n":    "no server block",
+		".:53 {\nlog\n}": "<nil>",
+	} {
+		_, err := rewritten(t, files{corefileName: content}, rewriter{listen: addrs("10.42.0.1")})
+		if !strings.Contains(fmt.Sprint(err), want) {
+			t.Errorf("%q: %v", content, err)
+		}
+	}
+	if _, err := rewritten(t, files{"corefile": "x"}, rewriter{}); err == nil || err.Error() != "the ConfigMap has no key Corefile" {
+		t.Errorf("without one: %v", err)
 	}
 }

@@ -106,6 +106,7 @@ type state struct {
 	broken  string // why the newest Corefile is not served
 
 	brokenVersion string
+	brokenSince   time.Time
 
 	configMap types.UID // of the ConfigMap
 }
@@ -213,10 +214,12 @@ func send[T any](ctx context.Context, to chan<- T, v T) {
 }
 
 // How soon something is tried again that cannot be done yet: what the node's own
-// start brings, and all else.
+// start brings, and all else. A Corefile may be broken for reasons that pass, such
+// as a port that another program has: it is tried ever less often.
 const (
-	retryEvery = 50 * time.Millisecond
-	retryLater = 2 * time.Second
+	retryEvery  = 50 * time.Millisecond
+	retryLater  = 2 * time.Second
+	retryAtLast = 30 * time.Second
 )
 
 // keep serves what is wanted until ctx is done. good was served last.
@@ -279,14 +282,14 @@ func (s *Server) serve(ctx context.Context, wg *sync.WaitGroup, now want, good *
 		}
 		return 0
 	}
-	var again time.Duration
-	if s.loading.unsynced || s.instance == nil {
-		again = retryLater
-	}
 	why := strings.ReplaceAll(err.Error(), s.config.Dir+"/"+now.files.version()+"/", "")
 	if s.say(now.files, why) {
 		slog.Warn("The Corefile cannot be served", "err", why)
 		wg.Go(func() { s.reportBroken(ctx, now.files, why) })
+	}
+	again := min(max(time.Since(s.state.brokenSince), retryLater), retryAtLast)
+	if s.loading.unsynced || s.instance == nil {
+		again = retryLater
 	}
 	last := now
 	last.files = good.files
@@ -307,6 +310,9 @@ func (s *Server) say(f files, why string) bool {
 	version := f.version()
 	isNew := s.state.broken != why || s.state.brokenVersion != version
 	s.state.broken, s.state.brokenVersion = why, version
+	if isNew {
+		s.state.brokenSince = time.Now()
+	}
 	return isNew
 }
 

@@ -26,6 +26,7 @@ const testCorefile = `.:53 {
     loop
     import /etc/coredns/custom/*.override
 }
+import /etc/coredns/custom/*.server
 `
 
 // bed is a server on an address of this machine, and an API for it.
@@ -183,6 +184,40 @@ func TestServer(t *testing.T) {
 	} else {
 		conn.Close()
 	}
+}
+
+// What stands in the way of a Corefile may pass without anybody changing it.
+func TestBrokenForAWhile(t *testing.T) {
+	b := newBed(t)
+	s, stop := b.run(t)
+	defer stop()
+	eventually(t, func() error { return s.Ready(t.Context()) })
+	theirs, err := net.Listen("tcp", "127.0.53.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.api.put("configmaps", namespace, customName, map[string]any{"data": map[string]string{
+		"a.override": "template IN A a.test {\n answer \"a.test 60 IN A 192.0.2.1\"\n}\n",
+		"b.server":   "b.test:" + strings.TrimPrefix(theirs.Addr().String(), "127.0.53.1:") + " {\n log\n}\n",
+	}})
+	eventually(t, notes(s, "address already in use; serving the last good one"))
+	now(t, b.asks("a.test", "REFUSED"), b.asks(web, "10.43.0.7"))
+	theirs.Close()
+	eventually(t, b.asks("a.test", "192.0.2.1"))
+	now(t, b.asks(web, "10.43.0.7"), notes(s, "names no server"))
+}
+
+// A file of a ConfigMap need not be text.
+func TestBinaryData(t *testing.T) {
+	b := newBed(t)
+	s, stop := b.run(t)
+	defer stop()
+	eventually(t, func() error { return s.Ready(t.Context()) })
+	b.api.put("configmaps", namespace, customName, map[string]any{
+		"data":       map[string]string{"a.override": "hosts /etc/coredns/custom/hosts\n"},
+		"binaryData": map[string][]byte{"hosts": []byte("192.0.2.1 a.test # caf\xe9\n")},
+	})
+	eventually(t, b.asks("a.test", "192.0.2.1"))
 }
 
 // What runs with a server ends with it, whatever has happened meanwhile.

@@ -54,11 +54,17 @@ func (f files) version() string {
 //	addresses    those of the bridge that were last listened on
 type store struct{ dir string }
 
-// write writes the files of a version and returns their directory.
+// write writes the files of a version and returns their directory, which takes the
+// place of /etc/coredns in all of them. Those that are there already are left as
+// they are: a node with a full disk starts all the same.
 func (s store) write(f files) (string, error) {
 	dir := filepath.Join(s.dir, f.version())
 	for name, content := range f {
 		path := filepath.Join(dir, name)
+		content = strings.ReplaceAll(content, mounted, dir+"/")
+		if old, err := os.ReadFile(path); err == nil && string(old) == content {
+			continue
+		}
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			return "", fmt.Errorf("keep the Corefile: %w", err)
 		}
@@ -138,7 +144,7 @@ func (s store) last() (files, []netip.Addr, error) {
 			return err
 		}
 		name, err := filepath.Rel(dir, path)
-		f[name] = string(content)
+		f[name] = strings.ReplaceAll(string(content), filepath.Join(s.dir, filepath.Base(dir))+"/", mounted)
 		return err
 	})
 	if err != nil {

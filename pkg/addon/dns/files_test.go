@@ -13,7 +13,7 @@ func TestStore(t *testing.T) {
 	if f, a, err := s.last(); f != nil || a != nil || err != nil {
 		t.Errorf("a new one has %v, %v, %v", f, a, err)
 	}
-	first := gather(map[string]string{corefileName: "one"}, map[string]string{"a.override": "x"})
+	first := gather(map[string]string{corefileName: "one import /etc/coredns/x"}, map[string]string{"a.override": "x"})
 	second := gather(map[string]string{corefileName: "two"}, nil)
 	broken := gather(map[string]string{corefileName: "broken"}, nil)
 	if first.version() == second.version() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"sync"
 	"time"
@@ -87,14 +88,26 @@ func (s *Server) readConfigMaps(ctx context.Context, coredns, custom configMap, 
 	s.tell(func(st *state) { st.configMap = m.UID })
 	var theirs map[string]string
 	if c := custom.get(); c != nil {
-		theirs = c.Data
+		theirs = content(c)
 	}
-	f := gather(m.Data, theirs)
+	f := gather(content(m), theirs)
 	send(ctx, changes, func(w *want) {
 		if w.files == nil || w.files.version() != f.version() {
 			w.files, w.looping = f, nil
 		}
 	})
+}
+
+// content is the files of a ConfigMap, also those that are no UTF-8.
+func content(m *v1.ConfigMap) map[string]string {
+	all := maps.Clone(m.Data)
+	for name, data := range m.BinaryData {
+		if all == nil {
+			all = map[string]string{}
+		}
+		all[name] = string(data)
+	}
+	return all
 }
 
 // awaitAPI waits until the API knows the node and lets it see what DNS needs.

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"sigs.k8s.io/yaml"
 )
@@ -180,9 +181,12 @@ func open(o object) ([]object, error) {
 // is in files that were exported from one, and would be refused.
 func (o object) check() error {
 	metadata, ok := o.Object["metadata"].(map[string]any)
+	_, wrong := schema.ParseGroupVersion(o.GetAPIVersion())
 	switch {
 	case o.GetAPIVersion() == "":
 		return errors.New("apiVersion is missing")
+	case wrong != nil:
+		return fmt.Errorf("apiVersion %q is none: it is a version, or group/version", o.GetAPIVersion())
 	case o.GetKind() == "":
 		return errors.New("kind is missing")
 	case !ok:

@@ -45,6 +45,7 @@ func TestDecode(t *testing.T) {
 		"half of JSON":          {json[:20], "", "document at line 1: yaml: "},
 		"without a kind":        {a + "---\napiVersion: v1\nmetadata: {name: a}\n", "", "line 5: kind is missing"},
 		"without a version":     {"kind: A\nmetadata: {name: a}\n", "", "line 1: apiVersion is missing"},
+		"a version of none":     {"apiVersion: a/b/c\nkind: A\nmetadata: {name: a}\n", "", `line 1: apiVersion "a/b/c" is none`},
 		"without metadata":      {"apiVersion: v1\nkind: A\nmetadata:\n", "", "line 1: metadata of the A is missing"},
 		"without a name":        {"apiVersion: v1\nkind: A\nmetadata: {name: }\n", "", "line 1: metadata.name of the A is missing"},
 		"a name that is none":   {"apiVersion: v1\nkind: A\nmetadata: {name: yes}\n", "", "line 1: name or namespace of the A is not a text"},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -21,6 +22,9 @@ import (
 const (
 	maxFile  = 16 << 20 // bytes of a file; a cluster's objects are a tenth of that
 	maxLinks = 40       // as the kernel has it
+	// maxDirectories bounds what one entry of the directory may have below it. A
+	// link may lead to /, or to /proc, which has no end.
+	maxDirectories = 1000
 	// longestPause is how long a program that has a file open may write nothing
 	// before the file counts as complete. It is also how long one has to wait
 	// where the kernel cannot tell: NFS and CIFS refuse leases in the same way.
@@ -39,6 +43,7 @@ type look struct {
 	files   map[string]found
 	skipped map[string]bool  // files and directories to leave alone
 	failed  map[string]error // files and directories that cannot be read
+	walked  int              // directories of the entry at the top that is being read
 
 	watcher *fsnotify.Watcher // of all directories that the files depend on; nil if there is none
 	blind   error             // why not all of them are watched
@@ -123,8 +128,27 @@ func (l *look) walk(dir, name string, above []os.FileInfo) {
 		return
 	}
 	for _, e := range entries {
-		l.visit(dir, path.Join(name, e.Name()), e, append(slices.Clip(above), info))
+		blind := l.blind
+		if name == "" {
+			l.walked = 0
+		}
+		if l.walked <= maxDirectories {
+			l.visit(dir, path.Join(name, e.Name()), e, append(slices.Clip(above), info))
+		}
+		if name == "" && l.walked > maxDirectories {
+			l.refuse(e.Name(), fmt.Errorf("has more than %d directories: lead to those with manifests only", maxDirectories))
+			l.blind = blind
+		}
 	}
+}
+
+// refuse makes a directory at the top one that cannot be read.
+func (l *look) refuse(top string, why error) {
+	below := func(name string) bool { return strings.HasPrefix(name, top+"/") }
+	maps.DeleteFunc(l.files, func(name string, _ found) bool { return below(name) })
+	maps.DeleteFunc(l.skipped, func(name string, _ bool) bool { return below(name) })
+	maps.DeleteFunc(l.failed, func(name string, _ error) bool { return below(name) })
+	l.failed[top] = why
 }
 
 // visit takes up one entry of the directory dir.
@@ -158,6 +182,7 @@ func (l *look) visit(dir, name string, e os.DirEntry, above []os.FileInfo) {
 	case !utf8.ValidString(name):
 		l.failed[strings.ToValidUTF8(name, "?")] = errors.New("its name is not UTF-8: rename it")
 	case info.IsDir():
+		l.walked++
 		l.walk(target, name, above)
 	case isFile && !info.Mode().IsRegular():
 		l.failed[name] = errors.New("not a regular file")

@@ -81,6 +81,25 @@ func TestLookFinds(t *testing.T) {
 	}
 }
 
+// A link to /, or to /proc, which has itself below it by other names, is not
+// followed without end, and keeps no other file back.
+func TestLookEnds(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "a.yaml", "kernel -> /proc", "more/kernel -> /proc", "more/b.yaml", "z/c.yaml")
+	l := lookWell(t, dir) // what could not be watched there does not matter
+	if got := strings.Join(keys(l.files), " "); got != "a.yaml z/c.yaml" {
+		t.Errorf("files: %q", got)
+	}
+	for _, name := range []string{"kernel", "more"} {
+		if err := l.failed[name]; err == nil || !strings.Contains(err.Error(), "has more than 1000 directories") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if len(l.failed) != 2 {
+		t.Errorf("failed: %v", keys(l.failed))
+	}
+}
+
 func TestLookMakesTheDirectory(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "b")
 	lookWell(t, dir)

@@ -105,10 +105,10 @@ func (m *Manifests) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for !m.applied.Load() {
+	for wait := retryEvery; !m.applied.Load(); wait = min(wait*5/4, retryLast) {
 		if err := m.apply(ctx, client); err != nil {
 			m.reason.Store(&err)
-			if !kube.Sleep(ctx, retryEvery) {
+			if !kube.Sleep(ctx, wait) {
 				return nil
 			}
 			continue
@@ -130,7 +130,10 @@ func (m *Manifests) Ready(context.Context) error {
 	return errors.New("applying")
 }
 
+// apply applies and removes all objects. One that is refused, such as a
+// StorageClass of the same name and another provisioner, keeps no other back.
 func (m *Manifests) apply(ctx context.Context, client dynamic.Interface) error {
+	var refused []error
 	for _, o := range m.objects {
 		theirs := o.GetAnnotations()[keepEdits] == "true"
 		_, err := objects(client, o).Apply(ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: fieldManager, Force: !theirs})
@@ -139,16 +142,20 @@ func (m *Manifests) apply(ctx context.Context, client dynamic.Interface) error {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("apply %s %s: %w", o.GetKind(), o.GetName(), err)
+			err = fmt.Errorf("apply %s %s: %w", o.GetKind(), o.GetName(), err)
 		}
+		if absent(err) {
+			return err
+		}
+		refused = append(refused, err)
 	}
 	// In reverse, so that what guards a permission goes after it.
 	for _, o := range slices.Backward(m.unwanted) {
 		if err := remove(ctx, objects(client, o), o.GetName()); err != nil {
-			return fmt.Errorf("remove %s %s: %w", o.GetKind(), o.GetName(), err)
+			return errors.Join(append(refused, fmt.Errorf("remove %s %s: %w", o.GetKind(), o.GetName(), err))...)
 		}
 	}
-	return nil
+	return errors.Join(refused...)
 }
 
 // remove deletes an object that we made; one of the same name that somebody else

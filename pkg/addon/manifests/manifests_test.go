@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -83,6 +84,42 @@ func TestApplyNamesTheObjectThatIsRefused(t *testing.T) {
 	client.PrependReactor("*", "*", func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, errors.New("no") })
 	if err := m.apply(t.Context(), client); err == nil || err.Error() != "apply ClusterRole lite:a: no" {
 		t.Errorf("got %v", err)
+	}
+}
+
+// Somebody's kube-dns with another address must not keep agents from joining.
+func TestOneObjectThatIsRefusedKeepsNoOtherBack(t *testing.T) {
+	m, err := New(Config{Files: manifests.FS, Disable: []string{"metrics"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := fake.NewSimpleDynamicClient(runtime.NewScheme())
+	applied := 0
+	client.PrependReactor("patch", "*", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		if applied++; a.(clienttesting.PatchAction).GetName() == "kube-dns" {
+			return true, nil, errors.New("may not change once set")
+		}
+		return true, &unstructured.Unstructured{}, nil
+	})
+	asked := 0
+	client.PrependReactor("get", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
+		asked++
+		return false, nil, nil
+	})
+	if err := m.apply(t.Context(), client); err == nil || err.Error() != "apply Service kube-dns: may not change once set" {
+		t.Errorf("got %v", err)
+	}
+	if applied != len(m.objects) || asked != len(m.unwanted) {
+		t.Errorf("applied %d of %d, looked for %d of %d", applied, len(m.objects), asked, len(m.unwanted))
+	}
+	// An API that does not answer is not asked for the rest.
+	applied = 0
+	client.PrependReactor("patch", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
+		applied++
+		return true, nil, &url.Error{Op: "Patch", URL: "x", Err: errors.New("no connection")}
+	})
+	if err := m.apply(t.Context(), client); err == nil || applied != 1 {
+		t.Errorf("asked %d times: %v", applied, err)
 	}
 }
 

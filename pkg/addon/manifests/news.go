@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -55,13 +56,16 @@ func (f *file) problem() string {
 	return strings.Join(append(all, f.news.stuck...), "; ")
 }
 
+// immutable is how Kubernetes says that a field cannot be changed (1.36).
+var immutable = []string{"immutable", "Forbidden: updates to", "cannot change roleRef", "may not change once set", "Forbidden: pod updates may not"}
+
 func (p *pending) problem() string {
 	name := p.GetName()
 	if p.GetNamespace() != "" {
 		name = p.GetNamespace() + "/" + name
 	}
 	text := fmt.Sprintf("line %d, %s %s: %s", p.line, p.GetKind(), name, flat(p.err))
-	if apierrors.IsInvalid(p.err) && (strings.Contains(text, "immutable") || strings.Contains(text, "Forbidden: updates to")) {
+	if apierrors.IsInvalid(p.err) && slices.ContainsFunc(immutable, func(words string) bool { return strings.Contains(text, words) }) {
 		text += fmt.Sprintf("; to have it made anew: lite kubectl delete %s %s", strings.ToLower(p.GetKind()), p.GetName())
 		if p.GetNamespace() != "" {
 			text += " -n " + p.GetNamespace()

@@ -21,7 +21,10 @@ func waiting(err error) *pending {
 }
 
 func TestProblem(t *testing.T) {
-	immutable := apierrors.NewInvalid(schema.GroupKind{Kind: "Secret"}, "s", field.ErrorList{field.Forbidden(field.NewPath("data"), "field is immutable")})
+	invalid := func(why *field.Error) error {
+		return apierrors.NewInvalid(schema.GroupKind{Kind: "Secret"}, "s", field.ErrorList{why})
+	}
+	immutable := invalid(field.Forbidden(field.NewPath("data"), "field is immutable"))
 	for name, test := range map[string]struct {
 		file *file
 		want string
@@ -32,6 +35,8 @@ func TestProblem(t *testing.T) {
 		"several":    {&file{left: []*pending{waiting(errDeleting), waiting(errors.New("no"))}}, "line 7, Secret n/s: one of this name is being deleted: waiting until it is gone; line 7, Secret n/s: no"},
 		"not pruned": {&file{news: news{stuck: []string{"x"}}}, "x"},
 		"a remedy":   {&file{left: []*pending{waiting(immutable)}}, `line 7, Secret n/s: Secret "s" is invalid: data: Forbidden: field is immutable; to have it made anew: lite kubectl delete secret s -n n`},
+		"another": {&file{left: []*pending{waiting(invalid(field.Invalid(field.NewPath("roleRef"), "x", "cannot change roleRef")))}},
+			`line 7, Secret n/s: Secret "s" is invalid: roleRef: Invalid value: "x": cannot change roleRef; to have it made anew: lite kubectl delete secret s -n n`},
 	} {
 		if got := test.file.problem(); got != test.want {
 			t.Errorf("%s: got %q, want %q", name, got, test.want)

@@ -233,11 +233,13 @@ func TestATakenPortIsWaitedFor(t *testing.T) {
 // clockwork is a scraper that notes when it is asked.
 type clockwork struct {
 	began time.Time
+	takes time.Duration
 	at    []time.Duration
 }
 
 func (c *clockwork) Scrape(context.Context) *storage.MetricsBatch {
 	c.at = append(c.at, time.Since(c.began))
+	time.Sleep(c.takes)
 	return &storage.MetricsBatch{}
 }
 
@@ -260,6 +262,22 @@ func TestNewNodesAreAskedOften(t *testing.T) {
 			want = append(want, at)
 		}
 		if !slices.Equal(c.at, want) {
+			t.Errorf("asked at %v, want %v", c.at, want)
+		}
+	})
+}
+
+func TestAKubeletThatHangsDelaysNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &clockwork{began: time.Now(), takes: scrapeTimeout}
+		r := &readings{c, storage.NewStorage(resolution), &nodes{}}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { r.take(ctx, new(atomic.Bool)); close(done) }()
+		time.Sleep(59 * time.Second)
+		cancel()
+		<-done
+		if want := []time.Duration{resolution, 2 * resolution, 3 * resolution}; !slices.Equal(c.at, want) {
 			t.Errorf("asked at %v, want %v", c.at, want)
 		}
 	})

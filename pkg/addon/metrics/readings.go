@@ -58,18 +58,21 @@ func newReadings(cfg *rest.Config, n *nodes) (*readings, error) {
 // take asks all kubelets until ctx is done. figures is set once there are some.
 func (r *readings) take(ctx context.Context, figures *atomic.Bool) {
 	var joined time.Time
+	began := time.Now()
 	for {
 		due := resolution
 		if time.Since(joined) < newFor {
 			due = resolutionOfNew
 		}
+		// A kubelet that hangs must not make the others' figures older.
 		select {
 		case <-r.nodes.joined:
 			joined = time.Now()
-		case <-time.After(due):
+		case <-time.After(due - time.Since(began)):
 		case <-ctx.Done():
 			return
 		}
+		began = time.Now()
 		r.store.Store(r.scraper.Scrape(ctx))
 		if !figures.Load() && r.store.Ready() {
 			figures.Store(true)

@@ -33,6 +33,9 @@ const (
 	wireguardDevice = "lite-wg"
 )
 
+// Devices is the names of those that a node may have.
+func Devices() []string { return []string{vxlanDevice, wireguardDevice} }
+
 // What every host must be able to take in (RFC 791, RFC 8200).
 const (
 	minMTU  = 576

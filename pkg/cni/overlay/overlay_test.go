@@ -24,7 +24,7 @@ func (h *host) state() []string {
 	var lines []string
 	routes, err := h.kernel.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{}, 0)
 	must(h.t, err)
-	ours := &netlink.Route{Protocol: protocol}
+	ours := &netlink.Route{Protocol: Protocol}
 	routes6, err := h.kernel.RouteListFiltered(netlink.FAMILY_V6, ours, netlink.RT_FILTER_PROTOCOL)
 	must(h.t, err)
 	for _, r := range append(routes, routes6...) {
@@ -205,7 +205,7 @@ func TestNodeThatLeavesLeavesNothing(t *testing.T) {
 			must(t, h.Set(h.peers(hosts...)))
 			must(t, h.reaches(hosts[2], "tcp", 1<<10, false))
 			must(t, h.Set(nil))
-			if lines := h.state(); about(lines, fmt.Sprintf("proto %d", protocol)) != 0 {
+			if lines := h.state(); about(lines, fmt.Sprintf("proto %d", Protocol)) != 0 {
 				t.Errorf("routes are left in\n%s", strings.Join(lines, "\n"))
 			}
 		})

@@ -123,14 +123,14 @@ func (h *host) expectPeers(when string, peers []Peer) {
 		var nets []net.IPNet
 		for _, pods := range p.Pods {
 			nets = append(nets, *netOf(pods))
-			routes += about(lines, fmt.Sprintf("route %s via <nil> dev %d proto %d ", pods, h.device().Attrs().Index, protocol))
+			routes += about(lines, fmt.Sprintf("route %s via <nil> dev %d proto %d ", pods, h.device().Attrs().Index, Protocol))
 		}
 		want := fmt.Sprintf("peer %s at %s:%d for %s keepalive 0s", p.PublicKey, p.IP, p.Port, sorted(nets))
 		if !slices.Contains(lines, want) {
 			h.t.Errorf("%s: no %q in\n%s", when, want, strings.Join(lines, "\n"))
 		}
 	}
-	if got := about(lines, fmt.Sprintf(" proto %d ", protocol)); got != routes || routes < len(peers) {
+	if got := about(lines, fmt.Sprintf(" proto %d ", Protocol)); got != routes || routes < len(peers) {
 		h.t.Errorf("%s: %d routes, %d of them right:\n%s", when, got, routes, strings.Join(lines, "\n"))
 	}
 }

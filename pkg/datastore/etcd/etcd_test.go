@@ -497,3 +497,54 @@ func overwrite(t *testing.T, path string, at int, content []byte) {
 		t.Fatal(err)
 	}
 }
+
+// A store that was put back goes on behind what its clients have seen, who learn
+// that their view of it is too old.
+func TestAdvance(t *testing.T) {
+	quietly(t)
+	dir, kept := filepath.Join(t.TempDir(), "etcd"), filepath.Join(t.TempDir(), "kept")
+	e := member(t, dir)
+	stop := running(t, e)
+	put(t, e, "key", "before")
+	put(t, e, "key", "kept")
+	stop()
+	if err := os.CopyFS(kept, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	e = member(t, dir)
+	stop = running(t, e)
+	for range 5 {
+		put(t, e, "key", "dropped")
+	}
+	seen := e.server.Load().Server.KV().Rev()
+	stop()
+
+	for range 2 { // the second time it is done already
+		if err := Advance(kept, dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e = member(t, kept)
+	stop = running(t, e)
+	if got := value(t, e, "key"); got != "kept" {
+		t.Errorf("the value is %q", got)
+	}
+	kv := e.server.Load().Server.KV()
+	if now := kv.Rev(); now != seen+ahead {
+		t.Errorf("it goes on at revision %d; clients have seen %d", now, seen)
+	}
+	if first := kv.FirstRev(); first <= seen {
+		t.Errorf("revision %d counts as known still; clients have seen %d", first, seen)
+	}
+	put(t, e, "key", "after")
+	if got := value(t, e, "key"); got != "after" {
+		t.Errorf("the value is %q", got)
+	}
+	stop()
+	if err := Advance(filepath.Join(t.TempDir(), "none"), dir); err != nil {
+		t.Errorf("a store that was never used: %v", err)
+	}
+	if err := Advance(kept, filepath.Join(t.TempDir(), "none")); err != nil {
+		t.Errorf("in the place of nothing: %v", err)
+	}
+}

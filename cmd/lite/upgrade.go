@@ -1,0 +1,170 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+
+	"lite.io/lite/pkg/upgrade"
+)
+
+// healthTimeout is enough for a small board with a slow disk.
+const healthTimeout = 10 * time.Minute
+
+func upgradeCommand() *cobra.Command {
+	o := upgrade.Options{}
+	var dryRun bool
+	cmd := &cobra.Command{
+		Use:   "upgrade",
+		Short: "Put a newer version of lite in the place of this one, and take it back if it fails",
+		Long: `Put a newer version of lite in the place of the one that runs on this machine.
+Pods keep running. Without arguments it takes what the channel stable has.
+
+  lite upgrade --to v1.2.3
+  lite upgrade --artifact ./lite-v1.2.3-linux-amd64.tar   (no network needed)
+  lite upgrade --dry-run
+
+Everything that can be found wrong is found before anything is touched. Then the
+program, the datastore, the keys and the configuration are kept aside, the
+program is replaced and lite is restarted. If the new version is not healthy in
+time, all of it is put back: what was written to the cluster since is dropped.
+` + "`lite rollback`" + ` does the same later, by hand.
+
+In a cluster: all servers first, one after the other, then the agents.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.Artifact != "" && (o.Version != "" || cmd.Flags().Changed("channel") || o.BaseURL != "") {
+				return errors.New("--artifact: a file is what it is; leave --to, --channel and --base-url out")
+			}
+			if o.HealthTimeout <= 0 {
+				return fmt.Errorf("--health-timeout %s: must be more than nothing", o.HealthTimeout)
+			}
+			return runUpgrade(o, dryRun)
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&o.Version, "to", "", "the version to upgrade to, such as v1.2.3; without it what the channel has")
+	f.StringVar(&o.Artifact, "artifact", "", "take this file: the program, the program in gzip, a bundle, or a directory with one of these")
+	f.StringVar(&o.Channel, "channel", upgrade.Stable, "the channel to ask for a version")
+	f.StringVar(&o.BaseURL, "base-url", "", "where releases are (default $"+upgrade.BaseURLVariable+", then what this build was made with)")
+	f.BoolVar(&dryRun, "dry-run", false, "check everything, show what would be done, and change nothing")
+	f.BoolVar(&o.Force, "force", false, "go on where a part of this node is not ready, or a server does not answer")
+	f.DurationVar(&o.HealthTimeout, "health-timeout", healthTimeout, "how long the new version may take to be healthy")
+	_ = cmd.MarkFlagFilename("artifact")
+	cmd.AddCommand(upgradeResumeCommand())
+	return cmd
+}
+
+func upgradeResumeCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "resume",
+		Short: "Take back an upgrade whose new version does not start; for the service, before each start",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			self, err := os.Executable()
+			if err != nil {
+				return fmt.Errorf("find this program: %w", err)
+			}
+			return upgrade.Resume(self)
+		},
+	}
+}
+
+func runUpgrade(o upgrade.Options, dryRun bool) error {
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	p, err := upgrade.Make(ctx, o, say)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	if p.Same {
+		fmt.Printf("lite %s runs already; there is nothing to do.\n", p.From.Version)
+		return nil
+	}
+	if err := p.Print(os.Stdout); err != nil {
+		return err
+	}
+	for _, w := range p.Warnings {
+		say("Warning: " + w)
+	}
+	if dryRun {
+		say("Nothing was changed.")
+		return nil
+	}
+	return inLines(upgrade.Run(ctx, p, say))
+}
+
+// say tells the one who waits.
+func say(line string) { fmt.Fprintln(os.Stderr, line) }
+
+// inLines shows an error of several lines as it is.
+func inLines(err error) error {
+	if err == nil || !strings.Contains(err.Error(), "\n") {
+		return err
+	}
+	fmt.Fprintln(os.Stderr, "lite: "+err.Error())
+	return &saidError{err}
+}
+
+func rollbackCommand() *cobra.Command {
+	var yes, dryRun bool
+	timeout := healthTimeout
+	cmd := &cobra.Command{
+		Use:   "rollback",
+		Short: "Go back to the version, and the data, that the last upgrade has kept",
+		Long: `Go back to what the last ` + "`lite upgrade`" + ` has kept: the program, the datastore,
+the keys and the configuration. Everything that was changed in the cluster since
+then is lost; pods that were made since end, those that were deleted since are
+started again. Images and volumes stay as they are.`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			if timeout <= 0 {
+				return fmt.Errorf("--health-timeout %s: must be more than nothing", timeout)
+			}
+			return runRollback(yes, dryRun, timeout)
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.BoolVarP(&yes, "yes", "y", false, "do not ask")
+	f.BoolVar(&dryRun, "dry-run", false, "show what would be done, and change nothing")
+	f.DurationVar(&timeout, "health-timeout", timeout, "how long the old version may take to be healthy")
+	return cmd
+}
+
+func runRollback(yes, dryRun bool, timeout time.Duration) error {
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	p, err := upgrade.PlanRollback(ctx, configured())
+	if err != nil {
+		return err
+	}
+	defer p.Driver.Close()
+	fmt.Print(p.Text())
+	if dryRun {
+		say("Nothing was changed.")
+		return nil
+	}
+	if !yes {
+		if !term.IsTerminal(int(os.Stdin.Fd())) {
+			return errors.New("rollback: nobody can be asked here; say --yes if that is what you want")
+		}
+		fmt.Print("Go back? [y/N] ")
+		answer, _ := bufio.NewReader(os.Stdin).ReadString('\n')
+		if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
+			return errors.New("rollback: nothing was changed")
+		}
+	}
+	return inLines(upgrade.Rollback(ctx, p, timeout, say))
+}

@@ -1,0 +1,75 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+)
+
+const openRCUnit = "etc/init.d/" + Name
+
+// openRC is asked by rc-service and rc-update.
+type openRC struct{ machine }
+
+func (openRC) Name() string   { return "OpenRC" }
+func (o openRC) Unit() string { return filepath.Join(o.root, openRCUnit) }
+
+// Exit codes of `rc-service NAME status`, which are the bits of RC_SERVICE in
+// OpenRC's rc.h but for 0, which is started, and 3, which is stopped.
+const (
+	rcStopped = 3
+	rcCrashed = 32
+)
+
+// status is one of the exit codes.
+func (o openRC) status(ctx context.Context) (int, error) {
+	if !o.has(openRCUnit) {
+		return rcStopped, nil
+	}
+	output, code, err := o.run(ctx, "rc-service", Name, "status")
+	if err == nil && code == 1 {
+		err = errors.New(oneLine(output))
+	}
+	if err != nil {
+		return 0, fmt.Errorf("ask OpenRC for the service %s: %w", Name, err)
+	}
+	return code, nil
+}
+
+func (o openRC) Active(ctx context.Context) (bool, error) {
+	status, err := o.status(ctx)
+	return err == nil && status != rcStopped && status != rcCrashed, err
+}
+
+// Enabled looks for the service in the runlevels, which are directories of links.
+func (o openRC) Enabled(context.Context) (bool, error) {
+	found, err := filepath.Glob(filepath.Join(o.root, "etc/runlevels/*", Name))
+	return len(found) > 0, err
+}
+
+func (o openRC) Start(ctx context.Context) error   { return o.must(ctx, "rc-service", Name, "start") }
+func (o openRC) Restart(ctx context.Context) error { return o.must(ctx, "rc-service", Name, "restart") }
+
+// Stop also clears the state of a service that has crashed.
+func (o openRC) Stop(ctx context.Context) error {
+	if status, err := o.status(ctx); err != nil || status == rcStopped {
+		return err
+	}
+	return o.must(ctx, "rc-service", Name, "stop")
+}
+
+func (o openRC) Enable(ctx context.Context) error {
+	return o.must(ctx, "rc-update", "add", Name, "default")
+}
+
+func (o openRC) Disable(ctx context.Context) error {
+	enabled, err := o.Enabled(ctx)
+	if err != nil || !enabled {
+		return err
+	}
+	return o.must(ctx, "rc-update", "--all", "delete", Name)
+}
+
+// Reload does nothing: OpenRC reads a script whenever it runs it.
+func (openRC) Reload(context.Context) error { return nil }

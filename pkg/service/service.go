@@ -1,0 +1,144 @@
+// Package service is how lite is kept running on a machine: the service of an
+// init system, or a process that somebody has started.
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Name is what the service is called, whichever the init system.
+const Name = "lite"
+
+// StopTimeout is how long a stop may take before lite is killed: more than the
+// 25 s that it gives itself, and what the service is given by its unit.
+const StopTimeout = 30 * time.Second
+
+const (
+	// queryTimeout is more than an init system that works takes to answer.
+	queryTimeout = 20 * time.Second
+	// waitDelay is for children that keep the pipes of a command open.
+	waitDelay = 2 * time.Second
+)
+
+// ErrNone says that lite is no service of this machine: there is no init system
+// that lite knows, or its service is not installed.
+var ErrNone = errors.New("lite is not a service of this machine")
+
+// Manager is the init system of the machine, as far as it concerns lite.
+type Manager interface {
+	// Name is that of the init system: systemd or OpenRC.
+	Name() string
+	// Unit is the file that describes the service.
+	Unit() string
+	// Active reports whether the service runs, starts, stops, or waits to be
+	// started again after a failure.
+	Active(ctx context.Context) (bool, error)
+	// Enabled reports whether the service is started at boot.
+	Enabled(ctx context.Context) (bool, error)
+	// Start starts the service and waits until it says that it is ready.
+	Start(ctx context.Context) error
+	// Stop stops the service and waits until it has ended. Pods run on.
+	Stop(ctx context.Context) error
+	// Restart is Stop and Start, in one.
+	Restart(ctx context.Context) error
+	// Enable makes the service start at boot.
+	Enable(ctx context.Context) error
+	// Disable makes the service not start at boot; one that is not there is.
+	Disable(ctx context.Context) error
+	// Reload reads descriptions that were changed or removed.
+	Reload(ctx context.Context) error
+}
+
+// Find returns the init system that lite is a service of, or ErrNone.
+func Find() (Manager, error) { return machine{"/", execute}.find() }
+
+// Detect returns the init system that runs here, whether lite is a service of it
+// or not, or ErrNone.
+func Detect() (Manager, error) { return machine{"/", execute}.detect() }
+
+// machine is where init systems are looked for.
+type machine struct {
+	root string
+	run  runner
+}
+
+// runner runs a command and returns what it has printed and its exit code. An
+// error means that it did not run.
+type runner func(ctx context.Context, name string, args ...string) (output string, code int, err error)
+
+func (m machine) detect() (Manager, error) {
+	if m.has("run/systemd/system") { // sd_booted(3)
+		return systemd{m}, nil
+	}
+	if m.has("run/openrc/softlevel") {
+		return openRC{m}, nil
+	}
+	return nil, ErrNone
+}
+
+func (m machine) find() (Manager, error) {
+	manager, err := m.detect()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), queryTimeout)
+	defer cancel()
+	var installed bool
+	switch s := manager.(type) {
+	case systemd:
+		state, err := s.state(ctx)
+		if err != nil {
+			return nil, err
+		}
+		installed = state["LoadState"] != "not-found"
+	case openRC:
+		installed = m.has(openRCUnit)
+	}
+	if !installed {
+		return nil, ErrNone
+	}
+	return manager, nil
+}
+
+func (m machine) has(path string) bool {
+	_, err := os.Lstat(filepath.Join(m.root, path))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// must runs a command that has to succeed.
+func (m machine) must(ctx context.Context, name string, args ...string) error {
+	output, code, err := m.run(ctx, name, args...)
+	if err == nil && code != 0 {
+		err = fmt.Errorf("exit code %d: %s", code, oneLine(output))
+	}
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", name, strings.Join(args, " "), err)
+	}
+	return nil
+}
+
+func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
+
+// execute is the runner of a real machine.
+func execute(ctx context.Context, name string, args ...string) (string, int, error) {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "SYSTEMD_PAGER=", "SYSTEMD_COLORS=0")
+	cmd.WaitDelay = waitDelay
+	output, err := cmd.CombinedOutput()
+	if ctx.Err() != nil {
+		return "", 0, ctx.Err()
+	}
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.Exited() {
+		return string(output), exit.ExitCode(), nil
+	}
+	return string(output), 0, err
+}

@@ -1,0 +1,89 @@
+package service
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+)
+
+const systemdUnit = "etc/systemd/system/" + Name + ".service"
+
+// systemd is asked by systemctl, which waits for the jobs that it gives.
+type systemd struct{ machine }
+
+func (systemd) Name() string   { return "systemd" }
+func (s systemd) Unit() string { return filepath.Join(s.root, systemdUnit) }
+
+// state is what systemd knows of the service. LoadState is not-found if that is
+// nothing.
+func (s systemd) state(ctx context.Context) (map[string]string, error) {
+	output, code, err := s.run(ctx, "systemctl", "show", "--property=LoadState,ActiveState,UnitFileState", Name+".service")
+	if err == nil && code != 0 {
+		err = fmt.Errorf("exit code %d: %s", code, oneLine(output))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ask systemd for the service %s: %w", Name, err)
+	}
+	state := map[string]string{}
+	for line := range strings.Lines(output) {
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok {
+			state[name] = value
+		}
+	}
+	if state["LoadState"] == "" {
+		return nil, fmt.Errorf("ask systemd for the service %s: it answered %q", Name, oneLine(output))
+	}
+	return state, nil
+}
+
+func (s systemd) Active(ctx context.Context) (bool, error) {
+	state, err := s.state(ctx)
+	if err != nil {
+		return false, err
+	}
+	switch state["ActiveState"] {
+	case "inactive", "failed":
+		return false, nil
+	}
+	return true, nil // activating is also the wait for the next try
+}
+
+func (s systemd) Enabled(ctx context.Context) (bool, error) {
+	state, err := s.state(ctx)
+	if err != nil {
+		return false, err
+	}
+	return strings.HasPrefix(state["UnitFileState"], "enabled"), nil
+}
+
+func (s systemd) Start(ctx context.Context) error   { return s.control(ctx, "start") }
+func (s systemd) Stop(ctx context.Context) error    { return s.control(ctx, "stop") }
+func (s systemd) Restart(ctx context.Context) error { return s.control(ctx, "restart") }
+func (s systemd) Enable(ctx context.Context) error  { return s.control(ctx, "enable") }
+
+func (s systemd) Disable(ctx context.Context) error {
+	enabled, err := s.Enabled(ctx)
+	if err != nil || !enabled {
+		return err
+	}
+	return s.control(ctx, "disable")
+}
+
+// Reload also makes systemd forget that a service which is gone has failed.
+func (s systemd) Reload(ctx context.Context) error {
+	if err := s.must(ctx, "systemctl", "daemon-reload"); err != nil {
+		return err
+	}
+	state, err := s.state(ctx)
+	if err != nil || state["LoadState"] != "not-found" {
+		return err
+	}
+	// It fails if there is nothing to forget.
+	_, _, err = s.run(ctx, "systemctl", "reset-failed", Name+".service")
+	return err
+}
+
+func (s systemd) control(ctx context.Context, verb string) error {
+	return s.must(ctx, "systemctl", "--no-ask-password", verb, Name+".service")
+}

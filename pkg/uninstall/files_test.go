@@ -1,0 +1,153 @@
+package uninstall
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestCheckDataDir(t *testing.T) {
+	for _, dir := range []string{"/", "/var", "/var/lib", "/home", "/home/me", "/etc", "/etc/lite", "/usr/local", "/root", "/tmp", "/var/lib/docker",
+		"relative", "/var/lib/../", "/var/lib/lite/", "/dev/shm"} {
+		if err := checkDataDir(dir); err == nil {
+			t.Errorf("%s is accepted", dir)
+		}
+	}
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink("/var", link); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkDataDir(link); err == nil || !strings.Contains(err.Error(), "/var is a directory of the machine") {
+		t.Errorf("a link to /var: %v", err)
+	}
+	for _, dir := range []string{"/var/lib/lite", "/data", "/srv/lite", "/opt/lite", "/var/lib/my lite", "/home/me/lite"} {
+		if err := checkDataDir(dir); err != nil {
+			t.Errorf("%s: %v", dir, err)
+		}
+	}
+}
+
+// newWork removes files and nothing else.
+func newWork(t *testing.T) (*work, *bytes.Buffer) {
+	var out bytes.Buffer
+	dir := t.TempDir()
+	return &work{Report: NewReport(&out), Node: Node{RunDir: dir + "/run", ConfigDir: dir + "/etc"}}, &out
+}
+
+func write(t *testing.T, paths ...string) {
+	t.Helper()
+	for _, path := range paths {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte("x"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestRemoveFollowsNoLink(t *testing.T) {
+	w, _ := newWork(t)
+	dir := t.TempDir()
+	write(t, dir+"/outside/kept", dir+"/data/a/b/c", dir+"/data/file")
+	for _, link := range []string{dir + "/data/link", dir + "/data/a/link"} {
+		if err := os.Symlink(dir+"/outside", link); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.remove(dir + "/data")
+	if exists(dir + "/data") {
+		t.Errorf("it is still there: %v", w.failed)
+	}
+	if !exists(dir + "/outside/kept") {
+		t.Error("what a link leads to was removed")
+	}
+	if err := os.Symlink(dir+"/outside", dir+"/data"); err != nil {
+		t.Fatal(err)
+	}
+	w.remove(dir + "/data")
+	if exists(dir+"/data") || !exists(dir+"/outside/kept") {
+		t.Error("of a link only the link is to be removed")
+	}
+}
+
+func TestRemoveDeep(t *testing.T) {
+	w, _ := newWork(t)
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "data", strings.Repeat("d/", 5*maxDepth), "file"))
+	w.remove(dir + "/data")
+	if len(w.failed) > 0 || exists(dir+"/data") || len(names(dir)) > 0 {
+		t.Errorf("left %v: %v", names(dir), w.failed)
+	}
+}
+
+func TestRemoveEntersNoMount(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: it mounts")
+	}
+	w, _ := newWork(t)
+	dir := t.TempDir()
+	write(t, dir+"/outside/kept", dir+"/data/a/mount/x", dir+"/data/b")
+	if err := unix.Mount(dir+"/outside", dir+"/data/a/mount", "", unix.MS_BIND, ""); err != nil {
+		t.Skipf("may not mount: %v", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir+"/data/a/mount", unix.MNT_DETACH) })
+	w.remove(dir + "/data")
+	if !exists(dir+"/outside/kept") || exists(dir+"/data/b") {
+		t.Error("a mount was entered, or what is beside it stayed")
+	}
+	if len(w.left) != 1 || !strings.Contains(w.left[0], "data/a/mount") || len(w.failed) > 0 {
+		t.Errorf("left %q, failed %q", w.left, w.failed)
+	}
+}
+
+func TestDataDirOfOthers(t *testing.T) {
+	w, _ := newWork(t)
+	dir := t.TempDir() + "/my data"
+	write(t, dir+"/precious", dir+"/server/x", dir+"/lite.lock")
+	w.removeDataDir(dir)
+	if !exists(dir+"/precious") || exists(dir+"/server") || exists(dir+"/lite.lock") {
+		t.Errorf("there is %q", names(dir))
+	}
+	w.DefaultDir = dir
+	w.removeDataDir(dir)
+	if exists(dir) {
+		t.Errorf("of a directory that is named after lite %q stays", names(dir))
+	}
+}
+
+func TestInventory(t *testing.T) {
+	w, _ := newWork(t)
+	dir := t.TempDir()
+	write(t, dir+"/bin/lite", dir+"/bin/other", dir+"/lib/only/x")
+	write(t, w.ConfigDir+"/config.yaml")
+	list := strings.Join([]string{dir + "/bin/lite", dir + "/bin", dir + "/lib/only/x", dir + "/lib/only", dir + "/missing", "relative", "/a/../b", ""}, "\n")
+	if err := os.WriteFile(filepath.Join(w.ConfigDir, inventoryFile), []byte(list), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	w.removeInstalled(w.inventory())
+	if exists(dir+"/bin/lite") || !exists(dir+"/bin/other") || exists(dir+"/lib/only") || !exists(dir+"/lib") {
+		t.Errorf("bin %q, lib %q", names(dir+"/bin"), names(dir+"/lib"))
+	}
+	if len(w.left) != 3 || len(w.failed) > 0 { // relative, /a/../b, bin
+		t.Errorf("left %q, failed %q", w.left, w.failed)
+	}
+}
+
+func TestReport(t *testing.T) {
+	w, out := newWork(t)
+	w.Step("Doing %s", "it")
+	w.Leave("that")
+	w.Fail(nil)
+	w.Fail(os.ErrPermission)
+	if err := w.end(); err == nil || !strings.Contains(err.Error(), "1 thing") {
+		t.Errorf("end: %v", err)
+	}
+	if want := "Doing it\nLeft: that\nFAILED: permission denied\n"; out.String() != want {
+		t.Errorf("%q, want %q", out, want)
+	}
+}

@@ -1,0 +1,103 @@
+package uninstall
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+)
+
+// unmount takes away the mounts of pods and of containerd, the last one first.
+func (w *work) unmount() {
+	mounts, err := mountinfo.GetMounts(nil)
+	if err != nil {
+		w.Fail(fmt.Errorf("list mounts: %w", err))
+		return
+	}
+	mounts = slices.DeleteFunc(mounts, func(m *mountinfo.Info) bool { return !w.ourMount(m.Mountpoint) })
+	if len(mounts) == 0 {
+		return
+	}
+	w.Step("Unmounting %d file systems of pods", len(mounts))
+	for _, m := range slices.Backward(mounts) {
+		w.unmountOne(m)
+	}
+}
+
+// ourMount reports whether the kubelet or containerd has mounted something there.
+// What is mounted on their directories themselves is of the machine's owner.
+func (w *work) ourMount(path string) bool {
+	path = strings.TrimSuffix(path, "//deleted")
+	for _, dir := range w.mountDirs() {
+		if rel, ok := within(dir, path); ok && rel != "." {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *work) mountDirs() []string {
+	dirs := []string{
+		w.RunDir + "/containerd",
+		w.KubeletDir + "/pods",
+		w.KubeletDir + "/plugins",
+	}
+	for _, dir := range w.DataDirs {
+		dirs = append(dirs, filepath.Join(dir, "agent/containerd/root"))
+	}
+	for _, dir := range dirs {
+		if real, err := filepath.EvalSymlinks(dir); err == nil && real != dir {
+			dirs = append(dirs, real)
+		}
+	}
+	return dirs
+}
+
+// unmountOne waits a moment for what has been killed. What somebody else looks
+// at is taken out of the tree; the kernel ends it when they leave.
+func (w *work) unmountOne(m *mountinfo.Info) {
+	path := strings.TrimSuffix(m.Mountpoint, "//deleted")
+	deadline := time.Now().Add(busyTimeout)
+	for !remote(m.FSType) {
+		err := unix.Unmount(path, unix.UMOUNT_NOFOLLOW)
+		if err == nil || errors.Is(err, unix.EINVAL) || errors.Is(err, fs.ErrNotExist) {
+			return // EINVAL: it is not mounted any more
+		}
+		if !errors.Is(err, unix.EBUSY) {
+			w.Fail(fmt.Errorf("unmount %s: %w", path, err))
+			return
+		}
+		if time.Now().After(deadline) {
+			break
+		}
+		time.Sleep(pollEvery)
+	}
+	if err := unix.Unmount(path, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH); err != nil {
+		w.Fail(fmt.Errorf("unmount %s: %w", path, err))
+		return
+	}
+	if remote(m.FSType) {
+		return
+	}
+	w.Leave("%s was in use by another process; it is unmounted, and ends when that process leaves it", path)
+}
+
+// busyTimeout is how long the kernel may take to let go of what a killed process
+// had open.
+const busyTimeout = 2 * time.Second
+
+// remote reports whether a file system is on another machine. If that does not
+// answer, who unmounts it waits for it, perhaps for ever.
+func remote(fstype string) bool {
+	switch fstype {
+	case "nfs", "nfs4", "cifs", "smb3", "ceph", "fuse.ceph", "fuse.glusterfs", "9p":
+		return true
+	}
+	return false
+}

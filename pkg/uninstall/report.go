@@ -1,0 +1,52 @@
+package uninstall
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// Report tells what is done as it is done, and at the end what was left and what
+// has failed.
+type Report struct {
+	out    io.Writer
+	left   []string
+	failed []string
+}
+
+// NewReport writes to out.
+func NewReport(out io.Writer) *Report { return &Report{out: out} }
+
+// Step tells what is done now.
+func (r *Report) Step(format string, args ...any) { fmt.Fprintf(r.out, format+"\n", args...) }
+
+// Leave notes what stays, on purpose.
+func (r *Report) Leave(format string, args ...any) {
+	r.left = append(r.left, fmt.Sprintf(format, args...))
+}
+
+// Fail notes what could not be done.
+func (r *Report) Fail(err error) {
+	if err == nil {
+		return
+	}
+	r.failed = append(r.failed, strings.ReplaceAll(err.Error(), "\n", "; "))
+}
+
+// end tells what was noted.
+func (r *Report) end() error {
+	for _, what := range r.left {
+		fmt.Fprintln(r.out, "Left: "+what)
+	}
+	if len(r.failed) == 0 {
+		return nil
+	}
+	for _, what := range r.failed {
+		fmt.Fprintln(r.out, "FAILED: "+what)
+	}
+	if len(r.failed) == 1 {
+		return errors.New("1 thing could not be done, see above; mend it and run this again")
+	}
+	return fmt.Errorf("%d things could not be done, see above; mend them and run this again", len(r.failed))
+}

@@ -1,0 +1,215 @@
+// Package uninstall takes lite off a machine, or stops all of it: the service,
+// pods, mounts, network, cgroups, files and kernel settings that lite and the
+// parts of Kubernetes within it have made, and nothing of anybody else. How each
+// thing is known to be lite's is in docs/uninstall.md.
+package uninstall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"lite.io/lite/pkg/service"
+)
+
+// Node is where lite keeps what on this machine.
+type Node struct {
+	DataDirs   []string // of every lite that has run since boot, the configured one first
+	DefaultDir string   // a data directory that is named after lite, so that all in it is lite's
+	RunDir     string   // what a reboot makes worthless
+	ConfigDir  string
+	KubeletDir string
+	Kubeconfig string // "" = none is written
+	// Volumes and AuditLog are of users, where they have named a place for them.
+	Volumes  string
+	AuditLog string
+	Agent    bool
+	Name     string // of the Node object
+
+	Bridge   string // of the pod network
+	Tunnels  []string
+	Protocol int    // of routes to other nodes
+	Network  string // its name in descriptions of the CNI
+}
+
+// Options is what a user may choose.
+type Options struct {
+	// Grace is how long containers may take to end by themselves.
+	Grace    time.Duration
+	KeepData bool
+}
+
+// work is one killall or uninstall.
+type work struct {
+	Node
+	Options
+	*Report
+	record record
+	seen   containers
+	holds  []*service.Hold
+	// helpers is where the programs are that lite brings along.
+	helpers []string
+	// hadRun: lite has run since boot, so what Kubernetes makes under names that
+	// others use too is its.
+	hadRun bool
+}
+
+// Kill stops lite and all its pods and takes away what they need of the machine.
+// Data stays, and lite starts again on it.
+func Kill(ctx context.Context, n Node, o Options, r *Report) error {
+	w, err := begin(n, o, r)
+	if err != nil {
+		return err
+	}
+	defer w.release()
+	if !w.present() {
+		r.Step("Nothing to do: lite is not on this machine.")
+		return nil
+	}
+	if err := w.kill(ctx); err != nil {
+		return err
+	}
+	return r.end()
+}
+
+// Remove is Kill, and then takes lite off the machine; with KeepData without
+// what it was told and what it knows.
+func Remove(ctx context.Context, n Node, o Options, r *Report) error {
+	w, err := begin(n, o, r)
+	if err != nil {
+		return err
+	}
+	defer w.release()
+	if !w.present() {
+		r.Step("Nothing to do: lite is not on this machine.")
+		w.removeFiles()
+		return r.end()
+	}
+	if err := w.kill(ctx); err != nil {
+		return err
+	}
+	w.restoreKernel()
+	w.removeService(ctx)
+	w.removeFiles()
+	return r.end()
+}
+
+// Present reports whether there is anything of lite on the machine but its
+// program.
+func Present(n Node) bool {
+	w, err := begin(n, Options{}, NewReport(io.Discard))
+	return err != nil || w.present()
+}
+
+func (w *work) present() bool {
+	if exists(w.RunDir) || exists(w.ConfigDir) {
+		return true
+	}
+	for _, dir := range w.DataDirs {
+		for _, name := range dataNames {
+			if exists(filepath.Join(dir, name)) {
+				return true
+			}
+		}
+	}
+	_, err := service.Find()
+	return !errors.Is(err, service.ErrNone)
+}
+
+func begin(n Node, o Options, r *Report) (*work, error) {
+	w := &work{Node: n, Options: o, Report: r, hadRun: exists(n.RunDir)}
+	var err error
+	if w.record, err = readRecord(n.RunDir); err != nil {
+		r.Fail(err)
+	}
+	for _, dir := range w.record.DataDirs {
+		if !slices.Contains(w.DataDirs, dir) {
+			w.DataDirs = append(w.DataDirs, dir)
+		}
+	}
+	for _, dir := range w.DataDirs {
+		if err := checkDataDir(dir); err != nil {
+			return nil, err
+		}
+	}
+	return w, nil
+}
+
+// kill is an error only if lite still runs: then nothing else is touched.
+func (w *work) kill(ctx context.Context) error {
+	w.findHelpers()
+	w.seen = w.findContainers()
+	if w.isOurs(os.Getpid()) {
+		return errors.New("this runs in a pod of the node that it would stop; run it on the machine itself")
+	}
+	if err := w.stopLite(ctx); err != nil {
+		return err
+	}
+	w.seen = w.findContainers() // more may have been started meanwhile
+	if err := w.stopPods(ctx); err != nil {
+		return err
+	}
+	w.unmount()
+	w.removeLinks()
+	w.removeRoutes()
+	w.removeRules(ctx)
+	w.removeCgroups(ctx)
+	w.removeState()
+	return ctx.Err()
+}
+
+// stopLite ends lite, and keeps every other from starting.
+func (w *work) stopLite(ctx context.Context) error {
+	manager, err := service.Find()
+	if err != nil && !errors.Is(err, service.ErrNone) {
+		return fmt.Errorf("look for the service: %w", err)
+	}
+	if err == nil {
+		active, err := manager.Active(ctx)
+		if err != nil {
+			return err
+		}
+		if active {
+			w.Step("Stopping the service %s (%s)", service.Name, manager.Name())
+			if err := manager.Stop(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	for _, dir := range w.DataDirs {
+		hold, other, err := service.TryHold(dir)
+		if other != nil {
+			w.Step("Stopping lite (pid %d)", other.PID)
+			hold, err = other.Stop(ctx, dir)
+		}
+		if err != nil {
+			return err
+		}
+		if hold != nil {
+			w.holds = append(w.holds, hold)
+		}
+	}
+	return nil
+}
+
+func (w *work) release() {
+	for _, h := range w.holds {
+		h.Close()
+	}
+}
+
+// findHelpers puts the programs that lite brings along before the machine's: a
+// machine without iptables has only these.
+func (w *work) findHelpers() {
+	for _, dir := range w.DataDirs {
+		found, _ := filepath.Glob(filepath.Join(globQuote(dir), "bundle", "*", "bin"))
+		for _, bin := range found {
+			w.helpers = append(w.helpers, bin)
+		}
+	}
+}

@@ -1,0 +1,173 @@
+package upgrade
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"k8s.io/client-go/kubernetes"
+
+	"lite.io/lite/pkg/component"
+	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/status"
+)
+
+const (
+	// lookEvery is how often a version is looked at while it starts.
+	lookEvery = 500 * time.Millisecond
+	// steady is how long it has to be healthy in one piece.
+	steady = 3 * time.Second
+	// silentShare is the part of the time that a version has during which nothing
+	// may answer, at least silentLeast: a program that does not even start needs no
+	// more waiting.
+	silentShare = 10
+	silentLeast = 10 * time.Second
+	// returnTimeout is the least that an old version is given to be healthy again,
+	// however short the time of the new one was.
+	returnTimeout = 5 * time.Minute
+	// maxStarts is how often a version may be started until it is healthy.
+	maxStarts = 5
+)
+
+// gate is what a version has to pass.
+type gate struct {
+	dataDir    string
+	version    string
+	timeout    time.Duration
+	runtime    string
+	containers []Container
+	kubeconfig string
+	// starter is the process that is to become the program where there is no init
+	// system. When it has ended there is nobody to wait for.
+	starter *os.Process
+	// say is told what is waited for, whenever that changes; may be nil.
+	say func(string)
+}
+
+// newGate is that of the version which an upgrade goes to.
+func newGate(dataDir string, j *Journal, kubeconfig string) gate {
+	return gate{dataDir: dataDir, version: j.To, timeout: j.HealthTimeout, runtime: j.Runtime, containers: j.Containers, kubeconfig: kubeconfig}
+}
+
+// backGate is that of a version which is gone back to: it has to run, and what
+// became of the containers is no reason to go anywhere else.
+func backGate(dataDir string, j *Journal, kubeconfig string) gate {
+	return gate{dataDir: dataDir, version: j.From, timeout: max(j.HealthTimeout, returnTimeout), kubeconfig: kubeconfig}
+}
+
+// errUndecided is that the watching ended, not what was watched.
+var errUndecided = errors.New("nobody watched to the end")
+
+// await returns nil once the version is healthy, and why it is not when its time
+// is over or waiting is of no use. ended are containers that have ended for
+// reasons of their own.
+func (g gate) await(ctx context.Context) (ended []string, err error) {
+	began := time.Now()
+	answered, healthy, said := began, time.Time{}, ""
+	for {
+		now := time.Now()
+		answers, ended, waiting := g.look(ctx)
+		if ctx.Err() != nil {
+			return nil, errUndecided
+		}
+		if answers {
+			answered = now
+		}
+		switch {
+		case waiting != nil:
+			healthy = time.Time{}
+		case healthy.IsZero():
+			healthy = now
+		case now.Sub(healthy) >= steady:
+			return ended, nil
+		}
+		switch {
+		case waiting == nil:
+		case now.Sub(began) > g.timeout:
+			return nil, fmt.Errorf("lite %s was not healthy within %s: %w", g.version, g.timeout, waiting)
+		case now.Sub(answered) > g.silence():
+			return nil, fmt.Errorf("lite %s does not run: nothing has answered for %s", g.version, now.Sub(answered).Round(time.Second))
+		case countStarts(g.dataDir, "new") > maxStarts:
+			return nil, fmt.Errorf("lite %s was started %d times and was not healthy: %w", g.version, maxStarts, waiting)
+		}
+		if waiting != nil && g.say != nil && waiting.Error() != said {
+			said = waiting.Error()
+			g.say(said)
+		}
+		if !kube.Sleep(ctx, lookEvery) {
+			return nil, errUndecided
+		}
+	}
+}
+
+// silence is for how long nothing may answer.
+func (g gate) silence() time.Duration {
+	if g.starter != nil && errors.Is(g.starter.Signal(unix.Signal(0)), os.ErrProcessDone) {
+		return silentLeast
+	}
+	return max(g.timeout/silentShare, silentLeast)
+}
+
+// look is one look: whether the version answers at all, and what it is not
+// healthy for.
+func (g gate) look(ctx context.Context) (answers bool, ended []string, waiting error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	n, err := status.Get(ctx, status.Socket)
+	switch {
+	case err != nil:
+		return false, nil, errors.New("it does not answer yet")
+	case n.Version != g.version:
+		return true, nil, fmt.Errorf("lite %s runs", n.Version)
+	case !n.Ready:
+		return true, nil, errors.New(notReady(n))
+	}
+	if err := askAPI(ctx, g.kubeconfig); err != nil {
+		return true, nil, fmt.Errorf("ask the API: %w", err)
+	}
+	if len(g.containers) == 0 {
+		return true, nil, nil
+	}
+	lost, ended, err := compareContainers(ctx, g.runtime, g.containers)
+	if err == nil && len(lost) > 0 {
+		err = fmt.Errorf("containers that ran before do not any more: %s", strings.Join(lost, ", "))
+	}
+	return true, ended, err
+}
+
+// notReady names the parts that are not ready and why. Those that only wait for
+// others would say nothing new.
+func notReady(n status.Node) string {
+	var parts []string
+	for _, c := range n.Components {
+		if c.State != component.Ready && c.State != component.Waiting {
+			text := c.Name + " is " + string(c.State)
+			if c.Reason != "" {
+				text += " (" + strings.ReplaceAll(c.Reason, "\n", " ") + ")"
+			}
+			parts = append(parts, text)
+		}
+	}
+	if len(parts) == 0 {
+		return "it is starting"
+	}
+	return strings.Join(parts, ", ")
+}
+
+// askAPI asks an API server whether it is ready.
+func askAPI(ctx context.Context, kubeconfig string) error {
+	cfg, err := kube.ClientConfig(kubeconfig, "upgrade")
+	if err != nil {
+		return err
+	}
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		return err
+	}
+	_, err = client.Discovery().RESTClient().Get().AbsPath("/readyz").DoRaw(ctx)
+	return err
+}

@@ -1,0 +1,271 @@
+package upgrade
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"lite.io/lite/pkg/agent"
+	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/version"
+)
+
+// Options is what a user says about an upgrade.
+type Options struct {
+	Artifact string // a file or a directory; "" = from the network
+	Version  string // "" = what the channel says
+	Channel  string
+	BaseURL  string
+	// Force goes on where a part of this node is not ready or a server does not
+	// answer.
+	Force         bool
+	HealthTimeout time.Duration
+}
+
+// Plan is an upgrade that nothing stands in the way of.
+type Plan struct {
+	Node     *Node
+	From, To version.Info
+	// Checked says that a SHA256SUMS stood for the artifact.
+	Checked bool
+	// Same says that there is nothing to do.
+	Same          bool
+	Size          int64 // what is going to be kept, in bytes
+	HealthTimeout time.Duration
+	Warnings      []string
+
+	runtime string
+	driver  *Driver
+}
+
+// Close forgets a plan; one that was carried out leaves nothing to forget.
+func (p *Plan) Close() error {
+	j, err := ReadJournal(p.Node.Config.DataDir)
+	if err == nil && !j.Pending() {
+		err = os.Remove(staged(p.Node.Binary))
+		if errors.Is(err, os.ErrNotExist) {
+			err = nil
+		}
+	}
+	return errors.Join(err, p.driver.Close())
+}
+
+// Make finds out everything that stands in the way of an upgrade. Nothing is
+// changed but for the new program, which is put beside the old one: it is asked
+// what it is and whether it can be started as this one was.
+func Make(ctx context.Context, o Options, say func(string)) (*Plan, error) {
+	n, err := Running(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := n.checkSelf(); err != nil {
+		return nil, err
+	}
+	driver, err := drive(ctx, n.Config.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	p := &Plan{Node: n, From: version.Get(), HealthTimeout: o.HealthTimeout, runtime: agent.Socket(n.Config), driver: driver}
+	if err := p.make(ctx, o, say); err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	return p, nil
+}
+
+func (p *Plan) make(ctx context.Context, o Options, say func(string)) error {
+	if err := p.settle(); err != nil {
+		return err
+	}
+	if err := p.checkHealth(o.Force); err != nil {
+		return err
+	}
+	target := staged(p.Node.Binary)
+	if o.Artifact == "" {
+		release, err := find(ctx, o, p.Node.env)
+		if err != nil {
+			return err
+		}
+		if release.version == p.From.Version {
+			p.To, p.Same = p.From, true
+			return nil
+		}
+		if err := release.stage(ctx, filepath.Join(p.Node.Config.DataDir, "upgrade.download"), target, say); err != nil {
+			return err
+		}
+		p.Checked = true
+	} else {
+		var err error
+		if p.Checked, err = stage(o.Artifact, target); err != nil {
+			return err
+		}
+		if !p.Checked {
+			p.Warnings = append(p.Warnings, "no "+sumsFile+" beside the artifact names it, so that it is what was published was not checked")
+		}
+	}
+	var err error
+	if p.To, err = inspect(ctx, target); err != nil {
+		return err
+	}
+	if p.To.Version == p.From.Version {
+		p.Same = true
+		return nil
+	}
+	server := p.Node.Config.Role == config.Server
+	if err := checkVersions(p.From, p.To, server); err != nil {
+		return err
+	}
+	if err := p.checkSkew(ctx, o.Force); err != nil {
+		return err
+	}
+	if err := p.checkRoom(); err != nil {
+		return err
+	}
+	return p.Node.checkConfig(ctx, target)
+}
+
+// checkSelf makes sure that this is the lite that runs: what it keeps and goes
+// back to is itself.
+func (n *Node) checkSelf() error {
+	if strings.HasSuffix(n.Binary, " (deleted)") {
+		return fmt.Errorf("the program of lite was replaced since lite %s was started; restart lite first", n.Status.Version)
+	}
+	self, err := os.Stat("/proc/self/exe")
+	if err != nil {
+		return fmt.Errorf("look at this program: %w", err)
+	}
+	runs, err := os.Stat(n.Binary)
+	if err != nil {
+		return fmt.Errorf("look at the program of lite: %w", err)
+	}
+	if !os.SameFile(self, runs) {
+		return fmt.Errorf("lite %s runs from %s, and this is another program (%s); run `%[2]s upgrade`, with --artifact for a file", n.Status.Version, n.Binary, version.Version())
+	}
+	return nil
+}
+
+// settle brings an earlier upgrade to its end, as far as that can be done beside
+// a lite that runs.
+func (p *Plan) settle() error {
+	dataDir := p.Node.Config.DataDir
+	j, err := ReadJournal(dataDir)
+	if err != nil {
+		return err
+	}
+	if !j.Pending() {
+		return cleanUp(dataDir, p.Node.Binary)
+	}
+	switch {
+	case j.State == Prepared, j.State == Returning:
+		return errors.Join(cleanUp(dataDir, p.Node.Binary), forget(dataDir))
+	case j.State == Restored && j.From == p.From.Version:
+		return finish(dataDir, j)
+	}
+	return fmt.Errorf("the upgrade from %s to %s has not come to its end (%s); wait for it, or take it back with `lite rollback`", j.From, j.To, j.State)
+}
+
+// checkHealth refuses to begin on a node that is not well: afterwards nobody
+// could tell what the upgrade has to do with it.
+func (p *Plan) checkHealth(force bool) error {
+	if p.Node.Status.Ready {
+		return nil
+	}
+	why := "not every part of this node is ready: " + notReady(p.Node.Status)
+	if !force {
+		return fmt.Errorf("%s; mend that first, or go on with --force", why)
+	}
+	p.Warnings = append(p.Warnings, why)
+	return nil
+}
+
+func (p *Plan) checkSkew(ctx context.Context, force bool) error {
+	if p.Node.Config.Role == config.Server {
+		others, err := p.Node.members(ctx)
+		if err != nil {
+			return err
+		}
+		return checkServerSkew(p.To.Kubernetes, others)
+	}
+	servers, silent, err := p.Node.apiServers(ctx)
+	if err != nil {
+		return err
+	}
+	if len(silent) > 0 {
+		why := "these servers do not say which version they have: " + strings.Join(silent, ", ")
+		if !force || len(servers) == 0 {
+			return fmt.Errorf("%s; an agent must not be newer than any: start them first, or go on with --force if the others have the version", why)
+		}
+		p.Warnings = append(p.Warnings, why)
+	}
+	return checkAgentSkew(p.To.Kubernetes, servers)
+}
+
+// unpacks is what a new version unpacks when it starts, more than its helper
+// programs are.
+const unpacks = 128 << 20
+
+// checkRoom makes sure that what is kept fits, and that the new version finds
+// enough room to start. The new program is on the disk by now.
+func (p *Plan) checkRoom() error {
+	dataDir := p.Node.Config.DataDir
+	for _, name := range entries(dataDir, p.Node.Config.Role) {
+		p.Size += sizeOf(filepath.Join(dataDir, name))
+	}
+	p.Size += reserve
+	if same, err := sameFileSystem(dataDir, p.Node.Binary); err != nil {
+		return err
+	} else if !same {
+		p.Size += sizeOf(p.Node.Binary)
+	}
+	need := uint64(p.Size + unpacks + agent.MinimumFreeDisk)
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dataDir, &fs); err != nil {
+		return fmt.Errorf("ask for the room on %s: %w", dataDir, err)
+	}
+	if free := fs.Bavail * uint64(fs.Bsize); free < need {
+		return fmt.Errorf("data-dir %s: %d MiB are free and %d MiB are needed: %d MiB for what is kept to go back to, %d MiB for the new version; free some room",
+			dataDir, free>>20, need>>20, p.Size>>20, (unpacks+agent.MinimumFreeDisk)>>20)
+	}
+	return nil
+}
+
+func sameFileSystem(a, b string) (bool, error) {
+	var sa, sb unix.Stat_t
+	if err := unix.Stat(a, &sa); err != nil {
+		return false, fmt.Errorf("look at %s: %w", a, err)
+	}
+	if err := unix.Stat(b, &sb); err != nil {
+		return false, fmt.Errorf("look at %s: %w", b, err)
+	}
+	return sa.Dev == sb.Dev, nil
+}
+
+// Print writes what would be done.
+func (p *Plan) Print(w io.Writer) error {
+	n := p.Node
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s: lite %s -> %s\n", n.Config.Role, n.Config.NodeName, p.From.Version, p.To.Version)
+	for _, part := range []struct{ name, from, to string }{
+		{"Kubernetes", p.From.Kubernetes, p.To.Kubernetes}, {"etcd", p.From.Etcd, p.To.Etcd},
+		{"containerd", p.From.Containerd, p.To.Containerd}, {"runc", p.From.Runc, p.To.Runc},
+	} {
+		if part.from != part.to {
+			fmt.Fprintf(&b, "  %s %s -> %s\n", part.name, part.from, part.to)
+		}
+	}
+	fmt.Fprintf(&b, "  kept in %s: %d MiB\n", keptDir(n.Config.DataDir), p.Size>>20)
+	if n.Manager != nil {
+		fmt.Fprintf(&b, "  restarted by %s\n", n.Manager.Name())
+	} else {
+		fmt.Fprintf(&b, "  restarted by itself (pid %d): no init system keeps lite running here\n", n.Status.PID)
+	}
+	fmt.Fprintf(&b, "  rolled back unless healthy within %s\n", p.HealthTimeout)
+	_, err := io.WriteString(w, b.String())
+	return err
+}

@@ -1,0 +1,332 @@
+package upgrade
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"lite.io/lite/pkg/config"
+)
+
+// scene is a data directory and a program beside it, as an upgrade from old to
+// new has left them in a state.
+type scene struct {
+	dataDir, binary string
+	journal         *Journal
+}
+
+func (s scene) write(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), 0o700); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func content(t *testing.T, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if os.IsNotExist(err) {
+		return ""
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func newScene(t *testing.T) scene {
+	t.Helper()
+	dir := t.TempDir()
+	s := scene{dataDir: filepath.Join(dir, "data"), binary: filepath.Join(dir, "bin", "lite")}
+	s.journal = &Journal{From: "v0.1.0", To: "v0.2.0", Role: config.Server, Binary: s.binary}
+	s.write(t, s.binary, "old")
+	s.write(t, filepath.Join(s.dataDir, "version"), "v0.1.0\n")
+	s.write(t, filepath.Join(s.dataDir, "node-name"), "node\n")
+	s.write(t, filepath.Join(s.dataDir, "server", "token"), "before")
+	s.write(t, staged(s.binary), "new")
+	if err := s.journal.enter(s.dataDir, Prepared); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// keep is what the upgrade does before it swaps.
+func (s scene) keep(t *testing.T) {
+	t.Helper()
+	k := &keeper{dataDir: s.dataDir, kept: Kept{Role: config.Server, Binary: s.binary}}
+	k.kept.Versions.Version = "v0.1.0"
+	if err := k.begin(); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.complete(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.journal.enter(s.dataDir, Swapped); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// work is what the new version does to the data.
+func (s scene) work(t *testing.T) {
+	t.Helper()
+	if err := swap(s.binary); err != nil {
+		t.Fatal(err)
+	}
+	s.write(t, filepath.Join(s.dataDir, "version"), "v0.2.0\n")
+	s.write(t, filepath.Join(s.dataDir, "server", "token"), "after")
+}
+
+// is checks which version the node is, wholly.
+func (s scene) is(t *testing.T, program, version, token string) {
+	t.Helper()
+	for path, want := range map[string]string{
+		s.binary: program, filepath.Join(s.dataDir, "version"): version + "\n",
+		filepath.Join(s.dataDir, "server", "token"): token, filepath.Join(s.dataDir, "node-name"): "node\n",
+	} {
+		if got := content(t, path); got != want {
+			t.Errorf("%s holds %q, want %q", path, got, want)
+		}
+	}
+}
+
+// ended checks that nothing is under way any more.
+func (s scene) ended(t *testing.T, want State) {
+	t.Helper()
+	j, err := ReadJournal(s.dataDir)
+	if err != nil || j.Pending() {
+		t.Fatalf("the journal is %+v, %v", j, err)
+	}
+	if j == nil && want != "" || j != nil && j.State != want {
+		t.Errorf("the journal is %+v, want %q", j, want)
+	}
+	for _, path := range []string{staged(s.binary), making(s.dataDir), former(s.dataDir)} {
+		if _, err := os.Lstat(path); err == nil {
+			t.Errorf("%s was left behind", path)
+		}
+	}
+}
+
+func (s scene) settle(t *testing.T, self string) string {
+	t.Helper()
+	j, err := ReadJournal(s.dataDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := settle(s.dataDir, j, self, "new")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return program
+}
+
+func TestSettle(t *testing.T) {
+	t.Run("prepared, nothing kept", func(t *testing.T) {
+		s := newScene(t)
+		s.settle(t, "v0.1.0")
+		s.is(t, "old", "v0.1.0", "before")
+		s.ended(t, "")
+	})
+	t.Run("prepared, copying", func(t *testing.T) {
+		s := newScene(t)
+		k := &keeper{dataDir: s.dataDir, kept: Kept{Role: config.Server, Binary: s.binary}}
+		if err := k.begin(); err != nil {
+			t.Fatal(err)
+		}
+		if kept, err := ReadKept(s.dataDir); kept != nil || err != nil {
+			t.Errorf("what is not complete counts as kept: %v, %v", kept, err)
+		}
+		s.settle(t, "v0.1.0")
+		s.is(t, "old", "v0.1.0", "before")
+		s.ended(t, "")
+	})
+	t.Run("prepared, between two renames", func(t *testing.T) {
+		s := newScene(t)
+		s.keep(t) // the generation before
+		if err := os.Rename(keptDir(s.dataDir), former(s.dataDir)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.journal.enter(s.dataDir, Prepared); err != nil {
+			t.Fatal(err)
+		}
+		s.settle(t, "v0.1.0")
+		s.ended(t, "")
+		if kept, err := ReadKept(s.dataDir); kept == nil || err != nil {
+			t.Errorf("what was kept before is lost: %v", err)
+		}
+	})
+	t.Run("swapped, program not replaced", func(t *testing.T) {
+		s := newScene(t)
+		s.keep(t)
+		s.settle(t, "v0.1.0")
+		s.is(t, "old", "v0.1.0", "before")
+		s.ended(t, "")
+	})
+	t.Run("swapped", func(t *testing.T) {
+		s := newScene(t)
+		s.keep(t)
+		s.work(t)
+		for range maxStarts {
+			if program := s.settle(t, "v0.2.0"); program != "" {
+				t.Fatalf("becomes %s", program)
+			}
+			s.is(t, "new", "v0.2.0", "after")
+		}
+		// One time too many.
+		if program := s.settle(t, "v0.2.0"); program != s.binary {
+			t.Errorf("becomes %q", program)
+		}
+		s.is(t, "old", "v0.1.0", "before")
+		s.settle(t, "v0.1.0")
+		s.ended(t, RolledBack)
+		if got := content(t, filepath.Join(keptDir(s.dataDir), keptDropped, "server", "token")); got != "after" {
+			t.Errorf("what the new version wrote is %q", got)
+		}
+		if kept, err := ReadKept(s.dataDir); kept != nil || err != nil {
+			t.Errorf("what is back is kept still: %v, %v", kept, err)
+		}
+	})
+	t.Run("started, a third version", func(t *testing.T) {
+		s := newScene(t)
+		s.keep(t)
+		s.work(t)
+		s.settle(t, "v0.3.0")
+		s.is(t, "new", "v0.2.0", "after")
+		s.ended(t, "")
+	})
+	t.Run("returning", func(t *testing.T) {
+		s := newScene(t)
+		s.keep(t)
+		s.work(t)
+		if err := s.journal.enter(s.dataDir, Returning); err != nil {
+			t.Fatal(err)
+		}
+		s.settle(t, "v0.2.0")
+		s.is(t, "new", "v0.2.0", "after")
+		s.ended(t, "")
+		if kept, err := ReadKept(s.dataDir); kept == nil || err != nil {
+			t.Errorf("what is kept is lost: %v", err)
+		}
+	})
+}
+
+// A rollback may be cut off before each of its steps.
+func TestRestoreGoesOnWhereItWas(t *testing.T) {
+	kept := func(s scene, name string) string { return filepath.Join(keptDir(s.dataDir), keptEntries, name) }
+	dropped := func(s scene, name string) string { return filepath.Join(keptDir(s.dataDir), keptDropped, name) }
+	move := func(t *testing.T, from, to string) {
+		t.Helper()
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, cut := range map[string]func(*testing.T, scene){
+		"at once": func(*testing.T, scene) {},
+		"between the renames of an entry": func(t *testing.T, s scene) {
+			move(t, filepath.Join(s.dataDir, "server"), dropped(s, "server"))
+		},
+		"after one entry": func(t *testing.T, s scene) {
+			if err := putBack(s.dataDir, "server"); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"before the program": func(t *testing.T, s scene) {
+			for _, e := range []string{"server", "version", "node-name"} {
+				if err := putBack(s.dataDir, e); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s.write(t, staged(s.binary), "ol")
+		},
+		"after all": func(t *testing.T, s scene) {
+			if err := restore(s.dataDir); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"an entry is gone": func(t *testing.T, s scene) {
+			if err := os.RemoveAll(filepath.Join(s.dataDir, "server")); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t)
+			s.keep(t)
+			s.work(t)
+			if err := s.journal.enter(s.dataDir, RollingBack); err != nil {
+				t.Fatal(err)
+			}
+			cut(t, s)
+			if program := s.settle(t, "v0.2.0"); program != s.binary {
+				t.Errorf("becomes %q", program)
+			}
+			s.is(t, "old", "v0.1.0", "before")
+			s.settle(t, "v0.1.0")
+			s.ended(t, RolledBack)
+			if _, err := os.Lstat(kept(s, "server")); err == nil {
+				t.Error("there are two of the datastore")
+			}
+		})
+	}
+}
+
+func TestNothingIsPutBackThatIsNotComplete(t *testing.T) {
+	s := newScene(t)
+	s.keep(t)
+	s.work(t)
+	if err := os.Remove(filepath.Join(keptDir(s.dataDir), description)); err != nil {
+		t.Fatal(err)
+	}
+	says(t, restore(s.dataDir), "is not complete")
+	s.is(t, "new", "v0.2.0", "after")
+}
+
+func TestDrivingIsForOne(t *testing.T) {
+	dir := t.TempDir()
+	d, _, err := Drive(dir)
+	if err != nil || d == nil {
+		t.Fatal(d, err)
+	}
+	other, pid, err := Drive(dir)
+	if err != nil || other != nil || pid != os.Getpid() {
+		t.Errorf("a second one drives: %v, %d, %v", other, pid, err)
+	}
+	d.Close()
+	if driven(dir) {
+		t.Error("driven after it ended")
+	}
+}
+
+func TestStartable(t *testing.T) {
+	for _, test := range []struct {
+		entered, now State
+		want         bool
+	}{
+		{Prepared, Prepared, false}, {Prepared, Swapped, true}, {Prepared, Started, true}, {Prepared, Healthy, true},
+		{Started, Started, false}, {Started, RollingBack, false}, {Started, Restored, true}, {Started, RolledBack, true},
+		{Returning, Returning, false}, {Returning, RollingBack, false}, {Returning, Restored, true},
+		{RollingBack, RollingBack, false}, {RollingBack, Restored, true},
+	} {
+		if got := startable(test.entered, &Journal{State: test.now}); got != test.want {
+			t.Errorf("stopped at %s, now %s: %v", test.entered, test.now, got)
+		}
+	}
+	if !startable(Prepared, nil) {
+		t.Error("an upgrade that was forgotten does not start lite")
+	}
+}
+
+func TestGuardIsRunByTheKeptProgramAlone(t *testing.T) {
+	says(t, Resume("/usr/local/bin/lite"), "nothing to resume by hand")
+	s := newScene(t)
+	s.keep(t)
+	s.work(t)
+	for range maxStarts + 1 {
+		if err := Resume(filepath.Join(keptDir(s.dataDir), keptBinary)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.is(t, "old", "v0.1.0", "before")
+}

@@ -1,0 +1,135 @@
+package options
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"lite.io/lite/tests/cluster"
+)
+
+// batteries is what can be switched off because a user may bring another.
+const batteries = "--disable=dns,metrics,storage,loadbalancer,networkpolicy"
+
+// used is something for each of them.
+const used = `
+apiVersion: v1
+kind: Pod
+metadata: {name: user, labels: {app: user}}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - {name: main, image: lite.test/busybox:1, command: [sleep, "100000"], volumeMounts: [{name: data, mountPath: /data}]}
+  volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: data}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: lb}
+spec: {type: LoadBalancer, selector: {app: user}, ports: [{port: 8088}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: deny}
+spec: {podSelector: {}, policyTypes: [Ingress]}
+`
+
+// TestWithoutBatteries switches all batteries off on a node that has used them.
+// It is then as one that never had them: no socket, no rule and no object is left.
+func TestWithoutBatteries(t *testing.T) {
+	n := cluster.New(t).Server()
+	ns := n.Namespace(t)
+	ns.Apply(t, used)
+	ns.WaitFor(t, "condition=Ready", "pod/user")
+	eventually(t, func() error { _, err := n.KubectlErr(t, "top", "node"); return err })
+	ns.Kubectl(t, "delete", "pod/user", "pvc/data", "service/lb", "networkpolicy/deny")
+	eventually(t, func() error {
+		out, err := n.KubectlErr(t, "get", "persistentvolumes", "-o", "name")
+		if err == nil && out != "" {
+			err = fmt.Errorf("there still is %s", out)
+		}
+		return err
+	})
+	n.Stop(t)
+	n.Start(t, batteries)
+	never := cluster.NewNode(t)
+	never.Start(t, batteries)
+	for what, look := range map[string]func(*testing.T, *cluster.Node) string{
+		"sockets": sockets, "rules": tables, "interfaces": links, "objects": objects, "parts": parts,
+	} {
+		eventually(t, func() error { // kube-proxy may not have written its rules yet
+			if more, less := differences(look(t, n), look(t, never)); len(more)+len(less) > 0 {
+				return fmt.Errorf("%s: there still are %q, and only without ever having had batteries %q", what, more, less)
+			}
+			return nil
+		})
+	}
+	t.Logf("goroutines: %s, without ever having had batteries %s", goroutines(t, n), goroutines(t, never))
+	never.Stop(t)
+	n.Stop(t)
+}
+
+// sockets are the addresses and ports that lite listens on.
+func sockets(t *testing.T, n *cluster.Node) string {
+	t.Helper()
+	return lines(strings.ReplaceAll(n.Output(t, "sh", "-c", "ss -Hltun | awk '{print $1, $5}' | grep -v ':[0-9]\\{5\\}$'"), n.IP, "HOST"))
+}
+
+// lines sorts the lines of a list; every namespace has the CA.
+func lines(list string) string {
+	var all []string
+	for line := range strings.Lines(list) {
+		all = append(all, strings.Join(strings.Fields(line), " "))
+	}
+	all = slices.DeleteFunc(all, func(line string) bool { return strings.Contains(line, "kube-root-ca.crt") })
+	slices.Sort(all)
+	return strings.Join(slices.Compact(all), "\n")
+}
+
+// differences are the lines of either list that the other has not.
+func differences(a, b string) (onlyA, onlyB []string) {
+	in := func(list string) func(string) bool {
+		all := strings.Split(list, "\n")
+		return func(line string) bool { return slices.Contains(all, line) }
+	}
+	return slices.DeleteFunc(strings.Split(a, "\n"), in(b)), slices.DeleteFunc(strings.Split(b, "\n"), in(a))
+}
+
+func tables(t *testing.T, n *cluster.Node) string {
+	t.Helper()
+	return lines(n.Output(t, "nft", "list", "tables"))
+}
+
+var pair = regexp.MustCompile(`veth\S+`)
+
+func links(t *testing.T, n *cluster.Node) string {
+	t.Helper()
+	return pair.ReplaceAllString(n.Output(t, "sh", "-c", "ls /sys/class/net"), "veth")
+}
+
+func objects(t *testing.T, n *cluster.Node) string {
+	t.Helper()
+	return lines(n.Kubectl(t, "get", "-A", "-o", "custom-columns=:kind,:metadata.namespace,:metadata.name", "--no-headers",
+		"services,configmaps,apiservices,storageclasses,clusterroles,clusterrolebindings,roles,rolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings"))
+}
+
+func parts(t *testing.T, n *cluster.Node) string {
+	t.Helper()
+	return n.Output(t, "sh", "-c", "lite status | awk '{print $1}' | tail -n +3")
+}
+
+func goroutines(t *testing.T, n *cluster.Node) string {
+	t.Helper()
+	for line := range strings.Lines(n.Kubectl(t, "get", "--raw", "/metrics")) {
+		if value, ok := strings.CutPrefix(line, "go_goroutines "); ok {
+			return strings.TrimSpace(value)
+		}
+	}
+	return "unknown"
+}

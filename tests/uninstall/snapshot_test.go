@@ -1,0 +1,174 @@
+package uninstall
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"lite.io/lite/tests/cluster"
+)
+
+// snapshot is what a machine is like, one line for each thing.
+type snapshot map[string]bool
+
+// take looks at all of a host that a node might change.
+func take(t *testing.T, h *cluster.Host) snapshot {
+	t.Helper()
+	s := snapshot{}
+	for _, c := range []struct{ kind, script string }{
+		{"mount", `cut -d' ' -f5-6 /proc/self/mountinfo`},
+		{"link", `ip -o link | cut -d: -f2- | sed 's/@if[0-9]*//'`},
+		{"address", `ip -o addr | cut -d: -f2-`},
+		{"route", `ip -d route show table all; ip -d -6 route show table all`},
+		{"neighbour", `ip neigh show nud permanent; ip -6 neigh show nud permanent; bridge fdb`},
+		{"ip rule", `ip rule; ip -6 rule`},
+		{"namespace", `ls /run/netns 2>/dev/null; true`},
+		{"socket", `ss -Hlntu | awk '{print $1, $4, $5}'; ss -Hlx | awk '{print $5}'`},
+		{"nft", `nft -s list ruleset`},
+		{"iptables", `iptables-nft-save; ip6tables-nft-save; iptables-legacy-save; ip6tables-legacy-save`},
+		{"cgroup", `find /sys/fs/cgroup -type d`},
+	} {
+		s.add(c.kind, h.Output(t, "sh", "-c", c.script))
+	}
+	s.addProcesses(t, h)
+	s.addSettings(h)
+	for _, dir := range []string{"/etc", "/boot", "/home", "/opt", "/srv", "/tmp", "/usr/local", "/usr/libexec", "/run", "/dev/shm", "/var"} {
+		s.addFiles(h, dir)
+	}
+	return s
+}
+
+// counters are the packets and bytes that iptables-save prints with a chain.
+var counters = regexp.MustCompile(`\[\d+:\d+\]`)
+
+// add takes each line of a text, and how often it is there.
+func (s snapshot) add(kind, text string) {
+	count := map[string]int{}
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(counters.ReplaceAllString(line, ""))
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		count[line]++
+		s[fmt.Sprintf("%s: %s (%d)", kind, line, count[line])] = true
+	}
+}
+
+// addProcesses takes the processes of the host but this test's.
+func (s snapshot) addProcesses(t *testing.T, h *cluster.Host) {
+	var lines []string
+	found, _ := filepath.Glob(h.Path("/proc/[0-9]*/cmdline"))
+	for _, path := range found {
+		data, err := os.ReadFile(path)
+		if err != nil || len(data) == 0 {
+			continue
+		}
+		lines = append(lines, strings.ReplaceAll(string(data), "\x00", " "))
+	}
+	slices.Sort(lines)
+	s.add("process", strings.Join(lines, "\n"))
+}
+
+// unstable are settings that change by themselves, are the machine's and not the
+// host's, or cannot be read twice alike.
+var unstable = regexp.MustCompile(`^(kernel/(random|ns_last_pid|pty/nr|pid_max|sched|perf|panic|keys|tainted|seccomp|threads-max|acct|sem_next_id|core_)|fs/|vm/|debug/|dev/|net/netfilter/nf_conntrack_count|net/core/|.*/stable_secret)`)
+
+// addSettings takes all settings of the kernel that are the host's own.
+func (s snapshot) addSettings(h *cluster.Host) {
+	root := h.Path("/proc/sys")
+	_ = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		name := strings.TrimPrefix(path, root+"/")
+		if err != nil || entry.IsDir() || unstable.MatchString(name) {
+			return nil
+		}
+		if data, err := os.ReadFile(path); err == nil {
+			s.add("setting", name+" = "+string(data))
+		}
+		return nil
+	})
+	for _, name := range machineSettings {
+		data, _ := os.ReadFile(filepath.Join(root, name))
+		s.add("setting", name+" = "+string(data))
+	}
+}
+
+// addFiles takes the files in a directory and those mounted below it: their
+// modes, and what is in them if that is little.
+func (s snapshot) addFiles(h *cluster.Host, dir string) {
+	root := h.Path("/")
+	_ = filepath.WalkDir(h.Path(dir), func(path string, entry fs.DirEntry, err error) error {
+		name := "/" + strings.TrimPrefix(path, root)
+		name = filepath.Clean(name)
+		if err != nil {
+			return nil
+		}
+		if elsewhere[name] {
+			if entry.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return nil
+		}
+		line := fmt.Sprintf("%s %v", name, info.Mode())
+		switch {
+		case info.Mode().Type() == fs.ModeSymlink:
+			to, _ := os.Readlink(path)
+			line += " -> " + to
+		case info.Mode().IsRegular() && info.Size() <= 64<<10:
+			data, _ := os.ReadFile(path)
+			line += fmt.Sprintf(" %x", sha256.Sum256(data))
+		case info.Mode().IsRegular():
+			line += fmt.Sprintf(" %d bytes", info.Size())
+		}
+		s.add("file", line)
+		return nil
+	})
+}
+
+// elsewhere is not looked at: a lock that all programs of iptables share, and
+// the tools of whoever builds lite. Nor is the home of root, where kubectl keeps
+// its memory of the API, and people work while the test runs.
+var elsewhere = map[string]bool{
+	"/run/xtables.lock": true, "/usr/local/go": true,
+}
+
+// forget takes out the files below a path.
+func (s snapshot) forget(path string) {
+	for line := range s {
+		if rest, ok := strings.CutPrefix(line, "file: "+path); ok && (rest[0] == ' ' || rest[0] == '/') {
+			delete(s, line)
+		}
+	}
+}
+
+// compare fails the test if a machine is not as it was.
+func compare(t *testing.T, was, is snapshot) {
+	t.Helper()
+	var lines []string
+	for line := range is {
+		if !was[line] {
+			lines = append(lines, "left: "+line)
+		}
+	}
+	for line := range was {
+		if !is[line] {
+			lines = append(lines, "gone: "+line)
+		}
+	}
+	slices.Sort(lines)
+	if len(lines) > 60 {
+		lines = append(lines[:60], fmt.Sprintf("and %d more", len(lines)-60))
+	}
+	if len(lines) > 0 {
+		t.Errorf("the machine is not as it was before lite:\n%s", strings.Join(lines, "\n"))
+	}
+}

@@ -1,0 +1,399 @@
+package upgrade
+
+import (
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"lite.io/lite/tests/cluster"
+)
+
+// TestForeground is lite without an init system, started by a person: it becomes
+// the new program by itself, under running pods.
+func TestForeground(t *testing.T) {
+	artifact := nextBinary(t)
+	b := install(t, cluster.NewNode(t))
+	b.put(t, artifact, "/var/lib/next")
+	b.Start(t)
+	old, _ := b.versions(t)
+	ns := b.Namespace(t)
+	ns.Apply(t, web)
+	ns.WaitRollout(t, "deployment/web")
+	before := containers(t, ns)
+
+	t.Run("refused", func(t *testing.T) { b.refuses(t, artifact) })
+	b.is(t, old)
+	b.Kubectl(t, "create", "configmap", "early")
+	b.WriteFile(t, "/etc/lite/config.yaml", "log-level: info\n")
+
+	t.Run("channel", func(t *testing.T) {
+		base := b.serve(t, map[string]string{"/channels/stable": next + "\n"}, artifact)
+		pid := b.PID(t)
+		b.must(t, "upgrade", "--base-url", base)
+		b.is(t, next)
+		b.clean(t)
+		if b.PID(t) != pid {
+			t.Errorf("process %d became %d", pid, b.PID(t))
+		}
+		b.WaitReady(t)
+		same(t, ns, before)
+		if out := b.must(t, "upgrade", "--base-url", base); !strings.Contains(out, "nothing to do") {
+			t.Errorf("the same version again:\n%s", out)
+		}
+		b.clean(t)
+	})
+	b.Kubectl(t, "create", "configmap", "late")
+	b.WriteFile(t, "/etc/lite/config.yaml", "log-level: warn\n")
+	b.WriteFile(t, "/etc/lite/config.yaml.d/20-new.yaml", "log-level: error\n")
+
+	t.Run("rollback", func(t *testing.T) {
+		b.refused(t, []string{"rollback"}, "--yes")
+		if out := b.must(t, "rollback", "--dry-run"); !strings.Contains(out, next+" -> "+old) {
+			t.Errorf("the plan:\n%s", out)
+		}
+		b.is(t, next)
+		b.must(t, "rollback", "--yes")
+		b.is(t, old)
+		b.clean(t)
+		b.WaitReady(t)
+		same(t, ns, before)
+		b.Kubectl(t, "get", "configmap", "early")
+		if out, err := b.KubectlErr(t, "get", "configmap", "late"); err == nil {
+			t.Errorf("what was written after the upgrade is there after the rollback: %s", out)
+		}
+		if got := b.ReadFile(t, "/etc/lite/config.yaml"); got != "log-level: info\n" {
+			t.Errorf("config.yaml is %q", got)
+		}
+		for _, path := range []string{"config.yaml", "config.yaml.d/20-new.yaml"} {
+			b.ReadFile(t, cluster.DataDir+"/rollback/dropped/files/etc/lite/"+path)
+		}
+		b.refused(t, []string{"rollback", "--yes"}, "nothing is kept")
+	})
+
+	t.Run("program that ends at once", func(t *testing.T) {
+		b.Kubectl(t, "create", "configmap", "before-broken")
+		broken := b.pose(t, "/var/lib/broken", func(*pose) {})
+		// Nobody starts lite again here, and the command says so.
+		b.refused(t, []string{"upgrade", "--artifact", broken}, "does not run", "start it by hand", "this lite cannot start")
+		if b.Running() {
+			t.Error("lite runs")
+		}
+		b.Start(t)
+		b.is(t, old)
+		b.clean(t)
+		same(t, ns, before)
+		b.Kubectl(t, "get", "configmap", "before-broken")
+	})
+}
+
+// refuses has upgrades that must not begin.
+func (b bed) refuses(t *testing.T, artifact string) {
+	pid := b.PID(t)
+	whole, err := os.ReadFile(artifact)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(path string, content []byte) string {
+		target := filepath.Join(b.Dir, "lib", strings.TrimPrefix(path, "/var/lib/"))
+		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(target, content, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	try := func(name, path string, words ...string) {
+		t.Run(name, func(t *testing.T) { b.refused(t, []string{"upgrade", "--artifact", path}, words...) })
+	}
+	posing := func(name string, change func(*pose), words ...string) {
+		try(name, b.pose(t, "/var/lib/posers/"+strings.ReplaceAll(name, " ", "-"), change), words...)
+	}
+
+	try("missing file", "/var/lib/nothing", "no such file")
+	try("text", write("/var/lib/text", bytes.Repeat([]byte("no program\n"), 100)), "neither a lite program")
+	try("truncated", write("/var/lib/truncated", whole[:len(whole)/2]), "cut off")
+	other := bytes.Clone(whole[:1<<20])
+	other[18], other[19] = 0xb7, 0 // e_machine: AArch64
+	if runtime.GOARCH == "arm64" {
+		other[18] = 0x3e
+	}
+	try("wrong machine", write("/var/lib/arm", other), "this machine is")
+	sum := sha256.Sum256([]byte("another"))
+	write("/var/lib/wrong/SHA256SUMS", []byte(hex.EncodeToString(sum[:])+"  lite\n"))
+	b.put(t, artifact, "/var/lib/wrong/lite")
+	try("wrong checksum", "/var/lib/wrong/lite", "SHA-256", "get it again")
+
+	posing("downgrade", func(p *pose) { p.Version.Version = "v0.0.1" }, "older", "lite rollback")
+	posing("two minors of Kubernetes", func(p *pose) { p.Version.Kubernetes = "v1.38.0" }, "one minor version at a time", "1.37")
+	posing("two minors of etcd", func(p *pose) { p.Version.Etcd = "v3.8.0" }, "one minor version at a time", "3.7")
+	posing("older Kubernetes", func(p *pose) { p.Version.Kubernetes = "v1.35.9" }, "older than")
+	posing("configuration", func(p *pose) { p.Refuse = "server-color: no such option" }, "refuses the configuration", "server-color")
+	posing("no lite", func(p *pose) { p.Version.Version, p.Version.Kubernetes = "", "" }, "no lite")
+	posing("another platform", func(p *pose) { p.Version.Platform = "plan9/amd64" }, "plan9/amd64")
+
+	t.Run("agent that is too old", func(t *testing.T) {
+		b.KubectlStdin(t, `{apiVersion: v1, kind: Node, metadata: {name: left-behind}}`, "create", "-f", "-")
+		defer b.Kubectl(t, "delete", "node", "left-behind")
+		b.Kubectl(t, "patch", "node", "left-behind", "--subresource=status", "-p", `{"status":{"nodeInfo":{"kubeletVersion":"v1.32.9"}}}`)
+		b.refused(t, []string{"upgrade", "--artifact", b.pose(t, "/var/lib/posers/left-behind", func(*pose) {})}, "left-behind", "upgrade it first")
+	})
+	t.Run("not root", func(t *testing.T) {
+		c := b.Command(t.Context(), "/usr/local/bin/lite", "upgrade", "--artifact", "/var/lib/next")
+		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		if out, err := c.CombinedOutput(); err == nil || !strings.Contains(string(out), "root") {
+			t.Errorf("%v: %s", err, out)
+		}
+	})
+	t.Run("another program", func(t *testing.T) {
+		out, err := b.Command(t.Context(), "/var/lib/next", "upgrade", "--artifact", "/var/lib/next").CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "run `"+installed+" upgrade`") {
+			t.Errorf("%v: %s", err, out)
+		}
+	})
+	t.Run("no base URL", func(t *testing.T) { b.refused(t, []string{"upgrade"}, "--base-url", "--artifact") })
+	t.Run("no such version", func(t *testing.T) {
+		b.refused(t, []string{"upgrade", "--to", "v9.9.9", "--base-url", b.serve(t, nil, artifact)}, "404")
+	})
+	t.Run("dry run", func(t *testing.T) {
+		if out := b.must(t, "upgrade", "--dry-run", "--artifact", "/var/lib/next"); !strings.Contains(out, next) || !strings.Contains(out, "Nothing was changed") {
+			t.Errorf("got:\n%s", out)
+		}
+	})
+	b.clean(t)
+	if b.PID(t) != pid {
+		t.Error("lite was restarted")
+	}
+	if _, err := os.Stat(b.Path(cluster.DataDir + "/rollback")); err == nil {
+		t.Error("something is kept")
+	}
+}
+
+// packed is the program as a release has it. Packing it well is not the point.
+func packed(t *testing.T, artifact string) []byte {
+	t.Helper()
+	whole, err := os.ReadFile(artifact)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	w, err := gzip.NewWriterLevel(&out, gzip.NoCompression)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(whole); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+// serve is a plain file server with a release of version next, on the network of
+// the host. The first answer for the program breaks off half-way.
+func (b bed) serve(t *testing.T, files map[string]string, artifact string) (base string) {
+	t.Helper()
+	name := "lite-linux-" + runtime.GOARCH + ".gz"
+	program := packed(t, artifact)
+	sum := sha256.Sum256(program)
+	broken := false
+	mux := http.NewServeMux()
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		if text, ok := files[r.URL.Path]; ok {
+			fmt.Fprint(w, text)
+			return
+		}
+		switch r.URL.Path {
+		case "/" + next + "/SHA256SUMS":
+			fmt.Fprintf(w, "%x  %s\n", sum, name)
+		case "/" + next + "/" + name:
+			w.Header().Set("ETag", `"one"`)
+			if !broken {
+				broken = true
+				w.Header().Set("Content-Length", fmt.Sprint(len(program)))
+				_, _ = w.Write(program[:len(program)/2])
+				panic(http.ErrAbortHandler)
+			}
+			if r.Header.Get("Range") == "" {
+				t.Error("the download began anew, though the server could go on")
+			}
+			http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(program))
+		default:
+			http.NotFound(w, r)
+		}
+	})
+	l, err := b.Network().Listen("tcp", cluster.Gateway+":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: mux}
+	go func() { _ = s.Serve(l) }()
+	t.Cleanup(func() { s.Close() })
+	return "http://" + l.Addr().String()
+}
+
+// supervised starts lite as an init system does: again whenever it ends, and
+// before each start it has the kept program look after an upgrade.
+func (b bed) supervised(t *testing.T) {
+	t.Helper()
+	log, err := os.OpenFile(filepath.Join(b.Dir, "lite.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	c := b.Command(t.Context(), "sh", "-c", `while :; do
+		[ ! -x /etc/lite/upgrading ] || /etc/lite/upgrading upgrade resume
+		lite server
+		sleep 0.2
+	done`)
+	c.Stdout, c.Stderr = log, log
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Process.Kill(); _ = c.Wait() })
+	b.waitFor(t, "")
+}
+
+// waitFor waits until a version runs and is ready, "" for any.
+func (b bed) waitFor(t *testing.T, want string) {
+	t.Helper()
+	cluster.Eventually(t, timeout, func() error {
+		out, err := b.Command(t.Context(), "lite", "status", "-o", "json").Output()
+		if err != nil {
+			return fmt.Errorf("lite status: %w: %s\n%s", err, out, tail(b.Log(), 20))
+		}
+		var s struct{ Version string }
+		if err := json.Unmarshal(out, &s); err != nil {
+			return err
+		}
+		if want != "" && s.Version != want {
+			return fmt.Errorf("%s runs, want %s", s.Version, want)
+		}
+		return nil
+	})
+}
+
+// state is that of the journal, "" for none.
+func (b bed) state() string {
+	var j struct{ State string }
+	data, err := os.ReadFile(b.Path(cluster.DataDir + "/upgrade.json"))
+	if err != nil || json.Unmarshal(data, &j) != nil {
+		return ""
+	}
+	return j.State
+}
+
+// settled waits until the journal has come to a state.
+func (b bed) settled(t *testing.T, want string) {
+	t.Helper()
+	cluster.Eventually(t, timeout, func() error {
+		if got := b.state(); got != want {
+			return fmt.Errorf("the journal says %q, want %q\n%s", got, want, tail(b.Log(), 20))
+		}
+		return nil
+	})
+}
+
+// killAt begins an upgrade or a rollback and kills the command when the journal
+// has come to a state.
+func (b bed) killAt(t *testing.T, state string, args ...string) {
+	t.Helper()
+	c := b.Command(t.Context(), "lite", args...)
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- c.Wait() }()
+	for deadline := time.Now().Add(timeout); b.state() != state; time.Sleep(time.Millisecond) {
+		select {
+		case err := <-ended:
+			t.Fatalf("lite %s ended before the journal came to %s: %v", strings.Join(args, " "), state, err)
+		default:
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the journal does not come to %s, it says %q", state, b.state())
+		}
+	}
+	_ = c.Process.Kill()
+	<-ended
+}
+
+// TestKilled kills `lite upgrade` and `lite rollback` at each state. Whatever
+// keeps lite running brings the rest to an end.
+func TestKilled(t *testing.T) {
+	artifact := nextBinary(t)
+	b := install(t, cluster.NewNode(t))
+	b.put(t, artifact, "/var/lib/next")
+	b.supervised(t)
+	old, _ := b.versions(t)
+	ns := b.Namespace(t)
+	ns.Apply(t, web)
+	ns.WaitRollout(t, "deployment/web")
+	before := containers(t, ns)
+
+	t.Run("prepared", func(t *testing.T) {
+		b.killAt(t, "prepared", "upgrade", "--artifact", "/var/lib/next")
+		b.waitFor(t, old)
+		b.is(t, old)
+	})
+	t.Run("started", func(t *testing.T) {
+		b.Kubectl(t, "create", "configmap", "early")
+		b.killAt(t, "started", "upgrade", "--artifact", "/var/lib/next")
+		b.settled(t, "healthy")
+		b.waitFor(t, next)
+		b.is(t, next)
+		b.clean(t)
+		b.Kubectl(t, "get", "configmap", "early")
+		b.Kubectl(t, "create", "configmap", "late")
+	})
+	t.Run("returning", func(t *testing.T) {
+		b.killAt(t, "returning", "rollback", "--yes")
+		b.waitFor(t, next)
+		b.is(t, next)
+		b.Kubectl(t, "get", "configmap", "late")
+	})
+	t.Run("rolling back", func(t *testing.T) {
+		b.killAt(t, "rolling-back", "rollback", "--yes")
+		b.waitFor(t, old)
+		b.settled(t, "rolled-back")
+		b.is(t, old)
+		b.clean(t)
+		b.Kubectl(t, "get", "configmap", "early")
+		if out, err := b.KubectlErr(t, "get", "configmap", "late"); err == nil {
+			t.Errorf("the data is that of the newer version: %s", out)
+		}
+	})
+	t.Run("program that ends at once", func(t *testing.T) {
+		b.killAt(t, "started", "upgrade", "--artifact", b.pose(t, "/var/lib/broken", func(*pose) {}))
+		b.waitFor(t, old)
+		b.settled(t, "rolled-back")
+		b.is(t, old)
+		b.clean(t)
+	})
+	t.Run("never ready", func(t *testing.T) {
+		// Without a pod network the node is never ready.
+		never := b.pose(t, "/var/lib/never", func(p *pose) {
+			p.Version.Version, p.Exec = next, "/var/lib/next"
+			p.Write, p.Content = "/etc/lite/config.yaml.d/90-broken.yaml", "disable: [cni]\n"
+		})
+		b.Kubectl(t, "create", "configmap", "kept")
+		b.refused(t, []string{"upgrade", "--health-timeout=20s", "--artifact", never}, "was not healthy within 20s", "was taken back and "+old+" runs again", "last lines")
+		b.waitFor(t, old)
+		b.is(t, old)
+		b.clean(t)
+		b.Kubectl(t, "get", "configmap", "kept")
+	})
+	same(t, ns, before)
+}
