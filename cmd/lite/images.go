@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -20,6 +21,7 @@ import (
 	"lite.io/lite/pkg/agent/images"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/file"
+	"lite.io/lite/pkg/log"
 )
 
 func imagesCommand() *cobra.Command {
@@ -38,6 +40,7 @@ kept as an archive too, pinned, and there again after each start.`,
 func withStore(cmd *cobra.Command, f func(ctx context.Context, s *images.Store) error) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer stop()
+	log.Bridge(slog.New(slog.DiscardHandler)) // what containerd's client logs comes back as an error as well
 	cfg := configured()
 	if cfg.ContainerRuntimeEndpoint != "" {
 		return fmt.Errorf("images: this node runs its containers with %s (container-runtime-endpoint), which keeps its images itself; use its own tools, or `lite crictl`",

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -44,6 +45,38 @@ func changed(t *testing.T, change func(*v1.ConfigFile)) v1.Image {
 		t.Fatal(err)
 	}
 	return i
+}
+
+// withZeros adds a layer with a file of zeros, which hardly counts while it is
+// compressed.
+func withZeros(t *testing.T, i v1.Image, size int64) v1.Image {
+	t.Helper()
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+		r, w := io.Pipe()
+		go func() {
+			tw := tar.NewWriter(w)
+			err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "zeros", Size: size, Mode: 0o644})
+			if err == nil {
+				_, err = io.Copy(tw, io.LimitReader(zeros{}, size))
+			}
+			w.CloseWithError(errors.Join(err, tw.Close()))
+		}()
+		return r, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if i, err = mutate.AppendLayers(i, layer); err != nil {
+		t.Fatal(err)
+	}
+	return i
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
 }
 
 // save writes images as a docker-archive, compressed as the file's name says.

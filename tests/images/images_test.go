@@ -21,7 +21,8 @@ import (
 )
 
 const (
-	imageDir = cluster.DataDir + "/agent/images"
+	disk     = cluster.DataDir + "/agent" // a small one: images and containers, not etcd
+	imageDir = disk + "/images"
 	in       = "/root/archives/" // where the archives to import are, in a host
 )
 
@@ -32,7 +33,7 @@ func TestImages(t *testing.T) {
 	t.Parallel()
 	n := cluster.NewNode(t)
 	says(t, n, []string{"lite", "images", "list"}, "does not run", "copy archives into "+imageDir)
-	n.Output(t, "mount", "-t", "tmpfs", "-o", "size=900m,mode=700", "tmpfs", cluster.DataDir)
+	n.Output(t, "mount", "-t", "tmpfs", "-o", "size=600m,mode=700", "tmpfs", disk)
 	n.Start(t,
 		// The kubelet looks for images to collect every five minutes, and when the
 		// disk is full, which it looks at every ten seconds.
@@ -287,12 +288,12 @@ func (s *suite) testKilled(t *testing.T) {
 	}
 }
 
-// fill leaves so many MiB of the data directory's disk free.
+// fill leaves so many MiB of the disk free.
 func (s *suite) fill(t *testing.T, free int) (empty func()) {
 	t.Helper()
-	const filler = cluster.DataDir + "/filler"
+	const filler = disk + "/filler"
 	s.Output(t, "sh", "-c", fmt.Sprintf(
-		`have=$(df -Pm %s | awk 'NR == 2 { print $4 }'); dd if=/dev/zero of=%s bs=1M count=$((have - %d)) 2>&1`, cluster.DataDir, filler, free))
+		`have=$(df -Pm %s | awk 'NR == 2 { print $4 }'); dd if=/dev/zero of=%s bs=1M count=$((have - %d)) 2>&1`, disk, filler, free))
 	return func() { _ = os.Remove(s.Path(filler)) }
 }
 
@@ -309,8 +310,20 @@ func (s *suite) testFullDisk(t *testing.T) {
 	says(t, s.Node, []string{"lite", "images", "import", path}, "needs about")
 	// Of standard input nobody knows the size.
 	says(t, s.Node, []string{"sh", "-c", "lite images import - <" + path}, "no space left on device", "nothing of it is kept")
-	says(t, s.Node, []string{"lite", "bundle", "create", "-o", cluster.DataDir + "/x.tar"}, "no space left on device", "--output")
-	if left, _ := filepath.Glob(s.Path(cluster.DataDir) + "/x.tar*"); len(left) > 0 {
+	// This one says too little of itself.
+	empty()
+	empty = s.fill(t, 60)
+	defer empty()
+	saveLayout(t, s.Path(in+"zeros.tar"), "lite.test/zeros:1", withZeros(t, image(t, "zeros"), 100<<20))
+	says(t, s.Node, []string{"lite", "images", "import", in + "zeros.tar"}, "no space left on device", "nothing of it is kept")
+	if i, ok := list(t, s.Node)["lite.test/zeros:1"]; ok {
+		t.Errorf("half of an image is there: %+v", i)
+	}
+	if got := s.files(t); !slices.Equal(got, before) {
+		t.Errorf("there is %v, was %v", got, before)
+	}
+	says(t, s.Node, []string{"lite", "bundle", "create", "-o", disk + "/x.tar"}, "no space left on device", "--output")
+	if left, _ := filepath.Glob(s.Path(disk) + "/x.tar*"); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
 	if got := s.files(t); !slices.Equal(got, before) {
@@ -330,7 +343,7 @@ func (s *suite) testPressure(t *testing.T) {
 	defer s.fill(t, 150)()
 	cluster.Eventually(t, time.Minute, func() error {
 		if _, ok := list(t, s.Node)["lite.test/loose:1"]; ok {
-			return fmt.Errorf("an image without a pin is still there:\n%s", s.Output(t, "df", cluster.DataDir))
+			return fmt.Errorf("an image without a pin is still there:\n%s", s.Output(t, "df", disk))
 		}
 		return nil
 	})

@@ -18,6 +18,7 @@ import (
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/images"
 	ctrarchive "github.com/containerd/containerd/v2/core/images/archive"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 )
 
@@ -223,11 +224,11 @@ func (s *Store) Import(ctx context.Context, from io.Reader, name string, size in
 	}
 	defer copied.Close()
 	done := Imported{Images: copied.Images}
-	missing, err := s.missing(ctx, copied.Images)
+	had, err := s.having(ctx, copied.Images)
 	if err != nil {
 		return done, err
 	}
-	if missing { // what is stored twice: the layers, and their files
+	if len(had) < len(copied.Images) { // what is stored twice: the layers, and their files
 		if err := enough(s.dir, 2*copied.Content.Size); err != nil {
 			return done, err
 		}
@@ -242,6 +243,7 @@ func (s *Store) Import(ctx context.Context, from io.Reader, name string, size in
 	}
 	found, err := bring(ctx, s.client, reader)
 	if err != nil {
+		s.undo(context.WithoutCancel(ctx), copied.Images, had)
 		return done, roomy(s.dir, fmt.Errorf("import: %w", err))
 	}
 	var mark string
@@ -255,18 +257,30 @@ func (s *Store) Import(ctx context.Context, from io.Reader, name string, size in
 	return done, err
 }
 
-// missing says whether one of the images is not on the node.
-func (s *Store) missing(ctx context.Context, names []string) (bool, error) {
+// having is those of some images that are on the node.
+func (s *Store) having(ctx context.Context, names []string) ([]images.Image, error) {
 	all, err := s.named(ctx)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	for _, name := range names {
-		if !slices.ContainsFunc(all, func(i images.Image) bool { return i.Name == name }) {
-			return true, nil
+	return slices.DeleteFunc(all, func(i images.Image) bool { return !slices.Contains(names, i.Name) }), nil
+}
+
+// undo takes back what a failed import has done to images: their names are there
+// before their files are. It is no error of its own if that fails: what stays is
+// not pinned, so the kubelet collects it.
+func (s *Store) undo(ctx context.Context, names []string, had []images.Image) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	now, _ := s.having(ctx, names)
+	for _, i := range now {
+		n := slices.IndexFunc(had, func(old images.Image) bool { return old.Name == i.Name })
+		if n < 0 {
+			_ = s.removeImage(ctx, i)
+		} else if i.Target.Digest != had[n].Target.Digest {
+			_, _ = s.client.ImageService().Update(ctx, had[n], "target")
 		}
 	}
-	return false, nil
 }
 
 // removeReplaced removes archives of earlier imports, all of whose images another
@@ -400,7 +414,7 @@ func (s *Store) unused(ctx context.Context, found []images.Image) error {
 // removeImage removes a name of an image, and the image when that was its last.
 func (s *Store) removeImage(ctx context.Context, i images.Image) error {
 	service := s.client.ImageService()
-	if err := service.Delete(ctx, i.Name, images.SynchronousDelete()); err != nil {
+	if err := service.Delete(ctx, i.Name, images.SynchronousDelete()); err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("remove image %s: %w", i.Name, err)
 	}
 	all, err := service.List(ctx, "target.digest=="+i.Target.Digest.String())
@@ -411,7 +425,7 @@ func (s *Store) removeImage(ctx context.Context, i images.Image) error {
 		return nil
 	}
 	for _, other := range all { // its ID and its digest
-		if err := service.Delete(ctx, other.Name, images.SynchronousDelete()); err != nil {
+		if err := service.Delete(ctx, other.Name, images.SynchronousDelete()); err != nil && !errdefs.IsNotFound(err) {
 			return fmt.Errorf("remove image %s: %w", other.Name, err)
 		}
 	}
