@@ -31,11 +31,15 @@ func TestHalfWay(t *testing.T) {
 	began := time.Now()
 	m.Sh(t, command+"--node-label=round=0")
 	took := time.Since(began)
+	kills := 0
 	for round := range 20 {
 		if round%4 == 0 {
 			m.Sh(t, "rm -f /usr/local/bin/lite")
 		}
 		killed := runFor(t, m, time.Duration(random.Int64N(int64(took))), command+fmt.Sprintf("--node-label=round=%d", round))
+		if killed {
+			kills++
+		}
 		if out, err := m.Run("[ ! -e /usr/local/bin/lite ] || sha256sum </usr/local/bin/lite"); err != nil || out != "" && out != whole {
 			t.Fatalf("round %d (killed: %t): the binary is not whole: %v %s", round, killed, err, out)
 		}
@@ -44,6 +48,10 @@ func TestHalfWay(t *testing.T) {
 		if strays != "" {
 			t.Fatalf("round %d (killed: %t): not in the inventory: %s", round, killed, strays)
 		}
+	}
+	t.Logf("%d of 20 runs were killed", kills)
+	if kills == 0 {
+		t.Error("none was killed")
 	}
 	m.Sh(t, command+"--node-label=round=last")
 	if got := m.Sh(t, "grep round %s; find / -xdev -newer /root/before -name '*.new' -o -name 'install.tmp'", dropIn); got != "node-label: [round=last]" {
