@@ -26,7 +26,7 @@ func TestImage(t *testing.T) {
 			t.Fatal(err)
 		}
 		config := v1.Config{Entrypoint: []string{"/bin/program"}, Env: []string{"A=1"}}
-		if err := write(out, "amd64", layer, config, []string{"lite.test/box:1", "lite.test/box:2,V=2"}); err != nil {
+		if err := write(out, "arm64", layer, config, []string{"lite.test/box:1", "lite.test/box:2,V=2"}); err != nil {
 			t.Fatal(err)
 		}
 		tag, _ := name.NewTag("lite.test/box:2")
@@ -40,6 +40,9 @@ func TestImage(t *testing.T) {
 		}
 		if env := read.Config.Env; len(env) != 2 || env[0] != "A=1" || env[1] != "V=2" {
 			t.Errorf("the environment is %v", env)
+		}
+		if read.Architecture != "arm64" {
+			t.Errorf("the architecture is %s", read.Architecture)
 		}
 		digest, err := image.ConfigName()
 		if err != nil {
