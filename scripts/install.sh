@@ -536,6 +536,9 @@ StartLimitIntervalSec=0
 Type=notify
 NotifyAccess=main
 EnvironmentFile=-$env_file
+# A program that an upgrade has put here and that cannot start is put back by the one
+# before it.
+ExecStartPre=-/bin/sh -c '[ ! -x /etc/lite/upgrading ] || exec /etc/lite/upgrading upgrade resume'
 ExecStart=$bin $role
 # The shims of pods are in the service's cgroup, and pods outlive lite.
 KillMode=process
@@ -587,6 +590,12 @@ start_pre() {
 		. $env_file
 		set +a
 	fi
+	# A program that an upgrade has put here and that cannot start is put back by the
+	# one before it.
+	if [ -x /etc/lite/upgrading ]; then
+		/etc/lite/upgrading upgrade resume
+	fi
+	return 0
 }
 END
 }

@@ -153,6 +153,9 @@ func (w *work) removeFiles() {
 	} else {
 		w.remove(w.ConfigDir)
 	}
+	if len(program) > 0 { // what an upgrade that was killed leaves beside it
+		program = append(program, filepath.Join(filepath.Dir(self), "."+filepath.Base(self)+".upgrade"))
+	}
 	w.removeInstalled(program)
 }
 

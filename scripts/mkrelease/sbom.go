@@ -23,8 +23,25 @@ import (
 // packages whose libraries they are linked with, or whose source they are built
 // from. A program that is neither made of Go alone nor listed here is an error.
 var native = map[string][]string{
-	"bin/runc":         {"libseccomp-dev", "libc6-dev"},
-	"images/pause.tar": {"libc6-dev"}, // its source is in the module k8s.io/kubernetes
+	"bin/runc":                        {"libseccomp-dev", "libc6-dev"},
+	"images/pause.tar":                {"musl"}, // its source is in the module k8s.io/kubernetes
+	"netfilter/run":                   {"musl"}, // its source is scripts/c/run.c
+	"netfilter/xtables-legacy-multi":  {"iptables", "musl"},
+	"netfilter/lib/xtables-nft-multi": {"iptables"},
+	"netfilter/lib/nft":               {"nftables"},
+	"netfilter/lib/ld.so":             {"libc6"},
+	"netfilter/lib/libc.so.6":         {"libc6"},
+	"netfilter/lib/libm.so.6":         {"libc6"},
+	"netfilter/lib/libbsd.so.0":       {"libbsd0"},
+	"netfilter/lib/libedit.so.2":      {"libedit2"},
+	"netfilter/lib/libgmp.so.10":      {"libgmp10"},
+	"netfilter/lib/libjansson.so.4":   {"libjansson4"},
+	"netfilter/lib/libmd.so.0":        {"libmd0"},
+	"netfilter/lib/libmnl.so.0":       {"libmnl0"},
+	"netfilter/lib/libnftables.so.1":  {"libnftables1"},
+	"netfilter/lib/libnftnl.so.11":    {"libnftnl11"},
+	"netfilter/lib/libtinfo.so.6":     {"libtinfo6"},
+	"netfilter/lib/libxtables.so.12":  {"libxtables12"},
 }
 
 // debianLock is relative to the root of the repository, where the command runs.
