@@ -817,7 +817,13 @@ main() {
 	[ -d $etc ] || (umask 077 && mkdir -p $etc) || full "$(dirname $etc)"
 	if have flock; then
 		exec 9<$etc
-		flock -n 9 || die "another installation runs on this machine: wait until it ends"
+		# One that was killed holds it until the last program that it has started is gone.
+		tries=10
+		until flock -n 9; do
+			[ $tries -gt 0 ] || die "another installation runs on this machine: wait until it ends"
+			tries=$((tries - 1))
+			sleep 1
+		done
 	fi
 	trap unstage EXIT
 	trap 'exit 130' HUP INT TERM
