@@ -211,11 +211,14 @@ func (b *boot) run(g *component.Group, add func(*status.Node), next string) erro
 			rest(b.ctx)
 		}
 	}()
-	context.AfterFunc(b.ctx, func() {
+	// A node that starts anew does not stop: systemd would kill it when the time to
+	// stop is over.
+	keepOn := context.AfterFunc(b.ctx, func() {
 		log.ShowUpstream(false)
 		b.manager.Stopping()
 		b.ui.stopping()
 	})
+	defer keepOn()
 	running, fail := context.WithCancelCause(b.ctx)
 	defer fail(nil)
 	go func() {
@@ -229,8 +232,11 @@ func (b *boot) run(g *component.Group, add func(*status.Node), next string) erro
 	}
 	var changed *machine.Changed
 	if errors.As(err, &changed) {
-		b.ui.again(changed)
-		return errAgain
+		if b.ctx.Err() == nil {
+			b.ui.again(changed)
+			return errAgain
+		}
+		err = nil // it was told to stop meanwhile
 	}
 	b.ui.end(err)
 	if err != nil {
