@@ -261,8 +261,17 @@ func (b *boot) settleUpgrade() error {
 // relaunch is the end of a node whose data directory is free again: an upgrade
 // that has stopped it may want it to go on as another program.
 func (b *boot) relaunch(err error) error {
+	end := upgrade.Asked
+	switch {
+	case errors.Is(err, errAgain) && b.ctx.Err() != nil:
+		err = nil // it was told to stop in the last moment
+	case errors.Is(err, errAgain):
+		end = upgrade.Again
+	case err != nil:
+		end = upgrade.Failed
+	}
 	b.stop() // signals end the process again
-	if again := upgrade.Relaunch(b.cfg.DataDir, err != nil && !errors.Is(err, errAgain), b.environment); again != nil {
+	if again := upgrade.Relaunch(b.cfg.DataDir, end, b.environment); again != nil {
 		slog.Error("The upgrade cannot start lite again", "err", again)
 	}
 	return err

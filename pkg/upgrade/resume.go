@@ -216,19 +216,30 @@ func watch(ctx context.Context, cfg *config.Config) error {
 // relaunchEvery is how often is looked whether the program may be started again.
 const relaunchEvery = 100 * time.Millisecond
 
+// End is how a lite comes to its end.
+type End int
+
+// The ends.
+const (
+	Asked  End = iota // somebody has stopped it
+	Failed            // by a failure of its own
+	Again             // it is going to start anew, in the same process
+)
+
 // Relaunch is the last thing that lite does, its data directory free again. If
 // no init system keeps it running and an upgrade has stopped it, it waits until
 // the program is replaced and becomes that, which keeps its number, its terminal
-// and whatever watches it. failed is whether it ended by a failure of its own.
-// It returns if lite is to end.
-func Relaunch(dataDir string, failed bool, environment []string) error {
+// and whatever watches it. It returns if lite is to go on with its end.
+func Relaunch(dataDir string, end End, environment []string) error {
 	j, err := ReadJournal(dataDir)
 	if err != nil || !j.Pending() || j.Service {
 		return err
 	}
 	entered := j.State
-	if (entered == Swapped || entered == Started || entered == Restored) && !driven(dataDir) {
-		if !failed {
+	if runs := entered == Swapped || entered == Started || entered == Restored; runs && end == Again {
+		return nil // who watches the upgrade waits for it as for any start
+	} else if runs && !driven(dataDir) {
+		if end == Asked {
 			return nil // a person wants it to end
 		}
 		// The start counts; after some of them the old version comes back.

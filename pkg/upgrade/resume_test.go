@@ -333,3 +333,23 @@ func TestGuardIsRunByTheKeptProgramAlone(t *testing.T) {
 	}
 	s.is(t, "old", "v0.1.0", "before")
 }
+
+// A node that starts anew while somebody watches the upgrade does not wait for
+// them: they would find that nothing runs, and take the upgrade back.
+func TestAgainWhileWatched(t *testing.T) {
+	s := newScene(t)
+	s.keep(t)
+	d, _, err := Drive(s.dataDir)
+	if err != nil || d == nil {
+		t.Fatal(d, err)
+	}
+	defer d.Close()
+	for _, state := range []State{Swapped, Started, Restored} {
+		if err := s.journal.enter(s.dataDir, state); err != nil {
+			t.Fatal(err)
+		}
+		if err := Relaunch(s.dataDir, Again, nil); err != nil {
+			t.Errorf("%s: %v", state, err)
+		}
+	}
+}
