@@ -109,13 +109,24 @@ func settle(dataDir string, j *Journal, self, who string) (program string, err e
 		}
 		return j.Binary, nil
 	case Restored:
-		if self != j.From {
+		if self != j.From && !isSelf(j.Binary) {
 			return j.Binary, nil
+		}
+		if self != j.From {
+			slog.Warn("An upgrade was taken back, and this is neither version of it: somebody has installed it since", "from", j.To, "to", j.From)
+			return "", errors.Join(spend(dataDir), cleanUp(dataDir, j.Binary), forget(dataDir))
 		}
 		slog.Warn("An upgrade was taken back", "from", j.To, "to", j.From, "because", j.Reason)
 		return "", finish(dataDir, j)
 	}
 	return "", fmt.Errorf("the journal of the upgrade is in the state %q, which this version does not know; use lite %s or %s", j.State, j.To, j.From)
+}
+
+// isSelf reports whether a file is the program of this process.
+func isSelf(program string) bool {
+	self, err := os.Stat("/proc/self/exe")
+	is, errIs := os.Stat(program)
+	return err == nil && errIs == nil && os.SameFile(self, is)
 }
 
 // isReplaced reports whether the program that is installed is another one than

@@ -353,3 +353,31 @@ func TestAgainWhileWatched(t *testing.T) {
 		}
 	}
 }
+
+// A program that somebody has installed after an upgrade was taken back does not
+// become itself for ever.
+func TestInstalledSinceItWasTakenBack(t *testing.T) {
+	s := newScene(t)
+	s.keep(t)
+	s.work(t)
+	if err := restore(s.dataDir); err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(s.binary); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(self, s.binary); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.journal.enter(s.dataDir, Restored); err != nil {
+		t.Fatal(err)
+	}
+	if program := s.settle(t, "v0.3.0"); program != "" {
+		t.Errorf("it is to become %s", program)
+	}
+	s.ended(t, "")
+}
