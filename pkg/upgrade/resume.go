@@ -33,7 +33,7 @@ func setGuard(dataDir string) error {
 	if err := os.Symlink(filepath.Join(keptDir(dataDir), keptBinary), guard); err != nil {
 		return fmt.Errorf("make a link to the old program: %w", err)
 	}
-	return nil
+	return syncDir(filepath.Dir(guard))
 }
 
 // Settle is the first thing that a starting lite does with its data directory:
