@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"lite.io/lite/pkg/agent"
@@ -128,6 +129,9 @@ func (p *Plan) make(ctx context.Context, o Options, say func(string)) error {
 	if err := p.checkSkew(ctx, o.Force); err != nil {
 		return err
 	}
+	if err := checkWhole(p.Node.Config.DataDir); err != nil {
+		return err
+	}
 	if err := p.checkRoom(); err != nil {
 		return err
 	}
@@ -208,6 +212,31 @@ func (p *Plan) checkSkew(ctx context.Context, force bool) error {
 		p.Warnings = append(p.Warnings, why)
 	}
 	return checkAgentSkew(p.To.Kubernetes, servers)
+}
+
+// checkWhole refuses a data directory of which a part is elsewhere. Of a link only
+// the link would be kept, and what it leads to is changed by the new version; and
+// to go back is to rename, which nothing does with a mount.
+func checkWhole(dataDir string) error {
+	for _, name := range []string{"agent", "server", "server/etcd", "server/etcd/member", "server/etcd/member/snap", "server/etcd/member/wal"} {
+		path := filepath.Join(dataDir, name)
+		info, err := os.Lstat(path)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("look at %s: %w", path, err)
+		}
+		what := "a link"
+		if info.IsDir() {
+			what = "a mount of its own"
+			if mounted, err := mountinfo.Mounted(path); err != nil || !mounted {
+				continue
+			}
+		}
+		return fmt.Errorf("%s is %s, and could not be put back if the new version fails; stop lite and have all of %s in one place, agent/containerd excepted", path, what, dataDir)
+	}
+	return nil
 }
 
 // unpacks is what a new version unpacks when it starts, more than its helper

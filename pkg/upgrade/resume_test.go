@@ -381,3 +381,17 @@ func TestInstalledSinceItWasTakenBack(t *testing.T) {
 	}
 	s.ended(t, "")
 }
+
+// A datastore that is elsewhere would not be kept.
+func TestWhole(t *testing.T) {
+	s := newScene(t)
+	if err := checkWhole(s.dataDir); err != nil {
+		t.Error(err)
+	}
+	if err := os.Symlink(t.TempDir(), filepath.Join(s.dataDir, "server", "etcd")); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkWhole(s.dataDir); err == nil {
+		t.Error("a link was taken for the datastore")
+	}
+}
