@@ -192,7 +192,10 @@ func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 // record adds a file to the inventory, before the file is made.
 func (m *Machine) record(path string) error {
 	data, err := m.read(Inventory)
-	if err == nil && strings.Contains("\n"+string(data), "\n"+path+"\n") {
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if strings.Contains("\n"+string(data), "\n"+path+"\n") {
 		return nil
 	}
 	text := string(data)
