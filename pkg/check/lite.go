@@ -202,11 +202,11 @@ func (m *Machine) record(path string) error {
 	if text != "" && !strings.HasSuffix(text, "\n") {
 		text += "\n"
 	}
-	// It may hold secrets of others' later.
+	// The directory may hold secrets later; the modes are those of the installer.
 	if err := os.MkdirAll(m.path(filepath.Dir(Inventory)), 0o700); err != nil {
 		return err
 	}
-	return file.Write(m.path(Inventory), []byte(text+path+"\n"), 0o644)
+	return file.Write(m.path(Inventory), []byte(text+path+"\n"), 0o600)
 }
 
 // certificate is the first of a file, which may have a key too.
