@@ -170,7 +170,9 @@ func (p *Plan) settle() error {
 		return cleanUp(dataDir, p.Node.Binary)
 	}
 	switch {
-	case j.State == Prepared, j.State == Returning:
+	case j.State == Prepared:
+		return errors.Join(takeBack(dataDir, j), cleanUp(dataDir, p.Node.Binary), forget(dataDir))
+	case j.State == Returning:
 		return errors.Join(cleanUp(dataDir, p.Node.Binary), forget(dataDir))
 	case j.State == Restored && j.From == p.From.Version:
 		return finish(dataDir, j)

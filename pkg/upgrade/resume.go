@@ -76,7 +76,7 @@ func settle(dataDir string, j *Journal, self, who string) (program string, err e
 		return "", errors.Join(cleanUp(dataDir, j.Binary), forget(dataDir))
 	case Prepared:
 		slog.Warn("An upgrade was interrupted before it had changed anything", "from", j.From, "to", j.To)
-		return "", errors.Join(cleanUp(dataDir, j.Binary), forget(dataDir))
+		return "", errors.Join(takeBack(dataDir, j), cleanUp(dataDir, j.Binary), forget(dataDir))
 	case Swapped, Started:
 		replaced, err := isReplaced(dataDir, j)
 		if err != nil {
@@ -84,7 +84,7 @@ func settle(dataDir string, j *Journal, self, who string) (program string, err e
 		}
 		if !replaced {
 			slog.Warn("An upgrade was interrupted before it had replaced the program", "from", j.From, "to", j.To)
-			return "", errors.Join(spend(dataDir), cleanUp(dataDir, j.Binary), forget(dataDir))
+			return "", errors.Join(takeBack(dataDir, j), cleanUp(dataDir, j.Binary), forget(dataDir))
 		}
 		if who == "new" && self != j.To {
 			slog.Warn("An upgrade was interrupted, and this is neither version of it: somebody has installed it since", "from", j.From, "to", j.To)

@@ -158,6 +158,20 @@ func TestSettle(t *testing.T) {
 			t.Errorf("what was kept before is lost: %v", err)
 		}
 	})
+	t.Run("prepared, all kept", func(t *testing.T) {
+		s := newScene(t)
+		s.write(t, filepath.Join(keptDir(s.dataDir), description), `{"versions": {"version": "v0.0.9"}}`)
+		s.keep(t)
+		if err := s.journal.enter(s.dataDir, Prepared); err != nil {
+			t.Fatal(err)
+		}
+		s.settle(t, "v0.1.0")
+		s.is(t, "old", "v0.1.0", "before")
+		s.ended(t, "")
+		if kept, err := ReadKept(s.dataDir); kept == nil || kept.Versions.Version != "v0.0.9" {
+			t.Errorf("kept is %v, %v", kept, err)
+		}
+	})
 	t.Run("swapped, program not replaced", func(t *testing.T) {
 		s := newScene(t)
 		s.keep(t)

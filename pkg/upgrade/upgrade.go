@@ -120,7 +120,9 @@ func (r *run) run(ctx context.Context) error {
 }
 
 // abort forgets an upgrade that has touched nothing.
-func (r *run) abort() error { return errors.Join(cleanUp(r.dataDir, r.Node.Binary), forget(r.dataDir)) }
+func (r *run) abort() error {
+	return errors.Join(takeBack(r.dataDir, r.journal), cleanUp(r.dataDir, r.Node.Binary), forget(r.dataDir))
+}
 
 // undo starts lite again as it was.
 func (r *run) undo(ctx context.Context, hold *service.Hold, reason error) error {
