@@ -88,7 +88,7 @@ func (p *Plan) make(ctx context.Context, o Options, say func(string)) error {
 	if err := p.checkHealth(o.Force); err != nil {
 		return err
 	}
-	target := staged(p.Node.Binary)
+	target, asked := staged(p.Node.Binary), ""
 	if o.Artifact == "" {
 		release, err := find(ctx, o, p.Node.env)
 		if err != nil {
@@ -101,7 +101,7 @@ func (p *Plan) make(ctx context.Context, o Options, say func(string)) error {
 		if err := release.stage(ctx, filepath.Join(p.Node.Config.DataDir, "upgrade.download"), target, say); err != nil {
 			return err
 		}
-		p.Checked = true
+		p.Checked, asked = true, release.version
 	} else {
 		var err error
 		if p.Checked, err = stage(o.Artifact, target); err != nil {
@@ -117,6 +117,9 @@ func (p *Plan) make(ctx context.Context, o Options, say func(string)) error {
 	var err error
 	if p.To, err = inspect(ctx, target); err != nil {
 		return err
+	}
+	if asked != "" && p.To.Version != asked {
+		return fmt.Errorf("what is served as lite %s is lite %s; do not use it, and tell who serves it", asked, p.To.Version)
 	}
 	if p.To.Version == p.From.Version {
 		p.Same = true
