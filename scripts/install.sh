@@ -700,6 +700,10 @@ commit() {
 	committed=true
 	[ -n "$changes" ] || return 0
 	: >$pending
+	# After a power cut a name must not stand for a file without its content.
+	for path in $changes; do
+		[ ! -e "$path.new" ] || sync "$path.new" 2>/dev/null || sync || true
+	done
 	for path in $changes; do
 		if [ -e "$path.new" ]; then
 			mv -f "$path.new" "$path"
