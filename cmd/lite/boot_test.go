@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"lite.io/lite/pkg/component"
@@ -36,20 +37,23 @@ func TestAgain(t *testing.T) {
 	for name, stopped := range map[string]bool{"alone": false, "stopped meanwhile": true} {
 		t.Run(name, func(t *testing.T) {
 			b, said := newTestBoot(t)
-			ctx, stop := context.WithCancel(t.Context())
-			b.ctx, b.releases = ctx, []func(){stop}
-			now := make(chan struct{})
-			if stopped {
-				stop()
-			} else {
-				close(now)
-			}
-			g := &component.Group{}
-			g.Add(changing{now})
-			err := b.relaunch(b.run(g, nil, ""))
-			if again := errors.Is(err, errAgain); again == stopped {
-				t.Errorf("got %v", err)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				ctx, stop := context.WithCancel(t.Context())
+				b.ctx, b.releases = ctx, []func(){stop}
+				now := make(chan struct{})
+				if stopped {
+					stop()
+				} else {
+					close(now)
+				}
+				g := &component.Group{}
+				g.Add(changing{now})
+				err := b.relaunch(b.run(g, nil, ""))
+				if again := errors.Is(err, errAgain); again == stopped {
+					t.Errorf("got %v", err)
+				}
+				synctest.Wait() // for what the end of the context has begun
+			})
 			b.manager.Status("the end of the test")
 			if text := said(); !stopped && strings.Contains(text, "STOPPING") {
 				t.Errorf("the service manager was told %q", text)
