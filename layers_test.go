@@ -37,7 +37,7 @@ var layers = []struct{ pkg, imports string }{
 	{"pkg/join/approver", "component kube"},
 	{"manifests", ""},
 	{"pkg/service", ""},
-	{"pkg/uninstall", "file service"},
+	{"pkg/uninstall", "file netfilter service"},
 	{"pkg/status", "component netfilter"},
 	{"pkg/datastore/etcd", "log pki"},
 	{"pkg/datastore", ""},

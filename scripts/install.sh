@@ -290,6 +290,12 @@ keep_path() { echo "$1" >>"$tmp/kept"; }
 
 # settle leaves in the inventory what belongs to this installation, and removes what an earlier one made elsewhere.
 settle() {
+	# What lite check --fix has written down stays, until it is uninstalled.
+	while read -r path; do
+		if [ -f "$path" ] && head -n 1 "$path" | grep -q '^# Written by .lite check --fix'; then
+			keep_path "$path"
+		fi
+	done <$inventory
 	(umask 077 && sort -u "$tmp/kept" >"$tmp/inventory")
 	grep -vxF -f "$tmp/inventory" $inventory >"$tmp/obsolete" || true
 	while read -r path; do
@@ -694,6 +700,10 @@ commit() {
 	committed=true
 	[ -n "$changes" ] || return 0
 	: >$pending
+	# After a power cut a name must not stand for a file without its content.
+	for path in $changes; do
+		[ ! -e "$path.new" ] || sync "$path.new" 2>/dev/null || sync || true
+	done
 	for path in $changes; do
 		if [ -e "$path.new" ]; then
 			mv -f "$path.new" "$path"

@@ -211,11 +211,14 @@ func (b *boot) run(g *component.Group, add func(*status.Node), next string) erro
 			rest(b.ctx)
 		}
 	}()
-	context.AfterFunc(b.ctx, func() {
+	// A node that starts anew does not stop: systemd would kill it when the time to
+	// stop is over.
+	keepOn := context.AfterFunc(b.ctx, func() {
 		log.ShowUpstream(false)
 		b.manager.Stopping()
 		b.ui.stopping()
 	})
+	defer keepOn()
 	running, fail := context.WithCancelCause(b.ctx)
 	defer fail(nil)
 	go func() {
@@ -229,8 +232,11 @@ func (b *boot) run(g *component.Group, add func(*status.Node), next string) erro
 	}
 	var changed *machine.Changed
 	if errors.As(err, &changed) {
-		b.ui.again(changed)
-		return errAgain
+		if b.ctx.Err() == nil {
+			b.ui.again(changed)
+			return errAgain
+		}
+		err = nil // it was told to stop meanwhile
 	}
 	b.ui.end(err)
 	if err != nil {
@@ -255,8 +261,17 @@ func (b *boot) settleUpgrade() error {
 // relaunch is the end of a node whose data directory is free again: an upgrade
 // that has stopped it may want it to go on as another program.
 func (b *boot) relaunch(err error) error {
+	end := upgrade.Asked
+	switch {
+	case errors.Is(err, errAgain) && b.ctx.Err() != nil:
+		err = nil // it was told to stop in the last moment
+	case errors.Is(err, errAgain):
+		end = upgrade.Again
+	case err != nil:
+		end = upgrade.Failed
+	}
 	b.stop() // signals end the process again
-	if again := upgrade.Relaunch(b.cfg.DataDir, err != nil && !errors.Is(err, errAgain), b.environment); again != nil {
+	if again := upgrade.Relaunch(b.cfg.DataDir, end, b.environment); again != nil {
 		slog.Error("The upgrade cannot start lite again", "err", again)
 	}
 	return err

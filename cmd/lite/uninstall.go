@@ -14,7 +14,6 @@ import (
 
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/agent/kubelet"
-	"lite.io/lite/pkg/bundle"
 	"lite.io/lite/pkg/cni"
 	"lite.io/lite/pkg/cni/overlay"
 	"lite.io/lite/pkg/config"
@@ -132,17 +131,7 @@ func (r *removal) node() (uninstall.Node, error) {
 	}
 	_, err = os.Stat(filepath.Join(agent.Dir(cfg.DataDir), "cluster.json"))
 	n.Agent = err == nil && !server.Used(cfg.DataDir)
-	return n, findBundled(cfg.DataDir)
-}
-
-// findBundled lets the iptables and nft be found that lite has brought along, after
-// those of the machine.
-func findBundled(dataDir string) error {
-	helpers, err := bundle.At(dataDir)
-	if err != nil {
-		return err
-	}
-	return os.Setenv("PATH", os.Getenv("PATH")+string(os.PathListSeparator)+filepath.Join(helpers.Netfilter(), "bin"))
+	return n, nil
 }
 
 const defaultDataDir = "/var/lib/lite"

@@ -102,8 +102,14 @@ func runUpgrade(o upgrade.Options, dryRun bool) error {
 		say("Nothing was changed.")
 		return nil
 	}
+	unwatched()
 	return inLines(upgrade.Run(ctx, p, say))
 }
+
+// unwatched lets the work go on when nobody looks any more: who loses the connection
+// to the machine while lite is stopped would leave it stopped, as no init system
+// starts again what it was told to stop.
+func unwatched() { signal.Ignore(unix.SIGHUP, unix.SIGPIPE) }
 
 // say tells the one who waits.
 func say(line string) { fmt.Fprintln(os.Stderr, line) }
@@ -166,5 +172,6 @@ func runRollback(yes, dryRun bool, timeout time.Duration) error {
 			return errors.New("rollback: nothing was changed")
 		}
 	}
+	unwatched()
 	return inLines(upgrade.Rollback(ctx, p, timeout, say))
 }

@@ -192,18 +192,21 @@ func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 // record adds a file to the inventory, before the file is made.
 func (m *Machine) record(path string) error {
 	data, err := m.read(Inventory)
-	if err == nil && strings.Contains("\n"+string(data), "\n"+path+"\n") {
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if strings.Contains("\n"+string(data), "\n"+path+"\n") {
 		return nil
 	}
 	text := string(data)
 	if text != "" && !strings.HasSuffix(text, "\n") {
 		text += "\n"
 	}
-	// It may hold secrets of others' later.
+	// The directory may hold secrets later; the modes are those of the installer.
 	if err := os.MkdirAll(m.path(filepath.Dir(Inventory)), 0o700); err != nil {
 		return err
 	}
-	return file.Write(m.path(Inventory), []byte(text+path+"\n"), 0o644)
+	return file.Write(m.path(Inventory), []byte(text+path+"\n"), 0o600)
 }
 
 // certificate is the first of a file, which may have a key too.

@@ -21,7 +21,7 @@ type Part struct {
 
 // NewPart begins a file. It is an error if another process writes the same one.
 func NewPart(path string, mode fs.FileMode) (*Part, error) {
-	f, err := os.OpenFile(path+".part", os.O_RDWR|os.O_CREATE, mode)
+	f, err := openPart(path+".part", mode)
 	if err != nil {
 		return nil, err
 	}
@@ -34,6 +34,25 @@ func NewPart(path string, mode fs.FileMode) (*Part, error) {
 		return nil, err
 	}
 	return &Part{f, path}, nil
+}
+
+// openPart makes the file, or takes what an earlier try has left. What somebody else
+// has put there it does not take: the directory may be one in which everybody
+// writes, such as /tmp.
+func openPart(name string, mode fs.FileMode) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, mode)
+	if !errors.Is(err, fs.ErrExist) {
+		return f, err // on a memory stick it may be a user's, whoever makes it
+	}
+	if f, err = os.OpenFile(name, os.O_RDWR|unix.O_NOFOLLOW, mode); err != nil {
+		return nil, fmt.Errorf("%w; remove it", err)
+	}
+	var is unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &is); err != nil || int(is.Uid) != os.Geteuid() {
+		f.Close()
+		return nil, fmt.Errorf("%s belongs to somebody else, who could read what is written; remove it", name)
+	}
+	return f, nil
 }
 
 // Finish puts the file in its place, in that of an older one as well. It is on the

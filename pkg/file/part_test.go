@@ -49,3 +49,21 @@ func TestPartDiscard(t *testing.T) {
 		t.Errorf("left behind: %v", left)
 	}
 }
+
+// Who may write into the directory must not choose what is overwritten.
+func TestPartOfOthers(t *testing.T) {
+	dir := t.TempDir()
+	precious := filepath.Join(dir, "precious")
+	if err := os.WriteFile(precious, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(precious, filepath.Join(dir, "a.part")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := NewPart(filepath.Join(dir, "a"), 0o600); err == nil {
+		t.Error("a link was followed")
+	}
+	if content, err := os.ReadFile(precious); err != nil || string(content) != "precious" {
+		t.Errorf("got %q, %v", content, err)
+	}
+}

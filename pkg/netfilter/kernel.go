@@ -7,6 +7,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// KernelHasNFTables reports whether the kernel has nftables. Asking loads the module
+// nf_tables where that is possible.
+func KernelHasNFTables() bool {
+	_, err := nftTables()
+	return err == nil
+}
+
 // nftTables returns the names of the tables of nftables of both IP families.
 func nftTables() ([]string, error) {
 	var names []string

@@ -27,18 +27,23 @@ func Claim(dataDir, version string) (io.Closer, error) {
 		return nil, fmt.Errorf("claim data-dir: %w", err)
 	}
 	if err := lock(f); err != nil {
-		return nil, err
+		return nil, errors.Join(err, f.Close())
 	}
-	if err := f.Truncate(0); err != nil {
-		return nil, fmt.Errorf("claim data-dir: %w", err)
-	}
-	if _, err := fmt.Fprintf(f, "%d\n", os.Getpid()); err != nil {
-		return nil, fmt.Errorf("claim data-dir: %w", err)
-	}
-	if err := recordVersion(dataDir, version); err != nil {
-		return nil, err
+	if err := record(f, dataDir, version); err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
+}
+
+// record writes down who has the lock, and who used the data last.
+func record(lock *os.File, dataDir, version string) error {
+	if err := lock.Truncate(0); err != nil {
+		return fmt.Errorf("claim data-dir: %w", err)
+	}
+	if _, err := fmt.Fprintf(lock, "%d\n", os.Getpid()); err != nil {
+		return fmt.Errorf("claim data-dir: %w", err)
+	}
+	return recordVersion(dataDir, version)
 }
 
 // recordVersion remembers who used the data last. A build without a version has

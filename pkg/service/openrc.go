@@ -42,14 +42,13 @@ func (o openRC) Active(ctx context.Context) (bool, error) {
 	return err == nil && status != rcStopped && status != rcCrashed, err
 }
 
-// Enabled looks for the service in the runlevels, which are directories of links.
-func (o openRC) Enabled(context.Context) (bool, error) {
+// enabled looks for the service in the runlevels, which are directories of links.
+func (o openRC) enabled(context.Context) (bool, error) {
 	found, err := filepath.Glob(filepath.Join(o.root, "etc/runlevels/*", Name))
 	return len(found) > 0, err
 }
 
-func (o openRC) Start(ctx context.Context) error   { return o.must(ctx, "rc-service", Name, "start") }
-func (o openRC) Restart(ctx context.Context) error { return o.must(ctx, "rc-service", Name, "restart") }
+func (o openRC) Start(ctx context.Context) error { return o.must(ctx, "rc-service", Name, "start") }
 
 // Stop also clears the state of a service that has crashed.
 func (o openRC) Stop(ctx context.Context) error {
@@ -59,12 +58,8 @@ func (o openRC) Stop(ctx context.Context) error {
 	return o.must(ctx, "rc-service", Name, "stop")
 }
 
-func (o openRC) Enable(ctx context.Context) error {
-	return o.must(ctx, "rc-update", "add", Name, "default")
-}
-
 func (o openRC) Disable(ctx context.Context) error {
-	enabled, err := o.Enabled(ctx)
+	enabled, err := o.enabled(ctx)
 	if err != nil || !enabled {
 		return err
 	}

@@ -41,16 +41,10 @@ type Manager interface {
 	// Active reports whether the service runs, starts, stops, or waits to be
 	// started again after a failure.
 	Active(ctx context.Context) (bool, error)
-	// Enabled reports whether the service is started at boot.
-	Enabled(ctx context.Context) (bool, error)
 	// Start starts the service and waits until it says that it is ready.
 	Start(ctx context.Context) error
 	// Stop stops the service and waits until it has ended. Pods run on.
 	Stop(ctx context.Context) error
-	// Restart is Stop and Start, in one.
-	Restart(ctx context.Context) error
-	// Enable makes the service start at boot.
-	Enable(ctx context.Context) error
 	// Disable makes the service not start at boot; one that is not there is.
 	Disable(ctx context.Context) error
 	// Reload reads descriptions that were changed or removed.
@@ -59,10 +53,6 @@ type Manager interface {
 
 // Find returns the init system that lite is a service of, or ErrNone.
 func Find() (Manager, error) { return machine{"/", execute}.find() }
-
-// Detect returns the init system that runs here, whether lite is a service of it
-// or not, or ErrNone.
-func Detect() (Manager, error) { return machine{"/", execute}.detect() }
 
 // machine is where init systems are looked for.
 type machine struct {
@@ -74,6 +64,8 @@ type machine struct {
 // error means that it did not run.
 type runner func(ctx context.Context, name string, args ...string) (output string, code int, err error)
 
+// detect returns the init system that runs here, whether lite is a service of it
+// or not.
 func (m machine) detect() (Manager, error) {
 	if m.has("run/systemd/system") { // sd_booted(3)
 		return systemd{m}, nil

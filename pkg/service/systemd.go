@@ -49,7 +49,7 @@ func (s systemd) Active(ctx context.Context) (bool, error) {
 	return true, nil // activating is also the wait for the next try
 }
 
-func (s systemd) Enabled(ctx context.Context) (bool, error) {
+func (s systemd) enabled(ctx context.Context) (bool, error) {
 	state, err := s.state(ctx)
 	if err != nil {
 		return false, err
@@ -57,13 +57,11 @@ func (s systemd) Enabled(ctx context.Context) (bool, error) {
 	return strings.HasPrefix(state["UnitFileState"], "enabled"), nil
 }
 
-func (s systemd) Start(ctx context.Context) error   { return s.control(ctx, "start") }
-func (s systemd) Stop(ctx context.Context) error    { return s.control(ctx, "stop") }
-func (s systemd) Restart(ctx context.Context) error { return s.control(ctx, "restart") }
-func (s systemd) Enable(ctx context.Context) error  { return s.control(ctx, "enable") }
+func (s systemd) Start(ctx context.Context) error { return s.control(ctx, "start") }
+func (s systemd) Stop(ctx context.Context) error  { return s.control(ctx, "stop") }
 
 func (s systemd) Disable(ctx context.Context) error {
-	enabled, err := s.Enabled(ctx)
+	enabled, err := s.enabled(ctx)
 	if err != nil || !enabled {
 		return err
 	}

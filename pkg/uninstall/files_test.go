@@ -151,3 +151,25 @@ func TestReport(t *testing.T) {
 		t.Errorf("%q, want %q", out, want)
 	}
 }
+
+// A machine may have no program for the packet filter but those that lite brings along.
+func TestFindHelpers(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("PATH", dir)
+	w := &work{Node: Node{DataDirs: []string{dir}}}
+	for _, path := range []string{"netfilter/nft/nft", "netfilter/bin/iptables-nft-save"} {
+		path = filepath.Join(dir, "bundle", "digest", path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, nil, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.findHelpers()
+	for _, name := range []string{"nft", "iptables-nft-save"} {
+		if path, ok := w.find(name); !ok || !strings.HasPrefix(path, dir) {
+			t.Errorf("%s is %q", name, path)
+		}
+	}
+}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"lite.io/lite/pkg/netfilter"
 )
 
 // removeRules removes the packet filter rules of lite, kube-proxy, the kubelet
@@ -31,14 +33,17 @@ type nftThing struct {
 	Policy  string `json:"policy"`
 }
 
-// nft lists objects. Machines without nft have none that it could show.
+// nft lists objects. A kernel without nftables has none; where there is no nft, of
+// the machine or of lite, nobody has made any.
 func (w *work) nft(ctx context.Context, args ...string) []nftObject {
 	if _, ok := w.find("nft"); !ok {
 		return nil
 	}
 	out, err := w.run(ctx, nil, "nft", append([]string{"-j", "-a"}, args...)...)
 	if err != nil {
-		w.Fail(err)
+		if netfilter.KernelHasNFTables() {
+			w.Fail(err)
+		}
 		return nil
 	}
 	var answer struct {

@@ -203,13 +203,13 @@ func (w *work) release() {
 	}
 }
 
-// findHelpers puts the programs that lite brings along before the machine's: a
-// machine without iptables has only these.
+// findHelpers finds the programs for the packet filter that lite brings along, of
+// whichever version: a machine without nft or iptables has only these.
 func (w *work) findHelpers() {
 	for _, dir := range w.DataDirs {
-		found, _ := filepath.Glob(filepath.Join(globQuote(dir), "bundle", "*", "bin"))
-		for _, bin := range found {
-			w.helpers = append(w.helpers, bin)
+		for _, name := range []string{"nft", "bin"} {
+			found, _ := filepath.Glob(filepath.Join(globQuote(dir), "bundle", "*", "netfilter", name))
+			w.helpers = append(w.helpers, found...)
 		}
 	}
 }

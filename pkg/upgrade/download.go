@@ -104,13 +104,25 @@ func newClient(env []string) (*http.Client, error) {
 		}
 	}
 	proxy := (&httpproxy.Config{HTTPProxy: said["HTTP_PROXY"], HTTPSProxy: said["HTTPS_PROXY"], NoProxy: said["NO_PROXY"]}).ProxyFunc()
-	return &http.Client{Transport: &http.Transport{
+	return &http.Client{CheckRedirect: stayEncrypted, Transport: &http.Transport{
 		Proxy:                 func(r *http.Request) (*url.URL, error) { return proxy(r.URL) },
 		ResponseHeaderTimeout: stallTimeout,
 		TLSHandshakeTimeout:   stallTimeout,
 		DisableCompression:    true, // what is compressed is so in the file
 		ForceAttemptHTTP2:     true,
 	}}, nil
+}
+
+// stayEncrypted follows no server from https to http: what comes from there is run
+// as root.
+func stayEncrypted(next *http.Request, before []*http.Request) error {
+	if len(before) >= 10 {
+		return errors.New("the server sends from one address to the next, ten times")
+	}
+	if before[len(before)-1].URL.Scheme == "https" && next.URL.Scheme != "https" {
+		return fmt.Errorf("the server sends to %s, which is not encrypted; say another --base-url", next.URL.Redacted())
+	}
+	return nil
 }
 
 // get reads a short file.

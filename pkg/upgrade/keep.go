@@ -207,6 +207,26 @@ func (k *keeper) exchange() error {
 	return syncDir(k.dataDir)
 }
 
+// takeBack puts what was kept before in the place of what an upgrade has kept that
+// never began: that is of the version that runs, and going back to it would only
+// lose what was changed since. cleanUp, which has to follow, does the rest.
+func takeBack(dataDir string, j *Journal) error {
+	k, err := ReadKept(dataDir)
+	if err != nil || k == nil || k.Versions.Version != j.From || k.Taken.Before(j.Began) {
+		return nil
+	}
+	if err := spend(dataDir); err != nil {
+		return err
+	}
+	if _, err := os.Lstat(former(dataDir)); err != nil {
+		return nil
+	}
+	if err := os.RemoveAll(keptDir(dataDir)); err != nil {
+		return fmt.Errorf("put back what was kept before: %w", err)
+	}
+	return nil
+}
+
 // cleanUp removes what an upgrade leaves that came to its end, or never began.
 func cleanUp(dataDir, binary string) error {
 	if _, err := os.Lstat(keptDir(dataDir)); errors.Is(err, fs.ErrNotExist) {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"lite.io/lite/pkg/agent"
@@ -87,7 +88,7 @@ func (p *Plan) make(ctx context.Context, o Options, say func(string)) error {
 	if err := p.checkHealth(o.Force); err != nil {
 		return err
 	}
-	target := staged(p.Node.Binary)
+	target, asked := staged(p.Node.Binary), ""
 	if o.Artifact == "" {
 		release, err := find(ctx, o, p.Node.env)
 		if err != nil {
@@ -100,7 +101,7 @@ func (p *Plan) make(ctx context.Context, o Options, say func(string)) error {
 		if err := release.stage(ctx, filepath.Join(p.Node.Config.DataDir, "upgrade.download"), target, say); err != nil {
 			return err
 		}
-		p.Checked = true
+		p.Checked, asked = true, release.version
 	} else {
 		var err error
 		if p.Checked, err = stage(o.Artifact, target); err != nil {
@@ -117,6 +118,9 @@ func (p *Plan) make(ctx context.Context, o Options, say func(string)) error {
 	if p.To, err = inspect(ctx, target); err != nil {
 		return err
 	}
+	if asked != "" && p.To.Version != asked {
+		return fmt.Errorf("what is served as lite %s is lite %s; do not use it, and tell who serves it", asked, p.To.Version)
+	}
 	if p.To.Version == p.From.Version {
 		p.Same = true
 		return nil
@@ -126,6 +130,9 @@ func (p *Plan) make(ctx context.Context, o Options, say func(string)) error {
 		return err
 	}
 	if err := p.checkSkew(ctx, o.Force); err != nil {
+		return err
+	}
+	if err := checkWhole(p.Node.Config.DataDir); err != nil {
 		return err
 	}
 	if err := p.checkRoom(); err != nil {
@@ -166,7 +173,9 @@ func (p *Plan) settle() error {
 		return cleanUp(dataDir, p.Node.Binary)
 	}
 	switch {
-	case j.State == Prepared, j.State == Returning:
+	case j.State == Prepared:
+		return errors.Join(takeBack(dataDir, j), cleanUp(dataDir, p.Node.Binary), forget(dataDir))
+	case j.State == Returning:
 		return errors.Join(cleanUp(dataDir, p.Node.Binary), forget(dataDir))
 	case j.State == Restored && j.From == p.From.Version:
 		return finish(dataDir, j)
@@ -208,6 +217,31 @@ func (p *Plan) checkSkew(ctx context.Context, force bool) error {
 		p.Warnings = append(p.Warnings, why)
 	}
 	return checkAgentSkew(p.To.Kubernetes, servers)
+}
+
+// checkWhole refuses a data directory of which a part is elsewhere. Of a link only
+// the link would be kept, and what it leads to is changed by the new version; and
+// to go back is to rename, which nothing does with a mount.
+func checkWhole(dataDir string) error {
+	for _, name := range []string{"agent", "server", "server/etcd", "server/etcd/member", "server/etcd/member/snap", "server/etcd/member/wal"} {
+		path := filepath.Join(dataDir, name)
+		info, err := os.Lstat(path)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("look at %s: %w", path, err)
+		}
+		what := "a link"
+		if info.IsDir() {
+			what = "a mount of its own"
+			if mounted, err := mountinfo.Mounted(path); err != nil || !mounted {
+				continue
+			}
+		}
+		return fmt.Errorf("%s is %s, and could not be put back if the new version fails; stop lite and have all of %s in one place, agent/containerd excepted", path, what, dataDir)
+	}
+	return nil
 }
 
 // unpacks is what a new version unpacks when it starts, more than its helper

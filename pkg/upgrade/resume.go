@@ -33,7 +33,7 @@ func setGuard(dataDir string) error {
 	if err := os.Symlink(filepath.Join(keptDir(dataDir), keptBinary), guard); err != nil {
 		return fmt.Errorf("make a link to the old program: %w", err)
 	}
-	return nil
+	return syncDir(filepath.Dir(guard))
 }
 
 // Settle is the first thing that a starting lite does with its data directory:
@@ -76,7 +76,7 @@ func settle(dataDir string, j *Journal, self, who string) (program string, err e
 		return "", errors.Join(cleanUp(dataDir, j.Binary), forget(dataDir))
 	case Prepared:
 		slog.Warn("An upgrade was interrupted before it had changed anything", "from", j.From, "to", j.To)
-		return "", errors.Join(cleanUp(dataDir, j.Binary), forget(dataDir))
+		return "", errors.Join(takeBack(dataDir, j), cleanUp(dataDir, j.Binary), forget(dataDir))
 	case Swapped, Started:
 		replaced, err := isReplaced(dataDir, j)
 		if err != nil {
@@ -84,7 +84,7 @@ func settle(dataDir string, j *Journal, self, who string) (program string, err e
 		}
 		if !replaced {
 			slog.Warn("An upgrade was interrupted before it had replaced the program", "from", j.From, "to", j.To)
-			return "", errors.Join(spend(dataDir), cleanUp(dataDir, j.Binary), forget(dataDir))
+			return "", errors.Join(takeBack(dataDir, j), cleanUp(dataDir, j.Binary), forget(dataDir))
 		}
 		if who == "new" && self != j.To {
 			slog.Warn("An upgrade was interrupted, and this is neither version of it: somebody has installed it since", "from", j.From, "to", j.To)
@@ -109,13 +109,24 @@ func settle(dataDir string, j *Journal, self, who string) (program string, err e
 		}
 		return j.Binary, nil
 	case Restored:
-		if self != j.From {
+		if self != j.From && !isSelf(j.Binary) {
 			return j.Binary, nil
+		}
+		if self != j.From {
+			slog.Warn("An upgrade was taken back, and this is neither version of it: somebody has installed it since", "from", j.To, "to", j.From)
+			return "", errors.Join(spend(dataDir), cleanUp(dataDir, j.Binary), forget(dataDir))
 		}
 		slog.Warn("An upgrade was taken back", "from", j.To, "to", j.From, "because", j.Reason)
 		return "", finish(dataDir, j)
 	}
 	return "", fmt.Errorf("the journal of the upgrade is in the state %q, which this version does not know; use lite %s or %s", j.State, j.To, j.From)
+}
+
+// isSelf reports whether a file is the program of this process.
+func isSelf(program string) bool {
+	self, err := os.Stat("/proc/self/exe")
+	is, errIs := os.Stat(program)
+	return err == nil && errIs == nil && os.SameFile(self, is)
 }
 
 // isReplaced reports whether the program that is installed is another one than
@@ -216,19 +227,30 @@ func watch(ctx context.Context, cfg *config.Config) error {
 // relaunchEvery is how often is looked whether the program may be started again.
 const relaunchEvery = 100 * time.Millisecond
 
+// End is how a lite comes to its end.
+type End int
+
+// The ends.
+const (
+	Asked  End = iota // somebody has stopped it
+	Failed            // by a failure of its own
+	Again             // it is going to start anew, in the same process
+)
+
 // Relaunch is the last thing that lite does, its data directory free again. If
 // no init system keeps it running and an upgrade has stopped it, it waits until
 // the program is replaced and becomes that, which keeps its number, its terminal
-// and whatever watches it. failed is whether it ended by a failure of its own.
-// It returns if lite is to end.
-func Relaunch(dataDir string, failed bool, environment []string) error {
+// and whatever watches it. It returns if lite is to go on with its end.
+func Relaunch(dataDir string, end End, environment []string) error {
 	j, err := ReadJournal(dataDir)
 	if err != nil || !j.Pending() || j.Service {
 		return err
 	}
 	entered := j.State
-	if (entered == Swapped || entered == Started || entered == Restored) && !driven(dataDir) {
-		if !failed {
+	if runs := entered == Swapped || entered == Started || entered == Restored; runs && end == Again {
+		return nil // who watches the upgrade waits for it as for any start
+	} else if runs && !driven(dataDir) {
+		if end == Asked {
 			return nil // a person wants it to end
 		}
 		// The start counts; after some of them the old version comes back.

@@ -158,6 +158,20 @@ func TestSettle(t *testing.T) {
 			t.Errorf("what was kept before is lost: %v", err)
 		}
 	})
+	t.Run("prepared, all kept", func(t *testing.T) {
+		s := newScene(t)
+		s.write(t, filepath.Join(keptDir(s.dataDir), description), `{"versions": {"version": "v0.0.9"}}`)
+		s.keep(t)
+		if err := s.journal.enter(s.dataDir, Prepared); err != nil {
+			t.Fatal(err)
+		}
+		s.settle(t, "v0.1.0")
+		s.is(t, "old", "v0.1.0", "before")
+		s.ended(t, "")
+		if kept, err := ReadKept(s.dataDir); kept == nil || kept.Versions.Version != "v0.0.9" {
+			t.Errorf("kept is %v, %v", kept, err)
+		}
+	})
 	t.Run("swapped, program not replaced", func(t *testing.T) {
 		s := newScene(t)
 		s.keep(t)
@@ -332,4 +346,66 @@ func TestGuardIsRunByTheKeptProgramAlone(t *testing.T) {
 		}
 	}
 	s.is(t, "old", "v0.1.0", "before")
+}
+
+// A node that starts anew while somebody watches the upgrade does not wait for
+// them: they would find that nothing runs, and take the upgrade back.
+func TestAgainWhileWatched(t *testing.T) {
+	s := newScene(t)
+	s.keep(t)
+	d, _, err := Drive(s.dataDir)
+	if err != nil || d == nil {
+		t.Fatal(d, err)
+	}
+	defer d.Close()
+	for _, state := range []State{Swapped, Started, Restored} {
+		if err := s.journal.enter(s.dataDir, state); err != nil {
+			t.Fatal(err)
+		}
+		if err := Relaunch(s.dataDir, Again, nil); err != nil {
+			t.Errorf("%s: %v", state, err)
+		}
+	}
+}
+
+// A program that somebody has installed after an upgrade was taken back does not
+// become itself for ever.
+func TestInstalledSinceItWasTakenBack(t *testing.T) {
+	s := newScene(t)
+	s.keep(t)
+	s.work(t)
+	if err := restore(s.dataDir); err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(s.binary); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(self, s.binary); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.journal.enter(s.dataDir, Restored); err != nil {
+		t.Fatal(err)
+	}
+	if program := s.settle(t, "v0.3.0"); program != "" {
+		t.Errorf("it is to become %s", program)
+	}
+	s.ended(t, "")
+}
+
+// A datastore that is elsewhere would not be kept.
+func TestWhole(t *testing.T) {
+	s := newScene(t)
+	if err := checkWhole(s.dataDir); err != nil {
+		t.Error(err)
+	}
+	if err := os.Symlink(t.TempDir(), filepath.Join(s.dataDir, "server", "etcd")); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkWhole(s.dataDir); err == nil {
+		t.Error("a link was taken for the datastore")
+	}
 }

@@ -84,7 +84,11 @@ func (r *run) run(ctx context.Context) error {
 	if err := r.journal.enter(r.dataDir, Swapped); err != nil {
 		return r.undo(ctx, hold, err)
 	}
-	if err := errors.Join(swap(n.Binary), setGuard(r.dataDir)); err != nil {
+	// The link first: a program that cannot start does not make it.
+	if err := setGuard(r.dataDir); err != nil {
+		return r.rollBack(ctx, hold, err)
+	}
+	if err := swap(n.Binary); err != nil {
 		return r.rollBack(ctx, hold, err)
 	}
 	r.say("Starting lite " + r.To.Version)
@@ -116,7 +120,9 @@ func (r *run) run(ctx context.Context) error {
 }
 
 // abort forgets an upgrade that has touched nothing.
-func (r *run) abort() error { return errors.Join(cleanUp(r.dataDir, r.Node.Binary), forget(r.dataDir)) }
+func (r *run) abort() error {
+	return errors.Join(takeBack(r.dataDir, r.journal), cleanUp(r.dataDir, r.Node.Binary), forget(r.dataDir))
+}
 
 // undo starts lite again as it was.
 func (r *run) undo(ctx context.Context, hold *service.Hold, reason error) error {
