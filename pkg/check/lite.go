@@ -203,7 +203,7 @@ func (m *Machine) record(path string) error {
 	if err := os.MkdirAll(m.path(filepath.Dir(Inventory)), 0o700); err != nil {
 		return err
 	}
-	return file.Write(m.path(Inventory), []byte(text+path+"\n"), 0o644)
+	return file.Write(m.path(Inventory), []byte(text+path+"\n"), 0o600)
 }
 
 // certificate is the first of a file, which may have a key too.
