@@ -210,8 +210,9 @@ func split(line string) (commands [][]string) {
 func TestNamesInDocumentsExist(t *testing.T) {
 	script := read(t, "scripts/install.sh")
 	variables := map[string]bool{"LITE_URL": true}
-	flags := map[string]bool{}
+	flags, options := map[string]bool{}, map[string]bool{}
 	config.Flags(config.Server).VisitAll(func(f *pflag.Flag) {
+		options[f.Name] = true
 		variables["LITE_"+strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))] = true
 	})
 	root := command()
@@ -230,6 +231,16 @@ func TestNamesInDocumentsExist(t *testing.T) {
 		for _, name := range regexp.MustCompile(`\bLITE_[A-Z0-9_]*[A-Z0-9]`).FindAllString(text, -1) {
 			if !variables[name] && !inSources(t, name) && name != "LITE_SOME_OPTION" {
 				t.Errorf("%s: nothing reads %s", d.Name, name)
+			}
+		}
+		for _, b := range d.Blocks {
+			if b.Language != "yaml" || !strings.HasPrefix(b.Lines[0], "# /etc/lite/config.yaml") {
+				continue
+			}
+			for _, key := range regexp.MustCompile(`(?m)^([a-z-]+)\+?:`).FindAllStringSubmatch(strings.Join(b.Lines, "\n"), -1) {
+				if !options[key[1]] {
+					t.Errorf("%s: there is no option %s", b.At, key[1])
+				}
 			}
 		}
 		for _, code := range inlineCode(d) {

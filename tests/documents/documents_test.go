@@ -1,6 +1,7 @@
 package documents
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -14,7 +15,8 @@ func TestMain(m *testing.M) { cluster.Main(m) }
 // files makes what the documents take for granted: the image of README.md in an archive,
 // a manifest, and a Deployment.
 const files = `
-lite ctr images tag lite.test/busybox:1 docker.io/library/busybox:1.37
+set -e
+lite ctr images tag --force lite.test/busybox:1 docker.io/library/busybox:1.37
 lite images export -o busybox.tar docker.io/library/busybox:1.37
 lite kubectl create configmap app --from-literal=a=b --dry-run=client -o yaml >app.yaml
 lite kubectl create deployment web --image=lite.test/busybox:1 --port=8080 -- sleep 1d
@@ -29,12 +31,17 @@ func TestCommands(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := cluster.New(t).Server()
-	run := func(command string) ([]byte, error) {
-		return n.Command(t.Context(), "sh", "-ec", "cd /root; "+command).CombinedOutput()
+	run := func(at, command string) {
+		cluster.Eventually(t, time.Minute, func() error {
+			out, err := n.Command(t.Context(), "sh", "-c", "cd /root\n"+command).CombinedOutput()
+			if err != nil {
+				return fmt.Errorf("%s: %s: %w\n%s", at, command, err, out)
+			}
+			t.Logf("%s: %s\n%s", at, command, out)
+			return nil
+		})
 	}
-	if out, err := run(files); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	run("what is taken for granted", files)
 	ran := 0
 	for _, d := range all {
 		for _, b := range d.Blocks {
@@ -43,11 +50,7 @@ func TestCommands(t *testing.T) {
 			}
 			for _, command := range b.Commands() {
 				ran++
-				cluster.Eventually(t, time.Minute, func() error {
-					out, err := run(command)
-					t.Logf("%s: %s\n%s", b.At, command, out)
-					return err
-				})
+				run(b.At, command)
 			}
 		}
 	}
