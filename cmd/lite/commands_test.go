@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -32,26 +33,59 @@ func TestBlocksSayWhoRunsThem(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
+			code := ""
 			for _, test := range tests {
-				if pkg, name, _ := strings.Cut(test, " "); !hasTest(pkg, name) {
+				pkg, name, _ := strings.Cut(test, " ")
+				if !hasTest(testCode(pkg), name) {
 					t.Errorf("%s: there is no test %s in %s", b.At, name, pkg)
+				}
+				code += testCode(pkg)
+			}
+			if len(tests) == 0 || slices.Contains(tests, "tests/documents TestCommands") {
+				continue
+			}
+			for _, verb := range verbs(b) {
+				if !regexp.MustCompile(`\b` + verb + `\b`).MatchString(code) {
+					t.Errorf("%s: %s does not mention %s, so it does not run this", b.At, tests, verb)
 				}
 			}
 		}
 	}
 }
 
-// hasTest finds a test by its name, or a part of one: TestServer/part.
-func hasTest(pkg, name string) bool {
-	name, part, _ := strings.Cut(name, "/")
+// testCode is the code of the tests of a package.
+func testCode(pkg string) string {
 	files, _ := filepath.Glob(filepath.Join(repository, pkg, "*_test.go"))
 	var code strings.Builder
 	for _, f := range files {
 		content, _ := os.ReadFile(f)
 		code.Write(content)
 	}
-	return strings.HasPrefix(name, "Test") && strings.Contains(code.String(), "func "+name+"(t *testing.T)") &&
-		(part == "" || strings.Contains(code.String(), `"`+strings.ReplaceAll(part, "_", " ")+`"`))
+	return code.String()
+}
+
+// hasTest finds a test by its name, or a part of one: TestServer/part.
+func hasTest(code, name string) bool {
+	name, part, _ := strings.Cut(name, "/")
+	return strings.HasPrefix(name, "Test") && strings.Contains(code, "func "+name+"(t *testing.T)") &&
+		(part == "" || strings.Contains(code, `"`+strings.ReplaceAll(part, "_", " ")+`"`))
+}
+
+// verbs are the words of lite and kubectl that the commands of a block begin with.
+func verbs(b documents.Block) (words []string) {
+	for _, line := range b.Commands() {
+		for _, args := range split(line) {
+			for i, word := range args {
+				if i == 0 && word != "lite" || i > 2 || strings.HasPrefix(word, "-") {
+					break
+				}
+				if regexp.MustCompile(`^[a-z]+$`).MatchString(word) && word != "kubectl" && word != "agent" && word != "server" {
+					words = append(words, word)
+				}
+			}
+		}
+	}
+	return words
 }
 
 // A verb or flag that is no more, or that is misspelt, is found in blocks and in the
@@ -248,6 +282,28 @@ func TestNamesInDocumentsExist(t *testing.T) {
 			name = strings.TrimRight(regexp.MustCompile(`^[a-z0-9-]*`).FindString(name), "-")
 			if isFlag && name != "some-option" && !flags[name] {
 				t.Errorf("%s: no command of lite has the flag --%s", d.Name, name)
+			}
+		}
+	}
+}
+
+// What docs/from-k3s.md says of a flag, lite has; what it calls missing, is.
+func TestFlagsOfK3s(t *testing.T) {
+	flags := map[string]bool{}
+	for _, role := range []config.Role{config.Server, config.Agent} {
+		config.Flags(role).VisitAll(func(f *pflag.Flag) { flags[f.Name] = true })
+	}
+	rows := regexp.MustCompile(`(?m)^\| (`+"`--"+`.*) \| (same|differs|none)\b`).FindAllStringSubmatch(read(t, "docs/from-k3s.md"), -1)
+	if len(rows) < 50 {
+		t.Errorf("there are only %d rows of flags", len(rows))
+	}
+	for _, row := range rows {
+		if strings.HasSuffix(row[1], " on a server") {
+			continue // agents have it
+		}
+		for _, flag := range regexp.MustCompile("`--([a-z0-9-]+)`").FindAllStringSubmatch(row[1], -1) {
+			if flags[flag[1]] != (row[2] != "none") {
+				t.Errorf("--%s is called %q, and lite has it: %t", flag[1], row[2], flags[flag[1]])
 			}
 		}
 	}
