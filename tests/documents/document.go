@@ -82,16 +82,16 @@ func takeApart(name, text string) Document {
 func (b Block) HasCommands() bool { return b.Language == "sh" || b.Language == "console" }
 
 // Commands are the command lines of a block for a shell, those that go on in the next
-// line joined.
+// line joined. In a console the first line begins with the prompt.
 func (b Block) Commands() (commands []string) {
 	if !b.HasCommands() {
 		return nil
 	}
-	text := strings.ReplaceAll(strings.Join(b.Lines, "\n"), "\\\n", " ")
+	text := strings.ReplaceAll(strings.Join(b.Lines, "\n"), "\\\n", " ") + "\n"
 	for line := range strings.SplitSeq(text, "\n") {
 		if b.Language == "console" {
-			prompt, command, ok := strings.Cut(line, " ")
-			if !ok || prompt != "$" && prompt != "#" {
+			command, ok := strings.CutPrefix(line, text[:1]+" ") // the prompt; # may begin what is printed
+			if !ok {
 				continue
 			}
 			line = command
