@@ -22,8 +22,10 @@ const inventoryFile = "installed"
 
 // dataNames is what lite makes in its data directory. Whoever adds to it, adds
 // to docs/files.md too.
-var dataNames = []string{"lite.lock", "version", "node-name", "bundle", "server", "agent", "storage",
-	"rollback", "rollback.new", "rollback.old", "upgrade.json", "upgrade.lock", "upgrade.download"}
+var dataNames = []string{
+	"lite.lock", "version", "node-name", "bundle", "server", "agent", "storage",
+	"rollback", "rollback.new", "rollback.old", "upgrade.json", "upgrade.lock", "upgrade.download",
+}
 
 // kubeletNames is what a kubelet makes in its directory (1.36).
 var kubeletNames = []string{

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -171,5 +173,32 @@ func TestFindHelpers(t *testing.T) {
 		if path, ok := w.find(name); !ok || !strings.HasPrefix(path, dir) {
 			t.Errorf("%s is %q", name, path)
 		}
+	}
+}
+
+// What an upgrade leaves was not known here, so a data directory of the user's own choice
+// stayed after uninstall.
+func TestDocumentedDataIsRemoved(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "files.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "## Data directory\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	found := 0
+	for _, row := range regexp.MustCompile("(?m)^\\| (`[^|]*`) \\|").FindAllStringSubmatch(section, -1) {
+		for _, cell := range strings.Split(row[1], ", ") {
+			name, _, _ := strings.Cut(strings.Trim(cell, "`"), "/")
+			if strings.Contains(row[1], "`server/") || strings.HasPrefix(name, "<") {
+				continue // below what is removed as a whole, and the directory itself
+			}
+			found++
+			if !slices.Contains(dataNames, name) {
+				t.Errorf("docs/files.md has %s in the data directory, and uninstall does not remove it", name)
+			}
+		}
+	}
+	if found < 10 {
+		t.Errorf("the table of docs/files.md has only %d names", found)
 	}
 }
