@@ -67,6 +67,11 @@ func (r *run) run(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return errors.Join(errors.New("interrupted; nothing was changed"), r.abort())
 	}
+	if n.Manager != nil {
+		if err := leaveAttendant(r.dataDir); err != nil {
+			return errors.Join(err, r.abort())
+		}
+	}
 	// What is stopped is started again, whatever a person presses meanwhile.
 	ctx = context.WithoutCancel(ctx)
 	r.say("Stopping lite; pods keep running")
@@ -296,6 +301,11 @@ func Rollback(ctx context.Context, p *RollbackPlan, timeout time.Duration, say f
 		return err
 	} else if !was.Pending() || was.State != RollingBack && was.State != Restored {
 		if err := j.enter(p.DataDir, Returning); err != nil {
+			return err
+		}
+	}
+	if manager != nil {
+		if err := leaveAttendant(p.DataDir); err != nil {
 			return err
 		}
 	}
