@@ -35,12 +35,15 @@ func Take(t testing.TB, h *cluster.Host) Snapshot {
 		{"nft", `nft -s list ruleset`},
 		{"iptables", `iptables-nft-save; ip6tables-nft-save; iptables-legacy-save; ip6tables-legacy-save`},
 		{"cgroup", `find /sys/fs/cgroup -type d`},
+		{"unit", `[ ! -d /run/systemd/system ] || systemctl list-units --all --plain --no-legend --no-pager | awk '{print $1, $2, $3, $4}'`},
+		{"unit file", `[ ! -d /run/systemd/system ] || systemctl list-unit-files --no-legend --no-pager`},
 	} {
 		s.add(c.kind, h.Output(t, "sh", "-c", c.script))
 	}
 	s.addProcesses(t, h)
 	s.addSettings(h)
-	for _, dir := range []string{"/etc", "/boot", "/home", "/opt", "/srv", "/tmp", "/usr/local", "/usr/libexec", "/run", "/dev/shm", "/var"} {
+	for _, dir := range []string{"/etc", "/boot", "/home", "/opt", "/srv", "/tmp", "/usr/local", "/usr/libexec",
+		"/usr/share/bash-completion", "/run", "/dev/shm", "/var"} {
 		s.addFiles(h, dir)
 	}
 	return s
@@ -153,10 +156,12 @@ func (s Snapshot) addFiles(h *cluster.Host, dir string) {
 }
 
 // elsewhere is not looked at: a lock that all programs of iptables share, what
-// the program mount keeps, and the tools of whoever builds lite. Nor is the home of root, where kubectl keeps
-// its memory of the API, and people work while the test runs.
+// the program mount keeps, the tools of whoever builds lite, and what systemd
+// writes about whatever runs. Nor is the home of root, where kubectl keeps its
+// memory of the API, and people work while the test runs.
 var elsewhere = map[string]bool{
 	"/run/xtables.lock": true, "/run/mount": true, "/usr/local/go": true,
+	"/run/systemd/journal": true, "/run/log/journal": true, "/var/log/journal": true,
 }
 
 // Forget takes out the files below a path.
