@@ -89,7 +89,11 @@ func (r *run) run(ctx context.Context) error {
 	if err := r.journal.enter(r.dataDir, Swapped); err != nil {
 		return r.undo(ctx, hold, err)
 	}
-	if err := errors.Join(swap(n.Binary), setGuard(r.dataDir)); err != nil {
+	// The guard first: without it nobody would end the starts of a broken program.
+	if err := setGuard(r.dataDir); err != nil {
+		return r.rollBack(ctx, hold, err)
+	}
+	if err := swap(n.Binary); err != nil {
 		return r.rollBack(ctx, hold, err)
 	}
 	r.say("Starting lite " + r.To.Version)
