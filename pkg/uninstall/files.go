@@ -112,6 +112,7 @@ func (w *work) removeService(ctx context.Context) {
 		return path != manager.Unit() && !strings.HasPrefix(path, manager.Unit()+".d/")
 	}))
 	w.Fail(manager.Reload(ctx))
+	w.removeServiceCgroup(manager)
 }
 
 // removeFiles removes files; the program itself goes last, so that what has
