@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"lite.io/lite/tests/cluster"
 )
@@ -22,6 +23,7 @@ type Snapshot map[string]bool
 // Take looks at all of a host that a node might change.
 func Take(t testing.TB, h *cluster.Host) Snapshot {
 	t.Helper()
+	settle(t, h)
 	s := Snapshot{}
 	for _, c := range []struct{ kind, script string }{
 		{"mount", `cut -d' ' -f5-6 /proc/self/mountinfo`},
@@ -35,7 +37,7 @@ func Take(t testing.TB, h *cluster.Host) Snapshot {
 		{"nft", `nft -s list ruleset`},
 		{"iptables", `iptables-nft-save; ip6tables-nft-save; iptables-legacy-save; ip6tables-legacy-save`},
 		{"cgroup", `find /sys/fs/cgroup -type d`},
-		{"unit", `[ ! -d /run/systemd/system ] || systemctl list-units --all --plain --no-legend --no-pager | awk '{print $1, $2, $3, $4}'`},
+		{"unit", `[ ! -d /run/systemd/system ] || systemctl list-units --all --plain --no-legend --no-pager | awk '$1 !~ /^(network-online.target$|proc-sys-)/ {print $1, $2, $3, $4}'`},
 		{"unit file", `[ ! -d /run/systemd/system ] || systemctl list-unit-files --no-legend --no-pager`},
 	} {
 		s.add(c.kind, h.Output(t, "sh", "-c", c.script))
@@ -63,6 +65,19 @@ func OwnSettings(t testing.TB, h *cluster.Host) {
 		file := "/etc/settings/" + filepath.Base(name)
 		h.Output(t, "sh", "-c", "mkdir -p /etc/settings && printf 7 >"+file+" && mount --bind "+file+" /proc/sys/"+name)
 	}
+}
+
+// settle waits until the kernel has made sure that nobody else has the addresses
+// of a host.
+func settle(t testing.TB, h *cluster.Host) {
+	t.Helper()
+	cluster.Eventually(t, time.Minute, func() error {
+		addrs := h.Output(t, "ip", "-6", "addr", "show", "scope", "link")
+		if !strings.Contains(addrs, "fe80:") || strings.Contains(addrs, "tentative") {
+			return fmt.Errorf("its addresses: %s", addrs)
+		}
+		return nil
+	})
 }
 
 // counters are the packets and bytes that iptables-save prints with a chain.
@@ -129,6 +144,9 @@ func (s Snapshot) addFiles(h *cluster.Host, dir string) {
 		if err != nil {
 			return nil
 		}
+		if name == transient {
+			return nil
+		}
 		if elsewhere[name] {
 			if entry.IsDir() {
 				return fs.SkipDir
@@ -155,12 +173,17 @@ func (s Snapshot) addFiles(h *cluster.Host, dir string) {
 	})
 }
 
+// transient is where systemd keeps units that programs have it make. It makes the
+// directory for the first one and leaves it. What is in it is looked at.
+const transient = "/run/systemd/transient"
+
 // elsewhere is not looked at: a lock that all programs of iptables share, what
 // the program mount keeps, the tools of whoever builds lite, and what systemd
-// writes about whatever runs. Nor is the home of root, where kubectl keeps its
+// and OpenRC write about whatever runs. Nor is the home of root, where kubectl keeps its
 // memory of the API, and people work while the test runs.
 var elsewhere = map[string]bool{
 	"/run/xtables.lock": true, "/run/mount": true, "/usr/local/go": true,
+	"/run/openrc/deptree": true,
 	"/run/systemd/journal": true, "/run/log/journal": true, "/var/log/journal": true,
 }
 

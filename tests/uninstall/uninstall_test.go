@@ -78,7 +78,6 @@ func prepare(t *testing.T, n *cluster.Node) trace.Snapshot {
 		t.Fatal(err)
 	}
 	go c.Wait()
-	settle(t, n)
 	cluster.Eventually(t, soon, func() error {
 		_, err := os.Stat(n.Path("/run/foreign.started"))
 		return err
@@ -86,18 +85,6 @@ func prepare(t *testing.T, n *cluster.Node) trace.Snapshot {
 	was := trace.Take(t, n.Host)
 	was.Forget(cluster.DataDir) // images, from the harness
 	return was
-}
-
-// settle waits until the kernel has made sure that nobody else has its addresses.
-func settle(t *testing.T, n *cluster.Node) {
-	t.Helper()
-	cluster.Eventually(t, soon, func() error {
-		addrs := n.Output(t, "ip", "-6", "addr", "show", "scope", "link")
-		if !strings.Contains(addrs, "fe80:") || strings.Contains(addrs, "tentative") {
-			return fmt.Errorf("its addresses: %s", addrs)
-		}
-		return nil
-	})
 }
 
 // neighbours are what others have on the machine.
@@ -480,7 +467,6 @@ func seed(t *testing.T) uint64 {
 func TestDataDir(t *testing.T) {
 	n := cluster.NewNode(t)
 	n.Output(t, "sh", "-c", "mkdir /var/lib/real && ln -s real /var/lib/link && echo mine > /var/lib/real/precious")
-	settle(t, n)
 	was := trace.Take(t, n.Host)
 	n.Start(t, "--data-dir", "/var/lib/link")
 	n.Kill(t)
