@@ -183,7 +183,7 @@ const transient = "/run/systemd/transient"
 // memory of the API, and people work while the test runs.
 var elsewhere = map[string]bool{
 	"/run/xtables.lock": true, "/run/mount": true, "/usr/local/go": true,
-	"/run/openrc/deptree": true,
+	"/run/openrc/deptree":  true,
 	"/run/systemd/journal": true, "/run/log/journal": true, "/var/log/journal": true,
 }
 
