@@ -1,6 +1,6 @@
 # What each step does stands in scripts/; `make` alone builds dist/lite.
 SHELL := /bin/bash
-.PHONY: build run test lint golden e2e bench release release-check clean
+.PHONY: build run test vm-test lint golden e2e bench release release-check clean
 
 # For another architecture: make build GOARCH=arm64
 BINARY = dist/lite$(if $(filter-out $(shell go env GOHOSTARCH),$(GOARCH)),-linux-$(GOARCH))
@@ -23,6 +23,10 @@ e2e: build
 	@scripts/test-images
 	@scripts/test-firewalls
 	@scripts/test e2e
+
+vm-test: build # on a virtual machine whose processor is emulated; CONTRIBUTING.md says how long it takes
+	@scripts/test-images
+	. scripts/env && LITE_MACHINE_TEST=1 go test -v -count=1 -timeout 100m ./tests/machine
 
 bench: build # make bench ARGS="-runs 1"
 	@scripts/test-images

@@ -572,8 +572,10 @@ openrc_service() {
 # Written when lite was installed; settings of yours go into /etc/conf.d/lite.
 description="Kubernetes in one process (lite $role)"
 supervisor=supervise-daemon
-command="$bin"
-command_args="$role"
+# A program that an upgrade has put here and that cannot start is put back by the one
+# before it. That is for each start: start_pre is only for the first one.
+command=/bin/sh
+command_args="-c '[ ! -x /etc/lite/upgrading ] || /etc/lite/upgrading upgrade resume; exec $bin $role'"
 pidfile=/run/lite.pid
 output_log=/var/log/lite.log
 error_log=/var/log/lite.log
@@ -595,11 +597,6 @@ start_pre() {
 		set -a
 		. $env_file
 		set +a
-	fi
-	# A program that an upgrade has put here and that cannot start is put back by the
-	# one before it.
-	if [ -x /etc/lite/upgrading ]; then
-		/etc/lite/upgrading upgrade resume
 	fi
 	return 0
 }

@@ -61,7 +61,7 @@ In a cluster: all servers first, one after the other, then the agents.`,
 	f.BoolVar(&o.Force, "force", false, "go on where a part of this node is not ready, or a server does not answer")
 	f.DurationVar(&o.HealthTimeout, "health-timeout", healthTimeout, "how long the new version may take to be healthy")
 	_ = cmd.MarkFlagFilename("artifact")
-	cmd.AddCommand(upgradeResumeCommand())
+	cmd.AddCommand(upgradeResumeCommand(), upgradeAttendCommand())
 	return cmd
 }
 
@@ -76,6 +76,17 @@ func upgradeResumeCommand() *cobra.Command {
 				return fmt.Errorf("find this program: %w", err)
 			}
 			return upgrade.Resume(self)
+		},
+	}
+}
+
+func upgradeAttendCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "attend DATA-DIR",
+		Short: "Start the service if the upgrade under way dies; an upgrade leaves this behind by itself",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return upgrade.Attend(cmd.Context(), args[0])
 		},
 	}
 }

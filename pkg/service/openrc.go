@@ -42,10 +42,13 @@ func (o openRC) Active(ctx context.Context) (bool, error) {
 	return err == nil && status != rcStopped && status != rcCrashed, err
 }
 
-// enabled looks for the service in the runlevels, which are directories of links.
-func (o openRC) enabled(context.Context) (bool, error) {
+// runlevels are the names of those that the service is in.
+func (o openRC) runlevels() ([]string, error) {
 	found, err := filepath.Glob(filepath.Join(o.root, "etc/runlevels/*", Name))
-	return len(found) > 0, err
+	for i, path := range found {
+		found[i] = filepath.Base(filepath.Dir(path))
+	}
+	return found, err
 }
 
 func (o openRC) Start(ctx context.Context) error { return o.must(ctx, "rc-service", Name, "start") }
@@ -58,12 +61,14 @@ func (o openRC) Stop(ctx context.Context) error {
 	return o.must(ctx, "rc-service", Name, "stop")
 }
 
+// Disable names the runlevels: told all of them, rc-update fails for those that the
+// service is not in.
 func (o openRC) Disable(ctx context.Context) error {
-	enabled, err := o.enabled(ctx)
-	if err != nil || !enabled {
+	runlevels, err := o.runlevels()
+	if err != nil || len(runlevels) == 0 {
 		return err
 	}
-	return o.must(ctx, "rc-update", "--all", "delete", Name)
+	return o.must(ctx, "rc-update", append([]string{"delete", Name}, runlevels...)...)
 }
 
 // Reload does nothing: OpenRC reads a script whenever it runs it.

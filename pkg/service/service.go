@@ -6,12 +6,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Name is what the service is called, whichever the init system.
@@ -24,8 +27,8 @@ const StopTimeout = 30 * time.Second
 const (
 	// queryTimeout is more than an init system that works takes to answer.
 	queryTimeout = 20 * time.Second
-	// waitDelay is for children that keep the pipes of a command open.
-	waitDelay = 2 * time.Second
+	// maxOutput is more than is read of what a command prints.
+	maxOutput = 1 << 20
 )
 
 // ErrNone says that lite is no service of this machine: there is no init system
@@ -119,14 +122,26 @@ func (m machine) must(ctx context.Context, name string, args ...string) error {
 
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 
-// execute is the runner of a real machine.
+// execute is the runner of a real machine. What the command prints goes to a file:
+// should this process die, a pipe would end the command half-way, and OpenRC would
+// take the service for one that is starting ever after.
 func execute(ctx context.Context, name string, args ...string) (string, int, error) {
+	fd, err := unix.MemfdCreate("output", unix.MFD_CLOEXEC)
+	if err != nil {
+		return "", 0, fmt.Errorf("make room for what %s prints: %w", name, err)
+	}
+	file := os.NewFile(uintptr(fd), "output")
+	defer file.Close()
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "SYSTEMD_PAGER=", "SYSTEMD_COLORS=0")
-	cmd.WaitDelay = waitDelay
-	output, err := cmd.CombinedOutput()
+	cmd.Stdout, cmd.Stderr = file, file
+	err = cmd.Run()
 	if ctx.Err() != nil {
 		return "", 0, ctx.Err()
+	}
+	output, errRead := io.ReadAll(io.NewSectionReader(file, 0, maxOutput))
+	if errRead != nil {
+		return "", 0, fmt.Errorf("read what %s has printed: %w", name, errRead)
 	}
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.Exited() {

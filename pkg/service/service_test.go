@@ -136,7 +136,7 @@ func TestVerbs(t *testing.T) {
 			[]string{"rc-service lite status", "rc-service lite stop"}},
 		{"OpenRC stop what is gone", nil, enabled, func(f *fake) error { return openRC{f.machine}.Stop(t.Context()) }, nil},
 		{"OpenRC disable", []string{openRCUnit, link}, enabled, func(f *fake) error { return openRC{f.machine}.Disable(t.Context()) },
-			[]string{"rc-update --all delete lite"}},
+			[]string{"rc-update delete lite default"}},
 		{"OpenRC disable what is not enabled", []string{openRCUnit}, enabled, func(f *fake) error { return openRC{f.machine}.Disable(t.Context()) }, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -14,6 +14,8 @@ import (
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+
+	"lite.io/lite/pkg/service"
 )
 
 // hierarchy is one mounted hierarchy of cgroups: one of several of version 1, or
@@ -64,6 +66,23 @@ func (w *work) removeCgroups(ctx context.Context) {
 		}
 		for _, dir := range slices.Backward(dirs) { // children come after their parents
 			w.removeCgroup(dir)
+		}
+	}
+}
+
+// removeServiceCgroup removes that of the service, which the shims were in. OpenRC
+// leaves it where it is, and with cgroups of version 1 nobody tells systemd in a
+// container that they have ended.
+func (w *work) removeServiceCgroup(manager service.Manager) {
+	groups := []string{"system.slice/" + service.Name + ".service"}
+	if manager.Name() == "OpenRC" {
+		groups = []string{service.Name, "openrc." + service.Name}
+	}
+	for _, h := range hierarchies() {
+		for _, group := range groups {
+			for _, dir := range slices.Backward(tree(filepath.Join(h.mount, group))) {
+				w.removeCgroup(dir)
+			}
 		}
 	}
 }

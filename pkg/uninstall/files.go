@@ -112,6 +112,7 @@ func (w *work) removeService(ctx context.Context) {
 		return path != manager.Unit() && !strings.HasPrefix(path, manager.Unit()+".d/")
 	}))
 	w.Fail(manager.Reload(ctx))
+	w.removeServiceCgroup(manager)
 }
 
 // removeFiles removes files; the program itself goes last, so that what has
@@ -172,6 +173,7 @@ func (w *work) removeData() {
 		w.removeNames(w.KubeletDir, kubeletNames)
 	}
 	w.removeLogs()
+	w.removeServiceLog()
 	w.removeNames(filepath.Join(cniDir, "results"), nil)
 	w.removeNames(cniDir, nil)
 	if w.Kubeconfig != "" && filepath.Dir(w.Kubeconfig) != w.ConfigDir {
@@ -228,6 +230,23 @@ func (w *work) removeLogs() {
 	w.removeNames(containers, links)
 }
 
+// Where the installer lets OpenRC write what lite logs. systemd has a journal.
+const (
+	openRCScript = "/etc/init.d/" + service.Name
+	openRCLog    = "/var/log/" + service.Name + ".log"
+)
+
+// removeServiceLog removes the log of the service and what logrotate made of it.
+func (w *work) removeServiceLog() {
+	if !slices.Contains(w.inventory(), openRCScript) {
+		return
+	}
+	rotated, _ := filepath.Glob(openRCLog + ".[0-9]*")
+	for _, path := range append(rotated, openRCLog) {
+		w.remove(path)
+	}
+}
+
 // removeNames removes entries of a directory, and the directory if it is empty
 // then. What else is in it stays, and so does a link or a mount.
 func (w *work) removeNames(dir string, entries []string) {
@@ -280,7 +299,7 @@ func (w *work) inventory() []string {
 	var paths []string
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
-		path := lines.Text()
+		path := strings.TrimSuffix(lines.Text(), "/") // which a directory ends with
 		switch {
 		case path == "":
 		case !filepath.IsAbs(path) || filepath.Clean(path) != path:

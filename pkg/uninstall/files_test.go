@@ -127,7 +127,7 @@ func TestInventory(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir+"/bin/lite", dir+"/bin/other", dir+"/lib/only/x")
 	write(t, w.ConfigDir+"/config.yaml")
-	list := strings.Join([]string{dir + "/bin/lite", dir + "/bin", dir + "/lib/only/x", dir + "/lib/only", dir + "/missing", "relative", "/a/../b", ""}, "\n")
+	list := strings.Join([]string{dir + "/bin/lite", dir + "/bin", dir + "/lib/only/x", dir + "/lib/only/", dir + "/missing", "relative", "/a/../b", ""}, "\n")
 	if err := os.WriteFile(filepath.Join(w.ConfigDir, inventoryFile), []byte(list), 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -280,7 +280,8 @@ func (l *logTail) lines() []string {
 	if l.file == nil {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		text, _ = exec.CommandContext(ctx, "journalctl", "--no-pager", "--output=cat", "--unit="+service.Name,
+		// Not --unit: that is also what systemd says of it, a line or two for each shim.
+		text, _ = exec.CommandContext(ctx, "journalctl", "--no-pager", "--output=cat", "_SYSTEMD_UNIT="+service.Name+".service",
 			fmt.Sprintf("--lines=%d", tailLines), fmt.Sprintf("--since=@%d", l.since.Unix())).Output()
 	} else if info, err := l.file.Stat(); err == nil {
 		from := max(l.from, info.Size()-tailBytes)

@@ -67,6 +67,11 @@ func (r *run) run(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return errors.Join(errors.New("interrupted; nothing was changed"), r.abort())
 	}
+	if n.Manager != nil {
+		if err := leaveAttendant(r.dataDir); err != nil {
+			return errors.Join(err, r.abort())
+		}
+	}
 	// What is stopped is started again, whatever a person presses meanwhile.
 	ctx = context.WithoutCancel(ctx)
 	r.say("Stopping lite; pods keep running")
@@ -84,7 +89,7 @@ func (r *run) run(ctx context.Context) error {
 	if err := r.journal.enter(r.dataDir, Swapped); err != nil {
 		return r.undo(ctx, hold, err)
 	}
-	// The link first: a program that cannot start does not make it.
+	// The guard first: without it nobody would end the starts of a broken program.
 	if err := setGuard(r.dataDir); err != nil {
 		return r.rollBack(ctx, hold, err)
 	}
@@ -302,6 +307,11 @@ func Rollback(ctx context.Context, p *RollbackPlan, timeout time.Duration, say f
 		return err
 	} else if !was.Pending() || was.State != RollingBack && was.State != Restored {
 		if err := j.enter(p.DataDir, Returning); err != nil {
+			return err
+		}
+	}
+	if manager != nil {
+		if err := leaveAttendant(p.DataDir); err != nil {
 			return err
 		}
 	}

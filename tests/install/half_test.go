@@ -75,5 +75,13 @@ func runFor(t *testing.T, m *cluster.Machine, d time.Duration, command string) (
 	}
 	kill := time.AfterFunc(d, func() { _ = syscall.Kill(-c.Process.Pid, syscall.SIGKILL) })
 	_ = c.Wait()
-	return !kill.Stop()
+	killed = !kill.Stop()
+	// The installer has ended when all that it has started has: they hold its lock.
+	cluster.Eventually(t, readyTimeout, func() error {
+		if err := syscall.Kill(-c.Process.Pid, 0); killed && err != syscall.ESRCH {
+			return fmt.Errorf("some of its processes have not ended (%v)", err)
+		}
+		return nil
+	})
+	return killed
 }

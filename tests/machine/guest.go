@@ -155,13 +155,16 @@ func (g *guest) read(r io.Reader) {
 }
 
 // Run runs a command of bash in the machine and returns what it prints.
-func (g *guest) Run(command string) (string, error) {
+func (g *guest) Run(command string) (string, error) { return g.RunFor(commandTimeout, command) }
+
+// RunFor is Run for a command that may take another time.
+func (g *guest) RunFor(limit time.Duration, command string) (string, error) {
 	quoted := "'" + strings.ReplaceAll(command, "'", `'\''`) + "'"
-	line := fmt.Sprintf("timeout %.0f bash -c %s </dev/null 2>&1; echo $'\\x01'$?\n", commandTimeout.Seconds(), quoted)
+	line := fmt.Sprintf("timeout %.0f bash -c %s </dev/null 2>&1; echo $'\\x01'$?\n", limit.Seconds(), quoted)
 	if _, err := io.WriteString(g.shell, line); err != nil {
 		return "", err
 	}
-	output, err := g.answer(commandTimeout + time.Minute)
+	output, err := g.answer(limit + time.Minute)
 	if err != nil {
 		err = fmt.Errorf("%s: %w", command, err)
 	}

@@ -12,13 +12,9 @@ const readyTimeout = 10 * time.Minute
 
 func TestMachine(t *testing.T) {
 	need(t)
-	lite := os.Getenv("LITE_BINARY")
-	if lite == "" {
-		lite = "../../dist/lite"
-	}
 	start := time.Now()
 	g := boot(t,
-		file{lite, "usr/local/bin/lite", 0o755},
+		file{binary(), "usr/local/bin/lite", 0o755},
 		file{"../../dist/test-images/busybox.tar", "var/lib/lite/agent/images/busybox.tar", 0o644},
 		file{"testdata/lite.service", "etc/systemd/system/lite.service", 0o644},
 		file{"testdata/pods.yaml", "root/pods.yaml", 0o644})
@@ -46,6 +42,14 @@ func TestMachine(t *testing.T) {
 	t.Run("delete", g.testDelete)
 	t.Run("clock", g.testClock)
 	t.Run("WireGuard", g.testWireGuard)
+}
+
+// binary is the lite that is tested.
+func binary() string {
+	if path := os.Getenv("LITE_BINARY"); path != "" {
+		return path
+	}
+	return "../../dist/lite"
 }
 
 // start starts lite and waits until all its parts are ready.

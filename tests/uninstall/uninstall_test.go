@@ -13,19 +13,13 @@ import (
 	"time"
 
 	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/trace"
 )
 
 func TestMain(m *testing.M) { cluster.Main(m) }
 
 // soon is for what is to happen on a running cluster; the machine is busy.
 const soon = 90 * time.Second
-
-// machineSettings are those of the kernel that namespaces do not separate. The
-// hosts of these tests have files in their place, so that each has its own.
-var machineSettings = []string{
-	"vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops",
-	"kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes",
-}
 
 // program is where these tests install lite: the harness mounts its own, and what
 // is mounted cannot be removed.
@@ -36,7 +30,7 @@ const program = "/var/lib/program/lite"
 type suite struct {
 	*cluster.Cluster
 	server, agent       *cluster.Node
-	serverWas, agentWas snapshot
+	serverWas, agentWas trace.Snapshot
 	ns                  *cluster.Namespace
 }
 
@@ -75,38 +69,22 @@ func TestUninstall(t *testing.T) {
 }
 
 // prepare makes a machine that lite is not alone on, and looks at it.
-func prepare(t *testing.T, n *cluster.Node) snapshot {
+func prepare(t *testing.T, n *cluster.Node) trace.Snapshot {
 	t.Helper()
-	for _, name := range machineSettings {
-		n.Output(t, "sh", "-c", "mkdir -p /etc/settings && printf 7 > /etc/settings/"+filepath.Base(name)+
-			" && mount --bind /etc/settings/"+filepath.Base(name)+" /proc/sys/"+name)
-	}
+	trace.OwnSettings(t, n.Host)
 	n.Output(t, "sh", "-c", neighbours)
 	c := n.Command(context.Background(), "sh", "-c", foreignProcesses)
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
 	go c.Wait()
-	settle(t, n)
 	cluster.Eventually(t, soon, func() error {
 		_, err := os.Stat(n.Path("/run/foreign.started"))
 		return err
 	})
-	was := take(t, n.Host)
-	was.forget(cluster.DataDir) // images, from the harness
+	was := trace.Take(t, n.Host)
+	was.Forget(cluster.DataDir) // images, from the harness
 	return was
-}
-
-// settle waits until the kernel has made sure that nobody else has its addresses.
-func settle(t *testing.T, n *cluster.Node) {
-	t.Helper()
-	cluster.Eventually(t, soon, func() error {
-		addrs := n.Output(t, "ip", "-6", "addr", "show", "scope", "link")
-		if !strings.Contains(addrs, "fe80:") || strings.Contains(addrs, "tentative") {
-			return fmt.Errorf("its addresses: %s", addrs)
-		}
-		return nil
-	})
 }
 
 // neighbours are what others have on the machine.
@@ -346,7 +324,7 @@ func (s *suite) testAgent(t *testing.T) {
 	if want := "lite kubectl delete node " + s.agent.Name; !strings.Contains(out, want) {
 		t.Errorf("it does not say that the Node object stays: %s", out)
 	}
-	compare(t, s.agentWas, take(t, s.agent.Host))
+	trace.Compare(t, s.agentWas, trace.Take(t, s.agent.Host))
 	s.server.Kubectl(t, "delete", "node", s.agent.Name)
 }
 
@@ -358,7 +336,7 @@ func (s *suite) testKillall(t *testing.T) {
 	if s.server.Running() {
 		t.Fatal("lite still runs")
 	}
-	is := take(t, s.server.Host)
+	is := trace.Take(t, s.server.Host)
 	for line := range is {
 		kind, _, _ := strings.Cut(line, ":")
 		switch kind {
@@ -447,7 +425,7 @@ func (s *suite) testUninstall(t *testing.T) {
 	if err := os.RemoveAll(s.server.Path("/srv/data")); err != nil {
 		t.Error(err)
 	}
-	compare(t, s.serverWas, take(t, s.server.Host))
+	trace.Compare(t, s.serverWas, trace.Take(t, s.server.Host))
 	out, err = s.server.Command(t.Context(), "lite", "uninstall", "--yes").CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "Nothing to do") {
 		t.Errorf("uninstall once more: %v, %s", err, out)
@@ -489,8 +467,7 @@ func seed(t *testing.T) uint64 {
 func TestDataDir(t *testing.T) {
 	n := cluster.NewNode(t)
 	n.Output(t, "sh", "-c", "mkdir /var/lib/real && ln -s real /var/lib/link && echo mine > /var/lib/real/precious")
-	settle(t, n)
-	was := take(t, n.Host)
+	was := trace.Take(t, n.Host)
 	n.Start(t, "--data-dir", "/var/lib/link")
 	n.Kill(t)
 	// How it was started is on record.
@@ -498,16 +475,16 @@ func TestDataDir(t *testing.T) {
 	if err != nil || !strings.Contains(string(out), "which is a link to") {
 		t.Errorf("uninstall: %v, %s", err, out)
 	}
-	was.forget(cluster.DataDir)
-	is := take(t, n.Host)
-	for _, s := range []snapshot{was, is} {
+	was.Forget(cluster.DataDir)
+	is := trace.Take(t, n.Host)
+	for _, s := range []trace.Snapshot{was, is} {
 		for line := range s {
 			if strings.HasPrefix(line, "setting: ") {
 				delete(s, line) // TestUninstall compares them
 			}
 		}
 	}
-	compare(t, was, is)
+	trace.Compare(t, was, is)
 
 	n.Launch(t)
 	cluster.Eventually(t, soon, func() error {

@@ -11,12 +11,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"lite.io/lite/pkg/version"
 	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/versions"
 )
 
 func TestMain(m *testing.M) { cluster.Main(m) }
@@ -27,35 +27,13 @@ const (
 	// replaced, on a disk.
 	installed = "/var/lib/bin/lite"
 	// next is the version that is upgraded to.
-	next = "v99.0.0"
+	next = versions.Next
 )
-
-// build makes, once, a lite of another version.
-var build = sync.OnceValues(func() (string, error) {
-	dir, err := repository()
-	if err != nil {
-		return "", err
-	}
-	target := filepath.Join(dir, "dist", "lite-next")
-	script := `set -e; . scripts/env; flags=$(LITE_VERSION=` + next + ` scripts/ldflags); go build -ldflags "$flags" -o ` + target + ` ./cmd/lite`
-	cmd := exec.Command("bash", "-c", script)
-	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build another version: %w\n%s", err, out)
-	}
-	return target, nil
-})
 
 func repository() (string, error) { return filepath.Abs(filepath.Join("..", "..")) }
 
-func nextBinary(t *testing.T) string {
-	t.Helper()
-	path, err := build()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
+// nextBinary is a lite of the version next.
+func nextBinary(t *testing.T) string { return versions.Build(t) }
 
 // bed is a node whose lite can be replaced.
 type bed struct{ *cluster.Node }

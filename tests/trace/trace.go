@@ -1,4 +1,6 @@
-package uninstall
+// Package trace finds the traces that lite leaves on a machine: it compares what
+// the machine is like with what it was like before.
+package trace
 
 import (
 	"crypto/sha256"
@@ -10,17 +12,19 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"lite.io/lite/tests/cluster"
 )
 
-// snapshot is what a machine is like, one line for each thing.
-type snapshot map[string]bool
+// Snapshot is what a machine is like, one line for each thing.
+type Snapshot map[string]bool
 
-// take looks at all of a host that a node might change.
-func take(t *testing.T, h *cluster.Host) snapshot {
+// Take looks at all of a host that a node might change.
+func Take(t testing.TB, h *cluster.Host) Snapshot {
 	t.Helper()
-	s := snapshot{}
+	settle(t, h)
+	s := Snapshot{}
 	for _, c := range []struct{ kind, script string }{
 		{"mount", `cut -d' ' -f5-6 /proc/self/mountinfo`},
 		{"link", `ip -o link | cut -d: -f2- | sed 's/@if[0-9]*//'`},
@@ -33,22 +37,54 @@ func take(t *testing.T, h *cluster.Host) snapshot {
 		{"nft", `nft -s list ruleset`},
 		{"iptables", `iptables-nft-save; ip6tables-nft-save; iptables-legacy-save; ip6tables-legacy-save`},
 		{"cgroup", `find /sys/fs/cgroup -type d`},
+		{"unit", `[ ! -d /run/systemd/system ] || systemctl list-units --all --plain --no-legend --no-pager | awk '$1 !~ /^(network-online.target$|proc-sys-)/ {print $1, $2, $3, $4}'`},
+		{"unit file", `[ ! -d /run/systemd/system ] || systemctl list-unit-files --no-legend --no-pager`},
 	} {
 		s.add(c.kind, h.Output(t, "sh", "-c", c.script))
 	}
 	s.addProcesses(t, h)
 	s.addSettings(h)
-	for _, dir := range []string{"/etc", "/boot", "/home", "/opt", "/srv", "/tmp", "/usr/local", "/usr/libexec", "/run", "/dev/shm", "/var"} {
+	for _, dir := range []string{"/etc", "/boot", "/home", "/opt", "/srv", "/tmp", "/usr/local", "/usr/libexec",
+		"/usr/share/bash-completion", "/run", "/dev/shm", "/var"} {
 		s.addFiles(h, dir)
 	}
 	return s
+}
+
+// settings are those of the kernel that namespaces do not separate.
+var settings = []string{
+	"vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops",
+	"kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes",
+}
+
+// OwnSettings gives a host files in the place of the settings that it shares with
+// the machine, until it reboots. They have values that lite does not give them.
+func OwnSettings(t testing.TB, h *cluster.Host) {
+	t.Helper()
+	for _, name := range settings {
+		file := "/etc/settings/" + filepath.Base(name)
+		h.Output(t, "sh", "-c", "mkdir -p /etc/settings && printf 7 >"+file+" && mount --bind "+file+" /proc/sys/"+name)
+	}
+}
+
+// settle waits until the kernel has made sure that nobody else has the addresses
+// of a host.
+func settle(t testing.TB, h *cluster.Host) {
+	t.Helper()
+	cluster.Eventually(t, time.Minute, func() error {
+		addrs := h.Output(t, "ip", "-6", "addr", "show", "scope", "link")
+		if !strings.Contains(addrs, "fe80:") || strings.Contains(addrs, "tentative") {
+			return fmt.Errorf("its addresses: %s", addrs)
+		}
+		return nil
+	})
 }
 
 // counters are the packets and bytes that iptables-save prints with a chain.
 var counters = regexp.MustCompile(`\[\d+:\d+\]`)
 
 // add takes each line of a text, and how often it is there.
-func (s snapshot) add(kind, text string) {
+func (s Snapshot) add(kind, text string) {
 	count := map[string]int{}
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(counters.ReplaceAllString(line, ""))
@@ -61,7 +97,7 @@ func (s snapshot) add(kind, text string) {
 }
 
 // addProcesses takes the processes of the host but this test's.
-func (s snapshot) addProcesses(t *testing.T, h *cluster.Host) {
+func (s Snapshot) addProcesses(t testing.TB, h *cluster.Host) {
 	var lines []string
 	found, _ := filepath.Glob(h.Path("/proc/[0-9]*/cmdline"))
 	for _, path := range found {
@@ -80,7 +116,7 @@ func (s snapshot) addProcesses(t *testing.T, h *cluster.Host) {
 var unstable = regexp.MustCompile(`^(kernel/(random|ns_last_pid|pty/nr|pid_max|sched|perf|panic|keys|tainted|seccomp|threads-max|acct|sem_next_id|core_)|fs/|vm/|debug/|dev/|net/netfilter/nf_conntrack_count|net/core/|.*/stable_secret)`)
 
 // addSettings takes all settings of the kernel that are the host's own.
-func (s snapshot) addSettings(h *cluster.Host) {
+func (s Snapshot) addSettings(h *cluster.Host) {
 	root := h.Path("/proc/sys")
 	_ = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		name := strings.TrimPrefix(path, root+"/")
@@ -92,7 +128,7 @@ func (s snapshot) addSettings(h *cluster.Host) {
 		}
 		return nil
 	})
-	for _, name := range machineSettings {
+	for _, name := range settings {
 		data, _ := os.ReadFile(filepath.Join(root, name))
 		s.add("setting", name+" = "+string(data))
 	}
@@ -100,12 +136,15 @@ func (s snapshot) addSettings(h *cluster.Host) {
 
 // addFiles takes the files in a directory and those mounted below it: their
 // modes, and what is in them if that is little.
-func (s snapshot) addFiles(h *cluster.Host, dir string) {
+func (s Snapshot) addFiles(h *cluster.Host, dir string) {
 	root := h.Path("/")
 	_ = filepath.WalkDir(h.Path(dir), func(path string, entry fs.DirEntry, err error) error {
 		name := "/" + strings.TrimPrefix(path, root)
 		name = filepath.Clean(name)
 		if err != nil {
+			return nil
+		}
+		if name == transient {
 			return nil
 		}
 		if elsewhere[name] {
@@ -134,15 +173,22 @@ func (s snapshot) addFiles(h *cluster.Host, dir string) {
 	})
 }
 
+// transient is where systemd keeps units that programs have it make. It makes the
+// directory for the first one and leaves it. What is in it is looked at.
+const transient = "/run/systemd/transient"
+
 // elsewhere is not looked at: a lock that all programs of iptables share, what
-// the program mount keeps, and the tools of whoever builds lite. Nor is the home of root, where kubectl keeps
-// its memory of the API, and people work while the test runs.
+// the program mount keeps, the tools of whoever builds lite, and what systemd
+// and OpenRC write about whatever runs. Nor is the home of root, where kubectl keeps its
+// memory of the API, and people work while the test runs.
 var elsewhere = map[string]bool{
 	"/run/xtables.lock": true, "/run/mount": true, "/usr/local/go": true,
+	"/run/openrc/deptree":  true,
+	"/run/systemd/journal": true, "/run/log/journal": true, "/var/log/journal": true,
 }
 
-// forget takes out the files below a path.
-func (s snapshot) forget(path string) {
+// Forget takes out the files below a path.
+func (s Snapshot) Forget(path string) {
 	for line := range s {
 		if rest, ok := strings.CutPrefix(line, "file: "+path); ok && (rest[0] == ' ' || rest[0] == '/') {
 			delete(s, line)
@@ -150,8 +196,8 @@ func (s snapshot) forget(path string) {
 	}
 }
 
-// compare fails the test if a machine is not as it was.
-func compare(t *testing.T, was, is snapshot) {
+// Compare fails the test if a machine is not as it was.
+func Compare(t testing.TB, was, is Snapshot) {
 	t.Helper()
 	var lines []string
 	for line := range is {
