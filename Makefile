@@ -17,11 +17,13 @@ run: build # make run ARGS="--data-dir /tmp/lite"
 test: build
 	@scripts/test-images
 	@scripts/test-firewalls
+	@tests/cluster/roots dist/roots
 	@scripts/test
 
 e2e: build
 	@scripts/test-images
 	@scripts/test-firewalls
+	@tests/cluster/roots dist/roots
 	@scripts/test e2e
 
 vm-test: build # on a virtual machine whose processor is emulated; CONTRIBUTING.md says how long it takes
