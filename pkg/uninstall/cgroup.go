@@ -75,15 +75,18 @@ func (w *work) removeCgroups(ctx context.Context) {
 // container that they have ended.
 func (w *work) removeServiceCgroup(manager service.Manager) {
 	groups := []string{"system.slice/" + service.Name + ".service"}
+	var dirs []string
 	if manager.Name() == "OpenRC" {
 		groups = []string{service.Name, "openrc." + service.Name}
+		dirs = tree("/sys/fs/cgroup/openrc/" + service.Name) // which may be in no hierarchy
 	}
 	for _, h := range hierarchies() {
 		for _, group := range groups {
-			for _, dir := range slices.Backward(tree(filepath.Join(h.mount, group))) {
-				w.removeCgroup(dir)
-			}
+			dirs = append(dirs, tree(filepath.Join(h.mount, group))...)
 		}
+	}
+	for _, dir := range slices.Backward(dirs) {
+		w.removeCgroup(dir)
 	}
 }
 

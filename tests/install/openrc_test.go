@@ -5,17 +5,20 @@ import (
 	"testing"
 
 	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/versions"
 )
 
 // TestOpenRC installs from a bundle, on a machine without network tools' help, and
-// shows that OpenRC starts, stops and restarts lite.
+// shows that OpenRC starts, stops and restarts lite, also for an upgrade and for
+// its removal.
 func TestOpenRC(t *testing.T) {
-	m := newMachine(t, cluster.OpenRC)
+	l := newLife(t, cluster.OpenRC)
+	m := l.Machine
 	m.Sh(t, `cd /root/release && gzip -1 lite-linux-* && sha256sum install.sh lite-* images/* >SHA256SUMS
 		tar -cf /root/lite.tar install.sh lite-*.gz SHA256SUMS images && rm -r /root/release`)
-	const command = "tar -xOf /root/lite.tar install.sh | INSTALL_LITE_ARTIFACT=/root/lite.tar sh -s - --disable metrics"
+	const command = "tar -xOf /root/lite.tar install.sh | INSTALL_LITE_ARTIFACT=/root/lite.tar sh -s - " + lifeArgs
 
-	if out := m.Sh(t, command); !strings.Contains(out, "the node is ready") {
+	if out := m.Sh(t, "%s", command); !strings.Contains(out, "the node is ready") {
 		t.Fatalf("it says:\n%s", out)
 	}
 	m.Sh(t, "kubectl wait --for=condition=Ready node/%s --timeout=60s", m.Name)
@@ -26,7 +29,7 @@ func TestOpenRC(t *testing.T) {
 	}
 	const process = "lite status -o json | sed -n 's/.*\"pid\": //p'"
 	before := m.Sh(t, process)
-	if out := m.Sh(t, command); !strings.Contains(out, "nothing has changed") || m.Sh(t, process) != before {
+	if out := m.Sh(t, "%s", command); !strings.Contains(out, "nothing has changed") || m.Sh(t, process) != before {
 		t.Errorf("again:\n%s", out)
 	}
 
@@ -40,6 +43,17 @@ func TestOpenRC(t *testing.T) {
 	if out, err := m.Run(command + " --no-such-flag"); err == nil || !strings.Contains(out, "unknown flag") {
 		t.Errorf("an unknown flag: %v\n%s", err, out)
 	}
+
+	m.Sh(t, "rc-service lite start")
+	m.Eventually(t, readyTimeout, "lite status")
+	l.deploy(t)
+	l.testUpgrade(t)
+	l.old = versions.Next
+	l.pose(t, "/root/broken")
+	l.testKilledUpgrade(t)
+	l.testUninstall(t)
+
+	m.Sh(t, "%s", command)
 	m.Reboot(t)
 	m.Eventually(t, readyTimeout, "lite status")
 }
