@@ -10,10 +10,8 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/cache"
 
 	"lite.io/lite/pkg/kube"
 )
@@ -40,9 +38,7 @@ func (r *readiness) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	self := fields.OneTermEqualSelector(metav1.ObjectNameField, r.name)
-	lw := cache.NewListWatchFromClient(client.CoreV1().RESTClient(), "nodes", "", self)
-	node, err := kube.Await(ctx, lw, func(n *v1.Node) bool {
+	node, err := kube.AwaitNode(ctx, client, r.name, func(n *v1.Node) bool {
 		err := notReady(n)
 		if err != nil {
 			reason := err.Error()

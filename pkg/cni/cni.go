@@ -15,8 +15,6 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
@@ -148,10 +146,8 @@ func (n *Network) connect() (kubernetes.Interface, error) {
 // podRanges waits until the node has been given its ranges. They never change
 // while the node object lives.
 func (n *Network) podRanges(ctx context.Context, client kubernetes.Interface) ([]netip.Prefix, error) {
-	self := fields.OneTermEqualSelector(metav1.ObjectNameField, n.config.NodeName)
-	lw := cache.NewListWatchFromClient(client.CoreV1().RESTClient(), "nodes", "", self)
 	hasRange := func(node *v1.Node) bool { return len(node.Spec.PodCIDRs) > 0 }
-	node, err := kube.Await(ctx, lw, hasRange)
+	node, err := kube.AwaitNode(ctx, client, n.config.NodeName, hasRange)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, nil

@@ -4,8 +4,12 @@ import (
 	"context"
 	"time"
 
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	apiwatch "k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/watch"
 )
@@ -23,6 +27,12 @@ func Await[T runtime.Object](ctx context.Context, lw cache.ListerWatcher, done f
 		return none, err
 	}
 	return event.Object.(T), nil
+}
+
+// AwaitNode is Await for the Node of a name.
+func AwaitNode(ctx context.Context, client kubernetes.Interface, name string, done func(*v1.Node) bool) (*v1.Node, error) {
+	self := fields.OneTermEqualSelector(metav1.ObjectNameField, name)
+	return Await(ctx, cache.NewListWatchFromClient(client.CoreV1().RESTClient(), "nodes", "", self), done)
 }
 
 // Sleep reports whether d passed before ctx was done.

@@ -133,9 +133,7 @@ func (s *Server) awaitAPI(ctx context.Context, client kubernetes.Interface) bool
 // gateways waits for the node's ranges of pod addresses and returns the first
 // address of each, which the bridge of its pods has.
 func gateways(ctx context.Context, client kubernetes.Interface, node string) ([]netip.Addr, error) {
-	self := fields.OneTermEqualSelector(metav1.ObjectNameField, node)
-	lw := cache.NewListWatchFromClient(client.CoreV1().RESTClient(), "nodes", "", self)
-	n, err := kube.Await(ctx, lw, func(n *v1.Node) bool { return len(n.Spec.PodCIDRs) > 0 })
+	n, err := kube.AwaitNode(ctx, client, node, func(n *v1.Node) bool { return len(n.Spec.PodCIDRs) > 0 })
 	if err != nil {
 		return nil, fmt.Errorf("wait for the node's range of pod addresses: %w", err)
 	}

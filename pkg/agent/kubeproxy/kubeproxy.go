@@ -10,10 +10,7 @@ import (
 
 	"github.com/spf13/pflag"
 	v1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/cache"
 	cliflag "k8s.io/component-base/cli/flag"
 	"k8s.io/kubernetes/cmd/kube-proxy/app"
 
@@ -121,9 +118,7 @@ func (p *Proxy) awaitAddress(ctx context.Context) error {
 	}
 	waiting, stop := context.WithTimeout(ctx, addressWithin)
 	defer stop()
-	self := fields.OneTermEqualSelector(metav1.ObjectNameField, p.config.NodeName)
-	lw := cache.NewListWatchFromClient(client.CoreV1().RESTClient(), "nodes", "", self)
-	_, err = kube.Await(waiting, lw, func(n *v1.Node) bool { return isAt(n, p.config.NodeIP) })
+	_, err = kube.AwaitNode(waiting, client, p.config.NodeName, func(n *v1.Node) bool { return isAt(n, p.config.NodeIP) })
 	if err != nil && waiting.Err() == nil {
 		return fmt.Errorf("wait for the node's address: %w", err)
 	}
