@@ -15,6 +15,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"lite.io/lite/pkg/file"
 )
 
 // PauseImage is the name of the sandbox image inside images/pause.tar.
@@ -158,5 +160,5 @@ func replace(temp, dir string) error {
 	if err := os.Rename(temp, dir); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(dir))
+	return file.SyncDir(filepath.Dir(dir))
 }

@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
+
+	"lite.io/lite/pkg/file"
 )
 
 const (
@@ -78,7 +80,7 @@ func extract(files fs.FS, digest, dir string) error {
 		return fmt.Errorf("%s has the checksum %s, not %s: run `make clean build`", archiveFile, got, digest)
 	}
 	for d := range dirs {
-		if err := syncDir(d); err != nil {
+		if err := file.SyncDir(d); err != nil {
 			return err
 		}
 	}
@@ -88,7 +90,7 @@ func extract(files fs.FS, digest, dir string) error {
 	if err := os.Chmod(dir, 0o755); err != nil { // a temporary directory is made with 0700
 		return err
 	}
-	return syncDir(dir)
+	return file.SyncDir(dir)
 }
 
 // whole says whether dir was unpacked completely and still has every file with its mode and size. It reads no content,
@@ -162,12 +164,4 @@ func writeLink(path, target string) error {
 		return err
 	}
 	return os.Symlink(target, path)
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -1,4 +1,5 @@
-// Package file writes files so that a crash leaves the old one or the new one.
+// Package file writes files so that a crash leaves the old one or the new one, and
+// tells the mounts of directories apart.
 package file
 
 import (

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"lite.io/lite/pkg/file"
 )
 
 // maxDepth is how many directories are open at once. A pod can nest them without
@@ -30,7 +32,7 @@ func (w *work) remove(path string) {
 	}
 	defer dir.Close()
 	r := &removal{work: w, top: dir, path: filepath.Dir(path)}
-	if r.mount, err = mountOf(dir); err != nil {
+	if r.mount, err = file.MountOf(dir); err != nil {
 		w.Fail(err)
 		return
 	}
@@ -91,7 +93,7 @@ func (r *removal) entry(dir *os.Root, place []string, name string) bool {
 		r.fail(fmt.Errorf("%s was replaced while it was removed", where))
 		return false
 	}
-	mount, err := mountOf(sub)
+	mount, err := file.MountOf(sub)
 	if err != nil {
 		r.fail(err)
 		return false
@@ -139,22 +141,4 @@ func (r *removal) empty(dir *os.Root, place []string) bool {
 			return len(stay) == 0
 		}
 	}
-}
-
-// mountOf identifies the mount that a directory is in, which is more than the
-// file system: part of one may be mounted elsewhere in it.
-func mountOf(dir *os.Root) (uint64, error) {
-	f, err := dir.Open(".")
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
-	var s unix.Statx_t
-	if err := unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &s); err != nil {
-		return 0, fmt.Errorf("statx %s: %w", dir.Name(), err)
-	}
-	if s.Mask&unix.STATX_MNT_ID == 0 { // before Linux 5.8
-		return unix.Mkdev(s.Dev_major, s.Dev_minor), nil
-	}
-	return s.Mnt_id, nil
 }

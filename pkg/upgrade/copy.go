@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"lite.io/lite/pkg/file"
 )
 
 // settled is how long a file must not have been written to for a copy of it that
@@ -188,7 +190,7 @@ func linkOrCopy(from, to string) error {
 			return err
 		}
 	}
-	return syncDir(filepath.Dir(to))
+	return file.SyncDir(filepath.Dir(to))
 }
 
 // syncTree puts the names of a tree on the disk; copyFile has done so with the
@@ -198,7 +200,7 @@ func syncTree(dir string) error {
 		if err != nil || !entry.IsDir() {
 			return err
 		}
-		return syncDir(path)
+		return file.SyncDir(path)
 	})
 }
 

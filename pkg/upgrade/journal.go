@@ -96,7 +96,7 @@ func (j *Journal) write(dataDir string) error {
 	if err := file.Write(journalFile(dataDir), append(data, '\n'), 0o600); err != nil {
 		return fmt.Errorf("write the journal of the upgrade: %w", err)
 	}
-	return syncDir(dataDir)
+	return file.SyncDir(dataDir)
 }
 
 // enter notes that the upgrade has come to a state.
@@ -110,19 +110,7 @@ func forget(dataDir string) error {
 	if err := os.Remove(journalFile(dataDir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the journal of the upgrade: %w", err)
 	}
-	return syncDir(dataDir)
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("sync %s: %w", path, err)
-	}
-	return nil
+	return file.SyncDir(dataDir)
 }
 
 // Driver is the right to bring the upgrade of a data directory on. It ends with

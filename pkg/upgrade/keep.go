@@ -187,7 +187,7 @@ func (k *keeper) complete() error {
 	if err := file.Write(filepath.Join(dir, description), append(data, '\n'), 0o600); err != nil {
 		return fmt.Errorf("keep the old version: %w", err)
 	}
-	if err := errors.Join(syncDir(dir), k.exchange()); err != nil {
+	if err := errors.Join(file.SyncDir(dir), k.exchange()); err != nil {
 		return fmt.Errorf("keep the old version: %w", err)
 	}
 	return nil
@@ -204,7 +204,7 @@ func (k *keeper) exchange() error {
 	if err := os.Rename(making(k.dataDir), keptDir(k.dataDir)); err != nil {
 		return err
 	}
-	return syncDir(k.dataDir)
+	return file.SyncDir(k.dataDir)
 }
 
 // takeBack puts what was kept before in the place of what an upgrade has kept that
@@ -257,7 +257,7 @@ func swap(binary string) error {
 	if err := os.Rename(staged(binary), binary); err != nil {
 		return fmt.Errorf("replace the program: %w", err)
 	}
-	return syncDir(filepath.Dir(binary))
+	return file.SyncDir(filepath.Dir(binary))
 }
 
 // restore makes the node again what was kept. Whatever moment it is interrupted
@@ -322,7 +322,7 @@ func putBack(dataDir, name string) error {
 	if err := os.Rename(kept, live); err != nil {
 		return err
 	}
-	return errors.Join(syncDir(filepath.Dir(live)), syncDir(filepath.Dir(dropped)))
+	return errors.Join(file.SyncDir(filepath.Dir(live)), file.SyncDir(filepath.Dir(dropped)))
 }
 
 // restoreFile writes a file of the configuration as it was, if it has changed.
@@ -377,7 +377,7 @@ func spend(dataDir string) error {
 	if err := os.Remove(filepath.Join(keptDir(dataDir), description)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("note that what was kept is back: %w", err)
 	}
-	return syncDir(keptDir(dataDir))
+	return file.SyncDir(keptDir(dataDir))
 }
 
 // below is where a file of the machine is kept below a directory.

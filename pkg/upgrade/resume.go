@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/service"
 	"lite.io/lite/pkg/version"
@@ -33,7 +34,7 @@ func setGuard(dataDir string) error {
 	if err := os.Symlink(filepath.Join(keptDir(dataDir), keptBinary), guard); err != nil {
 		return fmt.Errorf("make a link to the old program: %w", err)
 	}
-	return syncDir(filepath.Dir(guard))
+	return file.SyncDir(filepath.Dir(guard))
 }
 
 // Settle is the first thing that a starting lite does with its data directory:

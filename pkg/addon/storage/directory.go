@@ -13,6 +13,8 @@ import (
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+
+	"lite.io/lite/pkg/file"
 )
 
 // directory is the one that the volumes of a node lie in. Pods write below it
@@ -158,7 +160,7 @@ func empty(ctx context.Context, root *os.Root, name string, info fs.FileInfo) er
 	}
 	defer top.Close()
 	e := &emptying{top: top}
-	if e.mount, err = mountOf(top); err != nil {
+	if e.mount, err = file.MountOf(top); err != nil {
 		return err
 	}
 	return e.empty(ctx, top, nil)
@@ -232,7 +234,7 @@ func (e *emptying) remove(ctx context.Context, dir *os.Root, place []string, nam
 		return err
 	}
 	defer sub.Close()
-	mount, err := mountOf(sub)
+	mount, err := file.MountOf(sub)
 	if err != nil {
 		return err
 	}
@@ -243,24 +245,6 @@ func (e *emptying) remove(ctx context.Context, dir *os.Root, place []string, nam
 		return err
 	}
 	return dir.Remove(name)
-}
-
-// mountOf identifies the mount that a directory is in, which is more than the
-// file system: part of one may be mounted elsewhere in it.
-func mountOf(dir *os.Root) (uint64, error) {
-	f, err := dir.Open(".")
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
-	var s unix.Statx_t
-	if err := unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &s); err != nil {
-		return 0, fmt.Errorf("statx %s: %w", dir.Name(), err)
-	}
-	if s.Mask&unix.STATX_MNT_ID == 0 { // before Linux 5.8
-		return unix.Mkdev(s.Dev_major, s.Dev_minor), nil
-	}
-	return s.Mnt_id, nil
 }
 
 // free is how many bytes the file system of the directory has, and how many are
