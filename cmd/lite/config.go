@@ -40,27 +40,8 @@ to the components of Kubernetes. It touches nothing, and a node may run.
 The exit code is 0 if it would, 1 otherwise.`,
 		Args: cobra.NoArgs,
 	}
-	checkFor(cmd, config.Server)
-	agentCmd := &cobra.Command{
-		Use:   "agent",
-		Short: "Say whether the start of an agent would accept the configuration",
-		Args:  cobra.NoArgs,
-	}
-	checkFor(agentCmd, config.Agent)
-	cmd.AddCommand(agentCmd)
+	perRole(cmd, "Say whether the start of an agent would accept the configuration", accept)
 	return cmd
-}
-
-func checkFor(cmd *cobra.Command, role config.Role) {
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		cfg, err := config.Load(role, cmd.Flags(), os.Environ())
-		if err != nil {
-			return err
-		}
-		return accept(cfg)
-	}
-	cmd.Flags().SortFlags = false
-	cmd.Flags().AddFlagSet(config.Flags(role))
 }
 
 func configPrintCommand() *cobra.Command {
@@ -72,27 +53,26 @@ the default, a file, the environment or a flag. It takes the flags of
 ` + "`lite server`" + `, or with agent before them those of ` + "`lite agent`" + `, and touches nothing.`,
 		Args: cobra.NoArgs,
 	}
-	printFor(cmd, config.Server)
-	agent := &cobra.Command{
-		Use:   "agent",
-		Short: "Print the effective configuration of an agent",
-		Args:  cobra.NoArgs,
-	}
-	printFor(agent, config.Agent)
-	cmd.AddCommand(agent)
+	perRole(cmd, "Print the effective configuration of an agent", func(cfg *config.Config) error { return cfg.Print(os.Stdout) })
 	return cmd
 }
 
-func printFor(cmd *cobra.Command, role config.Role) {
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		cfg, err := config.Load(role, cmd.Flags(), os.Environ())
-		if err != nil {
-			return err
+// perRole makes a command do something with the configuration of a server, and gives
+// it a subcommand that does the same with an agent's.
+func perRole(cmd *cobra.Command, agentShort string, do func(*config.Config) error) {
+	agentCmd := &cobra.Command{Use: "agent", Short: agentShort, Args: cobra.NoArgs}
+	for role, cmd := range map[config.Role]*cobra.Command{config.Server: cmd, config.Agent: agentCmd} {
+		cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+			cfg, err := config.Load(role, cmd.Flags(), os.Environ())
+			if err != nil {
+				return err
+			}
+			return do(cfg)
 		}
-		return cfg.Print(os.Stdout)
+		cmd.Flags().SortFlags = false
+		cmd.Flags().AddFlagSet(config.Flags(role))
 	}
-	cmd.Flags().SortFlags = false
-	cmd.Flags().AddFlagSet(config.Flags(role))
+	cmd.AddCommand(agentCmd)
 }
 
 func configWriteCommand() *cobra.Command {
