@@ -30,13 +30,21 @@ type process struct{ pid int }
 func processOf(b *testing.B, node *cluster.Node) process {
 	b.Helper()
 	inner := strconv.Itoa(node.PID(b))
+	dataDir, err := os.Stat(node.Path(cluster.DataDir))
+	if err != nil {
+		b.Fatal(err)
+	}
 	for _, p := range processes(b) {
 		status, err := p.fields("status")
 		if err != nil {
 			continue // it has ended meanwhile
 		}
 		ids := strings.Fields(status["NSpid"])
-		if status["PPid"] == strconv.Itoa(os.Getpid()) && len(ids) > 1 && ids[len(ids)-1] == inner {
+		if status["PPid"] != strconv.Itoa(os.Getpid()) || len(ids) < 2 || ids[len(ids)-1] != inner {
+			continue
+		}
+		// The process of another host may have the same number there.
+		if its, err := os.Stat(fmt.Sprintf("/proc/%s/root%s", ids[0], cluster.DataDir)); err == nil && os.SameFile(its, dataDir) {
 			return p
 		}
 	}
