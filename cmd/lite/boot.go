@@ -45,7 +45,7 @@ type boot struct {
 	// environment is what the process was started with.
 	environment []string
 	// before is how the machine is, for an uninstall to bring back.
-	before uninstall.Before
+	before *uninstall.Before
 	// manager is the service manager that has started the process, if any has.
 	manager *notify.Manager
 	// now is what lite status shows; it changes as the start proceeds.
@@ -215,7 +215,7 @@ func (b *boot) run(g *component.Group, add func(*status.Node), next string) erro
 		if b.ui.awaitReady(b.ctx) {
 			b.manager.Ready()
 			b.ui.ready(b.cfg, time.Since(b.began), next)
-			if err := uninstall.NoteSettings(agent.StateDir); err != nil {
+			if err := b.before.Ready(); err != nil {
 				slog.Warn("Uninstalling will not know which settings of the kernel are lite's", "err", err)
 			}
 			rest(b.ctx)
