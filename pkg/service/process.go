@@ -121,5 +121,33 @@ func (p *Process) Stop(ctx context.Context, dataDir string) (*Hold, error) {
 	}
 }
 
+// End waits for the end of a lite whose data directory is free. One that waits for an
+// upgrade, to start again after it, does not end by itself.
+func (p *Process) End(ctx context.Context) error {
+	force := time.NewTimer(endTimeout)
+	defer force.Stop()
+	end := time.NewTimer(endTimeout + killTimeout)
+	defer end.Stop()
+	for {
+		// One that is not buried yet has no program any more.
+		_, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", p.PID))
+		if err != nil || errors.Is(p.process.Signal(unix.Signal(0)), os.ErrProcessDone) {
+			return nil
+		}
+		select {
+		case <-force.C:
+			_ = p.process.Kill()
+		case <-end.C:
+			return fmt.Errorf("lite (pid %d) does not end, though it was killed", p.PID)
+		case <-time.After(pollEvery):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// endTimeout is how long a lite may take to end once it has stopped.
+const endTimeout = 2 * time.Second
+
 // killTimeout is how long a killed process may take to end.
 const killTimeout = 10 * time.Second

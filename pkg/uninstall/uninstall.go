@@ -232,11 +232,14 @@ func (w *work) stopLite(ctx context.Context) error {
 			w.Step("Stopping lite (pid %d)", other.PID)
 			hold, err = other.Stop(ctx, dir)
 		}
-		if err != nil {
-			return err
-		}
 		if hold != nil {
 			w.holds = append(w.holds, hold)
+		}
+		if err == nil && other != nil {
+			err = other.End(ctx)
+		}
+		if err != nil {
+			return err
 		}
 		w.endWaiting(dir)
 	}

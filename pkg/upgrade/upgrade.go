@@ -273,7 +273,7 @@ func PlanRollback(ctx context.Context, cfg *config.Config, say func(string)) (*R
 
 // drive takes the right to drive, or names who has it.
 func drive(ctx context.Context, dataDir string, say func(string)) (*Driver, error) {
-	change, err := service.BeginChange(ctx, say, filepath.Dir(guard), dataDir)
+	change, err := service.BeginChange(ctx, say, service.ConfigDir, dataDir)
 	if err != nil {
 		return nil, err
 	}
