@@ -45,12 +45,14 @@ type boot struct {
 	// environment is what the process was started with.
 	environment []string
 	// before is how the machine is, for an uninstall to bring back.
-	before uninstall.Before
+	before *uninstall.Before
 	// manager is the service manager that has started the process, if any has.
 	manager *notify.Manager
 	// now is what lite status shows; it changes as the start proceeds.
 	now      atomic.Pointer[func(context.Context) status.Node]
 	releases []func()
+	// paused says, once ctx is done, whether that was an upgrade.
+	paused <-chan bool
 }
 
 // newBoot finds everything that can be found wrong, and touches nothing; but that
@@ -72,10 +74,18 @@ func newBoot(role config.Role, flags *pflag.FlagSet) (*boot, error) {
 		}
 		return nil, err
 	}
+	b.paused = whenDone(b.ctx, func() bool { return upgrade.UnderWay(b.cfg.DataDir) })
 	if !b.cfg.NamesNodeIP() {
 		b.host.Addresses = func() []netip.Addr { return addressesNow(role, flags) }
 	}
 	return b, nil
+}
+
+// whenDone answers a question at the moment when ctx is done.
+func whenDone(ctx context.Context, ask func() bool) <-chan bool {
+	answer := make(chan bool, 1)
+	context.AfterFunc(ctx, func() { answer <- ask() })
+	return answer
 }
 
 // addressesNow is the addresses that a node which starts now would have.
@@ -205,7 +215,7 @@ func (b *boot) run(g *component.Group, add func(*status.Node), next string) erro
 		if b.ui.awaitReady(b.ctx) {
 			b.manager.Ready()
 			b.ui.ready(b.cfg, time.Since(b.began), next)
-			if err := uninstall.NoteSettings(agent.StateDir); err != nil {
+			if err := b.before.Ready(); err != nil {
 				slog.Warn("Uninstalling will not know which settings of the kernel are lite's", "err", err)
 			}
 			rest(b.ctx)
@@ -232,11 +242,19 @@ func (b *boot) run(g *component.Group, add func(*status.Node), next string) erro
 	}
 	var changed *machine.Changed
 	if errors.As(err, &changed) {
+		var stuck *component.StuckError
+		errors.As(err, &stuck)
 		if b.ctx.Err() == nil {
+			if stuck != nil {
+				slog.Warn("Not all parts have ended", "err", stuck)
+			}
 			b.ui.again(changed)
 			return errAgain
 		}
 		err = nil // it was told to stop meanwhile
+		if stuck != nil {
+			err = stuck
+		}
 	}
 	b.ui.end(err)
 	if err != nil {
@@ -261,14 +279,18 @@ func (b *boot) settleUpgrade() error {
 // relaunch is the end of a node whose data directory is free again: an upgrade
 // that has stopped it may want it to go on as another program.
 func (b *boot) relaunch(err error) error {
-	end := upgrade.Asked
+	end := upgrade.Failed
 	switch {
-	case errors.Is(err, errAgain) && b.ctx.Err() != nil:
-		err = nil // it was told to stop in the last moment
+	case b.ctx.Err() != nil:
+		end = upgrade.Asked
+		if <-b.paused {
+			end = upgrade.Paused
+		}
+		if errors.Is(err, errAgain) {
+			err = nil // it was told to stop in the last moment
+		}
 	case errors.Is(err, errAgain):
 		end = upgrade.Again
-	case err != nil:
-		end = upgrade.Failed
 	}
 	b.stop() // signals end the process again
 	if again := upgrade.Relaunch(b.cfg.DataDir, end, b.environment); again != nil {

@@ -40,6 +40,7 @@ func TestAgain(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, stop := context.WithCancel(t.Context())
 				b.ctx, b.releases = ctx, []func(){stop}
+				b.paused = whenDone(ctx, func() bool { return false })
 				now := make(chan struct{})
 				if stopped {
 					stop()
@@ -60,6 +61,41 @@ func TestAgain(t *testing.T) {
 			}
 		})
 	}
+}
+
+// lingering does not end when it is told to, but a minute later.
+type lingering struct{}
+
+func (lingering) Name() string                { return "lingering" }
+func (lingering) Ready(context.Context) error { return nil }
+func (lingering) Run(ctx context.Context) error {
+	<-ctx.Done()
+	time.Sleep(time.Minute)
+	return nil
+}
+
+// What did not end in time is said also where the machine has changed meanwhile.
+func TestStuckWhileTheMachineChanges(t *testing.T) {
+	b, _ := newTestBoot(t)
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		b.ctx, b.releases = ctx, []func(){stop}
+		now := make(chan struct{})
+		go func() {
+			time.Sleep(time.Second)
+			close(now)
+			time.Sleep(time.Second)
+			stop()
+		}()
+		g := &component.Group{}
+		g.Add(changing{now})
+		g.Add(lingering{})
+		if err := b.run(g, nil, ""); err == nil || !strings.Contains(err.Error(), "lingering still running") {
+			t.Errorf("got %v", err)
+		}
+		time.Sleep(time.Minute)
+	})
+	b.manager.Status("the end of the test")
 }
 
 // newTestBoot is a boot with a service manager; said is all that it was told.

@@ -17,6 +17,7 @@ import (
 
 	"lite.io/lite/pkg/check"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/service"
 	"lite.io/lite/pkg/version"
 )
 
@@ -89,12 +90,17 @@ func runCheck(ctx context.Context, w io.Writer, flags *pflag.FlagSet, o checkOpt
 	report := check.Run(ctx, machine, subject)
 	var failed error
 	if o.fix {
-		// A firewall may take seconds for each rule.
-		say := func(check.Done) {}
-		if o.output == "table" {
-			say = func(d check.Done) { writeDone(w, d) }
+		change, err := service.BeginChange(ctx, say, service.ConfigDir)
+		if err != nil {
+			return err
 		}
-		done := check.Fix(ctx, report, say)
+		defer change.Close()
+		// A firewall may take seconds for each rule.
+		told := func(check.Done) {}
+		if o.output == "table" {
+			told = func(d check.Done) { writeDone(w, d) }
+		}
+		done := check.Fix(ctx, report, told)
 		failed = check.FixErr(done)
 		if o.output == "table" && len(done) == 0 {
 			fmt.Fprintln(w, "There is nothing that --fix puts right.")

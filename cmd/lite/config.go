@@ -17,6 +17,7 @@ import (
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/server"
+	"lite.io/lite/pkg/service"
 	"lite.io/lite/pkg/version"
 )
 
@@ -112,6 +113,11 @@ func writeFor(role config.Role, short string) *cobra.Command {
 		}
 		if *to == "" {
 			*to = *replaced
+			change, err := service.BeginChange(cmd.Context(), say, service.ConfigDir)
+			if err != nil {
+				return err
+			}
+			defer change.Close()
 		}
 		return writeConfig(*to, content)
 	}

@@ -19,6 +19,7 @@ import (
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/machine"
 	"lite.io/lite/pkg/server"
+	"lite.io/lite/pkg/service"
 	"lite.io/lite/pkg/uninstall"
 )
 
@@ -113,7 +114,7 @@ func (r *removal) node() (uninstall.Node, error) {
 		DataDirs:   []string{cfg.DataDir},
 		DefaultDir: defaultDataDir,
 		RunDir:     agent.StateDir,
-		ConfigDir:  "/etc/lite",
+		ConfigDir:  service.ConfigDir,
 		KubeletDir: kubelet.RootDir,
 		Kubeconfig: cfg.WriteKubeconfig,
 		Volumes:    cfg.LocalStoragePath,

@@ -163,7 +163,7 @@ started again. Images and volumes stay as they are.`,
 func runRollback(yes, dryRun bool, timeout time.Duration) error {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
-	p, err := upgrade.PlanRollback(ctx, configured())
+	p, err := upgrade.PlanRollback(ctx, configured(), say)
 	if err != nil {
 		return err
 	}

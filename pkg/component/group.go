@@ -86,6 +86,17 @@ func (g *Group) Run(ctx context.Context) error {
 	return errors.Join(failure, g.awaitEnd(failure))
 }
 
+// StuckError is that components did not end in time. Run joins it to a failure that
+// came before.
+type StuckError struct {
+	After      time.Duration
+	Components []string
+}
+
+func (e *StuckError) Error() string {
+	return fmt.Sprintf("stop took over %s: %s still running", e.After, strings.Join(e.Components, ", "))
+}
+
 // awaitEnd waits for every component to end. Errors met while stopping matter
 // only if nothing failed before.
 func (g *Group) awaitEnd(failure error) error {
@@ -100,7 +111,7 @@ func (g *Group) awaitEnd(failure error) error {
 		select {
 		case <-n.ended:
 		case <-deadline.C:
-			return fmt.Errorf("stop took over %s: %s still running", timeout, strings.Join(g.running(), ", "))
+			return &StuckError{timeout, g.running()}
 		}
 	}
 	if failure != nil {

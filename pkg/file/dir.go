@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,7 +32,21 @@ func MountOf(dir *os.Root) (uint64, error) {
 		return 0, fmt.Errorf("statx %s: %w", dir.Name(), err)
 	}
 	if s.Mask&unix.STATX_MNT_ID == 0 { // before Linux 5.8
-		return unix.Mkdev(s.Dev_major, s.Dev_minor), nil
+		return mountInfo(f)
 	}
 	return s.Mnt_id, nil
+}
+
+// mountInfo reads what MountOf returns from /proc.
+func mountInfo(f *os.File) (uint64, error) {
+	info, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", f.Fd()))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(info)) {
+		if id, ok := strings.CutPrefix(line, "mnt_id:"); ok {
+			return strconv.ParseUint(strings.TrimSpace(id), 10, 64)
+		}
+	}
+	return 0, fmt.Errorf("the kernel does not say which mount %s is in", f.Name())
 }

@@ -56,3 +56,27 @@ func TestWriteStagesBesideTheFile(t *testing.T) {
 		t.Errorf("left behind: %v", left)
 	}
 }
+
+// A kernel before 5.8 says only there which mount it is; part of a file system that is
+// mounted elsewhere in it has the same device.
+func TestMountOfOlderKernel(t *testing.T) {
+	for _, dir := range []string{t.TempDir(), "/proc", "/"} {
+		root, err := os.OpenRoot(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer root.Close()
+		f, err := root.Open(".")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		want, err := MountOf(root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := mountInfo(f); err != nil || got != want {
+			t.Errorf("%s: %d, %v, want %d", dir, got, err, want)
+		}
+	}
+}

@@ -7,13 +7,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 	utilversion "k8s.io/apimachinery/pkg/util/version"
 
 	"lite.io/lite/pkg/file"
+	"lite.io/lite/pkg/service"
 )
 
 // Claim makes this process the only one that works in a data directory, until
@@ -22,28 +22,14 @@ func Claim(dataDir, version string) (io.Closer, error) {
 	if err := os.MkdirAll(dataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make data-dir: %w", err)
 	}
-	f, err := os.OpenFile(lockFile(dataDir), os.O_RDWR|os.O_CREATE, 0o600)
+	hold, err := service.Claim(dataDir)
 	if err != nil {
-		return nil, fmt.Errorf("claim data-dir: %w", err)
+		return nil, err
 	}
-	if err := lock(f); err != nil {
-		return nil, errors.Join(err, f.Close())
+	if err := recordVersion(dataDir, version); err != nil {
+		return nil, errors.Join(err, hold.Close())
 	}
-	if err := record(f, dataDir, version); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
-}
-
-// record writes down who has the lock, and who used the data last.
-func record(lock *os.File, dataDir, version string) error {
-	if err := lock.Truncate(0); err != nil {
-		return fmt.Errorf("claim data-dir: %w", err)
-	}
-	if _, err := fmt.Fprintf(lock, "%d\n", os.Getpid()); err != nil {
-		return fmt.Errorf("claim data-dir: %w", err)
-	}
-	return recordVersion(dataDir, version)
+	return hold, nil
 }
 
 // recordVersion remembers who used the data last. A build without a version has
@@ -61,12 +47,8 @@ func recordVersion(dataDir, version string) error {
 // CheckClaim says what Claim would refuse, without touching anything: that
 // another process works in the directory, or that a newer lite has.
 func CheckClaim(dataDir, version string) error {
-	f, err := os.Open(lockFile(dataDir))
-	if err == nil {
-		defer f.Close()
-		if err := lock(f); err != nil {
-			return err
-		}
+	if err := service.CheckClaim(dataDir); err != nil {
+		return err
 	}
 	return CheckVersion(dataDir, version)
 }
@@ -100,24 +82,4 @@ func checkVersion(dataDir, theirs, ours string) error {
 	return nil
 }
 
-// lock takes the lock of a data directory or names who has it.
-func lock(f *os.File) error {
-	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if err == nil {
-		return nil
-	}
-	if !errors.Is(err, unix.EWOULDBLOCK) {
-		return fmt.Errorf("lock %s: %w", f.Name(), err)
-	}
-	holder := "another process"
-	data := make([]byte, 20)
-	if n, _ := f.ReadAt(data, 0); n > 0 {
-		if pid, err := strconv.Atoi(strings.TrimSpace(string(data[:n]))); err == nil {
-			holder = fmt.Sprintf("pid %d", pid)
-		}
-	}
-	return fmt.Errorf("lite is already running on %s (%s); stop it first or choose another --data-dir", filepath.Dir(f.Name()), holder)
-}
-
-func lockFile(dataDir string) string    { return filepath.Join(dataDir, "lite.lock") }
 func versionFile(dataDir string) string { return filepath.Join(dataDir, "version") }

@@ -49,7 +49,7 @@ func TestRefusedClaimChangesNothing(t *testing.T) {
 	if _, err := Claim(dir, "v9.0.0"); err == nil {
 		t.Fatal("two claims")
 	}
-	for path, want := range map[string]string{lockFile(dir): fmt.Sprintln(os.Getpid()), versionFile(dir): "v0.1.0\n"} {
+	for path, want := range map[string]string{filepath.Join(dir, "lite.lock"): fmt.Sprintln(os.Getpid()), versionFile(dir): "v0.1.0\n"} {
 		if data, err := os.ReadFile(path); err != nil || string(data) != want {
 			t.Errorf("%s: got %q, %v", path, data, err)
 		}
@@ -74,7 +74,7 @@ func TestClaimEndsWhenItIsClosed(t *testing.T) {
 			}
 		}
 	}
-	for _, path := range []string{lockFile(dir), versionFile(dir)} {
+	for _, path := range []string{filepath.Join(dir, "lite.lock"), versionFile(dir)} {
 		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("%s: %v, %v", path, info.Mode(), err)
 		}
@@ -118,7 +118,7 @@ func TestHolderThatCannotBeReadIsAnotherProcess(t *testing.T) {
 	for _, content := range []string{"", "?\n"} {
 		dir := t.TempDir()
 		claim(t, dir, "v0.1.0")
-		if err := os.WriteFile(lockFile(dir), []byte(content), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, "lite.lock"), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if err := CheckClaim(dir, "v0.1.0"); err == nil || !strings.Contains(err.Error(), "(another process)") {

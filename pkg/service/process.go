@@ -7,9 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,20 +15,14 @@ import (
 // program is what a build of lite says that it is, whatever its file is called.
 const program = "lite.io/lite/cmd/lite"
 
+// IsProgram reports whether a file is a build of lite.
+func IsProgram(path string) bool {
+	info, err := buildinfo.ReadFile(path)
+	return err == nil && info.Path == program
+}
+
 // pollEvery is how often a lock is tried again.
 const pollEvery = 50 * time.Millisecond
-
-// Hold keeps every lite away from a data directory: it has the lock that a
-// running lite has.
-type Hold struct{ file *os.File }
-
-// Close lets others have the data directory.
-func (h *Hold) Close() error {
-	if h == nil {
-		return nil
-	}
-	return h.file.Close()
-}
 
 // TryHold takes the lock of a data directory. If a process has it, that is
 // returned instead; both are nil if there is no such directory.
@@ -53,30 +44,20 @@ const settleTimeout = 2 * time.Second
 var errUnknown = errors.New("find it with `fuser -v`, end it and try again")
 
 func tryHold(dataDir string) (*Hold, *Process, error) {
-	path := filepath.Join(dataDir, "lite.lock")
 	if _, err := os.Stat(dataDir); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, nil
 	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	hold, refused, err := takeLock(dataDir, os.O_RDWR|os.O_CREATE)
+	if refused != nil {
+		defer refused.Close()
+		p, err := holder(refused)
+		return nil, p, err
+	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("open the lock of the data directory: %w", err)
+		return nil, nil, fmt.Errorf("hold the data directory: %w", err)
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if err == nil {
-		h := &Hold{f}
-		// Who is refused the lock is told the process that has it.
-		if err := f.Truncate(0); err != nil {
-			return h, nil, nil // the disk may be read-only
-		}
-		_, _ = fmt.Fprintf(f, "%d\n", os.Getpid())
-		return h, nil, nil
-	}
-	defer f.Close()
-	if !errors.Is(err, unix.EWOULDBLOCK) {
-		return nil, nil, fmt.Errorf("lock %s: %w", path, err)
-	}
-	p, err := holder(f)
-	return nil, p, err
+	_ = hold.sign() // the disk may be full
+	return hold, nil, nil
 }
 
 // Process is a lite that runs, whoever has started it.
@@ -88,10 +69,8 @@ type Process struct {
 // holder finds the process that has the lock, and makes sure that it is lite:
 // the number in the file could be of a process that came after.
 func holder(lock *os.File) (*Process, error) {
-	text := make([]byte, 20)
-	n, _ := lock.ReadAt(text, 0)
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text[:n])))
-	if err != nil {
+	pid := pidIn(lock)
+	if pid == 0 {
 		return nil, fmt.Errorf("%s is locked by a process that it does not name: %w", lock.Name(), errUnknown)
 	}
 	process, err := os.FindProcess(pid)
@@ -102,35 +81,11 @@ func holder(lock *os.File) (*Process, error) {
 		_ = process.Release()
 		return nil, fmt.Errorf("%s is locked by another process than %d, which it names: %w", lock.Name(), pid, errUnknown)
 	}
-	info, err := buildinfo.ReadFile(fmt.Sprintf("/proc/%d/exe", pid))
-	if err != nil || info.Path != program {
+	if !IsProgram(fmt.Sprintf("/proc/%d/exe", pid)) {
 		_ = process.Release()
 		return nil, fmt.Errorf("process %d has locked %s and is not lite; end it and try again", pid, lock.Name())
 	}
 	return &Process{PID: pid, process: process}, nil
-}
-
-// hasLocked reports whether a process has a lock on a file.
-func hasLocked(pid int, lock *os.File) bool {
-	want, err := lock.Stat()
-	if err != nil {
-		return false
-	}
-	dir := fmt.Sprintf("/proc/%d/fd", pid)
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return false
-	}
-	for _, e := range entries {
-		if is, err := os.Stat(filepath.Join(dir, e.Name())); err != nil || !os.SameFile(is, want) {
-			continue
-		}
-		info, err := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/%s", pid, e.Name()))
-		if err == nil && strings.Contains(string(info), "FLOCK") {
-			return true
-		}
-	}
-	return false
 }
 
 // Stop ends lite as an init system would: it asks, and after StopTimeout it
@@ -165,6 +120,34 @@ func (p *Process) Stop(ctx context.Context, dataDir string) (*Hold, error) {
 		}
 	}
 }
+
+// End waits for the end of a lite whose data directory is free. One that waits for an
+// upgrade, to start again after it, does not end by itself.
+func (p *Process) End(ctx context.Context) error {
+	force := time.NewTimer(endTimeout)
+	defer force.Stop()
+	end := time.NewTimer(endTimeout + killTimeout)
+	defer end.Stop()
+	for {
+		// One that is not buried yet has no program any more.
+		_, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", p.PID))
+		if err != nil || errors.Is(p.process.Signal(unix.Signal(0)), os.ErrProcessDone) {
+			return nil
+		}
+		select {
+		case <-force.C:
+			_ = p.process.Kill()
+		case <-end.C:
+			return fmt.Errorf("lite (pid %d) does not end, though it was killed", p.PID)
+		case <-time.After(pollEvery):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// endTimeout is how long a lite may take to end once it has stopped.
+const endTimeout = 2 * time.Second
 
 // killTimeout is how long a killed process may take to end.
 const killTimeout = 10 * time.Second

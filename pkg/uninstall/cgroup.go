@@ -44,11 +44,16 @@ var tops = []string{"kubepods", "kubepods.slice"}
 
 // removeCgroups removes those of pods, and those above them once they are empty.
 func (w *work) removeCgroups(ctx context.Context) {
-	w.stopSlices(ctx)
+	if w.hasRun {
+		w.stopSlices(ctx)
+	}
 	told := false
 	for _, h := range hierarchies() {
 		var dirs []string
 		for _, top := range tops {
+			if !w.hasRun {
+				break
+			}
 			dirs = append(dirs, tree(filepath.Join(h.mount, top))...)
 		}
 		for group := range w.seen.groups {

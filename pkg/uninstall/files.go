@@ -20,10 +20,13 @@ import (
 // path per line.
 const inventoryFile = "installed"
 
+// lockFile is there from the first start of a lite on a data directory.
+const lockFile = "lite.lock"
+
 // dataNames is what lite makes in its data directory. Whoever adds to it, adds
 // to docs/files.md too.
 var dataNames = []string{
-	"lite.lock", "version", "node-name", "bundle", "server", "agent", "storage",
+	lockFile, "version", "node-name", "bundle", "server", "agent", "storage",
 	"rollback", "rollback.new", "rollback.old", "upgrade.json", "upgrade.lock", "upgrade.download",
 }
 
@@ -92,7 +95,7 @@ func (w *work) removeState() {
 
 // removeService makes the init system forget lite.
 func (w *work) removeService(ctx context.Context) {
-	manager, err := service.Find()
+	manager, err := w.manager()
 	if err != nil {
 		if !errors.Is(err, service.ErrNone) {
 			w.Fail(err)
@@ -165,17 +168,20 @@ func (w *work) removeFiles() {
 
 // removeData removes what a node remembers.
 func (w *work) removeData() {
+	if w.hasRun {
+		if exists(w.KubeletDir) {
+			w.Step("Removing %s", w.KubeletDir)
+			w.removeNames(w.KubeletDir, kubeletNames)
+		}
+		w.removeLogs()
+		w.removeNames(filepath.Join(cniDir, "results"), nil)
+		w.removeNames(cniDir, nil)
+	}
+	// After that: by them it is known that lite has run here.
 	for _, dir := range w.DataDirs {
 		w.removeDataDir(dir)
 	}
-	if exists(w.KubeletDir) {
-		w.Step("Removing %s", w.KubeletDir)
-		w.removeNames(w.KubeletDir, kubeletNames)
-	}
-	w.removeLogs()
 	w.removeServiceLog()
-	w.removeNames(filepath.Join(cniDir, "results"), nil)
-	w.removeNames(cniDir, nil)
 	if w.Kubeconfig != "" && filepath.Dir(w.Kubeconfig) != w.ConfigDir {
 		w.removeInstalled([]string{w.Kubeconfig})
 	}
@@ -195,23 +201,60 @@ func (w *work) removeData() {
 
 // removeDataDir removes what is lite's in a data directory, and the directory
 // unless it is a link, a mount, or not empty. Its lock goes last: until then no
-// lite starts there.
+// lite starts there, and another uninstall knows that it is one.
 func (w *work) removeDataDir(dir string) {
 	if !exists(dir) {
 		return
 	}
+	named := dir != w.DefaultDir
+	if named && !w.used[dir] {
+		w.removeUnused(dir)
+		return
+	}
 	w.Step("Removing %s", dir)
-	all := append([]string(nil), dataNames...)
+	all := slices.Clone(dataNames)
 	info, err := os.Lstat(dir)
-	if dir == w.DefaultDir && err == nil && info.IsDir() {
+	if !named && err == nil && info.IsDir() {
 		all = append(all, names(dir)...)
 		if mounted, _ := mountinfo.Mounted(dir); mounted {
 			all = slices.DeleteFunc(all, func(name string) bool { return name == "lost+found" })
 		}
 	}
 	slices.Sort(all)
-	all = slices.DeleteFunc(slices.Compact(all), func(name string) bool { return name == "lite.lock" })
-	w.removeNames(dir, append(all, "lite.lock"))
+	all = slices.DeleteFunc(slices.Compact(all), func(name string) bool { return name == lockFile })
+	real, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		w.Fail(err)
+		return
+	}
+	for _, name := range all {
+		if named && name == "storage" {
+			// What else is in a directory of this name was not made by lite.
+			w.removeNames(filepath.Join(real, name), startingWith("pvc-", names(filepath.Join(real, name))))
+			continue
+		}
+		w.remove(filepath.Join(real, name))
+	}
+	if slices.ContainsFunc(all, func(name string) bool { return exists(filepath.Join(real, name)) }) {
+		w.Leave("%s, until all of lite in it can be removed", filepath.Join(dir, lockFile))
+		return
+	}
+	w.removeNames(dir, []string{lockFile})
+}
+
+// removeUnused removes what the installer has put into a data directory that no lite
+// has worked in. Whose the rest is, is not known.
+func (w *work) removeUnused(dir string) {
+	agent := filepath.Join(dir, "agent")
+	if !exists(filepath.Join(agent, "images")) {
+		return
+	}
+	w.removeNames(agent, []string{"images"})
+	w.removeNames(dir, nil)
+}
+
+func startingWith(prefix string, all []string) []string {
+	return slices.DeleteFunc(all, func(name string) bool { return !strings.HasPrefix(name, prefix) })
 }
 
 // removeLogs removes the logs of pods, and the links to them.
@@ -325,6 +368,10 @@ func (w *work) removeInstalled(paths []string) {
 			w.Leave("%s, which is not empty", path)
 			continue
 		}
+		if err == nil && othersProgram(path, info) {
+			w.Leave("%s, which is a program of others by now", path)
+			continue
+		}
 		if err == nil {
 			err = os.Remove(path)
 		}
@@ -332,6 +379,25 @@ func (w *work) removeInstalled(paths []string) {
 			w.Fail(err)
 		}
 	}
+}
+
+// othersProgram reports whether somebody has put a program of theirs in the place of
+// what the installer had put there.
+func othersProgram(path string, info fs.FileInfo) bool {
+	if info.IsDir() {
+		return false
+	}
+	if name := filepath.Base(path); info.Mode().IsRegular() && slices.Contains([]string{"kubectl", "crictl", "ctr"}, name) {
+		return true // a link, as it was made
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return false // a link to nothing
+	}
+	defer f.Close()
+	magic := make([]byte, 4)
+	n, _ := f.Read(magic)
+	return string(magic[:n]) == "\x7fELF" && !service.IsProgram(path)
 }
 
 func exists(path string) bool {

@@ -2,6 +2,7 @@ package uninstall
 
 import (
 	"bytes"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -80,7 +81,7 @@ func TestRemoveFollowsNoLink(t *testing.T) {
 func TestRemoveDeep(t *testing.T) {
 	w, _ := newWork(t)
 	dir := t.TempDir()
-	write(t, filepath.Join(dir, "data", strings.Repeat("d/", 5*maxDepth), "file"))
+	write(t, filepath.Join(dir, "data", strings.Repeat("d/", 300), "file"))
 	w.remove(dir + "/data")
 	if len(w.failed) > 0 || exists(dir+"/data") || len(names(dir)) > 0 {
 		t.Errorf("left %v: %v", names(dir), w.failed)
@@ -111,6 +112,7 @@ func TestDataDirOfOthers(t *testing.T) {
 	w, _ := newWork(t)
 	dir := t.TempDir() + "/my data"
 	write(t, dir+"/precious", dir+"/server/x", dir+"/lite.lock")
+	w.used = map[string]bool{dir: true}
 	w.removeDataDir(dir)
 	if !exists(dir+"/precious") || exists(dir+"/server") || exists(dir+"/lite.lock") {
 		t.Errorf("there is %q", names(dir))
@@ -119,6 +121,138 @@ func TestDataDirOfOthers(t *testing.T) {
 	w.removeDataDir(dir)
 	if exists(dir) {
 		t.Errorf("of a directory that is named after lite %q stays", names(dir))
+	}
+}
+
+// A directory that no lite has worked in was emptied of everything that has a name which
+// lite uses too, such as server and storage.
+func TestDataDirWithoutLite(t *testing.T) {
+	w, _ := newWork(t)
+	dir := t.TempDir() + "/data"
+	write(t, dir+"/server/mine", dir+"/storage/mine", dir+"/agent/mine", dir+"/agent/images/a.tar", dir+"/version")
+	w.removeDataDir(dir)
+	for _, name := range []string{"server/mine", "storage/mine", "agent/mine", "version"} {
+		if !exists(filepath.Join(dir, name)) {
+			t.Errorf("%s was removed", name)
+		}
+	}
+	if exists(dir + "/agent/images") {
+		t.Error("what the installer has put there stays")
+	}
+	// Where lite has worked the directory of volumes may have been somebody's before.
+	w.used = map[string]bool{dir: true}
+	write(t, dir+"/lite.lock", dir+"/storage/pvc-1_ns_data/file")
+	w.removeDataDir(dir)
+	if !exists(dir+"/storage/mine") || exists(dir+"/storage/pvc-1_ns_data") || !exists(dir+"/lite.lock") {
+		t.Errorf("there is %q, and in storage %q", names(dir), names(dir+"/storage"))
+	}
+	if err := os.RemoveAll(dir + "/storage/mine"); err != nil {
+		t.Fatal(err)
+	}
+	w.removeDataDir(dir) // lite.lock has stayed for this
+	if exists(dir) {
+		t.Errorf("%q stays", names(dir))
+	}
+}
+
+// uninstall on a machine where lite has never run, or once more, took the volumes of
+// another distribution's pods for lite's.
+func TestOthersKubelet(t *testing.T) {
+	w, out := newWork(t)
+	dir := t.TempDir()
+	n := w.Node
+	n.DataDirs, n.KubeletDir = []string{dir + "/data"}, dir+"/kubelet"
+	write(t, dir+"/kubelet/pods/uid/volumes/data", dir+"/kubelet/cpu_manager_state")
+	kept := func(when string) {
+		t.Helper()
+		if !exists(dir+"/kubelet/pods/uid/volumes/data") || !exists(dir+"/kubelet/cpu_manager_state") {
+			t.Errorf("%s: of another kubelet's files there are %q", when, names(dir+"/kubelet"))
+		}
+	}
+	w, err := begin(n, Options{}, NewReport(out))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.removeData()
+	kept("lite has never run")
+	if len(w.podUIDs()) > 0 || slices.Contains(w.mountDirs(), dir+"/kubelet/pods") {
+		t.Errorf("its pods are %q, their mounts in %q", w.podUIDs(), w.mountDirs())
+	}
+
+	write(t, dir+"/data/lite.lock")
+	write(t, dir+"/kubelet/pod-resources/x")
+	socket, err := net.Listen("unix", dir+"/kubelet/pod-resources/kubelet.sock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	if w, err = begin(n, Options{}, NewReport(out)); err != nil {
+		t.Fatal(err)
+	}
+	w.hadRun = true
+	w.findOther()
+	if w.hadRun || len(w.left) != 1 || !strings.Contains(w.left[0], "kubelet.sock") {
+		t.Errorf("another kubelet is at work, and it says %q", w.left)
+	}
+	w.removeData()
+	kept("another kubelet is at work")
+
+	socket.Close()
+	write(t, dir+"/data/lite.lock")
+	if w, err = begin(n, Options{}, NewReport(out)); err != nil {
+		t.Fatal(err)
+	}
+	w.findOther()
+	if len(w.podUIDs()) != 1 || len(w.left) > 0 {
+		t.Errorf("lite has run, and its pods are %q, left %q", w.podUIDs(), w.left)
+	}
+}
+
+// In a container mounts and processes are not those of the machine.
+func TestNamespaces(t *testing.T) {
+	dir := t.TempDir()
+	for path, id := range map[string]string{"own/mnt": "mnt:[1]", "own/net": "net:[1]", "machine/mnt": "mnt:[1]", "machine/net": "net:[1]", "inside/mnt": "mnt:[2]"} {
+		path = filepath.Join(dir, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(id, path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := checkNamespaces(dir+"/own", dir+"/machine"); err != nil {
+		t.Error(err)
+	}
+	if err := checkNamespaces(dir+"/inside", dir+"/machine"); err == nil || !strings.Contains(err.Error(), "nsenter") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A command that somebody has put in the place of a link of the installer's is theirs.
+func TestOthersPrograms(t *testing.T) {
+	w, _ := newWork(t)
+	dir := t.TempDir()
+	write(t, dir+"/kubectl", dir+"/lite-uninstall.sh")
+	for path, to := range map[string]string{"crictl": "/proc/self/exe", "ctr": "nothing"} {
+		if err := os.Symlink(to, filepath.Join(dir, path)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.removeInstalled([]string{dir + "/kubectl", dir + "/crictl", dir + "/ctr", dir + "/lite-uninstall.sh"})
+	if all := names(dir); !exists(dir+"/kubectl") || !exists(dir+"/crictl") || len(all) != 2 || len(w.left) != 2 {
+		t.Errorf("there is %q, left %q", all, w.left)
+	}
+}
+
+func TestOurUnit(t *testing.T) {
+	for line, want := range map[string]bool{
+		"ExecStart=/usr/local/bin/lite server": true, "ExecStart=/opt/lite-v1.2/lite-linux-amd64 agent --token-file x": true,
+		`ExecStart="/opt/my tools/lite" server`: true, "ExecStart=/usr/bin/elite server": false, "ExecStart=/usr/sbin/lited": false,
+		"command_args=\"-c '[ ! -x /etc/lite/upgrading ] || /etc/lite/upgrading upgrade resume; exec /usr/local/bin/lite server'\"": true,
+	} {
+		if ourUnit.MatchString(line) != want {
+			t.Errorf("%s: want %v", line, want)
+		}
 	}
 }
 

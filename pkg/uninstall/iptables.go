@@ -2,6 +2,7 @@ package uninstall
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -59,6 +60,9 @@ func (o chainOwner) script(saved string) (script string, chains int) {
 // one per container.
 const hostPorts = "CNI-HOSTPORT-DNAT"
 
+// liteChains are those of the pod network.
+var liteChains = []string{"LITE-FORWARD", "LITE-INPUT", "LITE-POSTROUTING"}
+
 // chains is those of a table that are ours. The ones of the plugin portmap are
 // shared by all who use it, but for one per container.
 func (o chainOwner) chains(t savedTable) map[string]bool {
@@ -75,7 +79,7 @@ func (o chainOwner) chains(t savedTable) map[string]bool {
 	}
 	for _, c := range t.chains {
 		switch {
-		case strings.HasPrefix(c, "LITE-"),
+		case slices.Contains(liteChains, c),
 			strings.HasPrefix(c, "KUBE-") && o.kubernetes,
 			strings.HasPrefix(c, "CNI-HOSTPORT-") && !shared && (o.kubernetes || len(ours) > 0):
 			ours[c] = true

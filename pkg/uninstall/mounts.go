@@ -43,10 +43,9 @@ func (w *work) ourMount(path string) bool {
 }
 
 func (w *work) mountDirs() []string {
-	dirs := []string{
-		w.RunDir + "/containerd",
-		w.KubeletDir + "/pods",
-		w.KubeletDir + "/plugins",
+	dirs := []string{w.RunDir + "/containerd"}
+	if w.hasRun {
+		dirs = append(dirs, w.KubeletDir+"/pods", w.KubeletDir+"/plugins")
 	}
 	for _, dir := range w.DataDirs {
 		dirs = append(dirs, filepath.Join(dir, "agent/containerd/root"))

@@ -72,12 +72,20 @@ func (w *work) findContainers() containers {
 	for _, result := range w.cniResults() {
 		c.ids[result.ContainerID] = true
 	}
-	for _, uid := range names(filepath.Join(w.KubeletDir, "pods")) {
+	for _, uid := range w.podUIDs() {
 		for _, group := range podGroups(hierarchies, uid) {
 			c.groups[group] = true
 		}
 	}
 	return c
+}
+
+// podUIDs are those of the pods that the kubelet has.
+func (w *work) podUIDs() []string {
+	if !w.hasRun {
+		return nil
+	}
+	return names(filepath.Join(w.KubeletDir, "pods"))
 }
 
 // idPatterns is where a directory is named after each container.

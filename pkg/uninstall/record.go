@@ -24,8 +24,9 @@ type record struct {
 	DataDirs []string `json:"dataDirs"`
 	// Settings are those of the kernel, by their paths below /proc/sys.
 	Settings map[string]string `json:"settings"`
-	// Set is what they were once lite was ready.
-	Set     map[string]string `json:"set,omitempty"`
+	// Set is what lite has made of those that it has changed; nil if none has been
+	// ready since boot.
+	Set     map[string]string `json:"set"`
 	Modules []string          `json:"modules"`
 	// Tables and chains of nftables that programs named iptables have made. Nil
 	// if that is not known.
@@ -42,18 +43,27 @@ const (
 type Before struct {
 	runDir string
 	now    record
+	// tables is done when those of nftables are known: to list them takes longer than
+	// all else.
+	tables <-chan []string
+	// settings are those that this start has found.
+	settings map[string]string
 }
 
 // Look looks at the machine, unless that has been done since boot. Call it before
-// anything is changed.
-func Look(runDir string) Before {
-	b := Before{runDir: runDir}
+// anything is changed. Packet filter rules may be changed after Keep.
+func Look(runDir string) *Before {
+	b := &Before{runDir: runDir}
 	if r, err := readRecord(runDir); err == nil && r.Boot != "" {
 		return b
 	}
 	b.now = record{Boot: readText(bootFile), Settings: readSettings(), Modules: loadedModules()}
-	w := &work{Report: NewReport(io.Discard)}
-	b.now.Tables = w.tablesBefore(context.Background())
+	tables := make(chan []string, 1)
+	b.tables = tables
+	go func() {
+		w := &work{Report: NewReport(io.Discard)}
+		tables <- w.tablesBefore(context.Background())
+	}()
 	return b
 }
 
@@ -79,24 +89,30 @@ func (w *work) tablesBefore(ctx context.Context) []string {
 }
 
 // Changed reports whether a module has been loaded since.
-func (b Before) Changed() bool {
+func (b *Before) Changed() bool {
 	return b.now.Boot != "" && !slices.Equal(b.now.Modules, loadedModules())
 }
 
 // Keep writes down how the machine was, unless a start since boot has done so
 // already, for an uninstall to bring back. It is to be called before the settings
 // of the kernel are changed. dataDir is noted too; "" if it is none yet.
-func (b Before) Keep(dataDir string) error {
+func (b *Before) Keep(dataDir string) error {
+	if b.tables != nil {
+		b.now.Tables, b.tables = <-b.tables, nil
+	}
 	r, err := readRecord(b.runDir)
-	if err != nil || r.Boot == "" {
+	first := err != nil || r.Boot == ""
+	if first {
 		if r = b.now; r.Boot == "" {
 			return nil // it was there a moment ago; an uninstall is under way
 		}
-		// Those that came with a module are as the module has made them.
-		for path, value := range readSettings() {
-			if _, known := r.Settings[path]; !known {
-				r.Settings[path] = value
-			}
+	}
+	// Those that came with a module are as the module has made them. Interfaces that
+	// came later are as lite has made the kernel make them.
+	b.settings = readSettings()
+	for path, value := range b.settings {
+		if _, known := r.Settings[path]; !known && (first || !strings.Contains(path, "/conf/")) {
+			r.Settings[path] = value
 		}
 	}
 	if dataDir != "" && !slices.Contains(r.DataDirs, dataDir) {
@@ -105,15 +121,25 @@ func (b Before) Keep(dataDir string) error {
 	return r.write(b.runDir)
 }
 
-// NoteSettings writes down what lite has made of the kernel's settings, once it
-// is ready: only what is still so is lite's to undo.
-func NoteSettings(runDir string) error {
-	r, err := readRecord(runDir)
+// Ready writes down which settings of the kernel this start has changed, once lite is
+// ready: only what is still so is lite's to undo. What differs from the start before
+// was changed by somebody else. After starts that did not get as far, all that
+// differs from the time before lite counts as lite's.
+func (b *Before) Ready() error {
+	r, err := readRecord(b.runDir)
 	if err != nil || r.Boot == "" {
 		return err
 	}
-	r.Set = readSettings()
-	return r.write(runDir)
+	was := b.settings
+	if r.Set == nil {
+		was, r.Set = r.Settings, map[string]string{}
+	}
+	for path, value := range readSettings() {
+		if before, known := was[path]; known && value != before {
+			r.Set[path] = value
+		}
+	}
+	return r.write(b.runDir)
 }
 
 func (r record) write(runDir string) error {
@@ -200,42 +226,73 @@ func settingOf(path string) string {
 // restoreKernel brings back the settings that are still what lite has made them,
 // and unloads the modules that it has loaded.
 func (w *work) restoreKernel() {
+	if w.other != "" {
+		return // it needs them as they are
+	}
 	if w.record.Boot == "" {
 		if w.hadRun {
 			w.Leave("settings of the kernel: what they were before is not known; they last until the next boot (docs/files.md lists them)")
 		}
 		return
 	}
-	was, now := w.record.Settings, readSettings()
-	var restore []string
+	was, now, configured := w.record.Settings, readSettings(), readSysctls("/")
+	want := map[string]string{}
 	for path, value := range now {
 		before, known := was[path]
 		switch {
 		case !known || value == before:
+		case configured.says(path, value):
+			w.Leave("%s = %s, as the machine's configuration says; it was %s before lite", dotted(path), value, before)
+		case configured.says(governor(path), now[governor(path)]):
+			// The kernel has set it for that one's sake.
 		case value == w.record.Set[path] || value == settingOf(path):
-			restore = append(restore, path)
+			want[path] = before
 		default:
 			w.Leave("%s = %s, which somebody has set since; it was %s before lite", dotted(path), value, before)
 		}
 	}
-	slices.SortFunc(restore, func(a, b string) int { return strings.Compare(order(a), order(b)) })
+	restore := slices.SortedFunc(maps.Keys(want), func(a, b string) int { return strings.Compare(order(a), order(b)) })
 	if len(restore) > 0 {
 		w.Step("Restoring %d settings of the kernel", len(restore))
 	}
 	for _, path := range restore {
-		if err := os.WriteFile(filepath.Join(sysDir, path), []byte(was[path]), 0o600); err != nil {
-			w.Fail(fmt.Errorf("restore %s to %s: %w", dotted(path), was[path], err))
-		}
+		w.restoreSetting(path, want[path])
 	}
 	// To switch forwarding off has changed more.
 	for path, value := range readSettings() {
-		if before, known := was[path]; known && value != before && value != now[path] {
-			if err := os.WriteFile(filepath.Join(sysDir, path), []byte(before), 0o600); err != nil {
-				w.Fail(fmt.Errorf("restore %s to %s: %w", dotted(path), before, err))
-			}
+		if value == now[path] || value == want[path] {
+			continue
+		}
+		if before, ours := want[path]; ours {
+			w.restoreSetting(path, before)
+		} else {
+			w.restoreSetting(path, now[path])
 		}
 	}
 	w.unloadModules()
+}
+
+func (w *work) restoreSetting(path, value string) {
+	if value == "" {
+		return
+	}
+	if err := os.WriteFile(filepath.Join(sysDir, path), []byte(value), 0o600); err != nil {
+		w.Fail(fmt.Errorf("restore %s to %s: %w", dotted(path), value, err))
+	}
+}
+
+// governor is the setting that changes this one when it is switched, "" if there is none.
+func governor(path string) string {
+	if name := filepath.Base(path); name != "forwarding" && name != "accept_redirects" {
+		return ""
+	}
+	switch family, _, _ := strings.Cut(strings.TrimPrefix(path, "net/"), "/conf/"); family {
+	case "ipv4":
+		return "net/ipv4/ip_forward"
+	case "ipv6":
+		return "net/ipv6/conf/all/forwarding"
+	}
+	return ""
 }
 
 // order puts those first that change others.

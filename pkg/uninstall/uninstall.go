@@ -11,7 +11,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"lite.io/lite/pkg/service"
@@ -54,49 +56,84 @@ type work struct {
 	holds  []*service.Hold
 	// helpers is where the programs are that lite brings along.
 	helpers []string
-	// hadRun: lite has run since boot, so what Kubernetes makes under names that
+	// used are the data directories that a lite has worked in. In others there may be
+	// names that lite uses too, of somebody else.
+	used map[string]bool
+	// hasRun: lite has run here, so what a kubelet makes in its directory and for its
+	// pods is its. hadRun: it has since boot, so what Kubernetes makes under names that
 	// others use too is its.
-	hadRun bool
+	hasRun, hadRun bool
+	// other is the socket of another kubelet, of whose things lite's cannot be told.
+	other string
 }
 
 // Kill stops lite and all its pods and takes away what they need of the machine.
 // Data stays, and lite starts again on it.
 func Kill(ctx context.Context, n Node, o Options, r *Report) error {
-	w, err := begin(n, o, r)
-	if err != nil {
-		return err
-	}
-	defer w.release()
-	if !w.present() {
-		r.Step("Nothing to do: lite is not on this machine.")
-		return nil
-	}
-	if err := w.kill(ctx); err != nil {
-		return err
-	}
-	return r.end()
+	return change(ctx, n, o, r, func(w *work) error {
+		if !w.present() {
+			r.Step("Nothing to do: lite is not on this machine.")
+			return nil
+		}
+		if err := w.kill(ctx); err != nil {
+			return err
+		}
+		return r.end()
+	})
 }
 
 // Remove is Kill, and then takes lite off the machine; with KeepData without
 // what it was told and what it knows.
 func Remove(ctx context.Context, n Node, o Options, r *Report) error {
-	w, err := begin(n, o, r)
+	return change(ctx, n, o, r, func(w *work) error {
+		if !w.present() {
+			r.Step("Nothing to do: lite is not on this machine.")
+			w.removeFiles()
+			return r.end()
+		}
+		if err := w.kill(ctx); err != nil {
+			return err
+		}
+		w.restoreKernel()
+		w.removeService(ctx)
+		w.removeFiles()
+		return r.end()
+	})
+}
+
+// change does something that nobody else may do at the same time.
+func change(ctx context.Context, n Node, o Options, r *Report, do func(*work) error) error {
+	if err := checkNamespaces("/proc/self/ns", "/proc/1/ns"); err != nil {
+		return err
+	}
+	before, err := begin(n, o, NewReport(io.Discard))
+	if err != nil {
+		return err
+	}
+	c, err := service.BeginChange(ctx, func(text string) { r.Step("%s", text) }, append([]string{n.ConfigDir}, before.DataDirs...)...)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	w, err := begin(n, o, r) // who was waited for may have removed something
 	if err != nil {
 		return err
 	}
 	defer w.release()
-	if !w.present() {
-		r.Step("Nothing to do: lite is not on this machine.")
-		w.removeFiles()
-		return r.end()
+	return do(w)
+}
+
+// checkNamespaces refuses to work where mounts, processes or interfaces are not
+// those of the machine.
+func checkNamespaces(own, machine string) error {
+	for _, name := range []string{"mnt", "pid", "net", "cgroup"} {
+		is, err := os.Readlink(filepath.Join(own, name))
+		want, errWant := os.Readlink(filepath.Join(machine, name))
+		if err == nil && errWant == nil && is != want {
+			return fmt.Errorf("this runs in a namespace of its own (%s), as in a container, where the machine is not seen as it is; run it on the machine itself, or as `nsenter --all -t 1 lite ...`", name)
+		}
 	}
-	if err := w.kill(ctx); err != nil {
-		return err
-	}
-	w.restoreKernel()
-	w.removeService(ctx)
-	w.removeFiles()
-	return r.end()
+	return nil
 }
 
 // Present reports whether there is anything of lite on the machine but its
@@ -117,12 +154,13 @@ func (w *work) present() bool {
 			}
 		}
 	}
-	_, err := service.Find()
+	_, err := w.manager()
 	return !errors.Is(err, service.ErrNone)
 }
 
 func begin(n Node, o Options, r *Report) (*work, error) {
-	w := &work{Node: n, Options: o, Report: r, hadRun: exists(n.RunDir)}
+	w := &work{Node: n, Options: o, Report: r, hadRun: exists(n.RunDir), used: map[string]bool{}}
+	w.hasRun = w.hadRun
 	var err error
 	if w.record, err = readRecord(n.RunDir); err != nil {
 		r.Fail(err)
@@ -135,6 +173,9 @@ func begin(n Node, o Options, r *Report) (*work, error) {
 	for _, dir := range w.DataDirs {
 		if err := checkDataDir(dir); err != nil {
 			return nil, err
+		}
+		if exists(filepath.Join(dir, lockFile)) {
+			w.used[dir], w.hasRun = true, true
 		}
 	}
 	return w, nil
@@ -150,6 +191,7 @@ func (w *work) kill(ctx context.Context) error {
 	if err := w.stopLite(ctx); err != nil {
 		return err
 	}
+	w.findOther()
 	w.seen = w.findContainers() // more may have been started meanwhile
 	if err := w.stopPods(ctx); err != nil {
 		return err
@@ -165,7 +207,7 @@ func (w *work) kill(ctx context.Context) error {
 
 // stopLite ends lite, and keeps every other from starting.
 func (w *work) stopLite(ctx context.Context) error {
-	manager, err := service.Find()
+	manager, err := w.manager()
 	if err != nil && !errors.Is(err, service.ErrNone) {
 		return fmt.Errorf("look for the service: %w", err)
 	}
@@ -182,19 +224,80 @@ func (w *work) stopLite(ctx context.Context) error {
 		}
 	}
 	for _, dir := range w.DataDirs {
+		if !w.used[dir] {
+			continue
+		}
 		hold, other, err := service.TryHold(dir)
 		if other != nil {
 			w.Step("Stopping lite (pid %d)", other.PID)
 			hold, err = other.Stop(ctx, dir)
 		}
-		if err != nil {
-			return err
-		}
 		if hold != nil {
 			w.holds = append(w.holds, hold)
 		}
+		if err == nil && other != nil {
+			err = other.End(ctx)
+		}
+		if err != nil {
+			return err
+		}
+		w.endWaiting(dir)
 	}
 	return nil
+}
+
+// endWaiting ends those who would start lite again later: an upgrade has stopped it
+// and has died.
+func (w *work) endWaiting(dir string) {
+	for _, pid := range service.Openers(filepath.Join(dir, "upgrade.lock"), false) {
+		p, err := os.FindProcess(pid)
+		if err != nil {
+			continue
+		}
+		if pid != os.Getpid() && service.IsProgram(fmt.Sprintf("/proc/%d/exe", pid)) {
+			_ = p.Kill()
+		}
+		p.Release()
+	}
+}
+
+// manager is the init system that lite is a service of. Others may call a service of
+// theirs the same.
+func (w *work) manager() (service.Manager, error) {
+	m, err := service.Find()
+	if err != nil || slices.Contains(w.inventory(), m.Unit()) {
+		return m, err
+	}
+	if text := readText(m.Unit()); text != "" && !ourUnit.MatchString(text) {
+		return nil, service.ErrNone
+	}
+	return m, nil
+}
+
+// ourUnit is how a service starts lite.
+var ourUnit = regexp.MustCompile(`\blite\S*["']?\s+(server|agent)\b`)
+
+// findOther finds another kubelet that works in the same directory. It is to be called
+// when that of lite has ended.
+func (w *work) findOther() {
+	dirs := []string{w.KubeletDir}
+	if real, err := filepath.EvalSymlinks(w.KubeletDir); err == nil {
+		dirs = append(dirs, real)
+	}
+	for line := range strings.Lines(readText("/proc/net/unix")) {
+		fields := strings.SplitN(strings.TrimSpace(line), " ", 8)
+		path := strings.TrimSpace(fields[len(fields)-1])
+		for _, dir := range dirs {
+			if path == dir+"/pod-resources/kubelet.sock" || path == dir+"/device-plugins/kubelet.sock" {
+				w.other = path
+			}
+		}
+	}
+	if w.other == "" {
+		return
+	}
+	w.hasRun, w.hadRun = false, false
+	w.Leave("%s, logs of pods, settings of the kernel, and interfaces, rules and cgroups that Kubernetes names: another kubelet is at work on this machine (%s is its); end it and run this again if they are lite's", w.KubeletDir, w.other)
 }
 
 func (w *work) release() {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -45,7 +44,7 @@ func Attend(ctx context.Context, dataDir string) error {
 
 // awaitDriver returns when the process has ended that drives, if there is one.
 func awaitDriver(dataDir string) error {
-	f, err := os.Open(filepath.Join(dataDir, "upgrade.lock"))
+	f, err := os.Open(lockFile(dataDir))
 	if err != nil {
 		return fmt.Errorf("wait for the upgrade: %w", err)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/file"
+	"lite.io/lite/pkg/service"
 )
 
 // State is how far an upgrade has come. Whoever finds a journal knows from it
@@ -115,15 +116,22 @@ func forget(dataDir string) error {
 
 // Driver is the right to bring the upgrade of a data directory on. It ends with
 // the process that has it.
-type Driver struct{ file *os.File }
+type Driver struct {
+	file *os.File
+	// change keeps those away who change the installation otherwise; nil where lite
+	// itself drives.
+	change *service.Change
+}
 
 // Close lets others drive.
-func (d *Driver) Close() error { return d.file.Close() }
+func (d *Driver) Close() error { return errors.Join(d.file.Close(), d.change.Close()) }
+
+func lockFile(dataDir string) string { return filepath.Join(dataDir, "upgrade.lock") }
 
 // Drive takes the right. If another process has it, its number is returned; 0 if
 // that is not known.
 func Drive(dataDir string) (d *Driver, other int, err error) {
-	f, err := os.OpenFile(filepath.Join(dataDir, "upgrade.lock"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	f, err := os.OpenFile(lockFile(dataDir), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, 0, fmt.Errorf("lock the upgrade: %w", err)
 	}
@@ -141,7 +149,7 @@ func Drive(dataDir string) (d *Driver, other int, err error) {
 	if f.Truncate(0) == nil {
 		_, _ = fmt.Fprintf(f, "%d\n", os.Getpid())
 	}
-	return &Driver{f}, 0, nil
+	return &Driver{file: f}, 0, nil
 }
 
 // driven reports whether some process drives, without taking the right for
@@ -153,6 +161,12 @@ func driven(dataDir string) bool {
 	}
 	d.Close()
 	return false
+}
+
+// UnderWay reports whether some process makes an upgrade or a rollback now.
+func UnderWay(dataDir string) bool {
+	j, err := ReadJournal(dataDir)
+	return err == nil && j.Pending() && driven(dataDir)
 }
 
 // starts counts how often somebody has tried to start the new version: a byte

@@ -70,9 +70,13 @@ func Make(ctx context.Context, o Options, say func(string)) (*Plan, error) {
 	if err := n.checkSelf(); err != nil {
 		return nil, err
 	}
-	driver, err := drive(ctx, n.Config.DataDir)
+	driver, err := drive(ctx, n.Config.DataDir, say)
 	if err != nil {
 		return nil, err
+	}
+	// It may be another one now, after whoever was waited for.
+	if n, err = Running(ctx); err != nil {
+		return nil, errors.Join(err, driver.Close())
 	}
 	p := &Plan{Node: n, From: version.Get(), HealthTimeout: o.HealthTimeout, runtime: agent.Socket(n.Config), driver: driver}
 	if err := p.make(ctx, o, say); err != nil {

@@ -234,6 +234,7 @@ type End int
 // The ends.
 const (
 	Asked  End = iota // somebody has stopped it
+	Paused            // an upgrade has stopped it, or a rollback
 	Failed            // by a failure of its own
 	Again             // it is going to start anew, in the same process
 )
@@ -247,17 +248,23 @@ func Relaunch(dataDir string, end End, environment []string) error {
 	if err != nil || !j.Pending() || j.Service {
 		return err
 	}
+	if end == Asked {
+		return nil // a person wants it to end, or killall
+	}
 	entered := j.State
 	if runs := entered == Swapped || entered == Started || entered == Restored; runs && end == Again {
 		return nil // who watches the upgrade waits for it as for any start
 	} else if runs && !driven(dataDir) {
-		if end == Asked {
-			return nil // a person wants it to end
-		}
 		// The start counts; after some of them the old version comes back.
 		return Become(j.Binary, environment)
 	}
 	slog.Info("Waiting for the upgrade to start lite again", "state", entered)
+	// By this file uninstall and killall find who waits.
+	lock, err := os.Open(lockFile(dataDir))
+	if err != nil {
+		return fmt.Errorf("wait for the upgrade: %w", err)
+	}
+	defer lock.Close()
 	for {
 		now, err := ReadJournal(dataDir)
 		if err != nil {

@@ -246,7 +246,7 @@ func (p *RollbackPlan) Text() string {
 // PlanRollback finds out what `lite rollback` would do, and keeps others from
 // doing anything of the kind until the plan is closed. cfg is the configuration
 // of a node that does not run.
-func PlanRollback(ctx context.Context, cfg *config.Config) (*RollbackPlan, error) {
+func PlanRollback(ctx context.Context, cfg *config.Config, say func(string)) (*RollbackPlan, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("rollback: only root may replace lite; run it as root")
 	}
@@ -263,7 +263,7 @@ func PlanRollback(ctx context.Context, cfg *config.Config) (*RollbackPlan, error
 		return nil, fmt.Errorf("nothing is kept in %s: there was no upgrade, or it has been rolled back already", keptDir(p.DataDir))
 	}
 	p.Kept = kept
-	d, err := drive(ctx, p.DataDir)
+	d, err := drive(ctx, p.DataDir, say)
 	if err != nil {
 		return nil, err
 	}
@@ -272,15 +272,23 @@ func PlanRollback(ctx context.Context, cfg *config.Config) (*RollbackPlan, error
 }
 
 // drive takes the right to drive, or names who has it.
-func drive(ctx context.Context, dataDir string) (*Driver, error) {
+func drive(ctx context.Context, dataDir string, say func(string)) (*Driver, error) {
+	change, err := service.BeginChange(ctx, say, service.ConfigDir, dataDir)
+	if err != nil {
+		return nil, err
+	}
 	for try := 0; ; try++ {
 		d, other, err := Drive(dataDir)
-		if err != nil || d != nil {
-			return d, err
+		if d != nil {
+			d.change = change
+			return d, nil
 		}
 		// lite looks now and then whether anybody drives.
-		if try == 10 || !kube.Sleep(ctx, 100*time.Millisecond) {
-			return nil, fmt.Errorf("another upgrade or rollback is under way (pid %d); wait for its end", other)
+		if err == nil && (try == 10 || !kube.Sleep(ctx, 100*time.Millisecond)) {
+			err = fmt.Errorf("another upgrade or rollback is under way (pid %d); wait for its end", other)
+		}
+		if err != nil {
+			return nil, errors.Join(err, change.Close())
 		}
 	}
 }

@@ -3,12 +3,14 @@ package uninstall
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -57,6 +59,7 @@ func TestUninstall(t *testing.T) {
 		run  func(*testing.T)
 	}{
 		{"Refused", s.testRefused},
+		{"Locked", s.testLocked},
 		{"Agent", s.testAgent},
 		{"Killall", s.testKillall},
 		{"KeepData", s.testKeepData},
@@ -317,21 +320,61 @@ func (s *suite) testRefused(t *testing.T) {
 	}
 }
 
+// testLocked: one at a time changes what is installed; what is started by the one that
+// does may go on.
+func (s *suite) testLocked(t *testing.T) {
+	end := s.locked(t, "/etc/lite")
+	var all sync.WaitGroup
+	for _, args := range [][]string{
+		{"uninstall", "--yes"}, {"killall"}, {"upgrade", "--artifact", program}, {"config", "write", "server"}, {"check", "--fix"},
+	} {
+		all.Go(func() {
+			out, err := lite(t, s.server, args...)
+			if err == nil || !strings.Contains(out, "Waiting for sh (pid") || !strings.Contains(out, "is changing what is installed here (it has locked /etc/lite); wait until it ends") {
+				t.Errorf("lite %s beside an installation: %v, %s", strings.Join(args, " "), err, out)
+			}
+		})
+	}
+	all.Wait()
+	if !s.server.Running() {
+		t.Error("lite was stopped")
+	}
+	end()
+	s.server.Output(t, "sh", "-c", "exec 9</etc/lite; flock 9; "+program+" config write server --file /etc/lite/config.yaml.d/written.yaml && rm -r /etc/lite/config.yaml.d")
+}
+
 // testAgent: an agent that was killed leaves no trace on its machine.
 func (s *suite) testAgent(t *testing.T) {
 	s.agent.Kill(t)
-	out := must(t, s.agent, "uninstall", "--yes", "--grace-period=0")
-	if want := "lite kubectl delete node " + s.agent.Name; !strings.Contains(out, want) {
-		t.Errorf("it does not say that the Node object stays: %s", out)
+	// This one the administrator wants as lite has it.
+	s.agent.WriteFile(t, "/etc/sysctl.d/99-admin.conf", "vm.overcommit_memory = 1\n")
+	told := must(t, s.agent, "uninstall", "--yes", "--grace-period=0")
+	if got := s.agent.ReadFile(t, "/proc/sys/vm/overcommit_memory"); strings.TrimSpace(got) != "1" || !strings.Contains(told, "vm.overcommit_memory = 1, as the machine's configuration says") {
+		t.Errorf("vm.overcommit_memory is %s, and sysctl.d says 1: %s", got, told)
+	}
+	s.agent.Output(t, "sh", "-c", "rm /etc/sysctl.d/99-admin.conf; printf 7 >/proc/sys/vm/overcommit_memory")
+	if want := "lite kubectl delete node " + s.agent.Name; !strings.Contains(told, want) {
+		t.Errorf("it does not say that the Node object stays: %s", told)
 	}
 	trace.Compare(t, s.agentWas, trace.Take(t, s.agent.Host))
 	s.server.Kubectl(t, "delete", "node", s.agent.Name)
+
+	// Another distribution comes, and somebody uninstalls lite once more.
+	const others = "/var/lib/kubelet/pods/uid/volumes/data /var/log/pods/pod/log /var/lib/lite/server/mine"
+	s.agent.Output(t, "sh", "-c", "for f in "+others+"; do mkdir -p ${f%/*}; echo x > $f; done")
+	out, err := s.agent.Command(t.Context(), "lite", "uninstall", "--yes", "--data-dir", "/var/lib/other").CombinedOutput()
+	if err != nil {
+		t.Errorf("uninstall where lite is not: %v, %s", err, out)
+	}
+	s.agent.Output(t, "sh", "-c", "for f in "+others+"; do [ -e $f ] || { echo $f is gone >&2; exit 1; }; done")
 }
 
 // testKillall: everything is stopped, nothing is lost.
 func (s *suite) testKillall(t *testing.T) {
 	// Of another's container, in the table that ours are in too.
 	s.server.Output(t, "nft", "add", "rule", "ip", "cni_hostport", "hostports", "tcp", "dport", "7777", "dnat", "to", "192.0.2.9:80", "comment", `"foreign"`)
+	// An upgrade has died here before it stopped lite: that one does not start again.
+	s.server.WriteFile(t, journal, abandoned)
 	must(t, s.server, "killall")
 	if s.server.Running() {
 		t.Fatal("lite still runs")
@@ -360,6 +403,52 @@ func (s *suite) testKillall(t *testing.T) {
 	}
 }
 
+// abandoned is the journal of an upgrade that somebody has killed.
+const (
+	journal   = cluster.DataDir + "/upgrade.json"
+	abandoned = `{"state": "prepared", "from": "v0.1.0", "to": "v0.2.0", "role": "server", "binary": "/var/lib/program/lite"}`
+)
+
+// pause has lite wait for an upgrade, until end is called, which is its death.
+func (s *suite) pause(t *testing.T) (end func()) {
+	t.Helper()
+	s.server.WriteFile(t, journal, abandoned)
+	s.server.WriteFile(t, cluster.DataDir+"/upgrade.lock", "")
+	end = s.locked(t, cluster.DataDir+"/upgrade.lock")
+	s.server.Output(t, "kill", strconv.Itoa(s.server.PID(t)))
+	cluster.Eventually(t, soon, func() error {
+		if !strings.Contains(s.server.Log(), "Waiting for the upgrade to start lite again") {
+			return errors.New("lite does not wait for the upgrade")
+		}
+		return nil
+	})
+	return end
+}
+
+// locked has a shell lock a file, until end is called.
+func (s *suite) locked(t *testing.T, path string) (end func()) {
+	t.Helper()
+	shell := s.server.Command(t.Context(), "sh", "-c", "exec 9<"+path+"; flock 9; echo has it; read end")
+	in, err := shell.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := shell.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := shell.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "has it\n" {
+		t.Fatalf("%q, %v", line, err)
+	}
+	return func() {
+		in.Close()
+		_ = shell.Wait()
+	}
+}
+
 // back starts lite, and looks whether all is there again.
 func (s *suite) back(t *testing.T) {
 	t.Helper()
@@ -378,7 +467,13 @@ func (s *suite) back(t *testing.T) {
 // testKeepData: the same cluster goes on after another installation.
 func (s *suite) testKeepData(t *testing.T) {
 	uid := s.ns.Field(t, "namespace/kube-system", ".metadata.uid")
+	// It waits for an upgrade, which dies later.
+	end := s.pause(t)
 	out := must(t, s.server, "uninstall", "--keep-data", "--yes")
+	end()
+	if s.server.Running() {
+		t.Fatal("a lite that has waited for an upgrade runs on")
+	}
 	if !strings.Contains(out, "--keep-data") {
 		t.Errorf("it does not say what it keeps: %s", out)
 	}
@@ -401,6 +496,12 @@ func (s *suite) testKeepData(t *testing.T) {
 
 // testUninstall: killed again and again, and then no trace.
 func (s *suite) testUninstall(t *testing.T) {
+	// What is the machine owner's is mounted in the data directory, and in a volume.
+	volume := strings.TrimSpace(s.server.Output(t, "sh", "-c", "ls -d "+cluster.DataDir+"/storage/pvc-*claims-0"))
+	mounts := []string{cluster.DataDir + "/mine", volume + "/deep/mine", "/etc/lite/mine"}
+	for _, dir := range mounts {
+		s.server.Output(t, "sh", "-c", fmt.Sprintf("mkdir -p /srv/data/mine %s; echo precious > /srv/data/mine/file; mount --bind /srv/data/mine %s", dir, dir))
+	}
 	random := rand.New(rand.NewPCG(seed(t), 0))
 	for range 8 {
 		if _, err := os.Stat(s.server.Path(program)); err != nil {
@@ -416,6 +517,15 @@ func (s *suite) testUninstall(t *testing.T) {
 	t.Logf("%s", out)
 	if err != nil {
 		t.Errorf("uninstall: %v", err)
+	}
+	for _, dir := range mounts {
+		if got := s.server.ReadFile(t, dir+"/file"); got != "precious\n" {
+			t.Errorf("what is mounted at %s: %q", dir, got)
+		}
+		s.server.Output(t, "umount", dir)
+	}
+	if out, err := s.server.Command(t.Context(), "lite", "uninstall", "--yes").CombinedOutput(); err != nil { // goes on where mounts were
+		t.Errorf("uninstall after unmounting: %v, %s", err, out)
 	}
 	s.server.Output(t, "iptables-nft", "-D", "FORWARD", "-s", "198.51.100.77", "-j", "ACCEPT")
 	s.server.Output(t, "iptables-nft", "-D", "FORWARD", "-s", "198.51.100.78", "-j", "ACCEPT")

@@ -2,13 +2,10 @@ package storage
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 
 	"github.com/moby/sys/mountinfo"
@@ -123,14 +120,14 @@ func (d directory) remove(ctx context.Context, name string) error {
 		if err := d.unmounted(name); err != nil {
 			return err
 		}
-		if err := empty(ctx, root, name, info); err != nil {
-			return fmt.Errorf("remove the data of %s: %w", filepath.Join(string(d), name), err)
-		}
 	}
-	if err := root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove %s: %w", filepath.Join(string(d), name), err)
+	err = file.Remove(ctx, root, name, func(where string, err error) error {
+		return fmt.Errorf("%s: %w", filepath.Join(string(d), where), err)
+	})
+	if err != nil && ctx.Err() == nil {
+		return fmt.Errorf("remove the data of a volume: %w", err)
 	}
-	return nil
+	return err
 }
 
 // unmounted is an error if something is mounted on or below the entry.
@@ -147,104 +144,6 @@ func (d directory) unmounted(name string) error {
 		return fmt.Errorf("%s is mounted in the volume; unmount it, lite removes nothing behind a mount", mounts[0].Mountpoint)
 	}
 	return nil
-}
-
-// empty removes all that is in the directory name of root.
-func empty(ctx context.Context, root *os.Root, name string, info fs.FileInfo) error {
-	top, err := root.OpenRoot(name)
-	if err != nil {
-		return err
-	}
-	if top, err = same(top, info); err != nil {
-		return err
-	}
-	defer top.Close()
-	e := &emptying{top: top}
-	if e.mount, err = file.MountOf(top); err != nil {
-		return err
-	}
-	return e.empty(ctx, top, nil)
-}
-
-// emptying is the removal of one directory's content.
-type emptying struct {
-	top   *os.Root
-	mount uint64
-}
-
-const (
-	// maxDepth is how many directories are open at once. A pod can nest them
-	// without end.
-	maxDepth = 64
-	// batch is how many names are read at once.
-	batch = 512
-)
-
-// empty removes what is in dir, which is at the given place below the top.
-func (e *emptying) empty(ctx context.Context, dir *os.Root, place []string) error {
-	for {
-		// What a directory lists while it changes is not defined, so each batch
-		// starts anew.
-		names, err := list(dir)
-		if err != nil || len(names) == 0 {
-			return err
-		}
-		for _, name := range names {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			if err := e.remove(ctx, dir, place, name); err != nil {
-				return err
-			}
-		}
-	}
-}
-
-func list(dir *os.Root) ([]string, error) {
-	f, err := dir.Open(".")
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	names, err := f.Readdirnames(batch)
-	if errors.Is(err, io.EOF) {
-		err = nil
-	}
-	return names, err
-}
-
-func (e *emptying) remove(ctx context.Context, dir *os.Root, place []string, name string) error {
-	err := dir.Remove(name)
-	if err == nil || errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	info, lerr := dir.Lstat(name)
-	if lerr != nil || !info.IsDir() || !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) {
-		return err
-	}
-	place = append(place, name)
-	if len(place) > maxDepth {
-		return e.top.Rename(path.Join(place...), ".lite-removing-"+rand.Text())
-	}
-	sub, err := dir.OpenRoot(name)
-	if err != nil {
-		return err
-	}
-	if sub, err = same(sub, info); err != nil {
-		return err
-	}
-	defer sub.Close()
-	mount, err := file.MountOf(sub)
-	if err != nil {
-		return err
-	}
-	if mount != e.mount {
-		return fmt.Errorf("something is mounted on %s; unmount it", path.Join(place...))
-	}
-	if err := e.empty(ctx, sub, place); err != nil {
-		return err
-	}
-	return dir.Remove(name)
 }
 
 // free is how many bytes the file system of the directory has, and how many are

@@ -1,0 +1,136 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ConfigDir is the directory of configuration, which stands for what is installed.
+const ConfigDir = "/etc/lite"
+
+// Change is the right to change what is installed on this machine: install.sh,
+// upgrade, rollback, uninstall, killall, and what writes below /etc/lite take it.
+// It ends with the process that has it.
+//
+// It is flock(2) on ConfigDir itself, and for those that work on a
+// data directory on that one too, for a lite that is not installed. A process that
+// was started with the locked directory open, as what install.sh runs is, has the
+// right from the one that started it.
+type Change struct{ dirs []*os.File }
+
+// Close lets others change it.
+func (c *Change) Close() error {
+	if c == nil {
+		return nil
+	}
+	var errs []error
+	for _, d := range c.dirs {
+		errs = append(errs, d.Close())
+	}
+	c.dirs = nil
+	return errors.Join(errs...)
+}
+
+// changeWait is how long somebody else may take who is about to end; an upgrade takes
+// longer, and is not waited for.
+const changeWait = 10 * time.Second
+
+// BeginChange takes the right on directories, those that there are, always in the same
+// order: that of configuration first. say is told whom it waits for.
+func BeginChange(ctx context.Context, say func(string), dirs ...string) (*Change, error) {
+	c := &Change{}
+	for _, dir := range dirs {
+		d, err := lockDir(ctx, say, dir, changeWait)
+		if err != nil {
+			return nil, errors.Join(err, c.Close())
+		}
+		if d != nil {
+			c.dirs = append(c.dirs, d)
+		}
+	}
+	return c, nil
+}
+
+func lockDir(ctx context.Context, say func(string), dir string, wait time.Duration) (*os.File, error) {
+	deadline, told := time.Now().Add(wait), false
+	for !inherited(dir) {
+		d, err := tryLockDir(dir)
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return d, err
+		}
+		who := "another process"
+		if pids := Openers(dir, true); len(pids) > 0 {
+			who = fmt.Sprintf("%s (pid %d)", nameOf(pids[0]), pids[0])
+		}
+		if time.Now().After(deadline) {
+			return nil, fmt.Errorf("%s is changing what is installed here (it has locked %s); wait until it ends, or end it, and try again", who, dir)
+		}
+		if !told {
+			say("Waiting for " + who + ", which is changing what is installed here")
+			told = true
+		}
+		select {
+		case <-time.After(pollEvery):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return nil, nil
+}
+
+// tryLockDir returns nil if there is no such directory.
+func tryLockDir(dir string) (*os.File, error) {
+	for {
+		d, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("lock %s: %w", dir, err)
+		}
+		if err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			d.Close()
+			return nil, fmt.Errorf("lock %s: %w", dir, err)
+		}
+		// Who had it may have removed the directory, and somebody made another.
+		was, errWas := d.Stat()
+		is, err := os.Stat(dir)
+		if err == nil && errWas == nil && os.SameFile(was, is) {
+			return d, nil
+		}
+		d.Close()
+	}
+}
+
+// inherited reports whether this process was started with the directory open and
+// locked. What it has opened by itself is closed for what it starts.
+func inherited(dir string) bool {
+	want, err := os.Stat(dir)
+	if err != nil {
+		return false
+	}
+	entries, _ := os.ReadDir("/proc/self/fd")
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		if err != nil || flags&unix.FD_CLOEXEC != 0 {
+			continue
+		}
+		is, err := os.Stat(filepath.Join("/proc/self/fd", e.Name()))
+		if err == nil && os.SameFile(is, want) && unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == nil {
+			return true
+		}
+	}
+	return false
+}

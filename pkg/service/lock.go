@@ -1,0 +1,166 @@
+package service
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Hold keeps every lite away from a data directory: it has the lock that a
+// running lite has.
+type Hold struct{ file *os.File }
+
+// Close lets others have the data directory.
+func (h *Hold) Close() error {
+	if h == nil {
+		return nil
+	}
+	return h.file.Close()
+}
+
+// Claim takes the lock of a data directory for a lite that starts, until it is
+// closed or the process ends, however it ends.
+func Claim(dataDir string) (*Hold, error) {
+	hold, refused, err := takeLock(dataDir, os.O_RDWR|os.O_CREATE)
+	if refused != nil {
+		defer refused.Close()
+		return nil, taken(refused)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("claim data-dir: %w", err)
+	}
+	if err := hold.sign(); err != nil {
+		return nil, errors.Join(fmt.Errorf("claim data-dir: %w", err), hold.Close())
+	}
+	return hold, nil
+}
+
+// CheckClaim says what Claim would refuse, and touches nothing.
+func CheckClaim(dataDir string) error {
+	hold, refused, err := takeLock(dataDir, os.O_RDONLY)
+	if refused != nil {
+		defer refused.Close()
+		return taken(refused)
+	}
+	if err != nil {
+		return nil // there is none, or Claim will say why not
+	}
+	return hold.Close()
+}
+
+// taken says who has the lock, for a lite that is to start.
+func taken(lock *os.File) error {
+	pid, dir := pidIn(lock), filepath.Dir(lock.Name())
+	switch name := nameOf(pid); {
+	case pid == 0:
+		return fmt.Errorf("lite is already running on %s (another process); stop it first or choose another --data-dir", dir)
+	case slices.Contains([]string{"lite uninstall", "lite killall", "lite upgrade", "lite rollback"}, name):
+		return fmt.Errorf("`%s` (pid %d) works on %s; wait until it ends", name, pid, dir)
+	}
+	return fmt.Errorf("lite is already running on %s (pid %d); stop it first or choose another --data-dir", dir, pid)
+}
+
+// takeLock takes the lock of a data directory. If another process has it, the file is
+// returned for the caller to look at and close.
+func takeLock(dataDir string, flags int) (hold *Hold, refused *os.File, err error) {
+	f, err := os.OpenFile(filepath.Join(dataDir, "lite.lock"), flags|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, nil, err
+	}
+	switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
+	case err == nil:
+		return &Hold{f}, nil, nil
+	case errors.Is(err, unix.EWOULDBLOCK):
+		return nil, f, nil
+	default:
+		return nil, nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), f.Close())
+	}
+}
+
+// sign writes down who has the lock, for those who are refused it.
+func (h *Hold) sign() error {
+	if err := h.file.Truncate(0); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(h.file, "%d\n", os.Getpid())
+	return err
+}
+
+// pidIn is the process that says it has the lock, 0 if none does.
+func pidIn(lock *os.File) int {
+	text := make([]byte, 20)
+	n, _ := lock.ReadAt(text, 0)
+	pid, _ := strconv.Atoi(strings.TrimSpace(string(text[:n])))
+	return max(pid, 0)
+}
+
+// hasLocked reports whether a process has a lock on a file.
+func hasLocked(pid int, lock *os.File) bool {
+	path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", lock.Fd()))
+	return err == nil && opened(pid, path, true)
+}
+
+// Openers are the processes that have a file or directory open, those with the
+// lowest number first; with locked only those that have it locked.
+func Openers(path string, locked bool) []int {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil
+	}
+	var pids []int
+	for _, e := range entries {
+		if pid, err := strconv.Atoi(e.Name()); err == nil && opened(pid, path, locked) {
+			pids = append(pids, pid)
+		}
+	}
+	slices.Sort(pids)
+	return pids
+}
+
+// opened compares names: to look at what others have open could take for ever,
+// where it is on a server that does not answer.
+func opened(pid int, path string, locked bool) bool {
+	proc := fmt.Sprintf("/proc/%d", pid)
+	entries, err := os.ReadDir(proc + "/fd")
+	if err != nil {
+		return false
+	}
+	for _, e := range entries {
+		is, err := os.Readlink(filepath.Join(proc, "fd", e.Name()))
+		if err != nil || is != path {
+			continue
+		}
+		if !locked {
+			return true
+		}
+		info, err := os.ReadFile(filepath.Join(proc, "fdinfo", e.Name()))
+		if err == nil && strings.Contains(string(info), "FLOCK") {
+			return true
+		}
+	}
+	return false
+}
+
+// nameOf is what a process was called by: its program, and what comes after if that is
+// no flag. The rest may hold a token.
+func nameOf(pid int) string {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	words := strings.Split(string(data), "\x00")
+	if err != nil || words[0] == "" {
+		return "a process"
+	}
+	name := filepath.Base(words[0])
+	if len(words) > 1 && words[1] != "" && !strings.HasPrefix(words[1], "-") {
+		name += " " + filepath.Base(words[1])
+	}
+	return name
+}
