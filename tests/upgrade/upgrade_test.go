@@ -170,7 +170,7 @@ func (b bed) refuses(t *testing.T, artifact string) {
 	if runtime.GOARCH == "arm64" {
 		other[18] = 0x3e
 	}
-	try("wrong machine", write("/var/lib/arm", other), "this machine is")
+	try("wrong machine", write("/var/lib/arm", other), "another architecture")
 	sum := sha256.Sum256([]byte("another"))
 	b.put(t, artifact, "/var/lib/wrong/lite")
 	write("/var/lib/wrong/SHA256SUMS", []byte(hex.EncodeToString(sum[:])+"  lite\n"))
