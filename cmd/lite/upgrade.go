@@ -3,6 +3,8 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -45,6 +47,12 @@ In a cluster: all servers first, one after the other, then the agents.`,
 			if o.Artifact != "" && (o.Version != "" || cmd.Flags().Changed("channel") || o.BaseURL != "") {
 				return errors.New("--artifact: a file is what it is; leave --to, --channel and --base-url out")
 			}
+			if o.Artifact == "" && o.SHA256 != "" {
+				return errors.New("--sha256: it is for --artifact; a release has its SHA256SUMS")
+			}
+			if raw, err := hex.DecodeString(o.SHA256); o.SHA256 != "" && (err != nil || len(raw) != sha256.Size) {
+				return fmt.Errorf("--sha256 %q: must be 64 hexadecimal digits, as sha256sum prints them", o.SHA256)
+			}
 			if o.HealthTimeout <= 0 {
 				return fmt.Errorf("--health-timeout %s: must be more than nothing", o.HealthTimeout)
 			}
@@ -57,10 +65,14 @@ In a cluster: all servers first, one after the other, then the agents.`,
 	f.StringVar(&o.Artifact, "artifact", "", "take this file: the program, the program in gzip, a bundle, or a directory with one of these")
 	f.StringVar(&o.Channel, "channel", upgrade.Stable, "the channel to ask for a version")
 	f.StringVar(&o.BaseURL, "base-url", "", "where releases are (default $"+upgrade.BaseURLVariable+", then what this build was made with)")
+	f.StringVar(&o.PublicKey, "public-key", "", "a PEM file: SHA256SUMS must be signed with its key (default $"+upgrade.KeyVariable+", then the key that the installer has remembered)")
+	f.StringVar(&o.SHA256, "sha256", "", "the SHA-256 of the artifact, if it is a program without a SHA256SUMS beside it")
+	f.BoolVar(&o.AllowHTTP, "allow-http", false, "take a release that is neither signed nor encrypted on its way")
 	f.BoolVar(&dryRun, "dry-run", false, "check everything, show what would be done, and change nothing")
 	f.BoolVar(&o.Force, "force", false, "go on where a part of this node is not ready, or a server does not answer")
 	f.DurationVar(&o.HealthTimeout, "health-timeout", healthTimeout, "how long the new version may take to be healthy")
 	_ = cmd.MarkFlagFilename("artifact")
+	_ = cmd.MarkFlagFilename("public-key")
 	cmd.AddCommand(upgradeResumeCommand(), upgradeAttendCommand())
 	return cmd
 }

@@ -21,6 +21,7 @@ type readiness struct {
 	name       string
 	kubeconfig string
 	unwanted   []string // annotations and labels of parts that are disabled, of an earlier start
+	admin      string   // of a server: the kubeconfig by which the node gets its role
 
 	client atomic.Pointer[kubernetes.Clientset] // set once the node has been ready
 	reason atomic.Pointer[string]
@@ -38,7 +39,14 @@ func (r *readiness) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	marked := r.admin == ""
 	node, err := kube.AwaitNode(ctx, client, r.name, func(n *v1.Node) bool {
+		if !marked { // at once: what makes the node ready may look for it
+			err := mark(ctx, r.admin, n)
+			if marked = err == nil; !marked && ctx.Err() == nil {
+				slog.Warn("The node does not show yet that it is a server", "err", err)
+			}
+		}
 		err := notReady(n)
 		if err != nil {
 			reason := err.Error()
@@ -57,6 +65,28 @@ func (r *readiness) Run(ctx context.Context) error {
 	}
 	<-ctx.Done()
 	return nil
+}
+
+// RoleLabel is on the nodes of servers. kubectl shows it under ROLES.
+const RoleLabel = "node-role.kubernetes.io/control-plane"
+
+// mark labels a node as a server. A kubelet may not do so with its own node (the
+// admission plugin NodeRestriction).
+func mark(ctx context.Context, kubeconfig string, n *v1.Node) error {
+	if _, ok := n.Labels[RoleLabel]; ok {
+		return nil
+	}
+	cfg, err := kube.ClientConfig(kubeconfig, "node")
+	if err != nil {
+		return err
+	}
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		return err
+	}
+	patch := []byte(`{"metadata":{"labels":{"` + RoleLabel + `":"true"}}}`)
+	_, err = client.CoreV1().Nodes().Patch(ctx, n.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+	return err
 }
 
 // tidy removes the unwanted annotations and labels.

@@ -13,7 +13,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -30,20 +29,11 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"lite.io/lite/pkg/agent/images"
+	"lite.io/lite/pkg/release"
 )
-
-const (
-	installer = "install.sh"
-	sums      = "SHA256SUMS"
-	signature = sums + ".sig"
-	imageDir  = "images/"
-)
-
-// machines is the architectures that lite runs on, by what an ELF file says.
-var machines = map[uint16]string{62: "amd64", 183: "arm64"}
 
 // Architectures is what Arch of a Request may be.
-func Architectures() []string { return slices.Sorted(maps.Values(machines)) }
+func Architectures() []string { return release.Architectures() }
 
 // Request is what a bundle is to hold.
 type Request struct {
@@ -65,7 +55,7 @@ func Name(version, arch string) string { return fmt.Sprintf("lite-%s-linux-%s.ta
 // makes the same bytes.
 func Create(ctx context.Context, to *os.File, r Request) error {
 	b := &builder{ctx: ctx, to: to, tell: r.Tell, sums: map[string]string{}}
-	if err := b.add(installer, 0o755, copyOf(bytes.NewReader(r.Installer))); err != nil {
+	if err := b.add(release.Installer, 0o755, copyOf(bytes.NewReader(r.Installer))); err != nil {
 		return err
 	}
 	if err := b.addBinary(r.Binary, r.Arch); err != nil {
@@ -182,10 +172,8 @@ func (b *builder) addBinary(path, arch string) error {
 			return errors.Join(err, z.Close())
 		}
 	}
-	return b.add(binaryName(arch), 0o644, write)
+	return b.add(release.Packed(arch), 0o644, write)
 }
-
-func binaryName(arch string) string { return "lite-linux-" + arch + ".gz" }
 
 // addFile adds an archive of images.
 func (b *builder) addFile(path, arch string) error {
@@ -224,7 +212,7 @@ func (b *builder) addImages(original, arch string, write func(io.Writer) error) 
 		found = &r
 		return errors.Join(r.err, onlyOwn(err, r.err))
 	}, func(digest string) (string, error) {
-		return imageDir + images.ArchiveName(original, found.Content, digest), nil
+		return release.ImageDir + images.ArchiveName(original, found.Content, digest), nil
 	})
 	return err
 }
@@ -247,7 +235,7 @@ func (b *builder) finish() error {
 	for _, name := range slices.Sorted(maps.Keys(b.sums)) {
 		fmt.Fprintf(&text, "%s  %s\n", b.sums[name], name)
 	}
-	if err := b.add(sums, 0o644, copyOf(strings.NewReader(text.String()))); err != nil {
+	if err := b.add(release.SumsFile, 0o644, copyOf(strings.NewReader(text.String()))); err != nil {
 		return err
 	}
 	return b.to.Truncate(b.end + 1024)
@@ -258,7 +246,7 @@ func isGzip(f *os.File) (bool, error) {
 	if _, err := f.ReadAt(start, 0); err != nil {
 		return false, fmt.Errorf("it is no program: %w", err)
 	}
-	return start[0] == 0x1f && start[1] == 0x8b, nil
+	return release.IsGzip(start), nil
 }
 
 // checkProgram is an error if what is read, compressed or not, is no program for
@@ -277,17 +265,5 @@ func checkProgram(f *os.File, arch string) error {
 			return err
 		}
 	}
-	return checkELF(r, arch)
-}
-
-// checkELF reads the head of an ELF file.
-func checkELF(r io.Reader, arch string) error {
-	head := make([]byte, 20)
-	if _, err := io.ReadFull(r, head); err != nil || string(head[:4]) != "\x7fELF" {
-		return errors.New("it is no program for Linux")
-	}
-	if got := machines[binary.LittleEndian.Uint16(head[18:])]; got != arch {
-		return fmt.Errorf("it is a program for another architecture than %s", arch)
-	}
-	return nil
+	return release.CheckHead(r, arch)
 }

@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"lite.io/lite/pkg/release"
 )
 
 // program is the beginning of an ELF file for an architecture, and some more.
@@ -105,7 +107,7 @@ func TestCreate(t *testing.T) {
 	for _, f := range files {
 		names, images = append(names, f.Name), append(images, f.Images...)
 	}
-	if len(names) != 4 || names[0] != installer || names[1] != "lite-linux-amd64.gz" ||
+	if len(names) != 4 || names[0] != release.Installer || names[1] != "lite-linux-amd64.gz" ||
 		!strings.HasPrefix(names[2], "images/node-1-") || !strings.HasPrefix(names[3], "images/app-") {
 		t.Errorf("got %v", names)
 	}

@@ -2,23 +2,20 @@ package airgap
 
 import (
 	"archive/tar"
-	"bufio"
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"path"
 	"slices"
 	"strings"
 
 	"github.com/containerd/platforms"
-	"github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/gzip"
 
 	"lite.io/lite/pkg/agent/images"
+	"lite.io/lite/pkg/release"
 )
 
 // File is a file of a bundle.
@@ -29,9 +26,6 @@ type File struct {
 	Images []string `json:"images,omitempty"` // of an archive of images
 }
 
-// maxSums is more than the checksums of any bundle take.
-const maxSums = 1 << 20
-
 // Verify reads a bundle to its end. It is an error if something is missing in it,
 // is not as the checksums say, or could not be used.
 func Verify(r io.Reader, tell func(file string, done int64)) ([]File, error) {
@@ -40,64 +34,32 @@ func Verify(r io.Reader, tell func(file string, done int64)) ([]File, error) {
 		arch  string
 		list  []byte
 	)
-	for t := tar.NewReader(r); ; {
-		h, err := t.Next()
-		if errors.Is(err, io.EOF) {
-			break
+	err := release.ReadBundle(r, func(h *tar.Header, r io.Reader) (err error) {
+		switch h.Name {
+		case release.SumsFile:
+			list, err = release.ReadSums(r)
+			return err
+		case release.SignatureFile: // by whoever signs, added later
+			return nil
 		}
-		if err != nil {
-			return nil, unreadable(err)
-		}
-		if h.Typeflag == tar.TypeDir {
-			continue
-		}
-		h.Name = path.Clean(h.Name) // by hand one writes ./install.sh
-		if h.Name == sums {
-			if list, err = io.ReadAll(io.LimitReader(t, maxSums)); err != nil {
-				return nil, unreadable(err)
-			}
-			continue
-		}
-		if h.Name == signature { // by whoever signs, added later
-			continue
-		}
-		if a, ok := archOf(h.Name); ok {
+		if a, ok := release.ArchOf(h.Name); ok {
 			arch = a
 		}
-		f, err := verifyFile(h, t, arch, tell)
-		if err != nil {
-			return nil, fmt.Errorf("%s in it: %w", h.Name, unreadable(err))
-		}
+		f, err := verifyFile(h, r, arch, tell)
 		files = append(files, f)
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
 	return files, check(files, arch, list)
 }
 
-func unreadable(err error) error {
-	switch {
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		return errors.New("it is cut short; copy it again")
-	case errors.Is(err, tar.ErrHeader):
-		return errors.New("it is no bundle, or a damaged one; `lite bundle create` makes one")
-	case errors.Is(err, gzip.ErrChecksum), errors.Is(err, gzip.ErrHeader), errors.As(err, new(flate.CorruptInputError)):
-		return fmt.Errorf("it is damaged (%w); copy the bundle again", err)
-	}
-	return err
-}
-
-func archOf(name string) (string, bool) {
-	rest, ok := strings.CutPrefix(name, "lite-linux-")
-	if !ok {
-		return "", false
-	}
-	return strings.CutSuffix(rest, ".gz")
-}
-
 func verifyFile(h *tar.Header, r io.Reader, arch string, tell func(string, int64)) (File, error) {
 	f := File{Name: h.Name, Size: h.Size}
-	image := strings.HasPrefix(h.Name, imageDir)
-	_, program := archOf(h.Name)
-	if h.Typeflag != tar.TypeReg || !image && !program && h.Name != installer {
+	image := strings.HasPrefix(h.Name, release.ImageDir)
+	_, program := release.ArchOf(h.Name)
+	if h.Typeflag != tar.TypeReg || !image && !program && h.Name != release.Installer {
 		return f, errors.New("it does not belong into a bundle")
 	}
 	sum, n := sha256.New(), int64(0)
@@ -122,7 +84,7 @@ func verifyFile(h *tar.Header, r io.Reader, arch string, tell func(string, int64
 		if err != nil {
 			return f, err
 		}
-		if err := checkELF(z, arch); err != nil {
+		if err := release.CheckHead(z, arch); err != nil {
 			return f, err
 		}
 		if _, err := io.Copy(io.Discard, z); err != nil {
@@ -136,22 +98,18 @@ func verifyFile(h *tar.Header, r io.Reader, arch string, tell func(string, int64
 
 // check compares the files of a bundle with its checksums.
 func check(files []File, arch string, list []byte) error {
-	want := map[string]string{}
-	for lines := bufio.NewScanner(bytes.NewReader(list)); lines.Scan(); {
-		digest, name, ok := strings.Cut(lines.Text(), "  ")
-		if !ok {
-			return fmt.Errorf("%s in it has the line %q, which is none of sha256sum", sums, lines.Text())
-		}
-		want[name] = digest
+	want, err := release.ParseSums(list)
+	if err != nil {
+		return err
 	}
 	if len(want) == 0 {
-		return fmt.Errorf("it has no %s: it is cut short, or no bundle", sums)
+		return fmt.Errorf("it has no %s: it is cut short, or no bundle", release.SumsFile)
 	}
 	for _, f := range files {
 		switch want[f.Name] {
 		case f.SHA256:
 		case "":
-			return fmt.Errorf("%s in it is not in %s; make the bundle again", f.Name, sums)
+			return fmt.Errorf("%s in it is not in %s; make the bundle again", f.Name, release.SumsFile)
 		default:
 			return fmt.Errorf("%s in it is damaged: its SHA-256 is %s, and should be %s; copy the bundle again", f.Name, f.SHA256, want[f.Name])
 		}
@@ -160,7 +118,7 @@ func check(files []File, arch string, list []byte) error {
 	for _, name := range slices.Sorted(maps.Keys(want)) {
 		return fmt.Errorf("%s is missing in it; make the bundle again", name)
 	}
-	for _, name := range []string{installer, binaryName(arch)} {
+	for _, name := range []string{release.Installer, release.Packed(arch)} {
 		if !slices.ContainsFunc(files, func(f File) bool { return f.Name == name }) {
 			return fmt.Errorf("%s is missing in it; make the bundle again", name)
 		}

@@ -112,7 +112,7 @@ func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, onChan
 	})), roles)
 	addBatteries(g, alone, cfg, cp, api, roles)
 	node := agent.Config{
-		Node: cfg, Cluster: facts(cfg), Host: host, Kubeconfig: nodeKubeconfig(cfg),
+		Node: cfg, Cluster: facts(cfg), Host: host, Kubeconfig: nodeKubeconfig(cfg), Admin: cp.Kubeconfig(pki.Admin),
 		CAFile: cp.PKI.CA(pki.ClusterCA), CertFile: cp.PKI.Cert(pki.Kubelet), KeyFile: cp.PKI.Key(pki.Kubelet),
 	}
 	if err := agent.Add(g, node, api); err != nil {

@@ -1,14 +1,10 @@
 package upgrade
 
 import (
-	"archive/tar"
 	"bufio"
 	"bytes"
-	"compress/gzip"
 	"context"
 	"crypto/sha256"
-	"debug/elf"
-	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -17,240 +13,264 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
-	"path"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
 
 	"github.com/google/renameio/v2"
+	"github.com/klauspost/compress/gzip"
 	"golang.org/x/sys/unix"
 
+	"lite.io/lite/pkg/agent"
+	"lite.io/lite/pkg/release"
 	"lite.io/lite/pkg/version"
 )
 
-// sumsFile names every file beside it with its SHA-256, as sha256sum writes it.
-const sumsFile = "SHA256SUMS"
-
-// sums is what a SHA256SUMS says: file name to hexadecimal hash.
-type sums map[string]string
-
-func parseSums(r io.Reader) (sums, error) {
-	s := sums{}
-	lines := bufio.NewScanner(r)
-	for lines.Scan() {
-		line := strings.TrimSpace(lines.Text())
-		if line == "" {
-			continue
-		}
-		hash, name, ok := strings.Cut(line, " ")
-		if raw, err := hex.DecodeString(hash); !ok || err != nil || len(raw) != sha256.Size {
-			return nil, fmt.Errorf("%s: %q is no line of sha256sum", sumsFile, line)
-		}
-		s[strings.TrimLeft(name, " *")] = strings.ToLower(hash)
-	}
-	return s, lines.Err()
+// trust is by what a release is known for what it says that it is.
+type trust struct {
+	key    *release.Key // nil: releases need not be signed
+	sha256 string       // of a program that has no SHA256SUMS; may be ""
 }
 
-// check compares a hash with the one that is written for a name. checked is
-// false if none is.
-func (s sums) check(name, hash string) (checked bool, err error) {
-	want, ok := s[name]
-	if ok && want != hash {
-		return true, fmt.Errorf("%s has the SHA-256 %s, and %s says %s: it is damaged or another file; get it again", name, hash, sumsFile, want)
+// KeyVariable is the variable by which install.sh is told the key of releases.
+const KeyVariable = "INSTALL_LITE_PUBLIC_KEY"
+
+// newTrust is that of the key which a user names, else of the one which the
+// installer has remembered, if it has.
+func newTrust(o Options, remembered string) (trust, error) {
+	t := trust{sha256: strings.ToLower(o.SHA256)}
+	path := o.PublicKey
+	if path == "" {
+		path = os.Getenv(KeyVariable)
 	}
-	return ok, nil
+	if path == "" {
+		if _, err := os.Lstat(remembered); errors.Is(err, fs.ErrNotExist) {
+			return t, nil
+		}
+		path = remembered
+	}
+	var err error
+	if t.key, err = release.ReadKey(path); err != nil {
+		return t, err
+	}
+	if t.sha256 != "" {
+		return t, fmt.Errorf("--sha256: what it says is not signed, and releases have to be, with the key in %s; leave it out, and put %s and %s beside the file", t.key, release.SumsFile, release.SignatureFile)
+	}
+	return t, nil
 }
 
-// programName is what the program is called in a release.
-func programName() string { return "lite-linux-" + runtime.GOARCH }
+// verify returns what a SHA256SUMS says, once it is known to be signed where it
+// has to be.
+func (t trust) verify(sums, signature []byte) (release.Sums, error) {
+	if t.key != nil {
+		if len(signature) == 0 {
+			return nil, t.unsigned()
+		}
+		if err := t.key.Verify(sums, signature); err != nil {
+			return nil, err
+		}
+	}
+	return release.ParseSums(sums)
+}
 
-// stage writes the program that an artifact holds to a file. An artifact is the
-// program, that compressed with gzip, a bundle (a tar with one of these in it),
-// or a directory with one of these in it. checked tells whether a SHA256SUMS
-// stood for it.
-func stage(artifact, to string) (checked bool, err error) {
-	info, err := os.Stat(artifact)
+func (t trust) unsigned() error {
+	return fmt.Errorf("%s is not signed, and has to be with the key in %s: take a release that has %[3]s; if releases are not signed any more, remove the key", release.SumsFile, t.key, release.SignatureFile)
+}
+
+// image is an archive of images that comes with a program.
+type image struct {
+	name string // without its directory
+	size int64
+}
+
+// contents is what was found in an artifact.
+type contents struct {
+	sums   release.Sums
+	images []image
+}
+
+// toUnpack is how many bytes of images have to be written to a directory, as far
+// as sizes tell.
+func (c contents) toUnpack(dir string) (total int64) {
+	for _, i := range c.images {
+		if info, err := os.Stat(filepath.Join(dir, i.name)); err != nil || info.Size() != i.size {
+			total += i.size
+		}
+	}
+	return total
+}
+
+// imageDir is where a node imports archives of images from.
+func imageDir(dataDir string) string { return filepath.Join(agent.Dir(dataDir), "images") }
+
+// stage writes the program that an artifact holds to a file, and makes sure that
+// all of the artifact is what its SHA256SUMS says.
+func stage(artifact, to string, t trust) (contents, error) {
+	var c contents
+	a, err := release.Open(artifact, runtime.GOARCH)
 	if err != nil {
-		return false, fmt.Errorf("artifact: %w", err)
+		return c, fmt.Errorf("artifact: %w", err)
 	}
-	if info.IsDir() {
-		for _, name := range []string{programName() + ".gz", programName()} {
-			if _, err := os.Stat(filepath.Join(artifact, name)); err == nil {
-				return stage(filepath.Join(artifact, name), to)
+	if t.sha256 != "" && !a.Single() {
+		return c, fmt.Errorf("--sha256 is for a program alone, and %s has to have a %s; leave it out", artifact, release.SumsFile)
+	}
+	var sums, signature []byte
+	hashes, program := map[string]string{}, ""
+	err = a.Each(func(p release.Part) (err error) {
+		switch p.Kind {
+		case release.Checksums:
+			sums, err = release.ReadSums(p)
+		case release.Signature:
+			signature, err = release.ReadSums(p)
+		case release.Images:
+			c.images = append(c.images, image{strings.TrimPrefix(p.Name, release.ImageDir), p.Size})
+			sum := sha256.New()
+			_, err = io.Copy(sum, p)
+			hashes[p.Name] = hex.EncodeToString(sum.Sum(nil))
+		case release.Binary:
+			if program == "" || strings.HasSuffix(p.Name, ".gz") { // one of them is enough
+				hashes[p.Name], err = stageFile(p, to)
+				program = p.Name
 			}
 		}
-		return false, fmt.Errorf("artifact %s: the directory has neither %s.gz nor %[2]s; it may be for another kind of machine", artifact, programName())
-	}
-	f, err := os.Open(artifact)
+		return err
+	})
 	if err != nil {
-		return false, fmt.Errorf("artifact: %w", err)
+		return c, fmt.Errorf("artifact: %w", err)
 	}
-	defer f.Close()
-	head := make([]byte, 512)
-	n, err := io.ReadFull(f, head)
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return false, fmt.Errorf("artifact %s: %w", artifact, err)
-	}
-	head = head[:n]
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return false, fmt.Errorf("artifact %s: %w", artifact, err)
+	if program == "" {
+		return c, fmt.Errorf("artifact %s has neither %s nor %s; it may be for another kind of machine", artifact, release.Packed(runtime.GOARCH), release.Program(runtime.GOARCH))
 	}
 	switch {
-	case bytes.HasPrefix(head, []byte(elf.ELFMAG)), bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
-		beside, err := sumsBeside(artifact)
-		if err != nil {
-			return false, err
+	case t.sha256 != "":
+		c.sums = release.Sums{program: t.sha256}
+	case sums == nil:
+		return c, fmt.Errorf("nothing says what %s should be: put %s beside it, or into the bundle; of a program alone --sha256 can say it", artifact, release.SumsFile)
+	default:
+		if c.sums, err = t.verify(sums, signature); err != nil {
+			return c, fmt.Errorf("artifact %s: %w", artifact, err)
 		}
-		return stageFile(f, filepath.Base(artifact), to, beside)
-	case len(head) > 262 && string(head[257:262]) == "ustar":
-		return stageBundle(f, to)
 	}
-	return false, fmt.Errorf("artifact %s is neither a lite program, nor one compressed with gzip, nor a bundle (a tar)", artifact)
+	for name, hash := range hashes {
+		if err := c.sums.Check(name, hash); err != nil {
+			return c, fmt.Errorf("artifact %s: %w", artifact, err)
+		}
+	}
+	return c, nil
 }
 
-func sumsBeside(artifact string) (sums, error) {
-	f, err := os.Open(filepath.Join(filepath.Dir(artifact), sumsFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("artifact: %w", err)
-	}
-	defer f.Close()
-	return parseSums(f)
-}
-
-// stageFile writes a program, compressed or not, and compares both forms with
-// the sums.
-func stageFile(r io.Reader, name, to string, s sums) (checked bool, err error) {
+// stageFile writes a program, compressed or not, and returns the SHA-256 of what
+// was read.
+func stageFile(r io.Reader, to string) (hash string, err error) {
 	read := sha256.New()
 	from := bufio.NewReader(io.TeeReader(r, read))
 	var program io.Reader = from
-	plain := strings.TrimSuffix(name, ".gz")
-	magic, _ := from.Peek(2)
-	packed := bytes.Equal(magic, []byte{0x1f, 0x8b})
-	if packed {
-		unzip, err := gzip.NewReader(from)
-		if err != nil {
-			return false, fmt.Errorf("unpack %s: %w; get it again", name, err)
+	if magic, _ := from.Peek(2); release.IsGzip(magic) {
+		if program, err = gzip.NewReader(from); err != nil {
+			return "", err
 		}
-		program = unzip
 	}
-	hash, err := writeProgram(program, to)
-	if err != nil {
-		return false, fmt.Errorf("unpack %s: %w", name, err)
+	if err := writeProgram(program, to); err != nil {
+		return "", err
 	}
 	// What follows the stream belongs to the file too.
 	if _, err := io.Copy(io.Discard, from); err != nil {
-		return false, fmt.Errorf("read %s: %w", name, err)
+		return "", err
 	}
-	checked, err = s.check(name, hex.EncodeToString(read.Sum(nil)))
-	if err != nil || !packed {
-		return checked, err
-	}
-	also, err := s.check(plain, hash)
-	return checked || also, err
+	return hex.EncodeToString(read.Sum(nil)), nil
 }
 
 // writeProgram writes a program and puts it on the disk.
-func writeProgram(r io.Reader, to string) (hash string, err error) {
+func writeProgram(r io.Reader, to string) (err error) {
 	if err := os.Remove(to); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", err
+		return err
 	}
 	f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o700)
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	sum := sha256.New()
-	if _, err := io.Copy(io.MultiWriter(f, sum), r); err != nil {
-		switch {
-		case errors.Is(err, unix.ENOSPC):
+	if _, err := io.Copy(f, r); err != nil {
+		if errors.Is(err, unix.ENOSPC) {
 			err = fmt.Errorf("%w; free some room on the file system of %s", err, filepath.Dir(to))
-		case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, gzip.ErrChecksum):
-			err = fmt.Errorf("%w; it is cut off or damaged: get it again", err)
 		}
-		return "", err
+		return err
 	}
 	if err := f.Chmod(0o755); err != nil { // whatever the umask
-		return "", err
+		return err
 	}
-	return hex.EncodeToString(sum.Sum(nil)), f.Sync()
+	return f.Sync()
 }
 
-// stageBundle takes the program out of a bundle. The sums may come after it.
-func stageBundle(r io.Reader, to string) (checked bool, err error) {
-	var s sums
-	hashes := map[string]string{} // of what was unpacked
-	found := false
-	for archive := tar.NewReader(r); ; {
-		entry, err := archive.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return false, fmt.Errorf("read the bundle: %w; it is cut off or damaged: get it again", err)
-		}
-		switch name := path.Clean(entry.Name); name {
-		case sumsFile:
-			if s, err = parseSums(archive); err != nil {
-				return false, err
-			}
-		case programName(), programName() + ".gz":
-			whole := sha256.New()
-			if _, err := stageFile(io.TeeReader(archive, whole), name, to, nil); err != nil {
-				return false, err
-			}
-			hashes[name] = hex.EncodeToString(whole.Sum(nil))
-			found = true
-		}
-	}
-	if !found {
-		return false, fmt.Errorf("the bundle has no %s; it may be for another kind of machine", programName())
-	}
-	for name, hash := range hashes {
-		if checked, err = s.check(name, hash); err != nil {
-			return checked, err
-		}
-	}
-	return checked, nil
-}
-
-// extractImages puts the image archives of a bundle where a node imports them
-// from. What has the name and the size of one is taken for it.
-func extractImages(artifact, dir string, say func(string)) error {
-	f, err := os.Open(artifact)
+// extractImages puts the image archives of an artifact where a node imports them
+// from. What is of the same name and content stays; what has the name and another
+// content is kept in aside. note is told each before it is written.
+func extractImages(artifact string, c contents, dir, aside string, note func(name string) error) error {
+	a, err := release.Open(artifact, runtime.GOARCH)
 	if err != nil {
 		return fmt.Errorf("artifact: %w", err)
 	}
-	defer f.Close()
-	archive := tar.NewReader(f)
-	for {
-		entry, err := archive.Next()
-		if errors.Is(err, io.EOF) {
+	return a.Each(func(p release.Part) error {
+		if p.Kind != release.Images {
 			return nil
 		}
-		if err != nil {
-			return fmt.Errorf("read the bundle: %w", err)
-		}
-		folder, name := path.Split(path.Clean(entry.Name))
-		if folder != "images/" || entry.Typeflag != tar.TypeReg || !strings.HasSuffix(name, ".tar") && !strings.HasSuffix(name, ".tar.zst") {
-			continue
-		}
+		name := strings.TrimPrefix(p.Name, release.ImageDir)
 		to := filepath.Join(dir, name)
-		if info, err := os.Stat(to); err == nil && info.Size() == entry.Size {
-			continue
+		if has, err := hasSum(to, c.sums[p.Name]); err != nil || has {
+			return err
 		}
-		say("Unpacking the images " + name)
-		if err := writeFile(archive, to); err != nil {
+		if _, err := os.Lstat(to); err == nil {
+			if err := linkOrCopy(to, filepath.Join(aside, name)); err != nil {
+				return fmt.Errorf("keep the images %s: %w", name, err)
+			}
+		}
+		if err := note(name); err != nil {
+			return err
+		}
+		if err := writeImages(p, to, c.sums); err != nil {
 			return fmt.Errorf("unpack the images %s: %w", name, err)
 		}
-	}
+		return nil
+	})
 }
 
-// writeFile writes a file that is there wholly or not at all.
-func writeFile(r io.Reader, to string) error {
+// dropImages takes away what extractImages has written, and puts back what it has
+// kept.
+func dropImages(names []string, dir, aside string) error {
+	for _, name := range names {
+		kept, to := filepath.Join(aside, name), filepath.Join(dir, name)
+		if _, err := os.Lstat(kept); err == nil {
+			if err := linkOrCopy(kept, to); err != nil {
+				return fmt.Errorf("put the images %s back: %w", name, err)
+			}
+		} else if err := os.Remove(to); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove the images %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// hasSum reports whether a file has a SHA-256. One that is not there has not.
+func hasSum(path, hash string) (bool, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, f); err != nil {
+		return false, err
+	}
+	return hex.EncodeToString(sum.Sum(nil)) == hash, nil
+}
+
+// writeImages writes an archive that is there wholly, as its sum says, or not at
+// all.
+func writeImages(p release.Part, to string, sums release.Sums) error {
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		return err
 	}
@@ -259,38 +279,22 @@ func writeFile(r io.Reader, to string) error {
 		return err
 	}
 	defer f.Cleanup()
-	if _, err := io.Copy(f, r); err != nil {
+	sum := sha256.New()
+	if _, err := io.Copy(io.MultiWriter(f, sum), p); err != nil {
+		return err
+	}
+	if err := sums.Check(p.Name, hex.EncodeToString(sum.Sum(nil))); err != nil {
 		return err
 	}
 	return f.CloseAtomicallyReplace()
-}
-
-// isBundle reports whether an artifact is a tar.
-func isBundle(artifact string) bool {
-	f, err := os.Open(artifact)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	head := make([]byte, 263)
-	_, err = io.ReadFull(f, head)
-	return err == nil && string(head[257:262]) == "ustar"
-}
-
-// machines is how the kinds of machines that lite runs on are called in the head
-// of a program.
-func machines(goarch string) elf.Machine {
-	return map[string]elf.Machine{
-		"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64, "arm": elf.EM_ARM, "riscv64": elf.EM_RISCV, "386": elf.EM_386,
-	}[goarch]
 }
 
 // inspect makes sure that a file is a whole lite for this machine, and asks it
 // for its versions.
 func inspect(ctx context.Context, program string) (version.Info, error) {
 	var v version.Info
-	if err := checkELF(program); err != nil {
-		return v, err
+	if err := release.CheckProgram(program, runtime.GOARCH); err != nil {
+		return v, fmt.Errorf("the artifact cannot be used: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -309,39 +313,6 @@ func inspect(ctx context.Context, program string) (version.Info, error) {
 		return v, fmt.Errorf("the artifact is for %s and this machine is %s; take the one for %[2]s", v.Platform, platform)
 	}
 	return v, nil
-}
-
-// checkELF looks at the head of a program before it is run: one for another kind
-// of machine would fail with words that help nobody, and one that is cut off at
-// any moment later.
-func checkELF(program string) error {
-	f, err := os.Open(program)
-	if err != nil {
-		return fmt.Errorf("look at the artifact: %w", err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return fmt.Errorf("look at the artifact: %w", err)
-	}
-	// All machines that lite runs on have the low byte first.
-	start := make([]byte, 20)
-	if _, err := io.ReadFull(f, start); err != nil {
-		return fmt.Errorf("the artifact is no program (%w); get it again", err)
-	}
-	if machine, want := elf.Machine(binary.LittleEndian.Uint16(start[18:])), machines(runtime.GOARCH); machine != want {
-		return fmt.Errorf("the artifact is for %s and this machine is %s; take the one for linux/%s", machine, want, runtime.GOARCH)
-	}
-	head, err := elf.NewFile(f)
-	if err != nil {
-		return fmt.Errorf("the artifact is cut off or damaged (%w); get it again", err)
-	}
-	for _, s := range head.Sections {
-		if s.Type != elf.SHT_NOBITS && s.Offset+s.FileSize > uint64(info.Size()) {
-			return fmt.Errorf("the artifact is cut off: it has %d bytes and speaks of %d; get it again", info.Size(), s.Offset+s.FileSize)
-		}
-	}
-	return nil
 }
 
 func firstLine(text string) string {

@@ -1,15 +1,19 @@
 package upgrade
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"lite.io/lite/pkg/file"
@@ -20,18 +24,28 @@ import (
 // still the same: times are no finer than a tick of the kernel.
 const settled = time.Minute
 
-// copyTree makes to what from is: directories, files and links, with their modes
-// and times. A copy that an earlier call has made and that still has the size
-// and the time of its original stays; what is in to and not in from goes.
-//
-// With early only such files are copied that nobody has written to for a while:
-// it is called while lite runs, so that less is left to do while it does not.
-func copyTree(from, to string, early bool) error {
+// when is what a copy is made for.
+type when int
+
+const (
+	// early is while lite runs, so that less is left to do while it does not: only
+	// such files are copied that nobody has written to for a while.
+	early when = iota
+	late
+	// back is to where the original was: what cannot be changed stays as it is.
+	back
+)
+
+// copyTree makes to what from is: directories, files and links, with their owners,
+// modes and times. A copy that an earlier call has made and that still has the size
+// and the time of its original stays; what is in to and not in from goes, unless
+// something is mounted there.
+func copyTree(from, to string, w when) error {
 	began := time.Now()
-	wanted := map[string]bool{}
 	err := filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
+		gone := func(err error) bool { return w == early && errors.Is(err, fs.ErrNotExist) }
 		if err != nil {
-			if early && errors.Is(err, fs.ErrNotExist) {
+			if gone(err) {
 				return nil
 			}
 			return err
@@ -40,66 +54,202 @@ func copyTree(from, to string, early bool) error {
 		if err != nil {
 			return err
 		}
-		wanted[rel] = true
 		info, err := entry.Info()
-		if early && errors.Is(err, fs.ErrNotExist) {
+		if err == nil && !(w == early && info.Mode().IsRegular() && began.Sub(info.ModTime()) < settled) {
+			err = copyEntry(path, filepath.Join(to, rel), info)
+		}
+		if gone(err) {
 			return nil
 		}
-		if err != nil {
-			return err
-		}
-		err = copyEntry(path, filepath.Join(to, rel), info, early && began.Sub(info.ModTime()) < settled)
-		if early && errors.Is(err, fs.ErrNotExist) {
-			return nil
+		if w == back {
+			err = leave("path", filepath.Join(to, rel), err)
 		}
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	return prune(to, wanted)
+	return prune(from, to)
 }
 
-func copyEntry(from, to string, info fs.FileInfo, skip bool) error {
-	switch info.Mode().Type() {
-	case fs.ModeDir:
-		if err := os.Mkdir(to, info.Mode().Perm()); err != nil && !errors.Is(err, fs.ErrExist) {
+// copyEntry makes one file, link or directory, without what is in it, like another.
+// What is there already and looks the same stays.
+func copyEntry(from, to string, info fs.FileInfo) error {
+	have, err := os.Lstat(to)
+	if err == nil && have.Mode().Type() != info.Mode().Type() {
+		if err := remove(to); err != nil {
 			return err
 		}
-		return os.Chmod(to, info.Mode().Perm())
+		have = nil
+	}
+	switch info.Mode().Type() {
+	case fs.ModeDir:
+		if err := os.Mkdir(to, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		return giveOwner(to, info)
 	case fs.ModeSymlink:
 		target, err := os.Readlink(from)
 		if err != nil {
 			return err
 		}
+		if is, err := os.Readlink(to); err == nil && is == target {
+			return giveOwner(to, info)
+		}
 		if err := os.Remove(to); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		return os.Symlink(target, to)
+		if err := os.Symlink(target, to); err != nil {
+			return err
+		}
+		return giveOwner(to, info)
 	case 0:
-		if have, err := os.Lstat(to); skip || err == nil && have.Size() == info.Size() && have.ModTime().Equal(info.ModTime()) {
-			return nil
+		if err == nil && have != nil && have.Size() == info.Size() && have.ModTime().Equal(info.ModTime()) {
+			return giveOwner(to, info)
 		}
 		return copyFile(from, to, info)
 	}
 	return nil // a socket or a pipe has no content
 }
 
-// prune removes what a tree has too much.
-func prune(dir string, wanted map[string]bool) error {
-	return filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+// modeBits is what chmod sets.
+const modeBits = fs.ModePerm | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky
+
+// giveOwner gives a file the owner, the group and the mode of another, where it has
+// not got them.
+func giveOwner(path string, like fs.FileInfo) error {
+	have, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	is, ok := have.Sys().(*syscall.Stat_t)
+	want, okWant := like.Sys().(*syscall.Stat_t)
+	if ok && okWant && (is.Uid != want.Uid || is.Gid != want.Gid) {
+		if err := os.Lchown(path, int(want.Uid), int(want.Gid)); err != nil {
+			return err
+		}
+		if have, err = os.Lstat(path); err != nil { // that may change the mode
+			return err
+		}
+	}
+	if mode := like.Mode() & modeBits; like.Mode().Type() != fs.ModeSymlink && have.Mode()&modeBits != mode {
+		return os.Chmod(path, mode)
+	}
+	return nil
+}
+
+// alike reports whether two files, or links, are the same, as far as a user can
+// tell. One that is not there is like no other.
+func alike(a, b string) (bool, error) {
+	is, err := os.Lstat(a)
+	if err != nil {
+		return false, err
+	}
+	other, err := os.Lstat(b)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	sa, ok := is.Sys().(*syscall.Stat_t)
+	sb, okOther := other.Sys().(*syscall.Stat_t)
+	if is.Mode() != other.Mode() || ok && okOther && (sa.Uid != sb.Uid || sa.Gid != sb.Gid) {
+		return false, nil
+	}
+	read := os.ReadFile
+	if is.Mode().Type() == fs.ModeSymlink {
+		read = func(path string) ([]byte, error) {
+			target, err := os.Readlink(path)
+			return []byte(target), err
+		}
+	}
+	da, err := read(a)
+	if err != nil {
+		return false, err
+	}
+	db, err := read(b)
+	return bytes.Equal(da, db), err
+}
+
+// mountsIn is what is mounted at a path and below, by real paths.
+func mountsIn(path string) ([]string, error) {
+	real, err := filepath.EvalSymlinks(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	found, err := mountinfo.GetMounts(mountinfo.PrefixFilter(real))
+	if err != nil {
+		return nil, fmt.Errorf("look for mounts: %w", err)
+	}
+	var mounts []string
+	for _, m := range found {
+		mounts = append(mounts, m.Mountpoint)
+	}
+	return mounts, nil
+}
+
+// remove removes a tree, unless something is mounted in it: that is not ours.
+func remove(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if info.IsDir() {
+		mounts, err := mountsIn(path)
 		if err != nil {
 			return err
 		}
-		rel, err := filepath.Rel(dir, path)
-		if err != nil || wanted[rel] {
+		if len(mounts) > 0 {
+			return fmt.Errorf("remove %s: %s is mounted there; unmount it", path, mounts[0])
+		}
+	}
+	return os.RemoveAll(path)
+}
+
+// prune removes what a copy has and the original has not. What is mounted there
+// since stays, with the directories that lead to it.
+func prune(from, to string) error {
+	real, err := filepath.EvalSymlinks(to)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	mounts, err := mountsIn(real)
+	if err != nil {
+		return err
+	}
+	return filepath.WalkDir(real, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
 			return err
 		}
-		if err := os.RemoveAll(path); err != nil {
+		rel, err := filepath.Rel(real, path)
+		if err != nil || rel == "." {
+			return err
+		}
+		if _, err := os.Lstat(filepath.Join(from, rel)); !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
+			return err
+		}
+		below := func(m string) bool { return strings.HasPrefix(m, path+"/") }
+		switch {
+		case slices.Contains(mounts, path) && entry.IsDir():
+			return fs.SkipDir
+		case slices.Contains(mounts, path), slices.ContainsFunc(mounts, below):
+			return nil
+		}
+		if err := leave("path", path, os.RemoveAll(path)); err != nil {
 			return err
 		}
 		if entry.IsDir() {
-			return filepath.SkipDir
+			return fs.SkipDir
 		}
 		return nil
 	})
@@ -132,7 +282,7 @@ func copyFile(from, to string, info fs.FileInfo) (err error) {
 			return fmt.Errorf("copy %s to %s: %w", from, to, err)
 		}
 	}
-	if err := target.Chmod(info.Mode().Perm()); err != nil {
+	if err := giveOwner(to, info); err != nil {
 		return err
 	}
 	return target.Sync()

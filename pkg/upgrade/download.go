@@ -2,15 +2,15 @@ package upgrade
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
+	"runtime"
 	"strings"
 	"time"
 
@@ -18,6 +18,7 @@ import (
 	utilversion "k8s.io/apimachinery/pkg/util/version"
 
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/release"
 	"lite.io/lite/pkg/version"
 )
 
@@ -38,15 +39,16 @@ const (
 	smallFile = 1 << 20
 )
 
-// release is one that a file server has.
-type release struct {
+// published is a release that a file server has.
+type published struct {
 	version string
 	client  *http.Client
+	trust   trust
 	dir     string // its URL
 }
 
 // find finds the release that is asked for: a version, or what a channel says.
-func find(ctx context.Context, o Options, env []string) (*release, error) {
+func find(ctx context.Context, o Options, t trust, env []string) (*published, error) {
 	base := strings.TrimSuffix(o.BaseURL, "/")
 	if base == "" {
 		base = strings.TrimSuffix(os.Getenv(BaseURLVariable), "/")
@@ -57,14 +59,19 @@ func find(ctx context.Context, o Options, env []string) (*release, error) {
 	if base == "" {
 		return nil, fmt.Errorf("this build does not know where releases are; say it with --base-url or %s, or give a file with --artifact", BaseURLVariable)
 	}
-	if u, err := url.Parse(base); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+	u, err := url.Parse(base)
+	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
 		return nil, fmt.Errorf("--base-url %q: must be an address such as https://host/path", base)
 	}
-	client, err := newClient(env)
+	anyhow := o.AllowHTTP || t.key != nil // what is signed may come as it likes
+	if !anyhow && !isPrivate(u) {
+		return nil, fmt.Errorf("--base-url %s: it is not encrypted, so that anybody on the way could change what is run as root here; take an https address, verify signatures with --public-key, or say --allow-http", u.Redacted())
+	}
+	client, err := newClient(env, anyhow)
 	if err != nil {
 		return nil, err
 	}
-	r := &release{version: o.Version, client: client}
+	r := &published{version: o.Version, trust: t, client: client}
 	if r.version == "" {
 		address := base + "/channels/" + o.Channel
 		text, err := r.get(ctx, address)
@@ -73,7 +80,7 @@ func find(ctx context.Context, o Options, env []string) (*release, error) {
 		}
 		r.version = strings.TrimSpace(string(text))
 		if _, err := utilversion.ParseSemantic(r.version); err != nil {
-			return nil, fmt.Errorf("ask which version the channel %s has: %s answers %q, which is no version", o.Channel, address, firstLine(r.version))
+			return nil, fmt.Errorf("ask which version the channel %s has: %s answers %q, which is no version", o.Channel, u.Redacted(), firstLine(r.version))
 		}
 	}
 	if _, err := utilversion.ParseSemantic(r.version); err != nil {
@@ -89,7 +96,7 @@ const proxyFile = "/etc/lite/lite.env"
 
 // newClient goes by the proxies of this process, else by those of lite, else by
 // those of the service.
-func newClient(env []string) (*http.Client, error) {
+func newClient(env []string, anyhow bool) (*http.Client, error) {
 	said := map[string]string{}
 	file, err := os.ReadFile(proxyFile)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -104,7 +111,7 @@ func newClient(env []string) (*http.Client, error) {
 		}
 	}
 	proxy := (&httpproxy.Config{HTTPProxy: said["HTTP_PROXY"], HTTPSProxy: said["HTTPS_PROXY"], NoProxy: said["NO_PROXY"]}).ProxyFunc()
-	return &http.Client{CheckRedirect: stayEncrypted, Transport: &http.Transport{
+	return &http.Client{CheckRedirect: follow(anyhow), Transport: &http.Transport{
 		Proxy:                 func(r *http.Request) (*url.URL, error) { return proxy(r.URL) },
 		ResponseHeaderTimeout: stallTimeout,
 		TLSHandshakeTimeout:   stallTimeout,
@@ -113,20 +120,29 @@ func newClient(env []string) (*http.Client, error) {
 	}}, nil
 }
 
-// stayEncrypted follows no server from https to http: what comes from there is run
-// as root.
-func stayEncrypted(next *http.Request, before []*http.Request) error {
-	if len(before) >= 10 {
-		return errors.New("the server sends from one address to the next, ten times")
+// isPrivate reports whether nobody between here and there can change what comes.
+func isPrivate(u *url.URL) bool {
+	host := u.Hostname()
+	return u.Scheme == "https" || host == "localhost" || net.ParseIP(host).IsLoopback()
+}
+
+// follow follows no server to where others can change what comes, unless that was
+// so from the beginning.
+func follow(anyhow bool) func(*http.Request, []*http.Request) error {
+	return func(next *http.Request, before []*http.Request) error {
+		if len(before) >= 10 {
+			return errors.New("the server sends from one address to the next, ten times")
+		}
+		downgrade := before[len(before)-1].URL.Scheme == "https" && next.URL.Scheme != "https"
+		if downgrade || !anyhow && !isPrivate(next.URL) {
+			return fmt.Errorf("the server sends to %s, which is not encrypted; say another --base-url", next.URL.Redacted())
+		}
+		return nil
 	}
-	if before[len(before)-1].URL.Scheme == "https" && next.URL.Scheme != "https" {
-		return fmt.Errorf("the server sends to %s, which is not encrypted; say another --base-url", next.URL.Redacted())
-	}
-	return nil
 }
 
 // get reads a short file.
-func (r *release) get(ctx context.Context, address string) ([]byte, error) {
+func (r *published) get(ctx context.Context, address string) ([]byte, error) {
 	var text []byte
 	err := r.try(ctx, address, "", 0, func(res *http.Response) error {
 		var err error
@@ -142,7 +158,7 @@ type missing struct{ address, status string }
 func (m missing) Error() string { return fmt.Sprintf("%s: the server answers %s", m.address, m.status) }
 
 // try makes one request. An etag together with from asks for the rest of a file.
-func (r *release) try(ctx context.Context, address, etag string, from int64, use func(*http.Response) error) error {
+func (r *published) try(ctx context.Context, address, etag string, from int64, use func(*http.Response) error) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return err
@@ -160,25 +176,21 @@ func (r *release) try(ctx context.Context, address, etag string, from int64, use
 	case res.StatusCode == http.StatusOK, res.StatusCode == http.StatusPartialContent:
 		return use(res)
 	case res.StatusCode/100 == 4:
-		return missing{address, res.Status}
+		return missing{req.URL.Redacted(), res.Status}
 	}
-	return fmt.Errorf("%s: the server answers %s", address, res.Status)
+	return fmt.Errorf("%s: the server answers %s", req.URL.Redacted(), res.Status)
 }
 
 // stage downloads the program of a release, compares it with what SHA256SUMS
 // says and unpacks it.
-func (r *release) stage(ctx context.Context, download, to string, say func(string)) error {
-	name := programName() + ".gz"
-	text, err := r.get(ctx, r.dir+sumsFile)
-	if err != nil {
-		return fmt.Errorf("get the checksums of lite %s: %w", r.version, err)
-	}
-	s, err := parseSums(strings.NewReader(string(text)))
+func (r *published) stage(ctx context.Context, download, to string, say func(string)) error {
+	name := release.Packed(runtime.GOARCH)
+	list, err := r.sums(ctx)
 	if err != nil {
 		return err
 	}
-	if _, ok := s[name]; !ok {
-		return fmt.Errorf("lite %s: %s names no %s; it is not released for this kind of machine", r.version, sumsFile, name)
+	if list[name] == "" {
+		return fmt.Errorf("lite %s: %s names no %s; it is not released for this kind of machine", r.version, release.SumsFile, name)
 	}
 	f, err := os.OpenFile(download, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -192,22 +204,38 @@ func (r *release) stage(ctx context.Context, download, to string, say func(strin
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return fmt.Errorf("download lite: %w", err)
 	}
-	sum := sha256.New()
-	if _, err := io.Copy(sum, f); err != nil {
-		return fmt.Errorf("download lite: %w", err)
+	hash, err := stageFile(f, to)
+	if err != nil {
+		return fmt.Errorf("unpack lite %s: %w", r.version, err)
 	}
-	if _, err := s.check(name, hex.EncodeToString(sum.Sum(nil))); err != nil {
-		return err
+	return list.Check(name, hash)
+}
+
+// sums is the checksums of the release, signed if they have to be.
+func (r *published) sums(ctx context.Context) (release.Sums, error) {
+	text, err := r.get(ctx, r.dir+release.SumsFile)
+	if err != nil {
+		return nil, fmt.Errorf("get the checksums of lite %s: %w", r.version, err)
 	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return fmt.Errorf("download lite: %w", err)
+	var signature []byte
+	if r.trust.key != nil {
+		signature, err = r.get(ctx, r.dir+release.SignatureFile)
+		if errors.As(err, new(missing)) {
+			err = r.trust.unsigned()
+		}
+		if err != nil {
+			return nil, fmt.Errorf("get the signature of lite %s: %w", r.version, err)
+		}
 	}
-	_, err = stageFile(f, name, to, s)
-	return err
+	list, err := r.trust.verify(text, signature)
+	if err != nil {
+		return nil, fmt.Errorf("lite %s: %w", r.version, err)
+	}
+	return list, nil
 }
 
 // download gets a file, and goes on where it was when the connection breaks.
-func (r *release) download(ctx context.Context, address string, f *os.File, say func(string)) error {
+func (r *published) download(ctx context.Context, address string, f *os.File, say func(string)) error {
 	var have int64
 	var etag string
 	pause := retryAfter

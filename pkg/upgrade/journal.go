@@ -51,6 +51,8 @@ type Journal struct {
 	To     string      `json:"to"`
 	Role   config.Role `json:"role"`
 	Binary string      `json:"binary"` // the file that is replaced
+	// Guard is the link by which the service finds the kept program.
+	Guard string `json:"guard,omitempty"`
 	// Service says that the init system starts lite. Otherwise the process that
 	// runs takes the other program by itself (Relaunch).
 	Service bool      `json:"service"`
@@ -60,6 +62,8 @@ type Journal struct {
 	// Runtime is where the containers are asked for that have to survive.
 	Runtime    string      `json:"runtime"`
 	Containers []Container `json:"containers,omitempty"`
+	// Images is the archives that were unpacked.
+	Images []string `json:"images,omitempty"`
 	// Reason is why the old version came back; "" while it has not.
 	Reason string `json:"reason,omitempty"`
 }
@@ -84,6 +88,9 @@ func ReadJournal(dataDir string) (*Journal, error) {
 	j := &Journal{}
 	if err := json.Unmarshal(data, j); err != nil {
 		return nil, fmt.Errorf("read the journal of the upgrade %s: %w; it is written in one piece, so the disk may be damaged: remove it if lite runs well", path, err)
+	}
+	if j.Guard == "" {
+		j.Guard = serviceGuard
 	}
 	return j, nil
 }

@@ -13,9 +13,12 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/datastore/etcd"
 	"lite.io/lite/pkg/file"
+	"lite.io/lite/pkg/release"
 	"lite.io/lite/pkg/version"
 )
 
@@ -33,6 +36,8 @@ type Kept struct {
 	// file is read, so that one too many matters too.
 	Files []string `json:"files"`
 	Dirs  []string `json:"dirs"`
+	// Images is the archives that were unpacked for the newer version.
+	Images []string `json:"images,omitempty"`
 }
 
 // Names in the directory of what is kept.
@@ -40,6 +45,7 @@ const (
 	keptBinary  = "lite"
 	keptEntries = "data"
 	keptFiles   = "files"
+	keptImages  = "images"  // archives that were replaced by others of the same names
 	keptDropped = "dropped" // what the newer version has made of the entries
 	keptReserve = "reserve" // room for what a rollback has to write on a full disk
 	description = "kept.json"
@@ -107,15 +113,31 @@ func entries(dataDir string, role config.Role) []string {
 // largestFile bounds what is taken for a file of the configuration.
 const largestFile = 1 << 20
 
-// configuration finds the files that say how the node is to be. The inventory of
-// the installation is none of them, and the kubeconfig is made at each start.
+// mostLinks is how many links from one to the next are followed, as the kernel does.
+const mostLinks = 40
+
+// configuration finds the files that say how the node is to be, and the links that
+// lead to them. What belongs to the installation is none of them: its inventory, the
+// key of releases and the guard; and the kubeconfig is made at each start.
 func configuration(cfg *config.Config) (files, dirs []string) {
 	const etc = "/etc/lite"
+	others := []string{cfg.WriteKubeconfig, filepath.Join(etc, "installed"), release.KeyFile, serviceGuard}
 	add := func(path string) {
-		info, err := os.Stat(path)
-		if err == nil && info.Mode().IsRegular() && info.Size() <= largestFile && path != cfg.WriteKubeconfig &&
-			path != filepath.Join(etc, "installed") && !slices.Contains(files, path) {
+		for range mostLinks {
+			info, err := os.Lstat(path)
+			if err != nil || slices.Contains(others, path) || slices.Contains(files, path) {
+				return
+			}
+			if info.Mode().IsRegular() && info.Size() <= largestFile {
+				files = append(files, path)
+			}
+			if info.Mode().Type() != fs.ModeSymlink {
+				return
+			}
 			files = append(files, path)
+			if path, err = follows(path); err != nil {
+				return
+			}
 		}
 	}
 	absolute, err := filepath.Abs(cfg.ConfigFile)
@@ -136,13 +158,23 @@ func configuration(cfg *config.Config) (files, dirs []string) {
 	return files, dirs
 }
 
+// follows is where a link leads to, one step.
+func follows(link string) (string, error) {
+	target, err := os.Readlink(link)
+	if err != nil || filepath.IsAbs(target) {
+		return target, err
+	}
+	dir, err := filepath.EvalSymlinks(filepath.Dir(link)) // what .. is there
+	return filepath.Join(dir, target), err
+}
+
 // begin keeps what can be kept while lite runs.
 func (k *keeper) begin() error {
 	dir := making(k.dataDir)
-	if err := os.RemoveAll(dir); err != nil {
+	if err := remove(dir); err != nil {
 		return fmt.Errorf("remove what an interrupted upgrade has left: %w", err)
 	}
-	for _, path := range []string{dir, filepath.Join(dir, keptEntries), filepath.Join(dir, keptEntries, "agent"), filepath.Join(dir, keptFiles),
+	for _, path := range []string{dir, filepath.Join(dir, keptEntries), filepath.Join(dir, keptEntries, "agent"), filepath.Join(dir, keptFiles), filepath.Join(dir, keptImages),
 		filepath.Join(dir, keptDropped), filepath.Join(dir, keptDropped, "agent")} {
 		if err := os.Mkdir(path, 0o700); err != nil {
 			return fmt.Errorf("keep the old version: %w", err)
@@ -160,7 +192,7 @@ func (k *keeper) begin() error {
 		}
 	}
 	if k.kept.Role == config.Server {
-		if err := copyTree(filepath.Join(k.dataDir, "server"), filepath.Join(dir, keptEntries, "server"), true); err != nil {
+		if err := copyTree(filepath.Join(k.dataDir, "server"), filepath.Join(dir, keptEntries, "server"), early); err != nil {
 			return fmt.Errorf("keep the datastore: %w", err)
 		}
 	}
@@ -172,7 +204,7 @@ func (k *keeper) complete() error {
 	dir := making(k.dataDir)
 	k.kept.Entries = entries(k.dataDir, k.kept.Role)
 	for _, name := range k.kept.Entries {
-		if err := copyTree(filepath.Join(k.dataDir, name), filepath.Join(dir, keptEntries, name), false); err != nil {
+		if err := copyTree(filepath.Join(k.dataDir, name), filepath.Join(dir, keptEntries, name), late); err != nil {
 			return fmt.Errorf("keep %s: %w", filepath.Join(k.dataDir, name), err)
 		}
 	}
@@ -195,7 +227,7 @@ func (k *keeper) complete() error {
 
 // exchange puts what was made in the place of what was kept before.
 func (k *keeper) exchange() error {
-	if err := os.RemoveAll(former(k.dataDir)); err != nil {
+	if err := remove(former(k.dataDir)); err != nil {
 		return err
 	}
 	if err := os.Rename(keptDir(k.dataDir), former(k.dataDir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -211,6 +243,19 @@ func (k *keeper) exchange() error {
 // never began: that is of the version that runs, and going back to it would only
 // lose what was changed since. cleanUp, which has to follow, does the rest.
 func takeBack(dataDir string, j *Journal) error {
+	if len(j.Images) > 0 {
+		aside := making(dataDir)
+		if _, err := os.Lstat(aside); err != nil {
+			aside = keptDir(dataDir)
+		}
+		if err := dropImages(j.Images, imageDir(dataDir), filepath.Join(aside, keptImages)); err != nil {
+			return err
+		}
+		j.Images = nil
+		if err := j.write(dataDir); err != nil {
+			return err
+		}
+	}
 	k, err := ReadKept(dataDir)
 	if err != nil || k == nil || k.Versions.Version != j.From || k.Taken.Before(j.Began) {
 		return nil
@@ -221,22 +266,22 @@ func takeBack(dataDir string, j *Journal) error {
 	if _, err := os.Lstat(former(dataDir)); err != nil {
 		return nil
 	}
-	if err := os.RemoveAll(keptDir(dataDir)); err != nil {
+	if err := remove(keptDir(dataDir)); err != nil {
 		return fmt.Errorf("put back what was kept before: %w", err)
 	}
 	return nil
 }
 
 // cleanUp removes what an upgrade leaves that came to its end, or never began.
-func cleanUp(dataDir, binary string) error {
+func cleanUp(dataDir string, j *Journal) error {
 	if _, err := os.Lstat(keptDir(dataDir)); errors.Is(err, fs.ErrNotExist) {
 		// It ended between the two renames of exchange.
 		if err := os.Rename(former(dataDir), keptDir(dataDir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
-	errs := []error{os.RemoveAll(making(dataDir)), os.RemoveAll(former(dataDir))}
-	for _, path := range []string{staged(binary), filepath.Join(dataDir, "upgrade.download"), guard} {
+	errs := []error{remove(making(dataDir)), remove(former(dataDir))}
+	for _, path := range []string{staged(j.Binary), filepath.Join(dataDir, "upgrade.download"), j.Guard} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
@@ -262,8 +307,8 @@ func swap(binary string) error {
 
 // restore makes the node again what was kept. Whatever moment it is interrupted
 // at, it can be called again. But for the program and changed configuration,
-// which are small or were there before, it only renames: that works on a full
-// disk.
+// which are small or were there before, it only renames where that can be done:
+// that works on a full disk.
 func restore(dataDir string) error {
 	dir := keptDir(dataDir)
 	k, err := ReadKept(dataDir)
@@ -289,8 +334,11 @@ func restore(dataDir string) error {
 			slog.Warn("Other nodes may not notice all that was put back until they are restarted", "err", err)
 		}
 	}
+	if err := dropImages(k.Images, imageDir(dataDir), filepath.Join(dir, keptImages)); err != nil {
+		return err
+	}
 	for _, path := range k.Files {
-		if err := restoreFile(dir, path); err != nil {
+		if err := leave("configuration", path, restoreFile(dir, path)); err != nil {
 			return fmt.Errorf("put %s back: %w", path, err)
 		}
 	}
@@ -310,13 +358,31 @@ func putBack(dataDir, name string) error {
 	kept := filepath.Join(keptDir(dataDir), keptEntries, name)
 	dropped := filepath.Join(keptDir(dataDir), keptDropped, name)
 	if _, err := os.Lstat(kept); errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return os.RemoveAll(spent(kept))
 	}
+	mounts, err := mountsIn(live)
+	if err != nil {
+		return err
+	}
+	if len(mounts) == 0 {
+		err := swapEntry(live, kept, dropped)
+		// An overlay may refuse to rename a directory, and so do some file systems
+		// with quotas or volumes of their own.
+		if !errors.Is(err, unix.EXDEV) && !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+	}
+	// Renamed, a mount would be with what is dropped, and come back at the next boot,
+	// over what was put back.
+	return copyBack(live, kept, dropped)
+}
+
+func swapEntry(live, kept, dropped string) error {
 	if _, err := os.Lstat(dropped); errors.Is(err, fs.ErrNotExist) {
 		if err := os.Rename(live, dropped); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-	} else if err := os.RemoveAll(live); err != nil {
+	} else if err := remove(live); err != nil {
 		return err
 	}
 	if err := os.Rename(kept, live); err != nil {
@@ -325,22 +391,83 @@ func putBack(dataDir, name string) error {
 	return errors.Join(file.SyncDir(filepath.Dir(live)), file.SyncDir(filepath.Dir(dropped)))
 }
 
-// restoreFile writes a file of the configuration as it was, if it has changed.
-func restoreFile(dir, path string) error {
-	kept := below(filepath.Join(dir, keptFiles), path)
-	want, err := os.ReadFile(kept)
-	if err != nil {
+// spent is where a kept entry is that was copied back, until it is removed. A name
+// of its own, as the half of what was kept must not be taken for the whole.
+func spent(kept string) string { return kept + ".spent" }
+
+// copyBack is swapEntry where nothing can be renamed.
+func copyBack(live, kept, dropped string) error {
+	if err := copyAside(live, dropped); err != nil {
 		return err
 	}
-	info, err := os.Stat(kept)
-	if err != nil {
+	// First, as there may be no room.
+	if err := prune(kept, live); err != nil {
 		return err
 	}
-	have, err := os.ReadFile(path)
-	if err == nil && bytes.Equal(have, want) {
+	if err := copyTree(kept, live, back); err != nil {
+		return err
+	}
+	if err := errors.Join(syncTree(live), file.SyncDir(filepath.Dir(live))); err != nil {
+		return err
+	}
+	if err := os.Rename(kept, spent(kept)); err != nil {
+		return err
+	}
+	return errors.Join(file.SyncDir(filepath.Dir(kept)), os.RemoveAll(spent(kept)))
+}
+
+// copyAside keeps what is dropped, if there is room: to go back matters more.
+func copyAside(live, dropped string) error {
+	if _, err := os.Lstat(dropped); !errors.Is(err, fs.ErrNotExist) {
+		return err // what is there now is not what the newer version had
+	}
+	if _, err := os.Lstat(live); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
+	part := dropped + ".part"
+	if err := os.RemoveAll(part); err != nil {
+		return err
+	}
+	err := copyTree(live, part, late)
 	if err == nil {
+		err = syncTree(part)
+	}
+	if err != nil {
+		slog.Warn("What the newer version had is not kept", "path", live, "err", err)
+		if err := os.RemoveAll(part); err != nil {
+			return err
+		}
+		if err := os.Mkdir(part, 0o700); err != nil {
+			return err
+		}
+	}
+	if err := os.Rename(part, dropped); err != nil {
+		return err
+	}
+	return file.SyncDir(filepath.Dir(dropped))
+}
+
+// leave lets a rollback go on where somebody has seen to it that a file stays as
+// it is.
+func leave(what, path string, err error) error {
+	if errors.Is(err, unix.EROFS) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EBUSY) {
+		slog.Warn("Left as it is, as it cannot be changed", what, path, "err", err)
+		return nil
+	}
+	return err
+}
+
+// restoreFile makes a file of the configuration, or a link to one, what it was.
+func restoreFile(dir, path string) error {
+	kept := below(filepath.Join(dir, keptFiles), path)
+	info, err := os.Lstat(kept)
+	if err != nil {
+		return err
+	}
+	if same, err := alike(kept, path); err != nil || same {
+		return err
+	}
+	if _, err := os.Lstat(path); err == nil {
 		if err := copyBelow(filepath.Join(dir, keptDropped, keptFiles), path); err != nil {
 			return err
 		}
@@ -348,7 +475,15 @@ func restoreFile(dir, path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	return file.Write(path, want, info.Mode().Perm())
+	// Files with a dot before their name are not read.
+	part := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".rollback")
+	if err := copyEntry(kept, part, info); err != nil {
+		return err
+	}
+	if err := os.Rename(part, path); err != nil {
+		return errors.Join(err, os.Remove(part))
+	}
+	return file.SyncDir(filepath.Dir(path))
 }
 
 // setAside takes away files that came since: the old version may not know what
@@ -358,13 +493,13 @@ func (k *Kept) setAside(dir string) error {
 		found, _ := os.ReadDir(d)
 		for _, entry := range found {
 			path := filepath.Join(d, entry.Name())
-			if !entry.Type().IsRegular() || slices.Contains(k.Files, path) {
+			if t := entry.Type(); t != 0 && t != fs.ModeSymlink || slices.Contains(k.Files, path) {
 				continue
 			}
 			if err := copyBelow(filepath.Join(dir, keptDropped, keptFiles), path); err != nil {
 				return err
 			}
-			if err := os.Remove(path); err != nil {
+			if err := leave("configuration", path, os.Remove(path)); err != nil {
 				return err
 			}
 		}
@@ -386,7 +521,7 @@ func below(dir, path string) string {
 }
 
 func copyBelow(dir, path string) error {
-	info, err := os.Stat(path)
+	info, err := os.Lstat(path)
 	if err != nil {
 		return err
 	}
@@ -394,5 +529,5 @@ func copyBelow(dir, path string) error {
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		return err
 	}
-	return copyFile(path, to, info)
+	return copyEntry(path, to, info)
 }

@@ -10,11 +10,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/release"
 	"lite.io/lite/pkg/version"
 )
 
@@ -24,6 +24,12 @@ type Options struct {
 	Version  string // "" = what the channel says
 	Channel  string
 	BaseURL  string
+	// PublicKey is a PEM file: releases have to be signed with its key; "" = with
+	// the one that the installer has remembered, if it has.
+	PublicKey string
+	SHA256    string // of an artifact that is a program without a SHA256SUMS; "" = none
+	// AllowHTTP takes releases that are neither encrypted on their way nor signed.
+	AllowHTTP bool
 	// Force goes on where a part of this node is not ready or a server does not
 	// answer.
 	Force         bool
@@ -34,8 +40,6 @@ type Options struct {
 type Plan struct {
 	Node     *Node
 	From, To version.Info
-	// Checked says that a SHA256SUMS stood for the artifact.
-	Checked bool
 	// Same says that there is nothing to do.
 	Same          bool
 	Size          int64 // what is going to be kept, in bytes
@@ -44,7 +48,8 @@ type Plan struct {
 
 	runtime string
 	driver  *Driver
-	bundle  string // the artifact, if it may hold images
+	artifact string
+	contents contents // of the artifact
 }
 
 // Close forgets a plan; one that was carried out leaves nothing to forget.
@@ -92,33 +97,30 @@ func (p *Plan) make(ctx context.Context, o Options, say func(string)) error {
 	if err := p.checkHealth(o.Force); err != nil {
 		return err
 	}
-	target, asked := staged(p.Node.Binary), ""
-	if o.Artifact == "" {
-		release, err := find(ctx, o, p.Node.env)
+	t, err := newTrust(o, release.KeyFile)
 		if err != nil {
 			return err
 		}
-		if release.version == p.From.Version {
+	target, asked := staged(p.Node.Binary), ""
+	if o.Artifact == "" {
+		r, err := find(ctx, o, t, p.Node.env)
+		if err != nil {
+			return err
+		}
+		if r.version == p.From.Version {
 			p.To, p.Same = p.From, true
 			return nil
 		}
-		if err := release.stage(ctx, filepath.Join(p.Node.Config.DataDir, "upgrade.download"), target, say); err != nil {
+		if err := r.stage(ctx, filepath.Join(p.Node.Config.DataDir, "upgrade.download"), target, say); err != nil {
 			return err
 		}
-		p.Checked, asked = true, release.version
+		asked = r.version
 	} else {
-		var err error
-		if p.Checked, err = stage(o.Artifact, target); err != nil {
+		p.artifact = o.Artifact
+		if p.contents, err = stage(o.Artifact, target, t); err != nil {
 			return err
 		}
-		if isBundle(o.Artifact) {
-			p.bundle = o.Artifact
 		}
-		if !p.Checked {
-			p.Warnings = append(p.Warnings, "no "+sumsFile+" beside the artifact names it, so that it is what was published was not checked")
-		}
-	}
-	var err error
 	if p.To, err = inspect(ctx, target); err != nil {
 		return err
 	}
@@ -174,13 +176,13 @@ func (p *Plan) settle() error {
 		return err
 	}
 	if !j.Pending() {
-		return cleanUp(dataDir, p.Node.Binary)
+		return cleanUp(dataDir, &Journal{Binary: p.Node.Binary, Guard: serviceGuard})
 	}
 	switch {
 	case j.State == Prepared:
-		return errors.Join(takeBack(dataDir, j), cleanUp(dataDir, p.Node.Binary), forget(dataDir))
+		return errors.Join(takeBack(dataDir, j), cleanUp(dataDir, j), forget(dataDir))
 	case j.State == Returning:
-		return errors.Join(cleanUp(dataDir, p.Node.Binary), forget(dataDir))
+		return errors.Join(cleanUp(dataDir, j), forget(dataDir))
 	case j.State == Restored && j.From == p.From.Version:
 		return finish(dataDir, j)
 	}
@@ -223,9 +225,9 @@ func (p *Plan) checkSkew(ctx context.Context, force bool) error {
 	return checkAgentSkew(p.To.Kubernetes, servers)
 }
 
-// checkWhole refuses a data directory of which a part is elsewhere. Of a link only
-// the link would be kept, and what it leads to is changed by the new version; and
-// to go back is to rename, which nothing does with a mount.
+// checkWhole refuses a data directory of which a part is behind a link: only the
+// link would be kept, and what it leads to is changed by the new version. A mount is
+// fine: what is in it is kept, and copied back.
 func checkWhole(dataDir string) error {
 	for _, name := range []string{"agent", "server", "server/etcd", "server/etcd/member", "server/etcd/member/snap", "server/etcd/member/wal"} {
 		path := filepath.Join(dataDir, name)
@@ -236,15 +238,10 @@ func checkWhole(dataDir string) error {
 		if err != nil {
 			return fmt.Errorf("look at %s: %w", path, err)
 		}
-		what := "a link"
-		if info.IsDir() {
-			what = "a mount of its own"
-			if mounted, err := mountinfo.Mounted(path); err != nil || !mounted {
-				continue
+		if !info.IsDir() {
+			return fmt.Errorf("%s is a link, and what it leads to could not be put back if the new version fails; stop lite, make it a directory and mount there what it led to (mount --bind)", path)
 			}
 		}
-		return fmt.Errorf("%s is %s, and could not be put back if the new version fails; stop lite and have all of %s in one place, agent/containerd excepted", path, what, dataDir)
-	}
 	return nil
 }
 
@@ -259,7 +256,7 @@ func (p *Plan) checkRoom() error {
 	for _, name := range entries(dataDir, p.Node.Config.Role) {
 		p.Size += sizeOf(filepath.Join(dataDir, name))
 	}
-	p.Size += reserve
+	p.Size += reserve + p.contents.toUnpack(imageDir(dataDir))
 	if same, err := sameFileSystem(dataDir, p.Node.Binary); err != nil {
 		return err
 	} else if !same {

@@ -19,12 +19,12 @@ import (
 	"lite.io/lite/pkg/version"
 )
 
-// guard is a link to the old program, there while a new one is tried: the service
+// serviceGuard is a link to the old program, there while a new one is tried: the service
 // runs `upgrade resume` by it before each start, for a new program that cannot
 // even do that. Its place does not depend on where the data is.
-const guard = "/etc/lite/upgrading"
+const serviceGuard = "/etc/lite/upgrading"
 
-func setGuard(dataDir string) error {
+func setGuard(dataDir, guard string) error {
 	if err := os.MkdirAll(filepath.Dir(guard), 0o700); err != nil {
 		return fmt.Errorf("make a link to the old program: %w", err)
 	}
@@ -74,10 +74,10 @@ func settle(dataDir string, j *Journal, self, who string) (program string, err e
 	switch j.State {
 	case Returning:
 		slog.Warn("A rollback was interrupted before it had changed anything", "from", j.To, "to", j.From)
-		return "", errors.Join(cleanUp(dataDir, j.Binary), forget(dataDir))
+		return "", errors.Join(cleanUp(dataDir, j), forget(dataDir))
 	case Prepared:
 		slog.Warn("An upgrade was interrupted before it had changed anything", "from", j.From, "to", j.To)
-		return "", errors.Join(takeBack(dataDir, j), cleanUp(dataDir, j.Binary), forget(dataDir))
+		return "", errors.Join(takeBack(dataDir, j), cleanUp(dataDir, j), forget(dataDir))
 	case Swapped, Started:
 		replaced, err := isReplaced(dataDir, j)
 		if err != nil {
@@ -85,11 +85,11 @@ func settle(dataDir string, j *Journal, self, who string) (program string, err e
 		}
 		if !replaced {
 			slog.Warn("An upgrade was interrupted before it had replaced the program", "from", j.From, "to", j.To)
-			return "", errors.Join(takeBack(dataDir, j), cleanUp(dataDir, j.Binary), forget(dataDir))
+			return "", errors.Join(takeBack(dataDir, j), cleanUp(dataDir, j), forget(dataDir))
 		}
 		if who == "new" && self != j.To {
 			slog.Warn("An upgrade was interrupted, and this is neither version of it: somebody has installed it since", "from", j.From, "to", j.To)
-			return "", errors.Join(cleanUp(dataDir, j.Binary), forget(dataDir))
+			return "", errors.Join(cleanUp(dataDir, j), forget(dataDir))
 		}
 		n, err := addStart(dataDir, who)
 		if err != nil {
@@ -115,7 +115,7 @@ func settle(dataDir string, j *Journal, self, who string) (program string, err e
 		}
 		if self != j.From {
 			slog.Warn("An upgrade was taken back, and this is neither version of it: somebody has installed it since", "from", j.To, "to", j.From)
-			return "", errors.Join(spend(dataDir), cleanUp(dataDir, j.Binary), forget(dataDir))
+			return "", errors.Join(spend(dataDir), cleanUp(dataDir, j), forget(dataDir))
 		}
 		slog.Warn("An upgrade was taken back", "from", j.To, "to", j.From, "because", j.Reason)
 		return "", finish(dataDir, j)
@@ -210,7 +210,7 @@ func watch(ctx context.Context, cfg *config.Config) error {
 	case errors.Is(err, errUndecided):
 		return nil
 	case err == nil:
-		if err := errors.Join(j.enter(cfg.DataDir, Healthy), cleanUp(cfg.DataDir, j.Binary)); err != nil {
+		if err := errors.Join(j.enter(cfg.DataDir, Healthy), cleanUp(cfg.DataDir, j)); err != nil {
 			slog.Warn("The upgrade cannot be brought to its end", "err", err)
 			return nil
 		}

@@ -41,7 +41,7 @@ func newScene(t *testing.T) scene {
 	t.Helper()
 	dir := t.TempDir()
 	s := scene{dataDir: filepath.Join(dir, "data"), binary: filepath.Join(dir, "bin", "lite")}
-	s.journal = &Journal{From: "v0.1.0", To: "v0.2.0", Role: config.Server, Binary: s.binary}
+	s.journal = &Journal{From: "v0.1.0", To: "v0.2.0", Role: config.Server, Binary: s.binary, Guard: filepath.Join(dir, "upgrading")}
 	s.write(t, s.binary, "old")
 	s.write(t, filepath.Join(s.dataDir, "version"), "v0.1.0\n")
 	s.write(t, filepath.Join(s.dataDir, "node-name"), "node\n")

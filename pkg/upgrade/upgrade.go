@@ -21,7 +21,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/service"
@@ -48,7 +47,7 @@ func (r *run) run(ctx context.Context) error {
 		return err
 	}
 	r.journal = &Journal{
-		From: r.From.Version, To: r.To.Version, Role: n.Config.Role, Binary: n.Binary, Service: n.Manager != nil,
+		From: r.From.Version, To: r.To.Version, Role: n.Config.Role, Binary: n.Binary, Guard: serviceGuard, Service: n.Manager != nil,
 		Began: time.Now().UTC(), HealthTimeout: r.HealthTimeout, Runtime: r.runtime, Containers: containers,
 	}
 	if err := r.journal.enter(r.dataDir, Prepared); err != nil {
@@ -59,11 +58,17 @@ func (r *run) run(ctx context.Context) error {
 	if err := k.begin(); err != nil {
 		return errors.Join(err, r.abort())
 	}
-	if r.bundle != "" {
-		if err := extractImages(r.bundle, filepath.Join(agent.Dir(r.dataDir), "images"), r.say); err != nil {
+	if len(r.contents.images) > 0 {
+		err := extractImages(r.artifact, r.contents, imageDir(r.dataDir), filepath.Join(making(r.dataDir), keptImages), func(name string) error {
+			r.say("Unpacking the images " + name)
+			r.journal.Images = append(r.journal.Images, name)
+			return r.journal.write(r.dataDir)
+		})
+		if err != nil {
 			return errors.Join(err, r.abort())
 		}
 	}
+	k.kept.Images = r.journal.Images
 	if ctx.Err() != nil {
 		return errors.Join(errors.New("interrupted; nothing was changed"), r.abort())
 	}
@@ -90,7 +95,7 @@ func (r *run) run(ctx context.Context) error {
 		return r.undo(ctx, hold, err)
 	}
 	// The guard first: without it nobody would end the starts of a broken program.
-	if err := setGuard(r.dataDir); err != nil {
+	if err := setGuard(r.dataDir, r.journal.Guard); err != nil {
 		return r.rollBack(ctx, hold, err)
 	}
 	if err := swap(n.Binary); err != nil {
@@ -114,7 +119,7 @@ func (r *run) run(ctx context.Context) error {
 	if err != nil {
 		return r.rollBack(ctx, nil, err)
 	}
-	if err := errors.Join(r.journal.enter(r.dataDir, Healthy), cleanUp(r.dataDir, n.Binary)); err != nil {
+	if err := errors.Join(r.journal.enter(r.dataDir, Healthy), cleanUp(r.dataDir, r.journal)); err != nil {
 		return err
 	}
 	for _, c := range ended {
@@ -126,7 +131,7 @@ func (r *run) run(ctx context.Context) error {
 
 // abort forgets an upgrade that has touched nothing.
 func (r *run) abort() error {
-	return errors.Join(takeBack(r.dataDir, r.journal), cleanUp(r.dataDir, r.Node.Binary), forget(r.dataDir))
+	return errors.Join(takeBack(r.dataDir, r.journal), cleanUp(r.dataDir, r.journal), forget(r.dataDir))
 }
 
 // undo starts lite again as it was.
@@ -200,7 +205,7 @@ func goBack(ctx context.Context, dataDir string, j *Journal, manager service.Man
 
 // finish notes that the old version runs again.
 func finish(dataDir string, j *Journal) error {
-	return errors.Join(j.enter(dataDir, RolledBack), spend(dataDir), cleanUp(dataDir, j.Binary))
+	return errors.Join(j.enter(dataDir, RolledBack), spend(dataDir), cleanUp(dataDir, j))
 }
 
 // strangerGrace is more than Relaunch takes to become the old program.
@@ -297,7 +302,7 @@ func drive(ctx context.Context, dataDir string, say func(string)) (*Driver, erro
 func Rollback(ctx context.Context, p *RollbackPlan, timeout time.Duration, say func(string)) error {
 	ctx = context.WithoutCancel(ctx)
 	j := &Journal{
-		From: p.Kept.Versions.Version, To: p.Now, Role: p.Kept.Role, Binary: p.Kept.Binary, Began: time.Now().UTC(),
+		From: p.Kept.Versions.Version, To: p.Now, Role: p.Kept.Role, Binary: p.Kept.Binary, Guard: serviceGuard, Began: time.Now().UTC(),
 		HealthTimeout: timeout, Reason: "lite rollback",
 	}
 	var manager service.Manager
@@ -308,7 +313,7 @@ func Rollback(ctx context.Context, p *RollbackPlan, timeout time.Duration, say f
 		manager = m
 	}
 	j.Service = manager != nil
-	if err := setGuard(p.DataDir); err != nil {
+	if err := setGuard(p.DataDir, j.Guard); err != nil {
 		return err
 	}
 	if was, err := ReadJournal(p.DataDir); err != nil {

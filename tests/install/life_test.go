@@ -215,7 +215,9 @@ func (l *life) is(t *testing.T, want string) {
 
 func (l *life) testUpgrade(t *testing.T) {
 	before := l.process(t)
-	l.unchanged(t, func() { t.Log(l.Sh(t, "lite upgrade --artifact /root/next")) })
+	l.unchanged(t, func() {
+		t.Log(l.Sh(t, "lite upgrade --artifact /root/next --sha256 $(sha256sum </root/next | cut -c 1-64)"))
+	})
 	l.is(t, versions.Next)
 	if l.process(t) == before {
 		t.Error("it is the same process")
@@ -242,7 +244,7 @@ func (l *life) pose(t *testing.T, path string) {
 func (l *life) testBroken(t *testing.T) {
 	l.pose(t, "/root/broken")
 	l.unchanged(t, func() {
-		out, err := l.Run("lite upgrade --artifact /root/broken --health-timeout 100s")
+		out, err := l.Run("lite upgrade --artifact /root/broken --sha256 $(sha256sum </root/broken | cut -c 1-64) --health-timeout 100s")
 		t.Log(out)
 		if err == nil {
 			t.Error("it succeeded")
@@ -267,7 +269,7 @@ func (l *life) testKilledUpgrade(t *testing.T) {
 		l.Sh(t, "mkdir -p %s && printf '[Service]\nRestartSec=500ms\n' >%s/test.conf && systemctl daemon-reload", dir, dir)
 	}
 	l.unchanged(t, func() {
-		l.killSwapped(t, "lite", "upgrade", "--artifact", "/root/broken")
+		l.killSwapped(t, "lite", "upgrade", "--artifact", "/root/broken", "--sha256", l.Sh(t, "sha256sum </root/broken | cut -c 1-64"))
 		l.Eventually(t, readyTimeout, "lite status")
 		l.Eventually(t, readyTimeout, "grep rolled-back /var/lib/lite/upgrade.json")
 	})

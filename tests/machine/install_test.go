@@ -136,7 +136,7 @@ func (i *installed) is(t *testing.T, want string) {
 
 func (i *installed) testUpgrade(t *testing.T) {
 	before, pid := i.containers(t), i.Output(t, "systemctl show -p MainPID lite")
-	i.long(t, "lite upgrade --artifact /root/next --health-timeout 20m")
+	i.long(t, "lite upgrade --artifact /root/next --sha256 $(sha256sum </root/next | cut -c 1-64) --health-timeout 20m")
 	i.is(t, versions.Next)
 	if i.Output(t, "systemctl show -p MainPID lite") == pid {
 		t.Error("it is the same process")
@@ -154,7 +154,7 @@ func (i *installed) same(t *testing.T, before string) {
 
 func (i *installed) testBroken(t *testing.T) {
 	before := i.containers(t)
-	out, err := i.RunFor(2*readyTimeout, "lite upgrade --artifact /root/broken --health-timeout 20m")
+	out, err := i.RunFor(2*readyTimeout, "lite upgrade --artifact /root/broken --sha256 $(sha256sum </root/broken | cut -c 1-64) --health-timeout 20m")
 	t.Log(out)
 	if err == nil || !strings.Contains(out, "was taken back and "+versions.Next+" runs again") {
 		t.Errorf("%v", err)

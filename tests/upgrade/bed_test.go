@@ -4,6 +4,7 @@ package upgrade
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -60,6 +61,9 @@ func install(t *testing.T, n *cluster.Node) bed {
 func (b bed) put(t *testing.T, from, to string) {
 	t.Helper()
 	target := filepath.Join(b.Dir, "lib", strings.TrimPrefix(to, "/var/lib/"))
+	if to != installed {
+		defer b.sums(t, to)
+	}
 	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -68,6 +72,27 @@ func (b bed) put(t *testing.T, from, to string) {
 	}
 	if out, err := exec.Command("cp", "--reflink=auto", from, target).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
+	}
+}
+
+// sums adds a file of a host to the SHA256SUMS beside it.
+func (b bed) sums(t *testing.T, path string) {
+	t.Helper()
+	target := filepath.Join(b.Dir, "lib", strings.TrimPrefix(path, "/var/lib/"))
+	content, err := os.ReadFile(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := filepath.Join(filepath.Dir(target), "SHA256SUMS")
+	text, _ := os.ReadFile(list)
+	line := fmt.Sprintf("%x  %s\n", sha256.Sum256(content), filepath.Base(path))
+	for old := range strings.Lines(string(text)) {
+		if !strings.HasSuffix(old, "  "+filepath.Base(path)+"\n") {
+			line += old
+		}
+	}
+	if err := os.WriteFile(list, []byte(line), 0o644); err != nil {
+		t.Fatal(err)
 	}
 }
 

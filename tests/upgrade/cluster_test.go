@@ -2,6 +2,7 @@ package upgrade
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"lite.io/lite/tests/cluster"
@@ -30,6 +31,13 @@ func TestCluster(t *testing.T) {
 			}
 			return nil
 		})
+	}
+	roles := server.Kubectl(t, "get", "nodes", "-L", "node-role.kubernetes.io/control-plane", "--no-headers")
+	for line := range strings.Lines(roles) {
+		words := strings.Fields(line) // name, status, roles, age, version, value
+		if want := map[string]string{server.Name: "control-plane", agent.Name: "<none>"}[words[0]]; words[2] != want {
+			t.Errorf("the role of %s is %s, want %s", words[0], words[2], want)
+		}
 	}
 	pin("on-server", server.Name)
 	pin("on-agent", agent.Name)

@@ -21,5 +21,6 @@ func (b bed) pose(t *testing.T, path string, change func(*pose)) string {
 	p.Version.Version = "v99.1.0"
 	change(&p)
 	p.Make(t, filepath.Join(b.Dir, "lib", path[len("/var/lib/"):]))
+	b.sums(t, path)
 	return path
 }

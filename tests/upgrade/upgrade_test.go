@@ -3,9 +3,14 @@ package upgrade
 import (
 	"bytes"
 	"compress/gzip"
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"net/http"
 	"os"
@@ -25,6 +30,9 @@ func TestForeground(t *testing.T) {
 	artifact := nextBinary(t)
 	b := install(t, cluster.NewNode(t))
 	b.put(t, artifact, "/var/lib/next")
+	// The datastore is on a disk of its own: it cannot be put back by a rename.
+	const store = cluster.DataDir + "/server/etcd"
+	b.Output(t, "sh", "-ec", "mkdir -p -m 700 /var/lib/disk "+store+" && mount --bind /var/lib/disk "+store)
 	b.Start(t)
 	old, _ := b.versions(t)
 	ns := b.Namespace(t)
@@ -44,10 +52,22 @@ func TestForeground(t *testing.T) {
 		b.Output(t, "umount", cluster.DataDir+"/rollback")
 	})
 	b.Kubectl(t, "create", "configmap", "early")
-	b.WriteFile(t, "/etc/lite/config.yaml", "log-level: info\n")
+	b.Output(t, "sh", "-ec", `mkdir -p /etc/lite/site; cd /etc/lite; echo "log-level: info" >site/lite.yaml
+		chown 65534:65533 site/lite.yaml; chmod 640 site/lite.yaml; ln -s site/lite.yaml config.yaml`)
 
 	t.Run("channel", func(t *testing.T) {
-		base := b.serve(t, map[string]string{"/channels/stable": next + "\n"}, artifact)
+		key, public := newKey(t)
+		files := map[string]string{"/channels/stable": next + "\n"}
+		base := b.serve(t, files, artifact, nil)
+		b.refused(t, []string{"upgrade", "--base-url", base}, "not encrypted", "--allow-http")
+		b.must(t, "upgrade", "--base-url", base, "--allow-http", "--dry-run")
+		// As the installer remembers it.
+		b.WriteFile(t, "/etc/lite/release.pub", public)
+		b.refused(t, []string{"upgrade", "--base-url", base, "--allow-http"}, "is not signed, and has to be", "/etc/lite/release.pub")
+		b.refused(t, []string{"upgrade", "--artifact", "/var/lib/next"}, "is not signed, and has to be")
+		other, _ := newKey(t)
+		b.refused(t, []string{"upgrade", "--base-url", b.serve(t, files, artifact, other)}, "is not signed with the key")
+		base = b.serve(t, files, artifact, key)
 		pid := b.PID(t)
 		b.must(t, "upgrade", "--base-url", base)
 		b.is(t, next)
@@ -63,7 +83,9 @@ func TestForeground(t *testing.T) {
 		b.clean(t)
 	})
 	b.Kubectl(t, "create", "configmap", "late")
-	b.WriteFile(t, "/etc/lite/config.yaml", "log-level: warn\n")
+	b.Output(t, "sh", "-ec", `cd /etc/lite; rm config.yaml site/lite.yaml release.pub; echo "log-level: warn" >site/lite.yaml; echo "log-level: warn" >config.yaml`)
+	mine := cluster.DataDir + "/server/manifests/mine"
+	b.Output(t, "sh", "-ec", "mkdir -p "+mine+" && mount -t tmpfs tmpfs "+mine+" && echo mine >"+mine+"/file")
 	b.WriteFile(t, "/etc/lite/config.yaml.d/20-new.yaml", "log-level: error\n")
 
 	t.Run("rollback", func(t *testing.T) {
@@ -84,7 +106,14 @@ func TestForeground(t *testing.T) {
 		if got := b.ReadFile(t, "/etc/lite/config.yaml"); got != "log-level: info\n" {
 			t.Errorf("config.yaml is %q", got)
 		}
-		for _, path := range []string{"config.yaml", "config.yaml.d/20-new.yaml"} {
+		if got := b.Output(t, "sh", "-ec", "readlink /etc/lite/config.yaml; stat -c %u:%g:%a /etc/lite/site/lite.yaml"); got != "site/lite.yaml\n65534:65533:640\n" {
+			t.Errorf("config.yaml and what it leads to are\n%s", got)
+		}
+		if got := b.Output(t, "sh", "-ec", "mountpoint -q "+store+"; mountpoint -q "+mine+"; cat "+mine+"/file"); got != "mine\n" {
+			t.Errorf("what was mounted since holds %q", got)
+		}
+		b.Output(t, "umount", mine)
+		for _, path := range []string{"config.yaml", "site/lite.yaml", "config.yaml.d/20-new.yaml"} {
 			b.ReadFile(t, cluster.DataDir+"/rollback/dropped/files/etc/lite/"+path)
 		}
 		b.refused(t, []string{"rollback", "--yes"}, "nothing is kept")
@@ -121,6 +150,9 @@ func (b bed) refuses(t *testing.T, artifact string) {
 		if err := os.WriteFile(target, content, 0o755); err != nil {
 			t.Fatal(err)
 		}
+		if filepath.Base(path) != "SHA256SUMS" {
+			b.sums(t, path)
+		}
 		return path
 	}
 	try := func(name, path string, words ...string) {
@@ -138,11 +170,13 @@ func (b bed) refuses(t *testing.T, artifact string) {
 	if runtime.GOARCH == "arm64" {
 		other[18] = 0x3e
 	}
-	try("wrong machine", write("/var/lib/arm", other), "this machine is")
+	try("wrong machine", write("/var/lib/arm", other), "another architecture")
 	sum := sha256.Sum256([]byte("another"))
-	write("/var/lib/wrong/SHA256SUMS", []byte(hex.EncodeToString(sum[:])+"  lite\n"))
 	b.put(t, artifact, "/var/lib/wrong/lite")
-	try("wrong checksum", "/var/lib/wrong/lite", "SHA-256", "get it again")
+	write("/var/lib/wrong/SHA256SUMS", []byte(hex.EncodeToString(sum[:])+"  lite\n"))
+	try("wrong checksum", "/var/lib/wrong/lite", "wrong checksum", "fetch it again")
+	write("/var/lib/wrong/SHA256SUMS", []byte(hex.EncodeToString(sum[:])+"  other\n"))
+	try("no checksum", "/var/lib/wrong/lite", "does not name lite")
 
 	posing("downgrade", func(p *pose) { p.Version.Version = "v0.0.1" }, "older", "lite rollback")
 	posing("two minors of Kubernetes", func(p *pose) { p.Version.Kubernetes = "v1.38.0" }, "one minor version at a time", "1.37")
@@ -173,7 +207,7 @@ func (b bed) refuses(t *testing.T, artifact string) {
 	})
 	t.Run("no base URL", func(t *testing.T) { b.refused(t, []string{"upgrade"}, "--base-url", "--artifact") })
 	t.Run("no such version", func(t *testing.T) {
-		b.refused(t, []string{"upgrade", "--to", "v9.9.9", "--base-url", b.serve(t, nil, artifact)}, "404")
+		b.refused(t, []string{"upgrade", "--to", "v9.9.9", "--base-url", b.serve(t, nil, artifact, nil), "--allow-http"}, "404")
 	})
 	t.Run("dry run", func(t *testing.T) {
 		if out := b.must(t, "upgrade", "--dry-run", "--artifact", "/var/lib/next"); !strings.Contains(out, next) || !strings.Contains(out, "Nothing was changed") {
@@ -210,13 +244,27 @@ func packed(t *testing.T, artifact string) []byte {
 	return out.Bytes()
 }
 
+// newKey is a key that releases are signed with, and its public half in PEM.
+func newKey(t *testing.T) (key *rsa.PrivateKey, public string) {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key, string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+}
+
 // serve is a plain file server with a release of version next, on the network of
-// the host. The first answer for the program breaks off half-way.
-func (b bed) serve(t *testing.T, files map[string]string, artifact string) (base string) {
+// the host, signed if there is a key. The first answer for the program breaks off half-way.
+func (b bed) serve(t *testing.T, files map[string]string, artifact string, key *rsa.PrivateKey) (base string) {
 	t.Helper()
 	name := "lite-linux-" + runtime.GOARCH + ".gz"
 	program := packed(t, artifact)
-	sum := sha256.Sum256(program)
+	sums := fmt.Sprintf("%x  %s\n", sha256.Sum256(program), name)
 	broken := false
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
@@ -226,7 +274,18 @@ func (b bed) serve(t *testing.T, files map[string]string, artifact string) (base
 		}
 		switch r.URL.Path {
 		case "/" + next + "/SHA256SUMS":
-			fmt.Fprintf(w, "%x  %s\n", sum, name)
+			fmt.Fprint(w, sums)
+		case "/" + next + "/SHA256SUMS.sig":
+			if key == nil {
+				http.NotFound(w, r)
+				return
+			}
+			hash := sha256.Sum256([]byte(sums))
+			signature, err := rsa.SignPKCS1v15(nil, key, crypto.SHA256, hash[:])
+			if err != nil {
+				t.Error(err)
+			}
+			_, _ = w.Write(signature)
 		case "/" + next + "/" + name:
 			w.Header().Set("ETag", `"one"`)
 			if !broken {

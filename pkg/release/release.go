@@ -1,0 +1,90 @@
+// Package release knows what a release of lite is made of, wherever it is: on a
+// file server, in a directory, or in a bundle. It has the names of the files, their
+// checksums, the signature of these, and the look at a program.
+package release
+
+import (
+	"debug/elf"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+)
+
+// Names of files of a release.
+const (
+	Installer     = "install.sh"
+	SumsFile      = "SHA256SUMS"
+	SignatureFile = SumsFile + ".sig"
+	// ImageDir is where the archives of images are in a bundle.
+	ImageDir = "images/"
+)
+
+// machines is the architectures that lite runs on, and what a program for them
+// says in its head.
+var machines = map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}
+
+// Architectures is those that there are releases for.
+func Architectures() []string { return slices.Sorted(maps.Keys(machines)) }
+
+// Program is how the program for an architecture is called.
+func Program(arch string) string { return "lite-linux-" + arch }
+
+// Packed is how the program is called, compressed with gzip.
+func Packed(arch string) string { return Program(arch) + ".gz" }
+
+// ArchOf is the architecture that a packed program is for, by its name.
+func ArchOf(packed string) (arch string, ok bool) {
+	rest, ok := strings.CutPrefix(packed, Program(""))
+	if !ok {
+		return "", false
+	}
+	return strings.CutSuffix(rest, ".gz")
+}
+
+// headSize is how much of a program CheckHead has to see.
+const headSize = 20
+
+// CheckHead reads the head of a program. It is an error if it is none, or not for
+// an architecture: run, it would fail with words that help nobody.
+func CheckHead(program io.Reader, arch string) error {
+	head := make([]byte, headSize)
+	if _, err := io.ReadFull(program, head); err != nil || string(head[:len(elf.ELFMAG)]) != elf.ELFMAG {
+		return errors.New("it is no program for Linux")
+	}
+	// All machines that lite runs on have the low byte first.
+	if is := elf.Machine(binary.LittleEndian.Uint16(head[18:])); is != machines[arch] {
+		return fmt.Errorf("it is a program for another architecture than %s (%s)", arch, is)
+	}
+	return nil
+}
+
+// CheckProgram is CheckHead for a file, which must be whole too.
+func CheckProgram(path, arch string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := CheckHead(f, arch); err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	head, err := elf.NewFile(f)
+	if err != nil {
+		return fmt.Errorf("it is cut off or damaged (%w); get it again", err)
+	}
+	for _, s := range head.Sections {
+		if end := s.Offset + s.FileSize; s.Type != elf.SHT_NOBITS && (end > uint64(info.Size()) || end < s.Offset) {
+			return fmt.Errorf("it is cut off: it has %d bytes and speaks of %d; get it again", info.Size(), end)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,179 @@
+package release
+
+import (
+	"archive/tar"
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func says(t *testing.T, err error, words string) {
+	t.Helper()
+	switch {
+	case words == "" && err != nil:
+		t.Errorf("refused: %v", err)
+	case words != "" && (err == nil || !strings.Contains(err.Error(), words)):
+		t.Errorf("got %v, want an error with %q", err, words)
+	}
+}
+
+func TestParseSums(t *testing.T) {
+	const a, b = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB"
+	for text, want := range map[string]string{
+		"":                                    "map[]",
+		a + "  x\n" + b + " *y\n":             "map[x:" + a + " y:" + strings.ToLower(b) + "]",
+		a + "  ./x\r\n\r\n":                   "map[x:" + a + "]",
+		a + "  x y\n":                         "map[x y:" + a + "]",
+		a + "  x":                             "map[x:" + a + "]",
+		a + "  x\n" + a + "  x\n":             "map[x:" + a + "]",
+		a + "  x\n" + b + "  x\n":             "error: names x twice",
+		a[:63] + "  x\n":                      "error: no line of sha256sum",
+		a:                                     "error: no line of sha256sum",
+		"<!DOCTYPE html>\n":                   "error: no line of sha256sum",
+		strings.Repeat("<html>", 1000) + "\n": "error: …",
+	} {
+		s, err := ParseSums([]byte(text))
+		if words, ok := strings.CutPrefix(want, "error: "); ok {
+			says(t, err, words)
+		} else if got := fmt.Sprint(s); err != nil || got != want {
+			t.Errorf("%q: got %s, %v, want %s", text, got, err, want)
+		}
+	}
+	_, err := ReadSums(io.LimitReader(zeros{}, 2*maxSums))
+	says(t, err, "it has more than")
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+// What openssl signs, as the documents say, is what Verify takes.
+func TestVerifyWhatOpenSSLHasSigned(t *testing.T) {
+	if _, err := exec.LookPath("openssl"); err != nil {
+		t.Skip("there is no openssl")
+	}
+	dir := t.TempDir()
+	run := func(command string) {
+		t.Helper()
+		c := exec.Command("sh", "-ec", command)
+		c.Dir = dir
+		if out, err := c.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", command, err, out)
+		}
+	}
+	read := func(name string) []byte {
+		t.Helper()
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	run("echo sums >SHA256SUMS; openssl ecparam -name prime256v1 -genkey -out other.pem 2>/dev/null; openssl dgst -sha256 -sign other.pem -out other.sig SHA256SUMS")
+	for name, makes := range map[string]string{
+		"RSA":                        "openssl genrsa -out key.pem 2048 2>/dev/null; openssl rsa -in key.pem -pubout -out public.pem 2>/dev/null",
+		"RSA, as PKCS 1":             "openssl genrsa -out key.pem 2048 2>/dev/null; openssl rsa -in key.pem -RSAPublicKey_out -out public.pem 2>/dev/null",
+		"P-256":                      "openssl ecparam -name prime256v1 -genkey -noout -out key.pem; openssl ec -in key.pem -pubout -out public.pem 2>/dev/null",
+		"P-384, parameters and text": "openssl ecparam -name secp384r1 -genkey -out key.pem; { echo 'Key of ours'; openssl ecparam -name secp384r1; openssl ec -in key.pem -pubout 2>/dev/null; } >public.pem",
+	} {
+		t.Run(name, func(t *testing.T) {
+			run(makes + "; openssl dgst -sha256 -sign key.pem -out SHA256SUMS.sig SHA256SUMS")
+			key, err := ReadKey(filepath.Join(dir, "public.pem"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			says(t, key.Verify(read("SHA256SUMS"), read("SHA256SUMS.sig")), "")
+			says(t, key.Verify(append(read("SHA256SUMS"), '\n'), read("SHA256SUMS.sig")), "not signed with the key in "+dir)
+			says(t, key.Verify(read("SHA256SUMS"), read("other.sig")), "not signed with the key")
+			says(t, key.Verify(read("SHA256SUMS"), nil), "not signed with the key")
+			_, err = ReadKey(filepath.Join(dir, "key.pem"))
+			says(t, err, "is a private key")
+		})
+	}
+	t.Run("another kind", func(t *testing.T) {
+		run("openssl genpkey -algorithm ed25519 -out key.pem; openssl pkey -in key.pem -pubout -out public.pem")
+		_, err := ReadKey(filepath.Join(dir, "public.pem"))
+		says(t, err, "must be an RSA or EC key")
+	})
+}
+
+// head is the beginning of a program.
+func head(machine uint16) []byte {
+	p := make([]byte, 4000)
+	copy(p, "\x7fELF\x02\x01\x01")
+	binary.LittleEndian.PutUint16(p[18:], machine)
+	return p
+}
+
+func TestPrograms(t *testing.T) {
+	says(t, CheckHead(bytes.NewReader(head(62)), "amd64"), "")
+	says(t, CheckHead(bytes.NewReader(head(183)), "arm64"), "")
+	says(t, CheckHead(bytes.NewReader(head(183)), "amd64"), "another architecture than amd64 (EM_AARCH64)")
+	says(t, CheckHead(bytes.NewReader(head(62)[:10]), "amd64"), "no program for Linux")
+	says(t, CheckHead(strings.NewReader("#!/bin/sh\nexec something else\n"), "amd64"), "no program for Linux")
+	self, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	arch, _ := ArchOf(Packed(architecture(t, self)))
+	for at, words := range map[int]string{len(self): "", len(self) - 1: "cut off", len(self) / 2: "cut off", 30: "cut off"} {
+		path := filepath.Join(t.TempDir(), "program")
+		if err := os.WriteFile(path, self[:at], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		says(t, CheckProgram(path, arch), words)
+	}
+}
+
+func architecture(t *testing.T, program []byte) string {
+	t.Helper()
+	for _, arch := range Architectures() {
+		if CheckHead(bytes.NewReader(program), arch) == nil {
+			return arch
+		}
+	}
+	t.Skip("the tests run on another architecture")
+	return ""
+}
+
+// Whatever is in a tar, nothing but files at their places gets to a caller.
+func TestPartsOfABundle(t *testing.T) {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, h := range []tar.Header{
+		{Name: "./images/", Typeflag: tar.TypeDir}, {Name: "images/a.tar", Size: 1}, {Name: "images/deep/b.tar"}, {Name: "images/../../c"}, {Name: "/etc/passwd"},
+		{Name: "images/link.tar", Typeflag: tar.TypeSymlink, Linkname: "/etc/shadow"}, {Name: "./" + Packed("arm64")}, {Name: Packed("amd64")}, {Name: "SHA256SUMS"}, {Name: "./SHA256SUMS.sig"},
+	} {
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(make([]byte, h.Size)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "b.tar")
+	if err := os.WriteFile(path, b.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a, err := Open(path, "amd64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	if err := a.Each(func(p Part) error { got = append(got, fmt.Sprint(p.Kind, " ", p.Name)); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"3 images/a.tar", "2 " + Packed("amd64"), "0 SHA256SUMS", "1 SHA256SUMS.sig"}
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
