@@ -6,6 +6,11 @@
 # Everything is looked at before anything is changed; what is new is written beside what is there and renamed; and it may
 # be killed at any moment and run again. `sh install.sh --help` names the variables.
 set -eu
+umask 022
+# Who has become root by su or with an environment of next to nothing lacks the directories of administrators.
+asked_path=${PATH:-}
+PATH=${PATH:+$PATH:}/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export PATH
 
 # The address that releases are served from: `make release` writes it here.
 default_base_url=
@@ -16,19 +21,23 @@ pending=$etc/install.pending # the service has not been restarted since somethin
 tmp=$etc/install.tmp
 drop_in=$etc/config.yaml.d/50-install.yaml
 env_file=$etc/lite.env
+release_key=$etc/release.pub # what releases must be signed with
 unit=/etc/systemd/system/lite.service
 wanted=/etc/systemd/system/multi-user.target.wants/lite.service
 init_script=/etc/init.d/lite
 runlevel=/etc/runlevels/default/lite
 logrotate=/etc/logrotate.d/lite
+scopes=/etc/systemd/system/cri-containerd-.scope.d
 ready_timeout=300 # seconds
 
 say() { echo "[lite] $*"; }
 warn() { echo "[lite] warning: $*" >&2; }
 die() {
+	died=true
 	echo "[lite] error: $*" >&2
 	exit 1
 }
+died=false
 have() { command -v "$1" >/dev/null 2>&1; }
 
 usage() {
@@ -49,8 +58,9 @@ only then. Run again with nothing said, it keeps what was said before.
   INSTALL_LITE_BASE_URL       where channels and versions are
   INSTALL_LITE_ARTIFACT       a local file (bundle, binary, or a .gz of it) or directory to install from
   INSTALL_LITE_SHA256         the SHA-256 of that file, if there is no SHA256SUMS beside it
-  INSTALL_LITE_PUBLIC_KEY     a PEM file: SHA256SUMS must be signed with its key (SHA256SUMS.sig)
-  INSTALL_LITE_BIN_DIR        where the commands go (/usr/local/bin)
+  INSTALL_LITE_PUBLIC_KEY     a PEM file: SHA256SUMS must be signed with its key (SHA256SUMS.sig), also the next
+                              time; none: forget the key
+  INSTALL_LITE_BIN_DIR        where the commands go (where they are, or /usr/local/bin)
   INSTALL_LITE_SKIP_DOWNLOAD  true: use the binary that is in that directory
   INSTALL_LITE_SKIP_ENABLE    true: neither start the service nor have it started at boot
   INSTALL_LITE_SKIP_START     true: do not start the service now
@@ -81,8 +91,11 @@ check_variables() {
 	for name in $(env | sed -n 's/^\(\(INSTALL_\)\{0,1\}K3S_[A-Z0-9_]*\)=.*/\1/p'); do
 		warn "$name is k3s's and not read: lite's would be $(echo "$name" | sed 's/K3S/LITE/')"
 	done
-	bin_dir=${INSTALL_LITE_BIN_DIR:-/usr/local/bin}
+	bin_dir=${INSTALL_LITE_BIN_DIR:-}
+	[ -n "$bin_dir" ] || bin_dir=$(sed -n 's|^\(/.*\)/lite-uninstall\.sh$|\1|p' $inventory 2>/dev/null | tail -n 1)
+	bin_dir=$(echo "${bin_dir:-/usr/local/bin}" | sed 's|//*$||')
 	case $bin_dir in
+	'' | *//* | */./* | */../* | */. | */..) die "INSTALL_LITE_BIN_DIR is '${INSTALL_LITE_BIN_DIR:-}': say a path such as /opt/lite/bin" ;;
 	*[!A-Za-z0-9/._-]*) die "INSTALL_LITE_BIN_DIR is '$bin_dir': choose a path of letters, digits, '.', '_' and '-'" ;;
 	/*) ;;
 	*) die "INSTALL_LITE_BIN_DIR is '$bin_dir': say the whole path, from /" ;;
@@ -108,7 +121,7 @@ check_machine() {
 	*) die "this machine is $(uname -m), and there are builds for x86_64 and aarch64: use another machine, or build lite from source" ;;
 	esac
 	[ "$(id -u)" = 0 ] || die "not root: run it as root, with sudo for instance (… | sudo sh -s - …)"
-	for tool in awk cmp df gzip od sed tar xargs; do
+	for tool in awk cmp df gzip od readlink sed tar xargs; do
 		have $tool || die "there is no command $tool: install it (busybox has it)"
 	done
 	have sha256sum || have shasum || have openssl || die "nothing here can make SHA-256 sums: install sha256sum (coreutils, busybox) or openssl"
@@ -138,7 +151,7 @@ decide() {
 
 here=
 case $0 in
-*install.sh) here=$(cd "$(dirname "$0")" && pwd) ;;
+*install.sh) here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd) ;;
 esac
 
 # find_source sets source to one of checkout, installed, directory, bundle, file and release; and from to its place.
@@ -152,7 +165,7 @@ find_source() {
 		find_release
 	elif [ -n "$here" ] && [ -f "$here/SHA256SUMS" ]; then
 		source=directory from=$here
-	elif [ -n "$here" ] && [ -f "$here/../go.mod" ]; then
+	elif [ -n "$here" ] && grep -qs '^module lite\.io/lite$' "$here/../go.mod"; then
 		source=checkout from=$(dirname "$here")/dist/lite
 		[ -x "$from" ] || die "there is no $from: run make build in the checkout first"
 	else
@@ -162,6 +175,7 @@ find_source() {
 
 find_artifact() {
 	from=$1
+	case $from in -*) from=./$from ;; esac
 	if [ -d "$from" ]; then
 		source=directory
 		[ -f "$from/SHA256SUMS" ] || die "there is no SHA256SUMS in $from: take the whole directory of a release, or unpack a bundle there"
@@ -191,6 +205,12 @@ find_release() {
 	base=${INSTALL_LITE_BASE_URL:-$default_base_url}
 	[ -n "$base" ] || die "where to download lite from is not known: set INSTALL_LITE_BASE_URL, or INSTALL_LITE_ARTIFACT to a file"
 	base=${base%/}
+	case $base in
+	*[[:space:]]*) die "INSTALL_LITE_BASE_URL holds white space: say a URL such as https://example.org/lite" ;;
+	https://?* | http://127.* | http://localhost* | 'http://[::1]'*) ;;
+	http://?*) [ -n "$key" ] || warn "$(shown "$base") is not encrypted, so whoever is on the way may serve another program: use https, or INSTALL_LITE_PUBLIC_KEY" ;;
+	*) die "INSTALL_LITE_BASE_URL is '$base': say a URL that begins with https:// or http://" ;;
+	esac
 	have curl || have wget || die "there is neither curl nor wget to download with: install one, or set INSTALL_LITE_ARTIFACT to a file"
 	version=${INSTALL_LITE_VERSION:-}
 	if [ -z "$version" ]; then
@@ -205,40 +225,90 @@ find_release() {
 	from=$base/$version
 }
 
-# fetch downloads a file.
-fetch() {
+# shown is a URL without the password in it.
+shown() { echo "$1" | sed 's|^\([a-z]*://\)[^/@]*@|\1|'; }
+
+# get downloads a file, or sets why.
+get() {
+	secure=
+	case $1 in https:*) secure="--proto-redir =https" ;; esac
 	if have curl; then
-		why=$(curl -fsSL --retry 3 --connect-timeout 20 -o "$2" "$1" 2>&1) && return
+		# shellcheck disable=SC2086 # two words, or none
+		why=$(curl -gfsSL $secure --retry 3 --connect-timeout 20 --speed-limit 1 --speed-time 60 -o "$2" "$1" 2>&1) && return
 	else
 		why=$(wget -T 30 -O "$2" "$1" 2>&1) && return
 	fi
 	rm -f "$2"
-	die "cannot download $1 ($(echo "$why" | grep . | tail -n 1)): nothing was changed; look at the address, the network and the room in $bin_dir, and try again"
+	why=$(echo "$why" | grep . | tail -n 1)
+	case $why in *[Cc]ertificate*) why="$why; the clock of this machine says $(date -u)" ;; esac
+	return 1
+}
+
+# fetch downloads a file that must be there.
+fetch() {
+	get "$1" "$2" ||
+		die "cannot download $(shown "$1") ($why): nothing was changed; look at the address, the network and the room in $bin_dir, and try again"
+}
+
+# find_key sets key to the file of the key that releases must be signed with, if any: the one that is named, or else
+# the one of the time before.
+find_key() {
+	key=${INSTALL_LITE_PUBLIC_KEY:-}
+	case $key in
+	none) key= ;;
+	'')
+		[ ! -e $release_key ] || key=$release_key
+		;;
+	*)
+		[ -f "$key" ] || die "INSTALL_LITE_PUBLIC_KEY: there is no $key: name a PEM file"
+		have openssl || die "INSTALL_LITE_PUBLIC_KEY is set and there is no openssl to check the signature with: install it"
+		public "$key" >/dev/null || die "INSTALL_LITE_PUBLIC_KEY: $key is no public key in PEM form: make one of the private key with openssl pkey -pubout"
+		;;
+	esac
+}
+
+# public prints a public key and nothing else that may be in its file.
+public() { openssl pkey -pubin -in "$1" -pubout 2>/dev/null; }
+
+# stage_key remembers the key for the next time, and for lite upgrade.
+stage_key() {
+	if [ "$key" = $release_key ]; then
+		keep_path $release_key
+	elif [ -n "$key" ]; then
+		public "$key" >"$tmp/file"
+		stage $release_key 644 <"$tmp/file"
+	elif [ -e $release_key ]; then
+		record $release_key # and settle removes it
+	fi
 }
 
 # sums makes $tmp/SHA256SUMS, and checks its signature if it must be signed.
 sums() {
-	key=${INSTALL_LITE_PUBLIC_KEY:-}
-	if [ -n "$key" ]; then
-		[ -f "$key" ] || die "INSTALL_LITE_PUBLIC_KEY: there is no $key: name a PEM file"
-		have openssl || die "INSTALL_LITE_PUBLIC_KEY is set and there is no openssl to check the signature with: install it"
-	fi
+	forget="or set INSTALL_LITE_PUBLIC_KEY=none to do without from now on"
 	if [ $source = file ] && [ -n "${INSTALL_LITE_SHA256:-}" ]; then
-		[ -z "$key" ] || die "INSTALL_LITE_SHA256 is not signed: leave it out, and put SHA256SUMS and SHA256SUMS.sig beside $from"
+		[ -z "$key" ] || die "INSTALL_LITE_SHA256 is not signed, and $key says that it must be: leave it out, and put SHA256SUMS and SHA256SUMS.sig beside $from, $forget"
 		echo "$INSTALL_LITE_SHA256  $(basename "$from")" >"$tmp/SHA256SUMS"
 		return
 	fi
-	get_sums SHA256SUMS || die "nothing says what $from should be: put SHA256SUMS beside it, or set INSTALL_LITE_SHA256 to its sum"
+	if [ $source = release ]; then
+		fetch "$from/SHA256SUMS" "$tmp/SHA256SUMS"
+	else
+		copy_sums SHA256SUMS || die "nothing says what $from should be: put SHA256SUMS beside it, or set INSTALL_LITE_SHA256 to its sum"
+	fi
 	[ -n "$key" ] || return 0
-	get_sums SHA256SUMS.sig || die "INSTALL_LITE_PUBLIC_KEY is set and SHA256SUMS is not signed: take a release that has SHA256SUMS.sig"
+	have openssl || die "releases must be signed with the key in $key, and there is no openssl to check that with: install it, $forget"
+	if [ $source = release ]; then
+		get "$from/SHA256SUMS.sig" "$tmp/SHA256SUMS.sig" || die "SHA256SUMS is not signed, or its signature cannot be downloaded ($why), and $key says that it must be: take a release that has SHA256SUMS.sig, $forget"
+	else
+		copy_sums SHA256SUMS.sig || die "SHA256SUMS is not signed, and $key says that it must be: take a release that has SHA256SUMS.sig, $forget"
+	fi
 	openssl dgst -sha256 -verify "$key" -signature "$tmp/SHA256SUMS.sig" "$tmp/SHA256SUMS" >/dev/null 2>&1 ||
-		die "SHA256SUMS is not signed with the key in $key: nothing was changed; do not use these files, and ask who serves them"
+		die "SHA256SUMS is not signed with the key in $key: nothing was changed; do not use these files, and ask who serves them. If they have a new key, name its file in INSTALL_LITE_PUBLIC_KEY"
 	say "the signature is right"
 }
 
-get_sums() {
+copy_sums() {
 	case $source in
-	release) fetch "$from/$1" "$tmp/$1" ;;
 	bundle) member "$1" >"$tmp/$1" ;;
 	directory) cp "$from/$1" "$tmp/$1" 2>/dev/null ;;
 	file) cp "$(dirname "$from")/$1" "$tmp/$1" 2>/dev/null ;;
@@ -246,7 +316,9 @@ get_sums() {
 }
 
 # listed prints the sum that SHA256SUMS has for a name, if any.
-listed() { awk -v name="$1" '$2 == name || $2 == "*" name || $2 == "./" name { print $1; exit }' "$tmp/SHA256SUMS"; }
+listed() {
+	awk -v name="$1" '{ sub(/\r$/, "") } $2 == name || $2 == "*" name || $2 == "./" name { print tolower($1); exit }' "$tmp/SHA256SUMS"
+}
 
 # sha256 prints the sum of its input.
 sha256() {
@@ -259,12 +331,11 @@ sha256() {
 	fi | cut -d ' ' -f 1
 }
 
-# verify compares its input with what SHA256SUMS says of a name.
-verify() {
+# verify compares a sum with what SHA256SUMS says of a name.
+verify() { # <name> <sum>
 	want=$(listed "$1")
 	[ -n "$want" ] || die "SHA256SUMS does not name $1: nothing was changed; the release is incomplete, take another"
-	got=$(sha256)
-	[ "$got" = "$want" ] || die "$1 has the wrong checksum ($got, not $want): nothing was changed; fetch it again, and if that does not help, do not use it"
+	[ "$2" = "$want" ] || die "$1 has the wrong checksum ($2, not $want): nothing was changed; fetch it again, and if that does not help, do not use it"
 }
 
 # --- the inventory ---------------------------------------------------------------------------------------------------
@@ -276,17 +347,23 @@ record() {
 		{
 			[ ! -e $inventory ] || cat $inventory
 			for path; do echo "$path"; done
-		} | awk '!seen[$0]++' >$inventory.new
+		} | awk '!seen[$0]++' | cat >$inventory.new # awk of busybox does not notice a full disk
 	) 2>/dev/null || full $etc
 	if cmp -s $inventory $inventory.new; then
 		rm -f $inventory.new
 	else
+		flush $inventory.new
 		mv -f $inventory.new $inventory
 	fi
 }
 
+recorded() { grep -qxF -e "$1" $inventory; }
+
 # keep_path is for what this run has made or found as it should be.
-keep_path() { echo "$1" >>"$tmp/kept"; }
+keep_path() { { echo "$1" >>"$tmp/kept"; } 2>/dev/null || full $etc; }
+
+# flush writes a file to the disk: after a power cut a name must not stand for a file without its content.
+flush() { sync "$1" 2>/dev/null || sync || true; }
 
 # settle leaves in the inventory what belongs to this installation, and removes what an earlier one made elsewhere.
 settle() {
@@ -296,8 +373,9 @@ settle() {
 			keep_path "$path"
 		fi
 	done <$inventory
-	(umask 077 && sort -u "$tmp/kept" >"$tmp/inventory")
-	grep -vxF -f "$tmp/inventory" $inventory >"$tmp/obsolete" || true
+	(umask 077 && sort -u "$tmp/kept" | cat >"$tmp/inventory")
+	# What is in a directory goes before it.
+	grep -vxF -f "$tmp/inventory" $inventory | sort -r | cat >"$tmp/obsolete"
 	while read -r path; do
 		case $path in
 		*/) rmdir "$path" 2>/dev/null || true ;;
@@ -306,6 +384,7 @@ settle() {
 	done <"$tmp/obsolete"
 	if ! cmp -s "$tmp/inventory" $inventory; then
 		cp -p "$tmp/inventory" $inventory.new
+		flush $inventory.new
 		mv -f $inventory.new $inventory
 	fi
 }
@@ -316,7 +395,29 @@ full() { die "cannot write to $1 ($(room "$1") MiB are free): nothing was change
 
 # --- staging: PATH.new beside PATH, renamed at the end -----------------------------------------------------------------
 
-changes='' committed=false made_bin_dir=false
+changes='' committed=false made_dirs=
+
+# make_dir makes a directory and those that it is in.
+make_dir() {
+	[ "$1" != / ] || return 0
+	make_dir "$(dirname "$1")"
+	if [ ! -d "$1" ]; then
+		record "$1/"
+		mkdir "$1" 2>/dev/null || full "$(dirname "$1")"
+		made_dirs="$1 $made_dirs"
+	fi
+	! recorded "$1/" || keep_path "$1/"
+}
+
+# spare refuses to replace what somebody else has put there. What lite has put there is in the inventory, or it is a
+# program or service that says so.
+spare() { # <path> <words that are in lite's>
+	[ -e "$1" ] || [ -L "$1" ] || return 0
+	[ "$(readlink "$1")" != /dev/null ] || die "$(basename "$1") is masked: nothing was changed; run systemctl unmask $(basename "$1") and try again"
+	! grep -qxF -e "$1" "$tmp/inventory.before" || return 0
+	[ ! -f "$1" ] || ! grep -qF -e "$2" "$1" || return 0
+	die "there is a $1 already and it is not lite's: nothing was changed; move it away$3"
+}
 
 # stage takes the content of a file from its input.
 stage() { # <path> <mode>
@@ -348,18 +449,26 @@ unstage() {
 	trap - EXIT
 	for path in $changes $bin $bin.gz; do rm -f "$path.new"; done
 	if [ $committed = false ]; then
-		[ "$made_bin_dir" = false ] || rmdir "$bin_dir" 2>/dev/null || true
+		for path in $made_dirs; do rmdir "$path" 2>/dev/null || true; done
 		[ ! -e $tmp/inventory.before ] || cmp -s $tmp/inventory.before $inventory || mv -f $tmp/inventory.before $inventory
 		rm -f $inventory.new
+		[ -s $inventory ] || rm -f $inventory
 	fi
 	rm -rf $tmp
-	exit $code
+	rmdir $etc 2>/dev/null || true # if there was nothing
+	case $code$died in
+	0* | *true) ;;
+	130*) echo "[lite] interrupted: run the installer again to complete it" >&2 ;;
+	*) echo "[lite] error: something failed that must not, see above; run the installer again when that is mended" >&2 ;;
+	esac
+	exit "$code"
 }
 
 # stage_binary puts the new binary beside the old one, unless it is the same. new is where it is then.
 stage_binary() {
 	new=$bin
 	keep_path "$bin"
+	spare "$bin" lite.io/lite/cmd/lite ", or set INSTALL_LITE_BIN_DIR"
 	case $source in
 	installed) return 0 ;;
 	checkout)
@@ -395,7 +504,7 @@ get_binary() {
 	packed=$name.gz
 	case $source in
 	release)
-		say "downloading $from/$packed"
+		say "downloading $(shown "$from")/$packed"
 		fetch "$from/$packed" "$bin.gz.new"
 		;;
 	bundle) member "$packed" >"$bin.gz.new" 2>/dev/null || full "$bin_dir" ;;
@@ -417,14 +526,17 @@ get_binary() {
 		cp "$from" "$bin.gz.new" 2>/dev/null || full "$bin_dir"
 		;;
 	esac
-	verify "$packed" <"$bin.gz.new"
-	gzip -dc <"$bin.gz.new" >"$bin.new" 2>/dev/null || full "$bin_dir"
+	verify "$packed" "$(sha256 <"$bin.gz.new")"
+	if ! gzip -dc <"$bin.gz.new" >"$bin.new" 2>/dev/null; then
+		gzip -t <"$bin.gz.new" 2>/dev/null || die "$packed is damaged, though its checksum is right: nothing was changed; take another release"
+		full "$bin_dir"
+	fi
 	rm -f "$bin.gz.new"
 }
 
 copy_binary() {
 	[ -f "$1" ] || die "there is no $1 and no $1.gz: take the release for $arch"
-	verify "$name" <"$1"
+	verify "$name" "$(sha256 <"$1")"
 	need_room "$1"
 	cp "$1" "$bin.new" 2>/dev/null || full "$bin_dir"
 }
@@ -453,7 +565,9 @@ try_binary() {
 stage_config() {
 	keep_path $drop_in
 	if [ $keep = true ]; then
-		effective >/dev/null 2>"$tmp/said" || die "$(first_line): correct that; nothing was changed"
+		# It is not written, but must be right for the lite that is installed now.
+		"$new" config write "$role" --file "$tmp/none" --to "$tmp/unused" >"$tmp/said" 2>&1 ||
+			die "$(first_line): nothing was changed; correct that first"
 		return
 	fi
 	rm -f "$tmp/staged"
@@ -496,9 +610,12 @@ stage_env() {
 # --- the service -----------------------------------------------------------------------------------------------------
 
 find_init() {
-	init=none
+	init=none booted=true
 	if [ -d /run/systemd/system ] && have systemctl; then
 		init=systemd
+	elif have systemctl && { on INSTALL_LITE_SKIP_START || on INSTALL_LITE_SKIP_ENABLE; }; then
+		# In the image of a machine, say: it is going to be booted.
+		init=systemd booted=false
 	elif [ -x /sbin/openrc-run ] && have rc-service; then
 		init=openrc
 	fi
@@ -507,11 +624,18 @@ find_init() {
 stage_service() {
 	case $init in
 	systemd)
+		for path in $unit /usr/local/lib/systemd/system/lite.service /usr/lib/systemd/system/lite.service /lib/systemd/system/lite.service; do
+			spare "$path" "Written when lite was installed" ""
+		done
 		systemd_unit >"$tmp/file"
 		stage $unit 644 <"$tmp/file"
+		make_dir $scopes
+		systemd_scopes >"$tmp/file"
+		stage $scopes/50-lite.conf 644 <"$tmp/file"
 		at_boot=$wanted
 		;;
 	openrc)
+		spare $init_script "Written when lite was installed" ""
 		openrc_service >"$tmp/file"
 		stage $init_script 755 <"$tmp/file"
 		if [ -d /etc/logrotate.d ]; then
@@ -563,6 +687,16 @@ TasksMax=infinity
 
 [Install]
 WantedBy=multi-user.target
+END
+}
+
+systemd_scopes() {
+	cat <<'END'
+# Written when lite was installed; a file of yours beside it that comes later wins.
+# When the machine is shut down a container has as long to end as a pod has that does not
+# say how long. systemd would wait for 90 s.
+[Scope]
+TimeoutStopSec=30s
 END
 }
 
@@ -630,7 +764,9 @@ END
 }
 
 stage_completion() {
-	[ -d "$2" ] || return 0
+	# It is not worth failing for, where /usr is read-only, say.
+	[ -d "$2" ] && [ -w "$2" ] || return 0
+	[ ! -e "$2/$3" ] || recorded "$2/$3" || return 0
 	"$new" completion "$1" >"$tmp/file"
 	stage "$2/$3" 644 <"$tmp/file"
 }
@@ -641,9 +777,9 @@ link_tools() {
 		link=$bin_dir/$tool
 		if [ "$(readlink "$link" 2>/dev/null)" = "$bin" ]; then
 			keep_path "$link"
-		elif other=$(command -v $tool) && [ "$(readlink "$other")" != "$bin" ]; then
+		elif other=$(command -v $tool) && ! recorded "$other"; then
 			say "$tool is $other; lite's is \`lite $tool\`"
-		elif [ ! -e "$link" ]; then
+		elif [ ! -e "$link" ] && [ ! -L "$link" ]; then
 			record "$link"
 			ln -s "$bin" "$link"
 			keep_path "$link"
@@ -661,7 +797,7 @@ check_images() {
 	directory) images=$(cd "$from" && find images -type f 2>/dev/null) || true ;;
 	esac
 	for image in $images; do
-		print_image "$image" | verify "$image"
+		verify "$image" "$(print_image "$image" | sha256)"
 	done
 }
 
@@ -675,7 +811,7 @@ print_image() {
 # install_images puts images to where lite imports them from, each under its name once it is complete.
 install_images() {
 	[ -n "$images" ] || return 0
-	data=$(effective | sed -n 's/^data-dir: \([^ ]*\).*/\1/p')
+	data=$(effective | sed -n "s/^data-dir: '\{0,1\}\(.*[^']\)'\{0,1\} # [^#]*$/\1/p")
 	(umask 077 && mkdir -p "$data/agent/images")
 	for image in $images; do
 		file=$data/agent/images/${image#images/}
@@ -687,6 +823,7 @@ install_images() {
 			rm -f "$file.new"
 			die "cannot write to $data ($(room "$data") MiB are free): the service was not started; free some room and run the installer again"
 		}
+		flush "$file.new"
 		mv -f "$file.new" "$file"
 	done
 }
@@ -695,11 +832,11 @@ install_images() {
 
 commit() {
 	committed=true
-	[ -n "$changes" ] || return 0
-	: >$pending
-	# After a power cut a name must not stand for a file without its content.
 	for path in $changes; do
-		[ ! -e "$path.new" ] || sync "$path.new" 2>/dev/null || sync || true
+		case $path in
+		"$bin" | "$drop_in" | "$env_file" | "$unit" | "$scopes"/* | "$init_script") : >$pending ;;
+		esac
+		[ ! -e "$path.new" ] || flush "$path.new"
 	done
 	for path in $changes; do
 		if [ -e "$path.new" ]; then
@@ -713,9 +850,11 @@ commit() {
 	fi
 }
 
+reload() { [ $init != systemd ] || [ $booted = false ] || systemctl daemon-reload; }
+
 start_service() {
 	if on INSTALL_LITE_SKIP_ENABLE; then
-		[ ! -e $pending ] || [ $init != systemd ] || systemctl daemon-reload
+		[ ! -e $pending ] || reload
 		say "installed; neither started nor enabled, as INSTALL_LITE_SKIP_ENABLE says"
 		return
 	fi
@@ -727,7 +866,7 @@ start_service() {
 		return
 		;;
 	systemd)
-		[ ! -e $pending ] || systemctl daemon-reload
+		[ ! -e $pending ] || reload
 		[ -e $wanted ] || systemctl --quiet enable lite.service
 		;;
 	openrc) [ -e $runlevel ] || rc-update --quiet add lite default ;;
@@ -737,7 +876,7 @@ start_service() {
 		return
 	fi
 	if [ ! -e $pending ] && running; then
-		say "nothing has changed, and the service runs"
+		say "nothing has changed$([ -z "$changes" ] || echo " for the service"), and the service runs"
 		return
 	fi
 	say "starting the service lite ($role)"
@@ -745,7 +884,7 @@ start_service() {
 	systemd)
 		systemctl reset-failed lite.service 2>/dev/null || true
 		before=$(systemctl show -p InvocationID lite.service)
-		[ "$before" != InvocationID= ] || before=none
+		case $before in InvocationID=?*) ;; *) before=none ;; esac
 		systemctl --no-block restart lite.service
 		;;
 	openrc)
@@ -773,13 +912,21 @@ await_ready() {
 		${init}_state
 		case $state in
 		ready)
-			say "the node is ready: see lite status$([ "$role" = agent ] || echo ' and lite kubectl get nodes')"
+			say "the node is ready: see $(called) status$([ "$role" = agent ] || echo " and $(called) kubectl get nodes")"
 			return
 			;;
 		failing) die "installed, but the service does not start: $why; correct that and run the installer again ($logs has more)" ;;
 		esac
 	done
 	die "installed, and the service runs, but it is not ready after $ready_timeout s: ${why:-it has not said why} ($logs and lite status say more)"
+}
+
+# called is how a user calls lite: sudo, for one, may not look into /usr/local/bin.
+called() {
+	case :$asked_path: in
+	*:$bin_dir:*) echo lite ;;
+	*) echo "$bin" ;;
+	esac
 }
 
 systemd_state() {
@@ -809,6 +956,34 @@ openrc_state() {
 	fi
 }
 
+# lock keeps others from changing the installation: another installer, and lite upgrade, rollback, uninstall and
+# killall, which lock the same directory.
+lock() {
+	tries=10
+	while :; do
+		[ -d $etc ] || (umask 077 && mkdir -p $etc) || full "$(dirname $etc)"
+		if ! have flock; then
+			warn "there is no command flock (util-linux, busybox): see to it that nothing else installs, upgrades or removes lite meanwhile"
+			return
+		fi
+		exec 9<$etc
+		if flock -n 9; then
+			# An uninstall that had the lock has removed the directory.
+			[ -d /proc/self/fd ] && [ "$(inode /proc/self/fd/9/.)" != "$(inode $etc/.)" ] || return 0
+			continue
+		fi
+		# One that was killed holds it until the last program that it has started is gone.
+		[ $tries -gt 0 ] || die "something else installs, upgrades or removes lite on this machine: wait until it ends"
+		tries=$((tries - 1))
+		sleep 1
+	done
+}
+
+inode() {
+	# shellcheck disable=SC2012 # the number only
+	ls -di "$1" 2>/dev/null | awk '{ print $1 }'
+}
+
 main() {
 	case ${1:-} in
 	-h | --help)
@@ -821,33 +996,20 @@ main() {
 	decide "$@"
 	case ${1:-} in server | agent) shift ;; esac
 
-	[ -d $etc ] || (umask 077 && mkdir -p $etc) || full "$(dirname $etc)"
-	if have flock; then
-		exec 9<$etc
-		# One that was killed holds it until the last program that it has started is gone.
-		tries=10
-		until flock -n 9; do
-			[ $tries -gt 0 ] || die "another installation runs on this machine: wait until it ends"
-			tries=$((tries - 1))
-			sleep 1
-		done
-	fi
+	lock
 	trap unstage EXIT
 	trap 'exit 130' HUP INT TERM
 	rm -rf $tmp
 	(umask 077 && mkdir $tmp && : >$tmp/kept) || full $etc
 	[ -e $inventory ] || (umask 077 && : >$inventory) || full $etc
 	cp -p $inventory $tmp/inventory.before || full $etc
-	if [ ! -d "$bin_dir" ]; then
-		record "$bin_dir/"
-		made_bin_dir=true
-		mkdir -p "$bin_dir" || full "$(dirname "$bin_dir")"
-	fi
-	! grep -qxF "$bin_dir/" $inventory 2>/dev/null || keep_path "$bin_dir/"
+	make_dir "$bin_dir"
 
 	find_init
+	find_key
 	find_source
 	stage_binary
+	stage_key
 	check_images
 	stage_config "$@"
 	stage_env

@@ -100,6 +100,12 @@ func Join(ctx context.Context, cfg *config.Config, say func(string)) (Membership
 	return m, m.save()
 }
 
+// Joined reports whether a data directory is that of an agent that has joined.
+func Joined(dataDir string) bool {
+	_, err := os.Stat(Membership{dir: Dir(dataDir)}.file())
+	return err == nil
+}
+
 // CheckJoin says what a machine would need to be told to join, if it is no node yet.
 // Nothing is touched and nobody is asked.
 func CheckJoin(cfg *config.Config) error {

@@ -37,6 +37,9 @@ func checkWatches(cfg *config.Config) error {
 // Role refuses what does not go with what the data directory was used for.
 func Role(cfg *config.Config) error {
 	if cfg.Role == config.Server {
+		if agent.Joined(cfg.DataDir) && !server.Used(cfg.DataDir) {
+			return fmt.Errorf("data-dir %s holds an agent of a cluster; start it with `lite agent`, remove it first with `lite uninstall`, or choose another --data-dir for the server", cfg.DataDir)
+		}
 		return server.CheckRanges(cfg)
 	}
 	if server.Used(cfg.DataDir) {

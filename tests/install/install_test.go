@@ -49,6 +49,7 @@ func TestServer(t *testing.T) {
 	m := newMachine(t, cluster.Systemd, cluster.On(network))
 	const args = "--node-label=disk=ssd --tls-san lite.test"
 
+	testCheckout(t, m)
 	out := m.Sh(t, fromRelease+"LITE_TOKEN=abcdef.0123456789abcdef "+installer+args)
 	if !strings.Contains(out, "the node is ready") {
 		t.Errorf("the installer ended before the node was ready:\n%s", out)
@@ -74,6 +75,21 @@ func TestServer(t *testing.T) {
 			return
 		}
 	}
+}
+
+// testCheckout installs from a checkout in which lite was built, and starts nothing.
+func testCheckout(t *testing.T, m *cluster.Machine) {
+	const command = "cd /root/checkout && INSTALL_LITE_SKIP_START=true sh scripts/install.sh"
+	m.Push(t, "../../go.mod", "/root/checkout/go.mod")
+	m.Push(t, "../../scripts/install.sh", "/root/checkout/scripts/install.sh")
+	if out, err := m.Run(command); err == nil || !strings.Contains(out, "run make build in the checkout first") {
+		t.Errorf("nothing is built: %v\n%s", err, out)
+	}
+	m.PushLite(t, "/root/checkout/dist/lite")
+	if out := m.Sh(t, command); !strings.Contains(out, "installed; not started") {
+		t.Errorf("it says:\n%s", out)
+	}
+	m.Sh(t, "cmp /usr/local/bin/lite /root/checkout/dist/lite && rm -r /root/checkout && systemctl is-enabled lite && ! systemctl is-active lite")
 }
 
 // testInstalled looks at what a first installation leaves.
@@ -125,27 +141,59 @@ func testUnchanged(t *testing.T, m *cluster.Machine, command string) {
 	}
 }
 
+// testSigned gives the installer the key of releases, which it remembers.
 func testSigned(t *testing.T, m *cluster.Machine) {
-	m.Sh(t, `cd /root && openssl ecparam -genkey -name prime256v1 -noout -out key.pem && openssl ec -in key.pem -pubout -out public.pem 2>/dev/null
-		openssl dgst -sha256 -sign key.pem -out release/SHA256SUMS.sig release/SHA256SUMS`)
-	testUnchanged(t, m, fromRelease+"INSTALL_LITE_PUBLIC_KEY=/root/public.pem "+installer)
+	const key = "/etc/lite/release.pub"
+	m.Sh(t, `cd /root && openssl ecparam -genkey -name prime256v1 -noout -out key.pem && { echo comment; openssl ec -in key.pem -pubout 2>/dev/null; } >public.pem
+		openssl dgst -sha256 -sign key.pem -out release/SHA256SUMS.sig release/SHA256SUMS
+		mkdir unsigned && cp release/SHA256SUMS release/lite-* unsigned`)
+	before, process := state(t, m), pid(t, m)
+	refused := func(command, want string) {
+		t.Helper()
+		was := state(t, m)
+		if out, err := m.Run(command); err == nil || strings.Count(out, "error: ") != 1 || !strings.Contains(out, want) {
+			t.Errorf("%s: %v\n%s", command, err, out)
+		}
+		if now := state(t, m); now != was {
+			t.Errorf("%s: before:\n%s\nafter:\n%s", command, was, now)
+		}
+	}
+	refused("INSTALL_LITE_PUBLIC_KEY=/root/public.pem INSTALL_LITE_ARTIFACT=/root/unsigned "+installer, "is not signed, and /root/public.pem says that it must be")
+	refused("INSTALL_LITE_PUBLIC_KEY=/root/key.pem "+fromRelease+installer, "is no public key")
+
+	out := m.Sh(t, "INSTALL_LITE_PUBLIC_KEY=/root/public.pem "+fromRelease+installer)
+	if !strings.Contains(out, "the signature is right") || pid(t, m) != process {
+		t.Errorf("the service was restarted, or the signature not looked at:\n%s", out)
+	}
+	if got := m.Sh(t, "head -n 1 %s; stat -c %%a %s; grep -c %s /etc/lite/installed", key, key, key); got != "-----BEGIN PUBLIC KEY-----\n644\n1" {
+		t.Errorf("the remembered key:\n%s", got)
+	}
+	testUnchanged(t, m, fromRelease+installer)
+	refused("INSTALL_LITE_ARTIFACT=/root/unsigned "+installer, "INSTALL_LITE_PUBLIC_KEY=none to do without")
+	refused("INSTALL_LITE_SHA256=abc INSTALL_LITE_ARTIFACT=/root/unsigned/lite-linux-"+arch(t, m)+" "+installer, "INSTALL_LITE_PUBLIC_KEY=none to do without")
+	m.Sh(t, "mv /usr/bin/openssl /usr/bin/openssl.away")
+	refused(fromRelease+installer, "there is no openssl to check that with: install it")
+	m.Sh(t, "mv /usr/bin/openssl.away /usr/bin/openssl")
+
+	m.Sh(t, "INSTALL_LITE_PUBLIC_KEY=none INSTALL_LITE_ARTIFACT=/root/unsigned "+installer)
+	if after := state(t, m); after != before {
+		t.Errorf("the key is forgotten; before:\n%s\nafter:\n%s", before, after)
+	}
 }
 
 // testRefused runs what must fail, with one line that says why, and change nothing.
 func testRefused(t *testing.T, m *cluster.Machine) {
 	m.Sh(t, `mkdir -p /mnt/small /mnt/noexec && mount -t tmpfs -o size=20m tmpfs /mnt/small && mount -t tmpfs -o noexec tmpfs /mnt/noexec
-		mkdir -p /root/bad /root/unsigned /root/fake && printf '#!/bin/sh\n[ "$1" != -m ] || { echo riscv64; exit; }\nexec /bin/uname "$@"\n' >/root/fake/uname && chmod +x /root/fake/uname
+		mkdir -p /root/bad /root/fake && printf '#!/bin/sh\n[ "$1" != -m ] || { echo riscv64; exit; }\nexec /bin/uname "$@"\n' >/root/fake/uname && chmod +x /root/fake/uname
 		cp -r /root/release/. /root/bad && sed -i 's/^....\(.* lite-\)/0000\1/' /root/bad/SHA256SUMS
-		cp /root/release/SHA256SUMS /root/release/lite-* /root/unsigned
 		gzip -1 -c /root/release/lite-linux-%[1]s >/root/lite.gz`, arch(t, m))
-	t.Cleanup(func() { m.Sh(t, "umount /mnt/small /mnt/noexec && rm -r /root/bad /root/unsigned") })
+	t.Cleanup(func() { m.Sh(t, "umount /mnt/small /mnt/noexec && rm -r /root/bad") })
 	sum := m.Sh(t, "sha256sum </root/lite.gz | cut -c 1-64")
 	for _, c := range []struct{ name, command, want string }{
 		{"wrong checksum", "INSTALL_LITE_ARTIFACT=/root/bad sh /root/bad/install.sh", "has the wrong checksum"},
 		{"no checksum", "INSTALL_LITE_ARTIFACT=/root/lite.gz " + installer, "set INSTALL_LITE_SHA256"},
 		{"wrong checksum given", "INSTALL_LITE_SHA256=abc INSTALL_LITE_ARTIFACT=/root/lite.gz " + installer, "has the wrong checksum"},
 		{"wrong signature", "INSTALL_LITE_PUBLIC_KEY=/root/public.pem INSTALL_LITE_ARTIFACT=/root/bad " + installer, "is not signed with the key"},
-		{"no signature", "INSTALL_LITE_PUBLIC_KEY=/root/public.pem INSTALL_LITE_ARTIFACT=/root/unsigned " + installer, "is not signed: take a release"},
 		{"full disk", fromRelease + "INSTALL_LITE_BIN_DIR=/mnt/small " + installer, "/mnt/small has 20 MiB free and lite needs"},
 		{"full disk while unpacking", "INSTALL_LITE_SHA256=" + sum + " INSTALL_LITE_ARTIFACT=/root/lite.gz INSTALL_LITE_BIN_DIR=/mnt/small " + installer, "cannot write to /mnt/small"},
 		{"noexec", fromRelease + "INSTALL_LITE_BIN_DIR=/mnt/noexec " + installer, "does not let programs run"},
@@ -213,6 +261,8 @@ func testAgent(t *testing.T, server *cluster.Machine) {
 	agent.Eventually(t, readyTimeout, "systemctl show -p StatusText --value lite | grep -i 'waiting for'")
 	server.Sh(t, "systemctl start lite")
 	agent.Eventually(t, readyTimeout, "systemctl is-active lite")
+	// It ends with this test, and no pod shall go there any more.
+	server.Sh(t, "kubectl delete node second")
 }
 
 // serve serves a release in a channel as a plain file server does, and returns the
@@ -298,10 +348,13 @@ func testHangs(t *testing.T, m *cluster.Machine) {
 
 // testReboot shows that the service comes up with the machine.
 func testReboot(t *testing.T, m *cluster.Machine) {
-	// A container that ignores SIGTERM holds an orderly shutdown up for 90 s, as long
-	// as systemd waits for its scope.
-	m.Sh(t, "kubectl delete pod stays --now")
+	// The pod ignores SIGTERM, and would hold the shutdown up for 90 s.
+	if got := m.Sh(t, "systemctl show -p TimeoutStopUSec --value $(systemctl list-units --plain --no-legend 'cri-containerd-*.scope' | cut -d ' ' -f 1) | sort -u"); got != "\n30s" && got != "30s" {
+		t.Errorf("systemd waits for containers for %q", got)
+	}
+	start := time.Now()
 	m.Restart(t)
+	t.Logf("the machine was down and up again in %s", time.Since(start).Round(time.Second))
 	m.Eventually(t, readyTimeout, "systemctl is-active lite && lite status")
 	m.Sh(t, "kubectl wait --for=condition=Ready node/%s --timeout=60s", m.Name)
 }

@@ -1,0 +1,255 @@
+package install
+
+import (
+	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"lite.io/lite/tests/cluster"
+)
+
+// TestOdd installs on a machine that is not as machines are, and starts nothing.
+func TestOdd(t *testing.T) {
+	m := newMachine(t, cluster.Systemd)
+	busybox, err := exec.LookPath("busybox")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Push(t, busybox, "/root/busybox/busybox")
+	m.Sh(t, `/root/busybox/busybox --install -s /root/busybox && mkdir -p /usr/share/bash-completion/completions
+		cd /root/release && gzip -1 -k lite-linux-* && sha256sum install.sh lite-* images/* >SHA256SUMS
+		tar -cf /root/lite.tar install.sh lite-*.gz SHA256SUMS images`)
+	o := &odd{Machine: m}
+	o.before = o.files(t)
+	for _, step := range []struct {
+		name string
+		run  func(*odd, *testing.T)
+	}{
+		{"shells", (*odd).testShells},
+		{"directories", (*odd).testDirectories},
+		{"of others", (*odd).testOthers},
+		{"full disk", (*odd).testFull},
+		{"read-only programs", (*odd).testReadOnly},
+		{"not booted", (*odd).testNotBooted},
+		{"locked", (*odd).testLocked},
+		{"proxies", (*odd).testProxies},
+		{"data", (*odd).testData},
+	} {
+		if !t.Run(step.name, func(t *testing.T) { step.run(o, t) }) {
+			return
+		}
+	}
+}
+
+// odd is a machine on which lite is installed and removed.
+type odd struct {
+	*cluster.Machine
+	before []string
+}
+
+// fromBundle installs, and starts nothing.
+const fromBundle = "INSTALL_LITE_ARTIFACT=/root/lite.tar INSTALL_LITE_SKIP_START=true "
+
+// files are those that there are now, with what tells whether they are the same.
+func (o *odd) files(t *testing.T) []string {
+	t.Helper()
+	return strings.Split(o.Sh(t, `find /usr /etc /opt /srv /root -xdev -type d -printf '%%p %%m\n' -o -printf '%%p %%m %%s %%T@ %%l\n' | sort`), "\n")
+}
+
+// same compares the files there are with those of before.
+func (o *odd) same(t *testing.T, what string, before []string) {
+	t.Helper()
+	after := o.files(t)
+	for _, c := range []struct {
+		word string
+		a, b []string
+	}{{"gone", before, after}, {"new", after, before}} {
+		for _, line := range c.a {
+			if !slices.Contains(c.b, line) {
+				t.Errorf("%s: %s: %s", what, c.word, line)
+			}
+		}
+	}
+}
+
+// gone uninstalls and looks whether all is as it was.
+func (o *odd) gone(t *testing.T, uninstall string) {
+	t.Helper()
+	o.Sh(t, "%s --yes", uninstall)
+	o.same(t, "uninstalled", o.before)
+}
+
+// refuses runs what must fail for a reason and change nothing.
+func (o *odd) refuses(t *testing.T, command, want string) {
+	t.Helper()
+	before := o.files(t)
+	out, err := o.Run(command)
+	if err == nil || strings.Count(out, "error: ") != 1 || !strings.Contains(out, want) {
+		t.Errorf("%s: %v\n%s", command, err, out)
+	}
+	o.same(t, command, before)
+}
+
+// testShells installs by every shell, with the programs of busybox and of Debian,
+// whoever has become root in whatever way. It makes the same of all.
+func (o *odd) testShells(t *testing.T) {
+	var first string
+	for _, shell := range []string{
+		"umask 000; " + fromBundle + "dash /root/release/install.sh",
+		"umask 077; " + fromBundle + "bash --posix /root/release/install.sh",
+		"env -i " + fromBundle + "PATH=/root/busybox /root/busybox/ash -s - </root/release/install.sh",
+		"cd / && CDPATH=/root env -u HOME PATH=/usr/bin " + fromBundle + "sh root/release/install.sh",
+	} {
+		o.Sh(t, "%s", shell)
+		made := o.Sh(t, "for path in $(cat /etc/lite/installed); do stat -c '%%n %%a %%N' $path; [ -d $path ] || md5sum <$path; done")
+		if first == "" {
+			first = made
+		}
+		if made != first {
+			t.Errorf("%s\nmade\n%s\nand not\n%s", shell, made, first)
+		}
+		if unsafe := o.Sh(t, "find /etc/lite /usr/local -perm /022 ! -type l"); unsafe != "" {
+			t.Errorf("%s\nothers may write to %s", shell, unsafe)
+		}
+		o.gone(t, "lite-uninstall.sh")
+	}
+}
+
+// testDirectories puts the commands elsewhere, and then elsewhere again.
+func (o *odd) testDirectories(t *testing.T) {
+	o.Sh(t, fromBundle+"INSTALL_LITE_BIN_DIR=/opt/one/bin/ "+installer)
+	o.Sh(t, "test -L /opt/one/bin/kubectl && ! [ -e /usr/local/bin/lite ]")
+	if out := o.Sh(t, fromBundle+installer); !strings.Contains(out, "not started") {
+		t.Errorf("with nothing said:\n%s", out)
+	}
+	o.Sh(t, "test -x /opt/one/bin/lite && ! [ -e /usr/local/bin/lite ]")
+	o.Sh(t, "mkdir /opt/real && ln -s real /opt/link")
+	o.Sh(t, fromBundle+"INSTALL_LITE_BIN_DIR=/opt/link "+installer)
+	if got := o.Sh(t, "ls /opt /opt/link"); got != "/opt:\nlink\nreal\n\n/opt/link:\ncrictl\nctr\nkubectl\nlite\nlite-killall.sh\nlite-uninstall.sh" {
+		t.Errorf("it has\n%s", got)
+	}
+	o.Sh(t, "/opt/link/lite-uninstall.sh --yes && rm /opt/link && rmdir /opt/real")
+	for directory, want := range map[string]string{
+		"/": "say a path such as", "/a/../b": "say a path such as", "'/a b'": "choose a path of letters", "bin": "say the whole path",
+	} {
+		o.refuses(t, "INSTALL_LITE_BIN_DIR="+directory+" "+installer, want)
+	}
+}
+
+// testOthers leaves alone what others have put where lite would put something.
+func (o *odd) testOthers(t *testing.T) {
+	for path, want := range map[string]string{
+		"/etc/systemd/system/lite.service": "is not lite's",
+		"/lib/systemd/system/lite.service": "is not lite's",
+		"/usr/local/bin/lite":              "set INSTALL_LITE_BIN_DIR",
+	} {
+		o.Sh(t, "mkdir -p $(dirname %s) && echo '[Unit]' >%s", path, path)
+		o.refuses(t, fromBundle+installer, want)
+		o.Sh(t, "rm %s", path)
+	}
+	o.Sh(t, "systemctl mask lite")
+	o.refuses(t, fromBundle+installer, "systemctl unmask lite.service")
+	o.Sh(t, "systemctl unmask lite")
+
+	o.Sh(t, `ln -s /nowhere /usr/local/bin/kubectl; echo '#!/bin/sh' >/usr/bin/ctr; chmod +x /usr/bin/ctr; echo theirs >/usr/share/bash-completion/completions/lite`)
+	out := o.Sh(t, fromBundle+installer)
+	if !strings.Contains(out, "ctr is /usr/bin/ctr; lite's is `lite ctr`") {
+		t.Errorf("it says:\n%s", out)
+	}
+	o.Sh(t, "lite-uninstall.sh --yes")
+	o.Sh(t, `[ "$(readlink /usr/local/bin/kubectl)" = /nowhere ] && grep theirs /usr/share/bash-completion/completions/lite && rm /usr/local/bin/kubectl /usr/bin/ctr /usr/share/bash-completion/completions/lite`)
+}
+
+// testFull has less and less room for what the installer writes, with programs that
+// do not all notice that.
+func (o *odd) testFull(t *testing.T) {
+	for _, path := range []string{"$PATH", "/root/busybox:$PATH"} {
+		room, done := 0, false
+		for ; !done && room < 64; room += 4 {
+			out, err := o.Run(fmt.Sprintf(`mkdir /etc/lite && mount -t tmpfs -o size=64k tmpfs /etc/lite && head -c %d /dev/zero >/etc/lite/filler
+				%s PATH=%s sh %s; code=$?
+				rm /etc/lite/filler && cp -a /etc/lite /run/kept && umount /etc/lite && rmdir /etc/lite
+				if [ $code = 0 ]; then mv /run/kept /etc/lite && lite uninstall --yes; else rm -r /run/kept; fi
+				exit $code`, (64-room)<<10, fromBundle, path, "/root/release/install.sh"))
+			done = err == nil
+			if !done && (strings.Count(out, "error: ") != 1 || !strings.Contains(out, "cannot write to /etc/lite")) {
+				t.Errorf("%d KiB: %v\n%s", room, err, out)
+			}
+			o.same(t, fmt.Sprintf("%d KiB", room), o.before)
+		}
+		t.Logf("PATH=%s: %d KiB in /etc/lite do", path, room-4)
+		if !done {
+			t.Error("it does not do with 64 KiB in /etc/lite")
+		}
+	}
+}
+
+// testReadOnly does without completion where the system's files cannot be written.
+func (o *odd) testReadOnly(t *testing.T) {
+	const readOnly = "mount --bind /usr /usr && mount -o remount,bind,ro /usr && "
+	o.refuses(t, "unshare -m sh -c '"+readOnly+fromBundle+installer+"'", "cannot write to /usr/local/bin")
+	o.Sh(t, "unshare -m sh -c '%s'", readOnly+fromBundle+"INSTALL_LITE_BIN_DIR=/opt/bin "+installer)
+	o.gone(t, "/opt/bin/lite-uninstall.sh")
+}
+
+// testNotBooted installs into what is going to be the disk of a machine.
+func (o *odd) testNotBooted(t *testing.T) {
+	const notBooted = "unshare -m sh -c 'mount -t tmpfs tmpfs /run/systemd && %s'"
+	if out := o.Sh(t, notBooted, fromBundle+installer); !strings.Contains(out, "installed; not started") {
+		t.Errorf("it says:\n%s", out)
+	}
+	o.Sh(t, "test -L /etc/systemd/system/multi-user.target.wants/lite.service")
+	o.gone(t, "lite-uninstall.sh")
+	out := o.Sh(t, notBooted, fromBundle+"INSTALL_LITE_SKIP_START=false "+installer)
+	if !strings.Contains(out, "There is no init system that lite knows") {
+		t.Errorf("it says:\n%s", out)
+	}
+	o.gone(t, "lite-uninstall.sh")
+}
+
+// testLocked lets nobody else change the installation meanwhile.
+func (o *odd) testLocked(t *testing.T) {
+	o.Sh(t, "mkdir -m 700 /etc/lite && touch /run/held")
+	o.refuses(t, "flock /etc/lite sh -c 'while [ -e /run/held ]; do sleep 0.1; done' & "+fromBundle+installer+" ; code=$?; rm /run/held; wait; exit $code", "something else installs, upgrades or removes lite")
+	// Whoever waits for an uninstall begins anew in a new directory.
+	o.Sh(t, `touch /run/held; flock /etc/lite sh -c 'while [ -e /run/held ]; do sleep 0.1; done; rmdir /etc/lite' &
+		%s & while ! pgrep -f '^sleep 1$' >/dev/null; do sleep 0.1; done; rm /run/held; wait $!`, fromBundle+installer)
+	o.Sh(t, "test -e /etc/lite/installed")
+	o.gone(t, "lite-uninstall.sh")
+	out := o.Sh(t, "mv /usr/bin/flock /usr/bin/flock.away; %s; code=$?; mv /usr/bin/flock.away /usr/bin/flock; exit $code", fromBundle+installer)
+	if !strings.Contains(out, "warning: there is no command flock") {
+		t.Errorf("it says:\n%s", out)
+	}
+	o.gone(t, "lite-uninstall.sh")
+	o.Sh(t, "%[1]s & first=$!; %[1]s && wait $first", fromBundle+installer)
+	o.gone(t, "lite-uninstall.sh")
+}
+
+// testProxies hands a password on as it is, through what the init systems read.
+func (o *odd) testProxies(t *testing.T) {
+	const proxy = `http://user:p%40$HOME"a#b\c d;e@proxy.test:3128`
+	o.Sh(t, "HTTPS_PROXY='%s' %s", proxy, fromBundle+installer)
+	for _, read := range []string{
+		"systemd-run --quiet --pipe -p EnvironmentFile=/etc/lite/lite.env printenv HTTPS_PROXY",
+		"set -a; . /etc/lite/lite.env; printenv HTTPS_PROXY",
+	} {
+		if got := o.Sh(t, "%s", read); got != proxy {
+			t.Errorf("%s: %s, want %s", read, got, proxy)
+		}
+	}
+	o.gone(t, "lite-uninstall.sh")
+	o.refuses(t, `HTTPS_PROXY="a'b" `+fromBundle+installer, "HTTPS_PROXY holds a quote")
+}
+
+// testData refuses what cannot be started on the data that is there.
+func (o *odd) testData(t *testing.T) {
+	o.Sh(t, `%s --data-dir "/srv/my data"`, fromBundle+installer)
+	o.Sh(t, `cmp "/srv/my data/agent/images/busybox.tar" /root/release/images/busybox.tar`)
+	o.Sh(t, `echo v99.0.0 >"/srv/my data/version"`)
+	o.refuses(t, fromBundle+installer, "was last used by lite v99.0.0")
+	o.Sh(t, `rm "/srv/my data/version"; echo '{}' >"/srv/my data/agent/cluster.json"`)
+	o.refuses(t, fromBundle+installer, "holds an agent of a cluster")
+	o.gone(t, "lite-uninstall.sh")
+}
