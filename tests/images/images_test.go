@@ -222,6 +222,7 @@ func (s *suite) testExported(t *testing.T) {
 	if _, err := os.Stat(s.Path(in + "x.tar")); err == nil {
 		t.Error("a failed export has left a file")
 	}
+	says(t, s.Node, []string{"lite", "images", "export", "-o", "/dev/null", "lite.test/app:1"}, "/dev/null is there and is no file")
 	want := list(t, s.Node)
 	s.Output(t, "lite", "images", "export", "-o", in+"x.tar.zst", "lite.test/app:1", "lite.test/layout:1")
 	s.Output(t, "lite", "images", "remove", "lite.test/app:1")
@@ -467,6 +468,8 @@ func TestBundle(t *testing.T) {
 	says(t, from, append([]string{"lite", "bundle", "create", "-o", "/var/log/x.tar", "--arch", other}, binary...), "another architecture")
 	says(t, from, []string{"lite", "bundle", "create", "-o", "/var/log/x.tar", "--arch", other}, "--binary")
 	says(t, from, []string{"lite", "bundle", "create", "-o", "/var/log/x.tar", "--binary", "/etc/passwd"}, "no program for Linux")
+	says(t, from, []string{"lite", "bundle", "create", "-o", "-"}, "it has to be a file")
+	says(t, from, []string{"lite", "bundle", "create", "-o", "/dev/full", "--force"}, "/dev/full is there and is no file")
 	for _, left := range []string{"/var/log/x.tar", "/var/log/x.tar.part", bundle + ".part"} {
 		if _, err := os.Stat(from.Path(left)); err == nil {
 			t.Errorf("%s was left behind", left)
