@@ -35,7 +35,6 @@ bench: build # make bench ARGS="-runs 1"
 	. scripts/env && go test -run '^$$' -bench . -benchtime 1x -timeout 2h ./tests/bench -args $(ARGS)
 
 release: # make release VERSION=v1.2.3 BASE_URL=https://releases.example.org/lite CHANNEL=stable
-	@scripts/setup
 	@scripts/release
 
 release-check: # with the same variables, after make release

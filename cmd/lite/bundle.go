@@ -88,6 +88,8 @@ func (o *bundleOptions) check() error {
 	}
 	info, err := os.Stat(o.output)
 	switch {
+	case o.output == "-":
+		return errors.New("--output -: a bundle is read again when it is written, so it has to be a file")
 	case err == nil && info.IsDir():
 		return fmt.Errorf("--output %s: it is a directory; name a file in it", o.output)
 	case err == nil && !o.force:

@@ -19,8 +19,13 @@ type Part struct {
 	path string
 }
 
-// NewPart begins a file. It is an error if another process writes the same one.
+// NewPart begins a file. It is an error if another process writes the same one, and
+// if in its place there is something else than a file: root could replace /dev/null,
+// or the link /dev/stdout.
 func NewPart(path string, mode fs.FileMode) (*Part, error) {
+	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is there and is no file; choose another name", path)
+	}
 	f, err := openPart(path+".part", mode)
 	if err != nil {
 		return nil, err

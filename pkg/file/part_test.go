@@ -67,3 +67,22 @@ func TestPartOfOthers(t *testing.T) {
 		t.Errorf("got %q, %v", content, err)
 	}
 }
+
+// Root could replace /dev/null by its file.
+func TestPartReplacesOnlyFiles(t *testing.T) {
+	dir := t.TempDir()
+	link := filepath.Join(dir, "link")
+	if err := os.Symlink("/dev/null", link); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{dir, dir + "/", link, "/dev/null", "/dev/stdout"} {
+		if _, err := NewPart(path, 0o600); err == nil || !strings.Contains(err.Error(), path+" is there and is no file") {
+			t.Errorf("%s: got %v", path, err)
+		}
+	}
+	for _, left := range []string{dir + "/.part", link + ".part", "/dev/null.part", "/dev/stdout.part"} {
+		if _, err := os.Lstat(left); err == nil {
+			t.Errorf("%s was made", left)
+		}
+	}
+}

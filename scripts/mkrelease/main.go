@@ -4,7 +4,8 @@
 //	<out>/channels/<channel>      the version that a channel is at
 //	<out>/install.sh              of the version that was last put into a channel
 //	<out>/<version>/              lite-linux-<arch>, the same as .gz, install.sh,
-//	                              lite-<version>.cdx.json, SHA256SUMS
+//	                              lite-<version>.cdx.json, SHA256SUMS, and if there is
+//	                              a key SHA256SUMS.sig
 //
 // The same programs make the same bytes. A version that is there already is not
 // changed.
@@ -21,6 +22,7 @@ import (
 	"io/fs"
 	"log"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -28,7 +30,10 @@ import (
 	"lite.io/lite/scripts"
 )
 
-const sums = "SHA256SUMS"
+const (
+	sums      = "SHA256SUMS"
+	signature = sums + ".sig"
+)
 
 func main() {
 	log.SetFlags(0)
@@ -38,6 +43,7 @@ func main() {
 	flag.StringVar(&r.version, "version", "", "the version, as v1.2.3")
 	flag.StringVar(&r.baseURL, "base-url", "", "where the directory will be served")
 	flag.StringVar(&r.channel, "channel", "", "a channel to move to this version")
+	flag.StringVar(&r.key, "sign", "", "a `file` with the private key, RSA or EC in PEM, to sign the checksums with")
 	flag.Usage = func() {
 		fmt.Fprintln(flag.CommandLine.Output(), "usage: mkrelease [flags] ARCH=PROGRAM=HELPERS...\nHELPERS is the archive of helper programs that is in PROGRAM.")
 		flag.PrintDefaults()
@@ -57,8 +63,8 @@ func main() {
 
 // release is what is to be laid out.
 type release struct {
-	out, version, baseURL, channel string
-	builds                         []build
+	out, version, baseURL, channel, key string
+	builds                              []build
 }
 
 // build is lite for one architecture.
@@ -100,7 +106,7 @@ func (r *release) make() error {
 	if err := r.fill(part); err != nil {
 		return err
 	}
-	if err := publish(part, filepath.Join(r.out, r.version)); err != nil {
+	if err := r.publish(part, filepath.Join(r.out, r.version)); err != nil {
 		return err
 	}
 	return r.point()
@@ -131,7 +137,29 @@ func (r *release) fill(dir string) error {
 	if err := os.WriteFile(filepath.Join(dir, "lite-"+r.version+".cdx.json"), bom, 0o644); err != nil {
 		return err
 	}
-	return writeSums(dir)
+	if err := writeSums(dir); err != nil || r.key == "" {
+		return err
+	}
+	return r.sign(dir)
+}
+
+// sign signs the checksums, as install.sh and lite upgrade want it. openssl asks
+// for the passphrase of a key that has one, and knows keys that are in no file.
+func (r *release) sign(dir string) error {
+	if err := openssl(dir, "-sign", r.key, "-out", signature, sums); err != nil {
+		return fmt.Errorf("sign with %s: %w; it must be a private RSA or EC key in PEM", r.key, err)
+	}
+	return os.Chmod(filepath.Join(dir, signature), 0o644)
+}
+
+func openssl(dir string, args ...string) error {
+	var said bytes.Buffer
+	c := exec.Command("openssl", append([]string{"dgst", "-sha256"}, args...)...)
+	c.Dir, c.Stdin, c.Stdout, c.Stderr = dir, os.Stdin, &said, &said
+	if err := c.Run(); err != nil {
+		return fmt.Errorf("openssl: %w: %s", err, bytes.TrimSpace(said.Bytes()))
+	}
+	return nil
 }
 
 // copyFile copies a file, with exactly this mode whatever the umask.
@@ -197,8 +225,8 @@ func digestOf(path string) ([]byte, error) {
 }
 
 // publish gives a directory its name. What is published must not change: whoever
-// has the old checksums would be told of an attack.
-func publish(part, dir string) error {
+// has the old checksums would be told of an attack. Only a signature may be added.
+func (r *release) publish(part, dir string) error {
 	old, err := os.ReadFile(filepath.Join(dir, sums))
 	if errors.Is(err, fs.ErrNotExist) {
 		return os.Rename(part, dir)
@@ -212,6 +240,15 @@ func publish(part, dir string) error {
 	}
 	if !bytes.Equal(old, made) {
 		return fmt.Errorf("%s is there already, with other files; choose another version, or remove it if nobody has it yet", dir)
+	}
+	if r.key == "" {
+		return nil
+	}
+	if _, err := os.Stat(filepath.Join(dir, signature)); errors.Is(err, fs.ErrNotExist) {
+		return os.Rename(filepath.Join(part, signature), filepath.Join(dir, signature))
+	}
+	if err := openssl(dir, "-prverify", r.key, "-signature", signature, sums); err != nil {
+		return fmt.Errorf("%s is signed already, not with %s; remove its %s to sign it anew", dir, r.key, signature)
 	}
 	return nil
 }

@@ -133,6 +133,79 @@ func TestMake(t *testing.T) {
 	})
 }
 
+// newKey makes a key pair, as docs/releases.md says.
+func newKey(t *testing.T, kind ...string) (private, public string) {
+	t.Helper()
+	dir := t.TempDir()
+	private, public = filepath.Join(dir, "key.pem"), filepath.Join(dir, "release.pub")
+	run(t, dir, "openssl", append([]string{"genpkey", "-out", private, "-algorithm"}, kind...)...)
+	run(t, dir, "openssl", "pkey", "-in", private, "-pubout", "-out", public)
+	return private, public
+}
+
+func run(t *testing.T, dir, name string, args ...string) {
+	t.Helper()
+	c := exec.Command(name, args...)
+	c.Dir = dir
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v\n%s", c.Args, err, out)
+	}
+}
+
+// TestSigned has the signature checked as install.sh does.
+func TestSigned(t *testing.T) {
+	r := testRelease(t, t.TempDir())
+	dir := filepath.Join(r.out, r.version)
+	check := func(public string) {
+		t.Helper()
+		run(t, dir, "openssl", "dgst", "-sha256", "-verify", public, "-signature", "SHA256SUMS.sig", "SHA256SUMS")
+	}
+	var public string
+	r.key, public = newKey(t, "EC", "-pkeyopt", "ec_paramgen_curve:P-256")
+	if err := r.make(); err != nil {
+		t.Fatal(err)
+	}
+	check(public)
+	run(t, dir, "sh", "-c", "! grep SIG SHA256SUMS && ! grep -rI PRIVATE SHA256SUMS* *.json install.sh && sha256sum -c SHA256SUMS")
+
+	// From here on only what is signed.
+	sign := func() error {
+		t.Helper()
+		part := t.TempDir()
+		if err := os.WriteFile(filepath.Join(part, sums), []byte(read(t, dir, sums)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.sign(part); err != nil {
+			return err
+		}
+		return r.publish(part, dir)
+	}
+	before := read(t, dir, signature)
+	if err := sign(); err != nil || read(t, dir, signature) != before {
+		t.Errorf("made again, the signature is another, or: %v", err)
+	}
+	right := r.key
+	r.key, public = newKey(t, "RSA")
+	if err := sign(); err == nil || !strings.Contains(err.Error(), "is signed already, not with "+r.key) {
+		t.Errorf("with another key: %v", err)
+	}
+	if err := os.Remove(filepath.Join(dir, signature)); err != nil {
+		t.Fatal(err)
+	}
+	if err := sign(); err != nil { // later, by who has the key
+		t.Fatal(err)
+	}
+	check(public)
+	ed25519, _ := newKey(t, "ed25519")
+	for _, key := range []string{ed25519, public, "/nowhere", filepath.Dir(right)} {
+		r.key = key
+		if err := sign(); err == nil || !strings.Contains(err.Error(), "must be a private RSA or EC key") {
+			t.Errorf("%s: %v", key, err)
+		}
+	}
+	check(public)
+}
+
 // TestDescribe looks for what is in this very build, libraries in C included. It
 // fails for a helper program of which nobody has said what it is made of.
 func TestDescribe(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -50,14 +51,23 @@ func changed(t *testing.T, change func(*v1.ConfigFile)) v1.Image {
 // withZeros adds a layer with a file of zeros, which hardly counts while it is
 // compressed.
 func withZeros(t *testing.T, i v1.Image, size int64) v1.Image {
+	return withFile(t, i, size, func() io.Reader { return zeros{} })
+}
+
+// withNoise adds a layer that cannot be compressed.
+func withNoise(t *testing.T, i v1.Image, size int64) v1.Image {
+	return withFile(t, i, size, func() io.Reader { return rand.NewChaCha8([32]byte{}) })
+}
+
+func withFile(t *testing.T, i v1.Image, size int64, content func() io.Reader) v1.Image {
 	t.Helper()
 	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
 		r, w := io.Pipe()
 		go func() {
 			tw := tar.NewWriter(w)
-			err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "zeros", Size: size, Mode: 0o644})
+			err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "file", Size: size, Mode: 0o644})
 			if err == nil {
-				_, err = io.Copy(tw, io.LimitReader(zeros{}, size))
+				_, err = io.Copy(tw, io.LimitReader(content(), size))
 			}
 			w.CloseWithError(errors.Join(err, tw.Close()))
 		}()

@@ -5,6 +5,7 @@ package images
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -46,6 +47,7 @@ func TestImages(t *testing.T) {
 	t.Run("replaced", s.testReplaced)
 	t.Run("exported", s.testExported)
 	t.Run("removed", s.testRemoved)
+	t.Run("directory", s.testDirectory)
 	t.Run("cut short", s.testKilled)
 	t.Run("full disk", s.testFullDisk)
 	t.Run("disk pressure", s.testPressure)
@@ -220,6 +222,7 @@ func (s *suite) testExported(t *testing.T) {
 	if _, err := os.Stat(s.Path(in + "x.tar")); err == nil {
 		t.Error("a failed export has left a file")
 	}
+	says(t, s.Node, []string{"lite", "images", "export", "-o", "/dev/null", "lite.test/app:1"}, "/dev/null is there and is no file")
 	want := list(t, s.Node)
 	s.Output(t, "lite", "images", "export", "-o", in+"x.tar.zst", "lite.test/app:1", "lite.test/layout:1")
 	s.Output(t, "lite", "images", "remove", "lite.test/app:1")
@@ -246,6 +249,54 @@ func (s *suite) testRemoved(t *testing.T) {
 		t.Errorf("containerd has:\n%s", out)
 	}
 	says(t, s.Node, []string{"lite", "images", "remove", "lite.test/two:b"}, "not on this node")
+}
+
+// What appears in the image directory is imported, under whatever name, and when the
+// directory is another one. What is damaged changes no image that is there.
+func (s *suite) testDirectory(t *testing.T) {
+	appears := func(archive, name string) listed {
+		t.Helper()
+		save(t, s.Path(imageDir+"/"+archive), map[string]v1.Image{name: image(t, archive)})
+		var got listed
+		cluster.Eventually(t, time.Minute, func() error {
+			if got = list(t, s.Node)[name]; !got.Pinned || got.Source != archive {
+				return fmt.Errorf("%s: got %+v", name, got)
+			}
+			return nil
+		})
+		return got
+	}
+	odd := appears("my Äpp 'n $HOME.tar", "lite.test/odd:1")
+	appears("-"+strings.Repeat("long ", 45)+".tar.gz", "lite.test/long:1")
+
+	path := s.put(t, "damaged.tar", "lite.test/odd:1", withNoise(t, image(t, "damaged"), 8<<20))
+	data, err := os.ReadFile(s.Path(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[len(data)/2] ^= 1
+	write(t, s.Path(imageDir+"/damaged.tar"), data)
+	cluster.Eventually(t, time.Minute, func() error {
+		if !strings.Contains(s.Log(), "import "+imageDir+"/damaged.tar: ") {
+			return errors.New("the log does not name the damaged archive")
+		}
+		return nil
+	})
+	if got := list(t, s.Node)["lite.test/odd:1"]; got != odd {
+		t.Errorf("a damaged archive made of %+v: %+v", odd, got)
+	}
+	says(t, s.Node, []string{"lite", "images", "import", imageDir + "/damaged.tar"}, "lite.test/odd:1", "damaged")
+	if got := list(t, s.Node)["lite.test/odd:1"]; got != odd {
+		t.Errorf("a damaged archive made of %+v: %+v", odd, got)
+	}
+
+	s.Output(t, "sh", "-c", "rm "+imageDir+"/damaged.tar && mv "+imageDir+" "+disk+"/was && mkdir "+imageDir)
+	appears("second.tar", "lite.test/second:1")
+	s.Output(t, "sh", "-c", "mv "+imageDir+"/* "+disk+"/was && rmdir "+imageDir+" && mv "+disk+"/was "+imageDir+" && rm "+imageDir+"/second.tar")
+	appears("third.tar", "lite.test/third:1")
+	if got := list(t, s.Node)["lite.test/second:1"]; !got.Pinned {
+		t.Errorf("without its archive it is %+v", got)
+	}
 }
 
 // A killed import leaves nothing, and keeps no later one back.
@@ -364,9 +415,14 @@ func (s *suite) testRestart(t *testing.T) {
 	s.Output(t, "lite", "ctr", "images", "label", "lite.test/gzip:1", "io.cri-containerd.pinned=")
 	s.Output(t, "lite", "crictl", "rmi", "lite.test/plain:1")
 	s.Output(t, "lite", "crictl", "rmi", "lite.test/app:1") // of an archive with another image
+	// Others change what a name stands for, and add names, labels and all.
+	s.Output(t, "lite", "ctr", "images", "import", "--local", s.put(t, "x.tar", "lite.test/killed:1", image(t, "another")))
+	s.Output(t, "lite", "ctr", "images", "tag", "--local", "lite.test/zstd:1", "lite.test/copy:1")
+	s.Output(t, "lite", "ctr", "images", "tag", "--local", "lite.test/odd:1", "lite.test/odd:2")
+	s.Output(t, "lite", "ctr", "images", "rm", "lite.test/odd:1")
 	// The archive's own time does not count, but when it came: an older app is behind.
 	after := list(t, s.Node)
-	if _, ok := after["lite.test/plain:1"]; ok || after["lite.test/gzip:1"].Pinned {
+	if _, ok := after["lite.test/plain:1"]; ok || after["lite.test/gzip:1"].Pinned || after["lite.test/killed:1"].Source != "pulled" || after["lite.test/copy:1"].Source != "pulled" {
 		t.Fatalf("got %+v", after)
 	}
 	s.Kill(t)
@@ -380,6 +436,9 @@ func (s *suite) testRestart(t *testing.T) {
 		}
 		return nil
 	})
+	if strings.Contains(s.Log(), "from=zstd-") {
+		t.Error("an archive was imported again for an image that was given a second name")
+	}
 }
 
 // TestBundle brings lite and images to a machine that has nothing else.
@@ -409,6 +468,8 @@ func TestBundle(t *testing.T) {
 	says(t, from, append([]string{"lite", "bundle", "create", "-o", "/var/log/x.tar", "--arch", other}, binary...), "another architecture")
 	says(t, from, []string{"lite", "bundle", "create", "-o", "/var/log/x.tar", "--arch", other}, "--binary")
 	says(t, from, []string{"lite", "bundle", "create", "-o", "/var/log/x.tar", "--binary", "/etc/passwd"}, "no program for Linux")
+	says(t, from, []string{"lite", "bundle", "create", "-o", "-"}, "it has to be a file")
+	says(t, from, []string{"lite", "bundle", "create", "-o", "/dev/full", "--force"}, "/dev/full is there and is no file")
 	for _, left := range []string{"/var/log/x.tar", "/var/log/x.tar.part", bundle + ".part"} {
 		if _, err := os.Stat(from.Path(left)); err == nil {
 			t.Errorf("%s was left behind", left)

@@ -214,7 +214,10 @@ func (c *contents) checkDocker(platform platforms.MatchComparer) (map[string]boo
 	}
 	names := map[string]bool{}
 	for _, m := range manifests {
-		title := "an image without a name"
+		if len(m.RepoTags) == 0 {
+			return nil, unfitf("it has an image without a name; save images by their names and tags, not by their IDs")
+		}
+		title := ""
 		for i, tag := range m.RepoTags {
 			name, err := FullName(tag)
 			if err != nil {

@@ -57,6 +57,9 @@ func docker(arch string, tags ...string) []entry {
 	}
 }
 
+// nameless describes two images, one of which was saved by its ID.
+var nameless = entry{"manifest.json", `[{"Config": "c.json", "RepoTags": ["a:1"]}, {"Config": "c.json", "RepoTags": null}]`}
+
 // layout is an OCI layout with one image for several architectures. The content of
 // all but the first is not in it.
 func layout(name string, architectures ...string) []entry {
@@ -156,7 +159,9 @@ func TestInspectRefuses(t *testing.T) {
 		"cut zstd":              {zstandard(whole)[:40], "cut short"},
 		"another tar":           {pack(t, entry{"etc/passwd", "root"}), "not of images"},
 		"an empty tar":          {make([]byte, 1024), "nothing in it"},
-		"no name":               {pack(t, docker("amd64")...), "names no image"},
+		"no name":               {pack(t, docker("amd64")...), "without a name"},
+		"one without a name":    {pack(t, append(docker("amd64", "a:1")[:3], nameless)...), "without a name"},
+		"no image":              {pack(t, entry{"manifest.json", "[]"}), "names no image"},
 		"a bad name":            {pack(t, docker("amd64", "UPPER:1")...), `"UPPER:1"`},
 		"docker, a platform":    {pack(t, docker("arm64", "a:1")...), "docker.io/library/a:1 in it is for linux/arm64"},
 		"docker, no layer":      {pack(t, without(docker("amd64", "a:1"), "b/")...), "layer b/layer.tar of docker.io/library/a:1 is missing"},

@@ -7,6 +7,7 @@ package images
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -41,9 +42,12 @@ const (
 	// fromLabel remembers which archive an image came from, by name, size and
 	// time, and how many images are in it, so that a start does not read
 	// gigabytes again. beforeLabel remembers the older archives that have an image
-	// of the same name.
+	// of the same name. asLabel is the name and the digest that the image had then:
+	// whoever gives it another name copies the labels, and whoever imports another
+	// one under its name leaves them.
 	fromLabel   = "lite.io/imported-from"
 	beforeLabel = "lite.io/imported-before"
+	asLabel     = "lite.io/imported-as"
 )
 
 // suffixes are the names of archives, docker-archive or OCI layout, plain or
@@ -114,8 +118,11 @@ func (i *Importer) follow(ctx context.Context, c *client.Client) error {
 		return fmt.Errorf("watch %s: %w", i.dir, err)
 	}
 	defer watcher.Close()
-	if err := watcher.Add(i.dir); err != nil {
-		return fmt.Errorf("watch %s: %w", i.dir, err)
+	// Who replaces the directory would otherwise be heard no more.
+	for _, dir := range []string{filepath.Dir(i.dir), i.dir} {
+		if err := watcher.Add(dir); err != nil {
+			return fmt.Errorf("watch %s: %w", dir, err)
+		}
 	}
 	i.ready.Store(true)
 	i.importAll(ctx, c)
@@ -128,7 +135,13 @@ func (i *Importer) follow(ctx context.Context, c *client.Client) error {
 			if !ok {
 				return errors.New("the watch of the image directory ended")
 			}
-			if isArchive(e.Name) && !e.Has(fsnotify.Remove) {
+			another := e.Name == i.dir && e.Has(fsnotify.Create)
+			if another {
+				if err := watcher.Add(i.dir); err != nil {
+					slog.Warn("The image directory was replaced and cannot be watched", "dir", i.dir, "err", err)
+				}
+			}
+			if another || isArchive(e.Name) && !e.Has(fsnotify.Remove) {
 				quiet.Reset(settle)
 			}
 		case err := <-watcher.Errors:
@@ -228,14 +241,17 @@ func imported(ctx context.Context, c *client.Client) (map[string]bool, error) {
 	return marks, nil
 }
 
-// fromArchives is the images that some archive brought.
+// fromArchives is the images that some archive brought, as it brought them.
 func fromArchives(ctx context.Context, c *client.Client) ([]images.Image, error) {
 	list, err := c.ImageService().List(ctx, fmt.Sprintf("labels.%q", fromLabel))
 	if err != nil {
 		return nil, fmt.Errorf("list images: %w", err)
 	}
-	return list, nil
+	return slices.DeleteFunc(list, func(i images.Image) bool { return i.Labels[asLabel] != identity(i) }), nil
 }
+
+// identity is what makes an image the one that it is.
+func identity(i images.Image) string { return i.Name + "@" + i.Target.Digest.String() }
 
 // repin pins again what somebody has unpinned and an archive still has.
 func repin(ctx context.Context, c *client.Client, archives []archive) error {
@@ -278,13 +294,18 @@ func importFile(ctx context.Context, c *client.Client, path, mark string) (names
 	return names, nil
 }
 
-// bring reads an archive into containerd and makes its images ready to run.
+// bring reads an archive into containerd and makes its images ready to run. If
+// that fails, the images that had these names before have them again.
 func bring(ctx context.Context, c *client.Client, archive io.Reader) ([]images.Image, error) {
 	plain, err := compression.DecompressStream(archive)
 	if err != nil {
 		return nil, fmt.Errorf("decompress: %w", err)
 	}
 	defer plain.Close()
+	had, err := c.ImageService().List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list images: %w", err)
+	}
 	found, err := c.Import(ctx, plain,
 		client.WithAllPlatforms(false),
 		client.WithSkipMissing(), // layers of other platforms may have been left out
@@ -297,10 +318,27 @@ func bring(ctx context.Context, c *client.Client, archive io.Reader) ([]images.I
 	}
 	for _, image := range found {
 		if err := client.NewImage(c, image).Unpack(ctx, ""); err != nil {
+			takeBack(context.WithoutCancel(ctx), c, found, had)
 			return nil, fmt.Errorf("unpack %s: %w", image.Name, err)
 		}
 	}
 	return found, nil
+}
+
+// takeBack takes back what a failed import has done to images: their names are
+// there before their files are. It is no error of its own if that fails: what
+// stays is not pinned, so the kubelet collects it.
+func takeBack(ctx context.Context, c *client.Client, found, had []images.Image) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	for _, i := range found {
+		n := slices.IndexFunc(had, func(old images.Image) bool { return old.Name == i.Name })
+		if n < 0 {
+			_ = removeImage(ctx, c, i)
+		} else if i.Target.Digest != had[n].Target.Digest {
+			_, _ = c.ImageService().Update(ctx, had[n], "target")
+		}
+	}
 }
 
 // pin pins the images of an archive and labels them with its mark.
@@ -312,8 +350,11 @@ func pin(ctx context.Context, c *client.Client, found []images.Image, mark strin
 	source := fmt.Sprintf("%s/%d", mark, len(names))
 	for _, image := range found {
 		before := older(sources(image), mark)
-		image.Labels = map[string]string{fromLabel: source, beforeLabel: strings.Join(before, " "), pinLabel: pinned}
-		if _, err := c.ImageService().Update(ctx, image, "labels."+fromLabel, "labels."+beforeLabel, "labels."+pinLabel); err != nil {
+		image.Labels = map[string]string{
+			fromLabel: source, beforeLabel: strings.Join(before, " "), asLabel: identity(image), pinLabel: pinned,
+		}
+		_, err := c.ImageService().Update(ctx, image, "labels."+fromLabel, "labels."+beforeLabel, "labels."+asLabel, "labels."+pinLabel)
+		if err != nil {
 			return fmt.Errorf("label %s: %w", image.Name, err)
 		}
 	}
@@ -353,13 +394,17 @@ const maxBefore = 16
 // markOf identifies an archive by what changes when it is replaced. There are no
 // spaces and slashes in it, which separate marks from each other and from numbers.
 func markOf(name string, info fs.FileInfo) string {
-	name = strings.Map(func(r rune) rune {
+	plain := strings.Map(func(r rune) rune {
 		if r > ' ' && r < 0x7f && r != '/' {
 			return r
 		}
 		return '_'
 	}, name)
-	return fmt.Sprintf("%s-%d-%d", name[max(0, len(name)-maxMarked):], info.Size(), info.ModTime().UnixNano())
+	if plain != name || len(name) > maxMarked { // others may look the same
+		sum := sha256.Sum256([]byte(name))
+		plain = fmt.Sprintf("%x-%s", sum[:6], plain[max(0, len(plain)-maxMarked):])
+	}
+	return fmt.Sprintf("%s-%d-%d", plain, info.Size(), info.ModTime().UnixNano())
 }
 
 // maxMarked is how much of a file's name is in its mark.

@@ -3,6 +3,7 @@ package images
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -66,9 +67,14 @@ func TestMarkChangesWhenTheArchiveDoes(t *testing.T) {
 	if mark("abcd", when) == first || mark("abc", when.Add(time.Nanosecond)) == first {
 		t.Error("the same mark for another size or time")
 	}
-	path = filepath.Join(filepath.Dir(path), "b.tar")
-	if mark("abc", when) == first {
-		t.Error("the same mark for another name")
+	marks := map[string]string{}
+	for _, name := range []string{"b.tar", "ä.tar", "ö.tar", "a b.tar", "a_b.tar", "a\nb.tar", "1" + strings.Repeat("x", 200) + ".tar", "2" + strings.Repeat("x", 200) + ".tar"} {
+		path = filepath.Join(filepath.Dir(path), name)
+		m := mark("abc", when)
+		if other, ok := marks[m]; ok || m == first || strings.ContainsAny(m, " /\n") {
+			t.Errorf("%q has the mark %q, and so has %q", name, m, other)
+		}
+		marks[m] = name
 	}
 }
 

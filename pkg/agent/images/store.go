@@ -72,9 +72,13 @@ func (s *Store) List(ctx context.Context) ([]Image, error) {
 	if err != nil {
 		return nil, err
 	}
+	archives, err := listArchives(s.dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
 	list := []Image{}
 	for _, i := range named {
-		image := Image{Name: i.Name, Pinned: i.Labels[pinLabel] == pinned, Source: source(i)}
+		image := Image{Name: i.Name, Pinned: i.Labels[pinLabel] == pinned, Source: source(i, archives)}
 		// Of an image that is being pulled or removed there may be less.
 		if config, err := i.Config(ctx, s.client.ContentStore(), platforms.Default()); err == nil {
 			image.ID = config.Digest.String()
@@ -87,13 +91,16 @@ func (s *Store) List(ctx context.Context) ([]Image, error) {
 	return list, nil
 }
 
-func source(i images.Image) string {
+func source(i images.Image, archives []archive) string {
 	switch mark := from(i); {
-	case mark == "":
+	case mark == "" || i.Labels[asLabel] != identity(i):
 		return "pulled"
 	case builtIn(i.Name):
 		return "lite"
 	default:
+		if n := slices.IndexFunc(archives, func(a archive) bool { return a.mark == mark }); n >= 0 {
+			return archives[n].name
+		}
 		name, _ := parseMark(mark)
 		return name
 	}
@@ -243,7 +250,6 @@ func (s *Store) Import(ctx context.Context, from io.Reader, name string, size in
 	}
 	found, err := bring(ctx, s.client, reader)
 	if err != nil {
-		s.undo(context.WithoutCancel(ctx), copied.Images, had)
 		return done, roomy(s.dir, fmt.Errorf("import: %w", err))
 	}
 	var mark string
@@ -264,23 +270,6 @@ func (s *Store) having(ctx context.Context, names []string) ([]images.Image, err
 		return nil, err
 	}
 	return slices.DeleteFunc(all, func(i images.Image) bool { return !slices.Contains(names, i.Name) }), nil
-}
-
-// undo takes back what a failed import has done to images: their names are there
-// before their files are. It is no error of its own if that fails: what stays is
-// not pinned, so the kubelet collects it.
-func (s *Store) undo(ctx context.Context, names []string, had []images.Image) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	now, _ := s.having(ctx, names)
-	for _, i := range now {
-		n := slices.IndexFunc(had, func(old images.Image) bool { return old.Name == i.Name })
-		if n < 0 {
-			_ = s.removeImage(ctx, i)
-		} else if i.Target.Digest != had[n].Target.Digest {
-			_, _ = s.client.ImageService().Update(ctx, had[n], "target")
-		}
-	}
 }
 
 // removeReplaced removes archives of earlier imports, all of whose images another
@@ -346,7 +335,7 @@ func (s *Store) Remove(ctx context.Context, names []string, force bool) (archive
 		}
 	}
 	for _, i := range found {
-		if err := s.removeImage(ctx, i); err != nil {
+		if err := removeImage(ctx, s.client, i); err != nil {
 			return archives, err
 		}
 	}
@@ -412,8 +401,8 @@ func (s *Store) unused(ctx context.Context, found []images.Image) error {
 }
 
 // removeImage removes a name of an image, and the image when that was its last.
-func (s *Store) removeImage(ctx context.Context, i images.Image) error {
-	service := s.client.ImageService()
+func removeImage(ctx context.Context, c *client.Client, i images.Image) error {
+	service := c.ImageService()
 	if err := service.Delete(ctx, i.Name, images.SynchronousDelete()); err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("remove image %s: %w", i.Name, err)
 	}
