@@ -290,12 +290,6 @@ keep_path() { echo "$1" >>"$tmp/kept"; }
 
 # settle leaves in the inventory what belongs to this installation, and removes what an earlier one made elsewhere.
 settle() {
-	# What lite check --fix has written down stays, until it is uninstalled.
-	while read -r path; do
-		if [ -f "$path" ] && head -n 1 "$path" | grep -q '^# Written by .lite check --fix'; then
-			keep_path "$path"
-		fi
-	done <$inventory
 	(umask 077 && sort -u "$tmp/kept" >"$tmp/inventory")
 	grep -vxF -f "$tmp/inventory" $inventory >"$tmp/obsolete" || true
 	while read -r path; do

@@ -47,7 +47,7 @@ tries the kernel in a network of its own. Without root it says what it could not
 
 --fix adds rules to firewalld, ufw, iptables or nftables, raises the limits of
 inotify, and tells NetworkManager to leave the interfaces of pods alone. It says what
-it did and how to take that back. Files it makes are listed in /etc/lite/installed.
+it did and how to take that back, and ` + "`lite uninstall`" + ` takes it back too.
 
 The exit code is 1 if something fails (with --strict: or is warned of), else 0.`,
 		Args: cobra.NoArgs,
@@ -94,7 +94,7 @@ func runCheck(ctx context.Context, w io.Writer, flags *pflag.FlagSet, o checkOpt
 		if o.output == "table" {
 			say = func(d check.Done) { writeDone(w, d) }
 		}
-		done := check.Fix(ctx, report, say)
+		done := check.Fix(ctx, machine, report, say)
 		failed = check.FixErr(done)
 		if o.output == "table" && len(done) == 0 {
 			fmt.Fprintln(w, "There is nothing that --fix puts right.")
@@ -132,7 +132,7 @@ func runCheck(ctx context.Context, w io.Writer, flags *pflag.FlagSet, o checkOpt
 // checkSubject is what to look for. What is wrong with the configuration is one of
 // the things that are found.
 func checkSubject(m *check.Machine, flags *pflag.FlagSet, o checkOptions) (check.Subject, error) {
-	s := check.Subject{Version: version.Version(), Role: config.Role(o.role)}
+	s := check.Subject{Version: version.Version(), Built: version.Built(), Role: config.Role(o.role)}
 	switch s.Role {
 	case config.Server, config.Agent:
 	case "":
