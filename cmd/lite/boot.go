@@ -73,18 +73,19 @@ func newBoot(role config.Role, flags *pflag.FlagSet) (*boot, error) {
 		return nil, err
 	}
 	if !b.cfg.NamesNodeIP() {
-		b.host.Addresses = func() []netip.Addr { return addressesNow(role, flags) }
+		b.host.Addresses = func() ([]netip.Addr, error) { return addressesNow(role, flags) }
 	}
 	return b, nil
 }
 
-// addressesNow is the addresses that a node which starts now would have.
-func addressesNow(role config.Role, flags *pflag.FlagSet) []netip.Addr {
+// addressesNow is the addresses that a node which starts now would have, or why
+// it would not start with them.
+func addressesNow(role config.Role, flags *pflag.FlagSet) ([]netip.Addr, error) {
 	cfg, err := config.Load(role, flags, os.Environ())
 	if err != nil || cfg.Standby {
-		return nil
+		return nil, err
 	}
-	return cfg.NodeIP
+	return cfg.NodeIP, cfg.CheckNetworks()
 }
 
 // inspect looks at the machine and at what was asked for, when an upgrade that was

@@ -21,9 +21,9 @@ type Host struct {
 	// Limited is a root without CAP_SYS_RESOURCE, as in some containers: it
 	// may not lower oom_score_adj.
 	Limited bool
-	// Addresses finds what the node's addresses would be if it were started now;
-	// nil if the user has named them.
-	Addresses func() []netip.Addr
+	// Addresses finds what the node's addresses would be if it were started now, or
+	// why it would not start; nil if the user has named them.
+	Addresses func() ([]netip.Addr, error)
 	// NFTables is there to carry Services and hostPorts, program and kernel;
 	// otherwise iptables does. Package netfilter finds out.
 	NFTables bool
