@@ -232,7 +232,7 @@ func (b *boot) run(g *component.Group, add func(*status.Node), next string) erro
 		err = context.Cause(running) // this version has to go
 	}
 	var changed *machine.Changed
-	if errors.As(err, &changed) {
+	if errors.As(err, &changed) || b.lostAddress(err, &changed) {
 		if b.ctx.Err() == nil {
 			b.ui.again(changed)
 			return errAgain
@@ -244,6 +244,20 @@ func (b *boot) run(g *component.Group, add func(*status.Node), next string) erro
 		return &saidError{err}
 	}
 	return nil
+}
+
+// lostAddress is whether a part has failed while the node's address was gone, as
+// when that changes during the start: then the next start is at another address, or
+// alone.
+func (b *boot) lostAddress(err error, changed **machine.Changed) bool {
+	if err == nil || b.cfg.NamesNodeIP() || b.cfg.Standby {
+		return false
+	}
+	if gone, _ := machine.Gone(b.cfg.NodeIP); !gone {
+		return false
+	}
+	*changed = &machine.Changed{What: fmt.Sprintf("the node's address %s is gone; %v", b.cfg.NodeIP[0], err)}
+	return true
 }
 
 // errAgain ends a node that is to start anew, in the same process.

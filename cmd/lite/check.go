@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -136,11 +137,7 @@ func checkSubject(m *check.Machine, flags *pflag.FlagSet, o checkOptions) (check
 	switch s.Role {
 	case config.Server, config.Agent:
 	case "":
-		dir := flags.Lookup("data-dir").Value.String()
-		if dir == "" {
-			dir = "/var/lib/lite"
-		}
-		s.Role, s.Because = m.RoleOf(dir)
+		s.Role, s.Because = m.RoleOf(configuredDataDir(flags))
 	default:
 		return s, fmt.Errorf("--role %q: must be server or agent", o.role)
 	}
@@ -162,14 +159,50 @@ func checkSubject(m *check.Machine, flags *pflag.FlagSet, o checkOptions) (check
 	if foreign != nil {
 		return s, foreign
 	}
-	file := flags.Lookup("config").DefValue
-	if _, err := os.ReadFile(file); errors.Is(err, os.ErrPermission) && !flags.Changed("config") && os.Getenv("LITE_CONFIG") == "" {
-		s.Unread = file
+	if file := flags.Lookup("config").DefValue; m.UID != 0 && !flags.Changed("config") && os.Getenv("LITE_CONFIG") == "" {
+		s.Unread = unreadable(file)
+	}
+	if s.Unread != "" {
 		s.Config, s.Wrong = config.LoadWithoutFiles(s.Role, flags, os.Environ())
 		return s, nil
 	}
 	s.Config, s.Wrong = config.Load(s.Role, flags, os.Environ())
 	return s, nil
+}
+
+// configuredDataDir is the data directory of a node whose role is not known.
+func configuredDataDir(flags *pflag.FlagSet) string {
+	for _, role := range []config.Role{config.Server, config.Agent} {
+		if cfg, err := config.Load(role, flags, os.Environ()); err == nil {
+			return cfg.DataDir
+		}
+	}
+	if dir := flags.Lookup("data-dir").Value.String(); dir != "" {
+		return dir
+	}
+	return defaultDataDir
+}
+
+// unreadable is the configuration file, or the first of its drop-ins, that may not
+// be read; "" if all may.
+func unreadable(file string) string {
+	dir := file + ".d"
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrPermission) {
+		return dir
+	}
+	files := []string{file}
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".yaml") {
+			files = append(files, filepath.Join(dir, e.Name()))
+		}
+	}
+	for _, f := range files {
+		if _, err := os.ReadFile(f); errors.Is(err, os.ErrPermission) {
+			return f
+		}
+	}
+	return ""
 }
 
 // writeDone shows what --fix has done.

@@ -84,7 +84,7 @@ func (m *Machine) next(ctx context.Context, updates <-chan netlink.AddrUpdate) b
 // that the node has none of, as where DHCP answers after the router. Else it stays
 // with what it has, whichever address a start would choose.
 func (m *Machine) moved() []netip.Addr {
-	gone, err := m.gone()
+	gone, err := Gone(m.config.Addresses)
 	if err != nil {
 		return nil
 	}
@@ -96,13 +96,13 @@ func (m *Machine) moved() []netip.Addr {
 	return to
 }
 
-// gone reports whether an address of the node is none of the machine's.
-func (m *Machine) gone() (bool, error) {
+// Gone reports whether one of the addresses is none of the machine's.
+func Gone(addresses []netip.Addr) (bool, error) {
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
 		return false, err
 	}
-	return slices.ContainsFunc(m.config.Addresses, func(ours netip.Addr) bool {
+	return slices.ContainsFunc(addresses, func(ours netip.Addr) bool {
 		return !slices.ContainsFunc(addrs, func(a net.Addr) bool {
 			p, err := netip.ParsePrefix(a.String())
 			return err == nil && p.Addr() == ours

@@ -132,6 +132,10 @@ func TestBefore(t *testing.T) {
 			"file system", check.Fail, []string{"/mnt/x", "noexec"}},
 		{"a wrong value", "mkdir -p /etc/lite; echo 'cluster-cidr: 10.42.0.0' >/etc/lite/config.yaml", "rm -r /etc/lite", nil,
 			"configuration", check.Fail, []string{"cluster-cidr", "config.yaml:1"}},
+		{"an agent's data where the configuration says", "mkdir -p /etc/lite /srv/lite/agent; echo 'data-dir: /srv/lite' >/etc/lite/config.yaml; echo '{}' >/srv/lite/agent/cluster.json", "rm -r /etc/lite /srv/lite", nil,
+			"configuration", check.Pass, []string{"agent (/srv/lite holds one)"}},
+		{"a VPN", "ip link add vpn type bridge; ip link set vpn up; ip route add 10.43.0.0/16 dev vpn table 52; ip rule add lookup 52 priority 5270", "ip rule del lookup 52; ip link del vpn", nil,
+			"addresses", check.Warn, []string{"routing table 52", "10.43.0.0/16 to vpn"}},
 		{"no server", "true", "true", []string{"--role", "agent", "--server", "https://" + n.IP + ":7777"},
 			"server", check.Fail, []string{n.IP + ":7777", "connection refused"}},
 	} {
@@ -225,6 +229,9 @@ func TestFirewalls(t *testing.T) {
 		r = lookAs(t, server, 65534, 0)
 		want(t, r, "user", check.Skip, "not root")
 		want(t, r, "configuration", check.Skip, "only root can read /etc/lite/config.yaml")
+		server.Output(t, "sh", "-ec", "chmod 755 /etc/lite; mkdir -m 755 /etc/lite/config.yaml.d; echo 'node-label: [a=b]' >/etc/lite/config.yaml.d/50-install.yaml; chmod 600 /etc/lite/config.yaml.d/*")
+		want(t, lookAs(t, server, 65534, 0), "configuration", check.Skip, "only root can read /etc/lite/config.yaml.d/50-install.yaml")
+		server.Output(t, "sh", "-ec", "rm -r /etc/lite/config.yaml.d; chmod 700 /etc/lite")
 		want(t, r, "memory", check.Pass)
 	})
 
