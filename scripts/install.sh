@@ -367,12 +367,6 @@ flush() { sync "$1" 2>/dev/null || sync || true; }
 
 # settle leaves in the inventory what belongs to this installation, and removes what an earlier one made elsewhere.
 settle() {
-	# What lite check --fix has written down stays, until it is uninstalled.
-	while read -r path; do
-		if [ -f "$path" ] && head -n 1 "$path" | grep -q '^# Written by .lite check --fix'; then
-			keep_path "$path"
-		fi
-	done <$inventory
 	(umask 077 && sort -u "$tmp/kept" | cat >"$tmp/inventory")
 	# What is in a directory goes before it.
 	grep -vxF -f "$tmp/inventory" $inventory | sort -r | cat >"$tmp/obsolete"

@@ -64,6 +64,10 @@ func (b *boot) runAgent() error {
 	if err != nil {
 		return err
 	}
+	facts := member.Facts
+	if err := b.cfg.WithRanges(facts.ClusterCIDR, facts.ServiceCIDR, facts.Disable).CheckNetworks(); err != nil {
+		slog.Warn("The cluster has addresses of this machine's network: pods cannot reach them", "err", err)
+	}
 	node, err := agent.New(b.cfg, member, b.host, b.ui.changed)
 	if err != nil {
 		return err

@@ -76,7 +76,7 @@ func newBoot(role config.Role, flags *pflag.FlagSet) (*boot, error) {
 	}
 	b.paused = whenDone(b.ctx, func() bool { return upgrade.UnderWay(b.cfg.DataDir) })
 	if !b.cfg.NamesNodeIP() {
-		b.host.Addresses = func() []netip.Addr { return addressesNow(role, flags) }
+		b.host.Addresses = func() ([]netip.Addr, error) { return addressesNow(role, flags) }
 	}
 	return b, nil
 }
@@ -88,13 +88,14 @@ func whenDone(ctx context.Context, ask func() bool) <-chan bool {
 	return answer
 }
 
-// addressesNow is the addresses that a node which starts now would have.
-func addressesNow(role config.Role, flags *pflag.FlagSet) []netip.Addr {
+// addressesNow is the addresses that a node which starts now would have, or why
+// it would not start with them.
+func addressesNow(role config.Role, flags *pflag.FlagSet) ([]netip.Addr, error) {
 	cfg, err := config.Load(role, flags, os.Environ())
 	if err != nil || cfg.Standby {
-		return nil
+		return nil, err
 	}
-	return cfg.NodeIP
+	return cfg.NodeIP, cfg.CheckNetworks()
 }
 
 // inspect looks at the machine and at what was asked for, when an upgrade that was
@@ -241,7 +242,7 @@ func (b *boot) run(g *component.Group, add func(*status.Node), next string) erro
 		err = context.Cause(running) // this version has to go
 	}
 	var changed *machine.Changed
-	if errors.As(err, &changed) {
+	if errors.As(err, &changed) || b.lostAddress(err, &changed) {
 		var stuck *component.StuckError
 		errors.As(err, &stuck)
 		if b.ctx.Err() == nil {
@@ -261,6 +262,20 @@ func (b *boot) run(g *component.Group, add func(*status.Node), next string) erro
 		return &saidError{err}
 	}
 	return nil
+}
+
+// lostAddress is whether a part has failed while the node's address was gone, as
+// when that changes during the start: then the next start is at another address, or
+// alone.
+func (b *boot) lostAddress(err error, changed **machine.Changed) bool {
+	if err == nil || b.cfg.NamesNodeIP() || b.cfg.Standby {
+		return false
+	}
+	if gone, _ := machine.Gone(b.cfg.NodeIP); !gone {
+		return false
+	}
+	*changed = &machine.Changed{What: fmt.Sprintf("the node's address %s is gone; %v", b.cfg.NodeIP[0], err)}
+	return true
 }
 
 // errAgain ends a node that is to start anew, in the same process.

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -48,7 +49,7 @@ tries the kernel in a network of its own. Without root it says what it could not
 
 --fix adds rules to firewalld, ufw, iptables or nftables, raises the limits of
 inotify, and tells NetworkManager to leave the interfaces of pods alone. It says what
-it did and how to take that back. Files it makes are listed in /etc/lite/installed.
+it did and how to take that back, and ` + "`lite uninstall`" + ` takes it back too.
 
 The exit code is 1 if something fails (with --strict: or is warned of), else 0.`,
 		Args: cobra.NoArgs,
@@ -100,7 +101,7 @@ func runCheck(ctx context.Context, w io.Writer, flags *pflag.FlagSet, o checkOpt
 		if o.output == "table" {
 			told = func(d check.Done) { writeDone(w, d) }
 		}
-		done := check.Fix(ctx, report, told)
+		done := check.Fix(ctx, machine, report, told)
 		failed = check.FixErr(done)
 		if o.output == "table" && len(done) == 0 {
 			fmt.Fprintln(w, "There is nothing that --fix puts right.")
@@ -138,15 +139,11 @@ func runCheck(ctx context.Context, w io.Writer, flags *pflag.FlagSet, o checkOpt
 // checkSubject is what to look for. What is wrong with the configuration is one of
 // the things that are found.
 func checkSubject(m *check.Machine, flags *pflag.FlagSet, o checkOptions) (check.Subject, error) {
-	s := check.Subject{Version: version.Version(), Role: config.Role(o.role)}
+	s := check.Subject{Version: version.Version(), Built: version.Built(), Role: config.Role(o.role)}
 	switch s.Role {
 	case config.Server, config.Agent:
 	case "":
-		dir := flags.Lookup("data-dir").Value.String()
-		if dir == "" {
-			dir = "/var/lib/lite"
-		}
-		s.Role, s.Because = m.RoleOf(dir)
+		s.Role, s.Because = m.RoleOf(configuredDataDir(flags))
 	default:
 		return s, fmt.Errorf("--role %q: must be server or agent", o.role)
 	}
@@ -168,14 +165,50 @@ func checkSubject(m *check.Machine, flags *pflag.FlagSet, o checkOptions) (check
 	if foreign != nil {
 		return s, foreign
 	}
-	file := flags.Lookup("config").DefValue
-	if _, err := os.ReadFile(file); errors.Is(err, os.ErrPermission) && !flags.Changed("config") && os.Getenv("LITE_CONFIG") == "" {
-		s.Unread = file
+	if file := flags.Lookup("config").DefValue; m.UID != 0 && !flags.Changed("config") && os.Getenv("LITE_CONFIG") == "" {
+		s.Unread = unreadable(file)
+	}
+	if s.Unread != "" {
 		s.Config, s.Wrong = config.LoadWithoutFiles(s.Role, flags, os.Environ())
 		return s, nil
 	}
 	s.Config, s.Wrong = config.Load(s.Role, flags, os.Environ())
 	return s, nil
+}
+
+// configuredDataDir is the data directory of a node whose role is not known.
+func configuredDataDir(flags *pflag.FlagSet) string {
+	for _, role := range []config.Role{config.Server, config.Agent} {
+		if cfg, err := config.Load(role, flags, os.Environ()); err == nil {
+			return cfg.DataDir
+		}
+	}
+	if dir := flags.Lookup("data-dir").Value.String(); dir != "" {
+		return dir
+	}
+	return defaultDataDir
+}
+
+// unreadable is the configuration file, or the first of its drop-ins, that may not
+// be read; "" if all may.
+func unreadable(file string) string {
+	dir := file + ".d"
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrPermission) {
+		return dir
+	}
+	files := []string{file}
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".yaml") {
+			files = append(files, filepath.Join(dir, e.Name()))
+		}
+	}
+	for _, f := range files {
+		if _, err := os.ReadFile(f); errors.Is(err, os.ErrPermission) {
+			return f
+		}
+	}
+	return ""
 }
 
 // writeDone shows what --fix has done.

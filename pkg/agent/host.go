@@ -21,9 +21,9 @@ type Host struct {
 	// Limited is a root without CAP_SYS_RESOURCE, as in some containers: it
 	// may not lower oom_score_adj.
 	Limited bool
-	// Addresses finds what the node's addresses would be if it were started now;
-	// nil if the user has named them.
-	Addresses func() []netip.Addr
+	// Addresses finds what the node's addresses would be if it were started now, or
+	// why it would not start; nil if the user has named them.
+	Addresses func() ([]netip.Addr, error)
 	// NFTables is there to carry Services and hostPorts, program and kernel;
 	// otherwise iptables does. Package netfilter finds out.
 	NFTables bool
@@ -46,7 +46,7 @@ func Inspect() (Host, error) {
 	var h Host
 	_, err := os.Stat(systemdRunning)
 	h.Systemd = err == nil
-	h.Limited = !hasCapability("/proc/self/status", capSysResource)
+	h.Limited = !HasCapability("/proc/self/status", capSysResource)
 	return h, errors.Join(CheckCgroups("/"), loadFeatures())
 }
 
@@ -130,8 +130,8 @@ func commandLine(root string) string {
 	return ""
 }
 
-// hasCapability reads the effective set of this process.
-func hasCapability(statusFile string, bit uint) bool {
+// HasCapability reads the effective set of a process from its file in /proc.
+func HasCapability(statusFile string, bit uint) bool {
 	data, err := os.ReadFile(statusFile)
 	if err != nil {
 		return false

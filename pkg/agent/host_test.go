@@ -60,11 +60,11 @@ func TestHasCapability(t *testing.T) {
 		if err := os.WriteFile(file, []byte(test.status), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if got := hasCapability(file, capSysResource); got != test.want {
+		if got := HasCapability(file, capSysResource); got != test.want {
 			t.Errorf("%s: got %t", name, got)
 		}
 	}
-	if hasCapability(filepath.Join(t.TempDir(), "none"), capSysResource) {
+	if HasCapability(filepath.Join(t.TempDir(), "none"), capSysResource) {
 		t.Error("a file that is missing gives a capability")
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/join"
@@ -57,8 +58,9 @@ type Subject struct {
 	// Nodes are the networks that other nodes are in; none = that of this node's
 	// address.
 	Nodes []netip.Prefix
-	// Version of this lite.
+	// Version of this lite, and when it was built.
 	Version string
+	Built   time.Time
 }
 
 // Env is what a check sees.

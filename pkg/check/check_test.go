@@ -37,6 +37,7 @@ type bed struct {
 	// answers is what programs say, by their whole command line; one that is not
 	// there is a program that is missing.
 	answers map[string]string
+	byPath  map[string]string // what a program says that is named by its path, by its arguments
 	ran     []string
 }
 
@@ -45,6 +46,7 @@ func healthy(t *testing.T) *bed {
 	b := &bed{
 		files: map[string]string{
 			"/proc/meminfo":                                "MemTotal:        4028332 kB\n",
+			"/proc/self/status":                            "NSpid:\t1\nCapEff:\t000001ffffffffff\n",
 			"/proc/swaps":                                  "Filename Type Size Used Priority\n",
 			"/proc/filesystems":                            "nodev overlay\n",
 			"/proc/self/mountinfo":                         "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n",
@@ -75,6 +77,9 @@ func healthy(t *testing.T) *bed {
 			command := strings.Join(append([]string{program}, args...), " ")
 			b.ran = append(b.ran, command)
 			answer, ok := b.answers[command]
+			if filepath.IsAbs(program) {
+				answer, ok = b.byPath[strings.Join(args, " ")]
+			}
 			switch {
 			case !ok:
 				return "", fmt.Errorf("%s: %w", program, exec.ErrNotFound)
@@ -88,6 +93,8 @@ func healthy(t *testing.T) *bed {
 		},
 		Uname:          uname("6.1.0-18-amd64", "node-a"),
 		Interfaces:     interfacesOf("192.0.2.10/24"),
+		Tables:         func() ([]string, error) { return nil, nil },
+		Detours:        func() ([]Detour, error) { return nil, nil },
 		Dial:           func(context.Context, string) error { return nil },
 		Unsynchronised: func() (string, error) { return "", nil },
 		Random:         func() bool { return true },
@@ -108,7 +115,7 @@ func healthy(t *testing.T) *bed {
 	}
 	nothing := func(*config.Config) error { return nil }
 	b.Fits, b.Room, b.Watches, b.Files, b.Ports, b.Networks = nothing, nothing, nothing, nothing, nothing, nothing
-	b.Role, b.Version = config.Server, "v1.0.0"
+	b.Role, b.Version, b.Built = config.Server, "v1.0.0", now.Add(-time.Hour)
 	b.Config = &config.Config{
 		Role: config.Server, DataDir: "/var/lib/lite", NodeName: "node-a", NodeIP: []netip.Addr{netip.MustParseAddr("192.0.2.10")},
 		BindAddress: netip.IPv4Unspecified(), HTTPSListenPort: 6443, FlannelBackend: "vxlan",
@@ -232,8 +239,9 @@ func TestFindings(t *testing.T) {
 		words  []string
 	}{
 		// lite itself
-		"not root":           {nil, func(b *bed) { b.UID = 1000 }, "user", Skip, []string{"user 1000 is not root", "sudo lite check"}},
-		"installed, stopped": {map[string]string{Inventory: "/usr/local/bin/lite\n"}, nil, "node", Warn, []string{"does not run", "systemctl start lite"}},
+		"not root":            {nil, func(b *bed) { b.UID = 1000 }, "user", Skip, []string{"user 1000 is not root", "sudo lite check"}},
+		"root in a container": {map[string]string{"/proc/self/status": "CapEff:\t00000000a80425fb\n"}, nil, "user", Fail, []string{"CAP_SYS_ADMIN and CAP_NET_ADMIN", "--privileged"}},
+		"installed, stopped":  {map[string]string{inventory: "/usr/local/bin/lite\n"}, nil, "node", Warn, []string{"does not run", "systemctl start lite"}},
 		"a part has failed": {nil, func(b *bed) {
 			b.lite(7, status.Component{Name: "etcd", State: component.Failed, Reason: "alarm NOSPACE"})
 		}, "node", Fail, []string{"etcd is failed: alarm NOSPACE"}},
@@ -283,7 +291,7 @@ func TestFindings(t *testing.T) {
 		}, "programs", Warn, []string{"the kernel has no nf_tables", "not enforced", "CONFIG_NF_TABLES"}},
 		"swap":             {swapped("/dev/sda5"), nil, "swap", Warn, []string{"1 GiB on /dev/sda5", "keeps pods out", "swapoff -a"}},
 		"swap in memory":   {swapped("/dev/zram0"), nil, "swap", Pass, []string{"zram0"}},
-		"before the build": {nil, func(b *bed) { b.Now = func() time.Time { return time.Unix(-1, 0) } }, "clock", Fail, []string{"1969", "before this lite was built"}},
+		"before the build": {nil, func(b *bed) { b.Now = func() time.Time { return time.Unix(0, 0) } }, "clock", Fail, []string{"1970", "before this lite was built"}},
 		"not synchronised": {nil, func(b *bed) {
 			b.Unsynchronised = func() (string, error) { return "no time service keeps it right", nil }
 		}, "clock", Warn, []string{"timedatectl"}},
@@ -301,13 +309,15 @@ func TestFindings(t *testing.T) {
 		"a name of its own":    {nil, func(b *bed) { b.Uname = uname("6.1.0-18-amd64", "localhost") }, "hostname", Pass, []string{"the node is called node-a"}},
 
 		// disks
-		"noexec":           {mounts("rw,noexec", "ext4"), nil, "file system", Fail, []string{"/var", "noexec", "remount,exec /var"}},
-		"read-only":        {mounts("ro", "ext4"), nil, "file system", Fail, []string{"read-only"}},
-		"NFS":              {mounts("rw", "nfs4"), nil, "file system", Fail, []string{"nfs4", "loses data"}},
-		"NFS for an agent": {mounts("rw", "nfs4"), (*bed).agent, "file system", Warn, []string{"nfs4"}},
-		"in memory":        {mounts("rw", "tmpfs"), nil, "file system", Warn, []string{"a reboot loses all"}},
-		"VFAT":             {mounts("rw", "vfat"), nil, "file system", Fail, []string{"owners"}},
-		"nearly full":      {nil, func(b *bed) { b.Statfs = statfs(100, 9, 100) }, "room", Warn, []string{"less than 15 %"}},
+		"noexec":                      {mounts("rw,noexec", "ext4"), nil, "file system", Fail, []string{"/var", "noexec", "remount,exec /var"}},
+		"read-only":                   {mounts("ro", "ext4"), nil, "file system", Fail, []string{"read-only"}},
+		"set read-only by the kernel": {map[string]string{"/proc/self/mountinfo": "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 ro,errors=remount-ro\n"}, nil, "file system", Fail, []string{"when it finds errors", "fsck"}},
+		"10,000 mounts":               {map[string]string{"/proc/self/mountinfo": strings.Repeat("30 22 0:5 / /run/x rw - tmpfs tmpfs rw\n", 10000) + "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n"}, nil, "file system", Pass, []string{"ext4"}},
+		"NFS":                         {mounts("rw", "nfs4"), nil, "file system", Fail, []string{"nfs4", "loses data"}},
+		"NFS for an agent":            {mounts("rw", "nfs4"), (*bed).agent, "file system", Warn, []string{"nfs4"}},
+		"in memory":                   {mounts("rw", "tmpfs"), nil, "file system", Warn, []string{"a reboot loses all"}},
+		"VFAT":                        {mounts("rw", "vfat"), nil, "file system", Fail, []string{"owners"}},
+		"nearly full":                 {nil, func(b *bed) { b.Statfs = statfs(100, 9, 100) }, "room", Warn, []string{"less than 15 %"}},
 		"full": {nil, func(b *bed) {
 			b.Room = func(*config.Config) error { return errors.New("only 3 MiB are free; free some room") }
 		}, "room", Fail, []string{"3 MiB", "free some room"}},
@@ -332,6 +342,19 @@ func TestFindings(t *testing.T) {
 				return &config.Error{Key: "cluster-cidr", Value: "10.42.0.0/16", Problem: "overlaps 10.42.0.0/24, which the host reaches by wan", Remedy: "choose a range"}
 			}
 		}, "addresses", Fail, []string{"by wan", "choose a range"}},
+		"a VPN's route": {nil, func(b *bed) {
+			b.Detours = func() ([]Detour, error) {
+				return []Detour{{netip.MustParsePrefix("10.42.0.0/16"), "tailscale0", 52, 5270}}, nil
+			}
+		}, "addresses", Warn, []string{"routing table 52, which rule 5270", "10.42.0.0/16 to tailscale0", "VPN"}},
+		"a VPN's other route": {nil, func(b *bed) {
+			b.Detours = func() ([]Detour, error) {
+				return []Detour{{netip.MustParsePrefix("100.64.0.0/10"), "tailscale0", 52, 5270}, {netip.MustParsePrefix("0.0.0.0/0"), "tailscale0", 52, 5270}}, nil
+			}
+		}, "addresses", Pass, nil},
+		"routes not seen": {nil, func(b *bed) {
+			b.Detours = func() ([]Detour, error) { return nil, errors.New("operation not permitted") }
+		}, "addresses", Skip, []string{"not permitted"}},
 		"a port":            {nil, func(b *bed) { b.listen("tcp", "0100007F:094B", "0A", "77", 42, "etcd") }, "ports", Fail, []string{"2379/tcp, where etcd is to listen, is held by etcd (pid 42) on 127.0.0.1:2379", "stop it"}},
 		"the API's port":    {nil, func(b *bed) { b.listen("tcp6", "00000000000000000000000000000000:192B", "0A", "77", 42, "apache2") }, "ports", Fail, []string{"6443/tcp", "apache2 (pid 42)", "--https-listen-port"}},
 		"another address":   {nil, func(b *bed) { b.listen("tcp", "0A0200C0:094B", "0A", "77", 42, "etcd") }, "ports", Pass, nil},
@@ -370,16 +393,26 @@ func TestFindings(t *testing.T) {
 			b.answers["iptables --version"] = "iptables v1.8.7 (legacy)\n"
 			b.answers["nft list tables"] = "table ip filter\n"
 		}, "iptables", Warn, []string{"update-alternatives"}},
+		"no iptables":    {nil, func(b *bed) { delete(b.answers, "iptables --version") }, "iptables", Pass, []string{"lite brings its own"}},
 		"NetworkManager": {nil, func(b *bed) { b.process(9, "NetworkManager") }, "NetworkManager", Warn, []string{"cni0", "--fix", "nmcli general reload"}},
 		"it was told":    {map[string]string{networkManagerFile: networkManagerText}, func(b *bed) { b.process(9, "NetworkManager") }, "NetworkManager", Pass, []string{networkManagerFile}},
 
 		// the rest
-		"SELinux":            {map[string]string{"/sys/fs/selinux/enforce": "1"}, nil, "SELinux", Warn, []string{"enforcing", "setenforce 0"}},
-		"permissive":         {map[string]string{"/sys/fs/selinux/enforce": "0"}, nil, "SELinux", Pass, []string{"permissive"}},
-		"AppArmor":           {map[string]string{"/sys/module/apparmor/parameters/enabled": "Y\n"}, nil, "AppArmor", Warn, []string{"apparmor_parser"}},
-		"AppArmor in use":    {map[string]string{"/sys/module/apparmor/parameters/enabled": "Y\n"}, func(b *bed) { b.Find = func(p string) (string, error) { return "/sbin/" + p, nil } }, "AppArmor", Pass, []string{"profile"}},
-		"k3s runs":           {nil, func(b *bed) { b.process(9, "k3s-server") }, "others", Fail, []string{"k3s runs here (k3s-server, pid 9)", "k3s-uninstall.sh"}},
-		"k3s was here":       {map[string]string{"/etc/systemd/system/k3s.service": "", "/var/lib/rancher/k3s/server/token": ""}, nil, "others", Warn, []string{"k3s has left /var/lib/rancher/k3s, /etc/systemd/system/k3s.service"}},
+		"SELinux":         {map[string]string{"/sys/fs/selinux/enforce": "1"}, nil, "SELinux", Warn, []string{"enforcing", "setenforce 0"}},
+		"permissive":      {map[string]string{"/sys/fs/selinux/enforce": "0"}, nil, "SELinux", Pass, []string{"permissive"}},
+		"AppArmor":        {map[string]string{"/sys/module/apparmor/parameters/enabled": "Y\n"}, nil, "AppArmor", Warn, []string{"apparmor_parser"}},
+		"AppArmor in use": {map[string]string{"/sys/module/apparmor/parameters/enabled": "Y\n"}, func(b *bed) { b.Find = func(p string) (string, error) { return "/sbin/" + p, nil } }, "AppArmor", Pass, []string{"profile"}},
+		"k3s runs":        {nil, func(b *bed) { b.process(9, "k3s-server") }, "others", Fail, []string{"k3s runs here (k3s-server, pid 9)", "k3s-uninstall.sh"}},
+		"k3s was here":    {map[string]string{"/etc/systemd/system/k3s.service": "", "/var/lib/rancher/k3s/server/token": ""}, nil, "others", Warn, []string{"k3s has left /var/lib/rancher/k3s, /etc/systemd/system/k3s.service"}},
+		"pods of k3s run on": {nil, func(b *bed) {
+			b.process(9, "containerd-shim", "-namespace", "k8s.io", "-id", "x", "-address", "/run/k3s/containerd/containerd.sock")
+		}, "others", Warn, []string{"1 pods of another Kubernetes run on (of the containerd at /run/k3s/", "k3s-killall.sh"}},
+		"pods of lite run on": {nil, func(b *bed) {
+			b.process(9, "containerd-shim", "-namespace", "k8s.io", "-address", "/run/lite/containerd/containerd.sock")
+		}, "others", Pass, nil},
+		"a container of docker": {nil, func(b *bed) {
+			b.process(9, "containerd-shim", "-namespace", "moby", "-address", "/run/containerd/containerd.sock")
+		}, "others", Pass, nil},
 		"MicroK8s":           {map[string]string{"/var/snap/microk8s/common/x": ""}, nil, "others", Warn, []string{"snap remove --purge microk8s"}},
 		"k0s":                {map[string]string{"/var/lib/k0s/x": ""}, nil, "others", Warn, []string{"k0s reset"}},
 		"rke2":               {map[string]string{"/var/lib/rancher/rke2/x": ""}, nil, "others", Warn, []string{"rke2-uninstall.sh"}},

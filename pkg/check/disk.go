@@ -33,10 +33,14 @@ func fileSystem(_ context.Context, e *Env) []Result {
 	}
 	found := fmt.Sprintf("%s is on %s (%s)", dir, mount.Mountpoint, mount.FSType)
 	options := strings.Split(mount.Options, ",")
+	// The kernel sets a file system that is damaged to read-only as a whole.
+	whole := slices.Contains(strings.Split(mount.VFSOptions, ","), "ro")
 	switch {
 	case slices.Contains(options, "noexec"):
 		return fail(found+", mounted noexec: the programs that lite brings along cannot run there",
 			"mount it without noexec, or choose another --data-dir", "mount -o remount,exec "+mount.Mountpoint)
+	case whole && !slices.Contains(options, "ro"):
+		return fail(found+", which the kernel has made read-only, as it does when it finds errors", "see `dmesg`, check the file system (fsck), or choose another --data-dir")
 	case slices.Contains(options, "ro"):
 		return fail(found+", mounted read-only", "mount it for writing, or choose another --data-dir", "mount -o remount,rw "+mount.Mountpoint)
 	case slices.Contains(networked, mount.FSType) && e.Role == config.Server:

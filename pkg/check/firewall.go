@@ -99,9 +99,10 @@ type firewall interface {
 	name() string
 	// lets reports whether it lets in what it has to.
 	lets(context.Context, opening) (bool, error)
-	// allow is the commands that make it let that in, undo those that take it back.
+	// allow is the commands that make it let that in.
 	allow(opening) []command
-	undo(opening) []command
+	// undo is lines for a shell that take it back, if that has not been done.
+	undo(opening) []string
 	// note is what else there is to know, "" if nothing.
 	note() string
 }
@@ -185,10 +186,10 @@ func (e *Env) judge(ctx context.Context, f firewall) []Result {
 		r.Commands = append(r.Commands, shell(commands)...)
 		r.fix = append(r.fix, step{
 			say:  f.name() + ": let in " + o.String(),
-			undo: strings.Join(shell(f.undo(o)), " && "),
+			undo: strings.Join(f.undo(o), " && "),
 			do: func(ctx context.Context) error {
 				for _, c := range commands {
-					if _, err := e.Run(ctx, "", c[0], c[1:]...); err != nil {
+					if _, err := e.filter(ctx, c[0], c[1:]...); err != nil {
 						return err
 					}
 				}

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -103,12 +104,34 @@ func TestFirewalls(t *testing.T) {
 		"iptables, a rule": {nil, func(b *bed) {
 			b.answers["iptables -w 5 -S"] = "-P INPUT ACCEPT\n-A INPUT -p tcp --dport 22 -j ACCEPT\n-A INPUT -j REJECT --reject-with icmp-host-prohibited\n"
 		}, Fail, []string{"its rule -j REJECT --reject-with icmp-host-prohibited"}},
-		"iptables, open":     {nil, iptablesOpen, Pass, []string{"lets in what a node needs"}},
-		"docker's FORWARD":   {nil, func(b *bed) { b.answers["iptables -w 5 -S"] = "-P INPUT ACCEPT\n-P FORWARD DROP\n-N DOCKER\n" }, Pass, []string{"drops what is forwarded (docker's)", "lets its pods through before"}},
-		"nftables":           {nil, nftTable("drop", ""), Fail, []string{"nftables (chain input of table inet filter)", "nft insert rule inet filter input tcp dport 6443 accept comment", "/etc/nftables.conf"}},
-		"nftables, a rule":   {nil, nftTable("accept", `, {"rule": {"family": "inet", "table": "filter", "chain": "input", "handle": 4, "expr": [{"reject": {"type": "icmpx"}}]}}`), Fail, []string{"chain input"}},
-		"nftables, harmless": {nil, nftTable("accept", `, {"rule": {"family": "inet", "table": "filter", "chain": "input", "handle": 4, "expr": [{"match": {}}, {"drop": null}]}}`), Pass, []string{"none filters"}},
-		"rules, as a user":   {nil, func(b *bed) { b.UID = 1000 }, Skip, []string{"only root can see the rules"}},
+		"iptables, open":       {nil, iptablesOpen, Pass, []string{"lets in what a node needs"}},
+		"docker's FORWARD":     {nil, func(b *bed) { b.answers["iptables -w 5 -S"] = "-P INPUT ACCEPT\n-P FORWARD DROP\n-N DOCKER\n" }, Pass, []string{"drops what is forwarded (docker's)", "lets its pods through before"}},
+		"nftables":             {nil, nftTable("drop", ""), Fail, []string{"nftables (chain input of table inet filter)", "nft insert rule inet filter input tcp dport 6443 accept comment", "/etc/nftables.conf"}},
+		"nftables, a rule":     {nil, nftTable("accept", `, {"rule": {"family": "inet", "table": "filter", "chain": "input", "handle": 4, "expr": [{"reject": {"type": "icmpx"}}]}}`), Fail, []string{"chain input"}},
+		"nftables, harmless":   {nil, nftTable("accept", `, {"rule": {"family": "inet", "table": "filter", "chain": "input", "handle": 4, "expr": [{"match": {}}, {"drop": null}]}}`), Pass, []string{"none filters"}},
+		"no program, no rules": {nil, noPrograms, Pass, []string{"none filters"}},
+		"no program, rules": {nil, func(b *bed) {
+			noPrograms(b)
+			b.Tables = func() ([]string, error) { return []string{"user", "filter"}, nil }
+		}, Skip, []string{"tables user, filter", "no program to look at them"}},
+		"lite's own program": {map[string]string{"/var/lib/lite/bundle/abc/netfilter/nft/nft": ""}, func(b *bed) {
+			nftTable("drop", "")(b)
+			for command, answer := range b.answers {
+				if rest, ok := strings.CutPrefix(command, "nft "); ok {
+					b.byPath = map[string]string{rest: answer}
+				}
+			}
+			noPrograms(b)
+		}, Fail, []string{"chain input of table inet filter"}},
+		"nft, not permitted": {nil, func(b *bed) { b.answers["nft -j list ruleset"] = "error: Operation not permitted" }, Skip, []string{"not permitted"}},
+		"firewalld, dead and its rules there": {nil, func(b *bed) {
+			b.answers["nft -j list ruleset"] = `{"nftables": [{"chain": {"family": "inet", "table": "firewalld", "name": "filter_INPUT", "hook": "input", "policy": "accept"}},
+				{"rule": {"family": "inet", "table": "firewalld", "chain": "filter_INPUT", "expr": [{"reject": {"type": "icmpx"}}]}}]}`
+		}, Fail, []string{"chain filter_INPUT of table inet firewalld"}},
+		"docker's FORWARD, older rules": {map[string]string{"/proc/net/ip_tables_names": "filter\n"}, func(b *bed) {
+			b.answers["iptables-legacy -w 5 -S"] = "-P INPUT ACCEPT\n-P FORWARD DROP\n-N DOCKER\n"
+		}, Pass, []string{"iptables-legacy drops what is forwarded (docker's)"}},
+		"rules, as a user": {nil, func(b *bed) { b.UID = 1000 }, Skip, []string{"only root can see the rules"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := healthy(t)
@@ -123,6 +146,13 @@ func TestFirewalls(t *testing.T) {
 			complete(t, r)
 		})
 	}
+}
+
+// noPrograms is a machine without any for packet filters.
+func noPrograms(b *bed) {
+	maps.DeleteFunc(b.answers, func(command, _ string) bool {
+		return strings.HasPrefix(command, "nft ") || strings.HasPrefix(command, "iptables ")
+	})
 }
 
 // iptablesOpen has every rule that is asked for.
@@ -149,7 +179,7 @@ func TestFixRunsWhatItPrints(t *testing.T) {
 	}
 	b.ran = nil
 	var said []Done
-	done := Fix(t.Context(), r, func(d Done) { said = append(said, d) })
+	done := Fix(t.Context(), b.Machine, r, func(d Done) { said = append(said, d) })
 	if !slices.Equal(said, done) || len(done) != len(line.Commands) || FixErr(done) != nil {
 		t.Fatalf("did %+v", done)
 	}
@@ -162,7 +192,7 @@ func TestFixRunsWhatItPrints(t *testing.T) {
 		}
 	}
 	delete(b.answers, "ufw allow 6443/tcp comment lite: API server")
-	if err := FixErr(Fix(t.Context(), r, func(Done) {})); err == nil || !strings.Contains(err.Error(), "6443") {
+	if err := FixErr(Fix(t.Context(), b.Machine, r, func(Done) {})); err == nil || !strings.Contains(err.Error(), "6443") {
 		t.Errorf("a command that fails: %v", err)
 	}
 	b.UID = 1000
@@ -171,27 +201,32 @@ func TestFixRunsWhatItPrints(t *testing.T) {
 	}
 }
 
-// TestFilesOfFixAreRecorded, before they are made and once only.
-func TestFilesOfFixAreRecorded(t *testing.T) {
+// TestFixIsWrittenDown, once, for uninstalling to take back, and is no installation.
+func TestFixIsWrittenDown(t *testing.T) {
 	b := healthy(t)
 	b.files["/proc/sys/fs/inotify/max_user_instances"] = "128\n"
-	b.files[Inventory] = "/usr/local/bin/lite\n"
+	b.files["/proc/sys/fs/inotify/max_user_watches"] = "1000000\n"
 	r := b.run(t)
 	expect(t, r, "inotify", Warn, "128 instances")
+	const undo = `{"did":"write /etc/sysctl.d/90-lite.conf and raise the limits of inotify","undo":"rm -f /etc/sysctl.d/90-lite.conf && { rmdir /etc/sysctl.d 2>/dev/null || true; } && { [ $(cat /proc/sys/fs/inotify/max_user_instances) != 1024 ] || echo 128 >/proc/sys/fs/inotify/max_user_instances; }"}`
 	for range 2 {
-		if err := FixErr(Fix(t.Context(), r, func(Done) {})); err != nil {
+		if err := FixErr(Fix(t.Context(), b.Machine, r, func(Done) {})); err != nil {
 			t.Fatal(err)
 		}
-		if got := b.text(Inventory); got != "/usr/local/bin/lite\n"+sysctlFile {
-			t.Errorf("the inventory is %q", got)
+		if got := b.text("/etc/lite/fixes"); got != undo {
+			t.Errorf("it is written down as %s", got)
 		}
 	}
-	if got := b.text("/proc/sys/fs/inotify/max_user_instances"); got != "1024" {
-		t.Errorf("the limit is %s", got)
+	for file, want := range map[string]string{
+		"/proc/sys/fs/inotify/max_user_instances": "1024",
+		"/proc/sys/fs/inotify/max_user_watches":   "1000000", // more than is wanted
+		sysctlFile:                                "# Written by `lite check --fix`.\nfs.inotify.max_user_instances = 1024",
+	} {
+		if got := b.text(file); got != want {
+			t.Errorf("%s is %q, want %q", file, got, want)
+		}
 	}
-	if !strings.Contains(b.text(sysctlFile), sysctlText[:40]) {
-		t.Errorf("%s: %s", sysctlFile, b.text(sysctlFile))
-	}
+	expect(t, Run(t.Context(), b.Machine, b.Subject), "node", Skip, "does not run yet")
 }
 
 func TestOpeningsOfTwoFamilies(t *testing.T) {

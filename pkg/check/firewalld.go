@@ -128,4 +128,4 @@ func (f *firewalld) both(verb string, o opening) []command {
 }
 
 func (f *firewalld) allow(o opening) []command { return f.both("add", o) }
-func (f *firewalld) undo(o opening) []command  { return f.both("remove", o) }
+func (f *firewalld) undo(o opening) []string   { return shell(f.both("remove", o)) }

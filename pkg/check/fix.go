@@ -6,16 +6,23 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 
 	"lite.io/lite/pkg/file"
+	"lite.io/lite/pkg/uninstall"
 )
+
+// configDir is where uninstalling reads what to take back.
+const configDir = "/etc/lite"
 
 // step is one thing that Fix does.
 type step struct {
-	say  string // in the imperative
-	do   func(context.Context) error
-	undo string // a line for a shell
+	say string // in the imperative
+	do  func(context.Context) error
+	// undo is a line for a shell, which does nothing where there is nothing to undo.
+	undo string
 }
 
 // Done is what Fix has done, or tried.
@@ -28,9 +35,9 @@ type Done struct {
 }
 
 // Fix puts right what it safely can of what was found, and only what was found.
-// What it makes can be taken back: files are in the inventory, which uninstalling
-// reads, and each Done says how to undo it. say is told of each when it is done.
-func Fix(ctx context.Context, r Report, say func(Done)) []Done {
+// Each step is written down before it is done, and uninstalling takes it back; each
+// Done says how to do that by hand. say is told of each when it is done.
+func Fix(ctx context.Context, m *Machine, r Report, say func(Done)) []Done {
 	var all []Done
 	for _, found := range r.Checks {
 		if !found.Fixable {
@@ -38,7 +45,11 @@ func Fix(ctx context.Context, r Report, say func(Done)) []Done {
 		}
 		for _, s := range found.fix {
 			done := Done{Check: found.Name, Did: s.say, Undo: s.undo}
-			if err := s.do(ctx); err != nil {
+			err := uninstall.NoteFix(m.path(configDir), uninstall.Fix{Did: s.say, Undo: s.undo})
+			if err == nil {
+				err = s.do(ctx)
+			}
+			if err != nil {
 				done.Error = line(err.Error())
 			}
 			say(done)
@@ -59,41 +70,66 @@ func FixErr(all []Done) error {
 	return errors.Join(errs...)
 }
 
+const sysctlFile = "/etc/sysctl.d/90-lite.conf"
+
 const (
-	sysctlFile = "/etc/sysctl.d/90-lite.conf"
-	sysctlText = "fs.inotify.max_user_instances = 1024\nfs.inotify.max_user_watches = 524288\n"
+	inotifyInstances = "fs.inotify.max_user_instances"
+	inotifyWatches   = "fs.inotify.max_user_watches"
 )
 
-// raiseInotify writes what the next boot reads, and sets it now.
-func raiseInotify(e *Env) step {
-	return step{
+// limit is a setting of the kernel's that a machine may have set higher than is
+// wanted.
+type limit struct {
+	key         string
+	now, wanted int
+}
+
+func (l limit) path() string { return "/proc/sys/" + strings.ReplaceAll(l.key, ".", "/") }
+
+// raiseInotify writes what the next boot reads, and sets it now: the limits that
+// are too low, and no other.
+func raiseInotify(e *Env, limits ...limit) (fix step, commands []string) {
+	low := slices.DeleteFunc(limits, func(l limit) bool { return l.now >= l.wanted })
+	var text, escaped, back strings.Builder
+	for _, l := range low {
+		fmt.Fprintf(&text, "%s = %d\n", l.key, l.wanted)
+		fmt.Fprintf(&escaped, `%s = %d\n`, l.key, l.wanted)
+		fmt.Fprintf(&back, " && { [ $(cat %s) != %d ] || echo %d >%[1]s; }", l.path(), l.wanted, l.now)
+	}
+	fix = step{
 		say:  "write " + sysctlFile + " and raise the limits of inotify",
-		undo: "rm " + sysctlFile + " # the limits are the old ones after a reboot",
+		undo: e.unwrite(sysctlFile) + back.String(),
 		do: func(context.Context) error {
-			if err := e.write(sysctlFile, "# Written by `lite check --fix`.\n"+sysctlText); err != nil {
+			if err := e.write(sysctlFile, "# Written by `lite check --fix`.\n"+text.String()); err != nil {
 				return err
 			}
-			for l := range strings.Lines(sysctlText) {
-				key, value, _ := strings.Cut(strings.TrimSpace(l), " = ")
-				if err := os.WriteFile(e.path("/proc/sys/"+strings.ReplaceAll(key, ".", "/")), []byte(value), 0o644); err != nil {
-					return fmt.Errorf("set %s: %w", key, err)
+			for _, l := range low {
+				if err := os.WriteFile(e.path(l.path()), []byte(strconv.Itoa(l.wanted)), 0o644); err != nil {
+					return fmt.Errorf("set %s: %w", l.key, err)
 				}
 			}
 			return nil
 		},
 	}
+	return fix, []string{"printf '" + escaped.String() + "' >" + sysctlFile, "sysctl -p " + sysctlFile}
 }
 
-// write makes a file that uninstalling removes.
+// write makes a file, and its directory where there is none.
 func (m *Machine) write(path, content string) error {
-	if err := m.record(path); err != nil {
-		return fmt.Errorf("record %s in %s: %w", path, Inventory, err)
-	}
-	if err := m.makeDir(filepath.Dir(path)); err != nil {
-		return err
+	if err := os.MkdirAll(filepath.Dir(m.path(path)), 0o755); err != nil {
+		return fmt.Errorf("make %s: %w", filepath.Dir(path), err)
 	}
 	if err := file.Write(m.path(path), []byte(content), 0o644); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil
+}
+
+// unwrite is the line for a shell that takes a write back.
+func (m *Machine) unwrite(path string) string {
+	dir := filepath.Dir(path)
+	if m.exists(dir) {
+		return "rm -f " + path
+	}
+	return fmt.Sprintf("rm -f %s && { rmdir %s 2>/dev/null || true; }", path, dir)
 }

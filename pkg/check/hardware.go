@@ -3,14 +3,11 @@ package check
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
-	"k8s.io/component-base/version"
 
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/config"
@@ -177,8 +174,8 @@ func clock(_ context.Context, e *Env) []Result {
 	const remedy = "set it: `timedatectl set-ntp true`, or install chrony; without a network `date -s`"
 	now := e.Now()
 	found := now.UTC().Format(time.RFC3339)
-	if built, err := time.Parse(time.RFC3339, version.Get().BuildDate); err == nil && now.Before(built) {
-		return fail(fmt.Sprintf("%s, which is before this lite was built (%s)", found, stamp(built)), remedy)
+	if now.Before(e.Built) {
+		return fail(fmt.Sprintf("%s, which is before this lite was built (%s)", found, stamp(e.Built)), remedy)
 	}
 	why, err := e.Unsynchronised()
 	switch {
@@ -204,19 +201,19 @@ func inotify(_ context.Context, e *Env) []Result {
 		return skip("the kernel says nothing of its limits of inotify")
 	}
 	found := fmt.Sprintf("%d instances and %d watches for each user", instances, watches)
-	with := func(r []Result) []Result {
-		r[0].fix = []step{raiseInotify(e)}
-		r[0].Commands = []string{"printf '" + strings.ReplaceAll(sysctlText, "\n", `\n`) + "' >" + sysctlFile, "sysctl -p " + sysctlFile}
+	with := func(wanted int, r []Result) []Result {
+		fix, commands := raiseInotify(e, limit{inotifyInstances, instances, wanted}, limit{inotifyWatches, watches, 524288})
+		r[0].fix, r[0].Commands = []step{fix}, commands
 		return r
 	}
 	if e.Running.PID == 0 && e.UID == 0 && e.Config != nil {
 		if err := e.Watches(e.Config); err != nil {
-			return with(refused(err))
+			return with(max(1024, 2*instances), refused(err))
 		}
 	}
 	const few, fewWatches = 256, 16384
 	if instances < few || watches < fewWatches {
-		return with(warn(found+"; a server opens 27 instances, and pods of root share them", "raise them"))
+		return with(1024, warn(found+"; a server opens 27 instances, and pods of root share them", "raise them"))
 	}
 	return pass(found)
 }
@@ -269,12 +266,4 @@ func hostname(_ context.Context, e *Env) []Result {
 		return warn(name+", which many machines are called; a cluster has each name once", "`hostnamectl set-hostname` another, or say --node-name, before the first start")
 	}
 	return pass(name)
-}
-
-// makeDir makes a directory of the machine, for what is written below it.
-func (m *Machine) makeDir(dir string) error {
-	if err := os.MkdirAll(filepath.Join(m.Root, dir), 0o755); err != nil {
-		return fmt.Errorf("make %s: %w", dir, err)
-	}
-	return nil
 }

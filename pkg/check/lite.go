@@ -6,25 +6,44 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/agent/containerd"
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
-	"lite.io/lite/pkg/file"
 )
 
-// Inventory lists what was put on the machine beside what lite makes itself.
-const Inventory = "/etc/lite/installed"
+// inventory lists what the installer has put on the machine.
+const inventory = "/etc/lite/installed"
 
 func user(_ context.Context, e *Env) []Result {
 	if e.UID != 0 {
 		return []Result{{Status: Skip, Found: fmt.Sprintf("user %d is not root: some checks cannot be made, and lite itself has to run as root", e.UID), Remedy: "run `sudo lite check`"}}
 	}
+	if lacks := e.lacks(); len(lacks) > 0 {
+		return fail("root without "+strings.Join(lacks, " and ")+", as in a container: no pod can be started", "run lite on the machine itself, or give the container all rights (--privileged)")
+	}
 	return pass("root")
+}
+
+// capabilities are those without which nothing is mounted and no network made, by
+// their numbers (capabilities(7)).
+var capabilities = []struct {
+	name string
+	bit  uint
+}{{"CAP_SYS_ADMIN", 21}, {"CAP_NET_ADMIN", 12}}
+
+// lacks is the capabilities that this process has not.
+func (e *Env) lacks() (names []string) {
+	for _, c := range capabilities {
+		if !agent.HasCapability(e.path("/proc/self/status"), c.bit) {
+			names = append(names, c.name)
+		}
+	}
+	return names
 }
 
 // node is what a running lite says of itself.
@@ -33,7 +52,7 @@ func node(_ context.Context, e *Env) []Result {
 	switch {
 	case n == nil && e.Running.PID != 0:
 		return skip(fmt.Sprintf("lite runs (pid %d) and cannot be asked: %v", e.Running.PID, e.Running.Err))
-	case n == nil && e.exists(Inventory):
+	case n == nil && e.exists(inventory):
 		return warn("lite is installed and does not run", "start it: `systemctl start lite` or `rc-service lite start`; its log says why it ended")
 	case n == nil:
 		return skip("lite does not run yet")
@@ -188,26 +207,6 @@ func certificates(_ context.Context, e *Env) []Result {
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
-
-// record adds a file to the inventory, before the file is made.
-func (m *Machine) record(path string) error {
-	data, err := m.read(Inventory)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	if strings.Contains("\n"+string(data), "\n"+path+"\n") {
-		return nil
-	}
-	text := string(data)
-	if text != "" && !strings.HasSuffix(text, "\n") {
-		text += "\n"
-	}
-	// The directory may hold secrets later; the modes are those of the installer.
-	if err := os.MkdirAll(m.path(filepath.Dir(Inventory)), 0o700); err != nil {
-		return err
-	}
-	return file.Write(m.path(Inventory), []byte(text+path+"\n"), 0o600)
-}
 
 // certificate is the first of a file, which may have a key too.
 func certificate(data []byte) (*x509.Certificate, error) {

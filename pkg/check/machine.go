@@ -48,7 +48,11 @@ type Machine struct {
 	Statfs     func(path string) (unix.Statfs_t, error)
 	Uname      func() (unix.Utsname, error)
 	Interfaces func() ([]Interface, error)
-	Dial       func(ctx context.Context, address string) error
+	// Tables is the names of those of nftables.
+	Tables func() ([]string, error)
+	// Detours is routes that come before those of the main table.
+	Detours func() ([]Detour, error)
+	Dial    func(ctx context.Context, address string) error
 	// Unsynchronised says why the kernel does not trust its clock.
 	Unsynchronised func() (string, error)
 	// Random says whether the kernel's generator of random numbers is ready.
@@ -85,7 +89,8 @@ func This() *Machine {
 		Statfs:     func(path string) (s unix.Statfs_t, err error) { return s, unix.Statfs(path, &s) },
 		Uname:      func() (u unix.Utsname, err error) { return u, unix.Uname(&u) },
 		Interfaces: interfaces,
-		Dial:       dial, Unsynchronised: unsynchronised, Random: random, OpenFiles: maxFiles,
+		Tables:     netfilter.Tables, Detours: detours,
+		Dial: dial, Unsynchronised: unsynchronised, Random: random, OpenFiles: maxFiles,
 		Kernel: tryKernel, Overlay: containerd.TryOverlay, Sync: timeWrites,
 		Status: func(ctx context.Context) (status.Node, error) { return status.Get(ctx, status.Socket) },
 		Claim:  server.CheckClaim, Fits: Role, Watches: checkWatches,

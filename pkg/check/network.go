@@ -13,6 +13,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/join"
@@ -32,7 +35,81 @@ func addresses(_ context.Context, e *Env) []Result {
 	if err := e.Networks(c); err != nil {
 		return wrong(err)
 	}
+	if results := e.detoured(c); len(results) > 0 {
+		return results
+	}
 	return pass(fmt.Sprintf("%v is the node's; no network of the machine overlaps pods %v or services %v", e.Config.NodeIP, e.Facts.ClusterCIDR, e.Facts.ServiceCIDR))
+}
+
+// Detour is a route of a table that a rule has the kernel ask before the main one,
+// as VPNs and policy routing make them.
+type Detour struct {
+	Prefix    netip.Prefix
+	Interface string // "" = nowhere
+	Table     int
+	Priority  int // of the rule
+}
+
+// detours lists those of rules that are for all packets. A default route of such a table leads what no other route
+// leads, or is excepted by a rule of its maker's, so it says nothing.
+func detours() ([]Detour, error) {
+	rules, err := netlink.RuleList(netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, fmt.Errorf("list the rules of routing: %w", err)
+	}
+	first := map[int]int{} // the priority by which a table is asked
+	for _, r := range rules {
+		all := r.Src == nil && r.Dst == nil && r.Mark == 0 && r.IifName == "" && r.OifName == "" && !r.Invert
+		if was, ok := first[r.Table]; all && r.Priority < mainPriority && (!ok || r.Priority < was) {
+			first[r.Table] = r.Priority
+		}
+	}
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return nil, fmt.Errorf("list the routes: %w", err)
+	}
+	var all []Detour
+	for _, r := range routes {
+		priority, asked := first[r.Table]
+		if !asked || r.Table == unix.RT_TABLE_LOCAL || r.Table == unix.RT_TABLE_MAIN || r.Dst == nil || r.Type == unix.RTN_THROW {
+			continue
+		}
+		addr, _ := netip.AddrFromSlice(r.Dst.IP)
+		bits, _ := r.Dst.Mask.Size()
+		d := Detour{Prefix: netip.PrefixFrom(addr.Unmap(), bits), Table: r.Table, Priority: priority}
+		if link, err := netlink.LinkByIndex(r.LinkIndex); err == nil {
+			d.Interface = link.Attrs().Name
+		}
+		all = append(all, d)
+	}
+	return all, nil
+}
+
+// mainPriority is that of the rule by which the main table is asked.
+const mainPriority = 32766
+
+// detoured finds those that take packets of pods or Services away.
+func (e *Env) detoured(c *config.Config) []Result {
+	all, err := e.Detours()
+	if err != nil {
+		return skip(err.Error())
+	}
+	var results []Result
+	for _, p := range slices.Concat(c.ClusterCIDR, c.ServiceCIDR) {
+		for _, d := range all {
+			if d.Prefix.Bits() <= 1 || !d.Prefix.Overlaps(p) {
+				continue
+			}
+			to := "nowhere"
+			if d.Interface != "" {
+				to = "to " + d.Interface
+			}
+			results = append(results, warn(fmt.Sprintf("the routing table %d, which rule %d has asked before all others, leads %s %s: that is in %s, of pods or Services", d.Table, d.Priority, d.Prefix, to, p),
+				"take the route out of the VPN or the policy that makes it, or choose other ranges before the first start (--cluster-cidr, --service-cidr)")...)
+			break
+		}
+	}
+	return results
 }
 
 // ports says who holds what the node is to listen on.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"lite.io/lite/pkg/agent"
 )
 
 const (
@@ -32,7 +34,7 @@ func networkManager(_ context.Context, e *Env) []Result {
 		"printf '"+strings.ReplaceAll(networkManagerText, "\n", `\n`)+"' >"+networkManagerFile, "nmcli general reload")
 	r[0].fix = []step{{
 		say:  "write " + networkManagerFile + " and have NetworkManager read it",
-		undo: "rm " + networkManagerFile + " && nmcli general reload",
+		undo: e.unwrite(networkManagerFile) + " && { nmcli general reload || true; }", // one that does not run reads it at its start
 		do: func(ctx context.Context) error {
 			if err := e.write(networkManagerFile, networkManagerText); err != nil {
 				return err
@@ -110,6 +112,7 @@ func leftovers(ctx context.Context, e *Env) []Result {
 			results = append(results, warn(fmt.Sprintf("%s has left %s", d.name, strings.Join(traces, ", ")), "remove it: "+d.remedy)...)
 		}
 	}
+	results = append(results, e.strangeShims()...)
 	results = append(results, e.strangeChains(ctx)...)
 	if docker, ok := e.runs("dockerd"); ok {
 		results = append(results, pass(fmt.Sprintf("docker runs (pid %d); lite has a runtime of its own and lets its pods through docker's rules", docker.pid))...)
@@ -146,12 +149,34 @@ func (e *Env) traces(d distribution) (runs string, traces []string) {
 	return "", traces
 }
 
+// strangeShims finds containers that run on without the Kubernetes that made them:
+// they hold ports, addresses and volumes.
+func (e *Env) strangeShims() []Result {
+	if e.Config != nil && e.Config.ContainerRuntimeEndpoint != "" {
+		return nil // it is the user's runtime that has them
+	}
+	var of string
+	count := 0
+	for _, p := range e.processes() {
+		at := slices.Index(p.args, "-address") + 1
+		if !strings.HasPrefix(p.name, "containerd-shim") || !slices.Contains(p.args, "k8s.io") || at == 0 || at == len(p.args) || strings.HasPrefix(p.args[at], agent.StateDir+"/") {
+			continue
+		}
+		of = p.args[at]
+		count++
+	}
+	if count == 0 {
+		return nil
+	}
+	return warn(fmt.Sprintf("%d pods of another Kubernetes run on (of the containerd at %s)", count, of), "end them with the script that removes it, such as k3s-killall.sh, or reboot")
+}
+
 // strangeChains finds rules of another cluster, before lite has made any.
 func (e *Env) strangeChains(ctx context.Context) []Result {
 	if e.UID != 0 || e.Running.PID != 0 || e.Config == nil || e.exists(e.Config.DataDir+"/version") {
 		return nil
 	}
-	out, err := e.Run(ctx, "", "iptables", "-w", "5", "-t", "nat", "-S")
+	out, err := e.filter(ctx, "iptables", "-w", "5", "-t", "nat", "-S")
 	if err != nil {
 		return nil
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -38,7 +39,34 @@ func (e *Env) findRaw(ctx context.Context) (found []firewall, says string, err e
 		}
 	}
 	nft, err := e.findNFT(ctx, firewalldRuns)
+	if errors.Is(err, exec.ErrNotFound) {
+		err = e.unseen()
+	}
 	return append(found, nft...), strings.Join(quiet, "; "), err
+}
+
+// filter runs a program of the packet filter: the machine's, else the one that
+// lite brings along, once that is unpacked.
+func (e *Env) filter(ctx context.Context, program string, args ...string) (string, error) {
+	out, err := e.Run(ctx, "", program, args...)
+	if errors.Is(err, exec.ErrNotFound) && e.Config != nil {
+		for _, dir := range []string{"nft", "bin"} {
+			for _, path := range e.glob(filepath.Join(e.Config.DataDir, "bundle", "*", "netfilter", dir, program)) {
+				return e.Run(ctx, "", path, args...)
+			}
+		}
+	}
+	return out, err
+}
+
+// unseen is an error where there are rules of nftables that no program is there to
+// show. Those of iptables-nft are among them.
+func (e *Env) unseen() error {
+	tables, err := e.Tables()
+	if err != nil || len(tables) == 0 {
+		return nil // a kernel without them has no rules there
+	}
+	return fmt.Errorf("there are rules of nftables (tables %s), and no program to look at them: install nft, or look again once lite runs, which brings its own", strings.Join(tables, ", "))
 }
 
 // hasFamily: IPv6 matters where the cluster has it, and the older interface where
@@ -71,7 +99,7 @@ type tables struct {
 }
 
 func (e *Env) findTables(ctx context.Context, tool string) (f firewall, forward string, err error) {
-	out, err := e.Run(ctx, "", tool, "-w", "5", "-S")
+	out, err := e.filter(ctx, tool, "-w", "5", "-S")
 	if errors.Is(err, exec.ErrNotFound) {
 		return nil, "", nil
 	}
@@ -140,7 +168,7 @@ func (t *tables) lets(ctx context.Context, o opening) (bool, error) {
 		rules = append(rules, without(t.rule(everybody)))
 	}
 	for _, r := range rules {
-		if _, err := t.Run(ctx, "", t.tool, append([]string{"-w", "5", "-C", "INPUT"}, r...)...); err == nil {
+		if _, err := t.filter(ctx, t.tool, append([]string{"-w", "5", "-C", "INPUT"}, r...)...); err == nil {
 			return true, nil
 		}
 	}
@@ -157,8 +185,9 @@ func (t *tables) allow(o opening) []command {
 	return []command{append(command{t.tool, "-w", "5", "-I", "INPUT"}, t.rule(o)...)}
 }
 
-func (t *tables) undo(o opening) []command {
-	return []command{append(command{t.tool, "-w", "5", "-D", "INPUT"}, t.rule(o)...)}
+func (t *tables) undo(o opening) []string {
+	has, remove := append(command{t.tool, "-w", "5", "-C", "INPUT"}, t.rule(o)...), append(command{t.tool, "-w", "5", "-D", "INPUT"}, t.rule(o)...)
+	return []string{"! " + has.String() + " 2>/dev/null || " + remove.String()}
 }
 
 // nftChain is a chain of somebody's own in nftables that drops. Our rules are known
@@ -183,10 +212,7 @@ type ruleset struct {
 }
 
 func (e *Env) findNFT(ctx context.Context, firewalldRuns bool) ([]firewall, error) {
-	out, err := e.Run(ctx, "", "nft", "-j", "list", "ruleset")
-	if errors.Is(err, exec.ErrNotFound) {
-		return nil, nil
-	}
+	out, err := e.filter(ctx, "nft", "-j", "list", "ruleset")
 	if err != nil {
 		return nil, fmt.Errorf("read the rules of nftables: %w", err)
 	}
@@ -278,16 +304,19 @@ func (n *nftChain) allow(o opening) []command {
 }
 
 // undo names the rules by their comment: a handle is known only once there is one.
-func (n *nftChain) undo(o opening) []command {
+func (n *nftChain) undo(o opening) []string {
 	list := fmt.Sprintf(`for h in $(nft -a list chain %s %s %s | sed -n 's|.*comment "%s".*# handle ||p'); do nft delete rule %s %s %s handle $h; done`,
 		n.family, n.table, n.chain, n.comment(o), n.family, n.table, n.chain)
-	return []command{{"sh", "-c", list}}
+	return []string{list}
 }
 
 // iptablesMix looks for rules on both of the kernel's interfaces: a packet must get
 // past both, and who looks at one does not see the other.
 func iptablesMix(ctx context.Context, e *Env) []Result {
-	out, err := e.Run(ctx, "", "iptables", "--version")
+	out, err := e.filter(ctx, "iptables", "--version")
+	if errors.Is(err, exec.ErrNotFound) {
+		return pass("the machine has none; lite brings its own, for the interface of the kernel that has rules")
+	}
 	if err != nil {
 		return skip("iptables cannot be asked: " + err.Error())
 	}
@@ -299,7 +328,7 @@ func iptablesMix(ctx context.Context, e *Env) []Result {
 	case !nft && e.UID != 0:
 		return skip(version + "; only root can see whether there are rules of nftables too")
 	case !nft:
-		out, err := e.Run(ctx, "", "nft", "list", "tables")
+		out, err := e.filter(ctx, "nft", "list", "tables")
 		if err == nil && strings.Contains(out, "table ip filter") {
 			return warn(version+", and there are tables that an iptables of the newer kernel interface has made, which it does not see",
 				"use one of them: `update-alternatives --set iptables /usr/sbin/iptables-nft`, and reboot")
@@ -318,7 +347,7 @@ func (e *Env) olderRules(ctx context.Context, version string) []Result {
 	var with []string
 	for tool, tables := range map[string][]string{"iptables-legacy": e.legacyTables(false), "ip6tables-legacy": e.legacyTables(true)} {
 		for _, table := range tables {
-			rules, err := e.Run(ctx, "", tool, "-w", "5", "-t", table, "-S")
+			rules, err := e.filter(ctx, tool, "-w", "5", "-t", table, "-S")
 			if errors.Is(err, exec.ErrNotFound) {
 				return warn(version+", "+there, "install the program "+tool+" (package iptables), so that lite can let its pods through there, or reboot once what makes them is gone")
 			}

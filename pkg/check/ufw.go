@@ -141,6 +141,6 @@ func (f ufw) allow(o opening) []command {
 	return []command{append(append(command{"ufw"}, f.rule(o)...), "comment", "lite: "+o.why)}
 }
 
-func (f ufw) undo(o opening) []command {
-	return []command{append(command{"ufw", "delete"}, f.rule(o)...)}
+func (f ufw) undo(o opening) []string {
+	return shell([]command{append(command{"ufw", "delete"}, f.rule(o)...)})
 }

@@ -50,6 +50,7 @@ const reconcileEvery = 30 * time.Second
 type Network struct {
 	config  Config
 	written atomic.Bool
+	twin    atomic.Pointer[twin]
 }
 
 // New makes the component; nothing is touched before Run.
@@ -66,6 +67,9 @@ func (n *Network) Ready(context.Context) error {
 	return nil
 }
 
+// Note implements component.Noter.
+func (n *Network) Note() string { return n.twin.Load().note() }
+
 // Run implements component.Component. When told to stop it leaves the network
 // as it is: pods outlive the process.
 func (n *Network) Run(ctx context.Context) error {
@@ -80,7 +84,7 @@ func (n *Network) Run(ctx context.Context) error {
 	if err := prepareKernel(ranges); err != nil {
 		return err
 	}
-	mesh, err := newMesh(n.config, client, ranges)
+	mesh, err := newMesh(n.config, client, ranges, &n.twin)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"net/netip"
 	"reflect"
+	"sync/atomic"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -31,11 +33,35 @@ type mesh struct {
 	changed chan struct{} // holds one; something about the nodes has
 	listed  func() bool   // whether all nodes are known
 	problem string        // said last
+
+	own   map[string]bool // what this process has written into the annotation
+	wrote time.Time       // last
+	held  bool            // it was in the cluster
+	twin  *atomic.Pointer[twin]
+}
+
+// twin is another machine that says it is this node.
+type twin struct {
+	at   string // its address, as far as it can be read
+	seen time.Time
+}
+
+// twinFor is how long one counts that has not been seen again: each of the two is
+// back every 30 s.
+const twinFor = 3 * time.Minute
+
+// note tells of a twin, "" of none.
+func (t *twin) note() string {
+	if t == nil || time.Since(t.seen) > twinFor {
+		return ""
+	}
+	return fmt.Sprintf("another machine, at %s, says that it is this node: one is a copy of the other. On the copy stop lite, remove node-name and agent from its data-dir, "+
+		"give the machine a host name of its own, and join it with a token", t.at)
 }
 
 // newMesh makes the overlay, or returns nil if there is to be none. Nobody else
 // knows of this node before run.
-func newMesh(c Config, client kubernetes.Interface, ranges []netip.Prefix) (*mesh, error) {
+func newMesh(c Config, client kubernetes.Interface, ranges []netip.Prefix, twins *atomic.Pointer[twin]) (*mesh, error) {
 	if c.Backend == "" || c.Backend == "none" {
 		return nil, nil
 	}
@@ -51,7 +77,7 @@ func newMesh(c Config, client kubernetes.Interface, ranges []netip.Prefix) (*mes
 	if err != nil {
 		return nil, err
 	}
-	m := &mesh{name: c.NodeName, client: client, overlay: o, changed: make(chan struct{}, 1)}
+	m := &mesh{name: c.NodeName, client: client, overlay: o, changed: make(chan struct{}, 1), own: map[string]bool{}, twin: twins}
 	if m.local, err = o.Setup(); err != nil {
 		o.Close()
 		return nil, err
@@ -196,15 +222,36 @@ func peer(n *v1.Node) (p overlay.Peer, ok bool, err error) {
 	return p, true, nil
 }
 
+// isTwin reports whether somebody else has written for this node, at another
+// address, and remembers it.
+func (m *mesh) isTwin(text string) bool {
+	var other overlay.Local
+	if json.Unmarshal([]byte(text), &other) != nil || !other.IP.IsValid() || other.IP == m.local.IP {
+		return false
+	}
+	found := &twin{other.IP.String(), time.Now()}
+	if m.twin.Swap(found).note() == "" {
+		slog.Warn("Two machines are one node", "node", m.name, "why", found.note())
+	}
+	return true
+}
+
 // publish tells the other nodes how this one's pods are reached.
 func (m *mesh) publish(ctx context.Context, self *v1.Node) error {
 	text, err := json.Marshal(m.local)
 	if err != nil {
 		return err
 	}
-	if self.Annotations[annotation] == string(text) {
+	there := self.Annotations[annotation]
+	if there == string(text) {
+		m.held = true
 		return nil
 	}
+	// Two that write whenever the other has would do nothing else.
+	if m.held && !m.own[there] && m.isTwin(there) && time.Since(m.wrote) < reconcileEvery {
+		return nil
+	}
+	m.own[string(text)], m.wrote = true, time.Now()
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]string{annotation: string(text)}}})
 	if err != nil {
 		return err

@@ -1,11 +1,20 @@
 package cni
 
 import (
+	"encoding/json"
+	"net/netip"
+	"strings"
 	"testing"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
+
+	"lite.io/lite/pkg/cni/overlay"
 )
 
 func TestPeer(t *testing.T) {
@@ -63,4 +72,44 @@ func TestTrimKeepsWhatPeerReads(t *testing.T) {
 func TestNothingIsSetBeforeAllNodesAreKnown(t *testing.T) {
 	m := &mesh{name: "a", listed: func() bool { return false }}
 	m.sync(t.Context(), cache.NewStore(cache.MetaNamespaceKeyFunc)) // without an overlay it could not set anything
+}
+
+// Two machines with one identity, as copies of one disk have, are told of each
+// other, and do not write against each other without end.
+func TestTwin(t *testing.T) {
+	node := func(text string) *v1.Node {
+		return &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "b", Annotations: map[string]string{annotation: text}}}
+	}
+	client := fake.NewClientset(node(""))
+	writes := 0
+	client.PrependReactor("patch", "nodes", func(clienttesting.Action) (bool, runtime.Object, error) { writes++; return false, nil, nil })
+	n := &Network{}
+	m := &mesh{name: "b", client: client, own: map[string]bool{}, twin: &n.twin, local: overlay.Local{Backend: "vxlan", IP: netip.MustParseAddr("192.0.2.2")}}
+	see := func(text string, wrote int, note string) {
+		t.Helper()
+		writes = 0
+		if err := m.publish(t.Context(), node(text)); err != nil {
+			t.Fatal(err)
+		}
+		if got := n.Note(); writes != wrote || (note == "") != (got == "") || !strings.Contains(got, note) {
+			t.Errorf("seeing %s it wrote %d times, want %d, and notes %q", text, writes, wrote, got)
+		}
+	}
+	const twin = `{"backend":"vxlan","ip":"192.0.2.3"}`
+	see("", 1, "")
+	see(`{"backend":"vxlan","ip":"192.0.2.1"}`, 1, "") // what the node said before it moved, as an old event tells it
+	now, err := json.Marshal(m.local)
+	if err != nil {
+		t.Fatal(err)
+	}
+	see(string(now), 0, "")
+	see(twin, 0, "another machine, at 192.0.2.3,")
+	m.wrote = time.Now().Add(-2 * reconcileEvery)
+	see(twin, 1, "192.0.2.3")
+	see(string(now), 0, "192.0.2.3")
+	see("edited by hand", 1, "192.0.2.3")
+	n.twin.Load().seen = time.Now().Add(-2 * twinFor)
+	see(string(now), 0, "")
+	m.local.MAC = "02:00:00:00:00:07" // the device was made again
+	see(string(now), 1, "")
 }

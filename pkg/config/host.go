@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,6 +25,7 @@ import (
 type host struct {
 	hostname   func() (string, error)
 	interfaces func() ([]iface, error)
+	overlay    func() []netip.Prefix // what our own routes lead to
 	readFile   func(file string) ([]byte, error)
 	readDir    func(dir string) ([]string, error)
 	stat       func(file string) (fs.FileInfo, error)
@@ -35,6 +37,7 @@ func thisHost() host {
 	return host{
 		hostname:   os.Hostname,
 		interfaces: interfaces,
+		overlay:    overlayRoutes,
 		readFile:   os.ReadFile,
 		readDir: func(dir string) (names []string, _ error) {
 			entries, err := os.ReadDir(dir)
@@ -76,6 +79,10 @@ type iface struct {
 	name  string
 	flags net.Flags
 	addrs []netip.Prefix // with host bits, the primary one first
+	// passing are those that will not last: temporary ones of IPv6, which the
+	// kernel lists first and replaces every day (RFC 8981), those that have run
+	// out, and those that somebody else turned out to have.
+	passing []netip.Addr
 }
 
 func interfaces() ([]iface, error) {
@@ -117,13 +124,16 @@ type route struct {
 }
 
 // networks returns the interfaces and the routes of the host, those of lowest
-// metric first. A kernel without IPv6 has no routes for it.
+// metric first, without our own to other nodes' pods. A kernel without IPv6 has no
+// routes for it.
 func (h host) networks() ([]iface, []route, error) {
 	ifaces, err := h.interfaces()
 	if err != nil {
 		return nil, nil, err
 	}
+	h.findPassing(ifaces)
 	var routes []route
+	overlay := h.overlay()
 	for file, parse := range map[string]func([]string) (route, bool){
 		"/proc/net/route": parseRoute4, "/proc/net/ipv6_route": parseRoute6,
 	} {
@@ -132,13 +142,55 @@ func (h host) networks() ([]iface, []route, error) {
 			return nil, nil, fmt.Errorf("read routes: %w", err)
 		}
 		for scanner := bufio.NewScanner(bytes.NewReader(data)); scanner.Scan(); {
-			if r, ok := parse(strings.Fields(scanner.Text())); ok {
+			if r, ok := parse(strings.Fields(scanner.Text())); ok && !slices.Contains(overlay, r.dst) {
 				routes = append(routes, r)
 			}
 		}
 	}
 	slices.SortStableFunc(routes, func(a, b route) int { return cmp.Compare(a.metric, b.metric) })
 	return ifaces, routes, nil
+}
+
+// overlayProtocol marks our routes; it is overlay.Protocol.
+const overlayProtocol = 'L'
+
+// overlayRoutes is what an earlier process has left, since pods need it: with
+// host-gw they lead out of an interface of the host's.
+func overlayRoutes() (all []netip.Prefix) {
+	routes, _ := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Protocol: overlayProtocol}, netlink.RT_FILTER_PROTOCOL)
+	for _, r := range routes {
+		if r.Dst == nil {
+			continue
+		}
+		if p, err := netip.ParsePrefix(r.Dst.String()); err == nil {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// findPassing reads Address Index Length Scope Flags Interface, numbers being
+// hexadecimal. A kernel without IPv6 has no such file.
+func (h host) findPassing(ifaces []iface) {
+	const passing = unix.IFA_F_TEMPORARY | unix.IFA_F_DEPRECATED | unix.IFA_F_DADFAILED
+	data, _ := h.readFile("/proc/net/if_inet6")
+	for l := range strings.Lines(string(data)) {
+		f := strings.Fields(l)
+		if len(f) < 6 {
+			continue
+		}
+		bytes, err1 := hex.DecodeString(f[0])
+		flags, err2 := strconv.ParseUint(f[4], 16, 32)
+		addr, ok := netip.AddrFromSlice(bytes)
+		if errors.Join(err1, err2) != nil || !ok || flags&passing == 0 {
+			continue
+		}
+		for i := range ifaces {
+			if ifaces[i].name == f[5] {
+				ifaces[i].passing = append(ifaces[i].passing, addr)
+			}
+		}
+	}
 }
 
 // routeUsable: RTF_UP is set and RTF_REJECT, of routes that lead nowhere, is not.
@@ -177,16 +229,20 @@ func parseRoute6(f []string) (r route, ok bool) {
 }
 
 // nodeAddress chooses the address of a family that other nodes reach this one
-// by: the first of the interface of the default route; with no such route, the
-// first of an interface that is up. It returns the interface's name too.
+// by: the first that lasts of the interface of the default route; with no such
+// route, that of an interface that is up. It returns the interface's name too.
 func nodeAddress(ifaces []iface, routes []route, is6 bool) (netip.Addr, string) {
-	first := func(i iface) netip.Addr {
+	first := func(i iface) (found netip.Addr) {
 		for _, p := range i.addrs {
-			if p.Addr().Is6() == is6 && p.Addr().IsGlobalUnicast() {
+			switch {
+			case p.Addr().Is6() != is6 || !p.Addr().IsGlobalUnicast():
+			case !slices.Contains(i.passing, p.Addr()):
 				return p.Addr()
+			case !found.IsValid():
+				found = p.Addr() // if there is no other
 			}
 		}
-		return netip.Addr{}
+		return found
 	}
 	for _, r := range routes {
 		for _, i := range ifaces {

@@ -12,6 +12,8 @@ import (
 	"testing/fstest"
 
 	"golang.org/x/sys/unix"
+
+	"lite.io/lite/pkg/cni/overlay"
 )
 
 const (
@@ -47,6 +49,7 @@ func fakeHost(files map[string]string) host {
 	}
 	return host{
 		hostname: func() (string, error) { return "Node-A", nil },
+		overlay:  func() []netip.Prefix { return nil },
 		interfaces: func() ([]iface, error) {
 			return []iface{
 				nic("lo", "127.0.0.1/8", "::1/128"),
@@ -100,6 +103,41 @@ func TestNetworks(t *testing.T) {
 	want := []string{"192.0.2.0/24 eth0", "0.0.0.0/0 wlan0", "0.0.0.0/0 eth0", "::/0 eth1"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got routes %q, want %q", got, want)
+	}
+}
+
+// The routes of host-gw to other nodes' pods, which an earlier start has left, are
+// no network of the host's.
+func TestOwnRoutesAreNoNetworkOfTheHost(t *testing.T) {
+	h := fakeHost(map[string]string{"/proc/net/route": defaultRoute4 + "eth0 00012A0A 0B0200C0 0003 0 0 0 00FFFFFF 0 0 0\n"})
+	c, err := loadAs(t, Server, []string{"--flannel-backend=host-gw"}, nil, h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if errs := c.checkNetworks(h); len(errs) != 1 || !strings.Contains(errs[0].Error(), "10.42.1.0/24") {
+		t.Errorf("a route of somebody's: %v", errs)
+	}
+	h.overlay = func() []netip.Prefix { return []netip.Prefix{netip.MustParsePrefix("10.42.1.0/24")} }
+	if errs := c.checkNetworks(h); len(errs) != 0 {
+		t.Errorf("a route of ours: %v", errs)
+	}
+	if overlayProtocol != overlay.Protocol {
+		t.Error("our routes have another protocol")
+	}
+}
+
+// A temporary address is replaced every day, and the node would start anew.
+func TestTheNodeHasAnAddressThatLasts(t *testing.T) {
+	ifaces := []iface{nic("eth0", "2001:db8::bad/64", "2001:db8::11/64", "2001:db8::10/64", "192.0.2.10/24")}
+	h := fakeHost(map[string]string{"/proc/net/if_inet6": "20010db8000000000000000000000bad 02 40 00 01     eth0\n" +
+		"20010db8000000000000000000000011 02 40 00 20     eth0\n20010db8000000000000000000000010 02 40 00 00     eth0\nnonsense\n"})
+	h.findPassing(ifaces)
+	if addr, _ := nodeAddress(ifaces, nil, true); addr.String() != "2001:db8::10" {
+		t.Errorf("got %s", addr)
+	}
+	ifaces[0].addrs = ifaces[0].addrs[:2]
+	if addr, _ := nodeAddress(ifaces, nil, true); addr.String() != "2001:db8::bad" {
+		t.Errorf("with no other, got %s", addr)
 	}
 }
 

@@ -7,13 +7,13 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/vishvananda/netlink"
 )
 
-// watchAddresses tells when the node's address is gone and the machine has
-// another. As long as there is none the node stays where it is: the link may come
+// watchAddresses tells when the machine has other addresses than the node. As long as there is none the node stays where it is: the link may come
 // back with the address that it had.
 func (m *Machine) watchAddresses(ctx context.Context, tell func(what string)) {
 	if m.config.Find == nil {
@@ -46,12 +46,11 @@ func (m *Machine) follow(ctx context.Context, tell func(what string)) (done bool
 		}()
 	}()
 	for {
-		// Addresses of pods' interfaces come and go; ours is looked for only here.
-		if m.moved() {
+		if len(m.moved()) > 0 {
 			if !pause(ctx) {
 				return true
 			}
-			if to := m.found(); len(to) > 0 && m.moved() {
+			if to := m.moved(); len(to) > 0 {
 				tell(fmt.Sprintf("the node's address was %s and is %s", texts(m.config.Addresses), texts(to)))
 				return true
 			}
@@ -71,7 +70,7 @@ func (m *Machine) next(ctx context.Context, updates <-chan netlink.AddrUpdate) b
 				return false
 			}
 			addr, _ := netip.AddrFromSlice(u.LinkAddress.IP)
-			if slices.Contains(m.config.Addresses, addr.Unmap()) || u.NewAddr && addr.IsGlobalUnicast() {
+			if slices.Contains(m.config.Addresses, addr.Unmap()) || u.NewAddr && addr.IsGlobalUnicast() || m.stuck.Load() != nil {
 				return true
 			}
 		case <-ctx.Done():
@@ -80,31 +79,57 @@ func (m *Machine) next(ctx context.Context, updates <-chan netlink.AddrUpdate) b
 	}
 }
 
-// moved reports whether an address of the node is none of the machine's.
-func (m *Machine) moved() bool {
-	if m.config.Standby {
-		return len(m.found()) > 0
+// moved is where the node should be, if that is not where it is: an address of
+// its is none of the machine's any more, or the machine has got one of an IP family
+// that the node has none of, as where DHCP answers after the router. Else it stays
+// with what it has, whichever address a start would choose.
+func (m *Machine) moved() []netip.Addr {
+	gone, err := Gone(m.config.Addresses)
+	if err != nil {
+		return nil
 	}
+	to, err := m.config.Find()
+	m.say(gone, err)
+	if len(to) == 0 || slices.Equal(to, m.config.Addresses) || !gone && !m.config.Standby && slices.Equal(families(to), families(m.config.Addresses)) {
+		return nil
+	}
+	return to
+}
+
+// Gone reports whether one of the addresses is none of the machine's.
+func Gone(addresses []netip.Addr) (bool, error) {
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
-		return false
+		return false, err
 	}
-	return slices.ContainsFunc(m.config.Addresses, func(ours netip.Addr) bool {
+	return slices.ContainsFunc(addresses, func(ours netip.Addr) bool {
 		return !slices.ContainsFunc(addrs, func(a net.Addr) bool {
 			p, err := netip.ParsePrefix(a.String())
 			return err == nil && p.Addr() == ours
 		})
-	})
+	}), nil
 }
 
-// found is where the node would be if it were started now; nil if that is where
-// it is, or nowhere.
-func (m *Machine) found() []netip.Addr {
-	addrs := m.config.Find()
-	if slices.Equal(addrs, m.config.Addresses) {
-		return nil
+// say tells, once, why the node stays at an address that is gone: a start would
+// fail, and pods run on without one.
+func (m *Machine) say(gone bool, err error) {
+	if !gone || err == nil {
+		m.stuck.Store(nil)
+		return
 	}
-	return addrs
+	why := fmt.Sprintf("the node's address %s is gone, and it cannot follow its machine to another: %v", texts(m.config.Addresses), err)
+	if was := m.stuck.Swap(&why); was == nil || *was != why {
+		slog.Warn("The node cannot follow its machine to another address", "was", texts(m.config.Addresses), "err", err)
+	}
+}
+
+// families is which of the two addresses are of, sorted.
+func families(addrs []netip.Addr) (lengths []string) {
+	for _, a := range addrs {
+		lengths = append(lengths, strconv.Itoa(a.BitLen()))
+	}
+	slices.Sort(lengths)
+	return lengths
 }
 
 func texts(addrs []netip.Addr) string {

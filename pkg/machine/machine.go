@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"lite.io/lite/pkg/kube"
@@ -26,16 +27,20 @@ type Config struct {
 	Addresses []netip.Addr
 	Standby   bool
 	// Find says what the addresses would be if the node were started now, in the
-	// same order; none without a network. nil: the user has named them.
-	Find  func() []netip.Addr
+	// same order; none without a network. The error is why it would not start. nil:
+	// the user has named them.
+	Find  func() ([]netip.Addr, error)
 	Built time.Time // a clock that is behind it is wrong
 }
 
 // Machine is the component.
-type Machine struct{ config Config }
+type Machine struct {
+	config Config
+	stuck  atomic.Pointer[string] // why the node cannot follow its machine
+}
 
 // New makes the component; nothing is touched before Run.
-func New(c Config) *Machine { return &Machine{c} }
+func New(c Config) *Machine { return &Machine{config: c} }
 
 // Name implements component.Component.
 func (*Machine) Name() string { return "machine" }
@@ -48,6 +53,8 @@ func (m *Machine) Note() string {
 	switch {
 	case m.clockWrong():
 		return fmt.Sprintf("the clock is wrong, it says %s; set it", time.Now().UTC().Format(time.RFC3339))
+	case m.stuck.Load() != nil:
+		return *m.stuck.Load()
 	case m.config.Standby:
 		return "there is no network: the node has an address of its own until there is one"
 	}

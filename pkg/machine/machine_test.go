@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -58,26 +59,42 @@ func TestNote(t *testing.T) {
 var (
 	first  = netip.MustParseAddr("192.0.2.10")
 	second = netip.MustParseAddr("192.0.2.11")
+	// colliding is one that pods have.
+	colliding = netip.MustParseAddr("10.42.3.4")
 )
 
 // The node follows its machine to another address, and stays where it is while
-// there is none.
+// there is none. Where a start would fail it says so, and follows later.
 func TestAddress(t *testing.T) {
 	inNamespace(t, func(links *netlink.Handle) {
 		eth := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}}
 		must(t, links.LinkAdd(eth))
 		must(t, links.AddrAdd(eth, plus24(first)))
 		asked := make(chan []netip.Addr)
-		m := New(Config{Addresses: []netip.Addr{first}, Find: func() []netip.Addr {
+		m := New(Config{Addresses: []netip.Addr{first}, Find: func() ([]netip.Addr, error) {
 			found := addresses(t, links, eth)
 			asked <- found
-			return found
-		}})
-		go func() {
-			must(t, links.AddrDel(eth, plus24(first)))
-			if found := <-asked; len(found) > 0 {
-				t.Errorf("found %s too early", found)
+			if slices.Contains(found, colliding) {
+				return nil, errors.New("cluster-cidr contains it")
 			}
+			return found, nil
+		}})
+		// await waits until the node has looked and found these.
+		await := func(want ...netip.Addr) {
+			for found := range asked {
+				if slices.Equal(found, want) {
+					return
+				}
+			}
+		}
+		go func() {
+			await(first)
+			must(t, links.AddrDel(eth, plus24(first)))
+			await()
+			must(t, links.AddrAdd(eth, plus24(colliding)))
+			await(colliding)
+			must(t, links.AddrDel(eth, plus24(colliding)))
+			await()
 			must(t, links.AddrAdd(eth, plus24(second)))
 			for range asked { // until the test ends
 			}
@@ -90,6 +107,43 @@ func TestAddress(t *testing.T) {
 		m.watchAddresses(ctx, func(what string) { told = what })
 		if want := "the node's address was 192.0.2.10 and is 192.0.2.11"; told != want {
 			t.Errorf("got %q, want %q", told, want)
+		}
+		if note := m.Note(); note != "" {
+			t.Errorf("it notes %q still", note)
+		}
+	})
+}
+
+// What a node does when a start would choose these addresses.
+func TestMoved(t *testing.T) {
+	six := netip.MustParseAddr("2001:db8::10")
+	inNamespace(t, func(links *netlink.Handle) {
+		eth := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}}
+		must(t, links.LinkAdd(eth))
+		must(t, links.AddrAdd(eth, plus24(first)))
+		for name, c := range map[string]struct {
+			is, found []netip.Addr
+			standby   bool
+			want      bool
+		}{
+			"nothing new":                       {[]netip.Addr{first}, []netip.Addr{first}, false, false},
+			"the default route has moved":       {[]netip.Addr{first}, []netip.Addr{second}, false, false},
+			"its address is gone":               {[]netip.Addr{second}, []netip.Addr{first}, false, true},
+			"and there is no other":             {[]netip.Addr{second}, nil, false, false},
+			"IPv6 has come":                     {[]netip.Addr{first}, []netip.Addr{first, six}, false, true},
+			"IPv6 is gone":                      {[]netip.Addr{first, six}, []netip.Addr{first}, false, true},
+			"an agent that had IPv6 alone":      {[]netip.Addr{six}, []netip.Addr{first}, false, true},
+			"no network yet":                    {[]netip.Addr{first}, nil, true, false},
+			"a network, by the standby address": {[]netip.Addr{first}, []netip.Addr{second}, true, true},
+		} {
+			m := New(Config{Addresses: c.is, Standby: c.standby, Find: func() ([]netip.Addr, error) { return c.found, nil }})
+			if to := m.moved(); (len(to) > 0) != c.want || c.want && !slices.Equal(to, c.found) {
+				t.Errorf("%s: goes to %s", name, to)
+			}
+		}
+		m := New(Config{Addresses: []netip.Addr{second}, Find: func() ([]netip.Addr, error) { return nil, errors.New("cluster-cidr contains it") }})
+		if to := m.moved(); len(to) > 0 || m.Note() != "the node's address 192.0.2.11 is gone, and it cannot follow its machine to another: cluster-cidr contains it" {
+			t.Errorf("goes to %s, notes %q", to, m.Note())
 		}
 	})
 }

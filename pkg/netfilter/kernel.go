@@ -10,14 +10,20 @@ import (
 // KernelHasNFTables reports whether the kernel has nftables. Asking loads the module
 // nf_tables where that is possible.
 func KernelHasNFTables() bool {
-	_, err := nftTables()
+	_, err := nftTables(unix.NFPROTO_IPV4)
 	return err == nil
 }
 
-// nftTables returns the names of the tables of nftables of both IP families.
-func nftTables() ([]string, error) {
+// Tables returns the names of the tables of nftables that may filter packets of
+// IP. The kernel is asked, so that no program is needed.
+func Tables() ([]string, error) {
+	return nftTables(unix.NFPROTO_IPV4, unix.NFPROTO_IPV6, unix.NFPROTO_INET, unix.NFPROTO_NETDEV)
+}
+
+// nftTables returns the names of the tables of nftables of some families.
+func nftTables(families ...uint8) ([]string, error) {
 	var names []string
-	for _, family := range []uint8{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6} {
+	for _, family := range families {
 		req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETTABLE, unix.NLM_F_DUMP)
 		req.AddData(&nl.Nfgenmsg{NfgenFamily: family})
 		answers, err := req.Execute(unix.NETLINK_NETFILTER, 0)

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"lite.io/lite/pkg/bundle"
 )
 
@@ -165,7 +167,7 @@ func (k kernel) kind() string {
 // lookAtKernel asks the kernel without any program. Asking loads the module nf_tables where that is possible.
 func lookAtKernel() kernel {
 	var k kernel
-	k.tables, k.nftables = nftTables()
+	k.tables, k.nftables = nftTables(unix.NFPROTO_IPV4, unix.NFPROTO_IPV6)
 	if k.nftables != nil {
 		k.nftables = fmt.Errorf("the kernel has no nf_tables: %w", k.nftables)
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -39,7 +40,7 @@ func (w *work) run(ctx context.Context, stdin []byte, name string, args ...strin
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.Env = append(os.Environ(), "LC_ALL=C", "PATH="+strings.Join(append([]string{os.Getenv("PATH")}, w.helpers...), ":"))
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "PATH="+strings.Join(slices.Concat([]string{os.Getenv("PATH")}, w.helpers, []string{"/usr/sbin", "/sbin"}), ":"))
 	cmd.Stdin = bytes.NewReader(stdin)
 	cmd.WaitDelay = time.Second
 	var stdout, stderr bytes.Buffer

@@ -95,8 +95,11 @@ func TestBefore(t *testing.T) {
 	before := n.Output(t, "find", "/var/lib", "/etc", "/run", "-newer", "/etc/hostname")
 	r := look(t, n, 0)
 	noFailure(t, r)
-	for _, name := range []string{"user", "configuration", "memory", "kernel features", "swap", "disk latency", "overlayfs", "addresses", "ports", "name servers", "firewall", "others"} {
+	for _, name := range []string{"user", "configuration", "memory", "kernel features", "swap", "overlayfs", "addresses", "ports", "name servers", "firewall", "others"} {
 		want(t, r, name, check.Pass)
+	}
+	if !strings.Contains(text(r), " synced writes of 2300 bytes took ") { // how long is the machine's business
+		t.Errorf("the disk was not measured:\n%s", text(r))
 	}
 	if r.Role != "server" || r.Node != n.Name {
 		t.Errorf("looked at %s %s", r.Role, r.Node)
@@ -129,6 +132,10 @@ func TestBefore(t *testing.T) {
 			"file system", check.Fail, []string{"/mnt/x", "noexec"}},
 		{"a wrong value", "mkdir -p /etc/lite; echo 'cluster-cidr: 10.42.0.0' >/etc/lite/config.yaml", "rm -r /etc/lite", nil,
 			"configuration", check.Fail, []string{"cluster-cidr", "config.yaml:1"}},
+		{"an agent's data where the configuration says", "mkdir -p /etc/lite /srv/lite/agent; echo 'data-dir: /srv/lite' >/etc/lite/config.yaml; echo '{}' >/srv/lite/agent/cluster.json", "rm -r /etc/lite /srv/lite", nil,
+			"configuration", check.Pass, []string{"agent (/srv/lite holds one)"}},
+		{"a VPN", "ip link add vpn type bridge; ip link set vpn up; ip route add 10.43.0.0/16 dev vpn table 52; ip rule add lookup 52 priority 5270", "ip rule del lookup 52; ip link del vpn", nil,
+			"addresses", check.Warn, []string{"routing table 52", "10.43.0.0/16 to vpn"}},
 		{"no server", "true", "true", []string{"--role", "agent", "--server", "https://" + n.IP + ":7777"},
 			"server", check.Fail, []string{n.IP + ":7777", "connection refused"}},
 	} {
@@ -173,14 +180,19 @@ func TestBefore(t *testing.T) {
 		if len(r.Fixed) != 1 || r.Fixed[0].Error != "" || !strings.Contains(r.Fixed[0].Undo, "/etc/sysctl.d/90-lite.conf") {
 			t.Errorf("fixed %+v", r.Fixed)
 		}
-		for _, path := range []string{"/etc/sysctl.d/90-lite.conf", check.Inventory} {
-			if text := n.Output(t, "cat", path); !strings.Contains(text, "lite") {
+		for _, path := range []string{"/etc/sysctl.d/90-lite.conf", "/etc/lite/fixes"} {
+			if text := n.Output(t, "cat", path); !strings.Contains(text, "max_user_instances") {
 				t.Errorf("%s: %s", path, text)
 			}
 		}
-		if again := look(t, n, 0, "--fix"); len(again.Fixed) != 0 || n.Output(t, "cat", check.Inventory) != "/etc/sysctl.d/90-lite.conf\n" {
+		again := look(t, n, 0, "--fix")
+		if len(again.Fixed) != 0 {
 			t.Errorf("a second time: %+v", again.Fixed)
 		}
+		want(t, again, "node", check.Skip, "does not run yet") // nothing was installed
+
+		n.Output(t, "lite", "uninstall", "--yes")
+		n.Output(t, "sh", "-ec", "! [ -e /etc/sysctl.d/90-lite.conf ]; ! [ -e /etc/lite ]; grep -x 128 /run/max_user_instances; grep -x 8192 /run/max_user_watches")
 	})
 }
 
@@ -217,6 +229,9 @@ func TestFirewalls(t *testing.T) {
 		r = lookAs(t, server, 65534, 0)
 		want(t, r, "user", check.Skip, "not root")
 		want(t, r, "configuration", check.Skip, "only root can read /etc/lite/config.yaml")
+		server.Output(t, "sh", "-ec", "chmod 755 /etc/lite; mkdir -m 755 /etc/lite/config.yaml.d; echo 'node-label: [a=b]' >/etc/lite/config.yaml.d/50-install.yaml; chmod 600 /etc/lite/config.yaml.d/*")
+		want(t, lookAs(t, server, 65534, 0), "configuration", check.Skip, "only root can read /etc/lite/config.yaml.d/50-install.yaml")
+		server.Output(t, "sh", "-ec", "rm -r /etc/lite/config.yaml.d; chmod 700 /etc/lite")
 		want(t, r, "memory", check.Pass)
 	})
 
@@ -281,6 +296,22 @@ func TestFirewalls(t *testing.T) {
 			undo(t, server, agent, did)
 		})
 	}
+
+	t.Run("uninstall", func(t *testing.T) {
+		if skip != "" {
+			t.Skip(skip)
+		}
+		server.Output(t, "ufw", "--force", "enable")
+		defer server.Output(t, "ufw", "--force", "disable")
+		look(t, server, 0, "--fix")
+		if added := server.Output(t, "ufw", "show", "added"); !strings.Contains(added, "lite: API server") {
+			t.Errorf("--fix has added\n%s", added)
+		}
+		server.Output(t, "lite", "uninstall", "--yes")
+		if added := server.Output(t, "ufw", "show", "added"); strings.Contains(added, "6443") || strings.Contains(added, "lite") || strings.Contains(added, "10.4") {
+			t.Errorf("uninstalling has left\n%s", added)
+		}
+	})
 }
 
 // fixes wants check to say what a firewall keeps out, --fix to let it in, and a

@@ -5,6 +5,7 @@ package identity
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -57,9 +58,12 @@ func TestServer(t *testing.T) {
 		run  func(*testing.T)
 	}{
 		{"AddressChangesWhileItRuns", s.testReaddressed},
+		{"AddressOfPods", s.testColliding},
+		{"InterfaceRenamed", s.testInterfaceRenamed},
 		{"HostNameChanges", s.testRenamed},
 		{"BootsWithoutNetwork", s.testNoNetwork},
 		{"NoDefaultRoute", s.testNoDefaultRoute},
+		{"RoutesOfAnEarlierStart", s.testOwnRoutes},
 	} {
 		if !t.Run(test.name, test.run) {
 			return // the next begins where this one ends
@@ -67,9 +71,17 @@ func TestServer(t *testing.T) {
 	}
 }
 
-// The node follows its machine, as the same process, and its pods run on.
+// The node follows its machine, as the same process, and its pods run on. The address
+// changes once more while the node starts anew for the first change.
 func (s *suite) testReaddressed(t *testing.T) {
 	uid, pid, containers := s.uid(t), s.node.PID(t), s.containers(t)
+	s.node.Network().Readdress(t, s.node.Host)
+	cluster.Eventually(t, soon, func() error {
+		if !strings.Contains(s.node.Log(), "Starting anew") {
+			return errors.New("the node has not noticed that its address is gone")
+		}
+		return nil
+	})
 	s.node.Network().Readdress(t, s.node.Host)
 	cluster.Eventually(t, soon, func() error { return s.is(t, s.node.IP) })
 	s.works(t)
@@ -84,13 +96,52 @@ func (s *suite) testReaddressed(t *testing.T) {
 	}
 }
 
+// An address that pods may have is no place for the node, which stays what it is
+// and says why.
+func (s *suite) testColliding(t *testing.T) {
+	pid := s.node.PID(t)
+	s.node.Output(t, "sh", "-ec", "ip address del "+s.node.IP+"/24 dev eth0; ip address add 10.42.77.7/24 dev eth0")
+	cluster.Eventually(t, soon, func() error {
+		out, _ := s.node.Command(t.Context(), "lite", "status").CombinedOutput()
+		if !strings.Contains(string(out), "cannot follow its machine") || !strings.Contains(string(out), "10.42.77.7") {
+			return fmt.Errorf("lite status does not say why the node has no address:\n%s", out)
+		}
+		return nil
+	})
+	s.node.Output(t, "sh", "-ec", "ip address del 10.42.77.7/24 dev eth0; ip address add "+s.node.IP+"/24 dev eth0; ip route replace default via "+cluster.Gateway)
+	s.works(t)
+	if out := s.node.Output(t, "lite", "status"); strings.Contains(out, "cannot follow") {
+		t.Errorf("lite status says still:\n%s", out)
+	}
+	if got := s.node.PID(t); got != pid {
+		t.Errorf("the process is %d and was %d", got, pid)
+	}
+}
+
+// An interface is known by its addresses.
+func (s *suite) testInterfaceRenamed(t *testing.T) {
+	rename := func(from, to string) {
+		s.node.Output(t, "sh", "-ec", fmt.Sprintf("ip link set %s down; ip link set %[1]s name %s; ip link set %[2]s up; ip route replace default via %s", from, to, cluster.Gateway))
+	}
+	rename("eth0", "lan0")
+	defer rename("lan0", "eth0") // where the other tests look for it
+	s.works(t)
+	s.node.Stop(t)
+	s.node.Start(t)
+	s.works(t)
+}
+
+// No name that the machine is given makes it another node, not even one that no node
+// may have.
 func (s *suite) testRenamed(t *testing.T) {
 	uid := s.uid(t)
-	s.node.Stop(t)
-	s.node.Output(t, "hostname", "renamed")
-	s.node.Start(t)
-	if got := s.uid(t); got != uid {
-		t.Errorf("the node is %s and was %s", got, uid)
+	for _, name := range []string{"Not_A_Name!", strings.Repeat("long", 16)} {
+		s.node.Stop(t)
+		s.node.Output(t, "sh", "-c", "echo '"+name+"' >/proc/sys/kernel/hostname")
+		s.node.Start(t)
+		if got := s.uid(t); got != uid {
+			t.Errorf("the node is %s and was %s", got, uid)
+		}
 	}
 	s.works(t)
 }
@@ -139,6 +190,17 @@ func (s *suite) testNoDefaultRoute(t *testing.T) {
 		t.Error(err)
 	}
 	s.works(t)
+}
+
+// Routes to pods of other nodes stay when lite ends, and are no network of the
+// machine's that keeps it from starting.
+func (s *suite) testOwnRoutes(t *testing.T) {
+	s.node.Stop(t)
+	s.node.Output(t, "ip", "route", "add", "10.42.200.0/24", "via", cluster.Gateway, "proto", "76")
+	s.node.Start(t)
+	if got := s.node.Output(t, "ip", "route", "show", "10.42.200.0/24"); got != "" {
+		t.Errorf("there is a route to a node that is none: %s", got)
+	}
 }
 
 // works looks at what depends on the node's address: who asks it at that address

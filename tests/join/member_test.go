@@ -2,6 +2,8 @@ package join
 
 import (
 	"context"
+	"fmt"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +25,7 @@ func TestMember(t *testing.T) {
 	t.Run("OtherName", s.testOtherName)
 	t.Run("ChangedHostName", s.testChangedHostName)
 	t.Run("AgentMoves", s.testAgentMoves)
+	t.Run("CopyOfTheMachine", s.testCopy)
 }
 
 // A machine that is a node already is said another name: it is told so, and stays
@@ -48,4 +51,38 @@ func (s *suite) testChangedHostName(t *testing.T) {
 	if nodes := names(t, s.cluster); nodes != s.cluster.Server().Name+" "+agent.Name {
 		t.Errorf("nodes are %s", nodes)
 	}
+}
+
+// A copy of an agent's disk runs as a second machine. Both say so; the copy becomes a
+// node of its own as they tell.
+func (s *suite) testCopy(t *testing.T) {
+	agent := s.cluster.Agents[0]
+	clone := cluster.NewNode(t, cluster.On(s.cluster.Network))
+	clone.Role = "agent"
+	for _, name := range []string{"node-name", "agent/cluster.json", "agent/ca.crt", "agent/joined.conf", "agent/servers.json", "agent/kubelet"} {
+		if out, err := exec.Command("cp", "-a", agent.Path(cluster.DataDir+"/"+name), clone.Path(cluster.DataDir+"/"+name)).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	clone.Launch(t)
+	for at, n := range map[string]*cluster.Node{clone.IP: agent, agent.IP: clone} {
+		soon(t, func() error {
+			out, _ := n.Command(t.Context(), "lite", "status").CombinedOutput()
+			if want := "another machine, at " + at + ", says that it is this node"; !strings.Contains(string(out), want) {
+				return fmt.Errorf("lite status on %s does not say %q:\n%s", n.IP, want, out)
+			}
+			return nil
+		})
+	}
+	clone.Kill(t)
+	clone.Output(t, "lite", "killall")
+	clone.Output(t, "sh", "-ec", "rm -r "+cluster.DataDir+"/node-name "+cluster.DataDir+"/agent")
+	clone.Start(t, "--token", strings.TrimSpace(s.cluster.Server().Output(t, "lite", "token", "create")))
+	soon(t, func() error {
+		if nodes, want := names(t, s.cluster), []string{s.cluster.Server().Name, agent.Name, clone.Name}; nodes != strings.Join(want, " ") {
+			return fmt.Errorf("nodes are %s, want %s", nodes, want)
+		}
+		return nil
+	})
+	s.awaitMoved(t, agent) // its address is that of the node again
 }

@@ -185,7 +185,7 @@ func (b *Balancer) Ready(context.Context) error {
 			tried = append(tried, s.address+" (not asked yet)")
 		}
 	}
-	return fmt.Errorf("no API server answers: %s; if a server has another address by now, restart this agent with --server https://<that address>:6443", strings.Join(tried, ", "))
+	return fmt.Errorf("no API server answers: %s; if a server has another address by now, restart this agent with --server https://<that address>:6443 (where it was installed as a service: run the installer again with LITE_URL=https://<that address>:6443)", strings.Join(tried, ", "))
 }
 
 // Server is what is known of one API server.

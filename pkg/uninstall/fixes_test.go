@@ -1,0 +1,54 @@
+package uninstall
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// What `lite check --fix` has done is taken back, the last first; what cannot be is
+// told, and uninstalling goes on.
+func TestUndoFixes(t *testing.T) {
+	dir := t.TempDir()
+	etc, log := filepath.Join(dir, "etc"), filepath.Join(dir, "log")
+	for _, f := range []Fix{{"one", "echo 'one <&>' >>" + log}, {"two", "false # gone"}, {"three", "echo three >>" + log}} {
+		for range 2 { // a second time is the same
+			if err := NoteFix(etc, f); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var out bytes.Buffer
+	w := &work{Node: Node{ConfigDir: etc}, Report: NewReport(&out)}
+	w.undoFixes(t.Context())
+	w.undoFixes(t.Context()) // there is nothing any more
+	if err := w.end(); err != nil {
+		t.Error(err)
+	}
+	if did, _ := os.ReadFile(log); string(did) != "three\none <&>\n" {
+		t.Errorf("did %q", did)
+	}
+	if text := out.String(); strings.Count(text, "Taking back") != 1 || !strings.Contains(text, "Left: what lite check --fix did (two), as `false # gone` could not") {
+		t.Errorf("said:\n%s", text)
+	}
+	if entries, _ := os.ReadDir(etc); len(entries) != 0 {
+		t.Errorf("there is %v", entries)
+	}
+}
+
+// A file that somebody has damaged is told, and does not stop the rest.
+func TestDamagedFixes(t *testing.T) {
+	w := &work{Node: Node{ConfigDir: t.TempDir()}, Report: NewReport(&bytes.Buffer{})}
+	if err := os.WriteFile(filepath.Join(w.ConfigDir, fixesFile), []byte("{\"did\":"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.undoFixes(t.Context())
+	if len(w.failed) != 1 || !strings.Contains(w.failed[0], "by hand") {
+		t.Errorf("failed: %q", w.failed)
+	}
+	if err := NoteFix(w.ConfigDir, Fix{"a", "b"}); err == nil {
+		t.Error("it was written over")
+	}
+}
