@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"os/signal"
@@ -132,7 +133,8 @@ func (b *boot) claim() (io.Closer, error) {
 		return nil, err
 	}
 	path := b.tools.Path(b.helpers, os.Getenv("PATH"))
-	if err := errors.Join(os.Setenv("PATH", path), b.before.Keep(b.cfg.DataDir), b.stand()); err != nil {
+	local, _ := net.InterfaceAddrs() // without it nothing is added
+	if err := errors.Join(os.Setenv("PATH", path), os.Setenv("NO_PROXY", noProxy(b.cfg, os.Getenv, local)), b.before.Keep(b.cfg.DataDir), b.stand()); err != nil {
 		claim.Close()
 		return nil, err
 	}

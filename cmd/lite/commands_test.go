@@ -20,6 +20,8 @@ import (
 	"lite.io/lite/tests/documents"
 )
 
+// Each block says who runs it, and that test has the words of its commands: the programs,
+// verbs and flags, and the variables that are set.
 func TestBlocksSayWhoRunsThem(t *testing.T) {
 	for _, d := range readDocuments(t) {
 		for _, b := range d.Blocks {
@@ -29,63 +31,96 @@ func TestBlocksSayWhoRunsThem(t *testing.T) {
 			if !b.HasCommands() {
 				continue
 			}
+			for _, test := range testNames.FindAllString(b.Above, -1) { // also where it only says who does the like
+				if _, err := documents.TestCode(repository, test); err != nil {
+					t.Errorf("%s: %v", b.At, err)
+				}
+			}
 			tests, err := b.RunBy()
 			if err != nil {
 				t.Error(err)
 			}
-			code := ""
-			for _, test := range tests {
-				pkg, name, _ := strings.Cut(test, " ")
-				if !hasTest(testCode(pkg), name) {
-					t.Errorf("%s: there is no test %s in %s", b.At, name, pkg)
-				}
-				code += testCode(pkg)
-			}
-			if len(tests) == 0 || slices.Contains(tests, "tests/documents TestCommands") {
-				continue
-			}
-			for _, verb := range verbs(b) {
-				if !regexp.MustCompile(`\b` + verb + `\b`).MatchString(code) {
-					t.Errorf("%s: %s does not mention %s, so it does not run this", b.At, tests, verb)
+			if len(tests) > 0 && !strings.HasPrefix(tests[0], "tests/documents ") { // these run it as it stands
+				for _, word := range unsaid(t, b, tests) {
+					t.Errorf("%s: %s does not say %s, so it does not run this", b.At, tests, word)
 				}
 			}
 		}
 	}
 }
 
-// testCode is the code of the tests of a package.
-func testCode(pkg string) string {
-	files, _ := filepath.Glob(filepath.Join(repository, pkg, "*_test.go"))
-	var code strings.Builder
-	for _, f := range files {
-		content, _ := os.ReadFile(f)
-		code.Write(content)
+var testNames = regexp.MustCompile(`(tests|pkg|cmd|scripts)/[a-z/]+ Test\w+(/\w+)?`)
+
+// unsaid is the words of a block that the code of none of the tests has.
+func unsaid(t *testing.T, b documents.Block, tests []string) (missing []string) {
+	t.Helper()
+	code := ""
+	for _, test := range tests {
+		text, err := documents.TestCode(repository, test)
+		if err != nil {
+			t.Errorf("%s: %v", b.At, err)
+		}
+		code += text
 	}
-	return code.String()
+	for _, word := range telling(b) {
+		if !regexp.MustCompile(`(^|[^\w-])` + regexp.QuoteMeta(word) + `($|[^\w-])`).MatchString(code) {
+			missing = append(missing, word)
+		}
+	}
+	return missing
 }
 
-// hasTest finds a test by its name, or a part of one: TestServer/part.
-func hasTest(code, name string) bool {
-	name, part, _ := strings.Cut(name, "/")
-	return strings.HasPrefix(name, "Test") && strings.Contains(code, "func "+name+"(t *testing.T)") &&
-		(part == "" || strings.Contains(code, `"`+strings.ReplaceAll(part, "_", " ")+`"`))
-}
-
-// verbs are the words of lite and kubectl that the commands of a block begin with.
-func verbs(b documents.Block) (words []string) {
+// telling is the words of a block that make its commands what they are, whatever the
+// names and files: variables that are set, programs, verbs with what they are about, and
+// flags. lite and kubectl themselves are what the harness adds.
+func telling(b documents.Block) (words []string) {
 	for _, line := range b.Commands() {
 		for _, args := range split(line) {
+			verbs := 0
 			for i, word := range args {
-				if i == 0 && word != "lite" || i > 2 || strings.HasPrefix(word, "-") {
-					break
-				}
-				if regexp.MustCompile(`^[a-z]+$`).MatchString(word) && word != "kubectl" && word != "agent" && word != "server" {
-					words = append(words, word)
+				name, value, assigned := strings.Cut(word, "=")
+				switch {
+				case assigned && verbs == 0 && regexp.MustCompile(`^[A-Z_]+$`).MatchString(name):
+					words = append(words, name)
+				case strings.HasPrefix(word, "-") && len(word) > 1:
+					words = append(words, name)
+				case !regexp.MustCompile(`^[a-z]+(/?install\.sh)?$`).MatchString(word), value != "", verbs > 2:
+				case word == "lite" || word == "kubectl":
+					verbs = 1
+				case verbs == 0 && i > 0 && strings.HasPrefix(args[i-1], "-"):
+				default:
+					verbs++
+					words = append(words, filepath.Base(word))
 				}
 			}
 		}
 	}
 	return words
+}
+
+// What a test does not do is found.
+func TestCommandsThatNoTestRunsAreFound(t *testing.T) {
+	for line, want := range map[string][]string{
+		"lite images import app.tar":                         nil,
+		"lite images import --all app.tar":                   {"--all"},
+		"lite token rotate x":                                {"token", "rotate"},
+		"docker save x | lite images list":                   {"docker", "save"},
+		"NO_SUCH=x lite images remove y && reboot":           {"NO_SUCH", "reboot"},
+		"lite images export -o app.tar.zst lite.test/busy:1": nil,
+	} {
+		b := documents.Block{Language: "sh", Lines: []string{line}}
+		if got := unsaid(t, b, []string{"tests/images TestImages"}); !slices.Equal(got, want) {
+			t.Errorf("%s: got %q, want %q", line, got, want)
+		}
+	}
+	for test, fails := range map[string]bool{
+		"tests/install TestServer/agent": false, "tests/install TestServer/no_such": true,
+		"tests/install TestNothing": true, "tests/install testAgent": true,
+	} {
+		if _, err := documents.TestCode(repository, test); (err != nil) != fails {
+			t.Errorf("%s: %v", test, err)
+		}
+	}
 }
 
 // A verb or flag that is no more, or that is misspelt, is found in blocks and in the

@@ -57,16 +57,17 @@ func (m *meter) end() {
 }
 
 // writer shows how much is written to w.
-func (m *meter) writer(w io.Writer) io.Writer {
-	n := int64(0)
-	return writerFunc(func(p []byte) (int, error) {
-		written, err := w.Write(p)
-		n += int64(written)
-		m.show("writing", n, 0)
-		return written, err
-	})
+func (m *meter) writer(w io.Writer) io.Writer { return &shownWriter{w, m, 0} }
+
+type shownWriter struct {
+	io.Writer
+	meter   *meter
+	written int64
 }
 
-type writerFunc func([]byte) (int, error)
-
-func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+func (w *shownWriter) Write(p []byte) (int, error) {
+	n, err := w.Writer.Write(p)
+	w.written += int64(n)
+	w.meter.show("writing", w.written, 0)
+	return n, err
+}

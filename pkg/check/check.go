@@ -193,8 +193,11 @@ func fail(found, remedy string, commands ...string) []Result {
 func refused(err error) []Result {
 	var results []Result
 	for _, e := range each(err) {
-		found, remedy, _ := cutLast(e.Error(), "; ")
-		results = append(results, fail(found, remedy)...)
+		text, remedy := e.Error(), ""
+		if i := strings.LastIndex(text, "; "); i >= 0 {
+			text, remedy = text[:i], text[i+len("; "):]
+		}
+		results = append(results, fail(text, remedy)...)
 	}
 	return results
 }
@@ -209,13 +212,6 @@ func each(err error) []error {
 		return all
 	}
 	return []error{err}
-}
-
-func cutLast(s, sep string) (before, after string, found bool) {
-	if i := strings.LastIndex(s, sep); i >= 0 {
-		return s[:i], s[i+len(sep):], true
-	}
-	return s, "", false
 }
 
 // needsRoot is the result of what only root can see.

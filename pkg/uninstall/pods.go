@@ -1,6 +1,7 @@
 package uninstall
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -219,8 +220,7 @@ func (c container) runs() bool {
 		return false
 	}
 	// The second field, the name, may contain anything; the 22nd is the start.
-	_, after, _ := cutLast(string(data), ')')
-	fields := strings.Fields(after)
+	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
 	return len(fields) > 19 && fields[0] != "Z" && fields[19] == strconv.FormatUint(c.InitStart, 10)
 }
 
@@ -381,14 +381,6 @@ func names(dir string) []string {
 func within(dir, path string) (rel string, ok bool) {
 	rel, err := filepath.Rel(dir, path)
 	return rel, err == nil && rel != ".." && !strings.HasPrefix(rel, "../")
-}
-
-func cutLast(text string, sep byte) (before, after string, found bool) {
-	i := strings.LastIndexByte(text, sep)
-	if i < 0 {
-		return text, "", false
-	}
-	return text[:i], text[i+1:], true
 }
 
 // globQuote makes a path stand for itself in a pattern.

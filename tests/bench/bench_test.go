@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"lite.io/lite/pkg/kube"
 	"lite.io/lite/tests/cluster"
 )
 
@@ -170,12 +171,7 @@ func copyBinary(b *testing.B) string {
 }
 
 // sleep waits, but not longer than the benchmark lives.
-func sleep(b *testing.B, d time.Duration) {
-	select {
-	case <-b.Context().Done():
-	case <-time.After(d):
-	}
-}
+func sleep(b *testing.B, d time.Duration) { kube.Sleep(b.Context(), d) }
 
 func progress(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "%s  %s\n", time.Now().Format(time.TimeOnly), fmt.Sprintf(format, args...))

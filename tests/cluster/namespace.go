@@ -87,6 +87,19 @@ func (ns *Namespace) Field(t testing.TB, object, path string) string {
 	return ns.Kubectl(t, "get", object, "-o", "jsonpath={"+path+"}")
 }
 
+// Containers are those of the pods that run, with their restarts: what is the same
+// before and after was not touched.
+func (ns *Namespace) Containers(t testing.TB) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	for line := range strings.Lines(ns.Kubectl(t, "get", "pods", "-o",
+		`jsonpath={range .items[*].status.containerStatuses[*]}{.containerID} {.restartCount}{"\n"}{end}`)) {
+		id, restarts, _ := strings.Cut(strings.TrimSpace(line), " ")
+		all[id] = restarts
+	}
+	return all
+}
+
 // WaitFor waits for what `kubectl wait --for` knows, such as "condition=Ready".
 func (ns *Namespace) WaitFor(t testing.TB, what string, objects ...string) {
 	t.Helper()

@@ -7,14 +7,15 @@
 //	<!-- run: tests/documents TestCommands -->
 //	<!-- not run: it opens an editor -->
 //
-// TestCommands runs the blocks that name it, word for word. Any other test that is named
-// has the same commands of lite in it, with names and files of its own.
+// Tests of this package run the blocks that name them, word for word. Any other test that
+// is named has the same commands in it, with names and files of its own.
 package documents
 
 import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -101,6 +102,23 @@ func (b Block) Commands() (commands []string) {
 		}
 	}
 	return commands
+}
+
+// Follow has run called with each command of the blocks that a test of this package is to
+// run, in the order of the documents, and returns how many there were.
+func Follow(all []Document, test string, run func(at, command string)) (ran int) {
+	for _, d := range all {
+		for _, b := range d.Blocks {
+			if by, err := b.RunBy(); err != nil || !slices.Contains(by, "tests/documents "+test) {
+				continue
+			}
+			for _, command := range b.Commands() {
+				ran++
+				run(b.At, command)
+			}
+		}
+	}
+	return ran
 }
 
 // RunBy is the tests that the mark above the block names, each as "package test".

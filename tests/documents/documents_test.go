@@ -2,13 +2,14 @@ package documents
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"lite.io/lite/tests/cluster"
 )
+
+const repository = "../.."
 
 func TestMain(m *testing.M) { cluster.Main(m) }
 
@@ -22,14 +23,20 @@ lite kubectl create configmap app --from-literal=a=b --dry-run=client -o yaml >a
 lite kubectl create deployment web --image=lite.test/busybox:1 --port=8080 -- sleep 1d
 `
 
+func read(t *testing.T) []Document {
+	t.Helper()
+	all, err := Read(repository)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
 // TestCommands runs, in the order of the documents, all blocks that name it, as root on
 // a server. A user who is told that something is not there yet tries again, so each
 // command may take a minute to succeed.
 func TestCommands(t *testing.T) {
-	all, err := Read("../..")
-	if err != nil {
-		t.Fatal(err)
-	}
+	all := read(t)
 	n := cluster.New(t).Server()
 	run := func(at, command string) {
 		cluster.Eventually(t, time.Minute, func() error {
@@ -42,19 +49,7 @@ func TestCommands(t *testing.T) {
 		})
 	}
 	run("what is taken for granted", files)
-	ran := 0
-	for _, d := range all {
-		for _, b := range d.Blocks {
-			if by, err := b.RunBy(); err != nil || !slices.Contains(by, "tests/documents TestCommands") {
-				continue
-			}
-			for _, command := range b.Commands() {
-				ran++
-				run(b.At, command)
-			}
-		}
-	}
-	if ran == 0 {
+	if Follow(all, "TestCommands", run) == 0 {
 		t.Fatal("no document has commands for this test")
 	}
 	// What README.md has made answers.

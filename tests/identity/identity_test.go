@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"strings"
 	"testing"
@@ -16,28 +17,6 @@ import (
 )
 
 func TestMain(m *testing.M) { cluster.Main(m) }
-
-const web = `
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-      - {name: main, image: "lite.test/agnhost:2", args: [netexec, --http-port=8080]}
----
-apiVersion: v1
-kind: Service
-metadata: {name: web}
-spec:
-  type: NodePort
-  selector: {app: web}
-  ports: [{port: 80, targetPort: 8080}]
-`
 
 // soon is for what a node does by itself: it waits until addresses have settled,
 // and starts anew.
@@ -51,7 +30,7 @@ type suite struct {
 func TestServer(t *testing.T) {
 	s := &suite{node: cluster.New(t).Server()}
 	s.ns = s.node.Namespace(t)
-	s.ns.Apply(t, web)
+	s.ns.Apply(t, cluster.Web(1))
 	s.ns.WaitRollout(t, "deployment/web")
 	for _, test := range []struct {
 		name string
@@ -74,7 +53,7 @@ func TestServer(t *testing.T) {
 // The node follows its machine, as the same process, and its pods run on. The address
 // changes once more while the node starts anew for the first change.
 func (s *suite) testReaddressed(t *testing.T) {
-	uid, pid, containers := s.uid(t), s.node.PID(t), s.containers(t)
+	uid, pid, containers := s.uid(t), s.node.PID(t), s.ns.Containers(t)
 	s.node.Network().Readdress(t, s.node.Host)
 	cluster.Eventually(t, soon, func() error {
 		if !strings.Contains(s.node.Log(), "Starting anew") {
@@ -91,8 +70,8 @@ func (s *suite) testReaddressed(t *testing.T) {
 	if got := s.node.PID(t); got != pid {
 		t.Errorf("the process is %d and was %d", got, pid)
 	}
-	if got := s.containers(t); got != containers {
-		t.Errorf("the containers are %s and were %s", got, containers)
+	if got := s.ns.Containers(t); !maps.Equal(got, containers) {
+		t.Errorf("the containers are %v and were %v", got, containers)
 	}
 }
 
@@ -162,7 +141,7 @@ func (s *suite) testNoNetwork(t *testing.T) {
 	}
 	s.ns.WaitRollout(t, "deployment/web")
 	cluster.Eventually(t, soon, func() error { return s.answers("192.0.2.1", s.port(t)) })
-	containers := s.containers(t)
+	containers := s.ns.Containers(t)
 
 	s.node.Output(t, "ip", "link", "set", "eth0", "up")
 	s.node.Output(t, "ip", "address", "add", s.node.IP+"/24", "dev", "eth0")
@@ -171,8 +150,8 @@ func (s *suite) testNoNetwork(t *testing.T) {
 	if got := s.uid(t); got != uid {
 		t.Errorf("the node is %s and was %s", got, uid)
 	}
-	if got := s.containers(t); got != containers {
-		t.Errorf("the containers are %s and were %s", got, containers)
+	if got := s.ns.Containers(t); !maps.Equal(got, containers) {
+		t.Errorf("the containers are %v and were %v", got, containers)
 	}
 	if links := s.node.Output(t, "ip", "-o", "link"); strings.Contains(links, "lite-standby") {
 		t.Errorf("there is an interface for a node without network still:\n%s", links)
@@ -265,9 +244,4 @@ func (s *suite) port(t *testing.T) string {
 func (s *suite) uid(t *testing.T) string {
 	t.Helper()
 	return s.node.Kubectl(t, "get", "nodes", "-o", "jsonpath={range .items[*]}{.metadata.name} {.metadata.uid}{end}")
-}
-
-func (s *suite) containers(t *testing.T) string {
-	t.Helper()
-	return s.ns.Kubectl(t, "get", "pods", "-o", "jsonpath={.items[*].metadata.uid} {.items[*].status.containerStatuses[*].containerID}")
 }

@@ -9,29 +9,6 @@ import (
 	"lite.io/lite/tests/cluster"
 )
 
-const web = `
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-      - name: web
-        image: lite.test/agnhost:2
-        args: [netexec, --http-port=8080]
-        readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}
----
-apiVersion: v1
-kind: Service
-metadata: {name: web}
-spec: {type: NodePort, selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
-`
-
 // TestProxyModes changes how Services are carried from start to start: they
 // answer in either way, from pods that live, and the other way's rules are gone.
 func TestProxyModes(t *testing.T) {
@@ -51,7 +28,7 @@ func TestProxyModes(t *testing.T) {
 		n.Start(t, test.args...)
 		if ns == nil {
 			ns = n.Namespace(t)
-			ns.Apply(t, web)
+			ns.Apply(t, cluster.Web(2))
 		} else {
 			// What the other way knew of is dead.
 			ns.Kubectl(t, "rollout", "restart", "deployment/web")

@@ -55,7 +55,7 @@ const soon = 30 * time.Second
 func TestReboot(t *testing.T) {
 	node := cluster.New(t).Server()
 	ns := node.Namespace(t)
-	ns.Apply(t, web+"---"+stateful)
+	ns.Apply(t, cluster.Web(3)+"---"+stateful)
 	ns.WaitRollout(t, "deployment/web")
 	ns.WaitRollout(t, "statefulset/store")
 	ns.WaitFor(t, "condition=Ready", "pod/cache")
@@ -157,7 +157,7 @@ func checkAddresses(t *testing.T, ns *cluster.Namespace) {
 func TestStateRemoved(t *testing.T) {
 	node := cluster.New(t).Server()
 	ns := node.Namespace(t)
-	ns.Apply(t, web+"---"+stateful)
+	ns.Apply(t, cluster.Web(3)+"---"+stateful)
 	ns.WaitRollout(t, "deployment/web")
 	ns.WaitRollout(t, "statefulset/store")
 	ns.WaitFor(t, "condition=Ready", "pod/cache")

@@ -19,6 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"lite.io/lite/pkg/kube"
 	"lite.io/lite/tests/cluster"
 )
 
@@ -30,37 +31,14 @@ const (
 	stopLimit = 25 * time.Second
 )
 
-const web = `
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 3
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 1
-      containers:
-      - name: web
-        image: lite.test/agnhost:2
-        args: [netexec, --http-port=8080]
-        readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}
----
-apiVersion: v1
-kind: Service
-metadata: {name: web}
-spec: {type: NodePort, selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
-`
-
 // TestStop stops lite under running pods: they answer while it is down, also
 // through their Service, and the next start takes them over as they are.
 func TestStop(t *testing.T) {
 	node := cluster.New(t).Server()
 	ns := node.Namespace(t)
-	ns.Apply(t, web)
+	ns.Apply(t, cluster.Web(3))
 	ns.WaitRollout(t, "deployment/web")
-	before := containers(t, ns)
+	before := ns.Containers(t)
 	if len(before) != 3 {
 		t.Fatalf("%d containers run, want 3", len(before))
 	}
@@ -81,7 +59,7 @@ func TestStop(t *testing.T) {
 		}
 		node.Start(t)
 		ns.WaitRollout(t, "deployment/web")
-		if after := containers(t, ns); !maps.Equal(before, after) {
+		if after := ns.Containers(t); !maps.Equal(before, after) {
 			t.Errorf("round %d: containers and their restarts have changed\nfrom %v\n  to %v", round, before, after)
 		}
 	}
@@ -99,18 +77,6 @@ func TestStop(t *testing.T) {
 		_, err := cluster.Get(node, service)
 		return err
 	})
-}
-
-// containers returns the restart count of each container, by its ID.
-func containers(t *testing.T, ns *cluster.Namespace) map[string]string {
-	t.Helper()
-	all := map[string]string{}
-	for line := range strings.Lines(ns.Kubectl(t, "get", "pods", "-o",
-		`jsonpath={range .items[*].status.containerStatuses[*]}{.containerID} {.restartCount}{"\n"}{end}`)) {
-		id, restarts, _ := strings.Cut(strings.TrimSpace(line), " ")
-		all[id] = restarts
-	}
-	return all
 }
 
 // TestSecondStart starts lite again on the data directory of one that runs,
@@ -187,7 +153,7 @@ func TestKill(t *testing.T) {
 
 	node := cluster.New(t).Server()
 	ns := node.Namespace(t)
-	ns.Apply(t, web)
+	ns.Apply(t, cluster.Web(3))
 	ns.WaitRollout(t, "deployment/web")
 
 	ctx, cancel := context.WithCancel(t.Context())
@@ -258,7 +224,7 @@ func write(ctx context.Context, t *testing.T, ns *cluster.Namespace) (acknowledg
 		if err == nil {
 			acknowledged = append(acknowledged, object.Name)
 		}
-		pause(ctx, 50*time.Millisecond)
+		kube.Sleep(ctx, 50*time.Millisecond)
 	}
 	return acknowledged
 }
@@ -272,14 +238,6 @@ func roll(ctx context.Context, t *testing.T, ns *cluster.Namespace) {
 		// It fails while lite is down.
 		_, _ = client.AppsV1().Deployments(ns.Name).Patch(attempt, "web", types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{})
 		cancel()
-		pause(ctx, 3*time.Second)
-	}
-}
-
-// pause waits, but not longer than ctx lives.
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
+		kube.Sleep(ctx, 3*time.Second)
 	}
 }

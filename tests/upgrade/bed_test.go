@@ -153,51 +153,16 @@ func (b bed) is(t *testing.T, want string) {
 	}
 }
 
-// containers are those of the pods of a namespace, with their restarts.
-func containers(t *testing.T, ns *cluster.Namespace) map[string]string {
-	t.Helper()
-	all := map[string]string{}
-	for line := range strings.Lines(ns.Kubectl(t, "get", "pods", "-o",
-		`jsonpath={range .items[*].status.containerStatuses[*]}{.containerID} {.restartCount}{"\n"}{end}`)) {
-		id, restarts, _ := strings.Cut(strings.TrimSpace(line), " ")
-		all[id] = restarts
-	}
-	return all
-}
-
 // same checks that the pods are those that were there before.
 func same(t *testing.T, ns *cluster.Namespace, before map[string]string) {
 	t.Helper()
 	cluster.Eventually(t, timeout, func() error {
-		if after := containers(t, ns); !maps.Equal(before, after) {
+		if after := ns.Containers(t); !maps.Equal(before, after) {
 			return fmt.Errorf("containers and their restarts have changed\nfrom %v\n  to %v", before, after)
 		}
 		return nil
 	})
 }
-
-const web = `
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 3
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 1
-      containers:
-      - name: web
-        image: lite.test/agnhost:2
-        args: [netexec, --http-port=8080]
-        readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}
----
-apiVersion: v1
-kind: Service
-metadata: {name: web}
-spec: {type: NodePort, selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
-`
 
 // clean checks that an upgrade that has come to its end left only what it is to
 // leave.

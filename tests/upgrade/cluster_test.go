@@ -43,7 +43,7 @@ func TestCluster(t *testing.T) {
 	pin("on-agent", agent.Name)
 	running("on-server")
 	running("on-agent")
-	before := containers(t, ns)
+	before := ns.Containers(t)
 
 	t.Run("agent newer than the server", func(t *testing.T) {
 		newer := agent.pose(t, "/var/lib/newer", func(p *pose) { p.Version.Kubernetes = "v1.37.0" })

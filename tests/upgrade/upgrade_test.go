@@ -36,9 +36,9 @@ func TestForeground(t *testing.T) {
 	b.Start(t)
 	old, _ := b.versions(t)
 	ns := b.Namespace(t)
-	ns.Apply(t, web)
+	ns.Apply(t, cluster.Web(3))
 	ns.WaitRollout(t, "deployment/web")
-	before := containers(t, ns)
+	before := ns.Containers(t)
 
 	t.Run("refused", func(t *testing.T) { b.refuses(t, artifact) })
 	b.is(t, old)
@@ -407,9 +407,9 @@ func TestKilled(t *testing.T) {
 	b.supervised(t)
 	old, _ := b.versions(t)
 	ns := b.Namespace(t)
-	ns.Apply(t, web)
+	ns.Apply(t, cluster.Web(3))
 	ns.WaitRollout(t, "deployment/web")
-	before := containers(t, ns)
+	before := ns.Containers(t)
 
 	t.Run("prepared", func(t *testing.T) {
 		b.killAt(t, "prepared", "upgrade", "--artifact", "/var/lib/next")

@@ -11,23 +11,7 @@ import (
 
 // A Deployment rolls to a new image and back.
 func (s suite) testDeployment(t *testing.T, ns *cluster.Namespace) {
-	ns.Apply(t, `
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 3
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 1
-      containers:
-      - name: web
-        image: lite.test/agnhost:2
-        args: [netexec, --http-port=8080]
-        readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}
-`)
+	ns.Apply(t, cluster.Web(3))
 	wantImage := func(want string) {
 		t.Helper()
 		ns.WaitRollout(t, "deployment/web")

@@ -11,36 +11,10 @@ import (
 	"lite.io/lite/tests/cluster"
 )
 
-const twoReplicas = `
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 1
-      containers:
-      - name: web
-        image: lite.test/agnhost:2
-        args: [netexec, --http-port=8080]
-        readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}
----
-apiVersion: v1
-kind: Service
-metadata: {name: web}
-spec:
-  type: NodePort
-  selector: {app: web}
-  ports: [{port: 80, targetPort: 8080}]
-`
-
 // Both pods behind a Service are reached: by its ClusterIP from the node and
 // from pods, by its NodePort also from outside.
 func (s suite) testService(t *testing.T, ns *cluster.Namespace) {
-	ns.Apply(t, twoReplicas+"---"+server("client"))
+	ns.Apply(t, cluster.Web(2)+"---"+server("client"))
 	ns.WaitRollout(t, "deployment/web")
 	ns.WaitFor(t, "condition=Ready", "pod/client")
 	clusterIP := ns.Field(t, "service/web", ".spec.clusterIP") + ":80"

@@ -11,6 +11,8 @@ import (
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
 	"github.com/miekg/dns"
+
+	"lite.io/lite/pkg/kube"
 )
 
 // loopProbe finds out whether the forwarding of a server block leads back to it:
@@ -70,11 +72,7 @@ func (p *loopProbe) found(ctx context.Context) bool {
 		if err == nil && answer.Rcode != dns.RcodeServerFailure {
 			return false
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if !kube.Sleep(ctx, wait) {
 			return false
 		}
 	}

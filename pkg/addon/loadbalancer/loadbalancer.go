@@ -94,10 +94,8 @@ func (l *LoadBalancer) withdraw(ctx context.Context, client kubernetes.Interface
 			l.ready.Store(true)
 			return
 		}
-		select {
-		case <-time.After(pause):
-			slog.Debug("Could not take back the addresses of Services; trying again", "err", err)
-		case <-ctx.Done():
+		slog.Debug("Could not take back the addresses of Services; trying again", "err", err)
+		if !kube.Sleep(ctx, pause) {
 			return
 		}
 	}

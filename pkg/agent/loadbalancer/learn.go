@@ -53,10 +53,7 @@ func (b *Balancer) learn(ctx context.Context) {
 			pause = b.timing.retry
 		}
 		slog.Debug("The list of API servers will be asked for again", "reason", err, "in", pause)
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-		}
+		kube.Sleep(ctx, pause)
 		pause = min(2*pause, retryAtMost)
 	}
 }
