@@ -219,3 +219,28 @@ func TestEnd(t *testing.T) {
 		_ = c.Wait()
 	}
 }
+
+// A start was refused by the lock that it had let go of itself: a program that it was
+// just starting had it for a moment.
+func TestClaimWaitsForAProgramThatIsStarted(t *testing.T) {
+	dir := t.TempDir()
+	hold, err := Claim(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command("sleep", "0.3")
+	c.ExtraFiles = []*os.File{hold.file}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer c.Wait()
+	hold.Close()
+	if err := CheckClaim(dir); err != nil {
+		t.Error(err)
+	}
+	again, err := Claim(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
+}
