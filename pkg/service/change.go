@@ -67,7 +67,7 @@ func lockDir(ctx context.Context, say func(string), dir string, wait time.Durati
 			return d, err
 		}
 		who := "another process"
-		if pids := Openers(dir, true); len(pids) > 0 {
+		if pids := openers(dir, true); len(pids) > 0 {
 			who = fmt.Sprintf("%s (pid %d)", nameOf(pids[0]), pids[0])
 		}
 		if time.Now().After(deadline) {

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,13 +29,9 @@ func (h *Hold) Close() error {
 // Claim takes the lock of a data directory for a lite that starts, until it is
 // closed or the process ends, however it ends.
 func Claim(dataDir string) (*Hold, error) {
-	hold, refused, err := takeLock(dataDir, os.O_RDWR|os.O_CREATE)
-	if refused != nil {
-		defer refused.Close()
-		return nil, taken(refused)
-	}
+	hold, err := claim(dataDir, os.O_RDWR|os.O_CREATE)
 	if err != nil {
-		return nil, fmt.Errorf("claim data-dir: %w", err)
+		return nil, err
 	}
 	if err := hold.sign(); err != nil {
 		return nil, errors.Join(fmt.Errorf("claim data-dir: %w", err), hold.Close())
@@ -43,16 +41,43 @@ func Claim(dataDir string) (*Hold, error) {
 
 // CheckClaim says what Claim would refuse, and touches nothing.
 func CheckClaim(dataDir string) error {
-	hold, refused, err := takeLock(dataDir, os.O_RDONLY)
-	if refused != nil {
-		defer refused.Close()
-		return taken(refused)
+	hold, err := claim(dataDir, os.O_RDONLY)
+	if errors.Is(err, errTaken) {
+		return err
 	}
-	if err != nil {
-		return nil // there is none, or Claim will say why not
-	}
-	return hold.Close()
+	return hold.Close() // if there is none, Claim makes it or says why not
 }
+
+// errTaken is that somebody else has a data directory.
+var errTaken = errors.New("the data directory is taken")
+
+// takenError is errTaken with what a user is told.
+type takenError struct{ error }
+
+func (takenError) Is(target error) bool { return target == errTaken }
+
+// claim waits a moment if it is unclear who has the lock, as tryHold does: also a
+// program that this process is starting has it until that runs.
+func claim(dataDir string, flags int) (*Hold, error) {
+	for deadline := time.Now().Add(settleTimeout); ; time.Sleep(claimEvery) {
+		hold, refused, err := takeLock(dataDir, flags)
+		if err != nil {
+			return nil, fmt.Errorf("claim data-dir: %w", err)
+		}
+		if hold != nil {
+			return hold, nil
+		}
+		pid := pidIn(refused)
+		if pid != 0 && hasLocked(pid, refused) || time.Now().After(deadline) {
+			defer refused.Close()
+			return nil, takenError{taken(refused)}
+		}
+		refused.Close()
+	}
+}
+
+// claimEvery is how often a start tries again.
+const claimEvery = 5 * time.Millisecond
 
 // taken says who has the lock, for a lite that is to start.
 func taken(lock *os.File) error {
@@ -106,9 +131,24 @@ func hasLocked(pid int, lock *os.File) bool {
 	return err == nil && opened(pid, path, true)
 }
 
-// Openers are the processes that have a file or directory open, those with the
+// EndOpeners ends every lite but this one that has a file open.
+func EndOpeners(ctx context.Context, path string) error {
+	for _, pid := range openers(path, false) {
+		process, err := os.FindProcess(pid)
+		if err != nil || pid == os.Getpid() || !IsProgram(fmt.Sprintf("/proc/%d/exe", pid)) {
+			continue
+		}
+		_ = process.Kill()
+		if err := (&Process{PID: pid, process: process}).End(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// openers are the processes that have a file or directory open, those with the
 // lowest number first; with locked only those that have it locked.
-func Openers(path string, locked bool) []int {
+func openers(path string, locked bool) []int {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
 	}

@@ -129,9 +129,7 @@ func (p *Process) End(ctx context.Context) error {
 	end := time.NewTimer(endTimeout + killTimeout)
 	defer end.Stop()
 	for {
-		// One that is not buried yet has no program any more.
-		_, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", p.PID))
-		if err != nil || errors.Is(p.process.Signal(unix.Signal(0)), os.ErrProcessDone) {
+		if p.ended() {
 			return nil
 		}
 		select {
@@ -144,6 +142,19 @@ func (p *Process) End(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// ended reports whether a process has closed all that it had open, buried or not.
+func (p *Process) ended() bool {
+	ended := false
+	err := p.process.WithHandle(func(pidfd uintptr) {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 0)
+		ended = err == nil && n > 0
+	})
+	if err != nil { // a kernel before 5.4
+		ended = errors.Is(p.process.Signal(unix.Signal(0)), os.ErrProcessDone)
+	}
+	return ended
 }
 
 // endTimeout is how long a lite may take to end once it has stopped.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -189,6 +190,57 @@ func TestHold(t *testing.T) {
 	again, _, err := TryHold(dir)
 	if again == nil || err != nil {
 		t.Errorf("after it was let go: %v, %v", again, err)
+	}
+	again.Close()
+}
+
+// The data directory of a lite is free before it has closed its sockets, and one that
+// waits for an upgrade never ends by itself.
+func TestEnd(t *testing.T) {
+	for _, program := range []string{"sleep 0.2", "sleep 1000"} {
+		c := exec.Command("sh", "-c", "exec "+program)
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		process, err := os.FindProcess(c.Process.Pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := &Process{PID: c.Process.Pid, process: process}
+		if p.ended() {
+			t.Errorf("%s has ended at once", program)
+		}
+		if err := p.End(t.Context()); err != nil {
+			t.Errorf("%s: %v", program, err)
+		}
+		if !p.ended() { // it is not buried
+			t.Errorf("%s has not ended", program)
+		}
+		_ = c.Wait()
+	}
+}
+
+// A start was refused by the lock that it had let go of itself: a program that it was
+// just starting had it for a moment.
+func TestClaimWaitsForAProgramThatIsStarted(t *testing.T) {
+	dir := t.TempDir()
+	hold, err := Claim(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command("sleep", "0.3")
+	c.ExtraFiles = []*os.File{hold.file}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer c.Wait()
+	hold.Close()
+	if err := CheckClaim(dir); err != nil {
+		t.Error(err)
+	}
+	again, err := Claim(dir)
+	if err != nil {
+		t.Fatal(err)
 	}
 	again.Close()
 }

@@ -242,24 +242,12 @@ func (w *work) stopLite(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		w.endWaiting(dir)
+		// An upgrade may have stopped one that waits to start again, and have died.
+		if err := service.EndOpeners(ctx, filepath.Join(dir, "upgrade.lock")); err != nil {
+			return err
+		}
 	}
 	return nil
-}
-
-// endWaiting ends those who would start lite again later: an upgrade has stopped it
-// and has died.
-func (w *work) endWaiting(dir string) {
-	for _, pid := range service.Openers(filepath.Join(dir, "upgrade.lock"), false) {
-		p, err := os.FindProcess(pid)
-		if err != nil {
-			continue
-		}
-		if pid != os.Getpid() && service.IsProgram(fmt.Sprintf("/proc/%d/exe", pid)) {
-			_ = p.Kill()
-		}
-		p.Release()
-	}
 }
 
 // manager is the init system that lite is a service of. Others may call a service of
