@@ -106,7 +106,7 @@ func imageDir(dataDir string) string { return filepath.Join(agent.Dir(dataDir), 
 
 // stage writes the program that an artifact holds to a file, and makes sure that
 // all of the artifact is what its SHA256SUMS says.
-func stage(artifact, to string, t trust) (contents, error) {
+func stage(ctx context.Context, artifact, to string, t trust) (contents, error) {
 	var c contents
 	a, err := release.Open(artifact, runtime.GOARCH)
 	if err != nil {
@@ -118,6 +118,7 @@ func stage(artifact, to string, t trust) (contents, error) {
 	var sums, signature []byte
 	hashes, program := map[string]string{}, ""
 	err = a.Each(func(p release.Part) (err error) {
+		p.Reader = interruptible{ctx, p.Reader}
 		switch p.Kind {
 		case release.Checksums:
 			sums, err = release.ReadSums(p)
@@ -158,6 +159,19 @@ func stage(artifact, to string, t trust) (contents, error) {
 		}
 	}
 	return c, nil
+}
+
+// interruptible reads until ctx is done: a bundle may have gigabytes.
+type interruptible struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (r interruptible) Read(p []byte) (int, error) {
+	if r.ctx.Err() != nil {
+		return 0, errors.New("interrupted")
+	}
+	return r.Reader.Read(p)
 }
 
 // stageFile writes a program, compressed or not, and returns the SHA-256 of what
@@ -294,7 +308,7 @@ func writeImages(p release.Part, to string, sums release.Sums) error {
 func inspect(ctx context.Context, program string) (version.Info, error) {
 	var v version.Info
 	if err := release.CheckProgram(program, runtime.GOARCH); err != nil {
-		return v, fmt.Errorf("the artifact cannot be used: %w", err)
+		return v, fmt.Errorf("it cannot be used: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -307,10 +321,10 @@ func inspect(ctx context.Context, program string) (version.Info, error) {
 		err = json.Unmarshal(out, &v)
 	}
 	if err != nil || v.Version == "" || v.Kubernetes == "" {
-		return v, fmt.Errorf("the artifact is no lite: `version -o json` answers %q (%w)", firstLine(string(out)+stderr.String()), errors.Join(err))
+		return v, fmt.Errorf("it is no lite: `version -o json` answers %q (%w)", firstLine(string(out)+stderr.String()), errors.Join(err))
 	}
 	if platform := runtime.GOOS + "/" + runtime.GOARCH; v.Platform != platform {
-		return v, fmt.Errorf("the artifact is for %s and this machine is %s; take the one for %[2]s", v.Platform, platform)
+		return v, fmt.Errorf("it is for %s and this machine is %s; take the one for %[2]s", v.Platform, platform)
 	}
 	return v, nil
 }

@@ -318,8 +318,8 @@ func restore(dataDir string) error {
 	if k == nil {
 		return fmt.Errorf("%s is not complete, so nothing can be put back", dir)
 	}
-	if err := os.Remove(filepath.Join(dir, keptReserve)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("make room: %w", err)
+	if err := makeRoom(dataDir); err != nil {
+		return err
 	}
 	for _, name := range k.Entries {
 		if err := putBack(dataDir, name); err != nil {
@@ -349,6 +349,14 @@ func restore(dataDir string) error {
 		return fmt.Errorf("put the program back: %w", err)
 	}
 	return swap(k.Binary)
+}
+
+// makeRoom gives up what was set aside for a rollback on a full disk.
+func makeRoom(dataDir string) error {
+	if err := os.Remove(filepath.Join(keptDir(dataDir), keptReserve)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("make room: %w", err)
+	}
+	return nil
 }
 
 // putBack exchanges an entry with the kept one. What is kept is gone once it is

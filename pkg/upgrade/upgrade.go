@@ -268,12 +268,28 @@ func PlanRollback(ctx context.Context, cfg *config.Config) (*RollbackPlan, error
 		return nil, fmt.Errorf("nothing is kept in %s: there was no upgrade, or it has been rolled back already", keptDir(p.DataDir))
 	}
 	p.Kept = kept
+	if err := kept.checkProgram(ctx, filepath.Join(keptDir(p.DataDir), keptBinary)); err != nil {
+		return nil, err
+	}
 	d, err := drive(ctx, p.DataDir)
 	if err != nil {
 		return nil, err
 	}
 	p.Driver = d
 	return p, nil
+}
+
+// checkProgram makes sure that the kept program is the one that was kept. It may have
+// been one file with the installed one, and somebody may have written into that.
+func (k *Kept) checkProgram(ctx context.Context, path string) error {
+	v, err := inspect(ctx, path)
+	if err == nil && v.Version != k.Versions.Version {
+		err = fmt.Errorf("it is lite %s", v.Version)
+	}
+	if err != nil {
+		return fmt.Errorf("%s is not the lite %s that was kept: %w; put that one there to go back", path, k.Versions.Version, err)
+	}
+	return nil
 }
 
 // drive takes the right to drive, or names who has it.
