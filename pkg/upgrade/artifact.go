@@ -36,6 +36,9 @@ type trust struct {
 // KeyVariable is the variable by which install.sh is told the key of releases.
 const KeyVariable = "INSTALL_LITE_PUBLIC_KEY"
 
+// noKey is said instead of a file to do without a key that is remembered.
+const noKey = "none"
+
 // newTrust is that of the key which a user names, else of the one which the
 // installer has remembered, if it has.
 func newTrust(o Options, remembered string) (trust, error) {
@@ -43,6 +46,9 @@ func newTrust(o Options, remembered string) (trust, error) {
 	path := o.PublicKey
 	if path == "" {
 		path = os.Getenv(KeyVariable)
+	}
+	if path == noKey {
+		return t, nil
 	}
 	if path == "" {
 		if _, err := os.Lstat(remembered); errors.Is(err, fs.ErrNotExist) {
@@ -55,7 +61,7 @@ func newTrust(o Options, remembered string) (trust, error) {
 		return t, err
 	}
 	if t.sha256 != "" {
-		return t, fmt.Errorf("--sha256: what it says is not signed, and releases have to be, with the key in %s; leave it out, and put %s and %s beside the file", t.key, release.SumsFile, release.SignatureFile)
+		return t, fmt.Errorf("--sha256: what it says is not signed, and releases have to be, with the key in %s; leave it out, and put %s and %s beside the file, or say --public-key none to do without", t.key, release.SumsFile, release.SignatureFile)
 	}
 	return t, nil
 }
@@ -75,7 +81,7 @@ func (t trust) verify(sums, signature []byte) (release.Sums, error) {
 }
 
 func (t trust) unsigned() error {
-	return fmt.Errorf("%s is not signed, and has to be with the key in %s: take a release that has %[3]s; if releases are not signed any more, remove the key", release.SumsFile, t.key, release.SignatureFile)
+	return fmt.Errorf("%s is not signed, and has to be with the key in %s: take a release that has %[3]s, or say --public-key %[4]s to do without", release.SumsFile, t.key, release.SignatureFile, noKey)
 }
 
 // image is an archive of images that comes with a program.

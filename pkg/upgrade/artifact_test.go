@@ -258,6 +258,12 @@ func TestStageSigned(t *testing.T) {
 		_, err := newTrust(Options{}, file)
 		says(t, err, "holds no key")
 	})
+	t.Run("none", func(t *testing.T) {
+		tr, err := newTrust(Options{PublicKey: "none", SHA256: sumOf(gz, "")[:64]}, public)
+		if err != nil || tr.key != nil {
+			t.Errorf("the remembered key is asked for: %v", err)
+		}
+	})
 	t.Run("from the environment", func(t *testing.T) {
 		t.Setenv(KeyVariable, public)
 		tr, err := newTrust(Options{}, "/nowhere")

@@ -60,7 +60,7 @@ type Journal struct {
 	HealthTimeout time.Duration `json:"healthTimeoutNanoseconds"`
 	// Runtime is where the containers are asked for that have to survive.
 	Runtime    string      `json:"runtime"`
-	Containers []Container `json:"containers,omitempty"`
+	Containers []container `json:"containers,omitempty"`
 	// Images is the archives that were unpacked.
 	Images []string `json:"images,omitempty"`
 	// Reason is why the old version came back; "" while it has not.

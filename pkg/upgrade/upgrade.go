@@ -260,7 +260,10 @@ func PlanRollback(ctx context.Context, cfg *config.Config) (*RollbackPlan, error
 		p.Node, p.Config, p.Now = n, n.Config, n.Status.Version
 	}
 	p.DataDir = p.Config.DataDir
-	kept, err := ReadKept(p.DataDir)
+	kept, err := readKept(p.DataDir)
+	if err == nil && kept != nil {
+		err = kept.checkProgram(ctx, filepath.Join(keptDir(p.DataDir), keptBinary))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -268,9 +271,6 @@ func PlanRollback(ctx context.Context, cfg *config.Config) (*RollbackPlan, error
 		return nil, fmt.Errorf("nothing is kept in %s: there was no upgrade, or it has been rolled back already", keptDir(p.DataDir))
 	}
 	p.Kept = kept
-	if err := kept.checkProgram(ctx, filepath.Join(keptDir(p.DataDir), keptBinary)); err != nil {
-		return nil, err
-	}
 	d, err := drive(ctx, p.DataDir)
 	if err != nil {
 		return nil, err
