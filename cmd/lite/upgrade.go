@@ -65,7 +65,7 @@ In a cluster: all servers first, one after the other, then the agents.`,
 	f.StringVar(&o.Artifact, "artifact", "", "take this file: the program, the program in gzip, a bundle, or a directory with one of these")
 	f.StringVar(&o.Channel, "channel", upgrade.Stable, "the channel to ask for a version")
 	f.StringVar(&o.BaseURL, "base-url", "", "where releases are (default $"+upgrade.BaseURLVariable+", then what this build was made with)")
-	f.StringVar(&o.PublicKey, "public-key", "", "a PEM file: SHA256SUMS must be signed with its key (default $"+upgrade.KeyVariable+", then the key that the installer has remembered)")
+	f.StringVar(&o.PublicKey, "public-key", "", "a PEM file: SHA256SUMS must be signed with its key; none to do without (default $"+upgrade.KeyVariable+", then the key that the installer has remembered)")
 	f.StringVar(&o.SHA256, "sha256", "", "the SHA-256 of the artifact, if it is a program without a SHA256SUMS beside it")
 	f.BoolVar(&o.AllowHTTP, "allow-http", false, "take a release that is neither signed nor encrypted on its way")
 	f.BoolVar(&dryRun, "dry-run", false, "check everything, show what would be done, and change nothing")

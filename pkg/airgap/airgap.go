@@ -32,6 +32,8 @@ import (
 	"lite.io/lite/pkg/release"
 )
 
+const imageDir = release.ImageDir
+
 // Architectures is what Arch of a Request may be.
 func Architectures() []string { return release.Architectures() }
 
@@ -212,7 +214,7 @@ func (b *builder) addImages(original, arch string, write func(io.Writer) error) 
 		found = &r
 		return errors.Join(r.err, onlyOwn(err, r.err))
 	}, func(digest string) (string, error) {
-		return release.ImageDir + images.ArchiveName(original, found.Content, digest), nil
+		return imageDir + images.ArchiveName(original, found.Content, digest), nil
 	})
 	return err
 }

@@ -57,7 +57,7 @@ func Verify(r io.Reader, tell func(file string, done int64)) ([]File, error) {
 
 func verifyFile(h *tar.Header, r io.Reader, arch string, tell func(string, int64)) (File, error) {
 	f := File{Name: h.Name, Size: h.Size}
-	image := strings.HasPrefix(h.Name, release.ImageDir)
+	image := strings.HasPrefix(h.Name, imageDir)
 	_, program := release.ArchOf(h.Name)
 	if h.Typeflag != tar.TypeReg || !image && !program && h.Name != release.Installer {
 		return f, errors.New("it does not belong into a bundle")

@@ -36,6 +36,9 @@ type trust struct {
 // KeyVariable is the variable by which install.sh is told the key of releases.
 const KeyVariable = "INSTALL_LITE_PUBLIC_KEY"
 
+// noKey is said instead of a file to do without a key that is remembered.
+const noKey = "none"
+
 // newTrust is that of the key which a user names, else of the one which the
 // installer has remembered, if it has.
 func newTrust(o Options, remembered string) (trust, error) {
@@ -43,6 +46,9 @@ func newTrust(o Options, remembered string) (trust, error) {
 	path := o.PublicKey
 	if path == "" {
 		path = os.Getenv(KeyVariable)
+	}
+	if path == noKey {
+		return t, nil
 	}
 	if path == "" {
 		if _, err := os.Lstat(remembered); errors.Is(err, fs.ErrNotExist) {
@@ -55,7 +61,7 @@ func newTrust(o Options, remembered string) (trust, error) {
 		return t, err
 	}
 	if t.sha256 != "" {
-		return t, fmt.Errorf("--sha256: what it says is not signed, and releases have to be, with the key in %s; leave it out, and put %s and %s beside the file", t.key, release.SumsFile, release.SignatureFile)
+		return t, fmt.Errorf("--sha256: what it says is not signed, and releases have to be, with the key in %s; leave it out, and put %s and %s beside the file, or say --public-key none to do without", t.key, release.SumsFile, release.SignatureFile)
 	}
 	return t, nil
 }
@@ -75,7 +81,7 @@ func (t trust) verify(sums, signature []byte) (release.Sums, error) {
 }
 
 func (t trust) unsigned() error {
-	return fmt.Errorf("%s is not signed, and has to be with the key in %s: take a release that has %[3]s; if releases are not signed any more, remove the key", release.SumsFile, t.key, release.SignatureFile)
+	return fmt.Errorf("%s is not signed, and has to be with the key in %s: take a release that has %[3]s, or say --public-key %[4]s to do without", release.SumsFile, t.key, release.SignatureFile, noKey)
 }
 
 // image is an archive of images that comes with a program.
@@ -106,7 +112,7 @@ func imageDir(dataDir string) string { return filepath.Join(agent.Dir(dataDir), 
 
 // stage writes the program that an artifact holds to a file, and makes sure that
 // all of the artifact is what its SHA256SUMS says.
-func stage(artifact, to string, t trust) (contents, error) {
+func stage(ctx context.Context, artifact, to string, t trust) (contents, error) {
 	var c contents
 	a, err := release.Open(artifact, runtime.GOARCH)
 	if err != nil {
@@ -118,6 +124,7 @@ func stage(artifact, to string, t trust) (contents, error) {
 	var sums, signature []byte
 	hashes, program := map[string]string{}, ""
 	err = a.Each(func(p release.Part) (err error) {
+		p.Reader = interruptible{ctx, p.Reader}
 		switch p.Kind {
 		case release.Checksums:
 			sums, err = release.ReadSums(p)
@@ -158,6 +165,19 @@ func stage(artifact, to string, t trust) (contents, error) {
 		}
 	}
 	return c, nil
+}
+
+// interruptible reads until ctx is done: a bundle may have gigabytes.
+type interruptible struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (r interruptible) Read(p []byte) (int, error) {
+	if r.ctx.Err() != nil {
+		return 0, errors.New("interrupted")
+	}
+	return r.Reader.Read(p)
 }
 
 // stageFile writes a program, compressed or not, and returns the SHA-256 of what
@@ -294,7 +314,7 @@ func writeImages(p release.Part, to string, sums release.Sums) error {
 func inspect(ctx context.Context, program string) (version.Info, error) {
 	var v version.Info
 	if err := release.CheckProgram(program, runtime.GOARCH); err != nil {
-		return v, fmt.Errorf("the artifact cannot be used: %w", err)
+		return v, fmt.Errorf("it cannot be used: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -307,10 +327,10 @@ func inspect(ctx context.Context, program string) (version.Info, error) {
 		err = json.Unmarshal(out, &v)
 	}
 	if err != nil || v.Version == "" || v.Kubernetes == "" {
-		return v, fmt.Errorf("the artifact is no lite: `version -o json` answers %q (%w)", firstLine(string(out)+stderr.String()), errors.Join(err))
+		return v, fmt.Errorf("it is no lite: `version -o json` answers %q (%w)", firstLine(string(out)+stderr.String()), errors.Join(err))
 	}
 	if platform := runtime.GOOS + "/" + runtime.GOARCH; v.Platform != platform {
-		return v, fmt.Errorf("the artifact is for %s and this machine is %s; take the one for %[2]s", v.Platform, platform)
+		return v, fmt.Errorf("it is for %s and this machine is %s; take the one for %[2]s", v.Platform, platform)
 	}
 	return v, nil
 }

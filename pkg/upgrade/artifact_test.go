@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -138,7 +139,7 @@ func TestStage(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = stage(filepath.Join(dir, test.artifact), to, tr)
+			_, err = stage(t.Context(), filepath.Join(dir, test.artifact), to, tr)
 			says(t, err, test.want)
 			if err != nil {
 				return
@@ -151,12 +152,20 @@ func TestStage(t *testing.T) {
 			}
 		})
 	}
+	t.Run("interrupted", func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "b.tar")
+		put(t, path, string(bundle(t, sums, packedFile{name + ".gz", gz})))
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, err := stage(ctx, path, filepath.Join(t.TempDir(), "program"), trust{})
+		says(t, err, "interrupted")
+	})
 	t.Run("pipe", func(t *testing.T) {
 		pipe := filepath.Join(t.TempDir(), "pipe")
 		if err := unix.Mkfifo(pipe, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := stage(pipe, filepath.Join(t.TempDir(), "program"), trust{})
+		_, err := stage(t.Context(), pipe, filepath.Join(t.TempDir(), "program"), trust{})
 		says(t, err, "neither a file nor a directory")
 	})
 }
@@ -233,7 +242,7 @@ func TestStageSigned(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					_, err = stage(write(t, files...), filepath.Join(t.TempDir(), "program"), tr)
+					_, err = stage(t.Context(), write(t, files...), filepath.Join(t.TempDir(), "program"), tr)
 					says(t, err, test.want)
 				}
 			})
@@ -248,6 +257,12 @@ func TestStageSigned(t *testing.T) {
 		put(t, file, "hello")
 		_, err := newTrust(Options{}, file)
 		says(t, err, "holds no key")
+	})
+	t.Run("none", func(t *testing.T) {
+		tr, err := newTrust(Options{PublicKey: "none", SHA256: sumOf(gz, "")[:64]}, public)
+		if err != nil || tr.key != nil {
+			t.Errorf("the remembered key is asked for: %v", err)
+		}
 	})
 	t.Run("from the environment", func(t *testing.T) {
 		t.Setenv(KeyVariable, public)
@@ -269,7 +284,7 @@ func TestImagesOfABundle(t *testing.T) {
 	put(t, file, string(bundle(t, append(files, packedFile{release.SumsFile, []byte(sums)})...)))
 	put(t, filepath.Join(dir, "b.tar.zst"), "x") // the same size, and something else
 	put(t, filepath.Join(dir, "mine.tar"), "mine")
-	c, err := stage(file, filepath.Join(t.TempDir(), "program"), trust{})
+	c, err := stage(t.Context(), file, filepath.Join(t.TempDir(), "program"), trust{})
 	if err != nil {
 		t.Fatal(err)
 	}

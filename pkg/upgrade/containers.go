@@ -12,8 +12,8 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// Container is one that runs, and has to run still when lite is another.
-type Container struct {
+// container is one that runs, and has to run still when lite is another.
+type container struct {
 	ID     string `json:"id"`
 	Name   string `json:"name"` // namespace/pod/container
 	PodUID string `json:"podUID"`
@@ -39,7 +39,7 @@ func withRuntime(endpoint string, f func(cri.RuntimeServiceClient) error) error 
 }
 
 // runningContainers lists those of pods.
-func runningContainers(ctx context.Context, endpoint string) (running []Container, err error) {
+func runningContainers(ctx context.Context, endpoint string) (running []container, err error) {
 	err = withRuntime(endpoint, func(runtime cri.RuntimeServiceClient) error {
 		running, err = listRunning(ctx, runtime)
 		return err
@@ -47,16 +47,16 @@ func runningContainers(ctx context.Context, endpoint string) (running []Containe
 	return running, err
 }
 
-func listRunning(ctx context.Context, runtime cri.RuntimeServiceClient) ([]Container, error) {
+func listRunning(ctx context.Context, runtime cri.RuntimeServiceClient) ([]container, error) {
 	list, err := runtime.ListContainers(ctx, &cri.ListContainersRequest{Filter: &cri.ContainerFilter{
 		State: &cri.ContainerStateValue{State: cri.ContainerState_CONTAINER_RUNNING},
 	}})
 	if err != nil {
 		return nil, fmt.Errorf("list the containers of this node: %w", err)
 	}
-	var running []Container
+	var running []container
 	for _, c := range list.Containers {
-		running = append(running, Container{
+		running = append(running, container{
 			ID: c.Id, PodUID: c.Labels[labelUID],
 			Name: c.Labels[labelNamespace] + "/" + c.Labels[labelPod] + "/" + c.Labels[labelContainer],
 		})
@@ -68,14 +68,14 @@ func listRunning(ctx context.Context, runtime cri.RuntimeServiceClient) ([]Conta
 // the change, and which have ended for reasons of their own: a program that ends
 // because the API was away is restarted, which is what its author wants, and a
 // pod that was deleted is gone.
-func compareContainers(ctx context.Context, endpoint string, before []Container) (lost, ended []string, err error) {
+func compareContainers(ctx context.Context, endpoint string, before []container) (lost, ended []string, err error) {
 	err = withRuntime(endpoint, func(runtime cri.RuntimeServiceClient) error {
 		now, err := listRunning(ctx, runtime)
 		if err != nil {
 			return err
 		}
 		for _, c := range before {
-			if slices.ContainsFunc(now, func(other Container) bool { return other.ID == c.ID }) {
+			if slices.ContainsFunc(now, func(other container) bool { return other.ID == c.ID }) {
 				continue
 			}
 			why, ours, err := explainEnd(ctx, runtime, c)
@@ -102,7 +102,7 @@ const (
 
 // explainEnd says why a container runs no more; ours is whether lite may be to
 // blame for it.
-func explainEnd(ctx context.Context, runtime cri.RuntimeServiceClient, c Container) (why string, ours bool, err error) {
+func explainEnd(ctx context.Context, runtime cri.RuntimeServiceClient, c container) (why string, ours bool, err error) {
 	sandboxes, err := runtime.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{Filter: &cri.PodSandboxFilter{
 		LabelSelector: map[string]string{labelUID: c.PodUID},
 	}})

@@ -39,7 +39,7 @@ type gate struct {
 	version    string
 	timeout    time.Duration
 	runtime    string
-	containers []Container
+	containers []container
 	kubeconfig string
 	// starter is the process that is to become the program where there is no init
 	// system. When it has ended there is nobody to wait for.

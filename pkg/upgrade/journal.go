@@ -61,7 +61,7 @@ type Journal struct {
 	HealthTimeout time.Duration `json:"healthTimeoutNanoseconds"`
 	// Runtime is where the containers are asked for that have to survive.
 	Runtime    string      `json:"runtime"`
-	Containers []Container `json:"containers,omitempty"`
+	Containers []container `json:"containers,omitempty"`
 	// Images is the archives that were unpacked.
 	Images []string `json:"images,omitempty"`
 	// Reason is why the old version came back; "" while it has not.
@@ -109,6 +109,11 @@ func (j *Journal) write(dataDir string) error {
 
 // enter notes that the upgrade has come to a state.
 func (j *Journal) enter(dataDir string, s State) error {
+	if s == RollingBack { // the disk may be full
+		if err := makeRoom(dataDir); err != nil {
+			return err
+		}
+	}
 	j.State = s
 	return j.write(dataDir)
 }
@@ -178,7 +183,18 @@ func UnderWay(dataDir string) bool {
 
 // starts counts how often somebody has tried to start the new version: a byte
 // each, so that no two writers are in each other's way.
-func addStart(dataDir, who string) (n int64, err error) {
+func addStart(dataDir, who string) (int64, error) {
+	n, err := tryAddStart(dataDir, who)
+	if errors.Is(err, unix.ENOSPC) { // not counted, a version that fills the disk would never go
+		if err := makeRoom(dataDir); err != nil {
+			return 0, err
+		}
+		n, err = tryAddStart(dataDir, who)
+	}
+	return n, err
+}
+
+func tryAddStart(dataDir, who string) (n int64, err error) {
 	f, err := os.OpenFile(startsFile(dataDir, who), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return 0, err

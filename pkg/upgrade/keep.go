@@ -63,11 +63,10 @@ func making(dataDir string) string { return keptDir(dataDir) + ".new" }
 // former is where what was kept before is for the moment of the exchange.
 func former(dataDir string) string { return keptDir(dataDir) + ".old" }
 
-// ReadKept returns what is kept, nil if that is nothing or not complete.
-func ReadKept(dataDir string) (*Kept, error) { return readKept(keptDir(dataDir)) }
-
-func readKept(dir string) (*Kept, error) {
-	data, err := os.ReadFile(filepath.Join(dir, description))
+// readKept returns what is kept, nil if that is nothing or not complete.
+func readKept(dataDir string) (*Kept, error) {
+	path := filepath.Join(keptDir(dataDir), description)
+	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -76,7 +75,7 @@ func readKept(dir string) (*Kept, error) {
 	}
 	k := &Kept{}
 	if err := json.Unmarshal(data, k); err != nil {
-		return nil, fmt.Errorf("read what the upgrade has kept: %s: %w", filepath.Join(dir, description), err)
+		return nil, fmt.Errorf("read what the upgrade has kept: %s: %w", path, err)
 	}
 	return k, nil
 }
@@ -256,7 +255,7 @@ func takeBack(dataDir string, j *Journal) error {
 			return err
 		}
 	}
-	k, err := ReadKept(dataDir)
+	k, err := readKept(dataDir)
 	if err != nil || k == nil || k.Versions.Version != j.From || k.Taken.Before(j.Began) {
 		return nil
 	}
@@ -311,15 +310,15 @@ func swap(binary string) error {
 // that works on a full disk.
 func restore(dataDir string) error {
 	dir := keptDir(dataDir)
-	k, err := ReadKept(dataDir)
+	k, err := readKept(dataDir)
 	if err != nil {
 		return err
 	}
 	if k == nil {
 		return fmt.Errorf("%s is not complete, so nothing can be put back", dir)
 	}
-	if err := os.Remove(filepath.Join(dir, keptReserve)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("make room: %w", err)
+	if err := makeRoom(dataDir); err != nil {
+		return err
 	}
 	for _, name := range k.Entries {
 		if err := putBack(dataDir, name); err != nil {
@@ -349,6 +348,14 @@ func restore(dataDir string) error {
 		return fmt.Errorf("put the program back: %w", err)
 	}
 	return swap(k.Binary)
+}
+
+// makeRoom gives up what was set aside for a rollback on a full disk.
+func makeRoom(dataDir string) error {
+	if err := os.Remove(filepath.Join(keptDir(dataDir), keptReserve)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("make room: %w", err)
+	}
+	return nil
 }
 
 // putBack exchanges an entry with the kept one. What is kept is gone once it is

@@ -117,12 +117,13 @@ func (p *Plan) make(ctx context.Context, o Options, say func(string)) error {
 		asked = r.version
 	} else {
 		p.artifact = o.Artifact
-		if p.contents, err = stage(o.Artifact, target, t); err != nil {
+		say("Looking at " + o.Artifact)
+		if p.contents, err = stage(ctx, o.Artifact, target, t); err != nil {
 			return err
 		}
 		}
 	if p.To, err = inspect(ctx, target); err != nil {
-		return err
+		return fmt.Errorf("the new program: %w", err)
 	}
 	if asked != "" && p.To.Version != asked {
 		return fmt.Errorf("what is served as lite %s is lite %s; do not use it, and tell who serves it", asked, p.To.Version)
@@ -207,7 +208,10 @@ func (p *Plan) checkSkew(ctx context.Context, force bool) error {
 	if p.Node.Config.Role == config.Server {
 		others, err := p.Node.members(ctx)
 		if err != nil {
-			return err
+			if !force {
+				return fmt.Errorf("%w; mend that first, or go on with --force", err)
+			}
+			p.Warnings = append(p.Warnings, "which versions the other nodes have is not known: "+err.Error())
 		}
 		return checkServerSkew(p.To.Kubernetes, others)
 	}

@@ -136,7 +136,7 @@ func TestSettle(t *testing.T) {
 		if err := k.begin(); err != nil {
 			t.Fatal(err)
 		}
-		if kept, err := ReadKept(s.dataDir); kept != nil || err != nil {
+		if kept, err := readKept(s.dataDir); kept != nil || err != nil {
 			t.Errorf("what is not complete counts as kept: %v, %v", kept, err)
 		}
 		s.settle(t, "v0.1.0")
@@ -154,7 +154,7 @@ func TestSettle(t *testing.T) {
 		}
 		s.settle(t, "v0.1.0")
 		s.ended(t, "")
-		if kept, err := ReadKept(s.dataDir); kept == nil || err != nil {
+		if kept, err := readKept(s.dataDir); kept == nil || err != nil {
 			t.Errorf("what was kept before is lost: %v", err)
 		}
 	})
@@ -168,7 +168,7 @@ func TestSettle(t *testing.T) {
 		s.settle(t, "v0.1.0")
 		s.is(t, "old", "v0.1.0", "before")
 		s.ended(t, "")
-		if kept, err := ReadKept(s.dataDir); kept == nil || kept.Versions.Version != "v0.0.9" {
+		if kept, err := readKept(s.dataDir); kept == nil || kept.Versions.Version != "v0.0.9" {
 			t.Errorf("kept is %v, %v", kept, err)
 		}
 	})
@@ -199,7 +199,7 @@ func TestSettle(t *testing.T) {
 		if got := content(t, filepath.Join(keptDir(s.dataDir), keptDropped, "server", "token")); got != "after" {
 			t.Errorf("what the new version wrote is %q", got)
 		}
-		if kept, err := ReadKept(s.dataDir); kept != nil || err != nil {
+		if kept, err := readKept(s.dataDir); kept != nil || err != nil {
 			t.Errorf("what is back is kept still: %v, %v", kept, err)
 		}
 	})
@@ -221,7 +221,7 @@ func TestSettle(t *testing.T) {
 		s.settle(t, "v0.2.0")
 		s.is(t, "new", "v0.2.0", "after")
 		s.ended(t, "")
-		if kept, err := ReadKept(s.dataDir); kept == nil || err != nil {
+		if kept, err := readKept(s.dataDir); kept == nil || err != nil {
 			t.Errorf("what is kept is lost: %v", err)
 		}
 	})

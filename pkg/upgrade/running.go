@@ -170,7 +170,7 @@ func (n *Node) checkConfig(ctx context.Context, program string) error {
 }
 
 // members lists the other nodes of the cluster.
-func (n *Node) members(ctx context.Context) ([]Member, error) {
+func (n *Node) members(ctx context.Context) ([]member, error) {
 	cfg, err := kube.ClientConfig(n.kubeconfig(), "upgrade")
 	if err != nil {
 		return nil, err
@@ -183,13 +183,13 @@ func (n *Node) members(ctx context.Context) ([]Member, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list the nodes: %w", err)
 	}
-	var members []Member
+	var members []member
 	for _, node := range list.Items {
 		if node.Name == n.Config.NodeName {
 			continue
 		}
 		_, server := node.Labels[agent.RoleLabel]
-		m := Member{Name: node.Name, Server: server, Kubelet: node.Status.NodeInfo.KubeletVersion}
+		m := member{Name: node.Name, Server: server, Kubelet: node.Status.NodeInfo.KubeletVersion}
 		for _, c := range node.Status.Conditions {
 			if c.Type == corev1.NodeReady {
 				m.Ready = c.Status == corev1.ConditionTrue
@@ -202,7 +202,7 @@ func (n *Node) members(ctx context.Context) ([]Member, error) {
 
 // apiServers asks each server that an agent knows for its version. silent are
 // those that did not answer, with the reason.
-func (n *Node) apiServers(ctx context.Context) (servers []APIServer, silent []string, err error) {
+func (n *Node) apiServers(ctx context.Context) (servers []apiServer, silent []string, err error) {
 	base, err := kube.ClientConfig(n.kubeconfig(), "upgrade")
 	if err != nil {
 		return nil, nil, err
@@ -220,7 +220,7 @@ func (n *Node) apiServers(ctx context.Context) (servers []APIServer, silent []st
 			silent = append(silent, s.Address+" ("+err.Error()+")")
 			continue
 		}
-		servers = append(servers, APIServer{Address: s.Address, Version: v.GitVersion})
+		servers = append(servers, apiServer{Address: s.Address, Version: v.GitVersion})
 	}
 	return servers, silent, nil
 }

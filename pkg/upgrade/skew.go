@@ -9,8 +9,8 @@ import (
 	"lite.io/lite/pkg/version"
 )
 
-// Member is another node of the cluster, as far as versions matter.
-type Member struct {
+// member is another node of the cluster, as far as versions matter.
+type member struct {
 	Name    string
 	Server  bool
 	Kubelet string // version of Kubernetes
@@ -54,7 +54,7 @@ func checkVersions(now, next version.Info, server bool) error {
 // checkServerSkew refuses an API server that the other nodes do not go with:
 // kubelets are never newer and at most three minor versions older, API servers
 // at most one minor version apart.
-func checkServerSkew(next string, others []Member) error {
+func checkServerSkew(next string, others []member) error {
 	to, err := utilversion.ParseSemantic(next)
 	if err != nil {
 		return fmt.Errorf("Kubernetes: %q is no version", next)
@@ -81,12 +81,12 @@ func checkServerSkew(next string, others []Member) error {
 	return errors.Join(errs...)
 }
 
-// APIServer is one of the servers that an agent knows.
-type APIServer struct{ Address, Version string }
+// apiServer is one of the servers that an agent knows.
+type apiServer struct{ Address, Version string }
 
 // checkAgentSkew refuses an agent that is newer than a server, or too old for
 // one.
-func checkAgentSkew(next string, servers []APIServer) error {
+func checkAgentSkew(next string, servers []apiServer) error {
 	to, err := utilversion.ParseSemantic(next)
 	if err != nil {
 		return fmt.Errorf("Kubernetes: %q is no version", next)

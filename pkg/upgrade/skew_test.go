@@ -54,25 +54,25 @@ func TestVersions(t *testing.T) {
 
 func TestServerSkew(t *testing.T) {
 	for name, test := range map[string]struct {
-		other Member
+		other member
 		want  string
 	}{
-		"agent alike":             {Member{Kubelet: "v1.36.3"}, ""},
-		"agent one older":         {Member{Kubelet: "v1.35.0"}, ""},
-		"agent three older":       {Member{Kubelet: "v1.33.9"}, ""},
-		"agent four older":        {Member{Kubelet: "v1.32.9"}, "upgrade it first"},
-		"agent newer":             {Member{Kubelet: "v1.37.0"}, "newer than v1.36.3"},
-		"agent newer patch":       {Member{Kubelet: "v1.36.9"}, ""},
-		"agent not ready":         {Member{Kubelet: "v1.36.3", Ready: false}, ""},
-		"agent without a version": {Member{Kubelet: ""}, "no version"},
-		"server one older":        {Member{Server: true, Ready: true, Kubelet: "v1.35.9"}, ""},
-		"server two older":        {Member{Server: true, Ready: true, Kubelet: "v1.34.9"}, "servers may be one apart"},
-		"server one newer":        {Member{Server: true, Ready: true, Kubelet: "v1.37.0"}, "newer"},
-		"server not ready":        {Member{Server: true, Kubelet: "v1.36.3"}, "one by one"},
+		"agent alike":             {member{Kubelet: "v1.36.3"}, ""},
+		"agent one older":         {member{Kubelet: "v1.35.0"}, ""},
+		"agent three older":       {member{Kubelet: "v1.33.9"}, ""},
+		"agent four older":        {member{Kubelet: "v1.32.9"}, "upgrade it first"},
+		"agent newer":             {member{Kubelet: "v1.37.0"}, "newer than v1.36.3"},
+		"agent newer patch":       {member{Kubelet: "v1.36.9"}, ""},
+		"agent not ready":         {member{Kubelet: "v1.36.3", Ready: false}, ""},
+		"agent without a version": {member{Kubelet: ""}, "no version"},
+		"server one older":        {member{Server: true, Ready: true, Kubelet: "v1.35.9"}, ""},
+		"server two older":        {member{Server: true, Ready: true, Kubelet: "v1.34.9"}, "servers may be one apart"},
+		"server one newer":        {member{Server: true, Ready: true, Kubelet: "v1.37.0"}, "newer"},
+		"server not ready":        {member{Server: true, Kubelet: "v1.36.3"}, "one by one"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			test.other.Name = "other"
-			err := checkServerSkew("v1.36.3", []Member{test.other})
+			err := checkServerSkew("v1.36.3", []member{test.other})
 			says(t, err, test.want)
 			if err != nil {
 				says(t, err, "other")
@@ -99,9 +99,9 @@ func TestAgentSkew(t *testing.T) {
 		"another generation": {[]string{"v2.0.0"}, "choose a later version"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var servers []APIServer
+			var servers []apiServer
 			for _, v := range test.servers {
-				servers = append(servers, APIServer{"192.0.2.1:6443", v})
+				servers = append(servers, apiServer{"192.0.2.1:6443", v})
 			}
 			says(t, checkAgentSkew("v1.36.3", servers), test.want)
 		})

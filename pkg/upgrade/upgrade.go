@@ -260,7 +260,10 @@ func PlanRollback(ctx context.Context, cfg *config.Config, say func(string)) (*R
 		p.Node, p.Config, p.Now = n, n.Config, n.Status.Version
 	}
 	p.DataDir = p.Config.DataDir
-	kept, err := ReadKept(p.DataDir)
+	kept, err := readKept(p.DataDir)
+	if err == nil && kept != nil {
+		err = kept.checkProgram(ctx, filepath.Join(keptDir(p.DataDir), keptBinary))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -274,6 +277,19 @@ func PlanRollback(ctx context.Context, cfg *config.Config, say func(string)) (*R
 	}
 	p.Driver = d
 	return p, nil
+}
+
+// checkProgram makes sure that the kept program is the one that was kept. It may have
+// been one file with the installed one, and somebody may have written into that.
+func (k *Kept) checkProgram(ctx context.Context, path string) error {
+	v, err := inspect(ctx, path)
+	if err == nil && v.Version != k.Versions.Version {
+		err = fmt.Errorf("it is lite %s", v.Version)
+	}
+	if err != nil {
+		return fmt.Errorf("%s is not the lite %s that was kept: %w; put that one there to go back", path, k.Versions.Version, err)
+	}
+	return nil
 }
 
 // drive takes the right to drive, or names who has it.

@@ -94,6 +94,11 @@ func TestForeground(t *testing.T) {
 			t.Errorf("the plan:\n%s", out)
 		}
 		b.is(t, next)
+		kept := cluster.DataDir + "/rollback/lite"
+		b.Output(t, "sh", "-ec", "mv "+kept+" "+kept+".mine; cp /var/lib/posers/downgrade "+kept)
+		b.refused(t, []string{"rollback", "--yes"}, "is not the lite "+old+" that was kept: it is lite v0.0.1")
+		b.is(t, next)
+		b.Output(t, "mv", kept+".mine", kept)
 		b.must(t, "rollback", "--yes")
 		b.is(t, old)
 		b.clean(t)
@@ -464,4 +469,28 @@ func TestKilled(t *testing.T) {
 		b.Kubectl(t, "get", "configmap", "kept")
 	})
 	same(t, ns, before)
+}
+
+// TestFullDisk has a new version fill the disk before it fails, and kills the command
+// that could take it back. What is set aside for that suffices to go back.
+func TestFullDisk(t *testing.T) {
+	b := install(t, cluster.NewNode(t))
+	b.Output(t, "mount", "-t", "tmpfs", "-o", "size=1200m,mode=700", "tmpfs", cluster.DataDir)
+	b.supervised(t)
+	old, _ := b.versions(t)
+	b.Kubectl(t, "create", "configmap", "kept")
+	const filler = cluster.DataDir + "/filler"
+	fills := b.pose(t, "/var/lib/fills", func(p *pose) { p.Exec, p.Write = "/var/lib/fill", "/var/lib/filled" })
+	b.Output(t, "sh", "-ec", "printf '#!/bin/sh\n[ -e "+filler+" ] || cat /dev/zero >"+filler+"\nexit 1\n' >/var/lib/fill; chmod +x /var/lib/fill")
+	b.killAt(t, "started", "upgrade", "--artifact", fills)
+	b.settled(t, "restored")
+	// The old version starts when it has room.
+	if disk, err := b.Command(t.Context(), installed, "version").Output(); err != nil || !strings.Contains(string(disk), old) {
+		t.Errorf("installed is %s, %v", disk, err)
+	}
+	b.Output(t, "rm", filler)
+	b.waitFor(t, old)
+	b.settled(t, "rolled-back")
+	b.clean(t)
+	b.Kubectl(t, "get", "configmap", "kept")
 }

@@ -1,0 +1,215 @@
+package upgrade
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"lite.io/lite/pkg/config"
+)
+
+// Where nothing can be renamed a rollback copies, and may be cut off as well.
+func TestCopyBackGoesOnWhereItWas(t *testing.T) {
+	quietly(t)
+	for name, cut := range map[string]func(t *testing.T, live, kept, dropped string){
+		"at once": func(*testing.T, string, string, string) {},
+		"setting aside": func(t *testing.T, _, _, dropped string) {
+			put(t, filepath.Join(dropped+".part", "token"), "aft")
+			put(t, filepath.Join(dropped+".part", "etcd", "nothing"), "nothing")
+		},
+		"removing": func(t *testing.T, live, kept, dropped string) {
+			must(t, copyAside(live, dropped))
+			must(t, os.Remove(filepath.Join(live, "new", "file")))
+		},
+		"copying": func(t *testing.T, live, kept, dropped string) {
+			must(t, copyAside(live, dropped))
+			must(t, prune(kept, live))
+			put(t, filepath.Join(live, "token"), "bef")
+		},
+		"after copying": func(t *testing.T, live, kept, dropped string) {
+			must(t, copyAside(live, dropped))
+			must(t, prune(kept, live))
+			must(t, copyTree(kept, live, back))
+		},
+		"removing what was kept": func(t *testing.T, live, kept, dropped string) {
+			must(t, copyBack(live, kept, dropped))
+			must(t, os.MkdirAll(filepath.Join(spent(kept), "etcd"), 0o700))
+		},
+		"other kinds of files": func(t *testing.T, live, kept, dropped string) {
+			must(t, os.Remove(filepath.Join(live, "token")))
+			put(t, filepath.Join(live, "token", "file"), "a directory now")
+			must(t, os.RemoveAll(filepath.Join(live, "etcd")))
+			put(t, filepath.Join(live, "etcd"), "a file now")
+			must(t, os.Remove(filepath.Join(live, "link")))
+			put(t, filepath.Join(live, "link"), "a file now")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			live, kept, dropped := filepath.Join(dir, "server"), filepath.Join(dir, "rollback", "data", "server"), filepath.Join(dir, "rollback", "dropped", "server")
+			put(t, filepath.Join(kept, "token"), "before")
+			put(t, filepath.Join(kept, "etcd", "db"), "before")
+			must(t, os.Symlink("token", filepath.Join(kept, "link")))
+			put(t, filepath.Join(live, "token"), "after")
+			put(t, filepath.Join(live, "etcd", "db"), "after")
+			put(t, filepath.Join(live, "new", "file"), "after")
+			put(t, filepath.Join(live, "link"), "after")
+			must(t, os.MkdirAll(filepath.Dir(dropped), 0o700))
+			cut(t, live, kept, dropped)
+			if _, err := os.Lstat(kept); err == nil {
+				must(t, copyBack(live, kept, dropped))
+			} else {
+				must(t, putBack(dir, "server"))
+			}
+			for path, want := range map[string]string{"token": "before", "etcd/db": "before", "link": "before", "new/file": ""} {
+				if got := content(t, filepath.Join(live, path)); got != want {
+					t.Errorf("%s holds %q, want %q", path, got, want)
+				}
+			}
+			if target, err := os.Readlink(filepath.Join(live, "link")); target != "token" {
+				t.Errorf("the link leads to %q, %v", target, err)
+			}
+			if got := content(t, filepath.Join(dropped, "new", "file")); got != "after" {
+				t.Errorf("what the newer version had is not set aside: %q", got)
+			}
+			for _, path := range []string{kept, spent(kept), dropped + ".part"} {
+				if _, err := os.Lstat(path); err == nil {
+					t.Errorf("%s was left", path)
+				}
+			}
+		})
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Files of the configuration keep their mode and their owner, and links stay links,
+// however many lead to one file.
+func TestConfigurationComesBackAsItWas(t *testing.T) {
+	quietly(t)
+	dir, kept := t.TempDir(), t.TempDir()
+	site, cfg := filepath.Join(dir, "site"), &config.Config{ConfigFile: filepath.Join(dir, "etc", "config.yaml")}
+	link, inner, file := cfg.ConfigFile, filepath.Join(site, "inner"), filepath.Join(site, "real.yaml")
+	plain, dangling := filepath.Join(cfg.ConfigFile+".d", "10-mine.yaml"), filepath.Join(cfg.ConfigFile+".d", "20-gone.yaml")
+	put(t, file, "before")
+	put(t, plain, "before")
+	must(t, os.Symlink("../site/inner", link))
+	must(t, os.Symlink(file, inner))
+	must(t, os.Symlink("nowhere", dangling))
+	must(t, os.Chmod(file, 0o640))
+	owner := os.Geteuid()
+	if owner == 0 {
+		owner = 65534
+	}
+	must(t, os.Chown(file, owner, -1))
+	must(t, os.Chmod(plain, 0o640|os.ModeSetgid))
+
+	k := Kept{}
+	k.Files, k.Dirs = configuration(cfg)
+	for _, path := range []string{link, inner, file, plain, dangling} {
+		if !slices.Contains(k.Files, path) {
+			t.Errorf("%s is not kept", path)
+		}
+	}
+	mine := slices.DeleteFunc(slices.Clone(k.Files), func(path string) bool { return filepath.Dir(path) == "/etc/lite" })
+	for _, path := range mine {
+		must(t, copyBelow(filepath.Join(kept, keptFiles), path))
+	}
+
+	must(t, os.Remove(link))
+	put(t, link, "after")
+	must(t, os.Remove(file))
+	put(t, file, "before") // another mode and owner, and nothing else
+	must(t, os.Chmod(plain, 0o600))
+	must(t, os.Remove(dangling))
+	put(t, filepath.Join(cfg.ConfigFile+".d", "30-new.yaml"), "after")
+	must(t, os.Symlink(file, filepath.Join(cfg.ConfigFile+".d", "40-new.yaml")))
+	for range 2 { // it may be interrupted
+		for _, path := range mine {
+			must(t, restoreFile(kept, path))
+		}
+		must(t, k.setAside(kept))
+	}
+
+	for path, want := range map[string]string{link: "../site/inner", inner: file, dangling: "nowhere"} {
+		if got, err := os.Readlink(path); got != want {
+			t.Errorf("%s leads to %q, %v, want %q", path, got, err, want)
+		}
+	}
+	if got := content(t, link); got != "before" {
+		t.Errorf("config.yaml holds %q", got)
+	}
+	for path, want := range map[string]fs.FileMode{file: 0o640, plain: 0o640 | os.ModeSetgid} {
+		if info, err := os.Lstat(path); err != nil || info.Mode() != want {
+			t.Errorf("%s is %v, want %v", path, info.Mode(), want)
+		}
+	}
+	var stat unix.Stat_t
+	if must(t, unix.Stat(file, &stat)); int(stat.Uid) != owner {
+		t.Errorf("its owner is %d, want %d", stat.Uid, owner)
+	}
+	found, err := os.ReadDir(cfg.ConfigFile + ".d")
+	if err != nil || len(found) != 2 {
+		t.Errorf("there are %v, %v", found, err)
+	}
+}
+
+// The images of an upgrade that never began, or is taken back, go; what one of them
+// has replaced comes back.
+func TestImagesGoWithTheUpgrade(t *testing.T) {
+	quietly(t)
+	begin := func(t *testing.T) (scene, *keeper) {
+		s := newScene(t)
+		k := &keeper{dataDir: s.dataDir, kept: Kept{Role: config.Server, Binary: s.binary}}
+		k.kept.Versions.Version = "v0.1.0"
+		must(t, k.begin())
+		put(t, filepath.Join(making(s.dataDir), keptImages, "mine.tar"), "before")
+		put(t, filepath.Join(imageDir(s.dataDir), "mine.tar"), "after")
+		put(t, filepath.Join(imageDir(s.dataDir), "new.tar"), "after")
+		s.journal.Images = []string{"mine.tar", "new.tar", "never.tar"}
+		must(t, s.journal.write(s.dataDir))
+		k.kept.Images = s.journal.Images
+		return s, k
+	}
+	check := func(t *testing.T, s scene) {
+		t.Helper()
+		if got := content(t, filepath.Join(imageDir(s.dataDir), "mine.tar")); got != "before" {
+			t.Errorf("the archive that was there holds %q", got)
+		}
+		if _, err := os.Lstat(filepath.Join(imageDir(s.dataDir), "new.tar")); err == nil {
+			t.Error("a new archive was left behind")
+		}
+	}
+	t.Run("prepared", func(t *testing.T) {
+		s, _ := begin(t)
+		s.settle(t, "v0.1.0")
+		check(t, s)
+		s.ended(t, "")
+	})
+	t.Run("not replaced", func(t *testing.T) {
+		s, k := begin(t)
+		must(t, k.complete())
+		must(t, s.journal.enter(s.dataDir, Swapped))
+		s.settle(t, "v0.1.0")
+		check(t, s)
+		s.ended(t, "")
+	})
+	t.Run("rolled back", func(t *testing.T) {
+		s, k := begin(t)
+		must(t, k.complete())
+		s.work(t)
+		must(t, s.journal.enter(s.dataDir, RollingBack))
+		s.settle(t, "v0.2.0")
+		check(t, s)
+		s.is(t, "old", "v0.1.0", "before")
+	})
+}
