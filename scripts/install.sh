@@ -30,11 +30,12 @@ logrotate=/etc/logrotate.d/lite
 scopes=/etc/systemd/system/cri-containerd-.scope.d
 ready_timeout=300 # seconds
 
-say() { echo "[lite] $*"; }
-warn() { echo "[lite] warning: $*" >&2; }
+# echo of some shells takes backslashes for more than they are.
+say() { printf '[lite] %s\n' "$*"; }
+warn() { printf '[lite] warning: %s\n' "$*" >&2; }
 die() {
 	died=true
-	echo "[lite] error: $*" >&2
+	printf '[lite] error: %s\n' "$*" >&2
 	exit 1
 }
 died=false
@@ -226,7 +227,7 @@ find_release() {
 }
 
 # shown is a URL without the password in it.
-shown() { echo "$1" | sed 's|^\([a-z]*://\)[^/@]*@|\1|'; }
+shown() { printf '%s\n' "$1" | sed 's|^\([a-z]*://\)[^/@]*@|\1|'; }
 
 # get downloads a file, or sets why.
 get() {
@@ -275,7 +276,7 @@ stage_key() {
 	if [ "$key" = $release_key ]; then
 		keep_path $release_key
 	elif [ -n "$key" ]; then
-		public "$key" >"$tmp/file"
+		produce public "$key"
 		stage $release_key 644 <"$tmp/file"
 	elif [ -e $release_key ]; then
 		record $release_key # and settle removes it
@@ -412,6 +413,9 @@ spare() { # <path> <words that are in lite's>
 	[ ! -f "$1" ] || ! grep -qF -e "$2" "$1" || return 0
 	die "there is a $1 already and it is not lite's: nothing was changed; move it away$3"
 }
+
+# produce keeps what a command prints.
+produce() { "$@" >"$tmp/file" 2>/dev/null || full $etc; }
 
 # stage takes the content of a file from its input.
 stage() { # <path> <mode>
@@ -561,13 +565,16 @@ stage_config() {
 	if [ $keep = true ]; then
 		# It is not written, but must be right for the lite that is installed now.
 		"$new" config write "$role" --file "$tmp/none" --to "$tmp/unused" >"$tmp/said" 2>&1 ||
-			die "$(first_line): nothing was changed; correct that first"
+			refused "correct that first"
 		return
 	fi
 	rm -f "$tmp/staged"
 	"$new" config write "$role" --file $drop_in --to "$tmp/staged" "$@" >"$tmp/said" 2>&1 ||
-		die "$(first_line): nothing was changed; \`lite $role --help\` and docs/configuration.md name all flags"
-	(umask 077 && mkdir -p "$(dirname $drop_in)") || full $etc
+		refused "\`lite $role --help\` and docs/configuration.md name all flags"
+	if [ ! -d ${drop_in%/*} ]; then
+		(umask 077 && mkdir ${drop_in%/*}) 2>/dev/null || full $etc
+		made_dirs="${drop_in%/*} $made_dirs"
+	fi
 	stage_file $drop_in 600
 }
 
@@ -579,7 +586,11 @@ effective() {
 	esac
 }
 
-first_line() { sed 's/^lite: //' "$tmp/said" | head -n 1; }
+# refused ends with what the lite that failed has said.
+refused() {
+	[ -s "$tmp/said" ] || full $etc
+	die "$(sed 's/^lite: //' "$tmp/said" | head -n 1): nothing was changed; $1"
+}
 
 # stage_env keeps the proxies of whoever installs: a service does not get them from a login.
 stage_env() {
@@ -589,7 +600,7 @@ stage_env() {
 		case $value in
 		*\'* | *'
 '*) die "$name holds a quote or a line break, which the service's file cannot hold: percent-encode it; nothing was changed" ;;
-		?*) echo "$name='$value'" >>"$tmp/env" ;;
+		?*) { printf "%s='%s'\n" "$name" "$value" >>"$tmp/env"; } 2>/dev/null || full $etc ;;
 		esac
 	done
 	if [ -s "$tmp/env" ]; then
@@ -621,19 +632,19 @@ stage_service() {
 		for path in $unit /usr/local/lib/systemd/system/lite.service /usr/lib/systemd/system/lite.service /lib/systemd/system/lite.service; do
 			spare "$path" "Written when lite was installed" ""
 		done
-		systemd_unit >"$tmp/file"
+		produce systemd_unit
 		stage $unit 644 <"$tmp/file"
 		make_dir $scopes
-		systemd_scopes >"$tmp/file"
+		produce systemd_scopes
 		stage $scopes/50-lite.conf 644 <"$tmp/file"
 		at_boot=$wanted
 		;;
 	openrc)
 		spare $init_script "Written when lite was installed" ""
-		openrc_service >"$tmp/file"
+		produce openrc_service
 		stage $init_script 755 <"$tmp/file"
 		if [ -d /etc/logrotate.d ]; then
-			openrc_logrotate >"$tmp/file"
+			produce openrc_logrotate
 			stage $logrotate 644 <"$tmp/file"
 		fi
 		at_boot=$runlevel
@@ -761,7 +772,7 @@ stage_completion() {
 	# It is not worth failing for, where /usr is read-only, say.
 	[ -d "$2" ] && [ -w "$2" ] || return 0
 	[ ! -e "$2/$3" ] || recorded "$2/$3" || return 0
-	"$new" completion "$1" >"$tmp/file"
+	produce "$new" completion "$1"
 	stage "$2/$3" 644 <"$tmp/file"
 }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"lite.io/lite/tests/cluster"
 )
@@ -19,7 +20,7 @@ func TestOdd(t *testing.T) {
 	}
 	m.Push(t, busybox, "/root/busybox/busybox")
 	m.Sh(t, `/root/busybox/busybox --install -s /root/busybox && mkdir -p /usr/share/bash-completion/completions
-		cd /root/release && gzip -1 -k lite-linux-* && sha256sum install.sh lite-* images/* >SHA256SUMS
+		cd /root/release && gzip -1 -k lite-linux-* && ln lite-linux-*[0-9] /root/lite && sha256sum install.sh lite-* images/* >SHA256SUMS
 		tar -cf /root/lite.tar install.sh lite-*.gz SHA256SUMS images`)
 	o := &odd{Machine: m}
 	o.before = o.files(t)
@@ -49,8 +50,18 @@ type odd struct {
 	before []string
 }
 
-// fromBundle installs, and starts nothing.
-const fromBundle = "INSTALL_LITE_ARTIFACT=/root/lite.tar INSTALL_LITE_SKIP_START=true "
+// fromBundle installs, and starts nothing. inPlace is the same with a program that is
+// there, which is quick.
+const (
+	fromBundle = "INSTALL_LITE_ARTIFACT=/root/lite.tar INSTALL_LITE_SKIP_START=true "
+	inPlace    = "INSTALL_LITE_SKIP_DOWNLOAD=true INSTALL_LITE_SKIP_START=true "
+)
+
+// place makes the program be there, with a name that uninstall removes.
+func (o *odd) place(t *testing.T, dir string) {
+	t.Helper()
+	o.Sh(t, "mkdir -p %[1]s && ln -f /root/lite %[1]s/lite", dir)
+}
 
 // files are those that there are now, with what tells whether they are the same.
 func (o *odd) files(t *testing.T) []string {
@@ -97,11 +108,15 @@ func (o *odd) refuses(t *testing.T, command, want string) {
 func (o *odd) testShells(t *testing.T) {
 	var first string
 	for _, shell := range []string{
-		"umask 000; " + fromBundle + "dash /root/release/install.sh",
-		"umask 077; " + fromBundle + "bash --posix /root/release/install.sh",
 		"env -i " + fromBundle + "PATH=/root/busybox /root/busybox/ash -s - </root/release/install.sh",
-		"cd / && CDPATH=/root env -u HOME PATH=/usr/bin " + fromBundle + "sh root/release/install.sh",
+		"umask 000; " + inPlace + "dash /root/release/install.sh",
+		"umask 077; " + inPlace + "bash --posix /root/release/install.sh",
+		"cd / && CDPATH=/root env -u HOME PATH=/usr/bin " + inPlace + "sh root/release/install.sh",
 	} {
+		start := time.Now()
+		if strings.Contains(shell, inPlace) {
+			o.place(t, "/usr/local/bin")
+		}
 		o.Sh(t, "%s", shell)
 		made := o.Sh(t, "for path in $(cat /etc/lite/installed); do stat -c '%%n %%a %%N' $path; [ -d $path ] || md5sum <$path; done")
 		if first == "" {
@@ -114,19 +129,21 @@ func (o *odd) testShells(t *testing.T) {
 			t.Errorf("%s\nothers may write to %s", shell, unsafe)
 		}
 		o.gone(t, "lite-uninstall.sh")
+		t.Log(time.Since(start))
 	}
 }
 
 // testDirectories puts the commands elsewhere, and then elsewhere again.
 func (o *odd) testDirectories(t *testing.T) {
-	o.Sh(t, fromBundle+"INSTALL_LITE_BIN_DIR=/opt/one/bin/ "+installer)
+	o.Sh(t, fromRelease+"INSTALL_LITE_SKIP_START=true INSTALL_LITE_BIN_DIR=/opt/one/bin/ "+installer)
 	o.Sh(t, "test -L /opt/one/bin/kubectl && ! [ -e /usr/local/bin/lite ]")
-	if out := o.Sh(t, fromBundle+installer); !strings.Contains(out, "not started") {
+	if out := o.Sh(t, inPlace+installer); !strings.Contains(out, "not started") {
 		t.Errorf("with nothing said:\n%s", out)
 	}
 	o.Sh(t, "test -x /opt/one/bin/lite && ! [ -e /usr/local/bin/lite ]")
 	o.Sh(t, "mkdir /opt/real && ln -s real /opt/link")
-	o.Sh(t, fromBundle+"INSTALL_LITE_BIN_DIR=/opt/link "+installer)
+	o.place(t, "/opt/link")
+	o.Sh(t, inPlace+"INSTALL_LITE_BIN_DIR=/opt/link "+installer)
 	if got := o.Sh(t, "ls /opt /opt/link"); got != "/opt:\nlink\nreal\n\n/opt/link:\ncrictl\nctr\nkubectl\nlite\nlite-killall.sh\nlite-uninstall.sh" {
 		t.Errorf("it has\n%s", got)
 	}
@@ -140,21 +157,20 @@ func (o *odd) testDirectories(t *testing.T) {
 
 // testOthers leaves alone what others have put where lite would put something.
 func (o *odd) testOthers(t *testing.T) {
-	for path, want := range map[string]string{
-		"/etc/systemd/system/lite.service": "is not lite's",
-		"/lib/systemd/system/lite.service": "is not lite's",
-		"/usr/local/bin/lite":              "set INSTALL_LITE_BIN_DIR",
-	} {
-		o.Sh(t, "mkdir -p $(dirname %s) && echo '[Unit]' >%s", path, path)
-		o.refuses(t, fromBundle+installer, want)
+	o.Sh(t, "echo lite >/usr/local/bin/lite && chmod +x /usr/local/bin/lite")
+	o.refuses(t, inPlace+installer, "set INSTALL_LITE_BIN_DIR")
+	o.place(t, "/usr/local/bin")
+	for _, path := range []string{"/etc/systemd/system/lite.service", "/lib/systemd/system/lite.service"} {
+		o.Sh(t, "echo '[Unit]' >%s", path)
+		o.refuses(t, inPlace+installer, "is not lite's")
 		o.Sh(t, "rm %s", path)
 	}
 	o.Sh(t, "systemctl mask lite")
-	o.refuses(t, fromBundle+installer, "systemctl unmask lite.service")
+	o.refuses(t, inPlace+installer, "systemctl unmask lite.service")
 	o.Sh(t, "systemctl unmask lite")
 
 	o.Sh(t, `ln -s /nowhere /usr/local/bin/kubectl; echo '#!/bin/sh' >/usr/bin/ctr; chmod +x /usr/bin/ctr; echo theirs >/usr/share/bash-completion/completions/lite`)
-	out := o.Sh(t, fromBundle+installer)
+	out := o.Sh(t, inPlace+installer)
 	if !strings.Contains(out, "ctr is /usr/bin/ctr; lite's is `lite ctr`") {
 		t.Errorf("it says:\n%s", out)
 	}
@@ -168,11 +184,12 @@ func (o *odd) testFull(t *testing.T) {
 	for _, path := range []string{"$PATH", "/root/busybox:$PATH"} {
 		room, done := 0, false
 		for ; !done && room < 64; room += 4 {
+			o.place(t, "/usr/local/bin")
 			out, err := o.Run(fmt.Sprintf(`mkdir /etc/lite && mount -t tmpfs -o size=64k tmpfs /etc/lite && head -c %d /dev/zero >/etc/lite/filler
 				%s PATH=%s sh %s; code=$?
 				rm /etc/lite/filler && cp -a /etc/lite /run/kept && umount /etc/lite && rmdir /etc/lite
-				if [ $code = 0 ]; then mv /run/kept /etc/lite && lite uninstall --yes; else rm -r /run/kept; fi
-				exit $code`, (64-room)<<10, fromBundle, path, "/root/release/install.sh"))
+				if [ $code = 0 ]; then mv /run/kept /etc/lite && lite uninstall --yes; else rm -r /run/kept /usr/local/bin/lite; fi
+				exit $code`, (64-room)<<10, inPlace, path, "/root/release/install.sh"))
 			done = err == nil
 			if !done && (strings.Count(out, "error: ") != 1 || !strings.Contains(out, "cannot write to /etc/lite")) {
 				t.Errorf("%d KiB: %v\n%s", room, err, out)
@@ -189,20 +206,24 @@ func (o *odd) testFull(t *testing.T) {
 // testReadOnly does without completion where the system's files cannot be written.
 func (o *odd) testReadOnly(t *testing.T) {
 	const readOnly = "mount --bind /usr /usr && mount -o remount,bind,ro /usr && "
-	o.refuses(t, "unshare -m sh -c '"+readOnly+fromBundle+installer+"'", "cannot write to /usr/local/bin")
-	o.Sh(t, "unshare -m sh -c '%s'", readOnly+fromBundle+"INSTALL_LITE_BIN_DIR=/opt/bin "+installer)
-	o.gone(t, "/opt/bin/lite-uninstall.sh")
+	o.refuses(t, "unshare -m sh -c '"+readOnly+fromRelease+installer+"'", "cannot write to /usr/local/bin")
+	o.place(t, "/opt/bin")
+	o.Sh(t, "unshare -m sh -c '%s'", readOnly+inPlace+"INSTALL_LITE_BIN_DIR=/opt/bin "+installer)
+	o.Sh(t, "/opt/bin/lite-uninstall.sh --yes && rmdir /opt/bin")
+	o.same(t, "uninstalled", o.before)
 }
 
 // testNotBooted installs into what is going to be the disk of a machine.
 func (o *odd) testNotBooted(t *testing.T) {
 	const notBooted = "unshare -m sh -c 'mount -t tmpfs tmpfs /run/systemd && %s'"
-	if out := o.Sh(t, notBooted, fromBundle+installer); !strings.Contains(out, "installed; not started") {
+	o.place(t, "/usr/local/bin")
+	if out := o.Sh(t, notBooted, inPlace+installer); !strings.Contains(out, "installed; not started") {
 		t.Errorf("it says:\n%s", out)
 	}
 	o.Sh(t, "test -L /etc/systemd/system/multi-user.target.wants/lite.service")
 	o.gone(t, "lite-uninstall.sh")
-	out := o.Sh(t, notBooted, fromBundle+"INSTALL_LITE_SKIP_START=false "+installer)
+	o.place(t, "/usr/local/bin")
+	out := o.Sh(t, notBooted, "INSTALL_LITE_SKIP_DOWNLOAD=true "+installer)
 	if !strings.Contains(out, "There is no init system that lite knows") {
 		t.Errorf("it says:\n%s", out)
 	}
@@ -211,26 +232,30 @@ func (o *odd) testNotBooted(t *testing.T) {
 
 // testLocked lets nobody else change the installation meanwhile.
 func (o *odd) testLocked(t *testing.T) {
-	o.Sh(t, "mkdir -m 700 /etc/lite && touch /run/held")
-	o.refuses(t, "flock /etc/lite sh -c 'while [ -e /run/held ]; do sleep 0.1; done' & "+fromBundle+installer+" ; code=$?; rm /run/held; wait; exit $code", "something else installs, upgrades or removes lite")
+	o.place(t, "/usr/local/bin")
+	o.Sh(t, "mkdir -m 700 /etc/lite")
+	o.refuses(t, "touch /run/held; flock /etc/lite sh -c 'while [ -e /run/held ]; do sleep 0.1; done' & until [ -e /run/held ] && ! flock -n /etc/lite true; do sleep 0.1; done; "+
+		inPlace+installer+"; code=$?; rm /run/held; wait; exit $code", "something else installs, upgrades or removes lite")
 	// Whoever waits for an uninstall begins anew in a new directory.
 	o.Sh(t, `touch /run/held; flock /etc/lite sh -c 'while [ -e /run/held ]; do sleep 0.1; done; rmdir /etc/lite' &
-		%s & while ! pgrep -f '^sleep 1$' >/dev/null; do sleep 0.1; done; rm /run/held; wait $!`, fromBundle+installer)
+		until ! flock -n /etc/lite true; do sleep 0.1; done
+		%s & while ! pgrep -x -f 'sleep 1' >/dev/null; do sleep 0.1; done; rm /run/held; wait $!`, inPlace+installer)
 	o.Sh(t, "test -e /etc/lite/installed")
 	o.gone(t, "lite-uninstall.sh")
-	out := o.Sh(t, "mv /usr/bin/flock /usr/bin/flock.away; %s; code=$?; mv /usr/bin/flock.away /usr/bin/flock; exit $code", fromBundle+installer)
+	o.place(t, "/usr/local/bin")
+	out := o.Sh(t, "mv /usr/bin/flock /usr/bin/flock.away; %s; code=$?; mv /usr/bin/flock.away /usr/bin/flock; exit $code", inPlace+installer)
 	if !strings.Contains(out, "warning: there is no command flock") {
 		t.Errorf("it says:\n%s", out)
 	}
-	o.gone(t, "lite-uninstall.sh")
-	o.Sh(t, "%[1]s & first=$!; %[1]s && wait $first", fromBundle+installer)
+	o.Sh(t, "%[1]s --node-label=by=one & first=$!; %[1]s --node-label=by=two && wait $first", inPlace+installer)
 	o.gone(t, "lite-uninstall.sh")
 }
 
 // testProxies hands a password on as it is, through what the init systems read.
 func (o *odd) testProxies(t *testing.T) {
 	const proxy = `http://user:p%40$HOME"a#b\c d;e@proxy.test:3128`
-	o.Sh(t, "HTTPS_PROXY='%s' %s", proxy, fromBundle+installer)
+	o.place(t, "/usr/local/bin")
+	o.Sh(t, "HTTPS_PROXY='%s' %s", proxy, inPlace+installer)
 	for _, read := range []string{
 		"systemd-run --quiet --pipe -p EnvironmentFile=/etc/lite/lite.env printenv HTTPS_PROXY",
 		"set -a; . /etc/lite/lite.env; printenv HTTPS_PROXY",
@@ -239,8 +264,8 @@ func (o *odd) testProxies(t *testing.T) {
 			t.Errorf("%s: %s, want %s", read, got, proxy)
 		}
 	}
+	o.refuses(t, `HTTPS_PROXY="a'b" `+inPlace+installer, "HTTPS_PROXY holds a quote")
 	o.gone(t, "lite-uninstall.sh")
-	o.refuses(t, `HTTPS_PROXY="a'b" `+fromBundle+installer, "HTTPS_PROXY holds a quote")
 }
 
 // testData refuses what cannot be started on the data that is there.
@@ -248,8 +273,8 @@ func (o *odd) testData(t *testing.T) {
 	o.Sh(t, `%s --data-dir "/srv/my data"`, fromBundle+installer)
 	o.Sh(t, `cmp "/srv/my data/agent/images/busybox.tar" /root/release/images/busybox.tar`)
 	o.Sh(t, `echo v99.0.0 >"/srv/my data/version"`)
-	o.refuses(t, fromBundle+installer, "was last used by lite v99.0.0")
+	o.refuses(t, inPlace+installer, "was last used by lite v99.0.0")
 	o.Sh(t, `rm "/srv/my data/version"; echo '{}' >"/srv/my data/agent/cluster.json"`)
-	o.refuses(t, fromBundle+installer, "holds an agent of a cluster")
+	o.refuses(t, inPlace+installer, "holds an agent of a cluster")
 	o.gone(t, "lite-uninstall.sh")
 }
