@@ -207,6 +207,9 @@ func TestVerifyRefuses(t *testing.T) {
 		"installer":  {flip(513), "install.sh in it is damaged"},
 		"no program": {but(func(f map[string]string) { delete(f, "lite-linux-amd64.gz") }), "lite-linux-amd64.gz is missing"},
 		"one more":   {but(func(f map[string]string) { f["images/x.tar"] = string(imageArchive(t, "lite.test/x:1", "amd64")) }), "images/x.tar in it is not in SHA256SUMS"},
+		"hidden":     {but(func(f map[string]string) { f["images/.x.tar"] = "x" }), "images/.x.tar in it: no node would import it"},
+		"below":      {but(func(f map[string]string) { f["images/a/x.tar"] = "x" }), "images/a/x.tar in it: no node would import it"},
+		"no archive": {but(func(f map[string]string) { f["images/readme.txt"] = "x" }), "images/readme.txt in it: no node would import it"},
 		"a stranger": {but(func(f map[string]string) { f["etc/passwd"] = "root" }), "etc/passwd in it: it does not belong"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -62,6 +62,9 @@ func verifyFile(h *tar.Header, r io.Reader, arch string, tell func(string, int64
 	if h.Typeflag != tar.TypeReg || !image && !program && h.Name != release.Installer {
 		return f, errors.New("it does not belong into a bundle")
 	}
+	if name := strings.TrimPrefix(h.Name, imageDir); image && (strings.Contains(name, "/") || !images.IsArchive(name)) {
+		return f, errors.New("no node would import it; archives of images are called images/NAME.tar, .tar.gz or .tar.zst")
+	}
 	sum, n := sha256.New(), int64(0)
 	r = io.TeeReader(r, writerFunc(func(p []byte) (int, error) {
 		n += int64(len(p))

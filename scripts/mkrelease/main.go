@@ -44,6 +44,7 @@ func main() {
 	flag.StringVar(&r.baseURL, "base-url", "", "where the directory will be served")
 	flag.StringVar(&r.channel, "channel", "", "a channel to move to this version")
 	flag.StringVar(&r.key, "sign", "", "a `file` with the private key, RSA or EC in PEM, to sign the checksums with")
+	check := flag.Bool("check", false, "only check version, base URL and channel")
 	flag.Usage = func() {
 		fmt.Fprintln(flag.CommandLine.Output(), "usage: mkrelease [flags] ARCH=PROGRAM=HELPERS...\nHELPERS is the archive of helper programs that is in PROGRAM.")
 		flag.PrintDefaults()
@@ -56,7 +57,11 @@ func main() {
 		}
 		r.builds = append(r.builds, build{arch: parts[0], program: parts[1], helpers: parts[2]})
 	}
-	if err := r.make(); err != nil {
+	work := r.make
+	if *check {
+		work = r.check
+	}
+	if err := work(); err != nil {
 		log.Fatal(err)
 	}
 }
@@ -82,15 +87,17 @@ func (r *release) check() error {
 		return fmt.Errorf("version %q: must be like v1.2.3 or v1.2.3-rc.1; set VERSION, or tag the commit", r.version)
 	case r.channel != "" && !channels.MatchString(r.channel):
 		return fmt.Errorf("channel %q: must be a word such as stable", r.channel)
-	case len(r.builds) == 0:
-		return errors.New("there is no program to release")
 	}
-	return nil
+	_, err := scripts.Install(r.baseURL)
+	return err
 }
 
 func (r *release) make() error {
 	if err := r.check(); err != nil {
 		return err
+	}
+	if len(r.builds) == 0 {
+		return errors.New("there is no program to release")
 	}
 	if err := os.MkdirAll(r.out, 0o755); err != nil {
 		return err

@@ -220,7 +220,7 @@ func TestArchiveName(t *testing.T) {
 		"...tar":                          "0123456789ab.tar.gz",
 	} {
 		got := ArchiveName(original, c, digest)
-		if got != want || !isArchive(got) {
+		if got != want || !IsArchive(got) {
 			t.Errorf("%q: got %q, want %q", original, got, want)
 		}
 	}

@@ -141,7 +141,7 @@ func (i *Importer) follow(ctx context.Context, c *client.Client) error {
 					slog.Warn("The image directory was replaced and cannot be watched", "dir", i.dir, "err", err)
 				}
 			}
-			if another || isArchive(e.Name) && !e.Has(fsnotify.Remove) {
+			if another || IsArchive(e.Name) && !e.Has(fsnotify.Remove) {
 				quiet.Reset(settle)
 			}
 		case err := <-watcher.Errors:
@@ -211,7 +211,7 @@ func listArchives(dir string) ([]archive, error) {
 	var all []archive
 	for _, e := range entries {
 		info, err := os.Stat(filepath.Join(dir, e.Name()))
-		if err != nil || !info.Mode().IsRegular() || !isArchive(e.Name()) {
+		if err != nil || !info.Mode().IsRegular() || !IsArchive(e.Name()) {
 			continue
 		}
 		all = append(all, archive{e.Name(), markOf(e.Name(), info), info.ModTime().UnixNano(), info.Size()})
@@ -425,7 +425,8 @@ func cutLast(s, separator string) (before, after string, found bool) {
 	return s, "", false
 }
 
-func isArchive(name string) bool {
+// IsArchive says whether a file of this name in the image directory is imported.
+func IsArchive(name string) bool {
 	for _, s := range suffixes {
 		if strings.HasSuffix(name, s) && !strings.HasPrefix(filepath.Base(name), ".") {
 			return true

@@ -31,7 +31,7 @@ func TestIsArchive(t *testing.T) {
 		"/dir/.hidden.tgz":  false,
 		"a.tar.gz.download": false,
 	} {
-		if got := isArchive(name); got != want {
+		if got := IsArchive(name); got != want {
 			t.Errorf("%q: got %t", name, got)
 		}
 	}
