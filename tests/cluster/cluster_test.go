@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -334,5 +336,28 @@ func TestMachines(t *testing.T) {
 			}
 			m.Sh(t, "ip -br addr show eth0 | grep -w %s/24", m.IP)
 		})
+	}
+}
+
+// A program that is given another time reads that.
+func TestClock(t *testing.T) {
+	if runtime.GOARCH != "amd64" {
+		t.Skip("the code is for x86-64 processors")
+	}
+	h := NewHost(t)
+	for _, by := range []time.Duration{-50 * 365 * 24 * time.Hour, 0, 2 * 365 * 24 * time.Hour} {
+		c := h.Command(t.Context(), "date", "+%s")
+		c.clock = by
+		out, err := c.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		seconds, err := strconv.ParseInt(strings.TrimSpace(string(out)), 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if off := time.Until(time.Unix(seconds, 0)) - by; off.Abs() > time.Hour {
+			t.Errorf("by %s: read %s, off by %s", by, out, off)
+		}
 	}
 }

@@ -47,6 +47,9 @@ type Node struct {
 	Role string
 	// Env is added to the environment that lite is started with, as NAME=value.
 	Env []string
+	// Clock is added to the time that lite reads, but not to that of what it starts
+	// or becomes. Processors other than x86-64 cannot do that.
+	Clock time.Duration
 
 	mu     sync.Mutex
 	lite   *process
@@ -153,6 +156,7 @@ func (n *Node) Launch(t testing.TB, args ...string) {
 	// It may outlive the subtest that starts it, so not that one's context.
 	p := &process{Cmd: n.Command(context.Background(), "lite", append([]string{n.Role}, args...)...), exited: make(chan struct{})}
 	p.Env = append(p.Env, n.Env...)
+	p.clock = n.Clock
 	p.Stdout, p.Stderr = log, log
 	if err := p.Start(); err != nil {
 		t.Fatalf("start lite: %v", err)

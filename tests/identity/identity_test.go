@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -43,6 +44,7 @@ func TestServer(t *testing.T) {
 		{"BootsWithoutNetwork", s.testNoNetwork},
 		{"NoDefaultRoute", s.testNoDefaultRoute},
 		{"RoutesOfAnEarlierStart", s.testOwnRoutes},
+		{"ClockIsWrong", s.testClock},
 	} {
 		if !t.Run(test.name, test.run) {
 			return // the next begins where this one ends
@@ -180,6 +182,56 @@ func (s *suite) testOwnRoutes(t *testing.T) {
 	if got := s.node.Output(t, "ip", "route", "show", "10.42.200.0/24"); got != "" {
 		t.Errorf("there is a route to a node that is none: %s", got)
 	}
+}
+
+// The clock is that of a board without one, then two years ahead, then right: each
+// time the node starts, and what pods have of the cluster is valid. That the clock is
+// set while lite runs is for a machine of its own (tests/machine).
+func (s *suite) testClock(t *testing.T) {
+	if runtime.GOARCH != "amd64" {
+		t.Skip("no other time for processors other than x86-64")
+	}
+	uid, containers := s.uid(t), s.containers(t)
+	defer func() { s.node.Clock = 0 }()
+	for _, c := range []struct {
+		by    time.Duration
+		wrong bool // so that it can be told
+	}{
+		{time.Until(time.Unix(3600, 0)), true},
+		{2 * 365 * 24 * time.Hour, false},
+		{0, false},
+	} {
+		s.node.Stop(t)
+		s.node.Clock = c.by
+		s.node.Start(t)
+		if out := s.node.Output(t, "lite", "status"); strings.Contains(out, "the clock is wrong, it says 1970") != c.wrong {
+			t.Errorf("by %s: lite status says\n%s", c.by, out)
+		}
+		s.works(t)
+		cluster.Eventually(t, soon, func() error { return s.tokenWorks(t) })
+		if got := s.containers(t); got != containers {
+			t.Errorf("by %s: the containers are %s and were %s", c.by, got, containers)
+		}
+	}
+	if got := s.uid(t); got != uid {
+		t.Errorf("the node is %s and was %s", got, uid)
+	}
+}
+
+// tokenWorks asks the API with what a pod has for that.
+func (s *suite) tokenWorks(t *testing.T) error {
+	t.Helper()
+	pod := strings.TrimSpace(s.ns.Kubectl(t, "get", "pods", "-o", "jsonpath={.items[0].metadata.name}"))
+	token, err := s.ns.KubectlErr(t, "exec", pod, "--", "cat", "/var/run/secrets/kubernetes.io/serviceaccount/token")
+	if err != nil {
+		return fmt.Errorf("read the token: %w: %s", err, token)
+	}
+	out, err := s.node.KubectlErr(t, "--kubeconfig", "/dev/null", "--server", "https://127.0.0.1:6443", "--certificate-authority", cluster.DataDir+"/server/pki/ca.crt",
+		"--token", strings.TrimSpace(token), "auth", "whoami")
+	if err != nil || !strings.Contains(out, "system:serviceaccount:") {
+		return fmt.Errorf("whoami: %w: %s", err, out)
+	}
+	return nil
 }
 
 // works looks at what depends on the node's address: who asks it at that address

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"maps"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
 
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apiserver/pkg/audit/policy"
 	aggregator "k8s.io/kube-aggregator/pkg/apiserver"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app"
@@ -36,7 +38,11 @@ const late = "?exclude=poststarthook/rbac/bootstrap-roles&exclude=poststarthook/
 // NewAPIServer parses the arguments; nothing is touched before Run.
 func NewAPIServer(c Config) (*APIServer, error) {
 	s := options.NewServerRunOptions()
-	if err := kube.Parse("kube-apiserver", s.Flags(), apiServerArgs(c)); err != nil {
+	host, err := os.Hostname()
+	if err != nil {
+		return nil, fmt.Errorf("ask for the host name: %w", err)
+	}
+	if err := kube.Parse("kube-apiserver", s.Flags(), append(identityArgs(host), apiServerArgs(c)...)); err != nil {
 		return nil, err
 	}
 	if c.Node.AuditPolicyFile != "" {
@@ -46,6 +52,16 @@ func NewAPIServer(c Config) (*APIServer, error) {
 	}
 	readyz := c.LocalURL() + "/readyz"
 	return &APIServer{options: s, local: c.Local, serves: kube.NewProbe(readyz + late), probe: kube.NewProbe(readyz)}, nil
+}
+
+// identityArgs switches the API server's own lease off where the machine has a name
+// that no label may have. It would try to write that for ever, and wait for it at
+// its end (1.36).
+func identityArgs(host string) []string {
+	if len(validation.IsValidLabelValue(host)) == 0 {
+		return nil
+	}
+	return []string{"--feature-gates=APIServerIdentity=false"}
 }
 
 func apiServerArgs(c Config) []string {

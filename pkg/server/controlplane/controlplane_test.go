@@ -424,3 +424,14 @@ func TestResolver(t *testing.T) {
 		}
 	}
 }
+
+// A name that no label may have keeps the API server's lease from being written.
+func TestIdentityArgs(t *testing.T) {
+	for host, want := range map[string]int{
+		"node-a": 0, "Node_A.example.com": 0, strings.Repeat("a", 63): 0, strings.Repeat("a", 64): 1, "a!": 1, "-a": 1, "knödel": 1,
+	} {
+		if args := identityArgs(host); len(args) != want {
+			t.Errorf("%s: %q", host, args)
+		}
+	}
+}
