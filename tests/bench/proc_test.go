@@ -25,31 +25,10 @@ const (
 // process is one as the machine sees it, whatever namespace it lives in.
 type process struct{ pid int }
 
-// processOf finds the lite of a node. The harness has started it, so it is a
-// child of this process, and its innermost ID is the one the node knows.
+// processOf is the lite of a node.
 func processOf(b *testing.B, node *cluster.Node) process {
 	b.Helper()
-	inner := strconv.Itoa(node.PID(b))
-	dataDir, err := os.Stat(node.Path(cluster.DataDir))
-	if err != nil {
-		b.Fatal(err)
-	}
-	for _, p := range processes(b) {
-		status, err := p.fields("status")
-		if err != nil {
-			continue // it has ended meanwhile
-		}
-		ids := strings.Fields(status["NSpid"])
-		if status["PPid"] != strconv.Itoa(os.Getpid()) || len(ids) < 2 || ids[len(ids)-1] != inner {
-			continue
-		}
-		// The process of another host may have the same number there.
-		if its, err := os.Stat(fmt.Sprintf("/proc/%s/root%s", ids[0], cluster.DataDir)); err == nil && os.SameFile(its, dataDir) {
-			return p
-		}
-	}
-	b.Fatalf("found no child process that is %s in its host", inner)
-	return process{}
+	return process{node.MachinePID(b)}
 }
 
 func processes(b *testing.B) []process {

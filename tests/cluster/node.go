@@ -296,14 +296,21 @@ func (n *Node) running() *process {
 	}
 }
 
-// PID returns the process ID of lite as the host sees it.
-func (n *Node) PID(t testing.TB) int {
+// MachinePID returns the process ID of lite as this machine sees it, which no two nodes
+// share.
+func (n *Node) MachinePID(t testing.TB) int {
 	t.Helper()
 	p := n.running()
 	if p == nil {
 		t.Fatal("lite does not run")
 	}
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Process.Pid))
+	return p.Process.Pid
+}
+
+// PID returns the process ID of lite as the host sees it.
+func (n *Node) PID(t testing.TB) int {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.MachinePID(t)))
 	if err != nil {
 		t.Fatal(err)
 	}
