@@ -94,7 +94,7 @@ func Remove(ctx context.Context, n Node, o Options, r *Report) error {
 		if err := w.kill(ctx); err != nil {
 			return err
 		}
-	w.undoFixes(ctx)
+		w.undoFixes(ctx)
 		w.restoreKernel()
 		w.removeService(ctx)
 		w.removeFiles()

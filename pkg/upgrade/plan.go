@@ -46,8 +46,8 @@ type Plan struct {
 	HealthTimeout time.Duration
 	Warnings      []string
 
-	runtime string
-	driver  *Driver
+	runtime  string
+	driver   *Driver
 	artifact string
 	contents contents // of the artifact
 }
@@ -98,9 +98,9 @@ func (p *Plan) make(ctx context.Context, o Options, say func(string)) error {
 		return err
 	}
 	t, err := newTrust(o, release.KeyFile)
-		if err != nil {
-			return err
-		}
+	if err != nil {
+		return err
+	}
 	target, asked := staged(p.Node.Binary), ""
 	if o.Artifact == "" {
 		r, err := find(ctx, o, t, p.Node.env)
@@ -121,7 +121,7 @@ func (p *Plan) make(ctx context.Context, o Options, say func(string)) error {
 		if p.contents, err = stage(ctx, o.Artifact, target, t); err != nil {
 			return err
 		}
-		}
+	}
 	if p.To, err = inspect(ctx, target); err != nil {
 		return fmt.Errorf("the new program: %w", err)
 	}
@@ -244,8 +244,8 @@ func checkWhole(dataDir string) error {
 		}
 		if !info.IsDir() {
 			return fmt.Errorf("%s is a link, and what it leads to could not be put back if the new version fails; stop lite, make it a directory and mount there what it led to (mount --bind)", path)
-			}
 		}
+	}
 	return nil
 }
 
