@@ -191,7 +191,7 @@ func (s *suite) testClock(t *testing.T) {
 	if runtime.GOARCH != "amd64" {
 		t.Skip("no other time for processors other than x86-64")
 	}
-	uid, containers := s.uid(t), s.containers(t)
+	uid, containers := s.uid(t), s.ns.Containers(t)
 	defer func() { s.node.Clock = 0 }()
 	for _, c := range []struct {
 		by    time.Duration
@@ -209,7 +209,7 @@ func (s *suite) testClock(t *testing.T) {
 		}
 		s.works(t)
 		cluster.Eventually(t, soon, func() error { return s.tokenWorks(t) })
-		if got := s.containers(t); got != containers {
+		if got := s.ns.Containers(t); !maps.Equal(got, containers) {
 			t.Errorf("by %s: the containers are %s and were %s", c.by, got, containers)
 		}
 	}
