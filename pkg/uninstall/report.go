@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -23,7 +24,9 @@ func (r *Report) Step(format string, args ...any) { fmt.Fprintf(r.out, format+"\
 
 // Leave notes what stays, on purpose.
 func (r *Report) Leave(format string, args ...any) {
-	r.left = append(r.left, fmt.Sprintf(format, args...))
+	if what := fmt.Sprintf(format, args...); !slices.Contains(r.left, what) {
+		r.left = append(r.left, what)
+	}
 }
 
 // Fail notes what could not be done.

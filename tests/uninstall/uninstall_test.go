@@ -498,8 +498,8 @@ func (s *suite) testKeepData(t *testing.T) {
 func (s *suite) testUninstall(t *testing.T) {
 	// What is the machine owner's is mounted in the data directory, and in a volume.
 	volume := strings.TrimSpace(s.server.Output(t, "sh", "-c", "ls -d "+cluster.DataDir+"/storage/pvc-*claims-0"))
-	mounts := []string{cluster.DataDir + "/mine", volume + "/deep/mine", "/etc/lite/mine"}
-	for _, dir := range mounts {
+	mounts := []string{cluster.DataDir + "/mine", "/etc/lite/mine"}
+	for _, dir := range append(mounts, volume+"/deep/mine") {
 		s.server.Output(t, "sh", "-c", fmt.Sprintf("mkdir -p /srv/data/mine %s; echo precious > /srv/data/mine/file; mount --bind /srv/data/mine %s", dir, dir))
 	}
 	random := rand.New(rand.NewPCG(seed(t), 0))
@@ -523,6 +523,10 @@ func (s *suite) testUninstall(t *testing.T) {
 			t.Errorf("what is mounted at %s: %q", dir, got)
 		}
 		s.server.Output(t, "umount", dir)
+	}
+	// What was mounted in a volume was mounted for its pod too, and went with that.
+	if got := s.server.ReadFile(t, "/srv/data/mine/file"); got != "precious\n" {
+		t.Errorf("what was mounted in a volume: %q", got)
 	}
 	if out, err := s.server.Command(t.Context(), "lite", "uninstall", "--yes").CombinedOutput(); err != nil { // goes on where mounts were
 		t.Errorf("uninstall after unmounting: %v, %s", err, out)
