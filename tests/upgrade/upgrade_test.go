@@ -483,14 +483,13 @@ func TestFullDisk(t *testing.T) {
 	fills := b.pose(t, "/var/lib/fills", func(p *pose) { p.Exec, p.Write = "/var/lib/fill", "/var/lib/filled" })
 	b.Output(t, "sh", "-ec", "printf '#!/bin/sh\n[ -e "+filler+" ] || cat /dev/zero >"+filler+"\nexit 1\n' >/var/lib/fill; chmod +x /var/lib/fill")
 	b.killAt(t, "started", "upgrade", "--artifact", fills)
-	b.settled(t, "restored")
-	// The old version starts when it has room.
+	b.settled(t, "rolled-back")
+	// The old version is there, and starts when it has room.
 	if disk, err := b.Command(t.Context(), installed, "version").Output(); err != nil || !strings.Contains(string(disk), old) {
 		t.Errorf("installed is %s, %v", disk, err)
 	}
 	b.Output(t, "rm", filler)
 	b.waitFor(t, old)
-	b.settled(t, "rolled-back")
 	b.clean(t)
 	b.Kubectl(t, "get", "configmap", "kept")
 }
