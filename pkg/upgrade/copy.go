@@ -32,7 +32,7 @@ const (
 	// such files are copied that nobody has written to for a while.
 	early when = iota
 	late
-	// back is to where the original was: what cannot be changed stays as it is.
+	// back is to where the original was.
 	back
 )
 
@@ -61,8 +61,8 @@ func copyTree(from, to string, w when) error {
 		if gone(err) {
 			return nil
 		}
-		if w == back {
-			err = leave("path", filepath.Join(to, rel), err)
+		if w == back && isUsers(rel) {
+			err = leave(filepath.Join(to, rel), err)
 		}
 		return err
 	})
@@ -71,6 +71,11 @@ func copyTree(from, to string, w when) error {
 	}
 	return prune(from, to)
 }
+
+// isUsers reports whether something in a server's directory is the user's, so that
+// it may be where nobody can write. All else has to come back: the old program on the
+// data of the new one would be worse than none.
+func isUsers(rel string) bool { return strings.HasPrefix(rel+"/", "manifests/") }
 
 // copyEntry makes one file, link or directory, without what is in it, like another.
 // What is there already and looks the same stays.
@@ -245,7 +250,11 @@ func prune(from, to string) error {
 		case slices.Contains(mounts, path), slices.ContainsFunc(mounts, below):
 			return nil
 		}
-		if err := leave("path", path, os.RemoveAll(path)); err != nil {
+		err = os.RemoveAll(path)
+		if isUsers(rel) {
+			err = leave(path, err)
+		}
+		if err != nil {
 			return err
 		}
 		if entry.IsDir() {

@@ -337,7 +337,7 @@ func restore(dataDir string) error {
 		return err
 	}
 	for _, path := range k.Files {
-		if err := leave("configuration", path, restoreFile(dir, path)); err != nil {
+		if err := leave(path, restoreFile(dir, path)); err != nil {
 			return fmt.Errorf("put %s back: %w", path, err)
 		}
 	}
@@ -454,11 +454,11 @@ func copyAside(live, dropped string) error {
 	return file.SyncDir(filepath.Dir(dropped))
 }
 
-// leave lets a rollback go on where somebody has seen to it that a file stays as
-// it is.
-func leave(what, path string, err error) error {
+// leave lets a rollback go on where somebody has seen to it that a file of the user's
+// stays as it is.
+func leave(path string, err error) error {
 	if errors.Is(err, unix.EROFS) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EBUSY) {
-		slog.Warn("Left as it is, as it cannot be changed", what, path, "err", err)
+		slog.Warn("Left as it is, as it cannot be changed", "path", path, "err", err)
 		return nil
 	}
 	return err
@@ -506,7 +506,7 @@ func (k *Kept) setAside(dir string) error {
 			if err := copyBelow(filepath.Join(dir, keptDropped, keptFiles), path); err != nil {
 				return err
 			}
-			if err := leave("configuration", path, os.Remove(path)); err != nil {
+			if err := leave(path, os.Remove(path)); err != nil {
 				return err
 			}
 		}

@@ -213,3 +213,18 @@ func TestImagesGoWithTheUpgrade(t *testing.T) {
 		s.is(t, "old", "v0.1.0", "before")
 	})
 }
+
+// The user's own files may be where nobody can write; lite's must come back.
+func TestWhatMayStayAsItIs(t *testing.T) {
+	for rel, want := range map[string]bool{"manifests": true, "manifests/a/b.yaml": true, "manifests-old": false, "etcd/member": false, "pki/ca.key": false, ".": false} {
+		if isUsers(rel) != want {
+			t.Errorf("%s: %v", rel, !want)
+		}
+	}
+	quietly(t)
+	for err, stays := range map[error]bool{unix.EROFS: true, unix.EPERM: true, unix.EBUSY: true, unix.ENOSPC: false, unix.EIO: false} {
+		if got := leave("x", &fs.PathError{Op: "write", Path: "x", Err: err}); (got == nil) != stays {
+			t.Errorf("%v: %v", err, got)
+		}
+	}
+}

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"lite.io/lite/pkg/component"
+	"lite.io/lite/pkg/status"
 	"lite.io/lite/pkg/version"
 )
 
@@ -105,5 +107,28 @@ func TestAgentSkew(t *testing.T) {
 			}
 			says(t, checkAgentSkew("v1.36.3", servers), test.want)
 		})
+	}
+}
+
+// A node that is not well is not upgraded, unless that is what shall heal it.
+func TestHealth(t *testing.T) {
+	sick := &Node{Status: status.Node{Components: []status.Component{
+		{Name: "etcd", State: component.Ready}, {Name: "apiserver", State: component.Starting, Reason: "no answer"}, {Name: "kubelet", State: component.Waiting},
+	}}}
+	for _, test := range []struct {
+		node  *Node
+		force bool
+		want  string
+		warns int
+	}{
+		{&Node{Status: status.Node{Ready: true}}, false, "", 0},
+		{sick, false, "not every part of this node is ready: apiserver is starting (no answer); mend that first, or go on with --force", 0},
+		{sick, true, "", 1},
+	} {
+		p := &Plan{Node: test.node}
+		says(t, p.checkHealth(test.force), test.want)
+		if len(p.Warnings) != test.warns {
+			t.Errorf("warnings: %q", p.Warnings)
+		}
 	}
 }

@@ -50,8 +50,17 @@ func TestCluster(t *testing.T) {
 		agent.refused(t, []string{"upgrade", "--artifact", newer}, "must not be newer", "upgrade all servers first")
 		agent.is(t, old)
 	})
-	server.must(t, "upgrade", "--artifact", "/var/lib/next")
+	// A bundle with images, as it is carried to machines without a network.
+	server.put(t, cluster.ImageTarball(t, "busybox"), "/var/lib/more.tar")
+	server.must(t, "bundle", "create", "--binary", "/var/lib/next", "--image-file", "/var/lib/more.tar", "--output", "/var/lib/bundle.tar")
+	server.must(t, "upgrade", "--artifact", "/var/lib/bundle.tar")
 	server.is(t, next)
+	archives := func() string {
+		return server.Output(t, "find", cluster.DataDir+"/agent/images", "-name", "more-*.tar")
+	}
+	if archives() == "" {
+		t.Error("the images of the bundle are not where they are imported from")
+	}
 	agent.must(t, "upgrade", "--artifact", "/var/lib/next")
 	agent.is(t, next)
 	agent.clean(t)
@@ -62,6 +71,9 @@ func TestCluster(t *testing.T) {
 	running("later")
 	server.must(t, "rollback", "--yes")
 	server.is(t, old)
+	if left := archives(); left != "" {
+		t.Errorf("the images of the bundle were left: %s", left)
+	}
 	server.WaitReady(t)
 	// The agent has seen later revisions than the store had.
 	cluster.Eventually(t, timeout, func() error {
