@@ -698,8 +698,14 @@ END
 systemd_scopes() {
 	cat <<'END'
 # Written when lite was installed; a file of yours beside it that comes later wins.
-# When the machine is shut down a container has as long to end as a pod has that does not
-# say how long. systemd would wait for 90 s.
+# runc keeps containers out of what systemd stops when the machine is shut down. They would
+# be ended last of all, without file systems and network, and waited for for 90 s. This way
+# a container has as long as a pod has that does not say how long.
+[Unit]
+Conflicts=shutdown.target
+Before=shutdown.target
+After=local-fs.target remote-fs.target network.target
+
 [Scope]
 TimeoutStopSec=30s
 END
