@@ -2,6 +2,7 @@ package check
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -502,5 +503,26 @@ func statfs(blocks, free, inodes uint64) func(string) (unix.Statfs_t, error) {
 func syncs(d time.Duration) func(context.Context, string) ([]time.Duration, error) {
 	return func(context.Context, string) ([]time.Duration, error) {
 		return []time.Duration{time.Millisecond, time.Millisecond, d}, nil
+	}
+}
+
+// TestJSON is the form that docs/check.md promises.
+func TestJSON(t *testing.T) {
+	b := healthy(t)
+	b.files["/proc/sys/fs/inotify/max_user_instances"] = "128\n"
+	r := b.run(t)
+	r.Checks = slices.DeleteFunc(r.Checks, func(c Result) bool { return c.Name != "inotify" && c.Name != "swap" })
+	r.Fixed = Fix(t.Context(), b.Machine, r, func(Done) {})
+	r.Fixed[0].Undo, r.Fixed[0].Error = "rm", "disk full"
+	got, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `{"version":"v1.0.0","role":"server","node":"node-a","result":"warn","checks":[{"name":"swap","status":"pass","found":"none"},` +
+		`{"name":"inotify","status":"warn","found":"128 instances and 65536 watches for each user; a server opens 27 instances, and pods of root share them","remedy":"raise them",` +
+		`"commands":["printf 'fs.inotify.max_user_instances = 1024\\nfs.inotify.max_user_watches = 524288\\n' \u003e/etc/sysctl.d/90-lite.conf","sysctl -p /etc/sysctl.d/90-lite.conf"],"fixable":true}],` +
+		`"fixed":[{"check":"inotify","did":"write /etc/sysctl.d/90-lite.conf and raise the limits of inotify","undo":"rm","error":"disk full"}]}`
+	if string(got) != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }

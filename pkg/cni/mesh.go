@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"reflect"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -34,10 +35,9 @@ type mesh struct {
 	listed  func() bool   // whether all nodes are known
 	problem string        // said last
 
-	own   map[string]bool // what this process has written into the annotation
-	wrote time.Time       // last
-	held  bool            // it was in the cluster
-	twin  *atomic.Pointer[twin]
+	version uint64    // of the node's object when it said last what this one is to say
+	wrote   time.Time // when this process wrote that, if it had to
+	twin    *atomic.Pointer[twin]
 }
 
 // twin is another machine that says it is this node.
@@ -77,7 +77,7 @@ func newMesh(c Config, client kubernetes.Interface, ranges []netip.Prefix, twins
 	if err != nil {
 		return nil, err
 	}
-	m := &mesh{name: c.NodeName, client: client, overlay: o, changed: make(chan struct{}, 1), own: map[string]bool{}, twin: twins}
+	m := &mesh{name: c.NodeName, client: client, overlay: o, changed: make(chan struct{}, 1), twin: twins}
 	if m.local, err = o.Setup(); err != nil {
 		o.Close()
 		return nil, err
@@ -242,23 +242,34 @@ func (m *mesh) publish(ctx context.Context, self *v1.Node) error {
 	if err != nil {
 		return err
 	}
-	there := self.Annotations[annotation]
-	if there == string(text) {
-		m.held = true
+	there, now := self.Annotations[annotation], version(self)
+	recently := time.Since(m.wrote) < reconcileEvery
+	switch {
+	case recently && now < m.version:
+		return nil // it is from before this process wrote
+	case there == string(text):
+		m.version = now
 		return nil
+	case m.version > 0 && m.isTwin(there) && recently:
+		return nil // two that write whenever the other has would do nothing else
 	}
-	// Two that write whenever the other has would do nothing else.
-	if m.held && !m.own[there] && m.isTwin(there) && time.Since(m.wrote) < reconcileEvery {
-		return nil
-	}
-	m.own[string(text)], m.wrote = true, time.Now()
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]string{annotation: string(text)}}})
 	if err != nil {
 		return err
 	}
-	_, err = m.client.CoreV1().Nodes().Patch(ctx, m.name, types.MergePatchType, patch, metav1.PatchOptions{})
-	if err != nil && !apierrors.IsNotFound(err) {
+	written, err := m.client.CoreV1().Nodes().Patch(ctx, m.name, types.MergePatchType, patch, metav1.PatchOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
 		return fmt.Errorf("tell the other nodes how this one is reached: %w", err)
 	}
+	m.version, m.wrote = version(written), time.Now()
 	return nil
+}
+
+// version orders what is seen of an object.
+func version(n *v1.Node) uint64 {
+	number, _ := strconv.ParseUint(n.ResourceVersion, 10, 64)
+	return number
 }

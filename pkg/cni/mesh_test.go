@@ -3,6 +3,7 @@ package cni
 import (
 	"encoding/json"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -77,34 +78,43 @@ func TestNothingIsSetBeforeAllNodesAreKnown(t *testing.T) {
 // Two machines with one identity, as copies of one disk have, are told of each
 // other, and do not write against each other without end.
 func TestTwin(t *testing.T) {
+	at := uint64(0) // the version of the store
 	node := func(text string) *v1.Node {
-		return &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "b", Annotations: map[string]string{annotation: text}}}
+		return &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "b", ResourceVersion: strconv.FormatUint(at, 10), Annotations: map[string]string{annotation: text}}}
 	}
 	client := fake.NewClientset(node(""))
 	writes := 0
-	client.PrependReactor("patch", "nodes", func(clienttesting.Action) (bool, runtime.Object, error) { writes++; return false, nil, nil })
+	client.PrependReactor("patch", "nodes", func(clienttesting.Action) (bool, runtime.Object, error) {
+		at++
+		writes++
+		return true, node(""), nil
+	})
 	n := &Network{}
-	m := &mesh{name: "b", client: client, own: map[string]bool{}, twin: &n.twin, local: overlay.Local{Backend: "vxlan", IP: netip.MustParseAddr("192.0.2.2")}}
-	see := func(text string, wrote int, note string) {
+	m := &mesh{name: "b", client: client, twin: &n.twin, local: overlay.Local{Backend: "vxlan", IP: netip.MustParseAddr("192.0.2.2")}}
+	see := func(what string, wrote int, note string) {
 		t.Helper()
 		writes = 0
-		if err := m.publish(t.Context(), node(text)); err != nil {
+		if err := m.publish(t.Context(), node(what)); err != nil {
 			t.Fatal(err)
 		}
 		if got := n.Note(); writes != wrote || (note == "") != (got == "") || !strings.Contains(got, note) {
-			t.Errorf("seeing %s it wrote %d times, want %d, and notes %q", text, writes, wrote, got)
+			t.Errorf("seeing %s it wrote %d times, want %d, and notes %q", what, writes, wrote, got)
 		}
 	}
-	const twin = `{"backend":"vxlan","ip":"192.0.2.3"}`
-	see("", 1, "")
-	see(`{"backend":"vxlan","ip":"192.0.2.1"}`, 1, "") // what the node said before it moved, as an old event tells it
+	later := func() { m.wrote = time.Now().Add(-2 * reconcileEvery) }
 	now, err := json.Marshal(m.local)
 	if err != nil {
 		t.Fatal(err)
 	}
-	see(string(now), 0, "")
-	see(twin, 0, "another machine, at 192.0.2.3,")
-	m.wrote = time.Now().Add(-2 * reconcileEvery)
+	const before, twin = `{"backend":"vxlan","ip":"192.0.2.1"}`, `{"backend":"vxlan","ip":"192.0.2.3"}`
+
+	at = 7
+	see(before, 1, "") // where the node was before it moved
+	at = 7
+	see(before, 0, "") // an event from before that was written
+	at = 9
+	see(twin, 0, "another machine, at 192.0.2.3,") // instead of what was written
+	later()
 	see(twin, 1, "192.0.2.3")
 	see(string(now), 0, "192.0.2.3")
 	see("edited by hand", 1, "192.0.2.3")
@@ -112,4 +122,7 @@ func TestTwin(t *testing.T) {
 	see(string(now), 0, "")
 	m.local.MAC = "02:00:00:00:00:07" // the device was made again
 	see(string(now), 1, "")
+	at = 3 // the store was restored from a backup
+	later()
+	see(before, 1, "192.0.2.1")
 }

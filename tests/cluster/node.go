@@ -15,6 +15,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -207,6 +208,9 @@ func (n *Node) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if answer, err := client.Discovery().RESTClient().Get().AbsPath("/readyz").DoRaw(ctx); err != nil {
+		if apierrors.IsUnauthorized(err) {
+			n.forgetAPI() // the kubeconfig was of the start before
+		}
 		return fmt.Errorf("/readyz: %w: %s", err, answer)
 	}
 	node, err := client.CoreV1().Nodes().Get(ctx, n.Name, metav1.GetOptions{})
@@ -365,6 +369,12 @@ func (n *Node) Config(t testing.TB) *rest.Config {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return rest.CopyConfig(n.config)
+}
+
+func (n *Node) forgetAPI() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.client, n.config = nil, nil
 }
 
 // connectAPI reads the kubeconfig that lite has written, once per start.

@@ -56,12 +56,12 @@ func NewAPIServer(c Config) (*APIServer, error) {
 
 // identityArgs switches the API server's own lease off where the machine has a name
 // that no label may have. It would try to write that for ever, and wait for it at
-// its end (1.36).
+// its end (1.36). What asks other API servers needs it; there are none.
 func identityArgs(host string) []string {
 	if len(validation.IsValidLabelValue(host)) == 0 {
 		return nil
 	}
-	return []string{"--feature-gates=APIServerIdentity=false"}
+	return []string{"--feature-gates=APIServerIdentity=false,UnknownVersionInteroperabilityProxy=false"}
 }
 
 func apiServerArgs(c Config) []string {
