@@ -7,43 +7,65 @@ import (
 	"io/fs"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+
+	"lite.io/lite/tests/documents"
 )
 
 // foreign is what others say, the kernel, the API and parsers of flags, and what is put
 // together of single words.
 var foreign = regexp.MustCompile(`address already in use|no space left on device|read-only file system|unknown (flag|field)|` +
-	`unrecognized feature gate|not declared in schema|waiting for first consumer|find available persistent volumes|storageclass\.storage|^namespaces |waiting for ConfigMap`)
+	`unrecognized feature gate|not declared in schema|waiting for first consumer|find available persistent volumes|storageclass\.storage|^namespaces |waiting for ConfigMap|` +
+	`^x509: |^You must be|^tls: |^remote error|^The connection to|^permission denied|command not found|^proxyconnect|^ErrImage|not available yet`)
 
-// A message that a table of troubles explains is one that lite prints: three words of it
-// in a row, or all where it has fewer, stand in the code. … and <name> are for what
-// differs.
+// A message that a table of troubles explains, or a paragraph that begins with it, is one
+// that lite prints: three words of it in a row, or all where it has fewer, stand in the
+// code. … and <name> are for what differs.
 func TestMessagesInDocumentsArePrinted(t *testing.T) {
 	printed := spoken(t)
 	count := 0
 	for _, d := range readDocuments(t) {
-		table := false
-		for line := range strings.Lines(d.Prose) {
-			cells := regexp.MustCompile(`[^\\]\|`).Split(strings.TrimPrefix(line, "|"), 2)
-			if !strings.HasPrefix(line, "|") {
-				table = false
-			} else if regexp.MustCompile(`(?i)message\b|lite status. says`).MatchString(cells[0]) {
-				table = true
-			} else if table {
-				for _, m := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(cells[0], -1) {
-					count++
-					if message := strings.ReplaceAll(m[1], `\|`, "|"); !foreign.MatchString(message) && !says(printed, message) {
-						t.Errorf("%s: nothing in lite says %q", d.Name, message)
-					}
-				}
+		for _, message := range messages(d) {
+			count++
+			if !foreign.MatchString(message) && !says(printed, message) {
+				t.Errorf("%s: nothing in lite says %q", d.Name, message)
 			}
 		}
 	}
-	if count < 100 {
+	if count < 120 {
 		t.Errorf("only %d messages were found", count)
 	}
+}
+
+// messages are those that a document explains.
+func messages(d documents.Document) (all []string) {
+	code := func(text string) {
+		for _, m := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(text, -1) {
+			all = append(all, strings.ReplaceAll(m[1], `\|`, "|"))
+		}
+	}
+	table := false
+	for line := range strings.Lines(d.Prose) {
+		cells := regexp.MustCompile(`[^\\]\|`).Split(strings.TrimPrefix(line, "|"), 2)
+		switch {
+		case !strings.HasPrefix(line, "|"):
+			table = false
+		case regexp.MustCompile(`(?i)message\b|lite status. says`).MatchString(cells[0]):
+			table = true
+		case table:
+			code(cells[0])
+		}
+	}
+	if d.Name == "docs/troubleshooting.md" {
+		for _, m := range regexp.MustCompile(`(?m)^\*\*([^*]+)\*\*`).FindAllStringSubmatch(d.Prose, -1) {
+			code(strings.ReplaceAll(m[1], "\n", " "))
+		}
+	}
+	// In paragraphs there are names of parts and states too.
+	return slices.DeleteFunc(all, func(m string) bool { return d.Name == "docs/troubleshooting.md" && len(strings.Fields(m)) < 3 })
 }
 
 // says looks for a run of words of a message.

@@ -24,8 +24,8 @@ func TestMachines(t *testing.T) {
 	}{
 		{"install", func(t *testing.T, walk func(*newcomer)) {
 			server.checkout(t)
-			server.PushImages(t)
 			walk(server)
+			server.PushImages(t)
 			if out := server.Sh(t, "lite config print"); !strings.Contains(out, "disable: [loadbalancer]") {
 				t.Errorf("the server was told to do without load balancing:\n%s", out)
 			}
@@ -78,6 +78,7 @@ func TestMachines(t *testing.T) {
 			return // the next goes on where this one ends
 		}
 	}
+	t.Run("files", server.testFiles)
 }
 
 const timeout = 2 * time.Minute
