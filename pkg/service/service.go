@@ -1,5 +1,6 @@
 // Package service is how lite is kept running on a machine: the service of an
-// init system, or a process that somebody has started.
+// init system, or a process that somebody has started; and who has its data directory,
+// or changes what is installed.
 package service
 
 import (
