@@ -21,9 +21,9 @@ import (
 // Name is what the service is called, whichever the init system.
 const Name = "lite"
 
-// StopTimeout is how long a stop may take before lite is killed: more than the
+// stopTimeout is how long a stop may take before lite is killed: more than the
 // 25 s that it gives itself, and what the service is given by its unit.
-const StopTimeout = 30 * time.Second
+const stopTimeout = 30 * time.Second
 
 const (
 	// queryTimeout is more than an init system that works takes to answer.
