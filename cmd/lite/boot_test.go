@@ -63,39 +63,39 @@ func TestAgain(t *testing.T) {
 	}
 }
 
-// lingering does not end when it is told to, but a minute later.
-type lingering struct{}
+// lingering does not end when it is told to; meanwhile the node is told to stop.
+type lingering struct {
+	stop func()
+	end  <-chan struct{}
+}
 
 func (lingering) Name() string                { return "lingering" }
 func (lingering) Ready(context.Context) error { return nil }
-func (lingering) Run(ctx context.Context) error {
+func (l lingering) Run(ctx context.Context) error {
 	<-ctx.Done()
-	time.Sleep(time.Minute)
+	l.stop()
+	<-l.end
 	return nil
 }
 
 // What did not end in time is said also where the machine has changed meanwhile.
 func TestStuckWhileTheMachineChanges(t *testing.T) {
 	b, _ := newTestBoot(t)
-	synctest.Test(t, func(t *testing.T) {
-		ctx, stop := context.WithCancel(t.Context())
-		b.ctx, b.releases = ctx, []func(){stop}
-		now := make(chan struct{})
-		go func() {
-			time.Sleep(time.Second)
+	ctx, stop := context.WithCancel(t.Context())
+	b.ctx, b.releases = ctx, []func(){stop}
+	now, end := make(chan struct{}), make(chan struct{})
+	defer close(end)
+	g := &component.Group{StopTimeout: time.Second}
+	g.OnChange = func(s component.Status) {
+		if s.Name == "lingering" && s.State == component.Ready {
 			close(now)
-			time.Sleep(time.Second)
-			stop()
-		}()
-		g := &component.Group{}
-		g.Add(changing{now})
-		g.Add(lingering{})
-		if err := b.run(g, nil, ""); err == nil || !strings.Contains(err.Error(), "lingering still running") {
-			t.Errorf("got %v", err)
 		}
-		time.Sleep(time.Minute)
-	})
-	b.manager.Status("the end of the test")
+	}
+	g.Add(changing{now})
+	g.Add(lingering{stop, end})
+	if err := b.run(g, nil, ""); err == nil || !strings.Contains(err.Error(), "lingering still running") {
+		t.Errorf("got %v", err)
+	}
 }
 
 // newTestBoot is a boot with a service manager; said is all that it was told.
