@@ -63,9 +63,9 @@ func TestAgain(t *testing.T) {
 	}
 }
 
-// lingering does not end when it is told to, but when the test does.
+// lingering does not end when it is told to; meanwhile the node is told to stop.
 type lingering struct {
-	told func()
+	stop func()
 	end  <-chan struct{}
 }
 
@@ -73,7 +73,7 @@ func (lingering) Name() string                { return "lingering" }
 func (lingering) Ready(context.Context) error { return nil }
 func (l lingering) Run(ctx context.Context) error {
 	<-ctx.Done()
-	l.told()
+	l.stop()
 	<-l.end
 	return nil
 }
@@ -85,8 +85,12 @@ func TestStuckWhileTheMachineChanges(t *testing.T) {
 	b.ctx, b.releases = ctx, []func(){stop}
 	now, end := make(chan struct{}), make(chan struct{})
 	defer close(end)
-	close(now)
 	g := &component.Group{StopTimeout: time.Second}
+	g.OnChange = func(s component.Status) {
+		if s.Name == "lingering" && s.State == component.Ready {
+			close(now)
+		}
+	}
 	g.Add(changing{now})
 	g.Add(lingering{stop, end})
 	if err := b.run(g, nil, ""); err == nil || !strings.Contains(err.Error(), "lingering still running") {

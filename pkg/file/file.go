@@ -1,5 +1,5 @@
 // Package file writes files so that a crash leaves the old one or the new one, and
-// tells the mounts of directories apart.
+// removes trees without following a link or entering a mount.
 package file
 
 import (

@@ -88,15 +88,15 @@ func holder(lock *os.File) (*Process, error) {
 	return &Process{PID: pid, process: process}, nil
 }
 
-// Stop ends lite as an init system would: it asks, and after StopTimeout it
+// Stop ends lite as an init system would: it asks, and after stopTimeout it
 // forces. Pods run on. The data directory is held from then on.
 func (p *Process) Stop(ctx context.Context, dataDir string) (*Hold, error) {
 	if err := p.process.Signal(unix.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return nil, fmt.Errorf("ask lite (pid %d) to stop: %w", p.PID, err)
 	}
-	force := time.NewTimer(StopTimeout)
+	force := time.NewTimer(stopTimeout)
 	defer force.Stop()
-	end := time.NewTimer(StopTimeout + killTimeout)
+	end := time.NewTimer(stopTimeout + killTimeout)
 	defer end.Stop()
 	for {
 		hold, other, err := tryHold(dataDir)

@@ -1,5 +1,6 @@
 // Package service is how lite is kept running on a machine: the service of an
-// init system, or a process that somebody has started.
+// init system, or a process that somebody has started; and who has its data directory,
+// or changes what is installed.
 package service
 
 import (
@@ -20,9 +21,9 @@ import (
 // Name is what the service is called, whichever the init system.
 const Name = "lite"
 
-// StopTimeout is how long a stop may take before lite is killed: more than the
+// stopTimeout is how long a stop may take before lite is killed: more than the
 // 25 s that it gives itself, and what the service is given by its unit.
-const StopTimeout = 30 * time.Second
+const stopTimeout = 30 * time.Second
 
 const (
 	// queryTimeout is more than an init system that works takes to answer.

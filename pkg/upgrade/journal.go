@@ -175,10 +175,19 @@ func driven(dataDir string) bool {
 	return false
 }
 
-// UnderWay reports whether some process makes an upgrade or a rollback now.
+// UnderWay reports whether another process makes an upgrade or a rollback now. A lite
+// that brings one to its end by itself is not made to stop by that.
 func UnderWay(dataDir string) bool {
 	j, err := ReadJournal(dataDir)
-	return err == nil && j.Pending() && driven(dataDir)
+	if err != nil || !j.Pending() {
+		return false
+	}
+	d, other, err := Drive(dataDir)
+	if d != nil {
+		d.Close()
+		return false
+	}
+	return err == nil && other != os.Getpid()
 }
 
 // starts counts how often somebody has tried to start the new version: a byte

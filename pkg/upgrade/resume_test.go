@@ -315,6 +315,36 @@ func TestDrivingIsForOne(t *testing.T) {
 	}
 }
 
+// Who stops a lite that brings an upgrade to its end by itself wants it to end, whatever
+// is under way; so does who stops it when an upgrade has died.
+func TestUnderWay(t *testing.T) {
+	s := newScene(t)
+	if UnderWay(s.dataDir) {
+		t.Error("under way, and nobody drives")
+	}
+	d, _, err := Drive(s.dataDir)
+	if err != nil || d == nil {
+		t.Fatal(d, err)
+	}
+	defer d.Close()
+	if UnderWay(s.dataDir) {
+		t.Error("what this process drives was taken for another's")
+	}
+	s.write(t, lockFile(s.dataDir), "1\n")
+	if !UnderWay(s.dataDir) {
+		t.Error("not under way, and another process drives")
+	}
+	if err := Relaunch(s.dataDir, Asked, nil); err != nil {
+		t.Errorf("asked to end: %v", err)
+	}
+	if err := forget(s.dataDir); err != nil {
+		t.Fatal(err)
+	}
+	if UnderWay(s.dataDir) {
+		t.Error("under way without a journal")
+	}
+}
+
 func TestStartable(t *testing.T) {
 	for _, test := range []struct {
 		entered, now State
