@@ -39,10 +39,18 @@ const (
 // copyTree makes to what from is: directories, files and links, with their owners,
 // modes and times. A copy that an earlier call has made and that still has the size
 // and the time of its original stays; what is in to and not in from goes, unless
-// something is mounted there.
+// something is mounted there. What users have mounted is left alone on both sides.
 func copyTree(from, to string, w when) error {
 	began := time.Now()
-	err := filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
+	theirs, err := usersMounts(from)
+	if err != nil {
+		return err
+	}
+	stays, err := usersMounts(to)
+	if err != nil {
+		return err
+	}
+	err = filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
 		gone := func(err error) bool { return w == early && errors.Is(err, fs.ErrNotExist) }
 		if err != nil {
 			if gone(err) {
@@ -55,6 +63,9 @@ func copyTree(from, to string, w when) error {
 			return err
 		}
 		info, err := entry.Info()
+		if stays(rel) {
+			return skip(entry)
+		}
 		if err == nil && !(w == early && info.Mode().IsRegular() && began.Sub(info.ModTime()) < settled) {
 			err = copyEntry(path, filepath.Join(to, rel), info)
 		}
@@ -63,6 +74,9 @@ func copyTree(from, to string, w when) error {
 		}
 		if w == back && isUsers(rel) {
 			err = leave(filepath.Join(to, rel), err)
+		}
+		if err == nil && theirs(rel) {
+			return skip(entry)
 		}
 		return err
 	})
@@ -76,6 +90,28 @@ func copyTree(from, to string, w when) error {
 // it may be where nobody can write. All else has to come back: the old program on the
 // data of the new one would be worse than none.
 func isUsers(rel string) bool { return strings.HasPrefix(rel+"/", "manifests/") }
+
+// usersMounts tells what in a directory is a mount of the user's, such as a checkout
+// of manifests. It is neither kept nor put back: it is not lite's to change.
+func usersMounts(dir string) (func(rel string) bool, error) {
+	real, err := filepath.EvalSymlinks(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return func(string) bool { return false }, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	mounts, err := mountsIn(real)
+	return func(rel string) bool { return isUsers(rel) && slices.Contains(mounts, filepath.Join(real, rel)) }, err
+}
+
+// skip goes on behind an entry of a walk.
+func skip(entry fs.DirEntry) error {
+	if entry.IsDir() {
+		return fs.SkipDir
+	}
+	return nil
+}
 
 // copyEntry makes one file, link or directory, without what is in it, like another.
 // What is there already and looks the same stays.
@@ -240,14 +276,17 @@ func prune(from, to string) error {
 		if err != nil || rel == "." {
 			return err
 		}
+		if isUsers(rel) && slices.Contains(mounts, path) {
+			return skip(entry)
+		}
 		if _, err := os.Lstat(filepath.Join(from, rel)); !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
 			return err
 		}
 		below := func(m string) bool { return strings.HasPrefix(m, path+"/") }
 		switch {
-		case slices.Contains(mounts, path) && entry.IsDir():
-			return fs.SkipDir
-		case slices.Contains(mounts, path), slices.ContainsFunc(mounts, below):
+		case slices.Contains(mounts, path):
+			return skip(entry)
+		case slices.ContainsFunc(mounts, below):
 			return nil
 		}
 		err = os.RemoveAll(path)
@@ -257,10 +296,7 @@ func prune(from, to string) error {
 		if err != nil {
 			return err
 		}
-		if entry.IsDir() {
-			return fs.SkipDir
-		}
-		return nil
+		return skip(entry)
 	})
 }
 
@@ -363,11 +399,19 @@ func syncTree(dir string) error {
 	})
 }
 
-// sizeOf is how much room a tree takes, in bytes; what is not there takes none.
+// sizeOf is how much room a copy of a tree takes, in bytes; what is not there takes
+// none.
 func sizeOf(path string) (total int64) {
-	_ = filepath.WalkDir(path, func(_ string, entry fs.DirEntry, err error) error {
+	theirs, err := usersMounts(path)
+	if err != nil {
+		theirs = func(string) bool { return false }
+	}
+	_ = filepath.WalkDir(path, func(at string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return nil
+		}
+		if rel, err := filepath.Rel(path, at); err == nil && theirs(rel) {
+			return skip(entry)
 		}
 		if info, err := entry.Info(); err == nil {
 			if stat, ok := info.Sys().(*syscall.Stat_t); ok {

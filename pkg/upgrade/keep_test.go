@@ -1,9 +1,11 @@
 package upgrade
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -226,5 +228,66 @@ func TestWhatMayStayAsItIs(t *testing.T) {
 		if got := leave("x", &fs.PathError{Op: "write", Path: "x", Err: err}); (got == nil) != stays {
 			t.Errorf("%v: %v", err, got)
 		}
+	}
+}
+
+// What is mounted in the data directory stays mounted, with the contents of before:
+// but what users have mounted for themselves stays with the contents that it has.
+func TestMountsComeBack(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can mount")
+	}
+	quietly(t)
+	runtime.LockOSThread() // it ends with this test, and the mounts with it
+	if err := errors.Join(unix.Unshare(unix.CLONE_NEWNS), unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")); err != nil {
+		t.Skipf("nothing can be mounted here: %v", err)
+	}
+	s := newScene(t)
+	server := filepath.Join(s.dataDir, "server")
+	mount := func(name string) string {
+		t.Helper()
+		path := filepath.Join(server, name)
+		must(t, os.MkdirAll(path, 0o700))
+		must(t, unix.Mount("tmpfs", path, "tmpfs", 0, "size=1m"))
+		t.Cleanup(func() { _ = unix.Unmount(path, unix.MNT_DETACH) })
+		return path
+	}
+	disk, checkout := mount("etcd/member"), mount("manifests/checkout")
+	put(t, filepath.Join(disk, "db"), "before")
+	put(t, filepath.Join(checkout, "file"), "before")
+	put(t, filepath.Join(server, "manifests", "own.yaml"), "before")
+	must(t, checkWhole(s.dataDir))
+	s.keep(t)
+	if _, err := os.Lstat(filepath.Join(keptDir(s.dataDir), keptEntries, "server", "manifests", "checkout", "file")); err == nil {
+		t.Error("what a user has mounted is kept")
+	}
+
+	s.work(t)
+	put(t, filepath.Join(disk, "db"), "after")
+	put(t, filepath.Join(disk, "new"), "after")
+	put(t, filepath.Join(checkout, "file"), "since")
+	put(t, filepath.Join(checkout, "new"), "since")
+	put(t, filepath.Join(server, "manifests", "own.yaml"), "after")
+	since := mount("mounted/since")
+	put(t, filepath.Join(since, "file"), "since")
+	must(t, s.journal.enter(s.dataDir, RollingBack))
+	s.settle(t, "v0.2.0")
+	s.is(t, "old", "v0.1.0", "before")
+	for path, want := range map[string]string{
+		filepath.Join(disk, "db"): "before", filepath.Join(disk, "new"): "", filepath.Join(server, "manifests", "own.yaml"): "before",
+		filepath.Join(checkout, "file"): "since", filepath.Join(checkout, "new"): "since", filepath.Join(since, "file"): "since",
+		filepath.Join(keptDir(s.dataDir), keptDropped, "server", "etcd", "member", "db"): "after",
+	} {
+		if got := content(t, path); got != want {
+			t.Errorf("%s holds %q, want %q", path, got, want)
+		}
+	}
+	if mounts, err := mountsIn(server); err != nil || len(mounts) != 3 {
+		t.Errorf("mounted are %v, %v", mounts, err)
+	}
+	// Nothing of it is removed with what is dropped, by the next upgrade or by hand.
+	must(t, remove(keptDir(s.dataDir)))
+	if err := remove(server); err == nil {
+		t.Error("a tree with mounts in it was removed")
 	}
 }

@@ -33,6 +33,9 @@ func TestForeground(t *testing.T) {
 	// The datastore is on a disk of its own: it cannot be put back by a rename.
 	const store = cluster.DataDir + "/server/etcd"
 	b.Output(t, "sh", "-ec", "mkdir -p -m 700 /var/lib/disk "+store+" && mount --bind /var/lib/disk "+store)
+	// The user's own manifests are elsewhere too, and theirs to change.
+	checkout := cluster.DataDir + "/server/manifests/checkout"
+	b.Output(t, "sh", "-ec", "mkdir -p "+checkout+" && mount -t tmpfs tmpfs "+checkout+" && echo before >"+checkout+"/file")
 	b.Start(t)
 	old, _ := b.versions(t)
 	ns := b.Namespace(t)
@@ -84,8 +87,8 @@ func TestForeground(t *testing.T) {
 	})
 	b.Kubectl(t, "create", "configmap", "late")
 	b.Output(t, "sh", "-ec", `cd /etc/lite; rm config.yaml site/lite.yaml release.pub; echo "log-level: warn" >site/lite.yaml; echo "log-level: warn" >config.yaml`)
-	mine := cluster.DataDir + "/server/manifests/mine"
-	b.Output(t, "sh", "-ec", "mkdir -p "+mine+" && mount -t tmpfs tmpfs "+mine+" && echo mine >"+mine+"/file")
+	mine := cluster.DataDir + "/server/mine" // mounted since
+	b.Output(t, "sh", "-ec", "mkdir -p "+mine+" && mount -t tmpfs tmpfs "+mine+" && echo mine >"+mine+"/file; echo since >"+checkout+"/file; touch "+checkout+"/new")
 	b.WriteFile(t, "/etc/lite/config.yaml.d/20-new.yaml", "log-level: error\n")
 
 	t.Run("rollback", func(t *testing.T) {
@@ -114,7 +117,7 @@ func TestForeground(t *testing.T) {
 		if got := b.Output(t, "sh", "-ec", "readlink /etc/lite/config.yaml; stat -c %u:%g:%a /etc/lite/site/lite.yaml"); got != "site/lite.yaml\n65534:65533:640\n" {
 			t.Errorf("config.yaml and what it leads to are\n%s", got)
 		}
-		if got := b.Output(t, "sh", "-ec", "mountpoint -q "+store+"; mountpoint -q "+mine+"; cat "+mine+"/file"); got != "mine\n" {
+		if got := b.Output(t, "sh", "-ec", "mountpoint -q "+store+"; mountpoint -q "+mine+"; cat "+mine+"/file "+checkout+"/file; ls "+checkout); got != "mine\nsince\nfile\nnew\n" {
 			t.Errorf("what was mounted since holds %q", got)
 		}
 		b.Output(t, "umount", mine)
