@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"lite.io/lite/tests/cluster"
 )
@@ -113,7 +112,6 @@ func (o *odd) testShells(t *testing.T) {
 		"umask 077; " + inPlace + "bash --posix /root/release/install.sh",
 		"cd / && CDPATH=/root env -u HOME PATH=/usr/bin " + inPlace + "sh root/release/install.sh",
 	} {
-		start := time.Now()
 		if strings.Contains(shell, inPlace) {
 			o.place(t, "/usr/local/bin")
 		}
@@ -129,7 +127,6 @@ func (o *odd) testShells(t *testing.T) {
 			t.Errorf("%s\nothers may write to %s", shell, unsafe)
 		}
 		o.gone(t, "lite-uninstall.sh")
-		t.Log(time.Since(start))
 	}
 }
 
