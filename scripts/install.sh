@@ -828,7 +828,7 @@ print_image() {
 # install_images puts images to where lite imports them from, each under its name once it is complete.
 install_images() {
 	[ -n "$images" ] || return 0
-	data=$(effective | sed -n "s/^data-dir: '\{0,1\}\(.*[^']\)'\{0,1\} # [^#]*$/\1/p")
+	data=$(effective | sed -n 's/^data-dir: \([^ ]*\).*/\1/p')
 	(umask 077 && mkdir -p "$data/agent/images")
 	for image in $images; do
 		file=$data/agent/images/${image#images/}

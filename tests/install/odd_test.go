@@ -267,11 +267,12 @@ func (o *odd) testProxies(t *testing.T) {
 
 // testData refuses what cannot be started on the data that is there.
 func (o *odd) testData(t *testing.T) {
-	o.Sh(t, `%s --data-dir "/srv/my data"`, fromBundle+installer)
-	o.Sh(t, `cmp "/srv/my data/agent/images/busybox.tar" /root/release/images/busybox.tar`)
-	o.Sh(t, `echo v99.0.0 >"/srv/my data/version"`)
+	o.refuses(t, fromRelease+"INSTALL_LITE_SKIP_START=true "+installer+"--data-dir '/srv/my data'", "choose a path without")
+	o.Sh(t, "%s --data-dir /srv/data", fromRelease+"INSTALL_LITE_SKIP_START=true "+installer)
+	o.Sh(t, `cmp "/srv/data/agent/images/busybox.tar" /root/release/images/busybox.tar`)
+	o.Sh(t, `echo v99.0.0 >"/srv/data/version"`)
 	o.refuses(t, inPlace+installer, "was last used by lite v99.0.0")
-	o.Sh(t, `rm "/srv/my data/version"; echo '{}' >"/srv/my data/agent/cluster.json"`)
+	o.Sh(t, `rm "/srv/data/version"; echo '{}' >"/srv/data/agent/cluster.json"`)
 	o.refuses(t, inPlace+installer, "holds an agent of a cluster")
 	o.gone(t, "lite-uninstall.sh")
 }
