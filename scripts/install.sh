@@ -219,7 +219,7 @@ find_release() {
 		fetch "$base/channels/$channel" "$tmp/channel"
 		version=$(tr -d ' \r\n' <"$tmp/channel")
 		case $version in
-		'' | -* | .* | *[!A-Za-z0-9.+_-]*) die "$base/channels/$channel does not hold a version: is INSTALL_LITE_BASE_URL right?" ;;
+		'' | -* | .* | *[!A-Za-z0-9.+_-]*) die "$(shown "$base")/channels/$channel does not hold a version: is INSTALL_LITE_BASE_URL right?" ;;
 		esac
 		say "channel $channel is at $version"
 	fi
@@ -335,8 +335,12 @@ sha256() {
 # verify compares a sum with what SHA256SUMS says of a name.
 verify() { # <name> <sum>
 	want=$(listed "$1")
-	[ -n "$want" ] || die "SHA256SUMS does not name $1: nothing was changed; the release is incomplete, take another"
+	must_name "$1"
 	[ "$2" = "$want" ] || die "$1 has the wrong checksum ($2, not $want): nothing was changed; fetch it again, and if that does not help, do not use it"
+}
+
+must_name() {
+	[ -n "$(listed "$1")" ] || die "SHA256SUMS does not name $1: nothing was changed; the release is incomplete, take another"
 }
 
 # --- the inventory ---------------------------------------------------------------------------------------------------
@@ -502,6 +506,7 @@ get_binary() {
 	packed=$name.gz
 	case $source in
 	release)
+		must_name "$packed"
 		say "downloading $(shown "$from")/$packed"
 		fetch "$from/$packed" "$bin.gz.new"
 		;;
@@ -822,7 +827,7 @@ print_image() {
 # install_images puts images to where lite imports them from, each under its name once it is complete.
 install_images() {
 	[ -n "$images" ] || return 0
-	data=$(effective | sed -n "s/^data-dir: '\{0,1\}\(.*[^']\)'\{0,1\} # [^#]*$/\1/p")
+	data=$(effective | sed -n 's/^data-dir: \([^ ]*\).*/\1/p')
 	(umask 077 && mkdir -p "$data/agent/images")
 	for image in $images; do
 		file=$data/agent/images/${image#images/}

@@ -355,9 +355,7 @@ func testReboot(t *testing.T, m *cluster.Machine) {
 			t.Errorf("containers have %s %q, want %s", property, got, want)
 		}
 	}
-	start := time.Now()
 	m.Restart(t)
-	t.Logf("the machine was down and up again in %s", time.Since(start).Round(time.Second))
 	m.Sh(t, "journalctl -b -1 -o cat | grep '^cri-containerd-.*Stopping timed out. Killing'")
 	m.Eventually(t, readyTimeout, "systemctl is-active lite && lite status")
 	m.Sh(t, "kubectl wait --for=condition=Ready node/%s --timeout=60s", m.Name)

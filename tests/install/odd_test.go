@@ -1,12 +1,16 @@
 package install
 
 import (
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
 	"fmt"
+	"io"
+	"net/http"
 	"os/exec"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"lite.io/lite/tests/cluster"
 )
@@ -37,6 +41,7 @@ func TestOdd(t *testing.T) {
 		{"locked", (*odd).testLocked},
 		{"proxies", (*odd).testProxies},
 		{"data", (*odd).testData},
+		{"served", (*odd).testServed},
 	} {
 		if !t.Run(step.name, func(t *testing.T) { step.run(o, t) }) {
 			return
@@ -97,7 +102,7 @@ func (o *odd) refuses(t *testing.T, command, want string) {
 	t.Helper()
 	before := o.files(t)
 	out, err := o.Run(command)
-	if err == nil || strings.Count(out, "error: ") != 1 || !strings.Contains(out, want) {
+	if err == nil || strings.Count(out, "[lite] error: ") != 1 || !strings.Contains(out, want) {
 		t.Errorf("%s: %v\n%s", command, err, out)
 	}
 	o.same(t, command, before)
@@ -113,7 +118,6 @@ func (o *odd) testShells(t *testing.T) {
 		"umask 077; " + inPlace + "bash --posix /root/release/install.sh",
 		"cd / && CDPATH=/root env -u HOME PATH=/usr/bin " + inPlace + "sh root/release/install.sh",
 	} {
-		start := time.Now()
 		if strings.Contains(shell, inPlace) {
 			o.place(t, "/usr/local/bin")
 		}
@@ -129,7 +133,6 @@ func (o *odd) testShells(t *testing.T) {
 			t.Errorf("%s\nothers may write to %s", shell, unsafe)
 		}
 		o.gone(t, "lite-uninstall.sh")
-		t.Log(time.Since(start))
 	}
 }
 
@@ -270,11 +273,59 @@ func (o *odd) testProxies(t *testing.T) {
 
 // testData refuses what cannot be started on the data that is there.
 func (o *odd) testData(t *testing.T) {
-	o.Sh(t, `%s --data-dir "/srv/my data"`, fromBundle+installer)
-	o.Sh(t, `cmp "/srv/my data/agent/images/busybox.tar" /root/release/images/busybox.tar`)
-	o.Sh(t, `echo v99.0.0 >"/srv/my data/version"`)
+	o.refuses(t, fromRelease+"INSTALL_LITE_SKIP_START=true "+installer+"--data-dir '/srv/my data'", "choose a path without")
+	o.Sh(t, "%s --data-dir /srv/data", fromRelease+"INSTALL_LITE_SKIP_START=true "+installer)
+	o.Sh(t, `cmp "/srv/data/agent/images/busybox.tar" /root/release/images/busybox.tar`)
+	o.Sh(t, `echo v99.0.0 >"/srv/data/version"`)
 	o.refuses(t, inPlace+installer, "was last used by lite v99.0.0")
-	o.Sh(t, `rm "/srv/my data/version"; echo '{}' >"/srv/my data/agent/cluster.json"`)
+	o.Sh(t, `rm "/srv/data/version"; echo '{}' >"/srv/data/agent/cluster.json"`)
 	o.refuses(t, inPlace+installer, "holds an agent of a cluster")
 	o.gone(t, "lite-uninstall.sh")
+}
+
+// testServed meets servers that do not serve what they should.
+func (o *odd) testServed(t *testing.T) {
+	var garbage bytes.Buffer
+	w := gzip.NewWriter(&garbage)
+	_, _ = io.WriteString(w, "a program")
+	_ = w.Close()
+	garbage.WriteString("and more")
+	name := "lite-linux-" + arch(t, o.Machine) + ".gz"
+	files := map[string]string{
+		"/channels/html":     "<html>\n",
+		"/v1.0.0/SHA256SUMS": "<html>\n",
+		// As a Windows machine would write it.
+		"/v1.1.0/SHA256SUMS": fmt.Sprintf("%X *%s\r\n", sha256.Sum256(garbage.Bytes()), name),
+		"/v1.1.0/" + name:    garbage.String(),
+	}
+	listener, err := o.Network().Listen("tcp", cluster.Gateway+":8080")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		content, found := files[r.URL.Path]
+		if !found {
+			w.WriteHeader(http.StatusNotFound)
+		}
+		_, _ = io.WriteString(w, content)
+	})}
+	t.Cleanup(func() { server.Close() })
+	go func() { _ = server.Serve(listener) }()
+	o.Sh(t, "cd /root && openssl genrsa -out key.pem 2>/dev/null && openssl pkey -in key.pem -pubout -out public.pem")
+	const from = "INSTALL_LITE_BASE_URL=http://me:secret@" + cluster.Gateway + ":8080/ "
+	for _, c := range []struct{ command, want string }{
+		{from + "INSTALL_LITE_CHANNEL=html ", "does not hold a version"},
+		{from + "INSTALL_LITE_CHANNEL=none ", "cannot download http://" + cluster.Gateway + ":8080/channels/none"},
+		{from + "INSTALL_LITE_VERSION=v1.0.0 ", "SHA256SUMS does not name " + name},
+		{from + "INSTALL_LITE_VERSION=v1.1.0 ", name + " is damaged, though its checksum is right"},
+		{from + "INSTALL_LITE_VERSION=v1.1.0 INSTALL_LITE_PUBLIC_KEY=/root/public.pem ", "is not signed, or its signature cannot be downloaded"},
+		{"INSTALL_LITE_BASE_URL=ftp://127.0.0.1 ", "begins with https:// or http://"},
+		{"INSTALL_LITE_BASE_URL='http://127.0.0.1/ x' ", "holds white space"},
+	} {
+		o.refuses(t, c.command+installer, c.want)
+	}
+	out, _ := o.Run(from + "INSTALL_LITE_VERSION=v1.1.0 " + installer)
+	if !strings.Contains(out, "is not encrypted") || strings.Contains(out, "secret") {
+		t.Errorf("it does not warn, or tells the password:\n%s", out)
+	}
 }

@@ -24,6 +24,7 @@ func TestOpenRC(t *testing.T) {
 	m.Sh(t, "kubectl wait --for=condition=Ready node/%s --timeout=60s", m.Name)
 	m.Eventually(t, readyTimeout, "lite crictl images | grep -q lite.test/busybox")
 	m.Sh(t, "rc-service lite status && rc-update show default | grep -w lite")
+	m.Sh(t, "flock -n /etc/lite true") // nothing that it has started has its lock
 	for _, path := range strings.Fields(m.Sh(t, "cat /etc/lite/installed")) {
 		m.Sh(t, "test -e %s", path)
 	}
