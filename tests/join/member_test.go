@@ -84,5 +84,12 @@ func (s *suite) testCopy(t *testing.T) {
 		}
 		return nil
 	})
-	s.awaitMoved(t, agent) // its address is that of the node again
+	// The address of the node is the agent's again, and all three are ready.
+	soon(t, func() error {
+		got := s.cluster.Server().Kubectl(t, "get", "nodes", "-o", `jsonpath={range .items[*]}{.status.addresses[?(@.type=="InternalIP")].address} {.status.conditions[?(@.type=="Ready")].status},{end}`)
+		if want := fmt.Sprintf("%s True,%s True,%s True,", s.cluster.Server().IP, agent.IP, clone.IP); got != want {
+			return fmt.Errorf("nodes are %s want %s", got, want)
+		}
+		return nil
+	})
 }
