@@ -209,9 +209,12 @@ func (s *suite) testClock(t *testing.T) {
 		}
 		s.works(t)
 		cluster.Eventually(t, soon, func() error { return s.tokenWorks(t) })
-		if got := s.ns.Containers(t); !maps.Equal(got, containers) {
-			t.Errorf("by %s: the containers are %s and were %s", c.by, got, containers)
-		}
+		cluster.Eventually(t, soon, func() error {
+			if got := s.ns.Containers(t); !maps.Equal(got, containers) {
+				return fmt.Errorf("by %s: the containers are %s and were %s", c.by, got, containers)
+			}
+			return nil
+		})
 	}
 	if got := s.uid(t); got != uid {
 		t.Errorf("the node is %s and was %s", got, uid)
@@ -244,7 +247,12 @@ func (s *suite) works(t *testing.T) {
 	if got := strings.TrimSpace(s.ns.Exec(t, pod, "hostname")); got != pod {
 		t.Errorf("hostname in %s: %q", pod, got)
 	}
-	s.ns.Kubectl(t, "logs", pod)
+	cluster.Eventually(t, soon, func() error { // the kubelet looks at its containers anew after a start
+		if out, err := s.ns.KubectlErr(t, "logs", pod); err != nil {
+			return fmt.Errorf("logs of %s: %w: %s", pod, err, out)
+		}
+		return nil
+	})
 	cluster.Eventually(t, soon, func() error {
 		endpoints := s.node.Kubectl(t, "get", "endpointslices", "-n", "default", "kubernetes", "-o", "jsonpath={.endpoints[*].addresses[*]}")
 		if endpoints != s.node.IP {

@@ -66,7 +66,7 @@ func (s *suite) testCopy(t *testing.T) {
 	}
 	clone.Launch(t)
 	for at, n := range map[string]*cluster.Node{clone.IP: agent, agent.IP: clone} {
-		soon(t, func() error {
+		cluster.Eventually(t, time.Minute, func() error { // each writes every 30 s at the most
 			out, _ := n.Command(t.Context(), "lite", "status").CombinedOutput()
 			if want := "another machine, at " + at + ", says that it is this node"; !strings.Contains(string(out), want) {
 				return fmt.Errorf("lite status on %s does not say %q:\n%s", n.IP, want, out)
@@ -84,5 +84,12 @@ func (s *suite) testCopy(t *testing.T) {
 		}
 		return nil
 	})
-	s.awaitMoved(t, agent) // its address is that of the node again
+	// The address of the node is the agent's again, and all three are ready.
+	soon(t, func() error {
+		got := s.cluster.Server().Kubectl(t, "get", "nodes", "-o", `jsonpath={range .items[*]}{.status.addresses[?(@.type=="InternalIP")].address} {.status.conditions[?(@.type=="Ready")].status},{end}`)
+		if want := fmt.Sprintf("%s True,%s True,%s True,", s.cluster.Server().IP, agent.IP, clone.IP); got != want {
+			return fmt.Errorf("nodes are %s want %s", got, want)
+		}
+		return nil
+	})
 }
