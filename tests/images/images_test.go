@@ -249,6 +249,19 @@ func (s *suite) testRemoved(t *testing.T) {
 		t.Errorf("containerd has:\n%s", out)
 	}
 	says(t, s.Node, []string{"lite", "images", "remove", "lite.test/two:b"}, "not on this node")
+
+	// Without the sandbox image no pod would start: it comes back.
+	const pause = "lite.io/pause:3.10.2"
+	for _, tool := range [][]string{{"crictl", "rmi"}, {"ctr", "images", "rm"}} {
+		s.Output(t, "lite", append(tool, pause)...)
+		cluster.Eventually(t, 30*time.Second, func() error {
+			if !strings.Contains(s.Output(t, "lite", "ctr", "images", "ls", "-q"), pause) {
+				return fmt.Errorf("after %s there is no %s", tool[0], pause)
+			}
+			return nil
+		})
+		s.testPod(t)
+	}
 }
 
 // What appears in the image directory is imported, under whatever name, and when the

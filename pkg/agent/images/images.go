@@ -102,8 +102,37 @@ func (i *Importer) Run(ctx context.Context) error {
 		return err
 	}
 	i.ready.Store(true)
-	<-ctx.Done()
+	return i.guard(ctx, c)
+}
+
+// guard brings back what somebody removes, until ctx is done: without the sandbox
+// image no pod starts any more.
+func (i *Importer) guard(ctx context.Context, c *client.Client) error {
+	for ctx.Err() == nil {
+		i.awaitRemoval(ctx, c)
+		// Who removes one image mostly removes more; and an import that fails takes back
+		// what it has brought.
+		select {
+		case <-time.After(settle):
+		case <-ctx.Done():
+		}
+	}
 	return nil
+}
+
+// awaitRemoval imports what is missing, and returns when an image was removed, or
+// when that would not be heard any more.
+func (i *Importer) awaitRemoval(ctx context.Context, c *client.Client) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	// Heard before it is listed, so that nothing falls between.
+	removed, broken := c.Subscribe(ctx, fmt.Sprintf(`topic=="/images/delete",namespace==%q`, namespace))
+	i.importAll(ctx, c)
+	select {
+	case <-removed:
+	case <-broken:
+	case <-ctx.Done():
+	}
 }
 
 // follow imports what is in the directory and what appears there until ctx is
