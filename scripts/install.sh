@@ -62,6 +62,7 @@ only then. Run again with nothing said, it keeps what was said before.
   INSTALL_LITE_PUBLIC_KEY     a PEM file: SHA256SUMS must be signed with its key (SHA256SUMS.sig), also the next
                               time; none: forget the key
   INSTALL_LITE_BIN_DIR        where the commands go (where they are, or /usr/local/bin)
+  INSTALL_LITE_ALLOW_HTTP     true: take a release that is neither signed nor encrypted on its way
   INSTALL_LITE_SKIP_DOWNLOAD  true: use the binary that is in that directory
   INSTALL_LITE_SKIP_ENABLE    true: neither start the service nor have it started at boot
   INSTALL_LITE_SKIP_START     true: do not start the service now
@@ -85,7 +86,7 @@ check_variables() {
 	for name in $(env | sed -n 's/^\(INSTALL_LITE_[A-Za-z0-9_]*\)=.*/\1/p'); do
 		case ${name#INSTALL_LITE_} in
 		EXEC | VERSION | CHANNEL | BASE_URL | ARTIFACT | SHA256 | PUBLIC_KEY | BIN_DIR) ;;
-		SKIP_DOWNLOAD | SKIP_ENABLE | SKIP_START) on "$name" || true ;;
+		SKIP_DOWNLOAD | SKIP_ENABLE | SKIP_START | ALLOW_HTTP) on "$name" || true ;;
 		*) die "there is no variable $name: sh install.sh --help names those there are" ;;
 		esac
 	done
@@ -208,8 +209,11 @@ find_release() {
 	base=${base%/}
 	case $base in
 	*[[:space:]]*) die "INSTALL_LITE_BASE_URL holds white space: say a URL such as https://example.org/lite" ;;
-	https://?* | http://127.* | http://localhost* | 'http://[::1]'*) ;;
-	http://?*) [ -n "$key" ] || warn "$(shown "$base") is not encrypted, so whoever is on the way may serve another program: use https, or INSTALL_LITE_PUBLIC_KEY" ;;
+	https://?* | http://127.0.0.1 | http://127.0.0.1[:/]* | http://localhost | http://localhost[:/]* | 'http://[::1]' | 'http://[::1]'[:/]*) ;;
+	http://?*)
+		[ -n "$key" ] || on INSTALL_LITE_ALLOW_HTTP ||
+			die "$(shown "$base") is not encrypted, so that anybody on the way could change what is run as root here: use https, or INSTALL_LITE_PUBLIC_KEY, or set INSTALL_LITE_ALLOW_HTTP=true"
+		;;
 	*) die "INSTALL_LITE_BASE_URL is '$base': say a URL that begins with https:// or http://" ;;
 	esac
 	have curl || have wget || die "there is neither curl nor wget to download with: install one, or set INSTALL_LITE_ARTIFACT to a file"
@@ -264,6 +268,9 @@ find_key() {
 		[ -f "$key" ] || die "INSTALL_LITE_PUBLIC_KEY: there is no $key: name a PEM file"
 		have openssl || die "INSTALL_LITE_PUBLIC_KEY is set and there is no openssl to check the signature with: install it"
 		public "$key" >/dev/null || die "INSTALL_LITE_PUBLIC_KEY: $key is no public key in PEM form: make one of the private key with openssl pkey -pubout"
+		case $(openssl pkey -pubin -in "$key" -noout -text 2>/dev/null) in
+		ED* | X*) die "INSTALL_LITE_PUBLIC_KEY: $key is neither an RSA nor an EC key, and no other kind signs a SHA-256: make one of these" ;;
+		esac
 		;;
 	esac
 }
@@ -378,6 +385,10 @@ settle() {
 	while read -r path; do
 		case $path in
 		*/) rmdir "$path" 2>/dev/null || true ;;
+		*/kubectl | */crictl | */ctr)
+			# Somebody may have put a program of his own where the link was.
+			case $(readlink "$path") in */lite) rm -f "$path" ;; esac
+			;;
 		*) rm -f "$path" ;;
 		esac
 	done <"$tmp/obsolete"

@@ -236,7 +236,7 @@ func testAgent(t *testing.T, server *cluster.Machine) {
 	token := server.Sh(t, "cat /var/lib/lite/server/token")
 	url := "https://" + server.IP + ":6443"
 
-	agent.Sh(t, "curl -sfL %s/install.sh | INSTALL_LITE_BASE_URL=%s LITE_URL=%s LITE_TOKEN=%s HTTPS_PROXY=http://proxy.test:3128 NO_PROXY=10.0.0.0/8 sh -s - --node-name second",
+	agent.Sh(t, "curl -sfL %s/install.sh | INSTALL_LITE_ALLOW_HTTP=true INSTALL_LITE_BASE_URL=%s LITE_URL=%s LITE_TOKEN=%s HTTPS_PROXY=http://proxy.test:3128 NO_PROXY=10.0.0.0/8 sh -s - --node-name second",
 		base, base, url, token)
 	server.Sh(t, "kubectl wait --for=condition=Ready node/second --timeout=60s")
 	if got := agent.Sh(t, "cat /proc/%s/cmdline | tr '\\0' ' '", pid(t, agent)); got != "/usr/local/bin/lite agent" {
@@ -247,11 +247,11 @@ func testAgent(t *testing.T, server *cluster.Machine) {
 	}
 	// The newest of the channel is there already: nothing is downloaded but its name and sums.
 	before := pid(t, agent)
-	out := agent.Sh(t, "curl -sfL %s/install.sh | INSTALL_LITE_BASE_URL=%s INSTALL_LITE_CHANNEL=stable sh -", base, base)
+	out := agent.Sh(t, "curl -sfL %s/install.sh | INSTALL_LITE_ALLOW_HTTP=true INSTALL_LITE_BASE_URL=%s INSTALL_LITE_CHANNEL=stable sh -", base, base)
 	if strings.Contains(out, "downloading") || !strings.Contains(out, "nothing has changed") || pid(t, agent) != before {
 		t.Errorf("again:\n%s", out)
 	}
-	out, err := agent.Run(fmt.Sprintf("curl -sfL %s/install.sh | INSTALL_LITE_BASE_URL=%s INSTALL_LITE_VERSION=v9.9.9 sh -", base, base))
+	out, err := agent.Run(fmt.Sprintf("curl -sfL %s/install.sh | INSTALL_LITE_ALLOW_HTTP=true INSTALL_LITE_BASE_URL=%s INSTALL_LITE_VERSION=v9.9.9 sh -", base, base))
 	if err == nil || !strings.Contains(out, "cannot download "+base+"/v9.9.9/SHA256SUMS") {
 		t.Errorf("a version that is not there: %v\n%s", err, out)
 	}
