@@ -81,7 +81,7 @@ func (n *newcomer) testFiles(t *testing.T) {
 		while read -r path; do find "$path" -maxdepth 0 -printf '%%m %%y %%p\n'; done </etc/lite/installed`)
 	for line := range strings.Lines(out) {
 		fields := strings.SplitN(strings.TrimSpace(line), " ", 3)
-		mode, kind, file := "0"+fields[0], fields[1], fields[2]
+		mode, kind, file := "0"+fields[0], fields[1], strings.TrimSuffix(fields[2], "/")
 		named := false
 		own := slices.ContainsFunc(rows, func(row fileRow) bool { return row.pattern == file })
 		for _, row := range rows {
