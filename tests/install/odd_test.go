@@ -278,7 +278,8 @@ func (o *odd) testData(t *testing.T) {
 	o.Sh(t, `cmp "/srv/data/agent/images/busybox.tar" /root/release/images/busybox.tar`)
 	o.Sh(t, `echo v99.0.0 >"/srv/data/version"`)
 	o.refuses(t, inPlace+installer, "was last used by lite v99.0.0")
-	o.Sh(t, `rm "/srv/data/version"; echo '{}' >"/srv/data/agent/cluster.json"`)
+	// By its lock uninstalling knows that lite has worked there.
+	o.Sh(t, `rm "/srv/data/version"; echo '{}' >"/srv/data/agent/cluster.json"; : >/srv/data/lite.lock`)
 	o.refuses(t, inPlace+installer, "holds an agent of a cluster")
 	o.gone(t, "lite-uninstall.sh")
 }
