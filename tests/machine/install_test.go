@@ -117,9 +117,11 @@ func (i *installed) works(t *testing.T) {
 }
 
 func (i *installed) testReboot(t *testing.T) {
+	start := time.Now()
 	if err := i.Reboot(); err != nil {
 		t.Fatal(err)
 	}
+	t.Logf("the machine is back after %s", time.Since(start).Round(time.Second))
 	i.works(t)
 }
 
