@@ -67,6 +67,14 @@ func OwnSettings(t testing.TB, h *cluster.Host) {
 	}
 }
 
+// CompleteSettings does what a kernel would have done with a value that a killed
+// process was just writing back: it takes all of it or nothing, and a file that
+// stands in for a setting is empty in between.
+func CompleteSettings(t testing.TB, h *cluster.Host) {
+	t.Helper()
+	h.Output(t, "sh", "-c", `for f in /etc/settings/*; do [ -s "$f" ] || printf 7 >"$f"; done`)
+}
+
 // settle waits until the kernel has made sure that nobody else has the addresses
 // of a host.
 func settle(t testing.TB, h *cluster.Host) {

@@ -564,6 +564,7 @@ func killAfter(t *testing.T, n *cluster.Node, steps int) {
 	_ = c.Process.Kill()
 	_ = c.Wait()
 	t.Logf("killed after: %s", last)
+	trace.CompleteSettings(t, n.Host)
 }
 
 // seed is LITE_TEST_SEED, or one that differs from run to run.
