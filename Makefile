@@ -26,9 +26,10 @@ e2e: build
 	@tests/cluster/roots dist/roots
 	@scripts/test e2e
 
-vm-test: build # on a virtual machine whose processor is emulated; CONTRIBUTING.md says how long it takes
+vm-test: build # on a virtual machine whose processor is emulated; make vm-test RUN=TestInstall
+	@scripts/setup vm
 	@scripts/test-images
-	. scripts/env && LITE_MACHINE_TEST=1 go test -v -count=1 -timeout 100m ./tests/machine
+	. scripts/env && LITE_MACHINE_TEST=1 go test -v -count=1 -timeout 100m -run '$(RUN)' ./tests/machine
 
 bench: build # make bench ARGS="-runs 1"
 	@scripts/test-images
