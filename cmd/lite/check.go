@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -166,7 +165,7 @@ func checkSubject(m *check.Machine, flags *pflag.FlagSet, o checkOptions) (check
 		return s, foreign
 	}
 	if file := flags.Lookup("config").DefValue; m.UID != 0 && !flags.Changed("config") && os.Getenv("LITE_CONFIG") == "" {
-		s.Unread = unreadable(file)
+		s.Unread = config.Unreadable(file)
 	}
 	if s.Unread != "" {
 		s.Config, s.Wrong = config.LoadWithoutFiles(s.Role, flags, os.Environ())
@@ -187,28 +186,6 @@ func configuredDataDir(flags *pflag.FlagSet) string {
 		return dir
 	}
 	return defaultDataDir
-}
-
-// unreadable is the configuration file, or the first of its drop-ins, that may not
-// be read; "" if all may.
-func unreadable(file string) string {
-	dir := file + ".d"
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, os.ErrPermission) {
-		return dir
-	}
-	files := []string{file}
-	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), ".yaml") {
-			files = append(files, filepath.Join(dir, e.Name()))
-		}
-	}
-	for _, f := range files {
-		if _, err := os.ReadFile(f); errors.Is(err, os.ErrPermission) {
-			return f
-		}
-	}
-	return ""
 }
 
 // writeDone shows what --fix has done.

@@ -11,11 +11,9 @@ import (
 	"strings"
 
 	"lite.io/lite/pkg/file"
+	"lite.io/lite/pkg/service"
 	"lite.io/lite/pkg/uninstall"
 )
-
-// configDir is where uninstalling reads what to take back.
-const configDir = "/etc/lite"
 
 // step is one thing that Fix does.
 type step struct {
@@ -45,7 +43,7 @@ func Fix(ctx context.Context, m *Machine, r Report, say func(Done)) []Done {
 		}
 		for _, s := range found.fix {
 			done := Done{Check: found.Name, Did: s.say, Undo: s.undo}
-			err := uninstall.NoteFix(m.path(configDir), uninstall.Fix{Did: s.say, Undo: s.undo})
+			err := uninstall.NoteFix(m.path(service.ConfigDir), uninstall.Fix{Did: s.say, Undo: s.undo})
 			if err == nil {
 				err = s.do(ctx)
 			}

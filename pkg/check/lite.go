@@ -14,10 +14,11 @@ import (
 	"lite.io/lite/pkg/agent/containerd"
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/service"
 )
 
 // inventory lists what the installer has put on the machine.
-const inventory = "/etc/lite/installed"
+const inventory = service.ConfigDir + "/installed"
 
 func user(_ context.Context, e *Env) []Result {
 	if e.UID != 0 {

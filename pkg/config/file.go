@@ -53,6 +53,22 @@ func yamlFiles(dir string, names []string) (files []string) {
 	return files
 }
 
+// Unreadable is the configuration file at path, or the first of its drop-ins, that this
+// user may not read; "" if all may be read.
+func Unreadable(path string) string {
+	h := thisHost()
+	dropIns, err := h.readDir(path + ".d")
+	if errors.Is(err, fs.ErrPermission) {
+		return path + ".d"
+	}
+	for _, file := range append([]string{path}, yamlFiles(path+".d", dropIns)...) {
+		if _, err := h.readRegular(file); errors.Is(err, fs.ErrPermission) {
+			return file
+		}
+	}
+	return ""
+}
+
 func unreadable(file, source string, err error) *Error {
 	problem, remedy := "cannot be read: "+err.Error(), "name a file that can be read"
 	switch {

@@ -19,6 +19,7 @@ import (
 
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/release"
+	"lite.io/lite/pkg/service"
 	"lite.io/lite/pkg/version"
 )
 
@@ -92,7 +93,7 @@ func find(ctx context.Context, o Options, t trust, env []string) (*published, er
 
 // proxyFile is where the service's proxies are: a shell of root's does not have
 // them.
-const proxyFile = "/etc/lite/lite.env"
+const proxyFile = service.ConfigDir + "/lite.env"
 
 // newClient goes by the proxies of this process, else by those of lite, else by
 // those of the service.

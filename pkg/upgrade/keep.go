@@ -19,6 +19,7 @@ import (
 	"lite.io/lite/pkg/datastore/etcd"
 	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/release"
+	"lite.io/lite/pkg/service"
 	"lite.io/lite/pkg/version"
 )
 
@@ -119,8 +120,7 @@ const mostLinks = 40
 // lead to them. What belongs to the installation is none of them: its inventory, the
 // key of releases and the guard; and the kubeconfig is made at each start.
 func configuration(cfg *config.Config) (files, dirs []string) {
-	const etc = "/etc/lite"
-	others := []string{cfg.WriteKubeconfig, filepath.Join(etc, "installed"), release.KeyFile, serviceGuard}
+	others := []string{cfg.WriteKubeconfig, filepath.Join(service.ConfigDir, "installed"), release.KeyFile, serviceGuard}
 	add := func(path string) {
 		for range mostLinks {
 			info, err := os.Lstat(path)
@@ -148,7 +148,7 @@ func configuration(cfg *config.Config) (files, dirs []string) {
 	if cfg.AuditPolicyFile != "" {
 		add(cfg.AuditPolicyFile)
 	}
-	for _, dir := range append([]string{etc}, dirs...) {
+	for _, dir := range append([]string{service.ConfigDir}, dirs...) {
 		found, _ := os.ReadDir(dir)
 		for _, entry := range found {
 			add(filepath.Join(dir, entry.Name()))

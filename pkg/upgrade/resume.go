@@ -22,7 +22,7 @@ import (
 // serviceGuard is a link to the old program, there while a new one is tried: the service
 // runs `upgrade resume` by it before each start, for a new program that cannot
 // even do that. Its place does not depend on where the data is.
-const serviceGuard = "/etc/lite/upgrading"
+const serviceGuard = service.ConfigDir + "/upgrading"
 
 func setGuard(dataDir, guard string) error {
 	if err := os.MkdirAll(filepath.Dir(guard), 0o700); err != nil {

@@ -98,18 +98,16 @@ func (i *Importer) Run(ctx context.Context) error {
 	if i.watch {
 		return i.follow(ctx, c)
 	}
-	if err := i.importDir(ctx, c); err != nil {
-		return err
-	}
-	i.ready.Store(true)
 	return i.guard(ctx, c)
 }
 
-// guard brings back what somebody removes, until ctx is done: without the sandbox
-// image no pod starts any more.
+// guard imports what is in the directory, and brings back what somebody removes, until
+// ctx is done: without the sandbox image no pod starts any more.
 func (i *Importer) guard(ctx context.Context, c *client.Client) error {
 	for ctx.Err() == nil {
-		i.awaitRemoval(ctx, c)
+		if err := i.awaitRemoval(ctx, c); err != nil {
+			return err
+		}
 		// Who removes one image mostly removes more; and an import that fails takes back
 		// what it has brought.
 		select {
@@ -120,19 +118,25 @@ func (i *Importer) guard(ctx context.Context, c *client.Client) error {
 	return nil
 }
 
-// awaitRemoval imports what is missing, and returns when an image was removed, or
-// when that would not be heard any more.
-func (i *Importer) awaitRemoval(ctx context.Context, c *client.Client) {
+// awaitRemoval imports what is missing, which only the first time has to succeed, and
+// returns when an image was removed, or when that would not be heard any more.
+func (i *Importer) awaitRemoval(ctx context.Context, c *client.Client) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	// Heard before it is listed, so that nothing falls between.
 	removed, broken := c.Subscribe(ctx, fmt.Sprintf(`topic=="/images/delete",namespace==%q`, namespace))
-	i.importAll(ctx, c)
+	if i.ready.Load() {
+		i.importAll(ctx, c)
+	} else if err := i.importDir(ctx, c); err != nil {
+		return err
+	}
+	i.ready.Store(true)
 	select {
 	case <-removed:
 	case <-broken:
 	case <-ctx.Done():
 	}
+	return nil
 }
 
 // follow imports what is in the directory and what appears there until ctx is
