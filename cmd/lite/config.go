@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -16,6 +17,7 @@ import (
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/file"
+	"lite.io/lite/pkg/log"
 	"lite.io/lite/pkg/server"
 	"lite.io/lite/pkg/service"
 	"lite.io/lite/pkg/version"
@@ -142,6 +144,7 @@ func checkService(cfg *config.Config) error {
 // of components are checked where they are parsed, and on which machine makes no
 // difference.
 func accept(cfg *config.Config) error {
+	log.Bridge(slog.New(slog.DiscardHandler)) // what upstream logs while it parses is not asked for
 	if err := containerd.CheckRegistries(cfg.PrivateRegistry); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -119,7 +120,7 @@ func runCtr(args []string) error {
 	if !mentions(args, "namespace", "n") && os.Getenv("CONTAINERD_NAMESPACE") == "" {
 		preset = append(preset, "--namespace=k8s.io")
 	}
-	err := app.New().Run(append(preset, args...))
+	err := app.New().Run(context.Background(), append(preset, args...))
 	switch {
 	case errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0:
 		return fmt.Errorf("ctr: %w; run it as root", err)

@@ -61,7 +61,7 @@ func TestWithoutServer(t *testing.T) {
 	t.Run("status", func(t *testing.T) { fails(t, n, []string{"lite", "status"}, "not running") })
 	t.Run("kubectl", func(t *testing.T) {
 		n.Output(t, "ln", "-s", "/usr/local/bin/lite", "/usr/local/bin/kubectl")
-		if got := n.Output(t, "kubectl", "version", "--client"); !strings.Contains(got, "v1.36") {
+		if got := n.Output(t, "kubectl", "version", "--client"); !strings.Contains(got, "v1.37") {
 			t.Errorf("kubectl version:\n%s", got)
 		}
 	})
@@ -122,7 +122,7 @@ func TestWithServer(t *testing.T) {
 		}
 	})
 	t.Run("kubectl", func(t *testing.T) {
-		if got := n.Kubectl(t, "get", "nodes"); !strings.Contains(got, n.Name) || !strings.Contains(got, "v1.36") {
+		if got := n.Kubectl(t, "get", "nodes"); !strings.Contains(got, n.Name) || !strings.Contains(got, "v1.37") {
 			t.Errorf("get nodes:\n%s", got)
 		}
 		n.Output(t, "ln", "-s", "/usr/local/bin/lite", "/usr/local/bin/kubectl")

@@ -5,14 +5,19 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 	"time"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	cliflag "k8s.io/component-base/cli/flag"
 	"k8s.io/kubernetes/cmd/kube-proxy/app"
+	kubeproxyconfig "k8s.io/kubernetes/pkg/proxy/apis/config"
+	"k8s.io/kubernetes/pkg/proxy/apis/config/scheme"
 
 	"lite.io/lite/pkg/kube"
 )
@@ -34,9 +39,9 @@ type Config struct {
 
 // Proxy is the component.
 type Proxy struct {
-	config  Config
-	options *app.Options
-	probe   kube.Probe
+	config   Config
+	settings *kubeproxyconfig.KubeProxyConfiguration
+	probe    kube.Probe
 }
 
 // New parses and checks the arguments; nothing is touched before Run.
@@ -59,7 +64,31 @@ func New(c Config) (*Proxy, error) {
 	if err := o.Validate(); err != nil {
 		return nil, fmt.Errorf("kube-proxy-arg: %w", err)
 	}
-	return &Proxy{c, o, kube.NewProbe("http://127.0.0.1:10256/healthz")}, nil
+	settings, err := settingsOf(o)
+	if err != nil {
+		return nil, fmt.Errorf("kube-proxy-arg: %w", err)
+	}
+	return &Proxy{c, settings, kube.NewProbe("http://127.0.0.1:10256/healthz")}, nil
+}
+
+// settingsOf is what upstream made of the arguments. Its options tell nobody but
+// a file (1.37); this one is in memory only.
+func settingsOf(o *app.Options) (*kubeproxyconfig.KubeProxyConfiguration, error) {
+	fd, err := unix.MemfdCreate("kube-proxy", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("make a file in memory: %w", err)
+	}
+	defer unix.Close(fd)
+	o.WriteConfigTo = fmt.Sprintf("/proc/self/fd/%d", fd)
+	if err := o.Run(context.Background()); err != nil {
+		return nil, err
+	}
+	data, err := os.ReadFile(o.WriteConfigTo)
+	if err != nil {
+		return nil, err
+	}
+	settings := &kubeproxyconfig.KubeProxyConfiguration{}
+	return settings, runtime.DecodeInto(scheme.Codecs.UniversalDecoder(), data, settings)
 }
 
 func args(c Config) []string {
@@ -85,13 +114,22 @@ func args(c Config) []string {
 func (*Proxy) Name() string { return "kube-proxy" }
 
 // Run implements component.Component. Upstream's Run does not return when its
-// context is done (1.36); it holds nothing that has to be released.
+// context is done (1.37); it holds nothing that has to be released.
 func (p *Proxy) Run(ctx context.Context) error {
-	if err := p.awaitAddress(ctx); err != nil {
+	client, err := p.client()
+	if err != nil {
+		return err
+	}
+	node, err := p.awaitAddress(ctx, client)
+	if err != nil {
+		return err
+	}
+	server, err := p.compose(ctx, client, node)
+	if err != nil {
 		return err
 	}
 	failed := make(chan error, 1)
-	go func() { failed <- p.options.Run(ctx) }()
+	go func() { failed <- server.Run(ctx) }()
 	select {
 	case err := <-failed:
 		return err
@@ -100,29 +138,36 @@ func (p *Proxy) Run(ctx context.Context) error {
 	}
 }
 
+// client asks the API server as the node does, with the user's limits.
+func (p *Proxy) client() (kubernetes.Interface, error) {
+	cfg, err := kube.ClientConfig(p.config.Kubeconfig, "kube-proxy")
+	if err != nil {
+		return nil, err
+	}
+	connection := p.settings.ClientConnection
+	cfg.AcceptContentTypes, cfg.ContentType = connection.AcceptContentTypes, connection.ContentType
+	cfg.QPS, cfg.Burst = connection.QPS, int(connection.Burst)
+	return kubernetes.NewForConfig(cfg)
+}
+
 // addressWithin is far more than the kubelet needs to report the node's address.
 // With a cloud provider of the user's that may need kube-proxy.
 const addressWithin = 15 * time.Second
 
 // awaitAddress waits until the node says where it is: kube-proxy reads that once,
 // when it starts, and would answer NodePorts at the address that the machine had
-// before (1.36).
-func (p *Proxy) awaitAddress(ctx context.Context) error {
-	cfg, err := kube.ClientConfig(p.config.Kubeconfig, "kube-proxy")
-	if err != nil {
-		return err
-	}
-	client, err := kubernetes.NewForConfig(cfg)
-	if err != nil {
-		return err
-	}
+// before (1.37). Without an address in time the node is nil.
+func (p *Proxy) awaitAddress(ctx context.Context, client kubernetes.Interface) (*v1.Node, error) {
 	waiting, stop := context.WithTimeout(ctx, addressWithin)
 	defer stop()
-	_, err = kube.AwaitNode(waiting, client, p.config.NodeName, func(n *v1.Node) bool { return isAt(n, p.config.NodeIP) })
-	if err != nil && waiting.Err() == nil {
-		return fmt.Errorf("wait for the node's address: %w", err)
+	node, err := kube.AwaitNode(waiting, client, p.config.NodeName, func(n *v1.Node) bool { return isAt(n, p.config.NodeIP) })
+	switch {
+	case err == nil:
+		return node, nil
+	case waiting.Err() != nil:
+		return nil, nil
 	}
-	return nil
+	return nil, fmt.Errorf("wait for the node's address: %w", err)
 }
 
 func isAt(n *v1.Node, ip netip.Addr) bool {

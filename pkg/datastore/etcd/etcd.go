@@ -2,6 +2,7 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -20,6 +21,7 @@ import (
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/features"
 	"go.etcd.io/etcd/server/v3/storage/wal"
 	"go.uber.org/zap"
 
@@ -118,7 +120,7 @@ var (
 	// decided is the flags that would part etcd from the rest of the node.
 	decided = []string{"name", "data-dir", "wal-dir", "initial-cluster", "initial-cluster-state", "initial-cluster-token", "force-new-cluster"}
 	// unserved is the flags that only etcd's own main function carries into
-	// its configuration (3.6): here they would have no effect.
+	// its configuration (3.7): here they would have no effect.
 	unserved = []string{
 		"cipher-suites", "max-concurrent-streams", "client-cert-allowed-hostname", "peer-cert-allowed-hostname",
 		"peer-cert-allowed-cn", "cors", "host-whitelist", "discovery-endpoints", "log-outputs",
@@ -135,11 +137,33 @@ func apply(flags *flag.FlagSet, args []string) error {
 		if slices.Contains(unserved, key) {
 			return fmt.Errorf("etcd-arg %q: an etcd inside another process cannot be told that; remove the argument", arg)
 		}
+		if now := successor(flags, key, value); now != "" {
+			return fmt.Errorf("etcd-arg %q: etcd 3.7 has no such flag any more; use %s", arg, now)
+		}
 		if err := flags.Set(key, value); err != nil {
 			return fmt.Errorf("etcd-arg %q: %w; `etcd --help` of the version in `lite version` lists the flags", arg, err)
 		}
 	}
 	return nil
+}
+
+// successor is what a flag that was experimental until etcd 3.6 is called now, or
+// the gate that it became; "" if it is neither.
+func successor(flags *flag.FlagSet, key, value string) string {
+	name, was := strings.CutPrefix(key, "experimental-")
+	if !was || flags.Lookup(key) != nil {
+		return ""
+	}
+	if flags.Lookup(name) != nil {
+		return name
+	}
+	name = strings.TrimPrefix(name, "enable-")
+	for gate := range features.DefaultEtcdServerFeatureGates {
+		if strings.EqualFold(string(gate), strings.ReplaceAll(name, "-", "")) {
+			return fmt.Sprintf("feature-gates=%s=%s", gate, cmp.Or(value, "true"))
+		}
+	}
+	return ""
 }
 
 // Name implements component.Component.
@@ -261,9 +285,9 @@ func lastLogged(logDir string) (uint64, error) {
 		return 0, err
 	}
 	if len(entries) == 0 {
-		return newest.Index, nil
+		return newest.GetIndex(), nil
 	}
-	return entries[len(entries)-1].Index, nil
+	return entries[len(entries)-1].GetIndex(), nil
 }
 
 // lastApplied is the index of the last entry that a database holds.

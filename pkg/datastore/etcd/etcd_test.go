@@ -104,7 +104,7 @@ func TestUsersArgumentsWin(t *testing.T) {
 		"max-request-bytes=2097152":              func(c *embed.Config) bool { return c.MaxRequestBytes == 2<<20 },
 		"unsafe-no-fsync=true":                   func(c *embed.Config) bool { return c.UnsafeNoFsync },
 		"bootstrap-defrag-threshold-megabytes=1": func(c *embed.Config) bool { return c.BootstrapDefragThresholdMegabytes == 1 },
-		"experimental-compaction-batch-limit=5":  func(c *embed.Config) bool { return c.ExperimentalCompactionBatchLimit == 5 },
+		"compaction-batch-limit=5":               func(c *embed.Config) bool { return c.CompactionBatchLimit == 5 },
 	} {
 		t.Run(arg, func(t *testing.T) {
 			if cfg := configured(t, arg); !got(cfg) {
@@ -135,13 +135,15 @@ func TestNoArgumentIsSilentlyIgnored(t *testing.T) {
 
 func TestArgumentsThatAreRefused(t *testing.T) {
 	for arg, want := range map[string]string{
-		"listen-client-urls=http://0.0.0.0:2379": `etcd-arg "listen-client-urls=http://0.0.0.0:2379": lite itself decides`,
-		"initial-advertise-peer-urls=https://x":  `lite itself decides`,
-		"name=other":                             `lite itself decides`,
-		"initial-cluster=a=https://x":            `lite itself decides`,
-		"quota-backend-byte=1":                   `etcd-arg "quota-backend-byte=1": no such flag -quota-backend-byte`,
-		"quota-backend-bytes=much":               `etcd-arg "quota-backend-bytes=much": parse error`,
-		"quota-backend-bytes":                    `etcd-arg "quota-backend-bytes": parse error`,
+		"listen-client-urls=http://0.0.0.0:2379":  `etcd-arg "listen-client-urls=http://0.0.0.0:2379": lite itself decides`,
+		"initial-advertise-peer-urls=https://x":   `lite itself decides`,
+		"name=other":                              `lite itself decides`,
+		"initial-cluster=a=https://x":             `lite itself decides`,
+		"quota-backend-byte=1":                    `etcd-arg "quota-backend-byte=1": no such flag -quota-backend-byte`,
+		"quota-backend-bytes=much":                `etcd-arg "quota-backend-bytes=much": parse error`,
+		"quota-backend-bytes":                     `etcd-arg "quota-backend-bytes": parse error`,
+		"experimental-compaction-batch-limit=5":   `etcd-arg "experimental-compaction-batch-limit=5": etcd 3.7 has no such flag any more; use compaction-batch-limit`,
+		"experimental-initial-corrupt-check=true": `etcd-arg "experimental-initial-corrupt-check=true": etcd 3.7 has no such flag any more; use feature-gates=InitialCorruptCheck=true`,
 	} {
 		_, err := New(sample(arg))
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
@@ -179,12 +181,13 @@ func logOf(t *testing.T, entries int) (dir, segment string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.SaveSnapshot(walpb.Snapshot{}); err != nil {
+	if err := w.SaveSnapshot(&walpb.Snapshot{Index: new(uint64(0)), Term: new(uint64(0))}); err != nil {
 		t.Fatal(err)
 	}
 	for i := range uint64(entries) {
-		e := raftpb.Entry{Term: 1, Index: i + 1, Data: bytes.Repeat([]byte{'a' + byte(i)}, 1<<10)}
-		if err := w.Save(raftpb.HardState{Term: 1, Commit: i}, []raftpb.Entry{e}); err != nil {
+		term := uint64(1)
+		e := &raftpb.Entry{Term: &term, Index: new(i + 1), Data: bytes.Repeat([]byte{'a' + byte(i)}, 1<<10)}
+		if err := w.Save(&raftpb.HardState{Term: &term, Commit: &i}, []*raftpb.Entry{e}); err != nil {
 			t.Fatal(err)
 		}
 	}
