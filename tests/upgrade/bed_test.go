@@ -39,10 +39,9 @@ func nextBinary(t *testing.T) string { return versions.Build(t) }
 // bed is a node whose lite can be replaced.
 type bed struct{ *cluster.Node }
 
-// install gives a node a lite that can be replaced. Commands find it first.
+// install gives a node the lite that was built, in a place where it can be replaced.
 func install(t *testing.T, n *cluster.Node) bed {
 	t.Helper()
-	b := bed{n}
 	binary := os.Getenv("LITE_BINARY")
 	if binary == "" {
 		dir, err := repository()
@@ -51,6 +50,13 @@ func install(t *testing.T, n *cluster.Node) bed {
 		}
 		binary = filepath.Join(dir, "dist", "lite")
 	}
+	return installProgram(t, n, binary)
+}
+
+// installProgram gives a node a lite that can be replaced. Commands find it first.
+func installProgram(t *testing.T, n *cluster.Node, binary string) bed {
+	t.Helper()
+	b := bed{n}
 	b.put(t, binary, installed)
 	n.Output(t, "ln", "-s", installed, "/usr/local/sbin/lite")
 	return b

@@ -46,7 +46,7 @@ func TestCluster(t *testing.T) {
 	before := ns.Containers(t)
 
 	t.Run("agent newer than the server", func(t *testing.T) {
-		newer := agent.pose(t, "/var/lib/newer", func(p *pose) { p.Version.Kubernetes = "v1.37.0" })
+		newer := agent.pose(t, "/var/lib/newer", func(p *pose) { p.Version.Kubernetes = minors(p.Version.Kubernetes, 1) })
 		agent.refused(t, []string{"upgrade", "--artifact", newer}, "must not be newer", "upgrade all servers first")
 		agent.is(t, old)
 	})

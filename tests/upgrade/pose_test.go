@@ -2,6 +2,7 @@ package upgrade
 
 import (
 	"encoding/json"
+	"fmt"
 	"path/filepath"
 	"testing"
 
@@ -23,4 +24,13 @@ func (b bed) pose(t *testing.T, path string, change func(*pose)) string {
 	p.Make(t, filepath.Join(b.Dir, "lib", path[len("/var/lib/"):]))
 	b.sums(t, path)
 	return path
+}
+
+// minors is a version some minor versions away.
+func minors(v string, steps int) string {
+	var major, minor, patch int
+	if _, err := fmt.Sscanf(v, "v%d.%d.%d", &major, &minor, &patch); err != nil {
+		panic(fmt.Sprintf("%q is no version: %v", v, err))
+	}
+	return fmt.Sprintf("v%d.%d.%d", major, minor+steps, patch)
 }

@@ -187,9 +187,9 @@ func (b bed) refuses(t *testing.T, artifact string) {
 	try("no checksum", "/var/lib/wrong/lite", "does not name lite")
 
 	posing("downgrade", func(p *pose) { p.Version.Version = "v0.0.1" }, "older", "lite rollback")
-	posing("two minors of Kubernetes", func(p *pose) { p.Version.Kubernetes = "v1.38.0" }, "one minor version at a time", "1.37")
-	posing("two minors of etcd", func(p *pose) { p.Version.Etcd = "v3.8.0" }, "one minor version at a time", "3.7")
-	posing("older Kubernetes", func(p *pose) { p.Version.Kubernetes = "v1.35.9" }, "older than")
+	posing("two minors of Kubernetes", func(p *pose) { p.Version.Kubernetes = minors(p.Version.Kubernetes, 2) }, "one minor version at a time")
+	posing("two minors of etcd", func(p *pose) { p.Version.Etcd = minors(p.Version.Etcd, 2) }, "one minor version at a time")
+	posing("older Kubernetes", func(p *pose) { p.Version.Kubernetes = minors(p.Version.Kubernetes, -1) }, "older than")
 	posing("configuration", func(p *pose) { p.Refuse = "server-color: no such option" }, "refuses the configuration", "server-color")
 	posing("no lite", func(p *pose) { p.Version.Version, p.Version.Kubernetes = "", "" }, "no lite")
 	posing("another platform", func(p *pose) { p.Version.Platform = "plan9/amd64" }, "plan9/amd64")

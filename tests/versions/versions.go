@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -43,6 +44,20 @@ var build = sync.OnceValues(func() (string, error) {
 	}
 	return filepath.Join(dir, "dist", "lite-next"), nil
 })
+
+// PreviousMinor returns the path of a lite that stands on the minor version of
+// Kubernetes before this one. It is built the first time, and kept.
+func PreviousMinor(t testing.TB) string {
+	t.Helper()
+	cmd := exec.Command("scripts/previous-minor")
+	cmd.Dir = filepath.Join("..", "..")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("build the previous minor version: %v", err)
+	}
+	return strings.TrimSpace(string(out))
+}
 
 // Pose is what a program that poses as lite says and does. Started, it ends at
 // once, unless it is told to hang or to become another program.
