@@ -39,7 +39,7 @@ var layers = []struct{ pkg, imports string }{
 	{"pkg/service", ""},
 	{"pkg/uninstall", "file netfilter service"},
 	{"pkg/status", "component netfilter"},
-	{"pkg/datastore/etcd", "log pki"},
+	{"pkg/datastore/etcd", "kube log pki"},
 	{"pkg/datastore", ""},
 	{"pkg/server/controlplane", "config datastore file kube pki"},
 	{"pkg/agent/images", ""},

@@ -49,6 +49,9 @@ func runAgent(flags *pflag.FlagSet) error {
 }
 
 func (b *boot) runAgent() error {
+	if err := agent.CheckArguments(b.cfg, b.host); err != nil {
+		return err
+	}
 	claim, err := b.claim()
 	if err != nil {
 		return err

@@ -172,6 +172,9 @@ func checkSubject(m *check.Machine, flags *pflag.FlagSet, o checkOptions) (check
 		return s, nil
 	}
 	s.Config, s.Wrong = config.Load(s.Role, flags, os.Environ())
+	if s.Config != nil && m.UID == 0 {
+		s.Refused = acceptArguments(s.Config)
+	}
 	return s, nil
 }
 

@@ -140,18 +140,24 @@ func checkService(cfg *config.Config) error {
 	return accept(cfg)
 }
 
-// accept finds what a start would find wrong with a configuration itself. Arguments
-// of components are checked where they are parsed, and on which machine makes no
-// difference.
+// accept finds what a start would find wrong with a configuration itself.
 func accept(cfg *config.Config) error {
-	log.Bridge(slog.New(slog.DiscardHandler)) // what upstream logs while it parses is not asked for
 	if err := containerd.CheckRegistries(cfg.PrivateRegistry); err != nil {
 		return err
 	}
+	return acceptArguments(cfg)
+}
+
+// acceptArguments is accept for arguments of components, and the files that they
+// name: they are checked where they are parsed. Of the machine it matters only who
+// makes cgroups.
+func acceptArguments(cfg *config.Config) error {
+	log.Bridge(slog.New(slog.DiscardHandler)) // what upstream logs while it parses is not asked for
+	host := agent.Host{Systemd: agent.HasSystemd()}
 	if cfg.Role == config.Agent {
-		return agent.Check(cfg, agent.Host{})
+		return agent.Check(cfg, host)
 	}
-	_, err := server.New(cfg, agent.Host{}, func(component.Status) {})
+	_, err := server.New(cfg, host, func(component.Status) {})
 	return err
 }
 

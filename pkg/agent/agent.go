@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"net/url"
@@ -99,18 +100,31 @@ func New(cfg *config.Config, m Membership, host Host, onChange func(component.St
 }
 
 // Check parses what the user says to the parts of an agent, as New does, without
-// a cluster: what that would tell is made up.
+// a cluster.
 func Check(cfg *config.Config, host Host) error {
-	server := netip.MustParsePrefix("192.0.2.0/24")
-	_, err := New(cfg, Membership{
+	_, err := New(cfg, unknownCluster(cfg), host, func(component.Status) {})
+	return err
+}
+
+// CheckArguments is the part of Check about arguments and the files that they name.
+// It leaves the process as it is, so a node can start afterwards.
+func CheckArguments(cfg *config.Config, host Host) error {
+	m := unknownCluster(cfg)
+	c := Config{Node: cfg, Cluster: m.Facts, Host: host, Kubeconfig: m.Kubeconfig(), CAFile: m.CAFile()}
+	return errors.Join(kubelet.Check(kubeletConfig(c)), kubeproxy.Check(proxyConfig(c)))
+}
+
+// unknownCluster makes up what a cluster would tell.
+func unknownCluster(cfg *config.Config) Membership {
+	network := netip.MustParsePrefix("192.0.2.0/24")
+	return Membership{
 		Servers: []string{"https://192.0.2.1:6443"},
 		Facts: join.Facts{
-			ClusterCIDR: []netip.Prefix{server}, ServiceCIDR: []netip.Prefix{server}, ClusterDNS: server.Addr().Next(),
+			ClusterCIDR: []netip.Prefix{network}, ServiceCIDR: []netip.Prefix{network}, ClusterDNS: network.Addr().Next(),
 			ClusterDomain: "cluster.local", Backend: "vxlan",
 		},
 		dir: Dir(cfg.DataDir),
-	}, host, func(component.Status) {})
-	return err
+	}
 }
 
 // Agent is a node without a control plane. Its group is complete.
@@ -174,23 +188,7 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 		g.Add(images.Directory(cfg.Socket(), filepath.Join(dir, "images")), runtime, api)
 	}
 
-	k, err := kubelet.New(kubelet.Config{
-		Dir:           filepath.Join(dir, "kubelet"),
-		NodeName:      n.NodeName,
-		NodeIP:        n.NodeIP,
-		Labels:        n.NodeLabels,
-		Taints:        n.NodeTaints,
-		ClusterDNS:    c.Cluster.ClusterDNS,
-		ClusterDomain: c.Cluster.ClusterDomain,
-		Kubeconfig:    c.Kubeconfig,
-		CAFile:        c.CAFile,
-		CertFile:      c.CertFile,
-		KeyFile:       c.KeyFile,
-		Runtime:       Socket(n),
-		ResolvConf:    resolver.System().File(),
-		Systemd:       c.Host.Systemd,
-		ExtraArgs:     n.KubeletArgs,
-	})
+	k, err := kubelet.New(kubeletConfig(c))
 	if err != nil {
 		return err
 	}
@@ -220,15 +218,7 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 		g.Add(policy.New(policy.Config{Kubeconfig: c.Kubeconfig, ClusterCIDR: c.Cluster.ClusterCIDR, Runtime: Socket(n)}), api, tools)
 	}
 	if !slices.Contains(c.Cluster.Disable, "kube-proxy") {
-		p, err := kubeproxy.New(kubeproxy.Config{
-			NodeName:      n.NodeName,
-			NodeIP:        n.NodeIP[0],
-			Kubeconfig:    c.Kubeconfig,
-			ClusterCIDR:   kube.Join(c.Cluster.ClusterCIDR),
-			KeepConntrack: c.Host.Limited,
-			NFTables:      c.Host.NFTables,
-			ExtraArgs:     n.KubeProxyArgs,
-		})
+		p, err := kubeproxy.New(proxyConfig(c))
 		if err != nil {
 			return err
 		}
@@ -244,6 +234,40 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 	}
 	g.Add(r, kl, network)
 	return nil
+}
+
+func kubeletConfig(c Config) kubelet.Config {
+	n := c.Node
+	return kubelet.Config{
+		Dir:           filepath.Join(Dir(n.DataDir), "kubelet"),
+		NodeName:      n.NodeName,
+		NodeIP:        n.NodeIP,
+		Labels:        n.NodeLabels,
+		Taints:        n.NodeTaints,
+		ClusterDNS:    c.Cluster.ClusterDNS,
+		ClusterDomain: c.Cluster.ClusterDomain,
+		Kubeconfig:    c.Kubeconfig,
+		CAFile:        c.CAFile,
+		CertFile:      c.CertFile,
+		KeyFile:       c.KeyFile,
+		Runtime:       Socket(n),
+		ResolvConf:    resolver.System().File(),
+		Systemd:       c.Host.Systemd,
+		ExtraArgs:     n.KubeletArgs,
+	}
+}
+
+func proxyConfig(c Config) kubeproxy.Config {
+	n := c.Node
+	return kubeproxy.Config{
+		NodeName:      n.NodeName,
+		NodeIP:        n.NodeIP[0],
+		Kubeconfig:    c.Kubeconfig,
+		ClusterCIDR:   kube.Join(c.Cluster.ClusterCIDR),
+		KeepConntrack: c.Host.Limited,
+		NFTables:      c.Host.NFTables,
+		ExtraArgs:     n.KubeProxyArgs,
+	}
 }
 
 // nameServer is what the node's DNS has to be told. Without our pod network there

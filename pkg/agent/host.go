@@ -44,10 +44,15 @@ func Inspect() (Host, error) {
 		return Host{}, errors.New("must run as root; try `sudo lite server`")
 	}
 	var h Host
-	_, err := os.Stat(systemdRunning)
-	h.Systemd = err == nil
+	h.Systemd = HasSystemd()
 	h.Limited = !HasCapability("/proc/self/status", capSysResource)
 	return h, errors.Join(CheckCgroups("/"), loadFeatures())
+}
+
+// HasSystemd reports whether systemd is PID 1, and so the one that makes cgroups.
+func HasSystemd() bool {
+	_, err := os.Stat(systemdRunning)
+	return err == nil
 }
 
 // Watches is how many inotify instances the parts of a node open; a server has

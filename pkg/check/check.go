@@ -52,6 +52,8 @@ type Subject struct {
 	// Config is nil if Wrong says why there is none.
 	Config *config.Config
 	Wrong  error
+	// Refused is what a start would say of arguments of components and their files.
+	Refused error
 	// Unread is the configuration file, where it may not be read and Config is made
 	// without it.
 	Unread string

@@ -252,6 +252,9 @@ func TestFindings(t *testing.T) {
 		"wrong configuration": {nil, func(b *bed) {
 			b.Config, b.Wrong = nil, errors.Join(&config.Error{Key: "node-ip", Value: "x", Source: "flag --node-ip", Problem: "is no address", Remedy: "say one"})
 		}, "configuration", Fail, []string{`node-ip "x" (flag --node-ip): is no address`, "say one"}},
+		"refused arguments": {nil, func(b *bed) {
+			b.Refused = errors.New(`kubelet-arg "config=/k": unknown field "maxPodz"; correct the file`)
+		}, "configuration", Fail, []string{`kubelet-arg "config=/k": unknown field "maxPodz"`, "correct the file"}},
 		"unread": {nil, func(b *bed) { b.Unread = "/etc/lite/config.yaml" }, "configuration", Skip, []string{"only root can read /etc/lite/config.yaml"}},
 		"newer data": {map[string]string{"/var/lib/lite/version": "v9.0.0\n"}, func(b *bed) {
 			b.Claim = func(string, string) error {

@@ -96,6 +96,9 @@ func configuration(_ context.Context, e *Env) []Result {
 		}
 		return wrong(err)
 	}
+	if e.Refused != nil {
+		return wrong(e.Refused)
+	}
 	text := fmt.Sprintf("%s %s, address %v", e.Role, e.Config.NodeName, e.Config.NodeIP)
 	if e.Because != "" {
 		text = fmt.Sprintf("%s (%s) %s, address %v", e.Role, e.Because, e.Config.NodeName, e.Config.NodeIP)

@@ -85,6 +85,7 @@ func usable(h host, dir string) error {
 // checkFiles wants the files that were named to exist; one that is a default
 // may be missing.
 func (c *Config) checkFiles(h host) (errs []error) {
+	errs = c.checkArguments(h)
 	for _, f := range []struct {
 		key, file string
 		wanted    fs.FileMode
@@ -111,6 +112,43 @@ func (c *Config) checkFiles(h host) (errs []error) {
 	return errs
 }
 
+// argumentFiles is the arguments by which a user names files that a component reads
+// when it has been started, and may then only fail.
+var argumentFiles = map[string][]string{
+	"kube-apiserver-arg": {
+		"admission-control-config-file", "audit-policy-file", "audit-webhook-config-file", "authentication-config",
+		"authentication-token-webhook-config-file", "authorization-config", "authorization-policy-file",
+		"authorization-webhook-config-file", "egress-selector-config-file", "encryption-provider-config", "oidc-ca-file",
+		"service-account-key-file", "service-account-signing-key-file", "token-auth-file", "tracing-config-file",
+	},
+	"kube-controller-manager-arg": {"root-ca-file", "service-account-private-key-file"},
+	"kube-scheduler-arg":          {"config"},
+	"kubelet-arg":                 {"config", "image-credential-provider-config"},
+	"kube-proxy-arg":              {"config"},
+}
+
+// checkArguments wants the files that arguments of components name to exist.
+func (c *Config) checkArguments(h host) (errs []error) {
+	for _, o := range optionsOf(c.Role) {
+		for _, flag := range argumentFiles[o.name] {
+			argument, file := c.said(o.name, flag)
+			if file == "" {
+				continue
+			}
+			info, err := h.stat(file)
+			switch {
+			case errors.Is(err, fs.ErrNotExist):
+				errs = append(errs, c.wrong(o.name, argument, "the file does not exist", "create it, or name another"))
+			case err != nil:
+				errs = append(errs, c.wrong(o.name, argument, err.Error(), "name one that can be read"))
+			case !info.Mode().IsRegular():
+				errs = append(errs, c.wrong(o.name, argument, "is not a file", "name a file"))
+			}
+		}
+	}
+	return errs
+}
+
 // checkPorts wants the ports that others expect to find us at to be free.
 func (c *Config) checkPorts(h host) (errs []error) {
 	remedy := func(port int, other string) string {
@@ -123,8 +161,9 @@ func (c *Config) checkPorts(h host) (errs []error) {
 				remedy(c.HTTPSListenPort, ", or choose another port or bind-address")))
 		}
 	}
-	if err := h.listen(net.JoinHostPort("", strconv.Itoa(kubeletPort))); err != nil {
-		errs = append(errs, &Error{"kubelet-arg", fmt.Sprintf("port=%d", kubeletPort), "default", err.Error(), remedy(kubeletPort, "")})
+	kubelet := c.moved("kubelet-arg port", kubeletPort)
+	if err := h.listen(net.JoinHostPort("", strconv.Itoa(kubelet))); err != nil {
+		errs = append(errs, &Error{"kubelet-arg", fmt.Sprintf("port=%d", kubelet), c.sources["kubelet-arg"], err.Error(), remedy(kubelet, "")})
 	}
 	return errs
 }

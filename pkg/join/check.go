@@ -2,6 +2,7 @@ package join
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"slices"
 
@@ -51,6 +52,9 @@ func (p peer) checkRole(t Token, want Role, groups []string) error {
 // explain finds out why the cluster does not know the token.
 func (p peer) explain(ctx context.Context, t Token) error {
 	i, err := p.clusterInfo(ctx)
+	if closed := new(closedError); errors.As(err, &closed) {
+		return p.unknown(t)
+	}
 	if err != nil {
 		return err
 	}

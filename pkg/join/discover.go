@@ -27,8 +27,9 @@ const infoPath = "/api/v1/namespaces/" + metav1.NamespacePublic + "/configmaps/"
 
 // Discover finds out what the cluster's CA is, and trusts it only if the token
 // says so: by its hash if it has one, otherwise by the signature that only one
-// who knows its secret can make. server overrides the token's. What it returns
-// as error is an *Error.
+// who knows its secret can make. Where anonymous requests are let in to nothing,
+// the hash is the only way. server overrides the token's. What it returns as error
+// is an *Error.
 func Discover(ctx context.Context, t Token, server string) (Cluster, error) {
 	server, err := serverOf(t, server)
 	if err != nil {
@@ -36,6 +37,9 @@ func Discover(ctx context.Context, t Token, server string) (Cluster, error) {
 	}
 	p := peer{server: server, client: client(unverified())}
 	found, err := p.clusterInfo(ctx)
+	if closed := new(closedError); errors.As(err, &closed) {
+		return p.discoverShown(ctx, t, closed)
+	}
 	if err != nil {
 		return Cluster{}, err
 	}
@@ -97,7 +101,7 @@ func (p peer) clusterInfo(ctx context.Context) (info, error) {
 	switch {
 	case a.code == http.StatusOK:
 	case a.code == http.StatusUnauthorized && a.kubernetes:
-		return info{}, p.notKubernetes("shows cluster-info to nobody", nil)
+		return info{}, &closedError{a.shown, a.date}
 	case a.code == http.StatusNotFound && a.kubernetes:
 		return info{}, p.starting("its cluster-info to be published")
 	case a.code == http.StatusForbidden && a.kubernetes:
@@ -158,6 +162,41 @@ func (p peer) acceptHash(t Token, i info) ([]*x509.Certificate, error) {
 	}
 	return nil, p.wrongCA(t.CAHash, got)
 }
+
+// closedError is a server that tells the anonymous nothing: so its user wants it.
+type closedError struct {
+	shown []*x509.Certificate
+	date  time.Time
+}
+
+func (*closedError) Error() string { return "cluster-info is not shown to the anonymous" }
+
+// discoverShown is Discover where the CA is only in what the server shows when a
+// connection is made. There is nothing that a token without a hash could verify,
+// and it is a secret that goes to no server which is not verified.
+func (p peer) discoverShown(ctx context.Context, t Token, first *closedError) (Cluster, error) {
+	if t.CAHash == "" {
+		return Cluster{}, p.closed()
+	}
+	ca, err := p.acceptHash(t, info{ca: authorities(first.shown)})
+	if err != nil {
+		return Cluster{}, err
+	}
+	// What a verified server shows, nobody in between has changed.
+	p = peer{server: p.server, client: client(verified(ca)), clock: first.date}
+	_, err = p.clusterInfo(ctx)
+	closed := new(closedError)
+	switch {
+	case errors.As(err, &closed) && (info{ca: authorities(closed.shown)}).hasAll(ca):
+		return Cluster{CA: encodeCerts(ca), Server: p.server}, nil
+	case err == nil || errors.As(err, &closed):
+		return Cluster{}, p.starting("its CA to settle: it has just been changed")
+	}
+	return Cluster{}, err
+}
+
+// authorities is what a server shows behind its own certificate.
+func authorities(shown []*x509.Certificate) []*x509.Certificate { return shown[min(1, len(shown)):] }
 
 func (i info) signature(id string) (string, bool) {
 	s, ok := i.data[bootstrap.JWSSignatureKeyPrefix+id]

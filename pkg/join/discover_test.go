@@ -310,7 +310,7 @@ func TestDiscoverAnswersOfTheServer(t *testing.T) {
 		"starting":           {refuse(http.StatusServiceUnavailable), true, "waiting for its API (it answers 503 Service Unavailable)"},
 		"gateway":            {page(http.StatusBadGateway), true, "waiting for its API (it answers 502 Bad Gateway)"},
 		"busy":               {refuse(http.StatusTooManyRequests), true, "answers 429 Too Many Requests"},
-		"nobody may read":    {refuse(http.StatusUnauthorized), false, "shows cluster-info to nobody"},
+		"nobody may read":    {refuse(http.StatusUnauthorized), false, "lets nobody in who shows nothing"},
 		"a website's 404":    {page(http.StatusNotFound), false, "is no lite server: it answers 404 Not Found"},
 		"a website's 403":    {page(http.StatusForbidden), false, "is no lite server: it answers 403 Forbidden"},
 		"a redirect":         {page(http.StatusFound), false, "is no lite server: it answers 302 Found"},
@@ -397,6 +397,87 @@ func TestDiscoverLooksASecondTime(t *testing.T) {
 	a.info, asked = was, 2
 	if _, err := Discover(t.Context(), sample, url); err != nil {
 		t.Error(err)
+	}
+}
+
+// closes makes the server let nobody in who shows nothing, and show its CA.
+func (a *apiServer) closes() {
+	a.answers[infoPath] = refuse(http.StatusUnauthorized)
+	a.cert.Certificate = append(a.cert.Certificate, a.ca.cert.Raw)
+}
+
+func TestDiscoverWithoutAnonymousRequests(t *testing.T) {
+	a := newAPI(t)
+	a.admit(sample, Agent.Group())
+	a.closes()
+	url := a.start()
+	token := sample
+	token.CAHash = a.ca.hash()
+	got, err := Await(t.Context(), token, url, Agent, func(string) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Server != url || string(got.CA) != string(encodeCerts(a.ca.certs())) {
+		t.Errorf("got %s, %s", got.Server, got.CA)
+	}
+	_, err = Discover(t.Context(), sample, url)
+	wants(t, err, false, "does not have the hash", "lite://", url)
+	token.CAHash = someHash
+	_, err = Discover(t.Context(), token, url)
+	wants(t, err, false, someHash, a.ca.hash(), "somebody is in between")
+	clear(a.tokens)
+	token.CAHash = a.ca.hash()
+	wants(t, Check(t.Context(), got, token, Agent), false, "does not accept the token abcdef: it has expired, was deleted")
+}
+
+// The token goes to nobody who is not the server, whatever is shown.
+func TestDiscoverWithoutAnonymousRequestsRefuses(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(*apiServer)
+		retry  bool
+		says   string
+	}{
+		"who only shows the CA": {func(a *apiServer) {
+			a.cert = newAuthority(t).serving(t, nil)
+			a.cert.Certificate = append(a.cert.Certificate, a.ca.cert.Raw)
+		}, false, "is not signed by the cluster's CA"},
+		"who shows no CA": {func(a *apiServer) { a.cert.Certificate = a.cert.Certificate[:1] }, false, "shows neither cluster-info nor its CA"},
+		"another CA with the key": {func(a *apiServer) {
+			forged := &x509.Certificate{Subject: pkix.Name{CommonName: "other"}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+			forged.SerialNumber = big.NewInt(2)
+			by := newAuthority(t)
+			der, err := x509.CreateCertificate(rand.Reader, forged, by.cert, a.ca.key.Public(), by.key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			a.cert = by.serving(t, nil)
+			a.cert.Certificate = append(a.cert.Certificate, der)
+		}, false, "is not signed by the cluster's CA"},
+		"who has just opened": {func(a *apiServer) {
+			asked := 0
+			a.answers[infoPath] = func(w http.ResponseWriter, r *http.Request) {
+				if asked++; asked == 1 {
+					refuse(http.StatusUnauthorized)(w, r)
+					return
+				}
+				reply(w, http.StatusOK, corev1.ConfigMap{Data: a.info})
+			}
+		}, true, "waiting for its CA to settle"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newAPI(t)
+			a.admit(sample)
+			a.closes()
+			a.answers[reviewPath] = func(http.ResponseWriter, *http.Request) { t.Error("the token was shown") }
+			test.change(a)
+			token := sample
+			token.CAHash = a.ca.hash()
+			c, err := Discover(t.Context(), token, a.start())
+			wants(t, err, test.retry, test.says)
+			if c.CA != nil {
+				t.Error("returned a CA")
+			}
+		})
 	}
 }
 

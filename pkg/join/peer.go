@@ -62,6 +62,7 @@ type answer struct {
 	code       int
 	kubernetes bool // an error in the form of the Kubernetes API
 	date       time.Time
+	shown      []*x509.Certificate // what the server has shown, its own first
 }
 
 // ask makes one request, with a bearer token unless it is "", and reads a
@@ -89,6 +90,9 @@ func (p peer) ask(ctx context.Context, method, path, bearer string, body string,
 		return answer{}, p.noAnswer(err)
 	}
 	a := answer{code: res.StatusCode}
+	if res.TLS != nil {
+		a.shown = res.TLS.PeerCertificates
+	}
 	a.date, _ = http.ParseTime(res.Header.Get("Date"))
 	if res.StatusCode/100 == 2 {
 		if err := json.Unmarshal(data, object); err != nil {

@@ -143,10 +143,33 @@ func (p peer) outOfTime(err x509.CertificateInvalidError) error {
 }
 
 func (p peer) wrongCA(want string, got []string) error {
+	if len(got) == 0 {
+		return &Error{
+			Problem: fmt.Sprintf("the server %s shows neither cluster-info nor its CA, which the token says has the hash %s", p.server, want),
+			Remedy:  "use the address of the server itself, not of a proxy; or let anonymous requests read cluster-info",
+		}
+	}
 	return &Error{
 		Problem: fmt.Sprintf("the CA of %s has the hash %s, but the token is for %s", p.server, strings.Join(got, ", "), want),
 		Remedy: "make sure that the address is the server's, and use a token of that cluster: " +
 			"this is another cluster, or somebody is in between",
+	}
+}
+
+// closed is for a token without a hash, where anonymous requests are let in to nothing.
+func (p peer) closed() error {
+	return &Error{
+		Problem: fmt.Sprintf("the server %s lets nobody in who shows nothing, and the token does not have the hash by which its CA could be trusted", p.server),
+		Remedy:  "use a whole token, which begins with lite://, as `lite token create` prints it on the server",
+	}
+}
+
+// unknown is for a token that is not let in, where the server does not say why.
+func (p peer) unknown(t Token) error {
+	return &Error{
+		Problem: fmt.Sprintf("the server %s does not accept the token %s: it has expired, was deleted, has another secret or never was of this cluster", p.server, t.ID),
+		Remedy:  "compare it with `lite token list` on the server, or make a new one with `lite token create`",
+		recent:  true,
 	}
 }
 

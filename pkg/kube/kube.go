@@ -4,12 +4,12 @@ package kube
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -20,28 +20,6 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	cliflag "k8s.io/component-base/cli/flag"
 )
-
-// Args turns flags into an argument list in alphabetical order, so that it can
-// be compared, followed by the user's own. A flag that the user gives is not
-// given by us: lists would add up.
-func Args(flags map[string]string, user []string) []string {
-	var theirs []string
-	given := map[string]bool{}
-	for _, arg := range user {
-		arg = strings.TrimLeft(arg, "-")
-		name, _, _ := strings.Cut(arg, "=")
-		given[strings.ReplaceAll(name, "_", "-")] = true
-		theirs = append(theirs, "--"+arg)
-	}
-	var ours []string
-	for name, value := range flags {
-		if !given[name] {
-			ours = append(ours, "--"+name+"="+value)
-		}
-	}
-	slices.Sort(ours)
-	return append(ours, theirs...)
-}
 
 // Join is how upstream's flags take a list.
 func Join[T fmt.Stringer](values []T) string {
@@ -125,6 +103,18 @@ func ClientConfig(kubeconfig, userAgent string) (*rest.Config, error) {
 type Probe struct {
 	URL    string
 	Client *http.Client
+}
+
+// NewProbeAs is NewProbe with a client certificate: a user may have closed health
+// to the anonymous. The files are read for each probe, so they may be made later,
+// and be renewed.
+func NewProbeAs(url, certFile, keyFile string) Probe {
+	p := NewProbe(url)
+	p.Client.Transport.(*http.Transport).TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		cert, err := tls.LoadX509KeyPair(certFile, keyFile)
+		return &cert, err
+	}
+	return p
 }
 
 // NewProbe makes a Probe of a loopback url. The server's certificate is not

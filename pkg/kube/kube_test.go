@@ -28,12 +28,12 @@ import (
 )
 
 func TestArgsAreSortedAndTheUsersTakeThePlaceOfOurs(t *testing.T) {
-	got := Args(map[string]string{"b": "2", "a-b": "1", "c-d": "5", "a": "x=y,z", "empty": ""}, []string{"v=4", "a=mine", "--b=3", "c_d=6"})
+	got := Args("kube-thing", map[string]string{"b": "2", "a-b": "1", "c-d": "5", "a": "x=y,z", "empty": ""}, []string{"v=4", "a=mine", "--b=3", "c_d=6"})
 	want := []string{"--a-b=1", "--empty=", "--v=4", "--a=mine", "--b=3", "--c_d=6"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if got := Args(nil, nil); got != nil {
+	if got := Args("kube-thing", nil, nil); got != nil {
 		t.Errorf("got %q of nothing", got)
 	}
 }

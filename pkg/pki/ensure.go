@@ -169,6 +169,8 @@ func (l leaf) ensure(dir Dir, by *signer, now time.Time) (reason string, err err
 		reason = "would expire on " + day(cert.NotAfter)
 	case !l.says(cert):
 		reason = "names changed"
+	case slices.Contains(showsCA, l.path) && !hasCert(certPath, by.cert):
+		reason = "without its authority's certificate"
 	default:
 		return "", nil
 	}
@@ -187,8 +189,27 @@ func (l leaf) ensure(dir Dir, by *signer, now time.Time) (reason string, err err
 		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment,
 		ExtKeyUsage: l.usages,
 	}
-	_, err = issue(certPath, template, by.cert, key.Public(), by.key)
+	var chain []*x509.Certificate
+	if slices.Contains(showsCA, l.path) {
+		chain = append(chain, by.cert)
+	}
+	_, err = issue(certPath, template, by.cert, key.Public(), by.key, chain...)
 	return reason, err
+}
+
+// hasCert reports whether a file holds a certificate behind its first.
+func hasCert(path string, cert *x509.Certificate) bool {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return false
+	}
+	_, rest := pem.Decode(data)
+	for block, rest := pem.Decode(rest); block != nil; block, rest = pem.Decode(rest) {
+		if bytes.Equal(block.Bytes, cert.Raw) {
+			return true
+		}
+	}
+	return false
 }
 
 // until is when a certificate ends that is issued now.
@@ -229,8 +250,8 @@ func splitNames(names []string) (dns []string, ips []net.IP) {
 	return dns, ips
 }
 
-// issue signs template and writes the certificate.
-func issue(path string, template, parent *x509.Certificate, pub crypto.PublicKey, by crypto.Signer) (*x509.Certificate, error) {
+// issue signs template and writes the certificate, with chain behind it.
+func issue(path string, template, parent *x509.Certificate, pub crypto.PublicKey, by crypto.Signer, chain ...*x509.Certificate) (*x509.Certificate, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 	if err != nil {
 		return nil, fmt.Errorf("make a serial number: %w", err)
@@ -240,7 +261,11 @@ func issue(path string, template, parent *x509.Certificate, pub crypto.PublicKey
 	if err != nil {
 		return nil, fmt.Errorf("sign %s: %w", path, err)
 	}
-	if err := writePEM(path, "CERTIFICATE", der); err != nil {
+	ders := [][]byte{der}
+	for _, cert := range chain {
+		ders = append(ders, cert.Raw)
+	}
+	if err := writePEM(path, "CERTIFICATE", ders...); err != nil {
 		return nil, err
 	}
 	return x509.ParseCertificate(der)
@@ -278,8 +303,11 @@ func newKey(path string) (crypto.Signer, error) {
 }
 
 // writePEM replaces a file atomically; it is readable by root alone.
-func writePEM(path, kind string, der []byte) error {
-	data := pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+func writePEM(path, kind string, ders ...[]byte) error {
+	var data []byte
+	for _, der := range ders {
+		data = append(data, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})...)
+	}
 	if err := file.Write(path, data, 0o600); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}

@@ -479,3 +479,32 @@ func TestEnsureSaysWhatCannotBeWritten(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// Who has the hash of the CA can trust the API server by what that shows.
+func TestTheAPIServerShowsItsAuthority(t *testing.T) {
+	dir := made(t)
+	ca, err := os.ReadFile(dir.CA(ClusterCA))
+	if err != nil {
+		t.Fatal(err)
+	}
+	shows := func() bool {
+		data, err := os.ReadFile(dir.Cert(APIServer))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.HasSuffix(string(data), "-----END CERTIFICATE-----\n"+string(ca))
+	}
+	if !shows() {
+		t.Error("the first one does not")
+	}
+	// As versions before left it.
+	data, _ := os.ReadFile(dir.Cert(APIServer))
+	write(t, dir.Cert(APIServer), strings.TrimSuffix(string(data), string(ca)))
+	renewed, err := Ensure(dir, sample, start)
+	if err != nil || !shows() || len(renewed) != 1 || renewed[0] != "apiserver: without its authority's certificate" {
+		t.Errorf("%q, %v", renewed, err)
+	}
+	if renewed, err := Ensure(dir, sample, start); err != nil || len(renewed) > 0 {
+		t.Errorf("again: %q, %v", renewed, err)
+	}
+}

@@ -80,6 +80,11 @@ type leaf struct {
 	names  []string // subject alternative names, DNS or IP
 }
 
+// showsCA is the certificates whose files hold that of their authority too, so that
+// it is shown when a connection is made: who has its hash needs nothing else to
+// trust the server.
+var showsCA = []string{APIServer}
+
 var (
 	client = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 	server = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}

@@ -126,6 +126,10 @@ func TestBeforeFirstStart(t *testing.T) {
 		"port out of range":      {args: []string{"--https-listen-port=70000"}, want: []string{"https-listen-port", "70000"}},
 		"configuration file":     {args: []string{"--config=/no/such/file"}, want: []string{"/no/such/file"}},
 		"unknown battery":        {args: []string{"--disable=lights"}, want: []string{"disable", "lights"}},
+		"node ports":             {args: []string{"--kube-apiserver-arg=service-node-port-range=80-32767"}, want: []string{"kube-apiserver-arg", "80-32767", "2379 (etcd)", "10250 (the kubelet)", "10350-32767"}},
+		"refused argument":       {args: []string{"--kube-apiserver-arg=secure-port=7443"}, want: []string{"secure-port=7443", "--https-listen-port"}},
+		"arguments that exclude": {args: []string{"--kube-apiserver-arg=oidc-issuer-url=https://a.test"}, want: []string{"oidc-client-id"}},
+		"file of an argument":    {args: []string{"--kubelet-arg=config=/no/such/file"}, want: []string{"kubelet-arg", "config=/no/such/file", "does not exist", "create it"}},
 		"argument":               {args: []string{"--kube-apiserver-arg=no-such-flag=1"}, want: []string{"no-such-flag"}},
 		"data directory is file": {args: []string{"--data-dir=/etc/passwd"}, want: []string{"data-dir", "/etc/passwd"}},
 		"unwritable directory":   {args: []string{"--data-dir=/proc/lite"}, want: []string{"data-dir", "/proc/lite"}},
@@ -143,6 +147,24 @@ func TestBeforeFirstStart(t *testing.T) {
 		defer os.RemoveAll(n.Path("/etc/lite/config.yaml.d"))
 		attempt{want: []string{"cluster-cidr", "10.42.0.0/99", "10-net.yaml"}}.check(t, n)
 	})
+	for name, test := range map[string]struct {
+		flag, text string
+		want       []string
+	}{
+		"kubelet's file":   {"kubelet-arg=config", "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nmaxPodz: 1\n", []string{"kubelet-arg", `unknown field "maxPodz"`}},
+		"what lite owns":   {"kubelet-arg=config", "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\ncontainerRuntimeEndpoint: unix:///run/crio.sock\n", []string{"containerRuntimeEndpoint", "--container-runtime-endpoint"}},
+		"scheduler's file": {"kube-scheduler-arg=config", "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\nleaderElection: {leaderElect: true}\n", []string{"leaderElection.leaderElect"}},
+		"kube-proxy's":     {"kube-proxy-arg=config", "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: none\n", []string{"ProxyMode"}},
+		"authentication":   {"kube-apiserver-arg=authentication-config", "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\nanonymus: {}\n", []string{`unknown field "anonymus"`}},
+		"authorization":    {"kube-apiserver-arg=authorization-config", "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthorizationConfiguration\nauthorizers: []\n", []string{"authorizers"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			const file = "/etc/lite/component.yaml"
+			n.WriteFile(t, file, test.text)
+			defer os.Remove(n.Path(file))
+			attempt{args: []string{"--" + test.flag + "=" + file}, want: append(test.want, file)}.check(t, n)
+		})
+	}
 	t.Run("port taken", func(t *testing.T) {
 		listener, err := n.Listen("tcp", n.IP+":6443")
 		if err != nil {

@@ -2,11 +2,15 @@
 package kubelet
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -14,10 +18,7 @@ import (
 	cliflag "k8s.io/component-base/cli/flag"
 	"k8s.io/kubernetes/cmd/kubelet/app"
 	"k8s.io/kubernetes/cmd/kubelet/app/options"
-	internal "k8s.io/kubernetes/pkg/kubelet/apis/config"
-	"k8s.io/kubernetes/pkg/kubelet/apis/config/scheme"
 	"k8s.io/kubernetes/pkg/kubelet/apis/config/validation"
-	"k8s.io/kubernetes/pkg/kubelet/eviction"
 	"k8s.io/kubernetes/pkg/volume/util/subpath"
 
 	"lite.io/lite/pkg/kube"
@@ -56,22 +57,46 @@ type Kubelet struct {
 
 // New parses the arguments; nothing is touched before Run.
 func New(c Config) (*Kubelet, error) {
-	flags := options.NewKubeletFlags()
-	config, err := internalConfiguration(c)
+	server, fs, err := parse(c)
 	if err != nil {
 		return nil, err
 	}
-	if err := parse(flags, config, args(c)); err != nil {
+	if err := kube.SetGates("kubelet", fs); err != nil {
 		return nil, err
 	}
-	if err := options.ValidateKubeletFlags(flags); err != nil {
-		return nil, fmt.Errorf("kubelet-arg: %w", err)
+	if err := validate(server); err != nil {
+		return nil, err
 	}
-	if err := validation.ValidateKubeletConfiguration(config, utilfeature.DefaultFeatureGate); err != nil {
-		return nil, fmt.Errorf("kubelet-arg: %w", err)
+	// Upstream's Run would set them once more, while others look at them.
+	server.FeatureGates = nil
+	host := cmp.Or(server.HealthzBindAddress, "127.0.0.1")
+	if ip, err := netip.ParseAddr(host); err == nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
 	}
-	server := &options.KubeletServer{KubeletFlags: *flags, KubeletConfiguration: *config}
-	return &Kubelet{server, kube.NewProbe("http://127.0.0.1:10248/healthz")}, nil
+	return &Kubelet{server, kube.NewProbe("http://" + net.JoinHostPort(host, strconv.Itoa(int(server.HealthzPort))) + "/healthz")}, nil
+}
+
+// Check finds what New would find wrong, and leaves the process as it is. Feature
+// gates are for New: the registry that knows them is the process's.
+func Check(c Config) error {
+	server, _, err := parse(c)
+	if err != nil {
+		return err
+	}
+	return validate(server)
+}
+
+func validate(server *options.KubeletServer) error {
+	if err := options.ValidateKubeletFlags(&server.KubeletFlags); err != nil {
+		return fmt.Errorf("kubelet-arg: %w", err)
+	}
+	if server.HealthzPort == 0 {
+		return errors.New("kubelet-arg: healthz-port, or healthzPort in its file, is 0; remove it: lite asks the kubelet there how it does")
+	}
+	if err := validation.ValidateKubeletConfiguration(&server.KubeletConfiguration, utilfeature.DefaultFeatureGate); err != nil {
+		return fmt.Errorf("kubelet-arg: %w", err)
+	}
+	return nil
 }
 
 // CertDir is where the kubelet keeps certificates that the cluster signed for it.
@@ -89,48 +114,34 @@ func args(c Config) []string {
 	if len(c.Labels) > 0 {
 		flags["node-labels"] = strings.Join(c.Labels, ",")
 	}
-	return kube.Args(flags, c.ExtraArgs)
+	return kube.Args("kubelet", flags, c.ExtraArgs)
 }
 
-// internalConfiguration completes our configuration with upstream's defaults.
-func internalConfiguration(c Config) (*internal.KubeletConfiguration, error) {
-	versioned, err := configuration(c)
+// parse reads the user's files, and then our flags and the user's: many stand for
+// a field of the configuration. Adding the flags of a configuration to a set
+// overwrites nothing; parsing them does.
+func parse(c Config) (*options.KubeletServer, *pflag.FlagSet, error) {
+	config, err := internalConfiguration(c)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	s, _, err := scheme.NewSchemeAndCodecs()
-	if err != nil {
-		return nil, err
-	}
-	s.Default(versioned)
-	config := &internal.KubeletConfiguration{}
-	if err := s.Convert(versioned, config, nil); err != nil {
-		return nil, fmt.Errorf("convert the kubelet's configuration: %w", err)
-	}
-	if config.EvictionHard == nil {
-		config.EvictionHard = eviction.DefaultEvictionHard
-	}
-	return config, nil
-}
-
-// parse reads args into flags, for the many flags that stand for a field of the
-// configuration into config, and feature gates into the registry of the process.
-// Adding the flags of config to a set overwrites nothing; parsing them does.
-func parse(flags *options.KubeletFlags, config *internal.KubeletConfiguration, args []string) error {
+	filed := config.FeatureGates
+	server := &options.KubeletServer{KubeletFlags: *options.NewKubeletFlags(), KubeletConfiguration: *config}
 	fs := pflag.NewFlagSet("kubelet", pflag.ContinueOnError)
 	fs.SetNormalizeFunc(cliflag.WordSepNormalizeFunc)
 	fs.SetOutput(io.Discard)
-	flags.AddFlags(fs)
-	options.AddKubeletConfigFlags(fs, config)
-	if err := kube.ParseSet("kubelet", fs, args); err != nil {
-		return err
+	server.KubeletFlags.AddFlags(fs)
+	options.AddKubeletConfigFlags(fs, &server.KubeletConfiguration)
+	if err := kube.ParseSet("kubelet", fs, args(c)); err != nil {
+		return nil, nil, err
 	}
-	if err := kube.SetGates("kubelet", fs); err != nil {
-		return err
+	// A flag replaces the whole map, but says nothing of other gates.
+	for gate, on := range filed {
+		if _, said := server.FeatureGates[gate]; !said {
+			server.FeatureGates[gate] = on
+		}
 	}
-	// Upstream's Run would set them once more, while others look at them.
-	config.FeatureGates = nil
-	return nil
+	return server, fs, nil
 }
 
 // Name implements component.Component.

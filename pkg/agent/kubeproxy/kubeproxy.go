@@ -46,18 +46,58 @@ type Proxy struct {
 
 // New parses and checks the arguments; nothing is touched before Run.
 func New(c Config) (*Proxy, error) {
+	o, fs, err := parse(c)
+	if err != nil {
+		return nil, err
+	}
+	settings, err := settle(c, o, fs)
+	if err != nil {
+		return nil, err
+	}
+	url, err := healthURL(settings)
+	if err != nil {
+		return nil, err
+	}
+	return &Proxy{c, settings, kube.NewProbe(url)}, nil
+}
+
+// Check finds what New would find wrong with the arguments and the file, and leaves
+// the process as it is.
+func Check(c Config) error {
+	o, _, err := parse(c)
+	if err == nil && o.ConfigFile != "" {
+		_, err = configuration(c, o.ConfigFile)
+	}
+	return err
+}
+
+func parse(c Config) (*app.Options, *pflag.FlagSet, error) {
+	if err := kube.CheckArgs("kube-proxy", c.ExtraArgs); err != nil {
+		return nil, nil, err
+	}
 	o := app.NewOptions()
 	fs := pflag.NewFlagSet("kube-proxy", pflag.ContinueOnError)
 	fs.SetNormalizeFunc(cliflag.WordSepNormalizeFunc)
 	o.AddFlags(fs)
-	if err := kube.ParseSet("kube-proxy", fs, args(c)); err != nil {
-		return nil, err
+	return o, fs, kube.ParseSet("kube-proxy", fs, args(c))
+}
+
+// settle is what comes of the arguments, or of a file of the user's. Feature gates
+// have to be set before kube.SettleGates; Complete sets them too.
+func settle(c Config, o *app.Options, fs *pflag.FlagSet) (*kubeproxyconfig.KubeProxyConfiguration, error) {
+	if o.ConfigFile != "" {
+		settings, err := configuration(c, o.ConfigFile)
+		if err != nil {
+			return nil, err
+		}
+		if err := takeGates(fs, settings); err != nil {
+			return nil, fmt.Errorf("kube-proxy-arg config=%s: featureGates: %w", o.ConfigFile, err)
+		}
+		return settings, kube.SetGates("kube-proxy", fs)
 	}
 	if err := kube.SetGates("kube-proxy", fs); err != nil {
 		return nil, err
 	}
-	// Complete sets the feature gates too, those of a configuration file of the
-	// user's among them: they have to be there before kube.SettleGates.
 	if err := o.Complete(fs); err != nil {
 		return nil, fmt.Errorf("kube-proxy-arg: %w", err)
 	}
@@ -68,7 +108,7 @@ func New(c Config) (*Proxy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kube-proxy-arg: %w", err)
 	}
-	return &Proxy{c, settings, kube.NewProbe("http://127.0.0.1:10256/healthz")}, nil
+	return settings, nil
 }
 
 // settingsOf is what upstream made of the arguments. Its options tell nobody but
@@ -92,22 +132,25 @@ func settingsOf(o *app.Options) (*kubeproxyconfig.KubeProxyConfiguration, error)
 }
 
 func args(c Config) []string {
-	mode := "iptables"
-	if c.NFTables {
-		mode = "nftables"
-	}
 	flags := map[string]string{
 		"cluster-cidr":      c.ClusterCIDR,
 		"hostname-override": c.NodeName,
 		"kubeconfig":        c.Kubeconfig,
-		"proxy-mode":        mode,
+		"proxy-mode":        mode(c),
 	}
 	if c.KeepConntrack {
 		flags["conntrack-max-per-core"] = "0"
 		flags["conntrack-tcp-timeout-close-wait"] = "0s"
 		flags["conntrack-tcp-timeout-established"] = "0s"
 	}
-	return kube.Args(flags, c.ExtraArgs)
+	return kube.Args("kube-proxy", flags, c.ExtraArgs)
+}
+
+func mode(c Config) string {
+	if c.NFTables {
+		return "nftables"
+	}
+	return "iptables"
 }
 
 // Name implements component.Component.

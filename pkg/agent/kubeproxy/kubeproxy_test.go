@@ -56,7 +56,7 @@ func TestArgumentsThatAreWrongNameTheFlag(t *testing.T) {
 		"proxy-mod=x":                {"kube-proxy-arg: unknown flag: --proxy-mod"},
 		"proxy-mode=foo":             {"kube-proxy-arg: ", "ProxyMode", `"foo"`, "iptables, ipvs, nftables"},
 		"iptables-sync-period=0s":    {"kube-proxy-arg: ", "SyncPeriod"},
-		"config=/no/such/file":       {"kube-proxy-arg: ", "/no/such/file"},
+		"config=/no/such/file":       {`kube-proxy-arg "config=/no/such/file": `, "no such file"},
 		"feature-gates=Nothing=true": {"kube-proxy-arg feature-gates=Nothing=true: unrecognized feature gate: Nothing"},
 	} {
 		c := sample()

@@ -25,6 +25,7 @@ import (
 	"go.etcd.io/etcd/server/v3/storage/wal"
 	"go.uber.org/zap"
 
+	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/log"
 	"lite.io/lite/pkg/pki"
 )
@@ -91,11 +92,15 @@ func configuration(c Config) (*embed.Config, error) {
 	// A member that is alone elects itself; waiting the default second for
 	// somebody else's heartbeat would be most of a start. It waits up to five
 	// ticks; each tick wakes the process for as long as it runs.
-	cfg.TickMs, cfg.ElectionMs = 100, 500
+	if !kube.Yields("etcd", "heartbeat-interval", c.Args) && !kube.Yields("etcd", "election-timeout", c.Args) {
+		cfg.TickMs, cfg.ElectionMs = 100, 500
+	}
 
 	// The API server compacts as well; this is for a store that it is not
 	// talking to.
-	cfg.AutoCompactionMode, cfg.AutoCompactionRetention = embed.CompactorModePeriodic, "1h"
+	if !kube.Yields("etcd", "auto-compaction-retention", c.Args) {
+		cfg.AutoCompactionMode, cfg.AutoCompactionRetention = embed.CompactorModePeriodic, "1h"
+	}
 	cfg.QuotaBackendBytes = quota
 	cfg.BootstrapDefragThresholdMegabytes = defragAt
 

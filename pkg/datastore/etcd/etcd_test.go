@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -111,6 +112,28 @@ func TestUsersArgumentsWin(t *testing.T) {
 				t.Error("the argument has no effect")
 			}
 		})
+	}
+}
+
+// Of two settings that bound each other, a user's takes the other of ours along.
+func TestUsersArgumentsThatBoundOurs(t *testing.T) {
+	for arg, want := range map[string]string{
+		"":                              "100 500 periodic 1h",
+		"heartbeat-interval=200":        "200 1000 periodic 1h",
+		"election-timeout=3000":         "100 3000 periodic 1h",
+		"auto-compaction-mode=revision": "100 500 revision 0",
+		"auto-compaction-mode=periodic": "100 500 periodic 1h",
+		"auto-compaction-retention=30m": "100 500 periodic 30m",
+		"auto-compaction-mode=revision auto-compaction-retention=1000": "100 500 revision 1000",
+	} {
+		c, err := configuration(sample(strings.Fields(arg)...))
+		if err != nil {
+			t.Errorf("%s: %v", arg, err)
+			continue
+		}
+		if got := fmt.Sprintf("%d %d %s %s", c.TickMs, c.ElectionMs, c.AutoCompactionMode, c.AutoCompactionRetention); got != want {
+			t.Errorf("%s: got %s, want %s", arg, got, want)
+		}
 	}
 }
 

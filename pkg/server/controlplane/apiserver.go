@@ -3,6 +3,7 @@ package controlplane
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/url"
 	"os"
@@ -12,7 +13,6 @@ import (
 
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/apimachinery/pkg/util/validation"
-	"k8s.io/apiserver/pkg/audit/policy"
 	aggregator "k8s.io/kube-aggregator/pkg/apiserver"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
@@ -25,6 +25,9 @@ import (
 type APIServer struct {
 	options *options.ServerRunOptions
 	local   map[string]string
+	// public is whether anonymous requests may do what they may by default: the
+	// user says nothing of them.
+	public  bool
 	serves  kube.Probe // most of it
 	probe   kube.Probe // all of it
 	started atomic.Bool
@@ -42,16 +45,27 @@ func NewAPIServer(c Config) (*APIServer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ask for the host name: %w", err)
 	}
+	if err := kube.CheckArgs("kube-apiserver", c.Node.APIServerArgs); err != nil {
+		return nil, err
+	}
 	if err := kube.Parse("kube-apiserver", s.Flags(), append(identityArgs(host), apiServerArgs(c)...)); err != nil {
 		return nil, err
 	}
-	if c.Node.AuditPolicyFile != "" {
-		if _, err := policy.LoadPolicyFromFile(c.Node.AuditPolicyFile); err != nil {
-			return nil, fmt.Errorf("audit-policy-file: %w", err)
-		}
+	public, err := settleAnonymous(s)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkFiles(c, s); err != nil {
+		return nil, err
+	}
+	if err := checkOptions(s); err != nil {
+		return nil, err
+	}
+	for _, warning := range warnings(c, s) {
+		slog.Warn(warning)
 	}
 	readyz := c.LocalURL() + "/readyz"
-	return &APIServer{options: s, local: c.Local, serves: kube.NewProbe(readyz + late), probe: kube.NewProbe(readyz)}, nil
+	return &APIServer{options: s, local: c.Local, public: public, serves: c.probe(readyz + late), probe: c.probe(readyz)}, nil
 }
 
 // identityArgs switches the API server's own lease off where the machine has a name
@@ -72,7 +86,6 @@ func apiServerArgs(c Config) []string {
 		"secure-port":       strconv.Itoa(n.HTTPSListenPort),
 
 		"allow-privileged":            "true",
-		"authentication-config":       c.authenticationFile(),
 		"authorization-mode":          "Node,RBAC",
 		"enable-admission-plugins":    "NodeRestriction",
 		"enable-bootstrap-token-auth": "true",
@@ -113,15 +126,17 @@ func apiServerArgs(c Config) []string {
 		"shutdown-watch-termination-grace-period": "1s",
 	}
 	if n.AuditLogPath != "" {
+		args["audit-log-path"] = n.AuditLogPath
+	}
+	if c.audits() {
 		maps.Copy(args, map[string]string{
-			"audit-log-path":      n.AuditLogPath,
 			"audit-policy-file":   c.auditPolicyFile(),
 			"audit-log-maxage":    "30", // days
 			"audit-log-maxbackup": "10",
 			"audit-log-maxsize":   "100", // MiB
 		})
 	}
-	return kube.Args(args, n.APIServerArgs)
+	return kube.Args("kube-apiserver", args, n.APIServerArgs)
 }
 
 // Name implements component.Component.
@@ -136,13 +151,17 @@ func (a *APIServer) Run(ctx context.Context) error {
 	if errs := completed.Validate(); len(errs) != 0 {
 		return fmt.Errorf("kube-apiserver-arg: %w", utilerrors.NewAggregate(errs))
 	}
-	// What app.Run does, but for the aggregation layer's resolver, which no option
-	// reaches.
+	// What app.Run does, but for the aggregation layer's resolver and for what is
+	// public, which no option reaches.
 	cfg, err := app.NewConfig(completed)
 	if err != nil {
 		return err
 	}
 	cfg.Aggregator.ExtraConfig.ServiceResolver = resolver{cfg.Aggregator.ExtraConfig.ServiceResolver, a.local}
+	if a.public {
+		authn := &cfg.Aggregator.GenericConfig.Authentication
+		authn.Authenticator = withPublic(authn.Authenticator)
+	}
 	chain, err := cfg.Complete()
 	if err != nil {
 		return err

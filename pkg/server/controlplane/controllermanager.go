@@ -2,9 +2,12 @@ package controlplane
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/component-base/configz"
 	"k8s.io/kubernetes/cmd/kube-controller-manager/app"
 	"k8s.io/kubernetes/cmd/kube-controller-manager/app/options"
@@ -28,15 +31,26 @@ func NewControllerManager(c Config) (*ControllerManager, error) {
 	}
 	flags := o.Flags(app.KnownControllers(), app.ControllersDisabledByDefault(), app.ControllerAliases())
 	o.ParsedFlags = &flags
+	if err := kube.CheckArgs("kube-controller-manager", c.Node.ControllerManagerArgs); err != nil {
+		return nil, err
+	}
 	if err := kube.Parse("kube-controller-manager", flags, controllerManagerArgs(c)); err != nil {
 		return nil, err
 	}
-	return &ControllerManager{o, kube.NewProbe(c.LocalURL() + "/healthz"), kube.NewProbe("https://127.0.0.1:10257/healthz")}, nil
+	// What of upstream's validation needs no file of ours: they may not be made yet.
+	if errs := slices.Concat(o.CSRSigningController.Validate(), o.SecureServing.Validate()); len(errs) > 0 {
+		return nil, fmt.Errorf("kube-controller-manager-arg: %w", utilerrors.NewAggregate(errs))
+	}
+	url, err := healthURL("kube-controller-manager", o.SecureServing, "/healthz")
+	if err != nil {
+		return nil, err
+	}
+	return &ControllerManager{o, c.probe(c.LocalURL() + "/healthz"), c.probe(url)}, nil
 }
 
 func controllerManagerArgs(c Config) []string {
 	kubeconfig := c.Kubeconfig(pki.ControllerManager)
-	return kube.Args(map[string]string{
+	args := map[string]string{
 		"allocate-node-cidrs":        "true",
 		"authentication-kubeconfig":  kubeconfig,
 		"authentication-skip-lookup": "true",
@@ -65,7 +79,21 @@ func controllerManagerArgs(c Config) []string {
 		"tls-cert-file":                    c.PKI.Cert(pki.ControllerManager),
 		"tls-private-key-file":             c.PKI.Key(pki.ControllerManager),
 		"use-service-account-credentials":  "true",
-	}, c.Node.ControllerManagerArgs)
+	}
+	const cert, key = "cluster-signing-cert-file", "cluster-signing-key-file"
+	_, certGiven := kube.Said(c.Node.ControllerManagerArgs, cert)
+	if !certGiven && kube.Yields("kube-controller-manager", cert, c.Node.ControllerManagerArgs) {
+		// Some signers have got authorities of their own: the others keep ours.
+		for _, signer := range []string{"kubelet-serving", "kubelet-client", "kube-apiserver-client", "legacy-unknown"} {
+			own := "cluster-signing-" + signer
+			_, certGiven := kube.Said(c.Node.ControllerManagerArgs, own+"-cert-file")
+			_, keyGiven := kube.Said(c.Node.ControllerManagerArgs, own+"-key-file")
+			if !certGiven && !keyGiven {
+				args[own+"-cert-file"], args[own+"-key-file"] = args[cert], args[key]
+			}
+		}
+	}
+	return kube.Args("kube-controller-manager", args, c.Node.ControllerManagerArgs)
 }
 
 // Name implements component.Component.

@@ -4,13 +4,20 @@
 package controlplane
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strconv"
 
+	apiserveroptions "k8s.io/apiserver/pkg/server/options"
+
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/datastore"
+	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/pki"
 )
 
@@ -41,16 +48,48 @@ func (c Config) WriteFiles() error {
 			return err
 		}
 	}
-	if err := ensureEncryption(c.encryptionFile(), c.Used); err != nil {
-		return err
+	// Versions until 1.36 said in a file what is public now.
+	if err := os.Remove(filepath.Join(c.Dir, "authentication.yaml")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove what a version before has left: %w", err)
 	}
-	if err := writeFile(c.authenticationFile(), authentication); err != nil {
-		return err
+	if _, own := kube.Said(c.Node.APIServerArgs, "encryption-provider-config"); !own {
+		if err := ensureEncryption(c.encryptionFile(), c.Used); err != nil {
+			return err
+		}
 	}
-	if c.Node.AuditLogPath != "" && c.Node.AuditPolicyFile == "" {
+	if _, own := kube.Said(c.Node.APIServerArgs, "audit-policy-file"); c.audits() && !own && c.Node.AuditPolicyFile == "" {
 		return writeFile(c.auditPolicyFile(), auditPolicy)
 	}
 	return nil
+}
+
+// audits is whether there is an audit log, which needs a policy. Upstream writes
+// nothing without one, and says nothing (1.37).
+func (c Config) audits() bool {
+	for _, flag := range []string{"audit-log-path", "audit-webhook-config-file"} {
+		if _, given := kube.Said(c.Node.APIServerArgs, flag); given {
+			return true
+		}
+	}
+	return c.Node.AuditLogPath != ""
+}
+
+// probe asks a part of the control plane how it does, as the administrator, who may
+// do so however a user arranges authentication and authorization.
+func (c Config) probe(url string) kube.Probe {
+	return kube.NewProbeAs(url, c.PKI.Cert(pki.Admin), c.PKI.Key(pki.Admin))
+}
+
+// healthURL is where a component says how it does, wherever a user has put it.
+func healthURL(component string, s *apiserveroptions.SecureServingOptions, path string) (string, error) {
+	if s.BindPort == 0 {
+		return "", fmt.Errorf("%s-arg %q: the component does not say there how it does, and lite has to know; remove the argument", component, "secure-port=0")
+	}
+	host := "127.0.0.1"
+	if len(s.BindAddress) > 0 && !s.BindAddress.IsUnspecified() {
+		host = s.BindAddress.String()
+	}
+	return "https://" + net.JoinHostPort(host, strconv.Itoa(s.BindPort)) + path, nil
 }
 
 // LocalURL is how this node's own components reach the API server.
@@ -62,8 +101,7 @@ func (c Config) LocalURL() string {
 	return "https://" + net.JoinHostPort(host, strconv.Itoa(c.Node.HTTPSListenPort))
 }
 
-func (c Config) encryptionFile() string     { return filepath.Join(c.Dir, "encryption.yaml") }
-func (c Config) authenticationFile() string { return filepath.Join(c.Dir, "authentication.yaml") }
+func (c Config) encryptionFile() string { return filepath.Join(c.Dir, "encryption.yaml") }
 
 func (c Config) auditPolicyFile() string {
 	if c.Node.AuditPolicyFile != "" {

@@ -13,11 +13,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/runtime/serializer"
-	"k8s.io/apiserver/pkg/apis/apiserver"
-	apiserverinstall "k8s.io/apiserver/pkg/apis/apiserver/install"
 	"k8s.io/apiserver/pkg/audit/policy"
 	"k8s.io/apiserver/pkg/server/options/encryptionconfig"
 	"k8s.io/apiserver/pkg/storage/value"
@@ -257,7 +253,7 @@ func TestFirstAddress(t *testing.T) {
 func TestFilesAreForRootAlone(t *testing.T) {
 	c := prepared(t, withAudit)
 	for _, path := range []string{
-		c.encryptionFile(), c.authenticationFile(), c.auditPolicyFile(),
+		c.encryptionFile(), c.auditPolicyFile(),
 		c.Kubeconfig(pki.Admin), c.Kubeconfig(pki.Scheduler), c.Kubeconfig(pki.ControllerManager),
 	} {
 		info, err := os.Stat(path)
@@ -349,27 +345,6 @@ func TestUpstreamEncryptsSecretsAndReadsOldOnes(t *testing.T) {
 		if got, _, err := transformer.TransformFromStorage(t.Context(), data, where); err != nil || string(got) != "hunter2" {
 			t.Errorf("read %q, %v", got, err)
 		}
-	}
-}
-
-func TestAnonymousRequestsLearnOfHealthAndTheCA(t *testing.T) {
-	scheme := runtime.NewScheme()
-	apiserverinstall.Install(scheme)
-	codecs := serializer.NewCodecFactory(scheme, serializer.EnableStrict)
-	o, err := runtime.Decode(codecs.UniversalDecoder(), []byte(authentication))
-	if err != nil {
-		t.Fatal(err)
-	}
-	a, ok := o.(*apiserver.AuthenticationConfiguration)
-	if !ok || a.Anonymous == nil || !a.Anonymous.Enabled || len(a.JWT) > 0 {
-		t.Fatalf("got %+v", o)
-	}
-	var paths []string
-	for _, c := range a.Anonymous.Conditions {
-		paths = append(paths, c.Path)
-	}
-	if got := strings.Join(paths, " "); got != "/livez /readyz /healthz /api/v1/namespaces/kube-public/configmaps/cluster-info" {
-		t.Errorf("got %s", got)
 	}
 }
 

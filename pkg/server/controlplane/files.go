@@ -12,20 +12,6 @@ import (
 	"lite.io/lite/pkg/file"
 )
 
-// authentication allows anonymous requests to learn whether the server is
-// well, as load balancers must, and what the cluster's CA is, which machines
-// that want to join verify by their token; and nothing else.
-const authentication = `apiVersion: apiserver.config.k8s.io/v1
-kind: AuthenticationConfiguration
-anonymous:
-  enabled: true
-  conditions:
-  - path: /livez
-  - path: /readyz
-  - path: /healthz
-  - path: /api/v1/namespaces/kube-public/configmaps/cluster-info
-`
-
 // auditPolicy is used when the user asked for an audit log without saying what
 // to write into it: who did what to which object, never the object itself.
 const auditPolicy = `apiVersion: audit.k8s.io/v1

@@ -2,10 +2,16 @@ package controlplane
 
 import (
 	"context"
+	"encoding/json"
+	"path/filepath"
 
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/component-base/configz"
 	"k8s.io/kubernetes/cmd/kube-scheduler/app"
 	"k8s.io/kubernetes/cmd/kube-scheduler/app/options"
+	"k8s.io/kubernetes/pkg/scheduler/apis/config"
+	"k8s.io/kubernetes/pkg/scheduler/apis/config/scheme"
+	"k8s.io/kubernetes/pkg/scheduler/apis/config/validation"
 
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/pki"
@@ -14,21 +20,72 @@ import (
 // Scheduler is the component kube-scheduler.
 type Scheduler struct {
 	options *options.Options
+	config  []byte // what its configuration file is to hold; nil if it has none
 	probe   kube.Probe
 }
 
 // NewScheduler parses the arguments; nothing is touched before Run.
 func NewScheduler(c Config) (*Scheduler, error) {
 	o := options.NewOptions()
+	if err := kube.CheckArgs("kube-scheduler", c.Node.SchedulerArgs); err != nil {
+		return nil, err
+	}
 	if err := kube.Parse("kube-scheduler", *o.Flags, schedulerArgs(c)); err != nil {
 		return nil, err
 	}
-	return &Scheduler{o, kube.NewProbe("https://127.0.0.1:10259/readyz")}, nil
+	url, err := healthURL("kube-scheduler", o.SecureServing, "/readyz")
+	if err != nil {
+		return nil, err
+	}
+	s := &Scheduler{options: o, probe: c.probe(url)}
+	if o.ConfigFile != "" {
+		if s.config, err = schedulerConfig(c, o.ConfigFile); err != nil {
+			return nil, err
+		}
+		o.ConfigFile = filepath.Join(c.Dir, "scheduler.yaml")
+	}
+	return s, nil
+}
+
+// schedulerConfig is a user's file on top of what lite says by flags otherwise.
+func schedulerConfig(c Config, path string) ([]byte, error) {
+	f, err := kube.ReadConfigFile("kube-scheduler", "config", path, scheme.Codecs.UniversalDeserializer(), "KubeSchedulerConfiguration")
+	if err != nil {
+		return nil, err
+	}
+	kubeconfig := c.Kubeconfig(pki.Scheduler)
+	if err := f.Claim([]kube.Owned{
+		{Field: "clientConnection.kubeconfig", Value: kubeconfig, Remedy: "remove it"},
+		{Field: "leaderElection.leaderElect", Value: false, Remedy: "remove it: lite runs one scheduler"},
+	}); err != nil {
+		return nil, err
+	}
+	f.Prune()
+	base, err := json.Marshal(map[string]any{
+		"clientConnection": map[string]any{"kubeconfig": kubeconfig},
+		"leaderElection":   map[string]any{"leaderElect": false},
+		"enableProfiling":  false,
+	})
+	if err != nil {
+		return nil, err
+	}
+	merged, err := f.Over(base)
+	if err != nil {
+		return nil, err
+	}
+	var cfg config.KubeSchedulerConfiguration
+	if err := runtime.DecodeInto(scheme.Codecs.UniversalDecoder(), merged, &cfg); err != nil {
+		return nil, f.Wrong(err)
+	}
+	if err := validation.ValidateKubeSchedulerConfiguration(&cfg); err != nil {
+		return nil, f.Wrong(err)
+	}
+	return merged, nil
 }
 
 func schedulerArgs(c Config) []string {
 	kubeconfig := c.Kubeconfig(pki.Scheduler)
-	return kube.Args(map[string]string{
+	return kube.Args("kube-scheduler", map[string]string{
 		"authentication-kubeconfig":  kubeconfig,
 		"authentication-skip-lookup": "true",
 		"authorization-kubeconfig":   kubeconfig,
@@ -51,6 +108,11 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	// The name is taken in a process-wide table; a second term of leadership
 	// must find it free.
 	defer configz.Delete("componentconfig")
+	if s.config != nil {
+		if err := writeFile(s.options.ConfigFile, string(s.config)); err != nil {
+			return err
+		}
+	}
 	cc, sched, err := app.Setup(ctx, s.options)
 	if err != nil {
 		return err

@@ -1,0 +1,346 @@
+package controlplane
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/go-logr/logr"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/klog/v2"
+	"k8s.io/kubernetes/cmd/kube-controller-manager/app"
+
+	"lite.io/lite/pkg/config"
+)
+
+// files writes texts into a directory, and returns its path with a slash.
+func files(t *testing.T, texts map[string]string) string {
+	t.Helper()
+	dir := t.TempDir() + "/"
+	for name, text := range texts {
+		if err := os.WriteFile(dir+name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+const (
+	authnHead = "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\n"
+	someJWT   = `jwt:
+- issuer: {url: https://issuer.test, audiences: [a]}
+  claimMappings: {username: {claim: sub, prefix: ""}}
+`
+	authz = `apiVersion: apiserver.config.k8s.io/v1
+kind: AuthorizationConfiguration
+authorizers:
+- {type: Node, name: node}
+- {type: RBAC, name: rbac}
+`
+	encrypt = `apiVersion: apiserver.config.k8s.io/v1
+kind: EncryptionConfiguration
+resources:
+- {resources: [secrets], providers: [{identity: {}}]}
+`
+	admit = `apiVersion: apiserver.config.k8s.io/v1
+kind: AdmissionConfiguration
+plugins: []
+`
+	policies = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: None}]\n"
+)
+
+// The API server's own parts see a user's file as it is. What anonymous requests
+// may do is what the user says of them, or what they may by default.
+func TestAnonymousRequests(t *testing.T) {
+	dir := files(t, map[string]string{
+		"some.yaml": authnHead + "anonymous: {enabled: true, conditions: [{path: /livez}, {path: /readyz}]}\n",
+		"off.yaml":  authnHead + "anonymous: {enabled: false}\n",
+		"jwt.yaml":  authnHead + someJWT,
+		"old.yaml":  strings.Replace(authnHead, "/v1\n", "/v1beta1\n", 1),
+	})
+	for name, test := range map[string]struct {
+		args    []string
+		public  bool // ours
+		enabled bool // upstream's
+	}{
+		"nothing said":              {nil, true, false},
+		"off":                       {[]string{"anonymous-auth=false"}, false, false},
+		"on":                        {[]string{"anonymous-auth=true"}, false, true},
+		"a file that says some":     {[]string{"authentication-config=" + dir + "some.yaml"}, false, true},
+		"a file that says none":     {[]string{"authentication-config=" + dir + "off.yaml"}, false, false},
+		"a file that does not say":  {[]string{"authentication-config=" + dir + "jwt.yaml"}, true, false},
+		"one of an earlier version": {[]string{"authentication-config=" + dir + "old.yaml"}, true, false},
+		"… and the flag":            {[]string{"authentication-config=" + dir + "jwt.yaml", "anonymous-auth=false"}, false, false},
+		"OIDC":                      {[]string{"oidc-issuer-url=https://issuer.test", "oidc-client-id=a"}, true, false},
+		"OIDC without anonymous":    {[]string{"oidc-issuer-url=https://issuer.test", "oidc-client-id=a", "anonymous-auth=false"}, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := prepared(t, func(n *config.Config) { n.APIServerArgs = test.args })
+			a, err := NewAPIServer(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			completed, err := a.options.Complete(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, err := range completed.Validate() {
+				t.Error(err)
+			}
+			authn, err := a.options.Authentication.ToAuthenticationConfig()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if a.public != test.public || authn.Anonymous.Enabled != test.enabled {
+				t.Errorf("public %t, upstream's %+v", a.public, authn.Anonymous)
+			}
+			if name == "a file that says some" && len(authn.Anonymous.Conditions) != 2 {
+				t.Errorf("got %+v", authn.Anonymous)
+			}
+		})
+	}
+}
+
+func TestWhatIsPublic(t *testing.T) {
+	nobody := authenticator.RequestFunc(func(*http.Request) (*authenticator.Response, bool, error) { return nil, false, nil })
+	authn := withPublic(nobody)
+	for path, want := range map[string]bool{
+		"/livez": true, "/readyz": true, "/healthz": true, "/api/v1/namespaces/kube-public/configmaps/cluster-info": true,
+		"/": false, "/livez/etcd": false, "/version": false, "/api/v1/namespaces/kube-public/configmaps": false, "/metrics": false,
+	} {
+		who, ok, err := authn.AuthenticateRequest(httptest.NewRequest(http.MethodGet, path, nil))
+		if ok != want || err != nil || ok && who.User.GetName() != "system:anonymous" {
+			t.Errorf("%s: %t, %v", path, ok, err)
+		}
+	}
+	wrong := withPublic(authenticator.RequestFunc(func(*http.Request) (*authenticator.Response, bool, error) { return nil, false, os.ErrPermission }))
+	if _, ok, err := wrong.AuthenticateRequest(httptest.NewRequest(http.MethodGet, "/livez", nil)); ok || err == nil {
+		t.Error("who shows something wrong is anonymous")
+	}
+}
+
+// What upstream would say of the user's arguments, and of the files that they
+// name, only when it runs.
+func TestArgumentsThatExcludeEachOther(t *testing.T) {
+	dir := files(t, map[string]string{
+		"authn.yaml": authnHead + "anonymous: {enabled: false}\n", "unknown.yaml": authnHead + "anonymus: {}\n", "jwt.yaml": authnHead + someJWT,
+		"wrong.yaml": authnHead + "anonymous: {enabled: false, conditions: [{path: /x}]}\n", "empty.yaml": "",
+		"authz.yaml": authz, "none.yaml": strings.Replace(authz, "RBAC, name: rbac", "RBAC, name: other", 1),
+		"encrypt.yaml": strings.Replace(encrypt, "identity", "identty", 1), "admit.yaml": admit + "plugin: []\n", "policy.yaml": "rules: []\n",
+	})
+	for name, test := range map[string]struct {
+		args []string
+		want []string
+	}{
+		"a file and its flag":      {[]string{"authentication-config=" + dir + "authn.yaml", "anonymous-auth=false"}, []string{`kube-apiserver-arg "authentication-config=` + dir + `authn.yaml": has the field anonymous`, "; say one of them"}},
+		"a file and OIDC":          {[]string{"authentication-config=" + dir + "jwt.yaml", "oidc-issuer-url=https://a.test", "oidc-client-id=a"}, []string{"kube-apiserver-arg: authentication-config file and oidc-* flags are mutually exclusive"}},
+		"half of OIDC":             {[]string{"oidc-issuer-url=https://a.test"}, []string{"oidc-issuer-url and oidc-client-id must be specified together"}},
+		"an unknown field":         {[]string{"authentication-config=" + dir + "unknown.yaml"}, []string{"unknown.yaml", `unknown field "anonymus"`, "correct the file"}},
+		"conditions of none":       {[]string{"authentication-config=" + dir + "wrong.yaml"}, []string{"wrong.yaml", "anonymous"}},
+		"an empty file":            {[]string{"authentication-config=" + dir + "empty.yaml"}, []string{"empty.yaml"}},
+		"no file":                  {[]string{"authentication-config=" + dir + "no.yaml"}, []string{"no.yaml", "no such file"}},
+		"two ways of authorizing":  {[]string{"authorization-config=" + dir + "authz.yaml", "authorization-mode=RBAC"}, []string{"can not be specified when"}},
+		"a wrong authorizer":       {[]string{"authorization-config=" + dir + "none.yaml"}, []string{`kube-apiserver-arg "authorization-config=` + dir + `none.yaml": `}},
+		"a webhook without a mode": {[]string{"authorization-webhook-config-file=/k"}, []string{"without mode Webhook"}},
+		"an unknown plugin":        {[]string{"enable-admission-plugins=Nothing"}, []string{`plugin "Nothing" is unknown`}},
+		"on and off":               {[]string{"enable-admission-plugins=EventRateLimit", "disable-admission-plugins=EventRateLimit"}, []string{"overlapped"}},
+		"two lists of plugins":     {[]string{"admission-control=NodeRestriction", "enable-admission-plugins=EventRateLimit"}, []string{"mutually exclusive"}},
+		"encryption":               {[]string{"encryption-provider-config=" + dir + "encrypt.yaml"}, []string{"encrypt.yaml", `unknown field "resources[0].providers[0].identty"`}},
+		"admission":                {[]string{"admission-control-config-file=" + dir + "admit.yaml"}, []string{"admit.yaml", `unknown field "plugin"`}},
+		"an audit policy":          {[]string{"audit-policy-file=" + dir + "policy.yaml"}, []string{`kube-apiserver-arg "audit-policy-file=` + dir + `policy.yaml": `}},
+		"the port":                 {[]string{"secure-port=7443"}, []string{"say --https-listen-port"}},
+	} {
+		_, err := NewAPIServer(sample(func(n *config.Config) { n.APIServerArgs = test.args }))
+		for _, want := range test.want {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: got %v, want %s", name, err, want)
+			}
+		}
+	}
+}
+
+// Each argument of the user's that excludes ones of ours, or adds to them: upstream
+// takes what comes out of it.
+func TestUpstreamAcceptsWhatAUserSays(t *testing.T) {
+	klog.SetLogger(logr.Discard())
+	defer klog.ClearLogger()
+	dir := files(t, map[string]string{"authz.yaml": authz, "encrypt.yaml": encrypt, "admit.yaml": admit, "policy.yaml": policies})
+	for name, args := range map[string][]string{
+		"authorization-config":          {"authorization-config=" + dir + "authz.yaml"},
+		"admission-control-config-file": {"admission-control-config-file=" + dir + "admit.yaml"},
+		"admission-control":             {"admission-control=NodeRestriction,ServiceAccount"},
+		"NodeRestriction off":           {"disable-admission-plugins=NodeRestriction"},
+		"NodeRestriction twice":         {"enable-admission-plugins=NodeRestriction,AlwaysPullImages"},
+		"encryption":                    {"encryption-provider-config=" + dir + "encrypt.yaml", "encryption-provider-config-automatic-reload=true"},
+		"audit by arguments":            {"audit-log-path=" + dir + "log", "audit-log-maxage=7"},
+		"… with a policy":               {"audit-log-path=" + dir + "log", "audit-policy-file=" + dir + "policy.yaml"},
+		"issuers":                       {"service-account-issuer=https://a.test", "service-account-jwks-uri=https://a.test/keys", "api-audiences=a"},
+		"request headers":               {"requestheader-allowed-names=other", "requestheader-username-headers=X-User"},
+		"lists of their own":            {"runtime-config=api/beta=true", "tls-cipher-suites=TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := prepared(t, func(n *config.Config) { n.APIServerArgs = args })
+			a, err := NewAPIServer(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			completed, err := a.options.Complete(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, err := range completed.Validate() {
+				t.Error(err)
+			}
+			if file := a.options.Audit.PolicyFile; file != "" {
+				if _, err := os.Stat(file); err != nil {
+					t.Error(err)
+				}
+			}
+			if strings.HasPrefix(name, "audit") != (a.options.Audit.PolicyFile == filepath.Join(c.Dir, "audit-policy.yaml")) {
+				t.Errorf("the policy is %q", a.options.Audit.PolicyFile)
+			}
+		})
+	}
+}
+
+func TestUsersListsAddToOurs(t *testing.T) {
+	dir := files(t, map[string]string{"authz.yaml": authz})
+	c := sample(func(n *config.Config) {
+		n.APIServerArgs = []string{"enable-admission-plugins=AlwaysPullImages", "service-account-issuer=https://a.test", "service-account-key-file=/old.pub", "authorization-config=" + dir + "authz.yaml"}
+		n.ControllerManagerArgs = []string{"controllers=*,-ttl"}
+	})
+	a, err := NewAPIServer(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := NewControllerManager(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, got := range map[string][]string{
+		"AlwaysPullImages NodeRestriction":                            a.options.Admission.GenericAdmission.EnablePlugins,
+		"https://a.test https://kubernetes.default.svc.cluster.local": a.options.Authentication.ServiceAccounts.Issuers,
+		"/old.pub /var/lib/lite/server/pki/sa.pub":                    a.options.Authentication.ServiceAccounts.KeyFiles,
+		"":                                     a.options.Authorization.Modes,
+		"* -ttl bootstrapsigner -csrapproving": m.options.Generic.Controllers,
+	} {
+		if strings.Join(got, " ") != what {
+			t.Errorf("got %q, want %s", got, what)
+		}
+	}
+}
+
+func TestSignersWithAuthoritiesOfTheirOwn(t *testing.T) {
+	c := sample(func(n *config.Config) {
+		n.ControllerManagerArgs = []string{"cluster-signing-legacy-unknown-cert-file=/o.crt", "cluster-signing-legacy-unknown-key-file=/o.key"}
+	})
+	m, err := NewControllerManager(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := m.options.CSRSigningController
+	ca := "/var/lib/lite/server/pki/ca.crt"
+	if o.ClusterSigningCertFile != "" || o.LegacyUnknownSignerConfiguration.CertFile != "/o.crt" || o.KubeletServingSignerConfiguration.CertFile != ca ||
+		o.KubeletClientSignerConfiguration.CertFile != ca || o.KubeAPIServerClientSignerConfiguration.KeyFile != "/var/lib/lite/server/pki/ca.key" {
+		t.Errorf("got %+v", o)
+	}
+	if err := m.options.Validate(app.KnownControllers(), app.ControllersDisabledByDefault(), app.ControllerAliases()); err != nil {
+		t.Error(err)
+	}
+	c.Node.ControllerManagerArgs = append(c.Node.ControllerManagerArgs, "cluster-signing-cert-file=/all.crt", "cluster-signing-key-file=/all.key")
+	if _, err := NewControllerManager(c); err == nil || !strings.HasPrefix(err.Error(), "kube-controller-manager-arg: cannot specify --cluster-signing-") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	dir := files(t, map[string]string{"rbac.yaml": strings.Replace(authz, "- {type: Node, name: node}\n", "", 1), "all.yaml": authz, "encrypt.yaml": encrypt})
+	for name, test := range map[string]struct {
+		args []string
+		want string
+	}{
+		"nothing":                {nil, ""},
+		"what adds":              {[]string{"enable-admission-plugins=AlwaysPullImages", "anonymous-auth=false", "authorization-config=" + dir + "all.yaml"}, ""},
+		"NodeRestriction off":    {[]string{"disable-admission-plugins=NodeRestriction"}, "leaves out the admission plugin NodeRestriction"},
+		"the old list":           {[]string{"admission-control=ServiceAccount"}, "leaves out the admission plugin NodeRestriction"},
+		"an authorizer":          {[]string{"authorization-mode=RBAC"}, "leaves out the authorizer Node"},
+		"an authorizer, by file": {[]string{"authorization-config=" + dir + "rbac.yaml"}, "leaves out the authorizer Node"},
+		"all for everybody":      {[]string{"anonymous-auth=true"}, "lets requests in that show nothing"},
+		"tokens":                 {[]string{"enable-bootstrap-token-auth=false"}, "no machine can join"},
+		"a key of another":       {[]string{"encryption-provider-config=" + dir + "encrypt.yaml"}, "can be read only if the key in /var/lib/lite/server/encryption.yaml is among"},
+	} {
+		c := sample(func(n *config.Config) { n.APIServerArgs = test.args })
+		c.Used = true
+		a, err := NewAPIServer(c)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		got := strings.Join(warnings(c, a.options), "\n")
+		if test.want == "" && got != "" || !strings.Contains(got, test.want) {
+			t.Errorf("%s: got %q", name, got)
+		}
+	}
+}
+
+const scheduling = "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n"
+
+func TestTheSchedulersFile(t *testing.T) {
+	dir := files(t, map[string]string{
+		"two.yaml":     scheduling + "profiles: [{schedulerName: default-scheduler}, {schedulerName: other}]\npodMaxBackoffSeconds: 7\n",
+		"same.yaml":    scheduling + "leaderElection: {leaderElect: false}\nclientConnection: {kubeconfig: '', qps: 5}\nenableProfiling: true\n",
+		"elect.yaml":   scheduling + "leaderElection: {leaderElect: true}\n",
+		"kube.yaml":    scheduling + "clientConnection: {kubeconfig: /etc/kubernetes/scheduler.conf}\n",
+		"unknown.yaml": scheduling + "profilez: []\n",
+		"wrong.yaml":   scheduling + "parallelism: -1\n",
+		"kubelet.yaml": "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n",
+	})
+	for name, want := range map[string][]string{
+		"two.yaml":     {`"schedulerName":"other"`, `"podMaxBackoffSeconds":7`, `"kubeconfig":"/var/lib/lite/server/kubeconfig/scheduler.conf"`, `"leaderElect":false`, `"enableProfiling":false`},
+		"same.yaml":    {`"qps":5`, `"kubeconfig":"/var/lib/lite/server/kubeconfig/scheduler.conf"`, `"enableProfiling":true`},
+		"elect.yaml":   {"leaderElection.leaderElect: lite decides this field", "lite runs one scheduler"},
+		"kube.yaml":    {"clientConnection.kubeconfig: lite decides this field"},
+		"unknown.yaml": {`unknown field "profilez"`},
+		"wrong.yaml":   {"parallelism"},
+		"kubelet.yaml": {"no kind \"KubeletConfiguration\""},
+	} {
+		s, err := NewScheduler(sample(func(n *config.Config) { n.SchedulerArgs = []string{"config=" + dir + name, "v=2"} }))
+		wrong := !slices.Contains([]string{"two.yaml", "same.yaml"}, name)
+		if wrong {
+			want = append(want, `kube-scheduler-arg "config=`+dir+name+`": `)
+		}
+		for _, text := range want {
+			if wrong && (err == nil || !strings.Contains(err.Error(), text)) {
+				t.Errorf("%s: got %v, want %s", name, err, text)
+			}
+			if !wrong && (err != nil || !strings.Contains(string(s.config), text) || s.options.ConfigFile != "/var/lib/lite/server/scheduler.yaml") {
+				t.Errorf("%s: got %v, %+v, want %s", name, err, s, text)
+			}
+		}
+	}
+}
+
+func TestWhereComponentsAreAsked(t *testing.T) {
+	for args, want := range map[string]string{
+		"":                                   "https://127.0.0.1:10259/readyz",
+		"bind-address=0.0.0.0":               "https://127.0.0.1:10259/readyz",
+		"bind-address=192.0.2.1":             "https://192.0.2.1:10259/readyz",
+		"bind-address=::1 secure-port=10999": "https://[::1]:10999/readyz",
+		"secure-port=0":                      "",
+	} {
+		s, err := NewScheduler(sample(func(n *config.Config) { n.SchedulerArgs = strings.Fields(args) }))
+		if want == "" {
+			if err == nil || !strings.Contains(err.Error(), `kube-scheduler-arg "secure-port=0": `) {
+				t.Errorf("%s: got %v", args, err)
+			}
+			continue
+		}
+		if err != nil || s.probe.URL != want {
+			t.Errorf("%s: got %v, %v, want %s", args, s, err, want)
+		}
+	}
+}

@@ -1,0 +1,155 @@
+package controlplane
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/apis/apiserver"
+	"k8s.io/apiserver/pkg/apis/apiserver/install"
+	"k8s.io/apiserver/pkg/apis/apiserver/validation"
+	"k8s.io/apiserver/pkg/audit/policy"
+	authenticationcel "k8s.io/apiserver/pkg/authentication/cel"
+	authorizationcel "k8s.io/apiserver/pkg/authorization/cel"
+	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
+	"k8s.io/kubernetes/pkg/kubeapiserver/authorizer"
+
+	"lite.io/lite/pkg/kube"
+)
+
+// checkFiles reads the files that a user names to the API server as upstream will
+// when it runs, which is too late to say what is wrong with them.
+func checkFiles(c Config, s *options.ServerRunOptions) error {
+	var errs []error
+	check := func(flag, file string, read func(file string) error) {
+		if file == "" {
+			return
+		}
+		if err := read(file); err != nil {
+			errs = append(errs, kube.FileError("kube-apiserver", flag, file, err, ""))
+		}
+	}
+	check("authorization-config", s.Authorization.AuthorizationConfigurationFile, func(file string) error {
+		_, _, err := authorizer.LoadAndValidateFile(file, authorizationcel.NewDefaultCompiler(), nil)
+		return err
+	})
+	admit := s.Admission.GenericAdmission
+	check("admission-control-config-file", admit.ConfigFile, func(file string) error {
+		_, err := admission.ReadAdmissionConfiguration(admit.Plugins.Registered(), file, apiServerScheme())
+		return err
+	})
+	if s.Audit.PolicyFile != c.auditPolicyFile() {
+		check("audit-policy-file", s.Audit.PolicyFile, readPolicy)
+	}
+	if file := s.Etcd.EncryptionProviderConfigFilepath; file != c.encryptionFile() {
+		check("encryption-provider-config", file, readEncryption)
+	}
+	if file := c.Node.AuditPolicyFile; file != "" {
+		if err := readPolicy(file); err != nil {
+			errs = append(errs, fmt.Errorf("audit-policy-file %q: %w; correct the file", file, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func readPolicy(file string) error {
+	_, err := policy.LoadPolicyFromFile(file)
+	return err
+}
+
+func readEncryption(file string) error {
+	e, err := decode[*apiserver.EncryptionConfiguration](file)
+	if err != nil {
+		return err
+	}
+	return validation.ValidateEncryptionConfiguration(e, false).ToAggregate()
+}
+
+func readAuthentication(file string, issuers []string) (*apiserver.AuthenticationConfiguration, error) {
+	a, err := decode[*apiserver.AuthenticationConfiguration](file)
+	if err != nil {
+		return nil, err
+	}
+	return a, validation.ValidateAuthenticationConfiguration(authenticationcel.NewDefaultCompiler(), a, issuers).ToAggregate()
+}
+
+func apiServerScheme() *runtime.Scheme {
+	scheme := runtime.NewScheme()
+	install.Install(scheme)
+	return scheme
+}
+
+// decode reads a file that configures the API server; a field that is unknown or
+// there twice is an error.
+func decode[T runtime.Object](file string) (T, error) {
+	var none T
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return none, err
+	}
+	o, err := runtime.Decode(serializer.NewCodecFactory(apiServerScheme(), serializer.EnableStrict).UniversalDecoder(), data)
+	if err != nil {
+		return none, err
+	}
+	typed, ok := o.(T)
+	if !ok {
+		return none, fmt.Errorf("is a %s", o.GetObjectKind().GroupVersionKind().Kind)
+	}
+	return typed, nil
+}
+
+// checkOptions is what of upstream's validation needs no file of ours: they may not
+// be made yet. Run has all of it.
+func checkOptions(s *options.ServerRunOptions) error {
+	errs := slices.Concat(
+		s.Authentication.Validate(), s.Authorization.Validate(), s.Admission.Validate(), s.Audit.Validate(),
+		s.Etcd.Validate(), s.SecureServing.Validate(), s.Features.Validate(),
+	)
+	if len(errs) == 0 {
+		return nil
+	}
+	return fmt.Errorf("kube-apiserver-arg: %w", utilerrors.NewAggregate(errs))
+}
+
+// warnings is what a user has said to the API server that takes away what others
+// rely on.
+func warnings(c Config, s *options.ServerRunOptions) (lines []string) {
+	warn := func(format string, args ...any) {
+		lines = append(lines, fmt.Sprintf("kube-apiserver-arg "+format, args...))
+	}
+	enabled := s.Admission.GenericAdmission.EnablePlugins
+	if s.Admission.PluginNames != nil {
+		enabled = s.Admission.PluginNames
+	}
+	if !slices.Contains(enabled, "NodeRestriction") {
+		warn("leaves out the admission plugin NodeRestriction: who takes over a node may change all others")
+	}
+	modes := sets.New(s.Authorization.Modes...)
+	if file := s.Authorization.AuthorizationConfigurationFile; file != "" {
+		if a, _, err := authorizer.LoadAndValidateFile(file, authorizationcel.NewDefaultCompiler(), nil); err == nil {
+			for _, one := range a.Authorizers {
+				modes.Insert(string(one.Type))
+			}
+		}
+	}
+	if missing := sets.New("Node", "RBAC").Difference(modes); missing.Len() > 0 && !modes.Has("AlwaysAllow") {
+		warn("leaves out the authorizer %s: nodes and the parts of the cluster depend on it", strings.Join(sets.List(missing), " and "))
+	}
+	if a := s.Authentication.Anonymous; a.FlagsSet && a.Allow {
+		warn("anonymous-auth=true lets requests in that show nothing, whatever they ask for; without it they may ask only how the server does and what its CA is")
+	}
+	if !s.Authentication.BootstrapToken.Enable {
+		warn("enable-bootstrap-token-auth=false: no machine can join")
+	}
+	if file, own := kube.Said(c.Node.APIServerArgs, "encryption-provider-config"); own && c.Used {
+		warn("encryption-provider-config=%s: Secrets that were written before can be read only if the key in %s is among its own", file, c.encryptionFile())
+	}
+	return lines
+}

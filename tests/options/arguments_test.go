@@ -1,0 +1,250 @@
+package options
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"lite.io/lite/tests/cluster"
+)
+
+const (
+	clusterInfo = "/api/v1/namespaces/kube-public/configmaps/cluster-info"
+	kubeletHead = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n"
+	authnHead   = "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\n"
+)
+
+// ask asks the API server, with a token unless it is "", and returns the status.
+func ask(t *testing.T, n *cluster.Node, path, token string) int {
+	t.Helper()
+	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return n.DialContext(ctx, network, n.IP+":6443")
+		},
+		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, // who answers does not matter
+		DisableKeepAlives: true,
+	}}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+n.IP+":6443"+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	return res.StatusCode
+}
+
+// TestAnonymousAccess says of anonymous requests all that a user can, from start to
+// start: the server becomes ready each time, an agent joins where nobody is let in
+// who shows nothing, and stays; and nothing is open that was not asked for.
+func TestAnonymousAccess(t *testing.T) {
+	c := &cluster.Cluster{Network: cluster.NewNetwork(t)}
+	n := cluster.NewNode(t, cluster.On(c.Network))
+	c.Servers = append(c.Servers, n)
+	const file = "/etc/lite/authentication.yaml"
+	const issuer = "https://10.99.0.250:8443" // nobody is there
+	var agent *cluster.Node
+	for _, test := range []struct {
+		name string
+		file string
+		args []string
+		open []string // of the paths below
+	}{
+		{"off", "", []string{"anonymous-auth=false"}, nil},
+		{"the public report", authnHead + "anonymous:\n  enabled: true\n  conditions:\n  - path: /livez\n  - path: /readyz\n", nil, []string{"/livez", "/readyz"}},
+		{"off by a file", authnHead + "anonymous: {enabled: false}\n", nil, nil},
+		{"a file that does not say", authnHead + "jwt:\n- issuer: {url: '" + issuer + "', audiences: [a]}\n  claimMappings: {username: {claim: sub, prefix: ''}}\n", nil,
+			[]string{"/livez", "/readyz", "/healthz", clusterInfo}},
+		{"OIDC", "", []string{"oidc-issuer-url=" + issuer, "oidc-client-id=a", "oidc-username-claim=email"}, []string{"/livez", "/readyz", "/healthz", clusterInfo}},
+		{"OIDC, nobody else", "", []string{"oidc-issuer-url=" + issuer, "oidc-client-id=a", "anonymous-auth=false"}, nil},
+	} {
+		var args []string
+		if test.file != "" {
+			n.WriteFile(t, file, test.file)
+			args = append(args, "--kube-apiserver-arg=authentication-config="+file)
+		}
+		for _, arg := range test.args {
+			args = append(args, "--kube-apiserver-arg="+arg)
+		}
+		n.Start(t, args...)
+		open := map[string]bool{}
+		for _, path := range test.open {
+			open[path] = true
+		}
+		for _, path := range []string{"/livez", "/readyz", "/healthz", clusterInfo, "/version", "/api", "/api/v1/namespaces/kube-public/configmaps", "/openid/v1/jwks"} {
+			want := http.StatusUnauthorized
+			if open[path] {
+				want = http.StatusOK
+			}
+			if got := ask(t, n, path, ""); got != want {
+				t.Errorf("%s: %s answers %d, want %d", test.name, path, got, want)
+			}
+		}
+		if agent == nil {
+			agent = joinsWithoutAnonymous(t, c)
+		}
+		eventually(t, func() error {
+			got := n.Kubectl(t, "get", "node", agent.Name, "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].status}`)
+			if got != "True" {
+				return fmt.Errorf("%s: the agent's Ready is %q", test.name, got)
+			}
+			return nil
+		})
+		n.Stop(t)
+	}
+}
+
+// joinsWithoutAnonymous is an agent that has joined a server that lets nobody in who
+// shows nothing, after it was told why a token without a hash does not do.
+func joinsWithoutAnonymous(t *testing.T, c *cluster.Cluster) *cluster.Node {
+	t.Helper()
+	n := c.Server()
+	token := strings.TrimSpace(n.Output(t, "lite", "token", "create"))
+	agent := c.NewAgent(t)
+	short, _, _ := strings.Cut(strings.TrimPrefix(token, "lite://"), "@")
+	if said := failedStart(t, agent, "--token", short, "--server", "https://"+n.IP+":6443"); !strings.Contains(said, "lets nobody in who shows nothing") || !strings.Contains(said, "lite://") {
+		t.Errorf("a token without a hash: %s", said)
+	}
+	_, id, _ := strings.Cut(token, "lite://")
+	ended := strings.Replace(token, id[:6], "zzzzzz", 1)
+	if said := failedStart(t, agent, "--token", ended); !strings.Contains(said, "does not accept the token zzzzzz") || !strings.Contains(said, "lite token create") {
+		t.Errorf("a token that is none: %s", said)
+	}
+	if said := failedStart(t, agent, "--token", token, "--kubelet-arg=max-podz=1"); !strings.Contains(said, "unknown flag: --max-podz") {
+		t.Errorf("an argument that is wrong: %s", said)
+	}
+	if _, err := os.Stat(agent.Path(cluster.DataDir + "/agent/ca.crt")); err == nil {
+		t.Error("an agent with a wrong argument has begun to join")
+	}
+	agent.Start(t, "--token", token)
+	return agent
+}
+
+// failedStart is what a start says that is to fail.
+func failedStart(t *testing.T, n *cluster.Node, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	said, err := n.Command(ctx, "lite", append([]string{n.Role}, args...)...).CombinedOutput()
+	if err == nil || ctx.Err() != nil {
+		t.Fatalf("lite %s %q ended with %v: %s", n.Role, args, err, said)
+	}
+	return string(said)
+}
+
+// TestComponentConfiguration gives the components files of their own, which are in
+// force, together with what lite says; and lists that add to lite's.
+func TestComponentConfiguration(t *testing.T) {
+	n := cluster.NewNode(t)
+	n.WriteFile(t, "/etc/lite/kubelet.yaml", kubeletHead+"maxPods: 42\nevictionHard:\n  memory.available: 77Mi\ncontainerLogMaxSize: 1Mi\nimageMaximumGCAge: 13h\ncrashLoopBackOff: {maxContainerRestartPeriod: 31s}\n")
+	n.WriteFile(t, "/etc/lite/kubelet.d/20-pods.conf", kubeletHead+"maxPods: 44\npodPidsLimit: 999\n")
+	n.WriteFile(t, "/etc/lite/kubelet.d/10-pods.conf", kubeletHead+"maxPods: 43\ncontainerLogMaxFiles: 7\n")
+	n.WriteFile(t, "/etc/lite/scheduler.yaml", "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\nprofiles:\n- schedulerName: default-scheduler\n- schedulerName: second\n")
+	n.WriteFile(t, "/etc/lite/kube-proxy.yaml", "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: iptables\n")
+	n.WriteFile(t, "/etc/lite/config.yaml", `
+kubelet-arg: [config=/etc/lite/kubelet.yaml, config-dir=/etc/lite/kubelet.d, image-gc-high-threshold=91]
+kube-scheduler-arg: [config=/etc/lite/scheduler.yaml]
+kube-proxy-arg: [config=/etc/lite/kube-proxy.yaml]
+kube-apiserver-arg: [enable-admission-plugins=DenyServiceExternalIPs, service-account-issuer=https://issuer.test]
+`)
+	n.Start(t)
+	t.Run("kubelet", func(t *testing.T) { kubeletHas(t, n, 44) })
+	t.Run("admission", func(t *testing.T) { admits(t, n) })
+	t.Run("scheduler", func(t *testing.T) { schedules(t, n) })
+	t.Run("kube-proxy", func(t *testing.T) {
+		if rules := n.Output(t, "nft", "list", "ruleset"); !strings.Contains(rules, "KUBE-SERVICES") || strings.Contains(rules, "table ip kube-proxy") {
+			t.Errorf("kube-proxy uses no iptables:\n%s", rules)
+		}
+	})
+	n.Stop(t)
+	n.WriteFile(t, "/etc/lite/kubelet.d/20-pods.conf", kubeletHead+"maxPods: 45\n")
+	n.Start(t)
+	t.Run("kubelet, changed", func(t *testing.T) { kubeletHas(t, n, 45) })
+	n.Stop(t)
+}
+
+func kubeletHas(t *testing.T, n *cluster.Node, maxPods int) {
+	var configz struct {
+		KubeletConfig struct {
+			MaxPods                     int
+			EvictionHard                map[string]string
+			ContainerLogMaxSize         string
+			ContainerLogMaxFiles        int
+			ImageMaximumGCAge           string
+			ImageGCHighThresholdPercent int
+			CrashLoopBackOff            struct{ MaxContainerRestartPeriod string }
+			ClusterDomain               string
+		}
+	}
+	answer := n.Kubectl(t, "get", "--raw", "/api/v1/nodes/"+n.Name+"/proxy/configz")
+	if err := json.Unmarshal([]byte(answer), &configz); err != nil {
+		t.Fatalf("%v: %s", err, answer)
+	}
+	k := configz.KubeletConfig
+	if k.MaxPods != maxPods || len(k.EvictionHard) != 1 || k.EvictionHard["memory.available"] != "77Mi" || k.ContainerLogMaxSize != "1Mi" || k.ContainerLogMaxFiles != 7 ||
+		k.ImageMaximumGCAge != "13h0m0s" || k.ImageGCHighThresholdPercent != 91 || k.CrashLoopBackOff.MaxContainerRestartPeriod != "31s" || k.ClusterDomain != "cluster.local" {
+		t.Errorf("got %+v", k)
+	}
+	eventually(t, func() error {
+		if got := n.Kubectl(t, "get", "node", n.Name, "-o", "jsonpath={.status.capacity.pods}"); got != fmt.Sprint(maxPods) {
+			return errors.New("the node has room for " + got + " pods")
+		}
+		return nil
+	})
+}
+
+// admits: the user's plugin is on, and NodeRestriction as well.
+func admits(t *testing.T, n *cluster.Node) {
+	ns := n.Namespace(t)
+	said, err := ns.ApplyErr(t, "apiVersion: v1\nkind: Service\nmetadata: {name: external}\nspec: {externalIPs: [192.0.2.1], ports: [{port: 80}]}\n")
+	if err == nil || !strings.Contains(err.Error()+said, "externalIPs") {
+		t.Errorf("DenyServiceExternalIPs is not on: %v %s", err, said)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	answer, err := n.Command(ctx, "lite", "kubectl", "--kubeconfig", cluster.DataDir+"/agent/kubelet.conf", "label", "node", n.Name, "node-restriction.kubernetes.io/a=b").CombinedOutput()
+	if err == nil || !strings.Contains(string(answer), "is not allowed to modify labels") {
+		t.Errorf("NodeRestriction is not on: %v %s", err, answer)
+	}
+	token := strings.TrimSpace(ns.Kubectl(t, "create", "token", "default"))
+	claims, err := base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[1])
+	if err != nil || !strings.Contains(string(claims), `"iss":"https://issuer.test"`) {
+		t.Errorf("a token of the user's issuer is %s (%v)", claims, err)
+	}
+	if got := ask(t, n, "/api", token); got != http.StatusOK {
+		t.Errorf("a token of the user's issuer is answered %d", got)
+	}
+}
+
+func schedules(t *testing.T, n *cluster.Node) {
+	ns := n.Namespace(t)
+	ns.Apply(t, `
+apiVersion: v1
+kind: Pod
+metadata: {name: second}
+spec:
+  schedulerName: second
+  terminationGracePeriodSeconds: 0
+  containers: [{name: c, image: "lite.test/busybox:1", command: [sleep, "999"]}]
+`)
+	eventually(t, func() error {
+		if got := ns.Field(t, "pod/second", ".spec.nodeName"); got != n.Name {
+			return fmt.Errorf("the pod is on %q", got)
+		}
+		return nil
+	})
+}
