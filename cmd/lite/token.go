@@ -49,7 +49,7 @@ func onServer(cmd *cobra.Command, f func(ctx context.Context, c *config.Config, 
 	if err != nil {
 		return err
 	}
-	rest, err := kube.ClientConfig(cfg.WriteKubeconfig, "token")
+	rest, err := kube.ClientConfig(server.Kubeconfig(cfg.DataDir), "token")
 	if err != nil {
 		return err
 	}

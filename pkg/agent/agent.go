@@ -39,7 +39,7 @@ type Config struct {
 	Cluster    join.Facts
 	Host       Host
 	Kubeconfig string // of the node's identity, system:node:<name>
-	Admin      string // of a server: a kubeconfig by which its node gets its role
+	Server     string // of a server: the kubeconfig by which its node gets its role
 	CAFile     string // of the cluster's authority
 	// The kubelet's serving certificate; "" = the kubelet asks the cluster for
 	// one and renews both of its own.
@@ -226,7 +226,7 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 		// pod network has found it.
 		g.Add(p, network, tools)
 	}
-	r := &readiness{name: n.NodeName, kubeconfig: c.Kubeconfig, admin: c.Admin}
+	r := &readiness{name: n.NodeName, kubeconfig: c.Kubeconfig, server: c.Server}
 	if slices.Contains(c.Cluster.Disable, "storage") {
 		r.unwanted = append(r.unwanted, storage.PathAnnotation, storage.CapableLabel)
 	} else {

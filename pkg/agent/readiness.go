@@ -21,7 +21,7 @@ type readiness struct {
 	name       string
 	kubeconfig string
 	unwanted   []string // annotations and labels of parts that are disabled, of an earlier start
-	admin      string   // of a server: the kubeconfig by which the node gets its role
+	server     string   // of a server: the kubeconfig by which the node gets its role
 
 	client atomic.Pointer[kubernetes.Clientset] // set once the node has been ready
 	reason atomic.Pointer[string]
@@ -39,10 +39,10 @@ func (r *readiness) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	marked := r.admin == ""
+	marked := r.server == ""
 	node, err := kube.AwaitNode(ctx, client, r.name, func(n *v1.Node) bool {
 		if !marked { // at once: what makes the node ready may look for it
-			err := mark(ctx, r.admin, n)
+			err := mark(ctx, r.server, n)
 			if marked = err == nil; !marked && ctx.Err() == nil {
 				slog.Warn("The node does not show yet that it is a server", "err", err)
 			}

@@ -63,11 +63,18 @@ const (
 	EtcdServer             = "etcd/server"
 	EtcdPeer               = "etcd/peer"
 	Admin                  = "admin"
+	Lite                   = "lite"
 	ControllerManager      = "controller-manager"
 	Scheduler              = "scheduler"
 	Metrics                = "metrics"
 	Kubelet                = "kubelet"
 	KubeletClient          = "kubelet-client"
+)
+
+// The users that parts of lite are to the API.
+const (
+	ServerUser  = "lite:server"
+	MetricsUser = "lite:metrics"
 )
 
 // leaf is one row of the table.
@@ -109,6 +116,8 @@ func leaves(n Node) []leaf {
 		{APIServerEtcdClient, EtcdCA, "kube-apiserver-etcd-client", "", client, nil},
 
 		{Admin, ClusterCA, "kubernetes-admin", "system:masters", client, nil},
+		// What lite writes of its own is told from what administrators write.
+		{Lite, ClusterCA, ServerUser, "system:masters", client, nil},
 		// These two serve health and metrics on loopback with the same
 		// certificate that they show to the API.
 		{ControllerManager, ClusterCA, "system:kube-controller-manager", "", both, local},
@@ -116,7 +125,7 @@ func leaves(n Node) []leaf {
 
 		// It serves the metrics API on loopback, under the name of its Service, and
 		// asks kubelets and the API.
-		{Metrics, ClusterCA, "lite:metrics", "", both, []string{"metrics-server.kube-system.svc"}},
+		{Metrics, ClusterCA, MetricsUser, "", both, []string{"metrics-server.kube-system.svc"}},
 
 		{Kubelet, ClusterCA, "system:node:" + n.Name, "system:nodes", server, slices.Concat([]string{n.Name}, texts(n.IPs))},
 		{KubeletClient, ClusterCA, "system:node:" + n.Name, "system:nodes", client, nil},

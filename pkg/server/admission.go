@@ -124,7 +124,7 @@ func (a *admission) Ready(context.Context) error {
 const sweepAtLeast = 10 * time.Minute
 
 func (a *admission) Run(ctx context.Context) error {
-	cfg, err := kube.ClientConfig(a.controlplane.Kubeconfig(pki.Admin), "join")
+	cfg, err := kube.ClientConfig(a.controlplane.Kubeconfig(pki.Lite), "join")
 	if err != nil {
 		return err
 	}

@@ -83,7 +83,7 @@ func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, onChan
 		disable = append(disable, "networkpolicy") // as agent.Add has it
 	}
 	objects, err := addon.New(addon.Config{
-		Kubeconfig: cp.Kubeconfig(pki.Admin),
+		Kubeconfig: cp.Kubeconfig(pki.Lite),
 		Files:      manifests.FS,
 		Values:     map[string]string{"CLUSTER_DNS": cfg.ClusterDNS.String(), "CLUSTER_DOMAIN": cfg.ClusterDomain},
 		Disable:    disable,
@@ -103,16 +103,18 @@ func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, onChan
 	g.Add(alone.Guard(scheduler), roles)
 	g.Add(alone.Guard(controllers), roles)
 	g.Add(objects, api)
+	// What users declare is written as an administrator writes it, so that their
+	// webhooks see it; see package exemption.
 	g.Add(alone.Guard(addon.NewDirectory(addon.DirectoryConfig{
 		Kubeconfig: cp.Kubeconfig(pki.Admin), Dir: filepath.Join(cp.Dir, "manifests"), Server: cfg.NodeName,
 	})), roles)
 	g.Add(alone.Guard(newAdmission(cfg, cp)), roles)
 	g.Add(alone.Guard(approver.New(approver.Config{
-		Kubeconfig: cp.Kubeconfig(pki.Admin), ServiceCIDRs: cfg.ServiceCIDR, ClusterDomain: cfg.ClusterDomain, Servers: pki.APINames(identity(cfg)), Built: version.Built(),
+		Kubeconfig: cp.Kubeconfig(pki.Lite), ServiceCIDRs: cfg.ServiceCIDR, ClusterDomain: cfg.ClusterDomain, Servers: pki.APINames(identity(cfg)), Built: version.Built(),
 	})), roles)
 	addBatteries(g, alone, cfg, cp, api, roles)
 	node := agent.Config{
-		Node: cfg, Cluster: facts(cfg), Host: host, Kubeconfig: nodeKubeconfig(cfg), Admin: cp.Kubeconfig(pki.Admin),
+		Node: cfg, Cluster: facts(cfg), Host: host, Kubeconfig: nodeKubeconfig(cfg), Server: cp.Kubeconfig(pki.Lite),
 		CAFile: cp.PKI.CA(pki.ClusterCA), CertFile: cp.PKI.Cert(pki.Kubelet), KeyFile: cp.PKI.Key(pki.Kubelet),
 	}
 	if err := agent.Add(g, node, api); err != nil {
@@ -125,10 +127,10 @@ func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, onChan
 // What of it each node runs is in agent.Add.
 func addBatteries(g *component.Group, leader *kube.Election, cfg *config.Config, cp controlplane.Config, api, roles *component.Node) {
 	disabled := func(name string) bool { return slices.Contains(cfg.Disable, name) }
-	admin := cp.Kubeconfig(pki.Admin)
+	admin := cp.Kubeconfig(pki.Admin) // for volumes and Services, which are users' objects
 	if !disabled("dns") {
 		g.Add(leader.Guard(dns.NewEndpoints(dns.EndpointsConfig{
-			Kubeconfig: admin, ClusterDNS: cfg.ClusterDNS, NodeAddresses: disabled("cni"),
+			Kubeconfig: cp.Kubeconfig(pki.Lite), ClusterDNS: cfg.ClusterDNS, NodeAddresses: disabled("cni"),
 		})), roles)
 	}
 	if !disabled("metrics") {
@@ -211,6 +213,12 @@ func local(cfg *config.Config) map[string]string {
 		return nil // the user may bring another under the same name
 	}
 	return map[string]string{"kube-system/metrics-server": metrics.Address}
+}
+
+// Kubeconfig is the path of the kubeconfig by which a server writes what is lite's
+// own.
+func Kubeconfig(dataDir string) string {
+	return controlplane.Config{Dir: filepath.Join(dataDir, "server")}.Kubeconfig(pki.Lite)
 }
 
 func nodeKubeconfig(cfg *config.Config) string {

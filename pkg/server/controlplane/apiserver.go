@@ -19,6 +19,7 @@ import (
 
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/pki"
+	"lite.io/lite/pkg/server/exemption"
 )
 
 // APIServer is the component kube-apiserver.
@@ -31,12 +32,16 @@ type APIServer struct {
 	serves  kube.Probe // most of it
 	probe   kube.Probe // all of it
 	started atomic.Bool
+
+	exemption  exemption.Exemption
+	aggregated atomic.Pointer[apiServices]
 }
 
-// late names the two hooks that each sleep a second before they look whether
-// there is anything to do (1.36). Nobody who waits for the API server waits for
-// them: see Authorization.
-const late = "?exclude=poststarthook/rbac/bootstrap-roles&exclude=poststarthook/scheduling/bootstrap-system-priority-classes"
+// late names hooks that nobody who waits for the API server waits for. Two each
+// sleep a second before they look whether there is anything to do: see
+// Authorization. The third gives each aggregated API 5 s to answer (1.36).
+const late = "?exclude=poststarthook/rbac/bootstrap-roles&exclude=poststarthook/scheduling/bootstrap-system-priority-classes" +
+	"&exclude=poststarthook/apiservice-discovery-controller"
 
 // NewAPIServer parses the arguments; nothing is touched before Run.
 func NewAPIServer(c Config) (*APIServer, error) {
@@ -65,7 +70,10 @@ func NewAPIServer(c Config) (*APIServer, error) {
 		slog.Warn(warning)
 	}
 	readyz := c.LocalURL() + "/readyz"
-	return &APIServer{options: s, local: c.Local, public: public, serves: c.probe(readyz + late), probe: c.probe(readyz)}, nil
+	a := &APIServer{options: s, local: c.Local, public: public, serves: c.probe(readyz + late), probe: c.probe(readyz)}
+	plugins := s.Admission.GenericAdmission
+	plugins.Decorators = append(plugins.Decorators, &a.exemption)
+	return a, nil
 }
 
 // identityArgs switches the API server's own lease off where the machine has a name
@@ -170,6 +178,7 @@ func (a *APIServer) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.aggregated.Store(&apiServices{server.APIRegistrationInformers.Apiregistration().V1().APIServices().Lister(), a.local})
 	prepared, err := server.PrepareRun()
 	if err != nil {
 		return err
@@ -201,4 +210,16 @@ func (a *APIServer) Ready(ctx context.Context) error {
 		return a.serves.Check(ctx)
 	}
 	return err
+}
+
+// Note implements component.Noter: which webhooks, policies and aggregated APIs of
+// users hold something up.
+func (a *APIServer) Note() string {
+	var notes []string
+	for _, note := range []string{a.exemption.Note(), a.aggregated.Load().note()} {
+		if note != "" {
+			notes = append(notes, note)
+		}
+	}
+	return strings.Join(notes, "; ")
 }

@@ -22,6 +22,7 @@ import (
 type Authorization struct {
 	kubeconfig string
 	allowed    atomic.Bool
+	problem    atomic.Pointer[error] // why it could not ask when it last tried
 }
 
 // NewAuthorization makes the component; nothing is touched before Run.
@@ -34,10 +35,13 @@ func (*Authorization) Name() string { return "authorization" }
 
 // Ready implements component.Component.
 func (a *Authorization) Ready(context.Context) error {
-	if !a.allowed.Load() {
-		return errors.New("waiting for the API server to write the bootstrap roles")
+	switch problem := a.problem.Load(); {
+	case a.allowed.Load():
+		return nil
+	case problem != nil:
+		return fmt.Errorf("waiting for the API server to write the bootstrap roles: %w", *problem)
 	}
-	return nil
+	return errors.New("waiting for the API server to write the bootstrap roles")
 }
 
 // Run implements component.Component. It asks for what is written last: a role
@@ -63,6 +67,11 @@ func (a *Authorization) Run(ctx context.Context) error {
 		if err == nil && answer.Status.Allowed {
 			a.allowed.Store(true)
 			break
+		}
+		if err != nil {
+			a.problem.Store(&err)
+		} else {
+			a.problem.Store(nil)
 		}
 		select {
 		case <-tick.C:
