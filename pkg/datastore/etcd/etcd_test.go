@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -25,6 +26,7 @@ import (
 	"go.uber.org/zap"
 
 	"lite.io/lite/pkg/pki"
+	"lite.io/lite/pkg/upstream"
 )
 
 // quietly keeps etcd's log away from the test's.
@@ -130,6 +132,24 @@ func TestNoArgumentIsSilentlyIgnored(t *testing.T) {
 				t.Error("the argument has no effect")
 			}
 		})
+	}
+}
+
+// Which those are changes with etcd: its sources name them.
+func TestFlagsThatOnlyEtcdsMainCarriesAreRefused(t *testing.T) {
+	found := 0
+	carries := regexp.MustCompile(`FromFlag\(cfg\.cf\.flagSet, "([^"]+)"\)`)
+	upstream.Files(t, filepath.Join(upstream.Sources(t, "go.etcd.io/etcd/server/v3"), "etcdmain"), func(path, content string) {
+		for _, m := range carries.FindAllStringSubmatch(content, -1) {
+			found++
+			_, err := configuration(sample(m[1] + "=a"))
+			if err == nil || !strings.Contains(err.Error(), "cannot be told that") && !strings.Contains(err.Error(), "lite itself decides") {
+				t.Errorf("%s: --%s has no effect here and is not refused: %v", path, m[1], err)
+			}
+		}
+	})
+	if found < 12 {
+		t.Errorf("only %d flags were found: etcd carries them otherwise now", found)
 	}
 }
 
