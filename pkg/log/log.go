@@ -158,7 +158,7 @@ func endGoroutine(int) {
 	runtime.Goexit()
 }
 
-// standardWriter gets the lines of the standard log. CoreDNS (1.14) writes them
+// standardWriter gets the lines of the standard log. CoreDNS (1.15) writes them
 // with the level before; those of queries, which somebody has asked for, name no
 // plugin.
 type standardWriter struct{ other, coredns *slog.Logger }
