@@ -21,6 +21,7 @@ const module = "lite.io/lite/"
 // import each other. Tests may import anything.
 var layers = []struct{ pkg, imports string }{
 	{"pkg/golden", ""},
+	{"pkg/upstream", ""},
 	{"pkg/version", ""},
 	{"pkg/licenses", ""},
 	{"pkg/log", ""},

@@ -187,7 +187,7 @@ func alive(ctx context.Context) error {
 }
 
 // findManager finds the service manager and hides it from all that runs in this
-// process or is started by it: the kubelet (1.36) says READY once it runs, and
+// process or is started by it: the kubelet (1.37) says READY once it runs, and
 // answers the watchdog by its own measure; the API server (0.36) says READY too.
 func findManager() (*notify.Manager, error) {
 	m, err := notify.Find(os.Getenv, os.Getpid())

@@ -104,7 +104,7 @@ func crictlPreset(args []string, socket string, hasConfig bool) (preset []string
 	if !mentions(args, "image-endpoint", "i") && os.Getenv("IMAGE_SERVICE_ENDPOINT") == "" {
 		preset = append(preset, "--image-endpoint="+socket)
 	}
-	// A configuration that is missing is warned of (1.36), an empty one is not;
+	// A configuration that is missing is warned of (1.37), an empty one is not;
 	// `crictl config` is there to write one.
 	if !hasConfig && !mentions(args, "config", "c") && os.Getenv("CRI_CONFIG_FILE") == "" && !slices.Contains(args, "config") {
 		preset = append(preset, "--config="+os.DevNull)

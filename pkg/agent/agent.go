@@ -222,8 +222,8 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 		if err != nil {
 			return err
 		}
-		// It looks for its node once a second until there is one (1.36); the
-		// pod network has found it.
+		// It waits for the address of its node, and the pod network has found
+		// the node.
 		g.Add(p, network, tools)
 	}
 	r := &readiness{name: n.NodeName, kubeconfig: c.Kubeconfig, server: c.Server}

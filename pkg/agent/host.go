@@ -56,7 +56,7 @@ func HasSystemd() bool {
 }
 
 // Watches is how many inotify instances the parts of a node open; a server has
-// ServerWatches, most of them for files of the API server (1.36).
+// ServerWatches, most of them for files of the API server (1.37).
 const (
 	Watches       = 12
 	ServerWatches = 32

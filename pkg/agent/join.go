@@ -203,7 +203,7 @@ const tries = 3
 
 // clear takes away what the kubelet's bootstrap would stumble over: an identity
 // of another name, which it would take for that of this, and a key of which a
-// full disk or a kill left a part, by which it ends (1.36).
+// full disk or a kill left a part, by which it ends (1.37).
 func (m *Membership) clear(nodeName string) error {
 	if name, err := m.nodeName(); err == nil && name != nodeName {
 		if err := errors.Join(os.RemoveAll(m.certificates()), os.RemoveAll(m.joined())); err != nil {

@@ -82,7 +82,7 @@ func (e *Env) mountOf(dir string) (*mountinfo.Info, error) {
 	return on, nil
 }
 
-// What the kubelet keeps free (1.36): below it, it removes images and evicts pods.
+// What the kubelet keeps free (1.37): below it, it removes images and evicts pods.
 const (
 	keptFree   = 15 // per cent of the bytes where images are
 	keptInodes = 5  // per cent of the inodes

@@ -81,7 +81,7 @@ func size(n uint64) string {
 	return strconv.FormatUint(n, 10) + " bytes"
 }
 
-// kernel compares with what kube-proxy wants for nftables (1.36: 5.13), the newest
+// kernel compares with what kube-proxy wants for nftables (1.37: 5.13), the newest
 // of all that a node wants.
 func kernel(_ context.Context, e *Env) []Result {
 	u, err := e.Uname()
@@ -135,7 +135,7 @@ func programs(ctx context.Context, e *Env) []Result {
 }
 
 // swap: the kubelet starts beside it (failSwapOn is off) and keeps pods out of it
-// (1.36: swapBehavior NoSwap, which needs cgroups of version 2).
+// (1.37: swapBehavior NoSwap, which needs cgroups of version 2).
 func swap(_ context.Context, e *Env) []Result {
 	data, err := e.read("/proc/swaps")
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 // that of the old file and the umask. Left to itself, renameio would choose the
 // system's directory for temporary files where that is on the same file system:
 // secrets have no business there, and who watches the directory may miss a file
-// that is moved in from elsewhere (containerd 2.3 does).
+// that is moved in from elsewhere (containerd 2.4 does).
 func Write(path string, data []byte, mode fs.FileMode) error {
 	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(mode))
 	if err != nil {

@@ -46,21 +46,21 @@ func ParseSet(component string, fs *pflag.FlagSet, args []string) error {
 	// Deprecation notes of upstream would go to the terminal.
 	fs.SetOutput(io.Discard)
 	if err := fs.Parse(args); err != nil {
-		return fmt.Errorf("%s-arg: %w", component, err)
+		return fmt.Errorf("%s-arg: %w", component, withRemedy(err))
 	}
 	if rest := fs.Args(); len(rest) > 0 {
 		return fmt.Errorf("%s-arg %q: not of the form key=value", component, rest[0])
 	}
-	return nil
+	return checkGates(component, args)
 }
 
 // SetGates puts the feature gates among the flags of the kubelet or kube-proxy
 // into the registry of the process, which upstream does only when they run
-// (1.36). What the control plane is told of the same gate wins.
+// (1.37). What the control plane is told of the same gate wins.
 func SetGates(component string, fs *pflag.FlagSet) error {
 	gates := fs.Lookup("feature-gates").Value.String()
 	// A registry that was once told of a gate it does not know refuses all that
-	// comes after (1.36), so a copy is asked first.
+	// comes after (1.37), so a copy is asked first.
 	err := utilfeature.DefaultFeatureGate.DeepCopy().Set(gates)
 	if err == nil {
 		err = utilfeature.DefaultMutableFeatureGate.Set(gates)

@@ -65,7 +65,7 @@ func TestParseReadsEverySetAndTheLastWins(t *testing.T) {
 
 func TestParseErrorsNameTheUsersFlag(t *testing.T) {
 	for _, test := range []struct{ arg, want string }{
-		{"--nmae=x", "kube-thing-arg: unknown flag: --nmae"},
+		{"--nmae=x", "kube-thing-arg: unknown flag: --nmae; Kubernetes 1.37 has none of that name: remove it, or correct it"},
 		{"--name", "kube-thing-arg: flag needs an argument: --name"},
 		{"name=x", `kube-thing-arg "name=x": not of the form key=value`},
 		{"--", ""},
@@ -115,17 +115,17 @@ func TestGatesAreSetAndThoseThatAreWrongChangeNothing(t *testing.T) {
 	}{
 		{"--v=2", "", false},
 		{"--feature-gates=LiteTest=true", "", true},
-		{"--feature-gates=LiteTest=false,LiteTset=true", "kubelet-arg feature-gates=LiteTest=false,LiteTset=true: unrecognized feature gate: LiteTset", true},
+		{"--feature-gates=LiteTest=false,LiteTset=true", "kubelet-arg feature-gates=LiteTest=false,LiteTset=true: unrecognized feature gate: LiteTset; Kubernetes 1.37 has none of that name: remove it, or correct it", true},
 		{"--v=2", "", true},
 		{"--feature-gates=LiteTest=false", "", false},
 	} {
 		fs := pflag.NewFlagSet("kubelet", pflag.ContinueOnError)
 		fs.Int("v", 0, "")
 		fs.Var(cliflag.NewMapStringBool(&map[string]bool{}), "feature-gates", "")
-		if err := ParseSet("kubelet", fs, []string{test.args}); err != nil {
-			t.Fatal(err)
+		err := ParseSet("kubelet", fs, []string{test.args})
+		if err == nil {
+			err = SetGates("kubelet", fs)
 		}
-		err := SetGates("kubelet", fs)
 		if test.want == "" && err != nil || test.want != "" && (err == nil || err.Error() != test.want) {
 			t.Errorf("%s: got %v, want %q", test.args, err, test.want)
 		}
@@ -316,5 +316,29 @@ func TestAwaitEndsWithItsContext(t *testing.T) {
 	cancel()
 	if n, err := Await(ctx, lw, hasRange); err == nil || n != nil {
 		t.Errorf("got %v, %v", n, err)
+	}
+}
+
+// The control plane's gates are set long after its arguments are parsed: who has
+// one that the new version does not know hears at once where it stands.
+func TestGatesThatAreGoneAreFoundInTheirArgument(t *testing.T) {
+	for arg, gone := range map[string]string{
+		"--feature-gates=AllBeta=true":                  "",
+		"--feature-gates=kube:AllBeta=true":             "",
+		"--feature-gates=other:Whatever=true":           "",
+		"--feature-gates=":                              "",
+		"--v=2":                                         "",
+		"--feature-gates=BtreeWatchCache=true":          "BtreeWatchCache",
+		"--feature_gates=kube:BtreeWatchCache=true":     "BtreeWatchCache",
+		"--feature-gates=AllBeta=true,GangScheduling=1": "GangScheduling",
+	} {
+		var sets cliflag.NamedFlagSets
+		sets.FlagSet("a").String("feature-gates", "", "")
+		sets.FlagSet("a").Int("v", 0, "")
+		err := Parse("kube-apiserver", sets, []string{arg})
+		if gone == "" && err != nil || gone != "" && (err == nil || !strings.HasPrefix(err.Error(), "kube-apiserver-arg feature-gates=") ||
+			!strings.HasSuffix(err.Error(), ": unrecognized feature gate: "+gone+"; "+noneOfThatName)) {
+			t.Errorf("%s: %v", arg, err)
+		}
 	}
 }

@@ -82,14 +82,18 @@ func (h upstream) Enabled(ctx context.Context, l slog.Level) bool {
 }
 
 // lastWords is what the kubelet says before it ends the process by os.Exit, where
-// nobody can come between (1.36): it is shown whenever it is said.
+// nobody can come between (1.37): it is shown whenever it is said.
 var lastWords = map[string]bool{
-	"Failed to start cAdvisor":                                                    true,
-	"Kubelet failed to get node info":                                             true,
-	"Failed to start ContainerManager":                                            true,
-	"Failed to initialize internal modules":                                       true,
-	"Failed to listen and serve":                                                  true,
-	"No valid client certificate is found and the server is responsive, exiting.": true,
+	"Failed to register CRI auth plugins":                 true,
+	"Failed to create listener for podResources endpoint": true,
+	"Failed to create listener for pods API endpoint":     true,
+	"Failed to serve":                       true,
+	"Failed to start cAdvisor":              true,
+	"Kubelet failed to get node info":       true,
+	"Failed to start ContainerManager":      true,
+	"Failed to initialize internal modules": true,
+	"Failed to listen and serve":            true,
+	"No valid client certificate is found and the server is responsive, exiting.":                true,
 	"The currently active client certificate has expired and the server is responsive, exiting.": true,
 }
 
@@ -154,7 +158,7 @@ func endGoroutine(int) {
 	runtime.Goexit()
 }
 
-// standardWriter gets the lines of the standard log. CoreDNS (1.14) writes them
+// standardWriter gets the lines of the standard log. CoreDNS (1.15) writes them
 // with the level before; those of queries, which somebody has asked for, name no
 // plugin.
 type standardWriter struct{ other, coredns *slog.Logger }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	standard "log"
 	"log/slog"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +17,8 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"k8s.io/klog/v2"
+
+	sources "lite.io/lite/pkg/upstream"
 )
 
 // buffer is a log that can be read while it is written.
@@ -134,7 +138,6 @@ func TestUpstreamIsQuietUntilTheNodeHasSettled(t *testing.T) {
 	}
 }
 
-// The verbosity of klog is not ours to raise.
 // What the kubelet says before it ends the process is never hidden.
 func TestLastWordsAreShown(t *testing.T) {
 	out, _ := bridge(t, slog.LevelInfo, "text")
@@ -145,6 +148,35 @@ func TestLastWordsAreShown(t *testing.T) {
 	}
 }
 
+var (
+	exits = regexp.MustCompile(`\bos\.Exit\(`)
+	said  = regexp.MustCompile(`\.(?:Error|ErrorS)\([^,]+, "([^"]+)"`)
+)
+
+// The words are upstream's, and change with it.
+func TestLastWordsAreAllThatTheKubeletHas(t *testing.T) {
+	found := map[string]bool{}
+	sources.Files(t, filepath.Join(sources.Sources(t, "k8s.io/kubernetes"), "pkg/kubelet"), func(path, content string) {
+		for _, exit := range exits.FindAllStringIndex(content, -1) {
+			before := said.FindAllStringSubmatch(content[:exit[0]], -1)
+			if len(before) == 0 {
+				t.Errorf("%s ends the process without a word", path)
+				continue
+			}
+			words := before[len(before)-1][1]
+			if found[words] = true; !lastWords[words] {
+				t.Errorf("%s ends the process after it has said %q, which lite would hide", path, words)
+			}
+		}
+	})
+	for words := range lastWords {
+		if !found[words] {
+			t.Errorf("the kubelet no longer says %q before it ends the process", words)
+		}
+	}
+}
+
+// The verbosity of klog is not ours to raise.
 func TestKlogsVerboseLinesStayAway(t *testing.T) {
 	out, settled := bridge(t, slog.LevelDebug, "text")
 	settled()

@@ -12,7 +12,7 @@ import (
 
 // StandbyLink is the interface that has the node's addresses while the machine
 // has none: the kubelet takes no address that no interface has, nor one of
-// loopback (1.36).
+// loopback (1.37).
 const StandbyLink = "lite-standby"
 
 // Stand makes StandbyLink with these addresses; without any it removes it. It is

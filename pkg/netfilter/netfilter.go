@@ -74,7 +74,7 @@ func (t Tools) NFTables() bool { return t.NFT.Source != None }
 //
 // The helpers come first. containerd has the full path of its shim written into its configuration, and yet looks it and
 // runc up by name when it comes back after a crash and finds a container that was being made: not finding them it forgets
-// the container, whose processes go on running (2.3).
+// the container, whose processes go on running (2.4).
 func (t Tools) Path(helpers bundle.Dir, path string) string {
 	dirs := []string{helpers.Bin()}
 	for _, tool := range []Tool{t.NFT, t.IPTables} {

@@ -30,10 +30,11 @@ var dataNames = []string{
 	"rollback", "rollback.new", "rollback.old", "upgrade.json", "upgrade.lock", "upgrade.download",
 }
 
-// kubeletNames is what a kubelet makes in its directory (1.36).
+// kubeletNames is what a kubelet makes in its directory (1.37, and older ones).
 var kubeletNames = []string{
-	"pods", "plugins", "plugins_registry", "plugin-containers", "pod-resources", "device-plugins", "checkpoints",
-	"image_manager", "usernamespaces", "cpu_manager_state", "memory_manager_state", "dra_manager_state",
+	"pods", "plugins", "plugins_registry", "plugin-containers", "pod-resources", "pods-api", "device-plugins", "checkpoints",
+	"image_manager", "usernamespaces", "cpu_manager_state", "memory_manager_state", "dra_manager_state", "dra_health_state",
+	"graceful_node_shutdown_state",
 	"actuated_pods_state", "allocated_pods_state", "actuated_pod_status_state", "allocated_pod_status_state",
 	"pod_status_manager_state",
 }

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"lite.io/lite/pkg/upstream"
 )
 
 func TestCheckDataDir(t *testing.T) {
@@ -334,5 +336,42 @@ func TestDocumentedDataIsRemoved(t *testing.T) {
 	}
 	if found < 10 {
 		t.Errorf("the table of docs/files.md has only %d names", found)
+	}
+}
+
+var (
+	kubeletDirs   = regexp.MustCompile(`getRootDir\(\), kubeletconfig\.(\w+)`)
+	kubeletStates = regexp.MustCompile(`"(\w+_state)"`)
+)
+
+// What the kubelet makes in its directory changes with its version, and what this
+// list does not know stays on the machine.
+func TestKubeletNamesAreAllThatTheKubeletMakes(t *testing.T) {
+	kubelet := filepath.Join(upstream.Sources(t, "k8s.io/kubernetes"), "pkg/kubelet")
+	constants := map[string]string{}
+	upstream.Files(t, filepath.Join(kubelet, "kubeletconfig"), func(_, content string) {
+		for _, m := range regexp.MustCompile(`(?m)^\s*(\w+)\s*= "(.*)"$`).FindAllStringSubmatch(content, -1) {
+			constants[m[1]] = m[2]
+		}
+	})
+	found := 0
+	check := func(path, name string) {
+		if found++; !slices.Contains(kubeletNames, name) {
+			t.Errorf("%s makes %q", path, name)
+		}
+	}
+	upstream.Files(t, kubelet, func(path, content string) {
+		for _, m := range kubeletDirs.FindAllStringSubmatch(content, -1) {
+			check(path, constants[m[1]])
+		}
+		if strings.Contains(path, "/metrics/") || strings.Contains(path, "/pleg/") {
+			return // names of labels
+		}
+		for _, m := range kubeletStates.FindAllStringSubmatch(content, -1) {
+			check(path, m[1])
+		}
+	})
+	if found < 12 {
+		t.Errorf("only %d names were found: the kubelet says them otherwise now", found)
 	}
 }

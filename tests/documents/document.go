@@ -34,15 +34,18 @@ type Block struct {
 	Lines    []string
 }
 
-// Read takes README.md, ARCHITECTURE.md, CONTRIBUTING.md and docs/*.md apart.
+// Read takes README.md, ARCHITECTURE.md, CONTRIBUTING.md, docs/*.md and docs/dev/*.md
+// apart.
 func Read(repository string) ([]Document, error) {
-	files, err := filepath.Glob(filepath.Join(repository, "docs", "*.md"))
-	if err != nil {
-		return nil, err
-	}
 	names := []string{"README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"}
-	for _, f := range files {
-		names = append(names, filepath.Join("docs", filepath.Base(f)))
+	for _, dir := range []string{"docs", "docs/dev"} {
+		files, err := filepath.Glob(filepath.Join(repository, dir, "*.md"))
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range files {
+			names = append(names, filepath.Join(dir, filepath.Base(f)))
+		}
 	}
 	var all []Document
 	for _, name := range names {

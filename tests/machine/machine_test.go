@@ -185,7 +185,7 @@ func (g *guest) testDelete(t *testing.T) {
 	g.Eventually(t, time.Minute, "! systemctl is-active %s %s && ! ls -d /sys/fs/cgroup/kubepods.slice/*/%s", slice, scope, slice)
 }
 
-// Neither systemd nor lite has anything to complain of. The kubelet (1.36) may
+// Neither systemd nor lite has anything to complain of. The kubelet (1.37) may
 // look for the cgroup of a pod that has just ended.
 func (g *guest) testLog(t *testing.T) {
 	if failed := g.Output(t, "systemctl --failed --plain --no-legend"); failed != "" {

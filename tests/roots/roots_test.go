@@ -176,7 +176,7 @@ func skeleton(t *testing.T) string {
 const broken = "#!/bin/sh\necho broken >&2\nexit 139\n"
 
 // nothing is a root without a single program. The kubelet wants to read
-// /etc/passwd (1.36).
+// /etc/passwd (1.37).
 func nothing(t *testing.T) string {
 	t.Helper()
 	root := skeleton(t)

@@ -39,7 +39,7 @@ import (
 )
 
 // Directives of ours. CoreDNS' own kubernetes takes the log of the whole process
-// (1.14), and its loop ends the process.
+// (1.15), and its loop ends the process.
 const (
 	kubernetesDirective = "lite_kubernetes"
 	guardDirective      = "lite_guard"

@@ -33,7 +33,7 @@ const (
 	corefileName = "Corefile"
 	mounted      = "/etc/coredns/"
 	resolvConf   = "/etc/resolv.conf"
-	// maxUpstream is how many name servers CoreDNS forwards to (1.14). More would
+	// maxUpstream is how many name servers CoreDNS forwards to (1.15). More would
 	// leave the node without DNS; programs of the machine ask three of them.
 	maxUpstream = 15
 )

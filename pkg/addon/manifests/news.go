@@ -56,7 +56,7 @@ func (f *file) problem() string {
 	return strings.Join(append(all, f.news.stuck...), "; ")
 }
 
-// immutable is how Kubernetes says that a field cannot be changed (1.36).
+// immutable is how Kubernetes says that a field cannot be changed (1.37).
 var immutable = []string{"immutable", "Forbidden: updates to", "cannot change roleRef", "may not change once set", "Forbidden: pod updates may not"}
 
 func (p *pending) problem() string {

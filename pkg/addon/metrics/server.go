@@ -61,7 +61,7 @@ func handler(figures api.MetricsGetter, pods cache.GenericLister, nodes listers.
 
 // emptyV2 is all of the API in OpenAPI v2, which the API server would merge into
 // its own, the largest thing that it holds. Version 3 has it, which kubectl reads.
-// Without an answer the API server complains once a minute (1.36).
+// Without an answer the API server complains once a minute (1.37).
 const emptyV2 = `{"swagger":"2.0","info":{"title":"metrics","version":"v1beta1"},"paths":{}}`
 
 // listen waits for the port if another program has it, which is no reason for a

@@ -29,7 +29,7 @@ func (c Config) Socket() string { return filepath.Join(c.StateDir, "containerd.s
 
 func (c Config) registryDir() string { return filepath.Join(c.Dir, "registries") }
 
-// configTOML is containerd's configuration, version 4 (containerd 2.3). Each
+// configTOML is containerd's configuration, version 4 (containerd 2.4). Each
 // path that would by default be outside our directories is named.
 var configTOML = template.Must(template.New("config.toml").Parse(`# Written by lite at each start. Put changes into {{.DropIns}}.
 version = 4

@@ -148,7 +148,7 @@ func parse(c Config) (*options.KubeletServer, *pflag.FlagSet, error) {
 func (*Kubelet) Name() string { return "kubelet" }
 
 // Run implements component.Component. Upstream's Run returns at once and its
-// goroutines cannot be waited for (1.36): what they hold, they hold until the
+// goroutines cannot be waited for (1.37): what they hold, they hold until the
 // process ends, which follows.
 func (k *Kubelet) Run(ctx context.Context) error {
 	gate := utilfeature.DefaultFeatureGate

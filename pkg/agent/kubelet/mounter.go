@@ -15,7 +15,7 @@ import (
 // mounter mounts what the kubelet mounts of its own by system calls: file
 // systems in memory and directories at a second place. Upstream's runs the
 // programs mount and umount, twice per volume, and for a subPath needs that of
-// util-linux, which not every machine has (1.36). All else, such as NFS and what
+// util-linux, which not every machine has (1.37). All else, such as NFS and what
 // has a helper of its own, is left to upstream's.
 type mounter struct{ mount.MounterForceUnmounter }
 

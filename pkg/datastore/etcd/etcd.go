@@ -162,7 +162,7 @@ func successor(flags *flag.FlagSet, key, value string) string {
 	if flags.Lookup(name) != nil {
 		return name
 	}
-	name = strings.TrimPrefix(name, "enable-")
+	name = strings.TrimSuffix(strings.TrimPrefix(name, "enable-"), "-enabled")
 	for gate := range features.DefaultEtcdServerFeatureGates {
 		if strings.EqualFold(string(gate), strings.ReplaceAll(name, "-", "")) {
 			return fmt.Sprintf("feature-gates=%s=%s", gate, cmp.Or(value, "true"))
@@ -261,7 +261,7 @@ func verify(dir string) error {
 		return damaged("the database "+database, err)
 	}
 	// etcd takes a record whose length is damaged for one that was never whole,
-	// and drops it with all that follows (3.6). But nothing is applied before
+	// and drops it with all that follows (3.7). But nothing is applied before
 	// it is safe in the log.
 	if logged < applied {
 		return damaged("the write-ahead log in "+logDir, fmt.Errorf("it can be read up to entry %d and the database holds entry %d", logged, applied))
@@ -303,7 +303,7 @@ func lastApplied(database string) (index uint64, err error) {
 	}
 	defer db.Close()
 	err = db.View(func(tx *bbolt.Tx) error {
-		// Names and form are those of etcd's storage/schema (3.6).
+		// Names and form are those of etcd's storage/schema (3.7).
 		if meta := tx.Bucket([]byte("meta")); meta != nil {
 			if value := meta.Get([]byte("consistent_index")); len(value) == 8 {
 				index = binary.BigEndian.Uint64(value)

@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -26,6 +27,7 @@ import (
 	"go.uber.org/zap"
 
 	"lite.io/lite/pkg/pki"
+	"lite.io/lite/pkg/upstream"
 )
 
 // quietly keeps etcd's log away from the test's.
@@ -138,7 +140,7 @@ func TestUsersArgumentsThatBoundOurs(t *testing.T) {
 }
 
 // etcd's own main function copies some flags into its configuration by hand
-// (3.6): those must have an effect here as well, or be refused.
+// (3.7): those must have an effect here as well, or be refused.
 func TestNoArgumentIsSilentlyIgnored(t *testing.T) {
 	for arg, got := range map[string]func(*embed.Config) bool{
 		"cipher-suites=TLS_AES_128_GCM_SHA256":        func(c *embed.Config) bool { return len(c.CipherSuites) == 1 },
@@ -153,6 +155,24 @@ func TestNoArgumentIsSilentlyIgnored(t *testing.T) {
 				t.Error("the argument has no effect")
 			}
 		})
+	}
+}
+
+// Which those are changes with etcd: its sources name them.
+func TestFlagsThatOnlyEtcdsMainCarriesAreRefused(t *testing.T) {
+	found := 0
+	carries := regexp.MustCompile(`FromFlag\(cfg\.cf\.flagSet, "([^"]+)"\)`)
+	upstream.Files(t, filepath.Join(upstream.Sources(t, "go.etcd.io/etcd/server/v3"), "etcdmain"), func(path, content string) {
+		for _, m := range carries.FindAllStringSubmatch(content, -1) {
+			found++
+			_, err := configuration(sample(m[1] + "=a"))
+			if err == nil || !strings.Contains(err.Error(), "cannot be told that") && !strings.Contains(err.Error(), "lite itself decides") {
+				t.Errorf("%s: --%s has no effect here and is not refused: %v", path, m[1], err)
+			}
+		}
+	})
+	if found < 12 {
+		t.Errorf("only %d flags were found: etcd carries them otherwise now", found)
 	}
 }
 
@@ -171,6 +191,40 @@ func TestArgumentsThatAreRefused(t *testing.T) {
 		_, err := New(sample(arg))
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: got %v, want %s", arg, err, want)
+		}
+	}
+}
+
+// Each experimental flag of etcd 3.6 is answered with what does the same in 3.7.
+func TestExperimentalFlagsHaveSuccessors(t *testing.T) {
+	for old, now := range map[string]string{
+		"bootstrap-defrag-threshold-megabytes=9":  "bootstrap-defrag-threshold-megabytes",
+		"compact-hash-check-enabled=true":         "feature-gates=CompactHashCheck=true",
+		"compact-hash-check-time=1m":              "compact-hash-check-time",
+		"compaction-batch-limit=5":                "compaction-batch-limit",
+		"compaction-sleep-interval=1s":            "compaction-sleep-interval",
+		"corrupt-check-time=1m":                   "corrupt-check-time",
+		"distributed-tracing-address=a:1":         "distributed-tracing-address",
+		"distributed-tracing-instance-id=a":       "distributed-tracing-instance-id",
+		"distributed-tracing-sampling-rate=1":     "distributed-tracing-sampling-rate",
+		"distributed-tracing-service-name=a":      "distributed-tracing-service-name",
+		"downgrade-check-time=1s":                 "downgrade-check-time",
+		"enable-distributed-tracing=true":         "enable-distributed-tracing",
+		"enable-lease-checkpoint=true":            "feature-gates=LeaseCheckpoint=true",
+		"enable-lease-checkpoint-persist=true":    "feature-gates=LeaseCheckpointPersist=true",
+		"initial-corrupt-check":                   "feature-gates=InitialCorruptCheck=true",
+		"memory-mlock=true":                       "memory-mlock",
+		"peer-skip-client-san-verification=true":  "peer-skip-client-san-verification",
+		"snapshot-catchup-entries=9":              "snapshot-catchup-entries",
+		"stop-grpc-service-on-defrag=true":        "feature-gates=StopGRPCServiceOnDefrag=true",
+		"txn-mode-write-with-shared-buffer=false": "feature-gates=TxnModeWriteWithSharedBuffer=false",
+		"warning-apply-duration=1s":               "warning-apply-duration",
+		"warning-unary-request-duration=1s":       "warning-unary-request-duration",
+		"watch-progress-notify-interval=1s":       "watch-progress-notify-interval",
+	} {
+		_, err := New(sample("experimental-" + old))
+		if err == nil || !strings.HasSuffix(err.Error(), "no such flag any more; use "+now) {
+			t.Errorf("experimental-%s: %v", old, err)
 		}
 	}
 }
@@ -432,7 +486,7 @@ func TestMemberDoesNotOpenADamagedLog(t *testing.T) {
 }
 
 // etcd opens its database in a goroutine of its own, where it panics over one
-// that is damaged (3.6): nobody could recover that and say what to do.
+// that is damaged (3.7): nobody could recover that and say what to do.
 func TestVerifyFindsADamagedDatabase(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "etcd")
 	running(t, member(t, dir))()

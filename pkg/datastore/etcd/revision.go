@@ -34,7 +34,7 @@ func Advance(dir, replaced string) error {
 		target = newest + ahead
 	}
 	path := databaseFile(dir)
-	// As etcd opens it (3.6).
+	// As etcd opens it (3.7).
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType})
 	if err != nil {
 		return fmt.Errorf("open %s: %w", path, err)
@@ -52,7 +52,7 @@ func Advance(dir, replaced string) error {
 		if have >= target {
 			return nil
 		}
-		// An entry without a key at a revision, as etcdutl writes it (3.6).
+		// An entry without a key at a revision, as etcdutl writes it (3.7).
 		revision := make([]byte, 17)
 		binary.BigEndian.PutUint64(revision, uint64(target))
 		revision[8] = '_'

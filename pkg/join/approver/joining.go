@@ -47,7 +47,7 @@ func (j judge) joining(ctx context.Context, r *request) (*verdict, error) {
 		return v, err
 	}
 	// A kubelet that starts again while it waits asks anew, with another key
-	// (1.36), and looks only at what it asked last.
+	// (1.37), and looks only at what it asked last.
 	for _, o := range others {
 		if o.joins && pending(o.object) && o.newer(r) {
 			return waiting(10*time.Second, NameHeld, "a newer request for the name %q, %s, comes first", r.name, o.object.Name), nil

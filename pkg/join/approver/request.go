@@ -62,7 +62,7 @@ func parse(object *certificates.CertificateSigningRequest) (*request, *verdict) 
 		return nil, denied(badRequest, "subject common name %q names no node: %s", csr.Subject.CommonName, problems[0])
 	}
 	// The signer takes the whole subject over, and an authenticator may read
-	// more than name and groups from it (1.36: a UID).
+	// more than name and groups from it (1.37: a UID).
 	if len(csr.Subject.Names) != 2 {
 		return nil, denied(badRequest, "the subject has more than a common name and an organization: %s", csr.Subject)
 	}

@@ -39,7 +39,7 @@ type APIServer struct {
 
 // late names hooks that nobody who waits for the API server waits for. Two each
 // sleep a second before they look whether there is anything to do: see
-// Authorization. The third gives each aggregated API 5 s to answer (1.36).
+// Authorization. The third gives each aggregated API 5 s to answer (1.37).
 const late = "?exclude=poststarthook/rbac/bootstrap-roles&exclude=poststarthook/scheduling/bootstrap-system-priority-classes" +
 	"&exclude=poststarthook/apiservice-discovery-controller"
 
@@ -77,8 +77,8 @@ func NewAPIServer(c Config) (*APIServer, error) {
 }
 
 // identityArgs switches the API server's own lease off where the machine has a name
-// that no label may have. It would try to write that for ever, and wait for it at
-// its end (1.36). What asks other API servers needs it; there are none.
+// that no label may have. It would try to write that for ever, and fail each time
+// (1.37). What asks other API servers needs it; there are none.
 func identityArgs(host string) []string {
 	if len(validation.IsValidLabelValue(host)) == 0 {
 		return nil
@@ -130,7 +130,7 @@ func apiServerArgs(c Config) []string {
 		"requestheader-username-headers":     "X-Remote-User",
 
 		// Watches never end by themselves: without a bound the shutdown
-		// would wait for them for a minute (1.36).
+		// would wait for them for a minute (1.37).
 		"shutdown-watch-termination-grace-period": "1s",
 	}
 	if n.AuditLogPath != "" {
@@ -187,7 +187,7 @@ func (a *APIServer) Run(ctx context.Context) error {
 }
 
 // resolver finds what answers an aggregated API. With enable-aggregator-routing
-// upstream's knows endpoints only, and an endpoint cannot be on loopback (1.36).
+// upstream's knows endpoints only, and an endpoint cannot be on loopback (1.37).
 type resolver struct {
 	aggregator.ServiceResolver
 	local map[string]string

@@ -17,7 +17,7 @@ import (
 
 // Authorization is ready when the control plane's own identities may work. The
 // API server writes the roles of a new cluster a second or more after it has
-// begun to serve, and looks at those of an old one again after a second (1.36):
+// begun to serve, and looks at those of an old one again after a second (1.37):
 // asking what they allow lets the others start as soon as they can.
 type Authorization struct {
 	kubeconfig string

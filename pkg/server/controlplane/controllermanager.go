@@ -66,7 +66,7 @@ func controllerManagerArgs(c Config) []string {
 		// The default is outside everything that is ours.
 		"flex-volume-plugin-dir": filepath.Join(c.Dir, "flexvolume"),
 		// Each controller takes a token at its first start: at the default of
-		// 20 a second they would keep the first pod waiting for 5 s (1.36).
+		// 20 a second they would keep the first pod waiting for 5 s (1.37).
 		"kube-api-burst": "600",
 		"kube-api-qps":   "300",
 		"kubeconfig":     kubeconfig,
@@ -101,7 +101,7 @@ func (*ControllerManager) Name() string { return "controller-manager" }
 
 // Run implements component.Component.
 func (m *ControllerManager) Run(ctx context.Context) error {
-	// Upstream gives the API server 10 s to be wholly well and then ends (1.36);
+	// Upstream gives the API server 10 s to be wholly well and then ends (1.37);
 	// on a machine that is slow that is not enough.
 	for m.api.Check(ctx) != nil {
 		if !kube.Sleep(ctx, 50*time.Millisecond) {
