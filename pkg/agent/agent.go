@@ -22,6 +22,7 @@ import (
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/file"
+	"lite.io/lite/pkg/firewall"
 	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/machine"
@@ -142,6 +143,8 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 		confDir = "/etc/cni/net.d" // where everybody else's network plugin writes
 	}
 
+	watcher := firewall.New()
+	g.Add(watcher)
 	g.Add(machine.New(machine.Config{Addresses: n.NodeIP, Standby: n.Standby, Find: c.Host.Addresses, Built: version.Built()}))
 
 	var ports []int // that pods have to reach on their node
@@ -210,14 +213,16 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 			NFTables:    c.Host.NFTables,
 			Runtime:     Socket(n),
 			ConfDir:     confDir,
+			Plugins:     helpers.CNI(),
 			StateDir:    filepath.Join(StateDir, "cni"),
+			Firewall:    watcher,
 		}), api, tools)
 	}
 	// Another network plugin has an engine of its own for policies, or none.
 	if slices.Contains(c.Cluster.Disable, "networkpolicy") || slices.Contains(c.Cluster.Disable, "cni") {
 		g.Add(&policy.Absent{})
 	} else {
-		g.Add(policy.New(policy.Config{Kubeconfig: c.Kubeconfig, ClusterCIDR: c.Cluster.ClusterCIDR, Runtime: Socket(n)}), api, tools)
+		g.Add(policy.New(policy.Config{Kubeconfig: c.Kubeconfig, ClusterCIDR: c.Cluster.ClusterCIDR, Runtime: Socket(n), Firewall: watcher}), api, tools)
 	}
 	if !slices.Contains(c.Cluster.Disable, "kube-proxy") {
 		p, err := kubeproxy.New(kubeproxy.Config{
@@ -228,6 +233,7 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 			KeepConntrack: c.Host.Limited,
 			NFTables:      c.Host.NFTables,
 			ExtraArgs:     n.KubeProxyArgs,
+			Firewall:      watcher,
 		})
 		if err != nil {
 			return err
