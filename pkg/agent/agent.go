@@ -23,6 +23,7 @@ import (
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/file"
+	"lite.io/lite/pkg/firewall"
 	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/machine"
@@ -156,6 +157,8 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 		confDir = "/etc/cni/net.d" // where everybody else's network plugin writes
 	}
 
+	watcher := firewall.New()
+	g.Add(watcher)
 	g.Add(machine.New(machine.Config{Addresses: n.NodeIP, Standby: n.Standby, Find: c.Host.Addresses, Built: version.Built()}))
 
 	var ports []int // that pods have to reach on their node
@@ -208,17 +211,21 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 			NFTables:    c.Host.NFTables,
 			Runtime:     Socket(n),
 			ConfDir:     confDir,
+			Plugins:     helpers.CNI(),
 			StateDir:    filepath.Join(StateDir, "cni"),
+			Firewall:    watcher,
 		}), api, tools)
 	}
 	// Another network plugin has an engine of its own for policies, or none.
 	if slices.Contains(c.Cluster.Disable, "networkpolicy") || slices.Contains(c.Cluster.Disable, "cni") {
 		g.Add(&policy.Absent{})
 	} else {
-		g.Add(policy.New(policy.Config{Kubeconfig: c.Kubeconfig, ClusterCIDR: c.Cluster.ClusterCIDR, Runtime: Socket(n)}), api, tools)
+		g.Add(policy.New(policy.Config{Kubeconfig: c.Kubeconfig, ClusterCIDR: c.Cluster.ClusterCIDR, Runtime: Socket(n), Firewall: watcher}), api, tools)
 	}
 	if !slices.Contains(c.Cluster.Disable, "kube-proxy") {
-		p, err := kubeproxy.New(proxyConfig(c))
+		proxy := proxyConfig(c)
+		proxy.Firewall = watcher
+		p, err := kubeproxy.New(proxy)
 		if err != nil {
 			return err
 		}

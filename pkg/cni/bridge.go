@@ -3,6 +3,7 @@ package cni
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 
@@ -12,8 +13,9 @@ import (
 
 // ensureBridge makes the bridge as the plugin would for the first pod, which then
 // finds it as it wants it. So its addresses, the first of each range, can be
-// listened on before there is a pod.
-func ensureBridge(ranges []netip.Prefix, mtu int) error {
+// listened on before there is a pod. One that was deleted is given the hardware
+// address that it had, since pods know it; without one, the kernel chooses.
+func ensureBridge(ranges []netip.Prefix, mtu int, address net.HardwareAddr) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU = Bridge, mtu
 	err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs})
@@ -47,7 +49,10 @@ func ensureBridge(ranges []netip.Prefix, mtu int) error {
 	}
 	// Without one of its own a bridge takes the lowest of its pods', and changes
 	// it as they come and go.
-	if err := netlink.LinkSetHardwareAddr(link, link.Attrs().HardwareAddr); err != nil {
+	if address == nil {
+		address = link.Attrs().HardwareAddr
+	}
+	if err := netlink.LinkSetHardwareAddr(link, address); err != nil {
 		return fmt.Errorf("give %s its hardware address: %w", Bridge, err)
 	}
 	if err := netlink.LinkSetUp(link); err != nil {

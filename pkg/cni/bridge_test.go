@@ -32,7 +32,7 @@ func TestBridge(t *testing.T) {
 	ranges := []netip.Prefix{netip.MustParsePrefix("10.42.3.0/24"), netip.MustParsePrefix("fd00:42:0:3::/64")}
 	var mac string
 	for round := range 2 { // what is right is left as it is
-		if err := ensureBridge(ranges, 1450); err != nil {
+		if err := ensureBridge(ranges, 1450, nil); err != nil {
 			t.Fatalf("round %d: %v", round, err)
 		}
 		link, err := netlink.LinkByName(Bridge)
@@ -68,7 +68,7 @@ func TestBridgeInTheWay(t *testing.T) {
 	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: Bridge}, PeerName: "peer"}); err != nil {
 		t.Fatal(err)
 	}
-	err := ensureBridge([]netip.Prefix{netip.MustParsePrefix("10.42.3.0/24")}, 1450)
+	err := ensureBridge([]netip.Prefix{netip.MustParsePrefix("10.42.3.0/24")}, 1450, nil)
 	if err == nil || !strings.Contains(err.Error(), "not a bridge but a veth; remove it") {
 		t.Errorf("got %v", err)
 	}

@@ -16,9 +16,9 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/cache"
 
 	"lite.io/lite/pkg/file"
+	"lite.io/lite/pkg/firewall"
 	"lite.io/lite/pkg/kube"
 )
 
@@ -38,12 +38,15 @@ type Config struct {
 	NFTables bool
 	KeyFile  string // the node's private key, should the backend need one
 	ConfDir  string // where the description is written
+	Plugins  string // the directory of the CNI plugins
+	// Firewall notices when somebody removes what the network consists of.
+	Firewall *firewall.Watcher
 	// StateDir holds the addresses given out. It is on a tmpfs: no pod, and
 	// so no address, outlives a reboot.
 	StateDir string
 }
 
-// reconcileEvery is how soon rules that somebody else flushed are back.
+// reconcileEvery is how often the way to other nodes is looked at.
 const reconcileEvery = 30 * time.Second
 
 // Network is the component.
@@ -51,10 +54,12 @@ type Network struct {
 	config  Config
 	written atomic.Bool
 	twin    atomic.Pointer[twin]
+
+	overlayGone chan struct{} // holds one; an interface of the overlay may be
 }
 
 // New makes the component; nothing is touched before Run.
-func New(c Config) *Network { return &Network{config: c} }
+func New(c Config) *Network { return &Network{config: c, overlayGone: make(chan struct{}, 1)} }
 
 // Name implements component.Component.
 func (*Network) Name() string { return "network" }
@@ -105,32 +110,30 @@ func (n *Network) Run(ctx context.Context) error {
 	if err := n.leave(ctx, ranges); err != nil {
 		slog.Warn("Could not take away what is left of other pod addresses", "err", err)
 	}
-	if err := ensureBridge(ranges, mtu); err != nil {
+	if err := ensureBridge(ranges, mtu, nil); err != nil {
 		return err
 	}
+	defer n.protect(rules, ranges, mtu)()
 	n.written.Store(true)
-	return n.keep(ctx, rules, mesh)
+	return n.keep(ctx, mesh)
 }
 
-// keep holds rules and overlay as they are to be.
-func (n *Network) keep(ctx context.Context, rules rules, mesh *mesh) error {
-	var nodes cache.Store
-	var changed <-chan struct{} // never, without an overlay
-	if mesh != nil {
-		defer mesh.overlay.Close()
-		nodes, changed = mesh.watch(ctx), mesh.changed
+// keep holds the overlay as it is to be; the watcher of the firewall sees to the rest.
+func (n *Network) keep(ctx context.Context, mesh *mesh) error {
+	if mesh == nil {
+		<-ctx.Done()
+		return nil
 	}
+	defer mesh.overlay.Close()
+	nodes, changed := mesh.watch(ctx), mesh.changed
 	tick := time.NewTicker(reconcileEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			if err := rules.ensure(false); err != nil {
-				slog.Warn("Could not check the packet filter rules of the pod network", "err", err)
-			}
-			if mesh != nil {
-				mesh.repair(ctx, nodes)
-			}
+			mesh.repair(ctx, nodes)
+		case <-n.overlayGone:
+			mesh.repair(ctx, nodes)
 		case <-changed:
 			mesh.sync(ctx, nodes)
 		case <-ctx.Done():

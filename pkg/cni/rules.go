@@ -20,14 +20,21 @@ const (
 	postroutingName = "LITE-POSTROUTING"
 )
 
+// guardChain is the kubelet's. It keeps packets for loopback addresses off the machine, which
+// hostPorts would let in, and the kubelet puts it back only if somebody removes its chain in
+// another table as well (1.37).
+const guardChain = "KUBE-FIREWALL"
+
 // chain is one chain of ours and what is in it.
 type chain struct {
 	table, parent, name string
 	rules               [][]string
+	bare                bool // what leads to it is no more than a jump
 }
 
 // family is the rules of one address family.
 type family struct {
+	name   string // as nft says it
 	tool   *iptables.IPTables
 	chains []chain
 }
@@ -54,9 +61,10 @@ func newRules(local, cluster []netip.Prefix, ports []int) (rules, error) {
 			}
 		}
 		mine := chains(pods, cluster[min(i, len(cluster)-1)], ports)
-		all = append(all, family{tool, mine})
+		name := map[iptables.Protocol]string{iptables.ProtocolIPv4: "ip", iptables.ProtocolIPv6: "ip6"}[protocol]
+		all = append(all, family{name, tool, mine})
 		if other := legacy(protocol); other != nil {
-			all = append(all, family{other, mine[:len(mine)-1]})
+			all = append(all, family{name, other, mine[:len(mine)-1]})
 		}
 	}
 	return all, nil
@@ -91,11 +99,11 @@ func chains(pods, cluster netip.Prefix, ports []int) []chain {
 	if pods.Addr().Is6() {
 		multicast = "ff00::/8"
 	}
-	all := []chain{{"filter", "FORWARD", forwardChain, [][]string{
+	all := []chain{{table: "filter", parent: "FORWARD", name: forwardChain, rules: [][]string{
 		{"-s", cluster.String(), "-j", "ACCEPT"},
 		{"-d", cluster.String(), "-j", "ACCEPT"},
 	}}}
-	input := chain{"filter", "INPUT", inputChain, nil}
+	input := chain{table: "filter", parent: "INPUT", name: inputChain}
 	for _, port := range ports {
 		for _, protocol := range []string{"udp", "tcp"} {
 			input.rules = append(input.rules, []string{"-s", pods.String(), "-d", gateway(pods).Addr().String(),
@@ -105,10 +113,20 @@ func chains(pods, cluster netip.Prefix, ports []int) []chain {
 	if len(ports) > 0 {
 		all = append(all, input)
 	}
-	return append(all, chain{"nat", "POSTROUTING", postroutingName, [][]string{
+	return append(all, chain{table: "nat", parent: "POSTROUTING", name: postroutingName, rules: [][]string{
 		{"-s", pods.String(), "-d", cluster.String(), "-j", "RETURN"},
 		{"-s", pods.String(), "!", "-d", multicast, "-j", "MASQUERADE", "--random-fully"},
 	}})
+}
+
+// guard is the kubelet's chain as the kubelet makes it.
+func guard() []chain {
+	rules := [][]string{{"-m", "comment", "--comment", "block incoming localnet connections", "-d", "127.0.0.0/8", "!", "-s", "127.0.0.0/8",
+		"-m", "conntrack", "!", "--ctstate", "RELATED,ESTABLISHED,DNAT", "-j", "DROP"}}
+	return []chain{
+		{table: "filter", parent: "INPUT", name: guardChain, rules: rules, bare: true},
+		{table: "filter", parent: "OUTPUT", name: guardChain, rules: rules, bare: true},
+	}
 }
 
 // removeInput takes away what is of no more use.
@@ -117,15 +135,18 @@ func removeInput(tool *iptables.IPTables) error {
 	if err != nil || !exists {
 		return err
 	}
-	if err := tool.DeleteIfExists("filter", "INPUT", jump(inputChain)...); err != nil {
+	if err := tool.DeleteIfExists("filter", "INPUT", chain{name: inputChain}.jump()...); err != nil {
 		return err
 	}
 	return tool.ClearAndDeleteChain("filter", inputChain)
 }
 
-// jump is the rule that leads to a chain of ours.
-func jump(chain string) []string {
-	return []string{"-m", "comment", "--comment", "lite pod network", "-j", chain}
+// jump is the rule that leads to a chain.
+func (c chain) jump() []string {
+	if c.bare {
+		return []string{"-j", c.name}
+	}
+	return []string{"-m", "comment", "--comment", "lite pod network", "-j", c.name}
 }
 
 // ensure puts back what is missing and touches nothing that is there. At a start
@@ -166,7 +187,20 @@ func (c chain) ensure(tool *iptables.IPTables, afresh bool) error {
 		}
 	}
 	// First, so that another's DROP does not come before it.
-	return tool.InsertUnique(c.table, c.parent, 1, jump(c.name)...)
+	return tool.InsertUnique(c.table, c.parent, 1, c.jump()...)
+}
+
+// missing reports whether the chain, a rule of it or what leads to it is gone.
+func (c chain) missing(tool *iptables.IPTables) (bool, error) {
+	exists, err := tool.ChainExists(c.table, c.name)
+	if err != nil || !exists {
+		return err == nil, err
+	}
+	if right, err := c.holds(tool, false); err != nil || !right {
+		return err == nil, err
+	}
+	leads, err := tool.Exists(c.table, c.parent, c.jump()...)
+	return err == nil && !leads, err
 }
 
 // holds reports whether the chain has our rules: as many as there should be and,

@@ -47,3 +47,31 @@ func nftTables(families ...uint8) ([]string, error) {
 	}
 	return names, nil
 }
+
+// Rules counts the rules of each chain of a table of nftables that has some; there is
+// none of a table that does not exist.
+func Rules(family uint8, table string) (map[string]int, error) {
+	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP)
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: family})
+	req.AddData(nl.NewRtAttr(unix.NFTA_RULE_TABLE, nl.ZeroTerminated(table)))
+	answers, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+	if err != nil {
+		return nil, fmt.Errorf("list the rules of table %s: %w", table, err)
+	}
+	chains := map[string]int{}
+	for _, answer := range answers {
+		if len(answer) < nl.SizeofNfgenmsg {
+			continue
+		}
+		attrs, err := nl.ParseRouteAttr(answer[nl.SizeofNfgenmsg:])
+		if err != nil {
+			return nil, fmt.Errorf("list the rules of table %s: %w", table, err)
+		}
+		for _, a := range attrs {
+			if a.Attr.Type == unix.NFTA_RULE_CHAIN {
+				chains[unix.ByteSliceToString(a.Value)]++
+			}
+		}
+	}
+	return chains, nil
+}

@@ -72,10 +72,11 @@ func (p *Proxy) compose(ctx context.Context, client kubernetes.Interface, node *
 	if node != nil {
 		podCIDRs = node.Spec.PodCIDRs
 	}
-	var err error
-	if s.Proxier, err = newProxier(ctx, s, localDetectors(p.settings, podCIDRs)); err != nil {
+	proxier, err := newProxier(ctx, s, localDetectors(p.settings, podCIDRs))
+	if err != nil {
 		return nil, err
 	}
+	s.Proxier = &writer{Provider: proxier}
 	// Zones, for traffic that is to stay in one.
 	topology := config.NewNodeTopologyConfig(ctx, nodes, p.settings.ConfigSyncPeriod.Duration)
 	topology.RegisterEventHandler(s.Proxier)

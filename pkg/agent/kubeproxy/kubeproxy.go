@@ -19,6 +19,7 @@ import (
 	kubeproxyconfig "k8s.io/kubernetes/pkg/proxy/apis/config"
 	"k8s.io/kubernetes/pkg/proxy/apis/config/scheme"
 
+	"lite.io/lite/pkg/firewall"
 	"lite.io/lite/pkg/kube"
 )
 
@@ -35,6 +36,8 @@ type Config struct {
 	// incrementally, and no scanning of long chains. Otherwise iptables does.
 	NFTables  bool
 	ExtraArgs []string
+	// Firewall notices when somebody removes rules of kube-proxy's.
+	Firewall *firewall.Watcher
 }
 
 // Proxy is the component.
@@ -173,6 +176,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Run(ctx) }()
+	go p.protect(ctx, server)
 	select {
 	case err := <-failed:
 		return err

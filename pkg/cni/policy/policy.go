@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,6 +27,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"lite.io/lite/pkg/firewall"
 	"lite.io/lite/pkg/kube"
 )
 
@@ -34,11 +36,17 @@ type Config struct {
 	Kubeconfig  string
 	ClusterCIDR []netip.Prefix // says which address families pods have
 	Runtime     string         // unix:// URL of the CRI
+	// Firewall notices when somebody removes the table, or something in it.
+	Firewall *firewall.Watcher
 }
 
 const (
-	// checkEvery is how soon a table that somebody else removed is back.
+	// checkEvery is how often the table is looked at without occasion, should the
+	// kernel not have told of a change, and the settings for bridges.
 	checkEvery = 30 * time.Second
+	// lookWithin is how long who asks for the table to be looked at waits. While it is
+	// being written, or that fails, there is nothing to be found out.
+	lookWithin = 5 * time.Second
 	// askEvery is how often a node asks whether it may list policies already.
 	// At first; without an API ever less often.
 	askEvery, askAtLast = 250 * time.Millisecond, 4 * time.Second
@@ -50,9 +58,11 @@ const (
 type Policy struct {
 	config  Config
 	changed chan struct{} // holds one; something that the filter has to know has
+	looks   chan chan<- bool
 
 	mu     sync.Mutex
 	filter *filter
+	own    []uint32 // generations of the packet filter that this process last made
 
 	synced  atomic.Bool
 	reason  atomic.Pointer[error]  // why it is not synced
@@ -61,7 +71,7 @@ type Policy struct {
 
 // New makes the component; nothing is touched before Run.
 func New(c Config) *Policy {
-	return &Policy{config: c, changed: make(chan struct{}, 1), filter: newFilter(families(c.ClusterCIDR))}
+	return &Policy{config: c, changed: make(chan struct{}, 1), looks: make(chan chan<- bool), filter: newFilter(families(c.ClusterCIDR))}
 }
 
 // Name implements component.Component.
@@ -103,6 +113,7 @@ func (p *Policy) Run(ctx context.Context) error {
 	defer wait()
 	e := &enforcer{Policy: p, client: client}
 	defer e.stopWatching()
+	defer p.config.Firewall.Keep(firewall.Part{Missing: p.missing, Restore: func(context.Context) error { return nil }})()
 	for ctx.Err() == nil {
 		e.step(ctx)
 	}
@@ -127,6 +138,40 @@ func (p *Policy) awaitPermission(ctx context.Context, client kubernetes.Interfac
 		p.reason.Store(&err)
 		kube.Sleep(ctx, pause)
 	}
+}
+
+// missing has the table looked at when somebody else has taken something out of it. If
+// it is not as it should be, it is written anew.
+func (p *Policy) missing(ctx context.Context, lost firewall.Lost) ([]string, error) {
+	if !lost.Unknown && !slices.ContainsFunc(lost.Changes, func(c firewall.Change) bool {
+		return c.Table == firewall.Table{Family: "inet", Name: tableName} && !p.wrote(c.Generation)
+	}) {
+		return nil, nil
+	}
+	ctx, stop := context.WithTimeout(ctx, lookWithin)
+	defer stop()
+	right := make(chan bool, 1)
+	select {
+	case p.looks <- right:
+	case <-ctx.Done():
+		return nil, nil
+	}
+	select {
+	case ok := <-right:
+		if ok {
+			return nil, nil
+		}
+		return []string{"table inet " + tableName}, nil
+	case <-ctx.Done():
+		return nil, nil
+	}
+}
+
+// wrote reports whether a generation of the packet filter is this process's.
+func (p *Policy) wrote(generation uint32) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Contains(p.own, generation)
 }
 
 // change lets f tell the filter something.
@@ -185,6 +230,8 @@ func (e *enforcer) step(ctx context.Context) {
 	case <-again:
 	case <-check:
 		e.check(ctx)
+	case right := <-e.looks:
+		right <- e.check(ctx)
 	case <-e.changed:
 		// While writing fails, changes do not make it fail more often.
 		if err != nil {
@@ -232,12 +279,26 @@ func (e *enforcer) write(ctx context.Context) error {
 		e.written = false
 		return fmt.Errorf("write the rules: %w", err)
 	}
+	e.remember(e.table.right)
 	if !e.written {
 		filterBridged(bridged)
 		e.checked = time.Now()
 	}
 	e.written = true
 	return nil
+}
+
+// remember keeps the last generations that are ours, enough for the news of them to
+// arrive; 0 is none.
+func (e *enforcer) remember(generation uint32) {
+	const enough = 64
+	if generation == 0 {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.own = append(e.own, generation)
+	e.own = e.own[max(0, len(e.own)-enough):]
 }
 
 // rest leaves nothing behind that policies need: no table, no watch, no memory.
@@ -272,8 +333,12 @@ func filterBridged(files []string) {
 	}
 }
 
-// check looks whether somebody has removed the table or flushed some of it.
-func (e *enforcer) check(ctx context.Context) {
+// check looks whether somebody has removed the table or flushed some of it, which
+// then is written anew at the next step. It returns false if so.
+func (e *enforcer) check(ctx context.Context) (right bool) {
+	if !e.written {
+		return true
+	}
 	filterBridged(bridged)
 	e.checked = time.Now()
 	e.mu.Lock()
@@ -282,7 +347,7 @@ func (e *enforcer) check(ctx context.Context) {
 	e.mu.Unlock()
 	if !settled { // a change has come just now: what is written is not known
 		e.checked = time.Time{}
-		return
+		return true
 	}
 	intact, err := e.table.intact(ctx, rules, elements)
 	if err != nil {
@@ -294,6 +359,7 @@ func (e *enforcer) check(ctx context.Context) {
 		e.filter.startOver()
 		e.mu.Unlock()
 	}
+	return err != nil || intact
 }
 
 // complain says why policies are not in force: in `lite status`, and in the log

@@ -1,0 +1,230 @@
+package kubeproxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/kubernetes/cmd/kube-proxy/app"
+	"k8s.io/kubernetes/pkg/proxy"
+	kubeproxyconfig "k8s.io/kubernetes/pkg/proxy/apis/config"
+	"k8s.io/kubernetes/pkg/proxy/healthcheck"
+
+	"lite.io/lite/pkg/firewall"
+	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/netfilter"
+)
+
+// writer is a proxier that can be made to write all of its rules anew.
+type writer struct {
+	proxy.Provider
+
+	mu       sync.Mutex
+	topology map[string]string // where the node is
+}
+
+// OnTopologyChange implements proxy.Provider.
+func (w *writer) OnTopologyChange(topology map[string]string) {
+	w.mu.Lock()
+	w.topology = topology
+	w.mu.Unlock()
+	w.Provider.OnTopologyChange(topology)
+}
+
+// writeAll has all rules written, where otherwise it is those of what has changed in the
+// API, and nothing is reread for an hour (1.37). What makes upstream do so is a node that
+// has moved to another zone, be it the one where it is.
+func (w *writer) writeAll() {
+	w.mu.Lock()
+	topology := w.topology
+	w.mu.Unlock()
+	w.Provider.OnTopologyChange(topology)
+}
+
+// protect has the watcher look after kube-proxy's rules once they are there, until ctx
+// is done.
+func (p *Proxy) protect(ctx context.Context, server *app.ProxyServer) {
+	for p.Ready(ctx) != nil {
+		if !kube.Sleep(ctx, time.Second) {
+			return
+		}
+	}
+	g := guard{server}
+	part := firewall.Part{Missing: g.lostTables, Restore: g.syncAll}
+	if server.Config.Mode != kubeproxyconfig.ProxyModeNFTables {
+		part.Missing, part.Older = g.lostChains, true
+	}
+	defer p.config.Firewall.Keep(part)()
+	<-ctx.Done()
+}
+
+// guard looks after the rules of a running kube-proxy.
+type guard struct{ server *app.ProxyServer }
+
+// states are the families that kube-proxy writes rules of, and when it last has.
+func (g guard) states() map[v1.IPFamily]healthcheck.ProxierHealth {
+	if g.server.HealthzServer == nil { // the user has switched it off
+		return map[v1.IPFamily]healthcheck.ProxierHealth{g.server.PrimaryIPFamily: {LastUpdated: time.Now()}}
+	}
+	return g.server.HealthzServer.Health().Status
+}
+
+// syncAll has all rules written and waits until they are.
+func (g guard) syncAll(ctx context.Context) error {
+	proxier, ok := g.server.Proxier.(*writer)
+	if !ok {
+		return errors.New("kube-proxy cannot be made to write its rules")
+	}
+	since := time.Now()
+	proxier.writeAll()
+	for time.Since(since) < syncWithin {
+		late := false
+		for _, family := range g.states() {
+			late = late || family.LastUpdated.Before(since)
+		}
+		if !late || !kube.Sleep(ctx, 20*time.Millisecond) {
+			return nil
+		}
+	}
+	return fmt.Errorf("kube-proxy has not written its rules within %s; its log says why", syncWithin)
+}
+
+// syncWithin is far more than it takes to write the rules of thousands of Services.
+const syncWithin = 30 * time.Second
+
+// proxyTable is kube-proxy's, in the families ip and ip6.
+const proxyTable = "kube-proxy"
+
+// What is always in it: chains with rules, and the maps that lead to those of Services.
+var (
+	proxyChains = []string{"nat-prerouting", "nat-output", "nat-postrouting", "services"}
+	proxyMaps   = []string{"service-ips", "service-nodeports"}
+)
+
+// lostTables names what somebody else has taken from kube-proxy's tables. What was in
+// them only kube-proxy knows. But what it takes out itself looks different: it never
+// removes the table, and a transaction that takes out rules of a Service, or what leads
+// there, and brings in none takes out both.
+func (g guard) lostTables(_ context.Context, lost firewall.Lost) (gone []string, err error) {
+	for _, c := range lost.Changes {
+		if c.Name != proxyTable {
+			continue
+		}
+		switch {
+		case c.Dropped:
+			gone = append(gone, "table "+c.Table.String())
+		case c.Adds:
+		case len(c.Chains) > 0 && len(c.Sets) == 0:
+			gone = append(gone, fmt.Sprintf("rules of %s in table %s", few(c.Chains), c.Table))
+		case len(c.Chains) == 0 && slices.ContainsFunc(c.Sets, func(name string) bool { return slices.Contains(proxyMaps, name) }):
+			gone = append(gone, fmt.Sprintf("elements of %s in table %s", strings.Join(c.Sets, ", "), c.Table))
+		}
+	}
+	if !lost.Unknown {
+		return gone, nil
+	}
+	for family := range g.states() {
+		number, name := uint8(unix.NFPROTO_IPV4), "ip"
+		if family == v1.IPv6Protocol {
+			number, name = unix.NFPROTO_IPV6, "ip6"
+		}
+		rules, err := netfilter.Rules(number, proxyTable)
+		if err != nil {
+			return gone, err
+		}
+		if slices.ContainsFunc(proxyChains, func(chain string) bool { return rules[chain] == 0 }) {
+			gone = append(gone, fmt.Sprintf("rules in table %s %s", name, proxyTable))
+		}
+	}
+	return gone, nil
+}
+
+// few names some chains, and a number if there are many: each Service has some.
+func few(chains []string) string {
+	if len(chains) > 2 {
+		return fmt.Sprintf("%d chains", len(chains))
+	}
+	return "chain " + strings.Join(chains, ", ")
+}
+
+// proxyJumps lead to kube-proxy's chains of iptables, by table and chain.
+var proxyJumps = []struct{ table, from, to string }{
+	{"nat", "PREROUTING", "KUBE-SERVICES"},
+	{"nat", "OUTPUT", "KUBE-SERVICES"},
+	{"nat", "POSTROUTING", "KUBE-POSTROUTING"},
+	{"filter", "FORWARD", "KUBE-FORWARD"},
+}
+
+// lostChains names what somebody else has taken from kube-proxy's chains of iptables.
+func (g guard) lostChains(ctx context.Context, lost firewall.Lost) (gone []string, err error) {
+	look := lost.Unknown || lost.Older
+	for _, c := range lost.Changes {
+		if c.Name != "nat" && c.Name != "filter" {
+			continue
+		}
+		ours := slices.ContainsFunc(c.Chains, func(name string) bool { return strings.HasPrefix(name, "KUBE-S") })
+		if ours && !c.Adds { // kube-proxy always brings the chains that lead to what it changes
+			gone = append(gone, fmt.Sprintf("chains KUBE-* of %s", c.Table))
+		}
+		look = look || c.Dropped || slices.ContainsFunc(proxyJumps, func(j struct{ table, from, to string }) bool {
+			return j.table == c.Name && slices.Contains(c.Chains, j.from)
+		})
+	}
+	if len(gone) > 0 || !look {
+		return gone, nil
+	}
+	for family := range g.states() {
+		program := "iptables"
+		if family == v1.IPv6Protocol {
+			program = "ip6tables"
+		}
+		for _, table := range []string{"nat", "filter"} {
+			rules, err := exec.CommandContext(ctx, program, "-w", "5", "-t", table, "-S").Output()
+			if err != nil {
+				return gone, fmt.Errorf("list the rules of %s: %w", program, err)
+			}
+			for _, what := range missingJumps(table, string(rules)) {
+				gone = append(gone, what+" of "+program)
+			}
+		}
+	}
+	return gone, nil
+}
+
+// missingJumps names what a listing of a table should have and has not: the rules that
+// lead to kube-proxy's chains, and some in each chain that rules lead to.
+func missingJumps(table, listing string) (gone []string) {
+	filled, led := map[string]bool{}, map[string]bool{}
+	for line := range strings.Lines(listing) {
+		words := strings.Fields(line)
+		if len(words) < 2 || words[0] != "-A" {
+			continue
+		}
+		filled[words[1]] = true
+		if i := slices.Index(words, "-j"); i > 0 && i+1 < len(words) {
+			led[words[1]+" "+words[i+1]] = true
+			if strings.HasPrefix(words[i+1], "KUBE-S") {
+				led[words[i+1]] = true
+			}
+		}
+	}
+	for _, j := range proxyJumps {
+		if j.table == table && !led[j.from+" "+j.to] {
+			gone = append(gone, fmt.Sprintf("the jump from %s to %s", j.from, j.to))
+		}
+	}
+	for chain := range led {
+		if !strings.Contains(chain, " ") && !filled[chain] && table == "nat" {
+			gone = append(gone, "rules of chain "+chain)
+		}
+	}
+	slices.Sort(gone)
+	return gone
+}

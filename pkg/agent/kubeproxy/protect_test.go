@@ -1,0 +1,100 @@
+package kubeproxy
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/kubernetes/pkg/proxy"
+
+	"lite.io/lite/pkg/firewall"
+)
+
+// topologies is a proxier that remembers where it was told that the node is.
+type topologies struct {
+	proxy.Provider
+	told []string
+}
+
+func (p *topologies) OnTopologyChange(labels map[string]string) {
+	p.told = append(p.told, labels[v1.LabelTopologyZone])
+}
+
+func TestWritingAllChangesNoZone(t *testing.T) {
+	upstream := &topologies{}
+	w := &writer{Provider: upstream}
+	w.writeAll()
+	w.OnTopologyChange(map[string]string{v1.LabelTopologyZone: "a"})
+	w.writeAll()
+	if got := strings.Join(upstream.told, ","); got != ",a,a" {
+		t.Errorf("upstream was told of zones %q", got)
+	}
+}
+
+func TestWhatOthersTakeFromTheTableOfServices(t *testing.T) {
+	proxy := firewall.Table{Family: "ip", Name: "kube-proxy"}
+	for name, c := range map[string]struct {
+		change firewall.Change
+		want   string
+	}{
+		"the table":                 {firewall.Change{Table: proxy, Dropped: true, Chains: []string{"services"}, Sets: []string{"service-ips"}}, "table ip kube-proxy"},
+		"the table, made again":     {firewall.Change{Table: proxy, Dropped: true, Adds: true}, "table ip kube-proxy"},
+		"a chain":                   {firewall.Change{Table: proxy, Chains: []string{"services"}}, "rules of chain services in table ip kube-proxy"},
+		"a map":                     {firewall.Change{Table: proxy, Sets: []string{"service-ips"}}, "elements of service-ips in table ip kube-proxy"},
+		"another's table":           {firewall.Change{Table: firewall.Table{Family: "ip", Name: "shop"}, Dropped: true}, ""},
+		"a Service by kube-proxy":   {firewall.Change{Table: proxy, Chains: []string{"service-A", "endpoint-A"}, Sets: []string{"cluster-ips", "service-ips"}}, ""},
+		"an endpoint by kube-proxy": {firewall.Change{Table: proxy, Chains: []string{"service-A"}, Adds: true}, ""},
+		"a Service that had none":   {firewall.Change{Table: proxy, Sets: []string{"cluster-ips", "no-endpoint-services"}}, ""},
+	} {
+		got, err := guard{}.lostTables(t.Context(), firewall.Lost{Changes: []firewall.Change{c.change}})
+		if err != nil || strings.Join(got, "|") != c.want {
+			t.Errorf("%s: got %q, %v, want %q", name, got, err, c.want)
+		}
+	}
+}
+
+func TestWhatOthersTakeFromChainsOfServices(t *testing.T) {
+	nat := firewall.Table{Family: "ip", Name: "nat"}
+	for name, c := range map[string]struct {
+		change firewall.Change
+		want   bool
+	}{
+		"all":                     {firewall.Change{Table: nat, Chains: []string{"KUBE-SERVICES", "PREROUTING"}}, true},
+		"a Service's":             {firewall.Change{Table: nat, Chains: []string{"KUBE-SVC-AAAA"}}, true},
+		"a Service by kube-proxy": {firewall.Change{Table: nat, Chains: []string{"KUBE-SEP-AAAA", "KUBE-SERVICES"}, Adds: true}, false},
+		"another's chain":         {firewall.Change{Table: nat, Chains: []string{"DOCKER"}}, false},
+	} {
+		got, err := guard{}.lostChains(t.Context(), firewall.Lost{Changes: []firewall.Change{c.change}})
+		if err != nil || len(got) > 0 != c.want {
+			t.Errorf("%s: got %q, %v", name, got, err)
+		}
+	}
+}
+
+func TestMissingJumps(t *testing.T) {
+	const whole = `-P PREROUTING ACCEPT
+-N KUBE-SERVICES
+-A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-A OUTPUT -j KUBE-SERVICES
+-A POSTROUTING -m comment --comment "kubernetes postrouting rules" -j KUBE-POSTROUTING
+-A KUBE-SERVICES -d 10.43.0.1/32 -p tcp -m tcp --dport 443 -j KUBE-SVC-A
+-A KUBE-SVC-A -j KUBE-SEP-A
+-A KUBE-SEP-A -p tcp -j DNAT --to-destination 192.0.2.1:6443
+`
+	without := func(text string) string {
+		lines := slices.DeleteFunc(slices.Collect(strings.Lines(whole)), func(line string) bool { return strings.Contains(line, text) })
+		return strings.Join(lines, "")
+	}
+	for name, c := range map[string]struct{ listing, want string }{
+		"whole":                       {whole, ""},
+		"no jump":                     {without("-A PREROUTING"), "the jump from PREROUTING to KUBE-SERVICES"},
+		"no rules of a Service":       {without("-A KUBE-SVC-A"), "rules of chain KUBE-SVC-A"},
+		"no rules of a Service's pod": {without("-A KUBE-SEP-A"), "rules of chain KUBE-SEP-A"},
+		"nothing":                     {"-P PREROUTING ACCEPT\n", "the jump from OUTPUT to KUBE-SERVICES|the jump from POSTROUTING to KUBE-POSTROUTING|the jump from PREROUTING to KUBE-SERVICES"},
+	} {
+		if got := strings.Join(missingJumps("nat", c.listing), "|"); got != c.want {
+			t.Errorf("%s: got %q, want %q", name, got, c.want)
+		}
+	}
+}

@@ -1,0 +1,288 @@
+package cni
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/containernetworking/cni/libcni"
+	"github.com/coreos/go-iptables/iptables"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"lite.io/lite/pkg/firewall"
+	"lite.io/lite/pkg/netfilter"
+)
+
+// protect has the watcher look after what the pod network consists of, until the
+// function that it returns is called.
+func (n *Network) protect(rules rules, ranges []netip.Prefix, mtu int) (leave func()) {
+	cached := libcni.NewCNIConfig(nil, nil) // where the container runtime keeps it
+	b := &bridge{cached: cached, ranges: ranges, mtu: mtu}
+	if link, err := netlink.LinkByName(Bridge); err == nil {
+		b.address = link.Attrs().HardwareAddr
+	}
+	h := &hostPorts{cached: cached, plugins: n.config.Plugins, nftables: n.config.NFTables, rules: rules}
+	older := usesOlder()
+	var all []func()
+	for _, part := range []firewall.Part{
+		{Missing: rules.missing, Restore: rules.restore, Older: older},
+		// The order counts: hostPorts are let in by way of the bridge.
+		{Missing: b.missing, Restore: func(ctx context.Context) error { return errors.Join(b.restore(), h.readmit(ctx)) }},
+		{Missing: h.missing, Restore: h.restore, Older: older && !n.config.NFTables},
+		{Missing: n.overlayLost, Restore: func(context.Context) error { return nil }},
+	} {
+		all = append(all, n.config.Firewall.Keep(part))
+	}
+	return func() {
+		for _, leave := range all {
+			leave()
+		}
+	}
+}
+
+// usesOlder reports whether the machine has tables of the older interface.
+func usesOlder() bool {
+	return slices.ContainsFunc([]string{"/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"}, func(file string) bool {
+		names, err := os.ReadFile(file)
+		return err == nil && len(names) > 0
+	})
+}
+
+// overlayLost lets keep repair the way to other nodes, which tells of that itself.
+func (n *Network) overlayLost(_ context.Context, lost firewall.Lost) ([]string, error) {
+	if slices.ContainsFunc(lost.Links, func(name string) bool { return strings.HasPrefix(name, "lite-") }) {
+		select {
+		case n.overlayGone <- struct{}{}:
+		default:
+		}
+	}
+	return nil, nil
+}
+
+// missing names the chains of the pod network, and the kubelet's, that have lost something.
+func (r rules) missing(_ context.Context, lost firewall.Lost) (gone []string, err error) {
+	var errs []error
+	for i := range r {
+		r[i].adopt(lost)
+		for _, c := range r[i].chains {
+			if !lost.Older && !lost.From(firewall.Table{Family: r[i].name, Name: c.table}, c.name, c.parent) {
+				continue
+			}
+			missing, err := c.missing(r[i].tool)
+			errs = append(errs, err)
+			if text := fmt.Sprintf("chain %s of %s %s", c.name, r[i].name, c.table); missing && !slices.Contains(gone, text) {
+				gone = append(gone, text)
+			}
+		}
+	}
+	return gone, errors.Join(errs...)
+}
+
+// adopt makes the kubelet's chain one to look after, once it is seen that it was there.
+func (f *family) adopt(lost firewall.Lost) {
+	adopted := slices.ContainsFunc(f.chains, func(c chain) bool { return c.name == guardChain })
+	was := slices.ContainsFunc(lost.Changes, func(c firewall.Change) bool {
+		return c.Family == f.name && c.Name == "filter" && slices.Contains(c.Chains, guardChain)
+	})
+	if !adopted && f.name == "ip" && (was || f.has(guardChain)) {
+		f.chains = append(guard(), f.chains...)
+	}
+}
+
+func (f *family) has(chain string) bool {
+	exists, err := f.tool.ChainExists("filter", chain)
+	return err == nil && exists
+}
+
+func (r rules) restore(context.Context) error { return r.ensure(false) }
+
+// bridge is what the pods of this node are on.
+type bridge struct {
+	cached  *libcni.CNIConfig
+	ranges  []netip.Prefix
+	mtu     int
+	address net.HardwareAddr // which pods have learned
+	off     []attachment     // pods that are not on it; what missing has found last
+}
+
+func (b *bridge) missing(_ context.Context, lost firewall.Lost) (gone []string, err error) {
+	if len(lost.Links) == 0 && !lost.Unknown {
+		return nil, nil
+	}
+	link, err := netlink.LinkByName(Bridge)
+	if err != nil || link.Attrs().Flags&net.FlagUp == 0 {
+		gone = append(gone, "interface "+Bridge)
+	}
+	pods, err := attachments(b.cached)
+	b.off = nil
+	for _, pod := range pods {
+		port, err := netlink.LinkByName(pod.port)
+		if pod.port == "" || err != nil {
+			continue // it is being removed
+		}
+		if link == nil || port.Attrs().MasterIndex != link.Attrs().Index {
+			b.off = append(b.off, pod)
+			gone = append(gone, "pod "+pod.pod+" on "+Bridge)
+		}
+	}
+	return gone, err
+}
+
+// restore makes the bridge again and puts the pods on it, as the plugin did.
+func (b *bridge) restore() error {
+	if err := ensureBridge(b.ranges, b.mtu, b.address); err != nil {
+		return err
+	}
+	link, err := netlink.LinkByName(Bridge)
+	if err != nil {
+		return fmt.Errorf("look at %s: %w", Bridge, err)
+	}
+	var errs []error
+	for _, pod := range b.off {
+		port, err := netlink.LinkByName(pod.port)
+		if err != nil {
+			continue // it has been removed
+		}
+		err = netlink.LinkSetMasterByIndex(port, link.Attrs().Index)
+		if err == nil {
+			err = netlink.LinkSetHairpin(port, true)
+		}
+		if err != nil && !errors.Is(err, unix.ENODEV) {
+			errs = append(errs, fmt.Errorf("put pod %s on %s: %w", pod.pod, Bridge, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// hostPorts are the rules by which ports of the node lead to its pods. The CNI plugin
+// portmap makes them for each pod, and makes them again here.
+type hostPorts struct {
+	cached   *libcni.CNIConfig
+	plugins  string
+	nftables bool
+	rules    rules        // whose iptables the plugin uses, without nftables
+	lost     []attachment // pods without theirs; what missing has found last
+	again    []attachment // pods whose rules were made again here
+}
+
+// portmapTable is the plugin's, with nftables; its chains but those with a rule
+// for each pod.
+const portmapTable = "cni_hostport"
+
+var portmapBase = []string{"hostports_all", "prerouting", "output"}
+
+func (h *hostPorts) missing(ctx context.Context, lost firewall.Lost) (gone []string, err error) {
+	h.retract(ctx)
+	h.lost = nil
+	if !h.concerns(lost) {
+		return nil, nil
+	}
+	pods, err := attachments(h.cached)
+	pods = slices.DeleteFunc(pods, func(a attachment) bool { return a.plugin == nil })
+	if len(pods) == 0 {
+		return nil, err
+	}
+	all := !h.basis()
+	for _, pod := range pods {
+		// The plugin's check knows a pod's own rules and not those that lead to them. A
+		// pod that is being removed loses its rules first.
+		if (all || pod.run(ctx, h.plugins, "CHECK") != nil) && !pod.gone() {
+			h.lost = append(h.lost, pod)
+			gone = append(gone, "hostPorts of pod "+pod.pod)
+		}
+	}
+	return gone, err
+}
+
+// concerns reports whether rules of hostPorts may be among what was lost. Those that the
+// plugin takes out itself when a pod goes are among it as well.
+func (h *hostPorts) concerns(lost firewall.Lost) bool {
+	if lost.Unknown || lost.Older && !h.nftables {
+		return true
+	}
+	return slices.ContainsFunc(lost.Changes, func(c firewall.Change) bool {
+		if h.nftables {
+			return c.Name == portmapTable && (c.Dropped || !c.Adds)
+		}
+		return c.Name == "nat" && (c.Dropped || slices.ContainsFunc(c.Chains, func(name string) bool {
+			return strings.HasPrefix(name, "CNI-") || slices.Contains([]string{"PREROUTING", "OUTPUT", "POSTROUTING"}, name)
+		}))
+	})
+}
+
+// basis reports whether what leads to the rules of pods is there.
+func (h *hostPorts) basis() bool {
+	if !h.nftables {
+		for _, f := range h.rules {
+			if !slices.ContainsFunc(f.chains, func(c chain) bool { return c.table == "nat" }) {
+				continue // not the iptables that the plugin uses
+			}
+			if !h.leads(f.tool, "PREROUTING", "CNI-HOSTPORT-DNAT") || !h.leads(f.tool, "OUTPUT", "CNI-HOSTPORT-DNAT") || !h.leads(f.tool, "POSTROUTING", "CNI-HOSTPORT-MASQ") {
+				return false
+			}
+		}
+		return true
+	}
+	tables := 0
+	for _, family := range []uint8{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6} {
+		rules, err := netfilter.Rules(family, portmapTable)
+		if err != nil || len(rules) == 0 {
+			continue // pods have addresses of one family, or their rules are gone too
+		}
+		tables++
+		if slices.ContainsFunc(portmapBase, func(chain string) bool { return rules[chain] == 0 }) {
+			return false
+		}
+	}
+	return tables > 0
+}
+
+func (*hostPorts) leads(tool *iptables.IPTables, from, to string) bool {
+	rules, err := tool.List("nat", from)
+	return err == nil && slices.ContainsFunc(rules, func(r string) bool { return strings.HasSuffix(r, "-j "+to) })
+}
+
+// restore makes the rules of pods again. What is left of them goes first: with
+// nftables the plugin would add to it.
+func (h *hostPorts) restore(ctx context.Context) error {
+	var errs []error
+	for _, pod := range h.lost {
+		err := pod.run(ctx, h.plugins, "DEL")
+		if err == nil {
+			err = pod.run(ctx, h.plugins, "ADD")
+			h.again = append(h.again, pod)
+		}
+		if err != nil && !pod.gone() {
+			errs = append(errs, fmt.Errorf("make the hostPorts of pod %s again: %w", pod.pod, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// readmit makes all rules again, for a bridge that is new: the plugin sets what lets
+// packets for loopback addresses pass there.
+func (h *hostPorts) readmit(ctx context.Context) error {
+	pods, err := attachments(h.cached)
+	if err != nil {
+		return err
+	}
+	h.lost = slices.DeleteFunc(pods, func(a attachment) bool { return a.plugin == nil })
+	return h.restore(ctx)
+}
+
+// retract takes rules out that were made again for pods which were removed at the
+// same time: nobody else would.
+func (h *hostPorts) retract(ctx context.Context) {
+	for _, pod := range h.again {
+		if pod.gone() {
+			_ = pod.run(ctx, h.plugins, "DEL") // the plugin fails only where no rules can be made either
+		}
+	}
+	h.again = nil
+}

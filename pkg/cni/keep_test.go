@@ -1,0 +1,156 @@
+package cni
+
+import (
+	"encoding/base64"
+	"fmt"
+
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/containernetworking/cni/libcni"
+	"github.com/vishvananda/netlink"
+
+	"lite.io/lite/pkg/firewall"
+)
+
+func TestRulesThatSomebodyRemovesAreMissed(t *testing.T) {
+	ownNetwork(t)
+	if _, err := exec.LookPath("iptables"); err != nil {
+		t.Skip("needs the program iptables")
+	}
+	rules, err := newRules([]netip.Prefix{ipv4, ipv6}, []netip.Prefix{cluster4, cluster6}, []int{10053})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := rules.ensure(true); err != nil {
+		t.Fatal(err)
+	}
+	filter := firewall.Table{Family: "ip", Name: "filter"}
+	for _, c := range []struct {
+		does string
+		lost firewall.Lost
+		want string
+	}{
+		{"true", firewall.Lost{Unknown: true}, ""},
+		{"iptables -F", firewall.Lost{Unknown: true}, "chain LITE-FORWARD of ip filter, chain LITE-INPUT of ip filter"},
+		{"ip6tables -t nat -F; true", firewall.Lost{Unknown: true}, "chain LITE-POSTROUTING of ip6 nat"},
+		{"iptables -F FORWARD", firewall.Lost{Changes: []firewall.Change{{Table: filter, Chains: []string{"FORWARD"}}}}, "chain LITE-FORWARD of ip filter"},
+		{"iptables -F INPUT", firewall.Lost{Changes: []firewall.Change{{Table: filter, Chains: []string{"DOCKER"}}}}, ""}, // not what was told of
+		{"iptables -N KUBE-FIREWALL", firewall.Lost{Changes: []firewall.Change{{Table: filter, Chains: []string{"KUBE-FIREWALL"}}}}, "chain KUBE-FIREWALL of ip filter"},
+	} {
+		if out, err := exec.Command("sh", "-ec", c.does).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v: %s", c.does, err, out)
+		}
+		got, err := rules.missing(t.Context(), c.lost)
+		if err != nil || strings.Join(got, ", ") != c.want {
+			t.Errorf("%s: got %q, %v, want %q", c.does, got, err, c.want)
+		}
+		if err := rules.restore(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := rules.missing(t.Context(), firewall.Lost{Unknown: true}); err != nil || len(got) > 0 {
+			t.Errorf("%s: still missing: %q, %v", c.does, got, err)
+		}
+	}
+	out, err := exec.Command("iptables", "-S").CombinedOutput()
+	for _, want := range []string{"-A OUTPUT -j KUBE-FIREWALL\n", "-A INPUT -j KUBE-FIREWALL\n", "--ctstate RELATED,ESTABLISHED,DNAT -j DROP\n"} {
+		if err != nil || strings.Count(string(out), want) != 1 {
+			t.Errorf("%q is not there once: %v\n%s", want, err, out)
+		}
+	}
+}
+
+// TestDeletedBridge makes the bridge again under a pod that knows its hardware address.
+func TestDeletedBridge(t *testing.T) {
+	ownNetwork(t)
+	b := &bridge{cached: libcni.NewCNIConfigWithCacheDir(nil, t.TempDir(), nil), ranges: []netip.Prefix{ipv4}, mtu: 1450}
+	if err := ensureBridge(b.ranges, b.mtu, nil); err != nil {
+		t.Fatal(err)
+	}
+	link, err := netlink.LinkByName(Bridge)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.address = link.Attrs().HardwareAddr
+	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "veth1", MasterIndex: link.Attrs().Index}, PeerName: "peer"}); err != nil {
+		t.Fatal(err)
+	}
+	lost := firewall.Lost{Links: []string{Bridge}}
+	if gone, err := b.missing(t.Context(), lost); err != nil || len(gone) > 0 {
+		t.Errorf("missing before anything was: %q, %v", gone, err)
+	}
+	if err := netlink.LinkDel(link); err != nil {
+		t.Fatal(err)
+	}
+	if gone, err := b.missing(t.Context(), lost); err != nil || len(gone) != 1 || gone[0] != "interface cni0" {
+		t.Errorf("missing: %q, %v", gone, err)
+	}
+	b.off = []attachment{{port: "veth1"}, {port: "gone"}}
+	if err := b.restore(); err != nil {
+		t.Fatal(err)
+	}
+	if link, err = netlink.LinkByName(Bridge); err != nil {
+		t.Fatal(err)
+	}
+	port, err := netlink.LinkByName("veth1")
+	if err != nil || port.Attrs().MasterIndex != link.Attrs().Index || link.Attrs().HardwareAddr.String() != b.address.String() {
+		t.Errorf("%v: port %+v on %+v, want %s", err, port.Attrs(), link.Attrs(), b.address)
+	}
+	if info, err := netlink.LinkGetProtinfo(port); err != nil || !info.Hairpin {
+		t.Errorf("a pod does not reach itself: %+v, %v", info, err)
+	}
+}
+
+// TestAttachments reads the cache as the CNI library writes it.
+func TestAttachments(t *testing.T) {
+	dir := t.TempDir()
+	namespace := filepath.Join(dir, "netns")
+	if err := os.MkdirAll(filepath.Join(dir, "results"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	list, err := conflist([]netip.Prefix{ipv4}, 1450, "nftables", "/run/lite/cni")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const result = `{"cniVersion": "1.0.0", "interfaces": [{"name": "cni0"}, {"name": "veth7"}, {"name": "eth0", "sandbox": "/x"}], "ips": [{"interface": 2, "address": "10.42.3.7/24"}], "dns": {}}`
+	for name, c := range map[string]struct{ network, namespace, ports string }{
+		"web":   {NetworkName, namespace, `[{"hostPort": 8081, "containerPort": 80, "protocol": "tcp", "hostIP": ""}]`},
+		"plain": {NetworkName, namespace, `[]`},
+		"dead":  {NetworkName, namespace + "-gone", `[]`},
+		"other": {"other", namespace, `[]`},
+	} {
+		entry := fmt.Sprintf(`{"kind": "cniCacheV1", "containerId": %q, "config": %q, "ifName": "eth0", "networkName": %q, "netns": %q,
+			"cniArgs": [["K8S_POD_NAMESPACE", "shop"], ["K8S_POD_NAME", %q]], "capabilityArgs": {"portMappings": %s}, "result": %s}`,
+			name, base64.StdEncoding.EncodeToString(list), c.network, c.namespace, name, c.ports, result)
+		if err := os.WriteFile(filepath.Join(dir, "results", c.network+"-"+name+"-eth0"), []byte(entry), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(namespace, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := attachments(libcni.NewCNIConfigWithCacheDir(nil, dir, nil))
+	if err != nil || len(got) != 2 {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+	for _, a := range got {
+		if a.port != "veth7" || a.pod != "shop/"+a.ContainerID || a.plugin != nil != (a.ContainerID == "web") || a.gone() {
+			t.Errorf("got %+v", a)
+		}
+		if a.plugin == nil {
+			continue
+		}
+		for _, want := range []string{`"runtimeConfig":{"portMappings":[{`, `"hostPort":8081`, `"prevResult":{`, `"name":"lite"`, `"type":"portmap"`, `10.42.3.7/24`} {
+			if !strings.Contains(string(a.plugin.Bytes), want) {
+				t.Errorf("%q is not in what the plugin reads: %s", want, a.plugin.Bytes)
+			}
+		}
+		if err := os.Remove(filepath.Join(dir, "results", "lite-web-eth0")); err != nil || !a.gone() {
+			t.Errorf("is still there: %v", err)
+		}
+	}
+}

@@ -1,0 +1,385 @@
+// Package firewall notices when somebody removes what the node has in the machine's
+// packet filter, and has it put back: `nft flush ruleset`, `iptables -F`, a firewall that
+// is loaded again.
+//
+// There is one Watcher per process. The kernel tells it of every transaction of
+// nftables; it gathers what these took away and asks the parts of the node whose rules
+// these may have been. Only a part knows what it has. So what lite writes itself, or
+// another program in tables of its own, costs the reading of a message and a few
+// comparisons, and no rule is ever looked at while nobody takes any away.
+//
+// Of the older interface, which iptables-legacy writes to, the kernel tells nothing. While
+// a part has rules there, its tables are counted every two seconds.
+package firewall
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Part is what one part of the node has in the packet filter, or beside it.
+type Part struct {
+	// Missing looks for what is gone, as far as lost gives reason to, and names it. It
+	// is called often on a machine whose rules others change, so it is cheap when lost
+	// has nothing of the part's.
+	Missing func(ctx context.Context, lost Lost) ([]string, error)
+	// Restore puts back what is missing. It may return before that is there.
+	Restore func(ctx context.Context) error
+	// Older is set if rules are, or may be, in tables of the older interface.
+	Older bool
+}
+
+const (
+	// A look waits until nothing has been taken for quiet, since who flushes one table
+	// mostly goes on to the next; but not for longer than patience.
+	quiet, patience = 100 * time.Millisecond, time.Second
+	// againAfter is when everything is looked at once more after something was put back.
+	againAfter = 3 * time.Second
+	// restoreWithin is how long a part has for what it puts back to be there.
+	restoreWithin = 10 * time.Second
+	// After burst times, what is removed is put back only once every pause: where another
+	// program removes what it sees, the two would do nothing else.
+	burst, pause = 30, 5 * time.Second
+	// What happened is told for so long.
+	tellFor = time.Hour
+	// blindEvery is how often everything is looked at where the kernel tells nothing.
+	blindEvery = 30 * time.Second
+)
+
+// Watcher is the component. A nil one watches nothing.
+type Watcher struct {
+	wake  chan struct{} // holds one; there is something to look at
+	older chan struct{} // closed when the first part has rules in older tables
+	once  sync.Once
+
+	mu    sync.Mutex
+	parts []*Part
+	lost  Lost
+	first time.Time // when the first of lost was told
+
+	subscribed bool
+	blind      error     // why the kernel tells nothing
+	incident   *incident // the last one
+}
+
+// incident is something that was removed.
+type incident struct {
+	gone   []string
+	by     string
+	at     time.Time
+	back   time.Duration // how long it was gone; 0 as long as it is
+	reason error         // why it cannot be put back
+}
+
+// New makes the component; nothing is touched before Run.
+func New() *Watcher {
+	return &Watcher{wake: make(chan struct{}, 1), older: make(chan struct{})}
+}
+
+// Keep has the watcher look after a part until the function that it returns is called.
+// What the part has must be there.
+func (w *Watcher) Keep(p Part) (leave func()) {
+	if w == nil {
+		return func() {}
+	}
+	w.mu.Lock()
+	w.parts = append(w.parts, &p)
+	w.mu.Unlock()
+	if p.Older {
+		w.once.Do(func() { close(w.older) })
+	}
+	return func() {
+		w.mu.Lock()
+		w.parts = slices.DeleteFunc(w.parts, func(other *Part) bool { return other == &p })
+		w.mu.Unlock()
+	}
+}
+
+// Name implements component.Component.
+func (*Watcher) Name() string { return "firewall" }
+
+// Ready implements component.Component.
+func (w *Watcher) Ready(context.Context) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch i := w.incident; {
+	case !w.subscribed && w.blind == nil:
+		return errors.New("asking the kernel to tell of changes of the packet filter")
+	case i == nil || i.back > 0:
+		return nil
+	case i.reason != nil:
+		return fmt.Errorf("%s; it cannot be put back: %w", i.removed(), i.reason)
+	default:
+		return fmt.Errorf("%s; it is being put back", i.removed())
+	}
+}
+
+// Note implements component.Noter.
+func (w *Watcher) Note() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.blind != nil {
+		return fmt.Sprintf("looked at every %s only, as the kernel does not tell of changes: %v", blindEvery, w.blind)
+	}
+	if i := w.incident; i != nil && i.back > 0 && time.Since(i.at) < tellFor {
+		return fmt.Sprintf("%s; put back after %s", i.removed(), i.back.Round(10*time.Millisecond))
+	}
+	return ""
+}
+
+func (i *incident) removed() string {
+	const few = 4
+	text := strings.Join(i.gone[:min(few, len(i.gone))], ", ")
+	if more := len(i.gone) - few; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	by := ""
+	if i.by != "" {
+		by = " by the program " + i.by
+	}
+	return fmt.Sprintf("removed at %s%s: %s", i.at.Format(time.TimeOnly), by, text)
+}
+
+// Run implements component.Component.
+func (w *Watcher) Run(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	var readers sync.WaitGroup
+	defer readers.Wait()
+	defer stop()
+	if err := w.listen(ctx, &readers); err != nil {
+		readers.Go(func() { w.grope(ctx, err) })
+	} else {
+		w.mu.Lock()
+		w.subscribed = true
+		w.mu.Unlock()
+	}
+	readers.Go(func() { w.followOlder(ctx) })
+	w.look(ctx)
+	return nil
+}
+
+// listen has the kernel tell of nftables and of interfaces.
+func (w *Watcher) listen(ctx context.Context, readers *sync.WaitGroup) error {
+	rules, err := listen(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
+	if err != nil {
+		return err
+	}
+	links, err := listen(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK)
+	if err != nil {
+		return errors.Join(err, rules.Close())
+	}
+	unknown := func() { w.tell(Lost{Unknown: true}) }
+	readers.Go(func() {
+		var t transaction
+		w.grope(ctx, read(ctx, rules, func(m syscall.NetlinkMessage) {
+			if changes, by, done := t.read(m); done && len(changes) > 0 {
+				w.tell(Lost{Changes: changes, By: by})
+			}
+		}, func() {
+			t = transaction{}
+			unknown()
+		}))
+	})
+	readers.Go(func() {
+		w.grope(ctx, read(ctx, links, func(m syscall.NetlinkMessage) {
+			if name := lostLink(m); name != "" {
+				w.tell(Lost{Links: []string{name}})
+			}
+		}, unknown))
+	})
+	return nil
+}
+
+// grope looks at everything now and then where the kernel does not tell of changes.
+func (w *Watcher) grope(ctx context.Context, why error) {
+	if why == nil {
+		return
+	}
+	slog.Warn("The kernel does not tell of changes of the packet filter; it is looked at now and then", "every", blindEvery, "err", why)
+	w.mu.Lock()
+	w.blind = why
+	w.mu.Unlock()
+	for wait(ctx, blindEvery) {
+		w.tell(Lost{Unknown: true})
+	}
+}
+
+// followOlder counts older tables once a part has rules there.
+func (w *Watcher) followOlder(ctx context.Context) {
+	select {
+	case <-w.older:
+	case <-ctx.Done():
+		return
+	}
+	o := openOlder()
+	defer o.close()
+	o.follow(ctx, func() { w.tell(Lost{Older: true}) })
+}
+
+// tell adds to what is to be looked at.
+func (w *Watcher) tell(more Lost) {
+	const most = 1000 // changes; beyond that it is cheaper to look at everything
+	w.mu.Lock()
+	if w.lost.empty() {
+		w.first = time.Now()
+	}
+	w.lost.By = cmp.Or(w.lost.By, more.By)
+	w.lost.Changes = append(w.lost.Changes, more.Changes...)
+	w.lost.Links = append(w.lost.Links, more.Links...)
+	w.lost.Older = w.lost.Older || more.Older
+	w.lost.Unknown = w.lost.Unknown || more.Unknown
+	if len(w.lost.Changes) > most {
+		w.lost.Changes, w.lost.Unknown = nil, true
+	}
+	w.mu.Unlock()
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// look has the parts look whenever something was taken away.
+func (w *Watcher) look(ctx context.Context) {
+	settled := time.NewTimer(0)
+	settled.Stop()
+	budget, refilled, fight := burst, time.Now(), false
+	for {
+		select {
+		case <-w.wake:
+			w.mu.Lock()
+			left := patience - time.Since(w.first)
+			w.mu.Unlock()
+			settled.Reset(max(0, min(quiet, left)))
+			continue
+		case <-settled.C:
+		case <-ctx.Done():
+			return
+		}
+		if !w.repair(ctx, fight) {
+			continue
+		}
+		budget = min(burst, budget+int(time.Since(refilled)/pause)) - 1
+		refilled = time.Now()
+		if budget > 0 {
+			fight = false
+		} else {
+			if !fight {
+				slog.Warn("Another program removes rules as soon as they are put back; lite puts them back less often from now on, and logs that no more", "every", pause)
+			}
+			fight = true
+			wait(ctx, pause)
+		}
+		time.AfterFunc(againAfter, func() { w.tell(Lost{Unknown: true}) })
+	}
+}
+
+// repair asks every part what is missing and has it put back; it returns whether
+// anything was. In a fight it does not log what is known.
+func (w *Watcher) repair(ctx context.Context, fight bool) bool {
+	warn, info := slog.LevelWarn, slog.LevelInfo
+	if fight {
+		warn, info = slog.LevelDebug, slog.LevelDebug
+	}
+	w.mu.Lock()
+	lost, at := w.lost, w.first
+	w.lost = Lost{}
+	parts := slices.Clone(w.parts)
+	i := incident{by: lost.By, at: at}
+	if before := w.incident; before != nil && before.back == 0 {
+		i.by, i.at = before.by, before.at // it goes on
+	}
+	w.mu.Unlock()
+	gone, hit := missing(ctx, parts, lost)
+	if len(gone) == 0 || ctx.Err() != nil {
+		w.over()
+		return false
+	}
+	i.gone = gone
+	w.publish(i)
+	slog.Log(ctx, warn, "Somebody has removed rules of this node; they are put back", "gone", strings.Join(gone, ", "), "by", lost.By)
+	i.reason = restore(ctx, hit)
+	if ctx.Err() != nil {
+		return true
+	}
+	if i.reason == nil {
+		i.back = max(time.Since(i.at), time.Millisecond)
+		slog.Log(ctx, info, "What was removed of this node's rules is back", "after", i.back.Round(time.Millisecond))
+	} else {
+		slog.Error("What was removed of this node's rules cannot be put back", "err", i.reason)
+	}
+	w.publish(i)
+	return true
+}
+
+// over ends what could not be put back, and yet is there by now.
+func (w *Watcher) over() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if i := w.incident; i != nil && i.back == 0 {
+		ended := *i
+		ended.back = max(time.Since(i.at), time.Millisecond)
+		w.incident = &ended
+	}
+}
+
+func (w *Watcher) publish(i incident) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.incident = &i
+}
+
+// missing asks parts what they miss, and returns those that do.
+func missing(ctx context.Context, parts []*Part, lost Lost) (gone []string, hit []*Part) {
+	for _, p := range parts {
+		what, err := p.Missing(ctx, lost)
+		if err != nil && ctx.Err() == nil {
+			slog.Warn("Could not look at the rules of this node", "err", err)
+		}
+		if len(what) > 0 {
+			gone, hit = append(gone, what...), append(hit, p)
+		}
+	}
+	return gone, hit
+}
+
+// restore has parts put back what they miss and waits until it is there. The error
+// says why something is not.
+func restore(ctx context.Context, parts []*Part) error {
+	deadline := time.Now().Add(restoreWithin)
+	var errs []error
+	for _, p := range parts {
+		errs = append(errs, p.Restore(ctx))
+	}
+	for len(parts) > 0 && errors.Join(errs...) == nil {
+		var gone []string
+		gone, parts = missing(ctx, parts, Lost{Unknown: true})
+		if len(parts) > 0 && time.Now().After(deadline) {
+			return fmt.Errorf("not there after %s: %s", restoreWithin, strings.Join(gone, ", "))
+		}
+		if len(parts) > 0 && !wait(ctx, 50*time.Millisecond) {
+			return ctx.Err()
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,58 @@
+package firewall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// buffer is what the kernel may have told and we have not read. It takes memory
+// only while it fills. A full synchronisation of some thousand Services tells more at
+// once; then the kernel says that something was lost, and that is looked after.
+const buffer = 1 << 20
+
+// listen opens a socket on which the kernel tells the news of a group.
+func listen(protocol int, group uint32) (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
+	if err != nil {
+		return nil, fmt.Errorf("ask the kernel to tell of changes: %w", err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1 << (group - 1)}); err != nil {
+		return nil, errors.Join(fmt.Errorf("ask the kernel to tell of changes: %w", err), unix.Close(fd))
+	}
+	// Without the right to do so the default remains, 208 KiB.
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, buffer)
+	return os.NewFile(uintptr(fd), "netlink"), nil
+}
+
+// read gives each message to hear, until ctx is done or the socket fails. Where the
+// kernel had to drop some, it calls dropped.
+func read(ctx context.Context, socket *os.File, hear func(syscall.NetlinkMessage), dropped func()) error {
+	defer context.AfterFunc(ctx, func() { socket.Close() })()
+	piece := make([]byte, 1<<16) // the kernel sends at most 32 KiB at once
+	for {
+		n, err := socket.Read(piece)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if errors.Is(err, unix.ENOBUFS) {
+			dropped()
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("read what the kernel tells: %w", err)
+		}
+		messages, err := syscall.ParseNetlinkMessage(piece[:n])
+		if err != nil {
+			dropped()
+			continue
+		}
+		for _, m := range messages {
+			hear(m)
+		}
+	}
+}
