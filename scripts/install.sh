@@ -236,7 +236,7 @@ shown() { printf '%s\n' "$1" | sed 's|^\([a-z]*://\)[^/@]*@|\1|'; }
 # get downloads a file, or sets why.
 get() {
 	secure=
-	case $1 in https:*) secure="--proto-redir =https" ;; esac
+	case $1 in https:*) secure="--proto =https --proto-redir =https --tlsv1.2" ;; esac
 	if have curl; then
 		# shellcheck disable=SC2086 # two words, or none
 		why=$(curl -gfsSL $secure --retry 3 --connect-timeout 20 --speed-limit 1 --speed-time 60 -o "$2" "$1" 2>&1) && return
@@ -550,9 +550,9 @@ get_binary() {
 
 copy_binary() {
 	[ -f "$1" ] || die "there is no $1 and no $1.gz: take the release for $arch"
-	verify "$name" "$(sha256 <"$1")"
 	need_room "$1"
 	cp "$1" "$bin.new" 2>/dev/null || full "$bin_dir"
+	verify "$name" "$(sha256 <"$bin.new")" # the copy: who owns the original may change it meanwhile
 }
 
 # need_room says beforehand what a copy would find out after a while.
@@ -570,7 +570,15 @@ try_binary() {
 		esac
 		die "the new lite does not run here ($(echo "$banner" | head -n 1)): nothing was changed; is it for $arch?"
 	fi
-	say "$(echo "$banner" | head -n 1)"
+	banner=$(echo "$banner" | head -n 1)
+	# A signature says that somebody made these files, not that they are the version that was asked for.
+	if [ $source = release ]; then
+		case $banner in
+		"lite $version "*) ;;
+		*) die "what is served as lite $version is ${banner%% (*}: nothing was changed; do not use these files, and ask who serves them" ;;
+		esac
+	fi
+	say "$banner"
 }
 
 # --- the configuration -----------------------------------------------------------------------------------------------
@@ -850,6 +858,10 @@ install_images() {
 			rm -f "$file.new"
 			die "cannot write to $data ($(room "$data") MiB are free): the service was not started; free some room and run the installer again"
 		}
+		if [ "$(sha256 <"$file.new")" != "$(listed "$image")" ]; then # the copy, again
+			rm -f "$file.new"
+			die "$image has changed since it was checked: the service was not started; do not use these files, and see who can write to $from"
+		fi
 		flush "$file.new"
 		mv -f "$file.new" "$file"
 	done

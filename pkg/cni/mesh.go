@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"reflect"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -139,7 +140,7 @@ func trim(o any) (any, error) {
 		return o, nil
 	}
 	small := &v1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: n.Name, UID: n.UID, ResourceVersion: n.ResourceVersion},
+		ObjectMeta: metav1.ObjectMeta{Name: n.Name, UID: n.UID, ResourceVersion: n.ResourceVersion, CreationTimestamp: n.CreationTimestamp},
 		Spec:       v1.NodeSpec{PodCIDRs: n.Spec.PodCIDRs},
 	}
 	if text, ok := n.Annotations[annotation]; ok {
@@ -171,7 +172,7 @@ func (m *mesh) sync(ctx context.Context, nodes cache.Store) {
 		}
 	}
 	errs = append(errs, m.overlay.Set(peers))
-	m.say(errors.Join(errs...))
+	m.say(ctx, errors.Join(errs...))
 }
 
 // repair looks whether somebody has changed what is ours, and sets it up again;
@@ -181,7 +182,7 @@ func (m *mesh) repair(ctx context.Context, nodes cache.Store) {
 		slog.Warn("Setting up the way to other nodes again", "why", why)
 		local, err := m.overlay.Setup()
 		if err != nil {
-			m.say(err)
+			m.say(ctx, err)
 			return
 		}
 		m.local = local
@@ -190,15 +191,31 @@ func (m *mesh) repair(ctx context.Context, nodes cache.Store) {
 	m.sync(ctx, nodes)
 }
 
-func (m *mesh) say(err error) {
+// say logs what is wrong, and posts it as an event of this node, when it is news.
+func (m *mesh) say(ctx context.Context, err error) {
 	problem := ""
 	if err != nil {
-		problem = err.Error()
+		problem = strings.ReplaceAll(err.Error(), "\n", "; ")
 	}
 	if problem != m.problem && problem != "" {
 		slog.Warn("The pods of some nodes cannot be reached", "err", err)
+		if err := m.tell(ctx, problem); err != nil && ctx.Err() == nil {
+			slog.Debug("Could not post an event", "err", err)
+		}
 	}
 	m.problem = problem
+}
+
+func (m *mesh) tell(ctx context.Context, problem string) error {
+	now := metav1.Now()
+	_, err := m.client.CoreV1().Events(metav1.NamespaceDefault).Create(ctx, &v1.Event{
+		ObjectMeta:     metav1.ObjectMeta{GenerateName: m.name + "."},
+		InvolvedObject: v1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: m.name, UID: types.UID(m.name)}, // as the kubelet names its node
+		Type:           v1.EventTypeWarning, Reason: "PodsUnreachable", Message: problem[:min(len(problem), 1024)],
+		Source:         v1.EventSource{Component: "lite-network", Host: m.name},
+		FirstTimestamp: now, LastTimestamp: now, Count: 1,
+	}, metav1.CreateOptions{})
+	return err
 }
 
 // peer reads what another node says of itself; ok is false while it has not said
@@ -208,7 +225,7 @@ func peer(n *v1.Node) (p overlay.Peer, ok bool, err error) {
 	if text == "" || len(n.Spec.PodCIDRs) == 0 {
 		return p, false, nil
 	}
-	p.Node = n.Name
+	p.Node, p.Created = n.Name, n.CreationTimestamp.Time
 	if err := json.Unmarshal([]byte(text), &p.Local); err != nil {
 		return p, false, fmt.Errorf("node %s: annotation %s: %w", n.Name, annotation, err)
 	}

@@ -424,6 +424,7 @@ func TestErrors(t *testing.T) {
 		"argument without =":      {args: []string{"--kubelet-arg=--v"}, want: []string{`kubelet-arg "--v" (flag --kubelet-arg): has no value; write v=value`}},
 		"label without =":         {args: []string{"--node-label=a"}, want: []string{`node-label "a" (flag --node-label): has no =; write key=value`}},
 		"label value":             {args: []string{"--node-label=a=b c"}, want: []string{`node-label "a=b c" (flag --node-label): is not valid: `}},
+		"label of lite's":         {args: []string{"--node-label=lite.io/lb=true"}, want: []string{`node-label "lite.io/lb=true" (flag --node-label): is a label that a node may not give itself; set it with kubectl label node`}},
 		"reserved label":          {args: []string{"--node-label=node-role.kubernetes.io/worker=true"}, want: []string{`node-label "node-role.kubernetes.io/worker=true" (flag --node-label): is a label that a node may not give itself; set it with kubectl label node, or use a prefix like kubelet.kubernetes.io/ or node.kubernetes.io/`}},
 		"taint effect":            {args: []string{"--node-taint=a=b:Never"}, want: []string{`node-taint "a=b:Never" (flag --node-taint): has the effect "Never"; `}},
 		"taint without effect":    {args: []string{"--node-taint=a=b"}, want: []string{`node-taint "a=b" (flag --node-taint): has the effect ""; `}},

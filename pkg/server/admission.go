@@ -14,7 +14,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/file"
@@ -132,9 +135,12 @@ func (a *admission) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// The namespaces appear a moment after the API does.
+	// The namespaces and policies appear a moment after the API does.
 	for {
-		err := a.publish(ctx, client)
+		err := guarded(ctx, cfg)
+		if err == nil {
+			err = a.publish(ctx, client)
+		}
 		if err == nil {
 			break
 		}
@@ -157,6 +163,29 @@ func (a *admission) Run(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// guarded returns nil once the policy nodes.lite.io is in force: no machine may join
+// before it keeps nodes from choosing their own ranges. The API server looks at its
+// policies once a second (1.37), so having written it is not enough. Nothing is made.
+func guarded(ctx context.Context, cfg *rest.Config) error {
+	const probe = "lite-policy-probe"
+	cfg = rest.CopyConfig(cfg)
+	cfg.Impersonate = rest.ImpersonationConfig{UserName: "system:node:" + probe, Groups: []string{"system:nodes", "system:authenticated"}}
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		return err
+	}
+	_, err = client.CoreV1().Nodes().Create(ctx, &v1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: probe}, Spec: v1.NodeSpec{PodCIDR: "192.0.2.0/24", PodCIDRs: []string{"192.0.2.0/24"}},
+	}, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	switch {
+	case err == nil:
+		return errors.New("the ValidatingAdmissionPolicy nodes.lite.io is not in force; if this stays so, do not disable the admission plugin of that name")
+	case strings.Contains(err.Error(), "'nodes.lite.io'"):
+		return nil
+	}
+	return fmt.Errorf("ask for the ValidatingAdmissionPolicy nodes.lite.io: %w", err)
 }
 
 func (a *admission) publish(ctx context.Context, client kubernetes.Interface) error {

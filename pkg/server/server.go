@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -130,7 +131,7 @@ func addBatteries(g *component.Group, leader *kube.Election, cfg *config.Config,
 	admin := cp.Kubeconfig(pki.Admin) // for volumes and Services, which are users' objects
 	if !disabled("dns") {
 		g.Add(leader.Guard(dns.NewEndpoints(dns.EndpointsConfig{
-			Kubeconfig: cp.Kubeconfig(pki.Lite), ClusterDNS: cfg.ClusterDNS, NodeAddresses: disabled("cni"),
+			Kubeconfig: cp.Kubeconfig(pki.Lite), ClusterDNS: cfg.ClusterDNS, NodeAddresses: disabled("cni"), Addresses: nodeAddresses(cfg),
 		})), roles)
 	}
 	if !disabled("metrics") {
@@ -144,7 +145,7 @@ func addBatteries(g *component.Group, leader *kube.Election, cfg *config.Config,
 		g.Add(leader.Guard(storage.New(storage.Config{Kubeconfig: admin})), roles)
 	}
 	g.Add(leader.Guard(loadbalancer.New(loadbalancer.Config{
-		Kubeconfig: admin, APIPort: cfg.HTTPSListenPort, Disabled: disabled("loadbalancer"),
+		Kubeconfig: admin, APIPort: cfg.HTTPSListenPort, Addresses: nodeAddresses(cfg), Disabled: disabled("loadbalancer"),
 	})), api)
 }
 
@@ -205,6 +206,11 @@ func identity(cfg *config.Config) pki.Node {
 		n.ServiceIPs = append(n.ServiceIPs, controlplane.FirstAddress(p))
 	}
 	return n
+}
+
+// nodeAddresses says which of the addresses that nodes report are believed.
+func nodeAddresses(cfg *config.Config) kube.NodeAddresses {
+	return kube.NodeAddresses{Pods: cfg.ClusterCIDR, Services: cfg.ServiceCIDR, API: []netip.Addr{cfg.AdvertiseAddress}}
 }
 
 // local is the aggregated APIs that the process answers itself.

@@ -236,6 +236,11 @@ func testAgent(t *testing.T, server *cluster.Machine) {
 	token := server.Sh(t, "cat /var/lib/lite/server/token")
 	url := "https://" + server.IP + ":6443"
 
+	// An older release, whose sums and signature are right, under the name of a newer one.
+	out, err := agent.Run(fmt.Sprintf("curl -sfL %s/install.sh | INSTALL_LITE_ALLOW_HTTP=true INSTALL_LITE_BASE_URL=%s INSTALL_LITE_VERSION=v9.9.8 LITE_URL=%s LITE_TOKEN=%s sh -", base, base, url, token))
+	if err == nil || !strings.Contains(out, "what is served as lite v9.9.8 is lite ") {
+		t.Errorf("a replayed release: %v\n%s", err, out)
+	}
 	agent.Sh(t, "curl -sfL %s/install.sh | INSTALL_LITE_ALLOW_HTTP=true INSTALL_LITE_BASE_URL=%s LITE_URL=%s LITE_TOKEN=%s HTTPS_PROXY=http://proxy.test:3128 NO_PROXY=10.0.0.0/8 sh -s - --node-name second",
 		base, base, url, token)
 	server.Sh(t, "kubectl wait --for=condition=Ready node/second --timeout=60s")
@@ -247,11 +252,11 @@ func testAgent(t *testing.T, server *cluster.Machine) {
 	}
 	// The newest of the channel is there already: nothing is downloaded but its name and sums.
 	before := pid(t, agent)
-	out := agent.Sh(t, "curl -sfL %s/install.sh | INSTALL_LITE_ALLOW_HTTP=true INSTALL_LITE_BASE_URL=%s INSTALL_LITE_CHANNEL=stable sh -", base, base)
+	out = agent.Sh(t, "curl -sfL %s/install.sh | INSTALL_LITE_ALLOW_HTTP=true INSTALL_LITE_BASE_URL=%s INSTALL_LITE_CHANNEL=stable sh -", base, base)
 	if strings.Contains(out, "downloading") || !strings.Contains(out, "nothing has changed") || pid(t, agent) != before {
 		t.Errorf("again:\n%s", out)
 	}
-	out, err := agent.Run(fmt.Sprintf("curl -sfL %s/install.sh | INSTALL_LITE_ALLOW_HTTP=true INSTALL_LITE_BASE_URL=%s INSTALL_LITE_VERSION=v9.9.9 sh -", base, base))
+	out, err = agent.Run(fmt.Sprintf("curl -sfL %s/install.sh | INSTALL_LITE_ALLOW_HTTP=true INSTALL_LITE_BASE_URL=%s INSTALL_LITE_VERSION=v9.9.9 sh -", base, base))
 	if err == nil || !strings.Contains(out, "cannot download "+base+"/v9.9.9/SHA256SUMS") {
 		t.Errorf("a version that is not there: %v\n%s", err, out)
 	}
@@ -266,15 +271,17 @@ func testAgent(t *testing.T, server *cluster.Machine) {
 }
 
 // serve serves a release in a channel as a plain file server does, and returns the
-// base address. The version has the binary compressed only.
+// base address. The version has the binary compressed only. Under v9.9.8 the same files
+// are served again.
 func serve(t *testing.T, m *cluster.Machine) string {
 	t.Helper()
 	dir := t.TempDir()
 	name := "lite-linux-" + arch(t, m)
 	m.PushLite(t, "/root/"+name)
-	script := fmt.Sprintf(`cd %s && mkdir -p channels v1.2.3 && echo v1.2.3 >channels/stable && cp %s install.sh
-		cd v1.2.3 && gzip -1 -c %s >%s.gz && { sha256sum %s.gz; sha256sum <%s | sed 's/-$/%s/'; } >SHA256SUMS`,
-		dir, absolute(t, "../../scripts/install.sh"), m.Path("/root/"+name), name, name, m.Path("/root/"+name), name)
+	version, _, _ := strings.Cut(strings.TrimPrefix(m.Sh(t, "/root/%s version", name), "lite "), " ")
+	script := fmt.Sprintf(`cd %[1]s && mkdir -p channels '%[5]s' && ln -s '%[5]s' v9.9.8 && echo '%[5]s' >channels/stable && cp %[2]s install.sh
+		cd v9.9.8 && gzip -1 -c %[3]s >%[4]s.gz && { sha256sum %[4]s.gz; sha256sum <%[3]s | sed 's/-$/%[4]s/'; } >SHA256SUMS`,
+		dir, absolute(t, "../../scripts/install.sh"), m.Path("/root/"+name), name, version)
 	if out, err := exec.Command("sh", "-c", script).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}

@@ -344,9 +344,9 @@ func (s *suite) testTypeChanged(t *testing.T) {
 // Labels choose the nodes whose addresses are given.
 func (s *suite) testLabels(t *testing.T) {
 	first, second := s.agents[0], s.agents[1]
-	s.server.Kubectl(t, "label", "node", first.Name, "lite.io/lb=true")
+	s.server.Kubectl(t, "label", "node", first.Name, "node-restriction.kubernetes.io/lite-lb=true")
 	s.awaitAddresses(t, soon, "plain", first.IP)
-	s.server.Kubectl(t, "label", "node", first.Name, "lite.io/lb-")
+	s.server.Kubectl(t, "label", "node", first.Name, "node-restriction.kubernetes.io/lite-lb-")
 	s.server.Kubectl(t, "label", "node", second.Name, "node.kubernetes.io/exclude-from-external-load-balancers=")
 	s.awaitAddresses(t, soon, "plain", s.server.IP, first.IP)
 	s.server.Kubectl(t, "label", "node", second.Name, "node.kubernetes.io/exclude-from-external-load-balancers-")

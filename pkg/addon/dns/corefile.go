@@ -49,6 +49,9 @@ func (r rewriter) rewrite() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the Corefile: %w", err)
 	}
+	if err := r.confine(); err != nil {
+		return nil, err
+	}
 	if err := r.cycle(path, nil, map[string]bool{}); err != nil {
 		return nil, err
 	}
@@ -63,6 +66,9 @@ func (r rewriter) rewrite() ([]byte, error) {
 	}
 	var w writer
 	for i, b := range blocks {
+		if err := r.confineBlock(b); err != nil {
+			return nil, err
+		}
 		r.block(i, b)
 		w.block(b)
 	}

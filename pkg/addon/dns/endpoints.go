@@ -31,6 +31,8 @@ const (
 	managedBy = "dns.lite.io"
 	// perSlice is what the API allows an EndpointSlice to hold.
 	perSlice = 1000
+	// serverLabel is on the nodes of servers; no node may give it to itself.
+	serverLabel = "node-role.kubernetes.io/control-plane"
 )
 
 // EndpointsConfig is what Endpoints has to be told.
@@ -40,6 +42,8 @@ type EndpointsConfig struct {
 	// NodeAddresses says that nodes answer at their own addresses, not at those of
 	// the bridges of their pods.
 	NodeAddresses bool
+	// Addresses says which addresses of nodes are believed.
+	Addresses kube.NodeAddresses
 }
 
 // Endpoints is the component that tells Service kube-dns where each node answers:
@@ -48,6 +52,7 @@ type EndpointsConfig struct {
 type Endpoints struct {
 	config  EndpointsConfig
 	written atomic.Bool
+	problem atomic.Pointer[string] // what was last in the way, "" if nothing is
 }
 
 // NewEndpoints makes the component; nothing is touched before Run.
@@ -58,10 +63,33 @@ func (*Endpoints) Name() string { return "dns-endpoints" }
 
 // Ready implements component.Component.
 func (e *Endpoints) Ready(context.Context) error {
-	if !e.written.Load() {
-		return errors.New("waiting to tell Service kube-dns where the nodes answer")
+	if e.written.Load() {
+		return nil
 	}
-	return nil
+	if note := e.Note(); note != "" {
+		return errors.New(note)
+	}
+	return errors.New("waiting to tell Service kube-dns where the nodes answer")
+}
+
+// Note implements component.Noter.
+func (e *Endpoints) Note() string {
+	if problem := e.problem.Load(); problem != nil {
+		return *problem
+	}
+	return ""
+}
+
+// complain keeps what is in the way, and logs it when it is news.
+func (e *Endpoints) complain(problems ...error) {
+	text := ""
+	if err := errors.Join(problems...); err != nil {
+		text = strings.ReplaceAll(err.Error(), "\n", "; ")
+	}
+	if text != "" && text != e.Note() {
+		slog.Warn("Not all nodes are told to Service kube-dns", "why", text)
+	}
+	e.problem.Store(&text)
 }
 
 // Run implements component.Component.
@@ -94,7 +122,9 @@ func (e *Endpoints) Run(ctx context.Context) error {
 		wait := time.Duration(0)
 		if err := e.write(ctx, client, nodes, written); err != nil {
 			wait = 200 * time.Millisecond
-			slog.Debug("Could not tell Service kube-dns where the nodes answer", "err", err)
+			if e.written.Load() { // at a start the Service may not be there yet
+				e.complain(err)
+			}
 		} else {
 			e.written.Store(true)
 		}
@@ -137,7 +167,10 @@ func (e *Endpoints) trim(o any) (any, error) {
 	if !ok {
 		return o, nil
 	}
-	small := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Name, ResourceVersion: n.ResourceVersion}}
+	small := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Name, ResourceVersion: n.ResourceVersion, CreationTimestamp: n.CreationTimestamp}}
+	if role, ok := n.Labels[serverLabel]; ok {
+		small.Labels = map[string]string{serverLabel: role}
+	}
 	if e.config.NodeAddresses {
 		small.Status.Addresses = n.Status.Addresses
 	} else {
@@ -169,7 +202,9 @@ func (e *Endpoints) write(ctx context.Context, client kubernetes.Interface, node
 		return fmt.Errorf("look for Service %s: %w", service, err)
 	}
 	wanted := map[string]bool{}
-	for i, part := range e.parts(nodes) {
+	parts, refused := e.parts(nodes)
+	e.complain(refused...)
+	for i, part := range parts {
 		name := fmt.Sprintf("%s-%d", service, i)
 		wanted[name] = true
 		old, exists, _ := have.GetByKey(namespace + "/" + name)
@@ -194,25 +229,40 @@ func (e *Endpoints) write(ctx context.Context, client kubernetes.Interface, node
 type endpoint struct{ node, addr string }
 
 // parts is the endpoints of all nodes, as many at a time as a slice holds, and at
-// least one part.
-func (e *Endpoints) parts(nodes cache.Store) [][]endpoint {
-	var all []endpoint
+// least one part; and why nodes have none. What a node says is a claim: the API would
+// refuse a whole slice for one wrong address.
+func (e *Endpoints) parts(nodes cache.Store) ([][]endpoint, []error) {
+	var claims []kube.Claim
 	for _, o := range nodes.List() {
 		n := o.(*v1.Node)
-		if a, ok := e.answers(n); ok {
-			all = append(all, endpoint{n.Name, a.String()})
-		}
+		_, server := n.Labels[serverLabel]
+		c := kube.Claim{Node: n.Name, Created: n.CreationTimestamp.Time, Server: server, Addresses: addressesOf(n)}
+		c.Addresses = slices.DeleteFunc(c.Addresses, func(a netip.Addr) bool { return a.Is4() != e.config.ClusterDNS.Is4() })
+		claims = append(claims, c)
+	}
+	have, refused := e.addresses().Sort(claims)
+	var all []endpoint
+	for node, addresses := range have {
+		all = append(all, endpoint{node, addresses[0].String()})
 	}
 	slices.SortFunc(all, func(a, b endpoint) int { return strings.Compare(a.node, b.node) })
 	if len(all) == 0 {
-		return nil
+		return nil, refused
 	}
-	return slices.Collect(slices.Chunk(all, perSlice))
+	return slices.Collect(slices.Chunk(all, perSlice)), refused
 }
 
-// answers is the address of the Service's family at which a node answers.
-func (e *Endpoints) answers(n *v1.Node) (netip.Addr, bool) {
-	var all []netip.Addr
+// addresses is which ones a node can have: bridges of pods are where pods are.
+func (e *Endpoints) addresses() kube.NodeAddresses {
+	a := e.config.Addresses
+	if !e.config.NodeAddresses {
+		a.Within, a.Pods = a.Pods, nil
+	}
+	return a
+}
+
+// addressesOf is where a node answers.
+func addressesOf(n *v1.Node) (all []netip.Addr) {
 	for _, text := range n.Spec.PodCIDRs {
 		if a, err := gateway(text); err == nil {
 			all = append(all, a)
@@ -223,11 +273,7 @@ func (e *Endpoints) answers(n *v1.Node) (netip.Addr, bool) {
 			all = append(all, addr)
 		}
 	}
-	i := slices.IndexFunc(all, func(a netip.Addr) bool { return a.Is4() == e.config.ClusterDNS.Is4() })
-	if i < 0 {
-		return netip.Addr{}, false
-	}
-	return all[i], true
+	return all
 }
 
 func (e *Endpoints) addressType() discovery.AddressType {

@@ -3,12 +3,15 @@ package dns
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 
 	v1 "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
+
+	"lite.io/lite/pkg/kube"
 )
 
 func node(name string, cidrs []string, addresses ...string) *v1.Node {
@@ -41,8 +44,12 @@ func TestAnswers(t *testing.T) {
 			t.Errorf("%s: more is kept than is needed: %v", name, n)
 		}
 		got := ""
-		if a, ok := e.answers(small.(*v1.Node)); ok {
-			got = a.String()
+		nodes := cache.NewStore(cache.MetaNamespaceKeyFunc)
+		if err := nodes.Add(small); err != nil {
+			t.Fatal(err)
+		}
+		if parts, _ := e.parts(nodes); len(parts) > 0 {
+			got = parts[0][0].addr
 		}
 		if got != c.want {
 			t.Errorf("%s: got %q, want %q", name, got, c.want)
@@ -53,7 +60,7 @@ func TestAnswers(t *testing.T) {
 func TestParts(t *testing.T) {
 	e := NewEndpoints(EndpointsConfig{ClusterDNS: netip.MustParseAddr("10.43.0.10")})
 	nodes := cache.NewStore(cache.MetaNamespaceKeyFunc)
-	if got := e.parts(nodes); len(got) != 0 {
+	if got, _ := e.parts(nodes); len(got) != 0 {
 		t.Errorf("got %v of no nodes", got)
 	}
 	for i := range 2500 {
@@ -62,14 +69,39 @@ func TestParts(t *testing.T) {
 		}
 	}
 	var sizes []int
-	for _, part := range e.parts(nodes) {
+	parts, _ := e.parts(nodes)
+	for _, part := range parts {
 		sizes = append(sizes, len(part))
 	}
 	if fmt.Sprint(sizes) != "[1000 1000 500]" {
 		t.Errorf("got parts of %v", sizes)
 	}
-	if first := e.parts(nodes)[0][0]; first != (endpoint{"n0000", "10.0.0.1"}) {
+	if first := parts[0][0]; first != (endpoint{"n0000", "10.0.0.1"}) {
 		t.Errorf("got %v first", first)
+	}
+}
+
+// A node that somebody's token has made says that it is where nobody can be, or where
+// an older one is: that one has no endpoint, and the others have theirs.
+func TestOneBadNodeStopsNoOther(t *testing.T) {
+	pods := []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")}
+	e := NewEndpoints(EndpointsConfig{ClusterDNS: netip.MustParseAddr("10.43.0.10"), Addresses: kube.NodeAddresses{Pods: pods}})
+	nodes := cache.NewStore(cache.MetaNamespaceKeyFunc)
+	old := node("z-old", []string{"10.42.1.0/24"})
+	young := node("a-young", []string{"10.42.1.0/24"})
+	young.CreationTimestamp = metav1.Now()
+	for _, n := range []*v1.Node{old, young, node("loopback", []string{"127.0.0.0/24"}), node("service", []string{"10.43.0.0/24"}), node("multicast", []string{"224.0.0.0/24"})} {
+		if err := nodes.Add(n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	parts, refused := e.parts(nodes)
+	if fmt.Sprint(parts) != "[[{z-old 10.42.1.1}]]" || len(refused) != 4 {
+		t.Errorf("got %v, refused %v", parts, refused)
+	}
+	e.complain(refused...)
+	if note := e.Note(); !strings.Contains(note, "node a-young: 10.42.1.1 is an address of node z-old, which is older") || !strings.Contains(note, "node loopback: 127.0.0.1 ") {
+		t.Errorf("the status shows %q", note)
 	}
 }
 

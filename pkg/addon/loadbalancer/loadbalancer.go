@@ -25,6 +25,8 @@ type Config struct {
 	Kubeconfig string
 	// APIPort is the port of the API server on the servers' addresses.
 	APIPort int
+	// Addresses says which addresses of nodes are believed.
+	Addresses kube.NodeAddresses
 	// Disabled takes back what an earlier run has given, and does nothing else.
 	Disabled bool
 }
@@ -115,7 +117,7 @@ func (l *LoadBalancer) serve(ctx context.Context, client kubernetes.Interface) {
 	defer running.Wait()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	c := newController(client, plan{reserved: reserved(l.config.APIPort)}, &running)
+	c := newController(client, plan{reserved(l.config.APIPort), l.config.Addresses}, &running)
 	byType := fields.OneTermEqualSelector("spec.type", string(corev1.ServiceTypeLoadBalancer)).String()
 	core := client.CoreV1()
 	watch(ctx, &running, client, &corev1.Service{}, c.services, sourceOf(core.Services("").List, core.Services("").Watch), byType, "")
@@ -167,6 +169,7 @@ type controller struct {
 	wrote   map[types.NamespacedName]string
 	told    map[types.NamespacedName]string // the last event of each Service
 	note    string
+	refused string // of nodes' addresses, said last
 	running *sync.WaitGroup
 }
 

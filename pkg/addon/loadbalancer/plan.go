@@ -10,14 +10,22 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"lite.io/lite/pkg/kube"
 )
 
 const (
 	// class is the loadBalancerClass by which a Service asks for us by name.
 	class = "lite.io/node"
 	// chosenLabel on any node makes those that have it the only ones whose
-	// addresses are given.
-	chosenLabel = "lite.io/lb"
+	// addresses are given. No node may give it to itself, as the admission plugin
+	// NodeRestriction has it.
+	chosenLabel = "node-restriction.kubernetes.io/lite-lb"
+	// chosenBefore is what the label was called first. The policy nodes.lite.io keeps
+	// nodes from it.
+	chosenBefore = "lite.io/lb"
+	// serverLabel is on the nodes of servers; no node may give it to itself either.
+	serverLabel = "node-role.kubernetes.io/control-plane"
 	// allowSSH is the annotation of a Service that may take the nodes' port 22.
 	allowSSH = "lite.io/lb-allow-ssh-port"
 )
@@ -53,6 +61,8 @@ func (p port) String() string { return fmt.Sprintf("%d/%s", p.number, p.protocol
 // node is what matters of a Node.
 type node struct {
 	name      string
+	created   time.Time
+	server    bool
 	ready     bool
 	chosen    bool
 	excluded  bool
@@ -98,7 +108,8 @@ func reduceNode(o any) node {
 	if !ok {
 		return node{}
 	}
-	n := node{name: of.Name, chosen: of.Labels[chosenLabel] == "true"}
+	n := node{name: of.Name, created: of.CreationTimestamp.Time, chosen: of.Labels[chosenLabel] == "true" || of.Labels[chosenBefore] == "true"}
+	_, n.server = of.Labels[serverLabel]
 	_, n.excluded = of.Labels[corev1.LabelNodeExcludeBalancers]
 	for _, c := range of.Status.Conditions {
 		if c.Type == corev1.NodeReady {
@@ -119,7 +130,24 @@ func reduceNode(o any) node {
 
 // plan decides which Service gets which addresses.
 type plan struct {
-	reserved map[port]string // who has it, for people
+	reserved  map[port]string // who has it, for people
+	addresses kube.NodeAddresses
+}
+
+// believe leaves each node the addresses that it can have, and says why not the
+// others: at an address that is given, kube-proxy on every node takes the packets
+// away from whoever has it.
+func (p plan) believe(nodes []node) ([]node, []error) {
+	claims := make([]kube.Claim, len(nodes))
+	for i, n := range nodes {
+		claims[i] = kube.Claim{Node: n.name, Created: n.created, Server: n.server, Addresses: n.addresses}
+	}
+	have, refused := p.addresses.Sort(claims)
+	nodes = slices.Clone(nodes)
+	for i, n := range nodes {
+		nodes[i].addresses = have[n.name]
+	}
+	return nodes, refused
 }
 
 // sshPort is how people reach their machines.

@@ -10,6 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"lite.io/lite/pkg/kube"
 )
 
 var start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -102,7 +104,7 @@ func TestDecide(t *testing.T) {
 				places[types.NamespacedName{Namespace: "ns", Name: name}] = p
 			}
 			got := map[string]string{}
-			for _, v := range (plan{reserved(6443)}).decide(test.services, test.nodes, places) {
+			for _, v := range (plan{reserved: reserved(6443)}).decide(test.services, test.nodes, places) {
 				got[v.service.key.Name] = strings.Join(v.addresses, " ") + v.reason
 			}
 			if len(got) != len(test.want) {
@@ -117,9 +119,27 @@ func TestDecide(t *testing.T) {
 	}
 }
 
+// A node that somebody's token has made reports addresses of Services, of loopback
+// and of an older node.
+func TestAddressesThatANodeTakes(t *testing.T) {
+	at := func(name string, age int, addresses ...string) node {
+		n := at(name, true, addresses...)
+		n.created = start.Add(time.Duration(age) * time.Second)
+		return n
+	}
+	p := plan{reserved(6443), kube.NodeAddresses{Services: []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")}}}
+	nodes, refused := p.believe([]node{at("a2", 9, "10.43.0.1", "127.0.0.1", "10.0.0.1", "10.0.0.9"), at("h1", 0, "10.0.0.1")})
+	if len(refused) != 3 {
+		t.Errorf("got %v", refused)
+	}
+	if got := p.decide([]service{svc("s", 0)}, nodes, nil)[0].addresses; !slices.Equal(got, []string{"10.0.0.9", "10.0.0.1"}) {
+		t.Errorf("the Service has %v", got)
+	}
+}
+
 func TestReduceNode(t *testing.T) {
 	n := reduceNode(&corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: "n", Labels: map[string]string{"lite.io/lb": "true", "node.kubernetes.io/exclude-from-external-load-balancers": ""}},
+		ObjectMeta: metav1.ObjectMeta{Name: "n", Labels: map[string]string{"node-restriction.kubernetes.io/lite-lb": "true", "node.kubernetes.io/exclude-from-external-load-balancers": ""}},
 		Status: corev1.NodeStatus{
 			Addresses: []corev1.NodeAddress{
 				{Type: corev1.NodeInternalIP, Address: "10.0.0.1"},

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -30,14 +31,15 @@ const callTimeout = 10 * time.Second
 func (c *controller) look(ctx context.Context) error {
 	services := c.services.all()
 	c.watchEndpoints(ctx, services)
-	verdicts := c.plan.decide(services, c.nodes.all(), c.places())
+	nodes, refused := c.plan.believe(c.nodes.all())
+	verdicts := c.plan.decide(services, nodes, c.places())
 	// Who loses a port loses it before another gets it: it cannot lead to two.
 	slices.SortStableFunc(verdicts, func(a, b verdict) int {
 		return cmp.Compare(min(len(a.addresses), 1), min(len(b.addresses), 1))
 	})
 	var errs []error
 	wrote, told := map[types.NamespacedName]string{}, map[types.NamespacedName]string{}
-	c.note = ""
+	c.note = c.complain(refused)
 	for _, v := range verdicts {
 		key := v.service.key
 		if !slices.Equal(v.addresses, v.service.addresses) {
@@ -66,6 +68,19 @@ func (c *controller) look(ctx context.Context) error {
 		c.note += fmt.Sprintf(" (and %d more)", len(told)-1)
 	}
 	return errors.Join(errs...)
+}
+
+// complain logs what nodes may not have when that has changed, and is a note of it.
+func (c *controller) complain(refused []error) string {
+	text := ""
+	if err := errors.Join(refused...); err != nil {
+		text = strings.ReplaceAll(err.Error(), "\n", "; ")
+	}
+	if text != "" && text != c.refused {
+		slog.Warn("Addresses that nodes report are not given to Services", "why", text)
+	}
+	c.refused = text
+	return text
 }
 
 func (c *controller) write(ctx context.Context, s service, addresses []string) error {

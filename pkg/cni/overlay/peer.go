@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 )
 
 // Annotation is where a Node says how its pods are reached, in JSON: a Local.
@@ -22,17 +23,19 @@ type Local struct {
 
 // Peer is another node, as it describes itself, and its ranges of pod addresses.
 type Peer struct {
-	Node string
+	Node    string
+	Created time.Time // when the Node was made
 	Local
 	Pods []netip.Prefix
 }
 
 // accept returns the peers that can be had, and why not the others. What a node
 // says of itself comes from another machine and is not believed blindly. Of two
-// that claim the same hardware address, whose own it is has it.
+// that claim the same hardware address, whose own it is has it; of two that claim the
+// same otherwise, the older Node: who joins chooses a name, and not the time.
 func (o *Overlay) accept(peers []Peer) ([]Peer, []error) {
 	peers = slices.SortedFunc(slices.Values(peers), func(a, b Peer) int {
-		return cmp.Or(cmp.Compare(a.borrowed(), b.borrowed()), cmp.Compare(a.Node, b.Node))
+		return cmp.Or(cmp.Compare(a.borrowed(), b.borrowed()), a.Created.Compare(b.Created), cmp.Compare(a.Node, b.Node))
 	})
 	var accepted []Peer
 	var errs []error

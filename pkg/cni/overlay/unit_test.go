@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
@@ -91,7 +92,7 @@ func TestAccept(t *testing.T) {
 	}
 	peer := func(node string, number byte) Peer {
 		ip, pods := netip.AddrFrom4([4]byte{192, 0, 2, number}), netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 42, number, 0}), 24)
-		return Peer{node, Local{Backend: VXLAN, IP: ip, MAC: hardwareAddr(ip, pods).String(), Port: vxlanPort}, []netip.Prefix{pods}}
+		return Peer{node, time.Time{}, Local{Backend: VXLAN, IP: ip, MAC: hardwareAddr(ip, pods).String(), Port: vxlanPort}, []netip.Prefix{pods}}
 	}
 	for want, change := range map[string]func(*Peer){
 		"does not say yet":                      func(p *Peer) { p.Local = Local{} },
@@ -124,6 +125,28 @@ func TestAccept(t *testing.T) {
 	}
 }
 
+// A node that joins later, under a name that sorts first, claims the range of another
+// one, with the hardware address that goes with it.
+func TestTheOlderNodeKeepsItsRange(t *testing.T) {
+	own, pods := netip.MustParsePrefix("10.42.1.0/24"), netip.MustParsePrefix("10.42.2.0/24")
+	o := &Overlay{
+		config:  Config{Backend: VXLAN, Pods: own, Cluster: cluster},
+		outer:   Iface{IP: netip.MustParseAddr("192.0.2.1")},
+		backend: &vxlan{port: vxlanPort, mac: hardwareAddr(netip.MustParseAddr("192.0.2.1"), own)},
+	}
+	peer := func(node, address string, created int64) Peer {
+		ip := netip.MustParseAddr(address)
+		return Peer{node, time.Unix(created, 0), Local{Backend: VXLAN, IP: ip, MAC: hardwareAddr(ip, pods).String(), Port: vxlanPort}, []netip.Prefix{pods}}
+	}
+	owner, thief := peer("h2", "192.0.2.2", 1), peer("a0", "192.0.2.254", 2)
+	for _, peers := range [][]Peer{{owner, thief}, {thief, owner}} {
+		accepted, errs := o.accept(peers)
+		if len(accepted) != 1 || accepted[0].Node != "h2" || len(errs) != 1 || !strings.Contains(errs[0].Error(), "node a0: has the range of pod addresses 10.42.2.0/24, which overlaps 10.42.2.0/24 of node h2") {
+			t.Errorf("accepted %v, refused %v", accepted, errs)
+		}
+	}
+}
+
 // A node that claims the hardware address of another one must not take its place,
 // whatever the order of their names.
 func TestStolenHardwareAddrDoesNotCutItsOwnerOff(t *testing.T) {
@@ -135,10 +158,10 @@ func TestStolenHardwareAddrDoesNotCutItsOwnerOff(t *testing.T) {
 	}
 	ip, pods := netip.MustParseAddr("192.0.2.2"), netip.MustParsePrefix("10.42.2.0/24")
 	stolen := Local{Backend: VXLAN, IP: ip, MAC: hardwareAddr(ip, pods).String(), Port: vxlanPort}
-	owner := Peer{"z", stolen, []netip.Prefix{pods}}
+	owner := Peer{"z", time.Time{}, stolen, []netip.Prefix{pods}}
 	for _, ip := range []string{"192.0.2.2", "192.0.2.3"} {
 		stolen.IP = netip.MustParseAddr(ip)
-		thief := Peer{"a", stolen, []netip.Prefix{netip.MustParsePrefix("10.42.3.0/24")}}
+		thief := Peer{"a", time.Time{}, stolen, []netip.Prefix{netip.MustParsePrefix("10.42.3.0/24")}}
 		accepted, errs := o.accept([]Peer{thief, owner})
 		if len(accepted) != 1 || accepted[0].Node != "z" || len(errs) != 1 || !strings.HasPrefix(errs[0].Error(), "node a: has the same hardware address") {
 			t.Errorf("%s: got %v, %v", ip, accepted, errs)
@@ -182,7 +205,7 @@ func key(n byte) wgtypes.Key { return wgtypes.Key{n, 1: 1} }
 
 func TestPeerChanges(t *testing.T) {
 	pods := netip.MustParsePrefix("10.42.2.0/24")
-	want := Peer{"a", Local{Backend: WireGuard, IP: netip.MustParseAddr("192.0.2.2"), PublicKey: key(2).String(), Port: 51820}, []netip.Prefix{pods}}
+	want := Peer{"a", time.Time{}, Local{Backend: WireGuard, IP: netip.MustParseAddr("192.0.2.2"), PublicKey: key(2).String(), Port: 51820}, []netip.Prefix{pods}}
 	right := wgtypes.Peer{
 		PublicKey:  key(2),
 		Endpoint:   &net.UDPAddr{IP: net.IPv4(192, 0, 2, 2), Port: 51820},

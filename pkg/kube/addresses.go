@@ -1,0 +1,76 @@
+package kube
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// NodeAddresses judges the addresses at which Nodes say that they are. A node
+// writes them itself, so they are claims: whoever obeys them all lets one node take
+// what arrives for a Service, for the API or for another node.
+type NodeAddresses struct {
+	Pods, Services []netip.Prefix
+	API            []netip.Addr // where API servers are reached; servers may have these
+	// Within, if not empty, is the ranges that all must be in.
+	Within []netip.Prefix
+}
+
+// Claim is what a Node says of itself.
+type Claim struct {
+	Node      string
+	Created   time.Time
+	Server    bool // by a label that no node may give itself
+	Addresses []netip.Addr
+}
+
+// Check says why an address is not one that a node can have.
+func (a NodeAddresses) Check(ip netip.Addr, server bool) error {
+	within := func(p netip.Prefix) bool { return p.Contains(ip) }
+	switch {
+	case !ip.IsValid() || ip.Is4In6() || ip.Zone() != "" || !ip.IsGlobalUnicast() || ip == broadcast:
+		return fmt.Errorf("%s is no address of a host", ip)
+	case len(a.Within) > 0 && !slices.ContainsFunc(a.Within, within):
+		return fmt.Errorf("%s is not in %v", ip, a.Within)
+	case slices.ContainsFunc(a.Services, within):
+		return fmt.Errorf("%s is an address of Services", ip)
+	case slices.ContainsFunc(a.Pods, within):
+		return fmt.Errorf("%s is an address of pods", ip)
+	case !server && slices.Contains(a.API, ip):
+		return fmt.Errorf("%s is an address of the API server", ip)
+	}
+	return nil
+}
+
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
+// Sort gives each node those of its addresses that it can have, and says why not
+// the others. Of two nodes that claim one address the older has it.
+func (a NodeAddresses) Sort(claims []Claim) (have map[string][]netip.Addr, refused []error) {
+	claims = slices.SortedFunc(slices.Values(claims), func(x, y Claim) int {
+		return cmp.Or(x.Created.Compare(y.Created), strings.Compare(x.Node, y.Node))
+	})
+	have = map[string][]netip.Addr{}
+	owners := map[netip.Addr]string{}
+	for _, c := range claims {
+		for _, ip := range c.Addresses {
+			err := a.Check(ip, c.Server)
+			if owner, taken := owners[ip]; err == nil && taken {
+				if owner == c.Node {
+					continue
+				}
+				err = fmt.Errorf("%s is an address of node %s, which is older", ip, owner)
+			}
+			if err != nil {
+				refused = append(refused, fmt.Errorf("node %s: %w", c.Node, err))
+				continue
+			}
+			owners[ip] = c.Node
+			have[c.Node] = append(have[c.Node], ip)
+		}
+	}
+	return have, refused
+}

@@ -1,0 +1,74 @@
+package kube
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+func prefixes(texts ...string) (all []netip.Prefix) {
+	for _, text := range texts {
+		all = append(all, netip.MustParsePrefix(text))
+	}
+	return all
+}
+
+func addresses(texts ...string) (all []netip.Addr) {
+	for _, text := range texts {
+		all = append(all, netip.MustParseAddr(text))
+	}
+	return all
+}
+
+var cluster = NodeAddresses{
+	Pods: prefixes("10.42.0.0/16", "fd42::/56"), Services: prefixes("10.43.0.0/16", "fd43::/112"), API: addresses("192.0.2.1"),
+}
+
+func TestAddressesThatNoNodeHas(t *testing.T) {
+	for text, want := range map[string]string{
+		"192.0.2.7": "", "2001:db8::7": "", "203.0.113.9": "",
+		"192.0.2.1":        "192.0.2.1 is an address of the API server",
+		"10.43.0.1":        "10.43.0.1 is an address of Services",
+		"fd43::a":          "fd43::a is an address of Services",
+		"10.42.3.1":        "10.42.3.1 is an address of pods",
+		"127.0.0.1":        "127.0.0.1 is no address of a host",
+		"::1":              "::1 is no address of a host",
+		"0.0.0.0":          "0.0.0.0 is no address of a host",
+		"::":               ":: is no address of a host",
+		"224.0.0.1":        "224.0.0.1 is no address of a host",
+		"169.254.1.1":      "169.254.1.1 is no address of a host",
+		"fe80::1":          "fe80::1 is no address of a host",
+		"255.255.255.255":  "255.255.255.255 is no address of a host",
+		"::ffff:127.0.0.1": "::ffff:127.0.0.1 is no address of a host",
+		"::ffff:10.43.0.1": "::ffff:10.43.0.1 is no address of a host",
+		"2001:db8::7%eth0": "2001:db8::7%eth0 is no address of a host",
+	} {
+		got := ""
+		if err := cluster.Check(netip.MustParseAddr(text), false); err != nil {
+			got = err.Error()
+		}
+		if got != want {
+			t.Errorf("%s: got %q, want %q", text, got, want)
+		}
+	}
+	if err := cluster.Check(cluster.API[0], true); err != nil {
+		t.Errorf("a server's own address: %v", err)
+	}
+}
+
+func TestTheOlderNodeHasAnAddress(t *testing.T) {
+	began := time.Unix(1e9, 0)
+	claims := []Claim{
+		{"a0", began.Add(time.Hour), false, addresses("192.0.2.2", "192.0.2.9", "10.43.0.10", "192.0.2.9")},
+		{"server", began, true, addresses("192.0.2.1")},
+		{"h2", began.Add(time.Minute), false, addresses("192.0.2.2", "192.0.2.1")},
+	}
+	have, refused := cluster.Sort(claims)
+	if got, want := fmt.Sprint(have), "map[a0:[192.0.2.9] h2:[192.0.2.2] server:[192.0.2.1]]"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if got, want := fmt.Sprint(refused), "[node h2: 192.0.2.1 is an address of the API server node a0: 192.0.2.2 is an address of node h2, which is older node a0: 10.43.0.10 is an address of Services]"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}

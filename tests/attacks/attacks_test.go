@@ -1,0 +1,148 @@
+// Package attacks keeps what somebody has done to a cluster of lite's, under the
+// name of the attack: it worked once, and does no longer.
+package attacks
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"lite.io/lite/pkg/cni/overlay"
+	"lite.io/lite/tests/cluster"
+)
+
+func TestMain(m *testing.M) { cluster.Main(m) }
+
+// soon is far more than a controller needs to see what has changed.
+const soon = time.Minute
+
+type suite struct {
+	*cluster.Cluster
+	server, agent *cluster.Node
+	ns            *cluster.Namespace
+}
+
+// TestNode is what a machine with a token, or an agent that was taken over, does with
+// its identity.
+func TestNode(t *testing.T) {
+	c := cluster.New(t, cluster.Agents(1))
+	s := &suite{c, c.Server(), c.Agents[0], c.Server().Namespace(t)}
+	t.Run("TakesARangeOfPods", s.testRange)
+	t.Run("HasTakenARangeOfPods", s.testContest)
+	t.Run("TakesAddressesOfServices", s.testAddresses)
+	t.Run("DrawsLoadBalancingToItself", s.testLabels)
+	t.Run("BreaksDNSOfOthers", s.testDNS)
+}
+
+// as does as a node does, by what the API server makes of its certificate.
+func (s *suite) as(t *testing.T, node, stdin string, args ...string) (string, error) {
+	t.Helper()
+	args = append([]string{"kubectl", "--as=system:node:" + node, "--as-group=system:nodes", "--as-group=system:authenticated"}, args...)
+	cmd := s.server.Command(t.Context(), "lite", args...)
+	cmd.Stdin = strings.NewReader(stdin)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func (s *suite) refused(t *testing.T, why, node, stdin string, args ...string) {
+	t.Helper()
+	if out, err := s.as(t, node, stdin, args...); err == nil || !strings.Contains(out, why) {
+		t.Errorf("%s may %s: %v, %s", node, strings.Join(args, " "), err, out)
+	}
+}
+
+func (s *suite) ranges(t *testing.T, node string) string {
+	t.Helper()
+	return strings.TrimSpace(s.server.Kubectl(t, "get", "node", node, "-o", "jsonpath={.spec.podCIDR}"))
+}
+
+// claims is a Node with a range and a place in the overlay.
+func claims(name, pods string) string {
+	return fmt.Sprintf(`{apiVersion: v1, kind: Node, metadata: {name: %s, annotations: {%s: %q}}, spec: {podCIDR: %s, podCIDRs: [%s]}}`,
+		name, overlay.Annotation, `{"backend":"vxlan","ip":"10.99.0.254","mac":"a6:7a:c3:ec:08:07","port":8472}`, pods, pods)
+}
+
+func (s *suite) testRange(t *testing.T) {
+	pods := s.ranges(t, s.agent.Name)
+	s.refused(t, "may not choose its ranges", "a0", claims("a0", pods), "create", "-f", "-")
+}
+
+// A range was taken before anybody refused that: the older node keeps its pods.
+func (s *suite) testContest(t *testing.T) {
+	s.ns.Apply(t, cluster.Web(1))
+	s.ns.WaitRollout(t, "deployment/web")
+	pods := s.ranges(t, s.agent.Name)
+	s.server.KubectlStdin(t, claims("a0", pods), "create", "-f", "-")
+	defer s.server.Kubectl(t, "delete", "node", "a0")
+	cluster.Eventually(t, soon, func() error {
+		out := s.server.Kubectl(t, "get", "events", "-n", "default", "-o", "jsonpath={range .items[?(@.reason==\"PodsUnreachable\")]}{.message}{\"\\n\"}{end}")
+		if !strings.Contains(out, "node a0: has the range of pod addresses "+pods) {
+			return fmt.Errorf("no event tells of the contest: %s", out)
+		}
+		return nil
+	})
+	table := s.server.Output(t, "bridge", "fdb", "show", "dev", "lite-vxlan")
+	if !strings.Contains(table, "dst "+s.agent.IP) || strings.Contains(table, "10.99.0.254") {
+		t.Errorf("the packets for %s go to\n%s", pods, table)
+	}
+}
+
+func (s *suite) testAddresses(t *testing.T) {
+	const name = "a2"
+	if out, err := s.as(t, name, "{apiVersion: v1, kind: Node, metadata: {name: a2}}", "create", "-f", "-"); err != nil {
+		t.Fatal(out)
+	}
+	defer s.server.Kubectl(t, "delete", "node", name)
+	status := fmt.Sprintf(`{"status":{"conditions":[{"type":"Ready","status":"True","reason":"x","message":"x","lastHeartbeatTime":%q,"lastTransitionTime":%[1]q}],
+		"addresses":[{"type":"InternalIP","address":"10.43.0.1"},{"type":"InternalIP","address":"10.43.0.10"},{"type":"ExternalIP","address":"127.0.0.1"},{"type":"ExternalIP","address":%q}]}}`,
+		time.Now().UTC().Format(time.RFC3339), s.server.IP)
+	// A node may write its own status, though not read it alone, as kubectl does first.
+	s.server.Kubectl(t, "patch", "node", name, "--subresource=status", "-p", status)
+	s.ns.Apply(t, "{apiVersion: v1, kind: Service, metadata: {name: evil}, spec: {type: LoadBalancer, selector: {app: web}, ports: [{port: 443}]}}")
+	cluster.Eventually(t, soon, func() error {
+		got := s.ns.Field(t, "service/evil", ".status.loadBalancer.ingress[*].ip")
+		if want := s.server.IP + " " + s.agent.IP; got != want {
+			return fmt.Errorf("the Service has %q, want %q", got, want)
+		}
+		out, _ := s.server.Command(t.Context(), "lite", "status").CombinedOutput()
+		for _, refused := range []string{"10.43.0.1 is an address of Services", "127.0.0.1 is no address of a host", s.server.IP + " is an address of"} {
+			if !strings.Contains(string(out), refused) {
+				return fmt.Errorf("the status does not say %q:\n%s", refused, out)
+			}
+		}
+		return nil
+	})
+	s.ns.Kubectl(t, "delete", "service", "evil")
+}
+
+func (s *suite) testLabels(t *testing.T) {
+	name := s.agent.Name
+	s.refused(t, "may change lite.io/storage alone", name, "", "label", "node", name, "lite.io/lb=true")
+	s.refused(t, "not allowed to modify labels", name, "", "label", "node", name, "node-restriction.kubernetes.io/lite-lb=true")
+	s.refused(t, "lite.io/overlay and lite.io/storage-path alone", name, "", "annotate", "node", name, "lite.io/anything=true")
+	if out, err := s.as(t, name, "", "label", "node", name, "lite.io/storage=true", "--overwrite"); err != nil {
+		t.Errorf("what a node says of its own volumes: %s", out)
+	}
+}
+
+func (s *suite) testDNS(t *testing.T) {
+	for i, pods := range []string{"127.0.0.0/24", "10.43.0.0/24", "224.0.0.0/24"} {
+		name := fmt.Sprintf("bad%d", i)
+		s.server.KubectlStdin(t, claims(name, pods), "create", "-f", "-") // as a node could once
+		defer s.server.Kubectl(t, "delete", "node", name)
+	}
+	s.server.Kubectl(t, "delete", "endpointslice", "-n", "kube-system", "-l", "kubernetes.io/service-name=kube-dns")
+	var want []string
+	for _, n := range []*cluster.Node{s.server, s.agent} {
+		want = append(want, netip.MustParsePrefix(s.ranges(t, n.Name)).Addr().Next().String())
+	}
+	cluster.Eventually(t, soon, func() error {
+		got := s.server.Kubectl(t, "get", "endpointslice", "-n", "kube-system", "-l", "kubernetes.io/service-name=kube-dns", "-o", "jsonpath={.items[*].endpoints[*].addresses[*]}")
+		if got != strings.Join(want, " ") {
+			return fmt.Errorf("the nodes answer at %q, want %q", got, want)
+		}
+		return nil
+	})
+}
