@@ -75,7 +75,8 @@ nft delete table inet filter`, []string{"chain LITE-FORWARD of ip filter"}},
 			}
 		})
 	}
-	t.Run("OwnChangesAreNoInjuries", func(t *testing.T) { onServer.testOwnChanges(t) })
+	t.Run("OwnChangesAreNoInjuries", onServer.testOwnChanges)
+	t.Run("Killall", onAgent.testKillall)
 }
 
 // prepare gives a node both IP families, and an agent rules of the older interface.
@@ -371,5 +372,20 @@ func (s *suite) testOwnChanges(t *testing.T) {
 	s.injure(t, "nft delete table ip kube-proxy")
 	if got := s.injuries() - before; got != 1 {
 		t.Errorf("%d injuries were told of, want only the last:\n%s", got, s.node.Log())
+	}
+}
+
+// testKillall has lite itself take away what it would put back.
+func (s *suite) testKillall(t *testing.T) {
+	before := s.injuries()
+	s.node.Output(t, "lite", "killall")
+	rules := s.node.Output(t, "sh", "-c", "nft list ruleset; iptables-legacy-save; ip6tables-legacy-save; ip -o link")
+	for _, name := range []string{"LITE-", "kube-proxy", "KUBE-S", "cni_hostport", "lite-policy", "cni0"} {
+		if strings.Contains(rules, name) {
+			t.Errorf("%s is left:\n%s", name, rules)
+		}
+	}
+	if s.injuries() != before {
+		t.Errorf("somebody fought:\n%s", s.node.Log())
 	}
 }
