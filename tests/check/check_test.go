@@ -305,7 +305,7 @@ func TestFirewalls(t *testing.T) {
 			iptables -A mine ! -s 192.0.2.0/24 -p udp -m multiport --dports 8472 -m comment --comment 'nodes -j DROP' -j ACCEPT
 			iptables -A mine -i cni0 -j ACCEPT; iptables -A mine -i lite-+ -j ACCEPT; iptables -A mine -p tcp --dport 1:1023 -j REJECT
 			iptables -P INPUT DROP`,
-			`iptables -P INPUT ACCEPT; iptables -F INPUT; iptables -F mine; iptables -X mine`},
+			`iptables -P INPUT ACCEPT; iptables -D INPUT -j mine; iptables -F mine; iptables -X mine`},
 		"opened by nftables": {`nft -f - <<X
 table inet user {
 	set nodes { type ipv4_addr; flags interval; elements = { 10.99.0.0/25, 10.99.0.128/25 } }
