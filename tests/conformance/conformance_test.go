@@ -67,7 +67,7 @@ func TestConformance(t *testing.T) {
 		t.Logf("%s: %d specs, %d processes", p.name, p.specs, p.procs)
 		s.Runs = append(s.Runs, b.run(t, p.name, p.procs, p.of, log))
 	}
-	s.Title = "Kubernetes' end-to-end tests: " + name
+	s.Title = "Kubernetes' end-to-end tests: " + cmp.Or(name, "a part")
 	if name == "conformance" {
 		s.Title = "Kubernetes' conformance tests"
 	}
@@ -313,7 +313,7 @@ func (p *progress) Write(data []byte) (int, error) {
 func (b *bench) facts(t *testing.T, s selection, began time.Time) [][2]string {
 	t.Helper()
 	version := strings.TrimSpace(b.runner.Output(t, "/usr/local/bin/lite", "version"))
-	facts := [][2]string{{"When", began.UTC().Format("2006-01-02 15:04 UTC") + ", for " + time.Since(began).Round(time.Minute).String()}}
+	facts := [][2]string{{"When", began.UTC().Format("2006-01-02 15:04 UTC") + ", for " + time.Since(began).Round(time.Second).String()}}
 	scanner := bufio.NewScanner(strings.NewReader(version))
 	for scanner.Scan() {
 		if key, value, ok := strings.Cut(strings.TrimSpace(scanner.Text()), " "); ok && slices.Contains([]string{"lite", "kubernetes", "Kubernetes"}, strings.TrimSuffix(key, ":")) {
