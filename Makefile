@@ -1,6 +1,6 @@
 # What each step does stands in scripts/; `make` alone builds dist/lite.
 SHELL := /bin/bash
-.PHONY: build run test vm-test lint golden e2e bench release release-check clean
+.PHONY: build run test vm-test conformance lint golden e2e bench release release-check clean
 
 # For another architecture: make build GOARCH=arm64
 BINARY = dist/lite$(if $(filter-out $(shell go env GOHOSTARCH),$(GOARCH)),-linux-$(GOARCH))
@@ -30,6 +30,11 @@ vm-test: build # on a virtual machine whose processor is emulated; make vm-test 
 	@scripts/setup vm
 	@scripts/test-images
 	. scripts/env && LITE_MACHINE_TEST=1 go test -v -count=1 -timeout 100m -run '$(RUN)' ./tests/machine
+
+# Kubernetes' own tests; make conformance FOCUS='\[sig-apps\].*Deployment' for a part: docs/conformance.md
+conformance: build
+	@scripts/test-images
+	@scripts/conformance
 
 bench: build # make bench ARGS="-runs 1"
 	@scripts/test-images

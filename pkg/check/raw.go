@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -94,8 +95,10 @@ func (e *Env) legacyTables(six bool) []string {
 // tables is the table filter as iptables sees it.
 type tables struct {
 	*Env
-	tool string
-	how  string // it drops
+	tool   string
+	how    string // it drops
+	chains ruleChains
+	policy string // of INPUT
 }
 
 func (e *Env) findTables(ctx context.Context, tool string) (f firewall, forward string, err error) {
@@ -106,8 +109,15 @@ func (e *Env) findTables(ctx context.Context, tool string) (f firewall, forward 
 	if err != nil {
 		return nil, "", fmt.Errorf("read the rules of %s: %w", tool, err)
 	}
-	if how := dropping(out, "INPUT"); how != "" {
-		f = &tables{e, tool, how}
+	chains, policies := e.chainsOf(ctx, out)
+	t := &tables{e, tool, dropping(out, "INPUT"), chains, cmp.Or(policies["INPUT"], "ACCEPT")}
+	for _, o := range e.openings() {
+		if _, how := t.reads(o); t.how == "" && t.fits(o) {
+			t.how = how // nothing is dropped but by a rule before the last
+		}
+	}
+	if t.how != "" {
+		f = t
 	}
 	if how := dropping(out, "FORWARD"); how != "" && !e.disabled("cni") {
 		who := ""
@@ -155,10 +165,18 @@ func (t *tables) fits(o opening) bool {
 	return !o.from.IsValid() || o.from.Addr().Is6() == strings.HasPrefix(t.tool, "ip6")
 }
 
-// lets asks for our rule, and for one without our comment, as somebody may have
-// added by hand.
+// reads reports whether the rules let an opening in; how is what keeps it out.
+func (t *tables) reads(o opening) (ok bool, how string) {
+	return t.chains.lets(t.packetsOf(o), "INPUT", t.policy)
+}
+
+// lets reads the rules. The program itself is asked for ours, and for one without
+// our comment: it knows what it has been told in words that are not understood here.
 func (t *tables) lets(ctx context.Context, o opening) (bool, error) {
 	if !t.fits(o) {
+		return true, nil
+	}
+	if ok, _ := t.reads(o); ok {
 		return true, nil
 	}
 	rules := []command{t.rule(o), without(t.rule(o))}
@@ -191,24 +209,14 @@ func (t *tables) undo(o opening) []string {
 }
 
 // nftChain is a chain of somebody's own in nftables that drops. Our rules are known
-// by their comments, for what others mean cannot be told.
+// by their comments too.
 type nftChain struct {
+	*Env
 	family, table, chain string
 	forward              bool
 	comments             []string
-}
-
-// ruleset is what nft lists, as JSON (libnftables-json(5)).
-type ruleset struct {
-	Nftables []struct {
-		Chain *struct {
-			Family, Table, Name, Hook, Policy string
-		}
-		Rule *struct {
-			Family, Table, Chain, Comment string
-			Expr                          []map[string]json.RawMessage
-		}
-	}
+	chains               ruleChains // of the table
+	policy               string
 }
 
 func (e *Env) findNFT(ctx context.Context, firewalldRuns bool) ([]firewall, error) {
@@ -229,8 +237,11 @@ func (e *Env) findNFT(ctx context.Context, firewalldRuns bool) ([]firewall, erro
 		if c.Hook == "forward" && e.disabled("cni") {
 			continue
 		}
-		n := &nftChain{family: c.Family, table: c.Table, chain: c.Name, forward: c.Hook == "forward"}
-		drops := c.Policy == "drop"
+		n := &nftChain{
+			Env: e, family: c.Family, table: c.Table, chain: c.Name, forward: c.Hook == "forward",
+			chains: e.nftChains(rules, c.Family, c.Table), policy: cmp.Or(strings.ToUpper(c.Policy), "ACCEPT"),
+		}
+		drops := c.Policy == "drop" || slices.ContainsFunc(e.openings(), func(o opening) bool { return !n.reads(o) })
 		for _, other := range rules.Nftables {
 			r := other.Rule
 			if r == nil || r.Family != c.Family || r.Table != c.Table || r.Chain != c.Name {
@@ -267,7 +278,7 @@ func (n *nftChain) name() string {
 }
 
 func (n *nftChain) note() string {
-	return "rules of nft last until its file is loaded again: add them there too (/etc/nftables.conf); what other rules let in, lite cannot tell"
+	return "rules of nft last until its file is loaded again: add them there too (/etc/nftables.conf)"
 }
 
 func (n *nftChain) comment(o opening) string { return "lite: " + o.String() }
@@ -278,8 +289,18 @@ func (n *nftChain) fits(o opening) bool {
 	return (!n.forward || o.port == 0) && (n.family == "inet" || n.family == family || !o.from.IsValid())
 }
 
+// reads reports whether the rules let an opening in.
+func (n *nftChain) reads(o opening) bool {
+	all := n.packetsOf(o)
+	if n.forward {
+		all = n.forwarded(o)
+	}
+	ok, _ := n.chains.lets(all, n.chain, n.policy)
+	return ok || !n.fits(o)
+}
+
 func (n *nftChain) lets(_ context.Context, o opening) (bool, error) {
-	return !n.fits(o) || slices.Contains(n.comments, n.comment(o)), nil
+	return n.reads(o) || slices.Contains(n.comments, n.comment(o)), nil
 }
 
 func (n *nftChain) allow(o opening) []command {

@@ -2,11 +2,14 @@ package resolver
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestServers(t *testing.T) {
@@ -150,6 +153,59 @@ func TestWatch(t *testing.T) {
 		step.do()
 		await(step.want)
 	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Errorf("ended with %v", err)
+	}
+}
+
+// In a container the file is mounted from elsewhere: its own directory does not
+// show what is written to it.
+func TestWatchOfAMountedFile(t *testing.T) {
+	f := write(t, "", "-")
+	elsewhere := filepath.Join(t.TempDir(), "mounted")
+	fill := func(path, content string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fill(elsewhere, "nameserver 192.0.2.1\n")
+	if err := unix.Mount(elsewhere, f.Usual, "", unix.MS_BIND, ""); errors.Is(err, unix.EPERM) {
+		t.Skip("only root can mount")
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Unmount(f.Usual, 0); err != nil {
+			t.Error(err)
+		}
+	}()
+	found := make(chan []netip.Addr, 100)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- f.Watch(ctx, func(now []netip.Addr) { found <- now }) }()
+	await := func(want ...netip.Addr) {
+		t.Helper()
+		if got := <-found; !slices.Equal(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+	}
+	first, second := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	await(first)
+	for _, path := range []string{elsewhere, f.Usual} {
+		fill(path, "")
+		await()
+		fill(path, "nameserver 192.0.2.2\n")
+		await(second)
+		fill(path, "# none\n")
+		await()
+		fill(path, "nameserver 192.0.2.1\n")
+		await(first)
+	}
+	// Writing it anew empties it for a moment, which is not told.
+	fill(f.Usual, "nameserver 192.0.2.2\n")
+	await(second)
 	stop()
 	if err := <-ended; err != nil {
 		t.Errorf("ended with %v", err)

@@ -4,10 +4,16 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/fsnotify/fsnotify"
 )
+
+// settle is how long a file has to name no server to be believed: who writes it
+// anew empties it first.
+const settle = 200 * time.Millisecond
 
 // Watch calls found with what Servers returns now and whenever it returns
 // something else, until ctx is done.
@@ -18,19 +24,34 @@ func (f Files) Watch(ctx context.Context, found func([]netip.Addr)) error {
 	}
 	defer w.Close()
 	var before []netip.Addr
+	var emptied <-chan time.Time
+	tell := func(now []netip.Addr) {
+		before, emptied = now, nil
+		found(now)
+	}
 	for first := true; ; first = false {
 		// What /etc/resolv.conf links to may have changed, or come to be.
 		// So may the directories on the way, before they are watched.
 		for before, now := []string(nil), f.dirs(); !slices.Equal(before, now); before, now = now, f.dirs() {
 			watch(w, now)
 		}
-		if now := f.Servers(); first || !slices.Equal(now, before) {
-			before = now
-			found(now)
+		f.watchMounted(w)
+		switch now := f.Servers(); {
+		case slices.Equal(now, before) && !first:
+			emptied = nil
+		case len(now) > 0 || first:
+			tell(now)
+		case emptied == nil:
+			emptied = time.After(settle)
 		}
 		select {
 		case <-w.Events:
 		case <-w.Errors: // events were lost: look
+		case <-emptied:
+			if len(f.Servers()) == 0 {
+				tell(nil)
+			}
+			emptied = nil
 		case <-ctx.Done():
 			return nil
 		}
@@ -49,5 +70,19 @@ func watch(w *fsnotify.Watcher, dirs []string) {
 		if !slices.Contains(w.WatchList(), dir) {
 			_ = w.Add(dir)
 		}
+	}
+}
+
+// watchMounted watches the files themselves. In a container /etc/resolv.conf is
+// mounted from elsewhere, and what is written to it shows in that directory only.
+// They may be others since the last time, and are watched anew.
+func (f Files) watchMounted(w *fsnotify.Watcher) {
+	for _, path := range []string{f.Usual, f.BehindResolved} {
+		real, err := filepath.EvalSymlinks(path)
+		if err != nil {
+			continue
+		}
+		_ = w.Remove(real)
+		_ = w.Add(real)
 	}
 }

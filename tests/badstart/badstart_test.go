@@ -210,8 +210,8 @@ func TestBeforeFirstStart(t *testing.T) {
 	n.Stop(t)
 }
 
-// TestCorruptedLog damages etcd's write-ahead log: lite refuses to start rather
-// than to begin anew, and with the log mended everything is there.
+// TestCorruptedLog damages etcd's write-ahead log and takes it away: lite refuses to
+// start rather than to begin anew, and with the log back everything is there.
 func TestCorruptedLog(t *testing.T) {
 	n := cluster.NewNode(t)
 	n.Start(t)
@@ -238,14 +238,40 @@ func TestCorruptedLog(t *testing.T) {
 	if err := os.WriteFile(logs[0], bad, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	below := filepath.Join("/", strings.TrimPrefix(filepath.Dir(filepath.Dir(filepath.Dir(logs[0]))), n.Path("/")))
 	attempt{
 		args:  []string{"--log-level=error"}, // the start gets some way and tells of it
-		below: filepath.Join("/", strings.TrimPrefix(filepath.Dir(filepath.Dir(logs[0])), n.Path("/"))),
+		below: below,
 		want:  []string{"etcd", cluster.DataDir},
 	}.check(t, n)
 
 	if err := os.WriteFile(logs[0], good, 0o600); err != nil {
 		t.Fatal(err)
+	}
+	for name, gone := range map[string]struct {
+		paths []string
+		want  []string
+	}{
+		"log":                  {[]string{"etcd/member/wal"}, []string{"etcd", "/member/wal is damaged: it is gone", "nothing was changed", "restore a snapshot"}},
+		"log, authority's key": {[]string{"etcd/member/wal", "pki/ca.key"}, []string{"pki/ca.key is gone", "restore"}},
+		"log, encryption keys": {[]string{"etcd/member/wal", "encryption.yaml"}, []string{"the encryption key", "encryption.yaml", "is gone"}},
+		"segments":             {[]string{"etcd/member/wal/" + filepath.Base(logs[0])}, []string{"etcd", "/member/wal is damaged", "nothing was changed"}},
+	} {
+		t.Run("without "+name, func(t *testing.T) {
+			for _, path := range gone.paths {
+				at := n.Path(cluster.DataDir + "/server/" + path)
+				away := n.Path(cluster.DataDir) + "-" + filepath.Base(path)
+				if err := os.Rename(at, away); err != nil {
+					t.Fatal(err)
+				}
+				defer func() {
+					if err := os.Rename(away, at); err != nil {
+						t.Error(err)
+					}
+				}()
+			}
+			attempt{args: []string{"--log-level=error"}, below: below, want: gone.want}.check(t, n)
+		})
 	}
 	n.Start(t)
 	n.Kubectl(t, "get", "configmap", "precious")

@@ -299,6 +299,42 @@ func TestFirewalls(t *testing.T) {
 		})
 	}
 
+	// What somebody has opened in words of their own is understood: the packets get
+	// through, and check says so.
+	for name, script := range map[string][2]string{
+		"opened by iptables": {`iptables -N mine; iptables -A INPUT -i lo -j ACCEPT; iptables -A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT
+			iptables -A INPUT -j mine; iptables -A mine -p tcp -m multiport --dports 22,6443,10250:10256 -j ACCEPT
+			iptables -A mine ! -s 192.0.2.0/24 -p udp -m multiport --dports 8472 -m comment --comment 'nodes -j DROP' -j ACCEPT
+			iptables -A mine -i cni0 -j ACCEPT; iptables -A mine -i lite-+ -j ACCEPT; iptables -A mine -p tcp --dport 1:1023 -j REJECT
+			iptables -P INPUT DROP`,
+			`iptables -P INPUT ACCEPT; iptables -D INPUT -j mine; iptables -F mine; iptables -X mine`},
+		"opened by nftables": {`nft -f - <<X
+table inet user {
+	set nodes { type ipv4_addr; flags interval; elements = { 10.99.0.0/25, 10.99.0.128/25 } }
+	map ports { type inet_service : verdict; elements = { 22 : drop, 6443 : accept } }
+	chain nodes { tcp dport 10250-10256 accept; udp dport { 53, 8472 } accept; }
+	chain in {
+		type filter hook input priority 0; policy drop;
+		ct state vmap { established : accept, related : accept, invalid : drop }
+		iif lo accept
+		ip saddr @nodes jump nodes
+		tcp dport vmap @ports
+		iifname { "cni0", "lite-vxlan" } counter accept
+	}
+}
+X
+`, "nft delete table inet user"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server.Output(t, "sh", "-c", script[0])
+			defer server.Output(t, "sh", "-c", script[1])
+			want(t, look(t, server, 0), "firewall", check.Pass, strings.TrimPrefix(name, "opened by "), "lets in what a node needs")
+			if err := reach(agent, server.IP+":6443", "10.42.0.1:10250", pod); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+
 	t.Run("uninstall", func(t *testing.T) {
 		if skip != "" {
 			t.Skip(skip)

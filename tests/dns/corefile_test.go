@@ -157,14 +157,25 @@ func (s suite) testResolvers(t *testing.T) {
 		inside()
 	}
 
-	agent.WriteFile(t, "/etc/resolv.conf", "# none\n")
+	agent.WriteFile(t, "/etc/resolv.conf", "")
 	become("REFUSED")
 	status(t, agent, "/etc/resolv.conf names no server to ask", true)
+	logs := func(text string) {
+		t.Helper()
+		cluster.Eventually(t, time.Minute, func() error {
+			if !strings.Contains(agent.Log(), text) {
+				return errorf("the log does not say %q", text)
+			}
+			return nil
+		})
+	}
+	logs("The machine names no server to ask")
 
 	agent.WriteFile(t, "/run/systemd/resolve/resolv.conf", "nameserver "+cluster.Gateway+"\n")
 	agent.WriteFile(t, "/etc/resolv.conf", "nameserver 127.0.0.53\n")
 	become("A 192.0.2.80")
 	status(t, agent, "names no server", false)
+	logs("The machine names servers to ask again")
 
 	agent.WriteFile(t, "/etc/resolv.conf", "nameserver 10.43.0.10\n")
 	become("REFUSED")

@@ -18,7 +18,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/klauspost/compress/zstd"
 
 	"lite.io/lite/tests/cluster"
@@ -105,6 +107,27 @@ func save(t *testing.T, path string, images map[string]v1.Image) {
 		t.Fatal(err)
 	}
 	write(t, path, b.Bytes())
+}
+
+// artifact is no image: it has a file of another kind in the place of layers, as a
+// chart that Helm has pushed.
+func artifact(t *testing.T, config, layer types.MediaType) v1.Image {
+	t.Helper()
+	i, err := mutate.AppendLayers(mutate.MediaType(empty.Image, types.OCIManifestSchema1), static.NewLayer([]byte("values: {}"), layer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The configuration of such a thing has no files either.
+	f, err := i.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f = f.DeepCopy()
+	f.OS, f.Architecture, f.RootFS.DiffIDs = "", "", nil
+	if i, err = mutate.ConfigFile(i, f); err != nil {
+		t.Fatal(err)
+	}
+	return mutate.ConfigMediaType(i, config)
 }
 
 // saveLayout writes an image as an OCI layout.

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"lite.io/lite/tests/cluster"
 )
@@ -26,6 +27,9 @@ const (
 	imageDir = disk + "/images"
 	in       = "/root/archives/" // where the archives to import are, in a host
 )
+
+// helmConfig is the type of the configuration of a chart.
+const helmConfig = types.MediaType("application/vnd.cncf.helm.config.v1+json")
 
 func TestMain(m *testing.M) { cluster.Main(m) }
 
@@ -174,13 +178,19 @@ func (s *suite) testRefused(t *testing.T) {
 	write(t, s.Path(in+"short.tar"), whole[:len(whole)/2])
 	write(t, s.Path(in+"text.tar"), []byte(strings.Repeat("no archive\n", 1000)))
 	s.put(t, "arm.tar", "lite.test/arm:1", changed(t, func(f *v1.ConfigFile) { f.Architecture = other }))
+	saveLayout(t, s.Path(in+"chart.tar"), "lite.test/chart:1", artifact(t, helmConfig, "application/vnd.cncf.helm.chart.content.v1.tar+gzip"))
+	saveLayout(t, s.Path(in+"files.tgz"), "lite.test/files:1", artifact(t, "application/vnd.oci.empty.v1+json", "text/plain"))
+	saveLayout(t, s.Path(in+"signature.tar"), "lite.test/signature:1", artifact(t, types.OCIConfigJSON, "application/vnd.dev.cosign.simplesigning.v1+json"))
 	for file, want := range map[string]string{
-		in + "short.tar":   "cut short after",
-		in + "text.tar":    "no image archive",
-		in + "arm.tar":     "lite.test/arm:1 in it is for linux/" + other,
-		in + "nowhere.tar": "no such file",
-		in:                 "tar -C",
-		"/dev/null":        "it is empty",
+		in + "chart.tar":     "lite.test/chart:1 in it is no image but another artifact (" + string(helmConfig) + ")",
+		in + "files.tgz":     "lite.test/files:1 in it is no image but another artifact (application/vnd.oci.empty.v1+json)",
+		in + "signature.tar": "lite.test/signature:1 in it is no image but another artifact (application/vnd.dev.cosign",
+		in + "short.tar":     "cut short after",
+		in + "text.tar":      "no image archive",
+		in + "arm.tar":       "lite.test/arm:1 in it is for linux/" + other,
+		in + "nowhere.tar":   "no such file",
+		in:                   "tar -C",
+		"/dev/null":          "it is empty",
 	} {
 		says(t, s.Node, []string{"lite", "images", "import", file}, "import "+file, want)
 	}
@@ -303,7 +313,18 @@ func (s *suite) testDirectory(t *testing.T) {
 		t.Errorf("a damaged archive made of %+v: %+v", odd, got)
 	}
 
-	s.Output(t, "sh", "-c", "rm "+imageDir+"/damaged.tar && mv "+imageDir+" "+disk+"/was && mkdir "+imageDir)
+	saveLayout(t, s.Path(imageDir+"/chart.tar"), "lite.test/odd:1", artifact(t, helmConfig, "application/vnd.cncf.helm.chart.content.v1.tar+gzip"))
+	cluster.Eventually(t, time.Minute, func() error {
+		if !strings.Contains(s.Log(), "import "+imageDir+"/chart.tar: lite.test/odd:1 in it is no image but another artifact ("+string(helmConfig)) {
+			return errors.New("the log does not name the archive of a chart")
+		}
+		return nil
+	})
+	if got := list(t, s.Node)["lite.test/odd:1"]; got != odd {
+		t.Errorf("an archive of a chart made of %+v: %+v", odd, got)
+	}
+
+	s.Output(t, "sh", "-c", "rm "+imageDir+"/damaged.tar "+imageDir+"/chart.tar && mv "+imageDir+" "+disk+"/was && mkdir "+imageDir)
 	appears("second.tar", "lite.test/second:1")
 	s.Output(t, "sh", "-c", "mv "+imageDir+"/* "+disk+"/was && rmdir "+imageDir+" && mv "+disk+"/was "+imageDir+" && rm "+imageDir+"/second.tar")
 	appears("third.tar", "lite.test/third:1")

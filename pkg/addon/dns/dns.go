@@ -194,9 +194,18 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
-// watchResolvers tells which name servers the machine has.
+// watchResolvers tells which name servers the machine has. That it has none is said
+// where people look for the reason of what fails then, in the log too.
 func (s *Server) watchResolvers(ctx context.Context, changes chan<- func(*want)) {
+	none := false
 	err := s.config.Resolvers.Watch(ctx, func(found []netip.Addr) {
+		switch file := s.config.Resolvers.Usual; {
+		case len(found) == 0 && !none:
+			slog.Warn("The machine names no server to ask: names outside the cluster are refused", "file", file)
+		case len(found) > 0 && none:
+			slog.Info("The machine names servers to ask again", "file", file, "servers", join(found))
+		}
+		none = len(found) == 0
 		send(ctx, changes, func(w *want) { w.upstream, w.known, w.looping = found, true, nil })
 	})
 	if err != nil {

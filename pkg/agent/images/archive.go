@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bufio"
 	"bytes"
+	"cmp"
 	"compress/flate"
 	"compress/gzip"
 	"encoding/json"
@@ -276,6 +277,7 @@ func (c *contents) checkImage(name string, d ocispec.Descriptor, platform platfo
 		return err
 	}
 	var other []ocispec.Platform
+	var artifact error
 	for _, d := range manifests {
 		if d.Platform != nil && !platform.Match(*d.Platform) {
 			other = append(other, *d.Platform)
@@ -284,6 +286,10 @@ func (c *contents) checkImage(name string, d ocispec.Descriptor, platform platfo
 		var m ocispec.Manifest
 		if err := c.decode(blob(d), &m); err != nil {
 			return err
+		}
+		if err := checkKind(name, d.MediaType, m); err != nil {
+			artifact = err // beside an image, as what was attached to it
+			continue
 		}
 		var config ocispec.Image
 		if err := c.decode(blob(m.Config), &config); err != nil {
@@ -300,7 +306,29 @@ func (c *contents) checkImage(name string, d ocispec.Descriptor, platform platfo
 		}
 		return nil
 	}
+	if artifact != nil && len(other) == 0 {
+		return artifact
+	}
 	return otherPlatform(name, other...)
+}
+
+// checkKind refuses a manifest that describes something else than an image: a chart
+// of Helm, files of ORAS, a signature. containerd takes such layers for none and
+// unpacks nothing without an error (2.4).
+func checkKind(name, mediaType string, m ocispec.Manifest) error {
+	isLayer := func(d ocispec.Descriptor) bool { return images.IsLayerType(d.MediaType) }
+	kind := m.ArtifactType
+	switch {
+	case !images.IsManifestType(mediaType):
+		kind = cmp.Or(kind, mediaType)
+	case !images.IsKnownConfig(m.Config.MediaType):
+		kind = cmp.Or(kind, m.Config.MediaType)
+	case len(m.Layers) > 0 && !slices.ContainsFunc(m.Layers, isLayer):
+		kind = cmp.Or(kind, m.Layers[0].MediaType)
+	default:
+		return nil
+	}
+	return unfitf("%s in it is no image but another artifact (%s), as Helm and ORAS make them; leave it out, and use the program that it is for", name, cmp.Or(kind, "of no type"))
 }
 
 // manifests is the manifests below a descriptor: itself, or those of an index.
@@ -326,7 +354,11 @@ func (c *contents) manifests(d ocispec.Descriptor, depth int) ([]ocispec.Descrip
 	return all, nil
 }
 
+// blob is where the content of a descriptor is, "" if it names none.
 func blob(d ocispec.Descriptor) string {
+	if d.Digest.Validate() != nil {
+		return ""
+	}
 	return path.Join(ocispec.ImageBlobsDir, d.Digest.Algorithm().String(), d.Digest.Encoded())
 }
 

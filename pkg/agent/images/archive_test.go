@@ -3,6 +3,7 @@ package images
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"encoding/json"
 	"errors"
@@ -16,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/platforms"
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
@@ -94,6 +96,56 @@ func layout(name string, architectures ...string) []entry {
 	return append(entries, entry{"index.json", string(data)})
 }
 
+// artifact is an OCI layout of manifests: of a first one, and of those that an index
+// has beside it.
+func artifact(name string, first ocispec.Manifest, others ...ocispec.Manifest) []entry {
+	entries := []entry{{"oci-layout", `{"imageLayoutVersion":"1.0.0"}`}}
+	add := func(mediaType string, data []byte) ocispec.Descriptor {
+		d := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
+		entries = append(entries, entry{blob(d), string(data)})
+		return d
+	}
+	manifest := func(m ocispec.Manifest) ocispec.Descriptor {
+		if m.Config.MediaType != "" {
+			m.Config = add(m.Config.MediaType, []byte(`{}`))
+		}
+		for i, l := range m.Layers {
+			m.Layers[i] = add(l.MediaType, []byte("content"))
+		}
+		data, _ := json.Marshal(m)
+		return add(cmp.Or(m.MediaType, ocispec.MediaTypeImageManifest), data)
+	}
+	top := manifest(first)
+	if len(others) > 0 {
+		index := ocispec.Index{Manifests: []ocispec.Descriptor{top}}
+		for _, m := range others {
+			index.Manifests = append(index.Manifests, manifest(m))
+		}
+		data, _ := json.Marshal(index)
+		top = add(ocispec.MediaTypeImageIndex, data)
+	}
+	top.Annotations = map[string]string{"io.containerd.image.name": name}
+	data, _ := json.Marshal(ocispec.Index{Manifests: []ocispec.Descriptor{top}})
+	return append(entries, entry{"index.json", string(data)})
+}
+
+// kind is a manifest with this type of configuration, and these of layers.
+func kind(config string, layers ...string) ocispec.Manifest {
+	m := ocispec.Manifest{Config: ocispec.Descriptor{MediaType: config}}
+	for _, l := range layers {
+		m.Layers = append(m.Layers, ocispec.Descriptor{MediaType: l})
+	}
+	return m
+}
+
+// typed says what an artifact is, as image-spec 1.1 has it.
+func typed(artifactType string, m ocispec.Manifest) ocispec.Manifest {
+	m.ArtifactType = artifactType
+	return m
+}
+
+const sigstore = "application/vnd.dev.sigstore.bundle.v0.3+json"
+
 func without(entries []entry, name string) []entry {
 	return slices.DeleteFunc(slices.Clone(entries), func(e entry) bool { return strings.HasPrefix(e.name, name) })
 }
@@ -131,6 +183,10 @@ func TestInspect(t *testing.T) {
 		"layout":                   {pack(t, layout("lite.test/a:1", "amd64")...), "lite.test/a:1", ".tar"},
 		"layout, two platforms":    {pack(t, layout("lite.test/a:1", "amd64", "arm64")...), "lite.test/a:1", ".tar"},
 		"layout, 386":              {pack(t, layout("lite.test/a:1", "386")...), "lite.test/a:1", ".tar"}, // runs here as well
+		"layout, docker's types":   {pack(t, artifact("lite.test/a:1", kind(images.MediaTypeDockerSchema2Config, images.MediaTypeDockerSchema2LayerGzip))...), "lite.test/a:1", ".tar"},
+		"layout, no layers":        {pack(t, artifact("lite.test/a:1", kind(ocispec.MediaTypeImageConfig))...), "lite.test/a:1", ".tar"},
+		"an image and a signature": {pack(t, artifact("lite.test/a:1", kind(sigstore, "application/octet-stream"), kind(ocispec.MediaTypeImageConfig, ocispec.MediaTypeImageLayerZstd))...), "lite.test/a:1", ".tar"},
+		"an image with a file":     {pack(t, artifact("lite.test/a:1", kind(ocispec.MediaTypeImageConfig, "text/plain", ocispec.MediaTypeImageLayer))...), "lite.test/a:1", ".tar"},
 		"without the end of a tar": {short[:len(short)-1024], "docker.io/library/busybox:1 lite.test/b:2", ".tar"},
 	} {
 		got, err := inspect(c.archive)
@@ -169,6 +225,13 @@ func TestInspectRefuses(t *testing.T) {
 		"layout, two platforms": {pack(t, layout("lite.test/a:1", "arm64", "riscv64")...), "linux/arm64, linux/riscv64"},
 		"layout, left out":      {pack(t, layout("lite.test/a:1", "arm64", "amd64")...), "is missing"},
 		"layout, a tag":         {pack(t, layout("latest", "amd64")...), `only "latest"`},
+		"a chart of Helm":       {pack(t, artifact("lite.test/c:1", kind("application/vnd.cncf.helm.config.v1+json", "application/vnd.cncf.helm.chart.content.v1.tar+gzip"))...), "lite.test/c:1 in it is no image but another artifact (application/vnd.cncf.helm.config.v1+json)"},
+		"files of ORAS":         {pack(t, artifact("lite.test/c:1", typed("application/vnd.test", kind(ocispec.MediaTypeEmptyJSON, "text/plain")))...), "another artifact (application/vnd.test)"},
+		"ORAS, an older one":    {pack(t, artifact("lite.test/c:1", kind("application/vnd.unknown.config.v1+json", ocispec.MediaTypeImageLayerGzip))...), "another artifact (application/vnd.unknown.config.v1+json)"},
+		"a signature":           {pack(t, artifact("lite.test/c:1", kind(ocispec.MediaTypeImageConfig, "application/vnd.dev.cosign.simplesigning.v1+json"))...), "another artifact (application/vnd.dev.cosign.simplesigning.v1+json)"},
+		"an index of artifacts": {pack(t, artifact("lite.test/c:1", kind(sigstore, "text/plain"), kind(ocispec.MediaTypeEmptyJSON))...), "another artifact"},
+		"another manifest":      {pack(t, artifact("lite.test/c:1", ocispec.Manifest{MediaType: "application/vnd.oci.artifact.manifest.v1+json"})...), "another artifact (application/vnd.oci.artifact.manifest.v1+json)"},
+		"no configuration":      {pack(t, artifact("lite.test/c:1", kind("", ocispec.MediaTypeImageLayer))...), "another artifact (of no type)"},
 		"layout, no blobs":      {pack(t, without(layout("lite.test/a:1", "amd64"), "blobs/")...), "is missing"},
 	} {
 		_, err := inspect(c.archive)

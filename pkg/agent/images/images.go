@@ -26,6 +26,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/archive/compression"
 	"github.com/containerd/platforms"
 	"github.com/fsnotify/fsnotify"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 const (
@@ -350,12 +351,26 @@ func bring(ctx context.Context, c *client.Client, archive io.Reader) ([]images.I
 		return nil, errors.New("the archive names no image: save it with its name and tag")
 	}
 	for _, image := range found {
+		if err := checkFound(ctx, c, image); err != nil {
+			takeBack(context.WithoutCancel(ctx), c, found, had)
+			return nil, err
+		}
 		if err := client.NewImage(c, image).Unpack(ctx, ""); err != nil {
 			takeBack(context.WithoutCancel(ctx), c, found, had)
 			return nil, fmt.Errorf("unpack %s: %w", image.Name, err)
 		}
 	}
 	return found, nil
+}
+
+// checkFound refuses what is no image: archives in the directory are not inspected
+// before.
+func checkFound(ctx context.Context, c *client.Client, image images.Image) error {
+	m, err := images.Manifest(ctx, c.ContentStore(), image.Target, platforms.Default())
+	if err != nil {
+		return fmt.Errorf("read the manifest of %s: %w", image.Name, err)
+	}
+	return checkKind(image.Name, cmp.Or(m.MediaType, ocispec.MediaTypeImageManifest), m)
 }
 
 // takeBack takes back what a failed import has done to images: their names are

@@ -176,9 +176,6 @@ func (e *Etcd) Name() string { return "etcd" }
 
 // Run implements component.Component.
 func (e *Etcd) Run(ctx context.Context) (err error) {
-	if err := os.MkdirAll(e.config.Dir, 0o700); err != nil {
-		return fmt.Errorf("make the data directory of etcd: %w", err)
-	}
 	server, err := e.start()
 	if err != nil {
 		return err
@@ -224,6 +221,9 @@ func (e *Etcd) start() (server *embed.Etcd, err error) {
 	if err := verify(e.config.Dir); err != nil {
 		return nil, err
 	}
+	if err := os.MkdirAll(e.config.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the data directory of etcd: %w", err)
+	}
 	server, err = embed.StartEtcd(e.config)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", e.config.Dir, err)
@@ -231,8 +231,18 @@ func (e *Etcd) start() (server *embed.Etcd, err error) {
 	return server, nil
 }
 
-// Used reports whether a member has worked in a data directory.
-func Used(dir string) bool { return wal.Exist(walDir(dir)) }
+// Used reports whether a member has worked in a data directory. Either of a log
+// and a database shows it: what is encrypted in one of them needs its keys even
+// if the other is lost.
+func Used(dir string) bool {
+	if hasLog(dir) {
+		return true
+	}
+	database, err := os.Stat(databaseFile(dir))
+	return err == nil && database.Size() > 0
+}
+
+func hasLog(dir string) bool { return wal.Exist(walDir(dir)) }
 
 func walDir(dir string) string { return filepath.Join(dir, "member", "wal") }
 
@@ -241,21 +251,35 @@ func walDir(dir string) string { return filepath.Join(dir, "member", "wal") }
 // nobody can catch the panic of, before it finds that the log is damaged. A last
 // record that a power cut tore is no damage; etcd drops it.
 func verify(dir string) error {
-	if !Used(dir) {
+	if err := inPlace(dir); err != nil {
+		return err
+	}
+	logDir, database := walDir(dir), databaseFile(dir)
+	damaged := func(what string, err error) error {
+		return fmt.Errorf("%s is damaged: %w; nothing was changed: %s", what, err, remedy(dir))
+	}
+	if !hasLog(dir) {
+		applied, err := appliedAlone(dir)
+		if err != nil {
+			return damaged("the database "+database, err)
+		}
+		// etcd would make a new log, in which what the database holds has
+		// never been agreed upon, and wait for ever (3.7).
+		if applied > 0 {
+			return damaged("the write-ahead log in "+logDir, fmt.Errorf("it is gone, and the database holds entry %d", applied))
+		}
 		return nil
 	}
-	logDir := walDir(dir)
-	damaged := func(what string, err error) error {
-		return fmt.Errorf("%s is damaged: %w; nothing was changed: restore a snapshot or a copy of %s, or move it away to begin an empty cluster", what, err, dir)
-	}
-	logged, err := lastLogged(logDir)
+	begins, logged, err := lastLogged(logDir)
 	if err != nil {
 		return damaged("the write-ahead log in "+logDir, err)
 	}
-	database := filepath.Join(dir, "member", "snap", "db")
 	applied, err := lastApplied(database)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil // made from the log
+		if begins == 0 {
+			return nil // made from the log
+		}
+		return damaged("the database "+database, fmt.Errorf("it is gone, and the log holds only what came after entry %d", begins))
 	}
 	if err != nil {
 		return damaged("the database "+database, err)
@@ -269,30 +293,48 @@ func verify(dir string) error {
 	return nil
 }
 
-// lastLogged is the index of the last entry of a write-ahead log.
-func lastLogged(logDir string) (uint64, error) {
-	snapshots, err := wal.ValidSnapshotEntries(zap.NewNop(), logDir)
+// appliedAlone is lastApplied where there is no log. etcd makes the database
+// before the log: a first start that was cut short leaves one that holds nothing,
+// or a file without content, and may be repeated.
+func appliedAlone(dir string) (uint64, error) {
+	database, err := os.Stat(databaseFile(dir))
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
 	if err != nil {
 		return 0, err
 	}
+	if _, err := os.Stat(walDir(dir)); database.Size() == 0 && errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	return lastApplied(databaseFile(dir))
+}
+
+// lastLogged is the index of the last entry of a write-ahead log, and of the one
+// that it begins after.
+func lastLogged(logDir string) (begins, last uint64, err error) {
+	snapshots, err := wal.ValidSnapshotEntries(zap.NewNop(), logDir)
+	if err != nil {
+		return 0, 0, err
+	}
 	if len(snapshots) == 0 {
 		// Every log begins with an entry for the empty snapshot.
-		return 0, errors.New("its beginning is missing")
+		return 0, 0, errors.New("its beginning is missing")
 	}
 	newest := snapshots[len(snapshots)-1]
 	w, err := wal.OpenForRead(zap.NewNop(), logDir, newest)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer w.Close()
 	_, _, entries, err := w.ReadAll()
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	if len(entries) == 0 {
-		return newest.GetIndex(), nil
+		return newest.GetIndex(), newest.GetIndex(), nil
 	}
-	return entries[len(entries)-1].GetIndex(), nil
+	return newest.GetIndex(), entries[len(entries)-1].GetIndex(), nil
 }
 
 // lastApplied is the index of the last entry that a database holds.

@@ -26,7 +26,7 @@ const (
 // is what `etcdutl snapshot restore --bump-revision --mark-compacted` does to a
 // database. No member may run on either; a store that was never used stays so.
 func Advance(dir, replaced string) error {
-	if !Used(dir) {
+	if !hasLog(dir) {
 		return nil
 	}
 	target := int64(0)

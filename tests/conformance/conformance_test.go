@@ -1,0 +1,362 @@
+package conformance
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/client-go/tools/clientcmd"
+
+	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/conformance/images"
+	"lite.io/lite/tests/conformance/report"
+)
+
+func TestMain(m *testing.M) { cluster.Main(m) }
+
+// bench is a cluster, and beside it a host on which the tests run: their processes
+// must not be among the node's.
+type bench struct {
+	cache   string // what scripts/conformance has built
+	out     string // where results go
+	cluster *cluster.Cluster
+	runner  *cluster.Host
+	procs   int
+}
+
+// TestConformance runs the specs that are asked for and writes down how they ended.
+// It fails if one does.
+func TestConformance(t *testing.T) {
+	cache := os.Getenv("LITE_CONFORMANCE")
+	if cache == "" {
+		t.Skip("takes an hour and more: `make conformance` runs it")
+	}
+	name, chosen, ok := choose(os.Getenv)
+	if !ok {
+		t.Fatalf("GROUP=%s is none; there are %s", name, strings.Join(names(), ", "))
+	}
+	b := newBench(t, cache, name)
+	phases := b.phases(t, chosen)
+	b.makeCluster(t)
+	began := time.Now()
+	var s report.Summary
+	log, err := os.Create(filepath.Join(b.out, "e2e.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	for _, p := range phases {
+		s.Left = append(s.Left, p.left...)
+		if p.specs == 0 {
+			continue
+		}
+		t.Logf("%s: %d specs, %d processes", p.name, p.specs, p.procs)
+		s.Runs = append(s.Runs, b.run(t, p.name, p.procs, p.of, log))
+	}
+	s.Title = "Kubernetes' end-to-end tests: " + cmp.Or(name, "a part")
+	if name == "conformance" {
+		s.Title = "Kubernetes' conformance tests"
+	}
+	s.Facts = b.facts(t, chosen, began)
+	b.write(t, name, s)
+	if err := s.Err(); err != nil {
+		t.Error(err)
+	}
+}
+
+// phase is specs that run together.
+type phase struct {
+	name  string
+	procs int
+	of    selection
+	specs int           // how many
+	left  []report.Left // others that were asked for and cannot run
+}
+
+// phases are the specs that may run beside others, and those that must not.
+func (b *bench) phases(t *testing.T, chosen selection) []phase {
+	t.Helper()
+	all := []phase{{name: "parallel", procs: b.procs, of: chosen.parallel()}, {name: "serial", procs: 1, of: chosen.serial()}}
+	sum := 0
+	for i, p := range all {
+		specs := b.list(t, p.of)
+		all[i].of, all[i].left, specs = p.of.possible(specs)
+		all[i].specs = len(specs)
+		sum += len(specs)
+	}
+	if sum == 0 {
+		t.Fatal("no spec is chosen; FOCUS is a regular expression, and FEATURES lets in what needs some")
+	}
+	return all
+}
+
+// newBench prepares what needs no cluster.
+func newBench(t *testing.T, cache, name string) *bench {
+	t.Helper()
+	b := &bench{cache: cache, procs: 3 * runtime.NumCPU(), out: filepath.Join("..", "..", "dist", "conformance", cmp.Or(name, "focus"))}
+	if text := os.Getenv("PROCS"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 {
+			t.Fatalf("PROCS=%s is no number of processes", text)
+		}
+		b.procs = n
+	}
+	if err := errors.Join(os.RemoveAll(b.out), os.MkdirAll(b.out, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// makeCluster makes the cluster, and beside it a registry that has all images.
+func (b *bench) makeCluster(t *testing.T) {
+	t.Helper()
+	layout := b.images(t)
+	handler, hosts, err := images.Registry(layout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mirrors strings.Builder
+	mirrors.WriteString("mirrors:\n")
+	for _, host := range hosts {
+		fmt.Fprintf(&mirrors, "  %q:\n    endpoint: [\"http://%s:5000\"]\n", host, cluster.Gateway)
+	}
+	b.cluster = cluster.New(t, cluster.Agents(1), cluster.Prepare(func(n *cluster.Node) {
+		n.WriteFile(t, "/etc/lite/registries.yaml", mirrors.String())
+	}))
+	listener, err := b.cluster.Network.Listen("tcp", cluster.Gateway+":5000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	registry := &http.Server{Handler: handler}
+	go registry.Serve(listener)
+	t.Cleanup(func() { registry.Close() })
+	b.runner = cluster.NewHost(t, cluster.On(b.cluster.Network), cluster.Install(binaryOf(t), "/usr/local/bin/lite"))
+	b.prepareRunner(t)
+}
+
+// images makes the layout of images once for what they are made of.
+func (b *bench) images(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(b.cache, "images")
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stamp := filepath.Join(dir, "made")
+	made, err := os.Stat(stamp)
+	newest := time.Time{}
+	for _, path := range append(glob(t, filepath.Join(b.cache, "bin", "*")), filepath.Join(b.cache, "base.tar"), self) {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.ModTime().After(newest) {
+			newest = info.ModTime()
+		}
+	}
+	if err == nil && made.ModTime().After(newest) {
+		return dir
+	}
+	upstream, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "k8s.io/kubernetes").Output()
+	if err != nil {
+		t.Fatalf("find the sources of Kubernetes: %v", err)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	_, err = images.Build(dir, images.Sources{
+		Base: filepath.Join(b.cache, "base.tar"), Programs: filepath.Join(b.cache, "bin"),
+		Upstream: filepath.Join(strings.TrimSpace(string(upstream)), "test", "images"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(stamp, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func glob(t *testing.T, pattern string) []string {
+	t.Helper()
+	found, err := filepath.Glob(pattern)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// binaryOf is the lite that the nodes run, which has kubectl in it.
+func binaryOf(t *testing.T) string {
+	t.Helper()
+	if path := os.Getenv("LITE_BINARY"); path != "" {
+		return path
+	}
+	path, err := filepath.Abs(filepath.Join("..", "..", "dist", "lite"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// Where things are on the host of the tests.
+const (
+	kubeconfig = "/etc/kubeconfig"
+	kubectl    = "/usr/local/bin/kubectl"
+	results    = "/var/log/conformance" // on the machine's disk
+)
+
+func (b *bench) prepareRunner(t *testing.T) {
+	t.Helper()
+	server := b.cluster.Server()
+	config, err := clientcmd.Load([]byte(server.ReadFile(t, cluster.Kubeconfig)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range config.Clusters {
+		c.Server = "https://" + server.IP + ":6443"
+	}
+	text, err := clientcmd.Write(*config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.runner.WriteFile(t, kubeconfig, string(text))
+	b.runner.WriteFile(t, kubectl, "#!/bin/sh\nexec /usr/local/bin/lite kubectl \"$@\"\n")
+	if err := os.Chmod(b.runner.Path(kubectl), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(b.runner.Path(results), 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// list is the names of the specs that are chosen.
+func (b *bench) list(t *testing.T, s selection) []string {
+	t.Helper()
+	dir, err := filepath.Abs(filepath.Join(b.out, "list"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	out, runErr := exec.CommandContext(t.Context(), filepath.Join(b.cache, "bin", "ginkgo"), b.arguments(dir, 1, s, "--dry-run")...).CombinedOutput()
+	run, err := report.Read(filepath.Join(dir, "junit_01.xml"))
+	if err != nil {
+		t.Fatalf("the specs cannot be listed: %v, %v:\n%s", runErr, err, out[max(0, len(out)-4000):])
+	}
+	return run.Specs()
+}
+
+// run runs specs, shows how they end, and returns what ginkgo has written of them.
+func (b *bench) run(t *testing.T, phase string, procs int, s selection, log io.Writer) report.Suites {
+	t.Helper()
+	dir := results + "/" + phase
+	var tail bytes.Buffer
+	c := b.runner.Command(context.WithoutCancel(t.Context()), filepath.Join(b.cache, "bin", "ginkgo"), b.arguments(dir, procs, s)...)
+	out := io.MultiWriter(log, &progress{}, &tail)
+	c.Stdout, c.Stderr = out, out
+	runErr := c.Run()
+	// Specs that fail make it fail too; they are in the results, if there are any.
+	suites, err := report.Read(b.runner.Path(dir + "/junit_01.xml"))
+	if err != nil {
+		text := tail.String()
+		t.Fatalf("the tests have not run: %v, %v:\n%s", runErr, err, text[max(0, len(text)-4000):])
+	}
+	return suites
+}
+
+// arguments are those of ginkgo, and behind them upstream's.
+func (b *bench) arguments(dir string, procs int, s selection, more ...string) []string {
+	args := append([]string{"-v", "--no-color", "--timeout=24h", "--poll-progress-after=10m", "--procs=" + strconv.Itoa(procs)}, more...)
+	args = append(args, s.flags()...)
+	return append(args, filepath.Join(b.cache, "bin", "e2e.test"), "--",
+		"--provider=skeleton", "--kubeconfig="+kubeconfig, "--kubectl-path="+kubectl, "--report-dir="+dir,
+		"--disable-log-dump", "--cluster-ip-range=10.43.0.0/16")
+}
+
+// progress shows by two lines how each spec ends, and no more.
+type progress struct {
+	rest  []byte
+	named bool // the next line is the spec's name
+}
+
+func (p *progress) Write(data []byte) (int, error) {
+	p.rest = append(p.rest, data...)
+	for {
+		line, rest, ok := bytes.Cut(p.rest, []byte("\n"))
+		if !ok {
+			return len(data), nil
+		}
+		p.rest = rest
+		ends := bytes.HasPrefix(line, []byte("• ["))
+		if ends || p.named || bytes.HasPrefix(line, []byte("Ran ")) || bytes.HasPrefix(line, []byte("Will run")) {
+			fmt.Printf("%s %s\n", time.Now().Format(time.TimeOnly), line)
+		}
+		p.named = ends
+	}
+}
+
+// facts is how the run was made.
+func (b *bench) facts(t *testing.T, s selection, began time.Time) [][2]string {
+	t.Helper()
+	version := strings.TrimSpace(b.runner.Output(t, "/usr/local/bin/lite", "version"))
+	facts := [][2]string{{"When", began.UTC().Format("2006-01-02 15:04 UTC") + ", for " + time.Since(began).Round(time.Second).String()}}
+	scanner := bufio.NewScanner(strings.NewReader(version))
+	for scanner.Scan() {
+		if key, value, ok := strings.Cut(strings.TrimSpace(scanner.Text()), " "); ok && slices.Contains([]string{"lite", "kubernetes", "Kubernetes"}, strings.TrimSuffix(key, ":")) {
+			facts = append(facts, [2]string{strings.TrimSuffix(key, ":"), strings.TrimSpace(value)})
+		}
+	}
+	return append(facts,
+		[2]string{"Cluster", "one server and one agent"},
+		[2]string{"Machine", fmt.Sprintf("%d processors, %s", runtime.NumCPU(), runtime.GOARCH)},
+		[2]string{"Processes", fmt.Sprintf("%d, then 1 for `[Serial]`", b.procs)},
+		[2]string{"Chosen by", "`" + strings.ReplaceAll(strings.Join(s.flags(), "` `"), "|", "\\|") + "`"},
+	)
+}
+
+// write writes the results: all of them to dist, and the short ones of what has a
+// name into the documents.
+func (b *bench) write(t *testing.T, name string, s report.Summary) {
+	t.Helper()
+	page := s.Markdown()
+	err := errors.Join(
+		report.Merge(s.Runs...).Write(filepath.Join(b.out, "junit_01.xml")),
+		os.WriteFile(filepath.Join(b.out, "results.md"), page, 0o644),
+	)
+	if name != "" && os.Getenv("SKIP") == "" {
+		err = errors.Join(err, os.WriteFile(filepath.Join(documents(t), name+".md"), page, 0o644))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("results are in %s", b.out)
+}
+
+// documents is the directory of the results that are kept.
+func documents(t *testing.T) string {
+	t.Helper()
+	version, err := exec.Command("go", "list", "-m", "-f", "{{.Version}}", "k8s.io/kubernetes").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := strings.SplitN(strings.TrimPrefix(strings.TrimSpace(string(version)), "v"), ".", 3)
+	dir := filepath.Join("..", "..", "docs", "conformance", parts[0]+"."+parts[1])
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
