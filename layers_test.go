@@ -38,7 +38,7 @@ var layers = []struct{ pkg, imports string }{
 	{"manifests", ""},
 	{"pkg/service", ""},
 	{"pkg/uninstall", "file netfilter service"},
-	{"pkg/status", "component netfilter"},
+	{"pkg/status", "component file netfilter"},
 	{"pkg/datastore/etcd", "log pki"},
 	{"pkg/datastore", ""},
 	{"pkg/server/controlplane", "config datastore file kube pki"},
