@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"lite.io/lite/pkg/agent"
-	"lite.io/lite/pkg/agent/containerd"
 	"lite.io/lite/pkg/check"
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
@@ -145,7 +144,7 @@ func checkService(cfg *config.Config) error {
 // difference.
 func accept(cfg *config.Config) error {
 	log.Bridge(slog.New(slog.DiscardHandler)) // what upstream logs while it parses is not asked for
-	if err := containerd.CheckRegistries(cfg.PrivateRegistry); err != nil {
+	if err := agent.CheckRuntime(cfg); err != nil {
 		return err
 	}
 	if cfg.Role == config.Agent {
