@@ -60,6 +60,8 @@ type boot struct {
 // modules of the kernel were loaded is written down.
 func newBoot(role config.Role, flags *pflag.FlagSet) (*boot, error) {
 	b := &boot{began: time.Now(), environment: os.Environ()}
+	// Sockets are closed to others when they are made, and not a moment later.
+	syscall.Umask(syscall.Umask(0o022) | 0o022)
 	debug.SetGCPercent(startGC)
 	var err error
 	if b.manager, err = findManager(); err != nil {

@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"lite.io/lite/pkg/agent"
-	"lite.io/lite/pkg/agent/containerd"
 	"lite.io/lite/pkg/check"
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
@@ -142,17 +141,20 @@ func checkService(cfg *config.Config) error {
 
 // accept finds what a start would find wrong with a configuration itself.
 func accept(cfg *config.Config) error {
-	if err := containerd.CheckRegistries(cfg.PrivateRegistry); err != nil {
+	quiet()
+	if err := agent.CheckRuntime(cfg); err != nil {
 		return err
 	}
 	return acceptArguments(cfg)
 }
 
+// quiet keeps what upstream logs while it parses, for which nobody has asked.
+func quiet() { log.Bridge(slog.New(slog.DiscardHandler)) }
+
 // acceptArguments is accept for arguments of components, and the files that they
 // name: they are checked where they are parsed. Of the machine it matters only who
 // makes cgroups.
 func acceptArguments(cfg *config.Config) error {
-	log.Bridge(slog.New(slog.DiscardHandler)) // what upstream logs while it parses is not asked for
 	host := agent.Host{Systemd: agent.HasSystemd()}
 	if cfg.Role == config.Agent {
 		return agent.Check(cfg, host)

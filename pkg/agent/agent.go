@@ -173,7 +173,7 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 	if n.ContainerRuntimeEndpoint == "" {
 		cfg := containerd.Config{
 			DataDir:          n.DataDir,
-			Dir:              filepath.Join(dir, "containerd"),
+			Dir:              RuntimeDir(n.DataDir),
 			StateDir:         filepath.Join(StateDir, "containerd"),
 			Helpers:          helpers,
 			CNIConfDir:       confDir,

@@ -12,6 +12,9 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"lite.io/lite/pkg/agent/containerd"
+	"lite.io/lite/pkg/config"
 )
 
 // Host is what the machine is like, as far as a node has to adapt to it.
@@ -185,6 +188,18 @@ func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
 }
+
+// CheckRuntime finds what is wrong with the files that tell containerd what to do.
+func CheckRuntime(c *config.Config) error {
+	err := containerd.CheckRegistries(c.PrivateRegistry)
+	if c.ContainerRuntimeEndpoint == "" {
+		err = errors.Join(err, containerd.CheckDropIns(RuntimeDir(c.DataDir)))
+	}
+	return err
+}
+
+// RuntimeDir is where containerd keeps its files.
+func RuntimeDir(dataDir string) string { return filepath.Join(Dir(dataDir), "containerd") }
 
 // CheckDisk refuses to start on a disk that is all but full: a datastore that
 // runs out of room in the middle of a write is harder to mend than one that

@@ -42,6 +42,8 @@ type Result struct {
 	Fixable bool `json:"fixable,omitempty"`
 
 	fix []step
+	// bearable says of a Fail that pods run in spite of it.
+	bearable bool
 }
 
 // Subject is what the checks are about.
@@ -99,6 +101,7 @@ var checks = []check{
 	{"configuration", "", configuration},
 	{"data directory", "", dataDirectory},
 	{"registries", "", registries},
+	{"containerd", "", dropIns},
 
 	{"processor", "", processor},
 	{"memory", "", memory},

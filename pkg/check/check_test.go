@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -154,6 +155,13 @@ func interfacesOf(addresses ...string) func() ([]Interface, error) {
 // run writes the files and makes all checks.
 func (b *bed) run(t *testing.T) Report {
 	t.Helper()
+	b.write(t)
+	return Run(t.Context(), b.Machine, b.Subject)
+}
+
+// write writes the files.
+func (b *bed) write(t *testing.T) {
+	t.Helper()
 	b.Root = t.TempDir()
 	for name, content := range b.files {
 		file := filepath.Join(b.Root, name)
@@ -167,7 +175,6 @@ func (b *bed) run(t *testing.T) Report {
 			t.Fatal(err)
 		}
 	}
-	return Run(t.Context(), b.Machine, b.Subject)
 }
 
 // process makes one run.
@@ -227,6 +234,57 @@ func TestHealthyMachinePasses(t *testing.T) {
 	}
 }
 
+// What lets every part get ready and no pod start is refused at the start, and what a
+// node runs in spite of is not.
+func TestStartRefusesWhatKeepsPodsFromRunning(t *testing.T) {
+	without := func(option string) map[string]string {
+		return map[string]string{"/boot/config-6.1.0-18-amd64": strings.Replace(kernelConfig, option+"\n", "", 1)}
+	}
+	lacking := func(what string) func(*bed) {
+		return func(b *bed) {
+			b.Kernel = func(context.Context, string) map[string]error {
+				return map[string]error{"network namespaces": nil, what: errors.New("operation not supported")}
+			}
+		}
+	}
+	for name, c := range map[string]struct {
+		files  map[string]string
+		change func(*bed)
+		want   string // "" = it starts
+	}{
+		"a healthy machine":           {nil, nil, ""},
+		"noexec":                      {mounts("rw,noexec", "ext4"), nil, "mounted noexec: the programs that lite brings along cannot run there; mount it without noexec"},
+		"no owners":                   {mounts("rw", "vfat"), nil, "which knows no owners and modes; choose a --data-dir on ext4 or xfs"},
+		"set read-only by the kernel": {map[string]string{"/proc/self/mountinfo": "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 ro,errors=remount-ro\n"}, nil, "which the kernel has made read-only"},
+		"elsewhere":                   {mounts("rw", "nfs4"), nil, ""},
+		"in memory":                   {mounts("rw", "tmpfs"), nil, ""},
+		"volumes read-only":           {map[string]string{"/proc/self/mountinfo": "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n23 22 8:2 / /var/lib/kubelet ro - ext4 /dev/sda2 rw\n"}, nil, "/var/lib/kubelet is on /var/lib/kubelet (ext4), mounted read-only"},
+		"volumes noexec":              {map[string]string{"/proc/self/mountinfo": "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n23 22 8:2 / /var/lib/kubelet rw,noexec - ext4 /dev/sda2 rw\n"}, nil, ""},
+		"in a container":              {map[string]string{"/proc/self/status": "CapEff:\t00000000a80425fb\n"}, nil, "root without CAP_SYS_ADMIN and CAP_NET_ADMIN"},
+		"an old kernel":               {nil, func(b *bed) { b.Uname = uname("4.4.0-21-generic", "node-a") }, "Linux 4.4.0-21-generic; Kubernetes needs 4.19"},
+		"a kernel without bridges":    {without("CONFIG_BRIDGE=m"), lacking("bridge"), "no bridge (operation not supported): pods have no network"},
+		"a kernel that does not know": {without("CONFIG_BRIDGE=m"), nil, ""},
+		"without VXLAN":               {without("CONFIG_VXLAN=m"), lacking("vxlan"), "pods of other nodes cannot be reached"},
+		"without VXLAN, not needed":   {without("CONFIG_VXLAN=m"), func(b *bed) { lacking("vxlan")(b); b.Config.FlannelBackend = "host-gw" }, ""},
+		"without VXLAN, not joined":   {without("CONFIG_VXLAN=m"), func(b *bed) { b.agent(); lacking("vxlan")(b) }, ""},
+		"without seccomp":             {without("CONFIG_SECCOMP_FILTER=y"), nil, "no seccomp"},
+		"a network of the user's":     {without("CONFIG_BRIDGE=m"), func(b *bed) { lacking("bridge")(b); b.Config.Disable = []string{"cni"} }, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := healthy(t)
+			maps.Copy(b.files, c.files)
+			if c.change != nil {
+				c.change(b)
+			}
+			b.write(t)
+			err := vital(t.Context(), startEnv(b.Machine, b.Config))
+			if (err == nil) != (c.want == "") || err != nil && (!strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "; ")) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
 // TestFindings changes one thing of a healthy machine each.
 func TestFindings(t *testing.T) {
 	swapped := func(device string) map[string]string {
@@ -264,8 +322,10 @@ func TestFindings(t *testing.T) {
 		"data of a server": {map[string]string{"/var/lib/lite/version": "v1.0.0\n"}, func(b *bed) {
 			b.Fits = func(*config.Config) error { return errors.New("holds a server; start it with `lite server`") }
 		}, "data directory", Fail, []string{"holds a server"}},
-		"data of this one":  {map[string]string{"/var/lib/lite/version": "v1.0.0\n"}, nil, "data directory", Pass, []string{"last used by lite v1.0.0"}},
-		"broken registries": {map[string]string{"/etc/lite/registries.yaml": "mirrors: ["}, nil, "registries", Fail, []string{"registries.yaml", "docs/registries.md"}},
+		"data of this one":    {map[string]string{"/var/lib/lite/version": "v1.0.0\n"}, nil, "data directory", Pass, []string{"last used by lite v1.0.0"}},
+		"drop-in of Docker's": {map[string]string{"/var/lib/lite/agent/containerd/config.toml.d/d.toml": "disabled_plugins = ['cri']\n"}, nil, "containerd", Fail, []string{"config.toml.d/d.toml", "without which no pod runs", "remove it there"}},
+		"a drop-in":           {map[string]string{"/var/lib/lite/agent/containerd/config.toml.d/d.toml": "version = 2\n"}, nil, "containerd", Pass, []string{"config.toml.d/d.toml"}},
+		"broken registries":   {map[string]string{"/etc/lite/registries.yaml": "mirrors: ["}, nil, "registries", Fail, []string{"registries.yaml", "docs/registries.md"}},
 
 		// the machine
 		"another processor":      {nil, func(b *bed) { b.Arch = "arm" }, "processor", Warn, []string{"amd64 and arm64"}},
@@ -313,7 +373,11 @@ func TestFindings(t *testing.T) {
 		"a name of its own":    {nil, func(b *bed) { b.Uname = uname("6.1.0-18-amd64", "localhost") }, "hostname", Pass, []string{"the node is called node-a"}},
 
 		// disks
-		"noexec":                      {mounts("rw,noexec", "ext4"), nil, "file system", Fail, []string{"/var", "noexec", "remount,exec /var"}},
+		"noexec": {mounts("rw,noexec", "ext4"), nil, "file system", Fail, []string{"/var", "noexec", "remount,exec /var"}},
+		"volumes noexec": {map[string]string{"/proc/self/mountinfo": "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n23 22 8:2 / /var/lib/kubelet rw,noexec - ext4 /dev/sda2 rw\n"}, nil,
+			"file system", Warn, []string{"/var/lib/kubelet", "cannot run programs and scripts from emptyDir volumes", "remount,exec /var/lib/kubelet"}},
+		"claims on a read-only disk": {map[string]string{"/proc/self/mountinfo": "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n23 22 8:2 / /srv ro - ext4 /dev/sda2 rw\n", "/srv/x": ""}, func(b *bed) { b.Config.LocalStoragePath = "/srv/claims" },
+			"file system", Fail, []string{"/srv/claims is on /srv", "no pod with volumes of claims starts"}},
 		"read-only":                   {mounts("ro", "ext4"), nil, "file system", Fail, []string{"read-only"}},
 		"set read-only by the kernel": {map[string]string{"/proc/self/mountinfo": "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 ro,errors=remount-ro\n"}, nil, "file system", Fail, []string{"when it finds errors", "fsck"}},
 		"10,000 mounts":               {map[string]string{"/proc/self/mountinfo": strings.Repeat("30 22 0:5 / /run/x rw - tmpfs tmpfs rw\n", 10000) + "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n"}, nil, "file system", Pass, []string{"ext4"}},
@@ -522,7 +586,7 @@ func TestJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `{"version":"v1.0.0","role":"server","node":"node-a","result":"warn","checks":[{"name":"swap","status":"pass","found":"none"},` +
-		`{"name":"inotify","status":"warn","found":"128 instances and 65536 watches for each user; a server opens 27 instances, and pods of root share them","remedy":"raise them",` +
+		`{"name":"inotify","status":"warn","found":"128 instances and 65536 watches for each user; a server opens 28 instances, and pods of root share them","remedy":"raise them",` +
 		`"commands":["printf 'fs.inotify.max_user_instances = 1024\\nfs.inotify.max_user_watches = 524288\\n' \u003e/etc/sysctl.d/90-lite.conf","sysctl -p /etc/sysctl.d/90-lite.conf"],"fixable":true}],` +
 		`"fixed":[{"check":"inotify","did":"write /etc/sysctl.d/90-lite.conf and raise the limits of inotify","undo":"rm","error":"disk full"}]}`
 	if string(got) != want {

@@ -14,6 +14,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
+	"lite.io/lite/pkg/agent/kubelet"
 	"lite.io/lite/pkg/config"
 )
 
@@ -21,12 +22,21 @@ import (
 // a lock or a sync that lies loses data.
 var networked = []string{"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "glusterfs", "fuse.glusterfs", "fuse.sshfs", "afs", "ocfs2", "lustre", "virtiofs"}
 
-// fileSystem looks at what the data directory is on.
+// fileSystem looks at what the data directory is on, and where pods have their
+// volumes.
 func fileSystem(_ context.Context, e *Env) []Result {
 	if e.Config == nil {
 		return noConfig()
 	}
-	dir := e.Config.DataDir
+	results := e.underData(e.Config.DataDir)
+	for _, v := range []struct{ dir, what string }{{kubelet.RootDir, "emptyDir volumes, ConfigMaps and Secrets"}, {e.Config.LocalStoragePath, "volumes of claims"}} {
+		results = append(results, e.underVolumes(v.dir, v.what)...)
+	}
+	return results
+}
+
+// underData looks at what the data directory is on.
+func (e *Env) underData(dir string) []Result {
 	mount, err := e.mountOf(dir)
 	if err != nil {
 		return skip(err.Error())
@@ -37,14 +47,16 @@ func fileSystem(_ context.Context, e *Env) []Result {
 	whole := slices.Contains(strings.Split(mount.VFSOptions, ","), "ro")
 	switch {
 	case slices.Contains(options, "noexec"):
-		return fail(found+", mounted noexec: the programs that lite brings along cannot run there",
+		return fail("data-dir "+found+", mounted noexec: the programs that lite brings along cannot run there",
 			"mount it without noexec, or choose another --data-dir", "mount -o remount,exec "+mount.Mountpoint)
 	case whole && !slices.Contains(options, "ro"):
 		return fail(found+", which the kernel has made read-only, as it does when it finds errors", "see `dmesg`, check the file system (fsck), or choose another --data-dir")
 	case slices.Contains(options, "ro"):
 		return fail(found+", mounted read-only", "mount it for writing, or choose another --data-dir", "mount -o remount,rw "+mount.Mountpoint)
 	case slices.Contains(networked, mount.FSType) && e.Role == config.Server:
-		return fail(found+", which is elsewhere: a datastore there loses data", "choose a --data-dir on a disk of this machine")
+		r := fail(found+", which is elsewhere: a datastore there loses data", "choose a --data-dir on a disk of this machine")
+		r[0].bearable = true
+		return r
 	case slices.Contains(networked, mount.FSType):
 		return warn(found+", which is elsewhere: containers start slowly there, if at all", "choose a --data-dir on a disk of this machine")
 	case mount.FSType == "tmpfs" || mount.FSType == "ramfs":
@@ -53,6 +65,27 @@ func fileSystem(_ context.Context, e *Env) []Result {
 		return fail(found+", which knows no owners and modes", "choose a --data-dir on ext4 or xfs")
 	}
 	return pass(found)
+}
+
+// underVolumes looks at what volumes are on: containers get them with the options of
+// the mount. One that shares the data directory's mount is that one's concern.
+func (e *Env) underVolumes(dir, what string) []Result {
+	mount, err := e.mountOf(dir)
+	if err != nil || dir == "" {
+		return nil
+	}
+	if data, err := e.mountOf(e.Config.DataDir); err == nil && data.Mountpoint == mount.Mountpoint {
+		return nil
+	}
+	found := fmt.Sprintf("%s is on %s (%s)", dir, mount.Mountpoint, mount.FSType)
+	options := strings.Split(mount.Options, ",")
+	switch {
+	case slices.Contains(options, "ro"):
+		return fail(found+", mounted read-only: no pod with "+what+" starts", "mount it for writing", "mount -o remount,rw "+mount.Mountpoint)
+	case slices.Contains(options, "noexec"):
+		return warn(found+", mounted noexec: containers cannot run programs and scripts from "+what, "mount it without noexec", "mount -o remount,exec "+mount.Mountpoint)
+	}
+	return nil
 }
 
 // mountOf finds the mount that a path is on, the path being perhaps not there yet.

@@ -165,6 +165,27 @@ func registries(_ context.Context, e *Env) []Result {
 	return pass(f + " can be read")
 }
 
+// dropIns is what a user adds to containerd's configuration.
+func dropIns(_ context.Context, e *Env) []Result {
+	switch {
+	case e.Config == nil:
+		return noConfig()
+	case e.Config.ContainerRuntimeEndpoint != "":
+		return pass("not used: there is a container runtime of yours")
+	case e.UID != 0:
+		return needsRoot("what containerd is told")
+	}
+	dir := agent.RuntimeDir(e.Config.DataDir)
+	if err := containerd.CheckDropIns(e.path(dir)); err != nil {
+		return refused(err)
+	}
+	files := e.glob(filepath.Join(dir, "config.toml.d", "*.toml"))
+	if len(files) == 0 {
+		return pass("nothing in " + dir + "/config.toml.d")
+	}
+	return pass("can read " + strings.Join(files, ", "))
+}
+
 // certificates looks for those that begin in the future, by this machine's clock.
 func certificates(_ context.Context, e *Env) []Result {
 	if e.Config == nil {

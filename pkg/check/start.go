@@ -1,10 +1,11 @@
 package check
 
 import (
+	"context"
+	"errors"
 	"fmt"
 
 	"lite.io/lite/pkg/agent"
-	"lite.io/lite/pkg/agent/containerd"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/server"
 	"lite.io/lite/pkg/version"
@@ -18,10 +19,54 @@ func Start(cfg *config.Config) error {
 		func() error { return Role(cfg) },
 		func() error { return checkWatches(cfg) },
 		func() error { return agent.CheckDisk(cfg.DataDir) },
-		func() error { return containerd.CheckRegistries(cfg.PrivateRegistry) },
+		func() error { return vital(context.Background(), startEnv(This(), cfg)) },
+		func() error { return agent.CheckRuntime(cfg) },
 	} {
 		if err := look(); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// startEnv is what the checks of a start see. No lite is asked: whether one runs is
+// known by its lock.
+func startEnv(m *Machine, cfg *config.Config) *Env {
+	e := &Env{Machine: m, Subject: Subject{Role: cfg.Role, Config: cfg}}
+	if e.Facts, e.Assumed = e.findFacts(); e.Assumed {
+		e.Facts.Backend = "" // the cluster may have another than the default
+	}
+	return e
+}
+
+// vital finds what lets every part of a node get ready and no pod start. It takes
+// checks of the table that cost next to nothing and leave no doubt; a Fail by which
+// something else than pods suffers is for a person to weigh.
+func vital(ctx context.Context, e *Env) error {
+	var errs []error
+	for _, look := range []func(context.Context, *Env) []Result{user, kernel, vitalFeatures, fileSystem} {
+		for _, r := range look(ctx, e) {
+			if r.Status == Fail && !r.bearable {
+				errs = append(errs, fmt.Errorf("%s; %s", line(r.Found), line(r.Remedy)))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// vitalFeatures tries what the kernel can do for pods where something seems to be
+// missing; to try it always would take a start the time of several processes.
+func vitalFeatures(ctx context.Context, e *Env) []Result {
+	if e.disabled("cni") {
+		return nil // another network wants other things
+	}
+	options, source := e.kernelOptions()
+	for _, f := range wanted(e.Facts.Backend) {
+		if !f.needed {
+			continue
+		}
+		if s, _ := e.lookUp(f, options, source); s == missing {
+			return features(ctx, e)
 		}
 	}
 	return nil

@@ -174,6 +174,10 @@ func (n *Network) podRanges(ctx context.Context, client kubernetes.Interface) ([
 
 // describe writes the network's description where containerd looks for it.
 func (n *Network) describe(ranges []netip.Prefix, mtu int) error {
+	// The plugin that gives addresses would make it for everybody to see.
+	if err := errors.Join(os.MkdirAll(n.config.StateDir, 0o700), os.Chmod(n.config.StateDir, 0o700)); err != nil {
+		return fmt.Errorf("make a directory for pod addresses: %w", err)
+	}
 	content, err := conflist(ranges, mtu, portmapBackend(n.config.NFTables), n.config.StateDir)
 	if err != nil {
 		return err

@@ -9,6 +9,10 @@ import (
 	"github.com/google/renameio/v2"
 )
 
+// Passable is the mode of a directory that others may pass through, to what is open
+// to them below, without seeing what is there. All else below has to be closed itself.
+const Passable fs.FileMode = 0o711
+
 // Write replaces the file at path: what is new is synced to the disk under
 // another name in the same directory, then renamed. Its mode is mode, whatever
 // that of the old file and the umask. Left to itself, renameio would choose the

@@ -18,6 +18,7 @@ import (
 	"lite.io/lite/pkg/addon/loadbalancer"
 	addon "lite.io/lite/pkg/addon/manifests"
 	"lite.io/lite/pkg/addon/metrics"
+	"lite.io/lite/pkg/addon/runtimeclass"
 	"lite.io/lite/pkg/addon/storage"
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/component"
@@ -113,6 +114,7 @@ func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, onChan
 	g.Add(alone.Guard(approver.New(approver.Config{
 		Kubeconfig: cp.Kubeconfig(pki.Lite), ServiceCIDRs: cfg.ServiceCIDR, ClusterDomain: cfg.ClusterDomain, Servers: pki.APINames(identity(cfg)), Built: version.Built(),
 	})), roles)
+	g.Add(alone.Guard(runtimeclass.New(cp.Kubeconfig(pki.Admin))), roles)
 	addBatteries(g, alone, cfg, cp, api, roles)
 	node := agent.Config{
 		Node: cfg, Cluster: facts(cfg), Host: host, Kubeconfig: nodeKubeconfig(cfg), Server: cp.Kubeconfig(pki.Lite),

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"lite.io/lite/pkg/component"
+	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/netfilter"
 )
 
@@ -102,25 +103,45 @@ func Serve(ctx context.Context, path string, now func(context.Context) Node) err
 	// Nothing is asked of any component.
 	mux.HandleFunc("GET /alive", func(http.ResponseWriter, *http.Request) {})
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	context.AfterFunc(ctx, func() { _ = server.Close() })
+	context.AfterFunc(ctx, func() {
+		_ = server.Close()
+		_ = os.Remove(path)
+	})
 	go func() { _ = server.Serve(l) }()
 	return nil
 }
 
-// listen takes the path over from a process that died. The directory is closed
-// to everybody else, so there is no moment at which the socket is open.
+// listen takes the path over from a process that died. Others may pass through the
+// directory, so the socket is made behind a closed one and moved when it is closed
+// itself: there is no moment at which it is open.
 func listen(path string) (net.Listener, error) {
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	dir, closed := filepath.Dir(path), path+".new"
+	if err := os.MkdirAll(dir, file.Passable); err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(dir, 0o700); err != nil {
+	// An earlier lite has made it otherwise.
+	if err := os.Chmod(dir, file.Passable); err != nil {
 		return nil, err
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+	for _, old := range []func() error{func() error { return os.Remove(path) }, func() error { return os.RemoveAll(closed) }} {
+		if err := old(); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+	}
+	if err := os.Mkdir(closed, 0o700); err != nil {
 		return nil, err
 	}
-	return net.Listen("unix", path)
+	defer os.RemoveAll(closed)
+	at := filepath.Join(closed, "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: at, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	l.SetUnlinkOnClose(false) // it would look where it was made
+	if err := errors.Join(os.Chmod(at, 0o600), os.Rename(at, path)); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
 }
 
 // Get asks the node that answers at path.

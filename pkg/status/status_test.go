@@ -16,6 +16,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"lite.io/lite/pkg/component"
 )
 
@@ -125,9 +127,12 @@ func TestSocketOnlyAnswersQuestions(t *testing.T) {
 	}
 }
 
-func TestSocketIsBehindADirectoryForRootAlone(t *testing.T) {
+// Containers with users of their own pass through the directory, so the socket has to
+// be closed itself.
+func TestSocketIsForRootAlone(t *testing.T) {
+	defer unix.Umask(unix.Umask(0))
 	path := socket(t)
-	if err := os.Mkdir(filepath.Dir(path), 0o755); err != nil {
+	if err := os.Mkdir(filepath.Dir(path), 0o777); err != nil {
 		t.Fatal(err)
 	}
 	if err := Serve(t.Context(), path, func(context.Context) Node { return healthy }); err != nil {
@@ -137,11 +142,14 @@ func TestSocketIsBehindADirectoryForRootAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if dir.Mode().Perm() != 0o700 {
+	if dir.Mode().Perm() != 0o711 {
 		t.Errorf("the directory has mode %o", dir.Mode().Perm())
 	}
-	if s, err := os.Stat(path); err != nil || s.Mode().Type() != os.ModeSocket {
+	if s, err := os.Stat(path); err != nil || s.Mode().Type() != os.ModeSocket || s.Mode().Perm() != 0o600 {
 		t.Errorf("got %v, %v", s.Mode(), err)
+	}
+	if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) != 1 {
+		t.Errorf("beside it are %v, %v", left, err)
 	}
 }
 

@@ -43,7 +43,7 @@ const (
 func (w *work) findContainers() containers {
 	c := containers{ids: map[string]bool{}, groups: map[string]bool{}}
 	hierarchies := hierarchies()
-	states, _ := filepath.Glob(filepath.Join(w.RunDir, "containerd/runc/*/*/state.json"))
+	states, _ := filepath.Glob(filepath.Join(w.RunDir, "containerd/run*/*/*/state.json")) // runc, and programs that are like it
 	for _, path := range states {
 		var one container
 		data, err := os.ReadFile(path)

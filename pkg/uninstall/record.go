@@ -147,7 +147,7 @@ func (r record) write(runDir string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(runDir, 0o700); err != nil {
+	if err := os.MkdirAll(runDir, file.Passable); err != nil {
 		return fmt.Errorf("write down what the machine is like: %w", err)
 	}
 	if err := file.Write(filepath.Join(runDir, recordFile), append(data, '\n'), 0o600); err != nil {

@@ -191,6 +191,36 @@ func TestBeforeFirstStart(t *testing.T) {
 			want: []string{"data-dir", "/var/lib/solid", "read-only"},
 		}.check(t, n)
 	})
+	// All parts used to get ready there, and no pod did.
+	t.Run("disk without programs", func(t *testing.T) {
+		n.Output(t, "mkdir", "/var/lib/quiet")
+		n.Output(t, "mount", "-t", "tmpfs", "-o", "noexec", "tmpfs", "/var/lib/quiet")
+		defer n.Output(t, "umount", "/var/lib/quiet")
+		attempt{
+			args: []string{"--data-dir=/var/lib/quiet/lite"}, below: "/var/lib/quiet",
+			want: []string{"data-dir", "/var/lib/quiet", "noexec", "mount it without noexec"},
+		}.check(t, n)
+	})
+	t.Run("volumes on a read-only disk", func(t *testing.T) {
+		n.Output(t, "mkdir", "-p", "/var/lib/kubelet")
+		n.Output(t, "mount", "-t", "tmpfs", "-o", "ro", "tmpfs", "/var/lib/kubelet")
+		defer n.Output(t, "umount", "/var/lib/kubelet")
+		attempt{want: []string{"/var/lib/kubelet", "read-only", "mount it for writing"}}.check(t, n)
+	})
+	for name, file := range map[string]struct {
+		path, text string
+		want       []string
+	}{
+		"registries":          {"/etc/lite/registries.yaml", "mirrors:\n  configs:\n    a.test: {}\n", []string{"/etc/lite/registries.yaml:2", "configs", "beginning of its line"}},
+		"drop-in of Docker's": {cluster.DataDir + "/agent/containerd/config.toml.d/docker.toml", "disabled_plugins = [\"cri\"]\n", []string{"docker.toml", "disabled_plugins", "remove it"}},
+		"drop-in too new":     {cluster.DataDir + "/agent/containerd/config.toml.d/new.toml", "version = 9\n", []string{"new.toml", "version = 9"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n.WriteFile(t, file.path, file.text)
+			defer os.Remove(n.Path(file.path))
+			attempt{want: file.want}.check(t, n)
+		})
+	}
 	t.Run("missing kernel feature", func(t *testing.T) {
 		const memory = "/sys/fs/cgroup/memory"
 		if _, err := os.Stat(n.Path(memory)); err != nil {

@@ -39,8 +39,10 @@ func (m *mirror) serve(t testing.TB, n *cluster.Node) {
 		t.Fatal(err)
 	}
 	images := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
-	if err := push(images, cluster.ImageTarball(t, "busybox"), "cache/team/app", "1"); err != nil {
-		t.Fatal(err)
+	for _, repository := range []string{"cache/team/app", "plain/one", "plain/two"} {
+		if err := push(images, cluster.ImageTarball(t, "busybox"), repository, "1"); err != nil {
+			t.Fatal(err)
+		}
 	}
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if user, password, _ := r.BasicAuth(); user != mirrorUser || password != mirrorPassword {
@@ -56,7 +58,12 @@ func (m *mirror) serve(t testing.TB, n *cluster.Node) {
 	go server.Serve(listener)
 	t.Cleanup(func() { server.Close() })
 
-	n.WriteFile(t, "/etc/lite/registries.yaml", fmt.Sprintf(`
+	n.WriteFile(t, registriesFile, fmt.Sprintf(registries, mirrorUser, mirrorPassword))
+}
+
+const (
+	registriesFile = "/etc/lite/registries.yaml"
+	registries     = `
 mirrors:
   registry.test:
     endpoint: ["http://127.0.0.1:5000"]
@@ -64,8 +71,8 @@ mirrors:
 configs:
   "127.0.0.1:5000":
     auth: {username: %s, password: %s}
-`, mirrorUser, mirrorPassword))
-}
+`
+)
 
 // An image of a registry that cannot be reached is pulled from its mirror.
 func (s suite) testRegistryMirror(t *testing.T, ns *cluster.Namespace) {
@@ -85,6 +92,54 @@ spec:
 	}) {
 		t.Errorf("the mirror was asked for %v, not for a blob of the image", s.mirror.pulled)
 	}
+}
+
+// Another registries.yaml is in force without a restart, with its credentials, here of
+// all mirrors and for the plain ones; a wrong one changes nothing and is told.
+func (s suite) testRegistriesChange(t *testing.T, ns *cluster.Namespace) {
+	n := s.cluster.Server()
+	before := fmt.Sprintf(registries, mirrorUser, mirrorPassword)
+	pull := func(name, repository string) {
+		t.Helper()
+		ns.Apply(t, fmt.Sprintf(`
+apiVersion: v1
+kind: Pod
+metadata: {name: %s}
+spec:
+  restartPolicy: Never
+  containers: [{name: main, image: "%s:1", imagePullPolicy: Always, command: [echo, hello]}]
+`, name, repository))
+		ns.WaitFor(t, "jsonpath={.status.phase}=Succeeded", "pod/"+name)
+	}
+	told := func(what string) {
+		t.Helper()
+		eventually(t, func() error {
+			if log := n.Log(); !strings.Contains(log, what) {
+				return fmt.Errorf("the log does not say %q", what)
+			}
+			return nil
+		})
+	}
+
+	n.WriteFile(t, registriesFile, strings.Replace(before, "mirrors:", "mirrors:\n  later.test: {endpoint: ['http://localhost:5000']}", 1)+
+		fmt.Sprintf("  '*': {auth: {username: %s, password: %s}}\n", mirrorUser, mirrorPassword))
+	told("Images are pulled by the new registries.yaml from now on")
+	pull("one", "later.test/plain/one")
+
+	n.WriteFile(t, registriesFile, "mirrors:\n  later.test: {endpoints: []}\n")
+	told("registries.yaml is wrong; what it said before stays in force")
+	if status := n.Output(t, "lite", "status"); !strings.Contains(status, registriesFile+":2: mirrors: later.test: unknown key") {
+		t.Errorf("lite status does not say so:\n%s", status)
+	}
+	pull("two", "later.test/plain/two")
+
+	n.WriteFile(t, registriesFile, before)
+	eventually(t, func() error {
+		if status := n.Output(t, "lite", "status"); strings.Contains(status, "registries.yaml") {
+			return fmt.Errorf("lite status still says:\n%s", status)
+		}
+		return nil
+	})
 }
 
 // push puts the only image of an archive into a registry, changed a little: the

@@ -54,6 +54,7 @@ func TestWorkloads(t *testing.T) {
 		{"SecretEncryption", s.testSecretEncryption},
 		{"ImageTarball", s.testImageTarball},
 		{"RegistryMirror", s.testRegistryMirror},
+		{"RegistriesChange", s.testRegistriesChange},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel() // they mostly wait

@@ -37,7 +37,10 @@ root = '{{.Dir}}/root'
 state = '{{.StateDir}}/state'
 imports = ['{{.DropIns}}']
 # Both register gRPC metrics in the process's one registry, where etcd has them.
-disabled_plugins = ['io.containerd.metrics.v1.grpc-prometheus', 'io.containerd.metrics.v1.grpc-otel']
+# The third is replaced by one that knows registries.yaml.
+disabled_plugins = ['io.containerd.metrics.v1.grpc-prometheus', 'io.containerd.metrics.v1.grpc-otel', '{{.TheirTransfer}}']
+# Where one of these fails, lite is to say so rather than to wait for it.
+required_plugins = ['io.containerd.cri.v1.images', 'io.containerd.cri.v1.runtime', 'io.containerd.grpc.v1.cri']
 
 [plugins.'io.containerd.server.v1.grpc']
   address = '{{.Socket}}'
@@ -54,13 +57,6 @@ disabled_plugins = ['io.containerd.metrics.v1.grpc-prometheus', 'io.containerd.m
     sandbox = '{{.Pause}}'
   [plugins.'io.containerd.cri.v1.images'.registry]
     config_path = '{{.RegistryDir}}'
-{{- range .Auths}}
-    [plugins.'io.containerd.cri.v1.images'.registry.configs.{{.Host}}.auth]
-      username = {{.Username}}
-      password = {{.Password}}
-      auth = {{.Auth}}
-      identitytoken = {{.IdentityToken}}
-{{- end}}
 
 [plugins.'io.containerd.cri.v1.runtime']
   restrict_oom_score_adj = {{.RestrictOOMScore}}
@@ -76,15 +72,26 @@ disabled_plugins = ['io.containerd.metrics.v1.grpc-prometheus', 'io.containerd.m
       BinaryName = '{{.Helpers.Bin}}/runc'
       Root = '{{.StateDir}}/runc'
       SystemdCgroup = {{.SystemdCgroup}}
+{{- range .Runtimes}}
+  [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.{{.Name}}]
+    runtime_type = '{{.Type}}'
+    runtime_path = {{.Shim}}
+{{- if .Binary}}
+    [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.{{.Name}}.options]
+      BinaryName = {{.Binary}}
+      Root = {{.Root}}
+      SystemdCgroup = {{$.SystemdCgroup}}
+{{- end}}
+{{- end}}
 `))
 
 // toml renders the configuration.
-func (c Config) toml(snapshotter string, auths []auth) (string, error) {
+func (c Config) toml(snapshotter string, runtimes []found) (string, error) {
 	data := struct {
 		Config
-		Snapshotter, Pause, RegistryDir, DropIns string
-		Auths                                    []auth
-	}{c, snapshotter, bundle.PauseImage, c.registryDir(), filepath.Join(c.Dir, "config.toml.d", "*.toml"), auths}
+		Snapshotter, Pause, RegistryDir, DropIns, TheirTransfer string
+		Runtimes                                                []found
+	}{c, snapshotter, bundle.PauseImage, c.registryDir(), c.dropIns(), theirTransfer, runtimes}
 	var b strings.Builder
 	if err := configTOML.Execute(&b, data); err != nil {
 		return "", fmt.Errorf("render containerd's configuration: %w", err)

@@ -1,7 +1,6 @@
 package containerd
 
 import (
-	"encoding/json"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -9,6 +8,7 @@ import (
 	"testing"
 
 	srvconfig "github.com/containerd/containerd/v2/cmd/containerd/server/config"
+	"go.yaml.in/yaml/v3"
 
 	"lite.io/lite/pkg/golden"
 )
@@ -24,9 +24,9 @@ func sample() Config {
 	}
 }
 
-func rendered(t *testing.T, c Config, snapshotter string, auths []auth) string {
+func rendered(t *testing.T, c Config, snapshotter string, runtimes ...found) string {
 	t.Helper()
-	text, err := c.toml(snapshotter, auths)
+	text, err := c.toml(snapshotter, runtimes)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,10 +34,10 @@ func rendered(t *testing.T, c Config, snapshotter string, auths []auth) string {
 }
 
 func TestConfiguration(t *testing.T) {
-	golden.Check(t, "config", rendered(t, sample(), overlayfs, nil))
+	golden.Check(t, "config", rendered(t, sample(), overlayfs))
 	c := sample()
 	c.SystemdCgroup, c.RestrictOOMScore = false, true
-	golden.Check(t, "config-limited", rendered(t, c, native, []auth{{quote("registry.example.test:5000"), quote("user"), quote("pass"), quote(""), quote("")}}))
+	golden.Check(t, "config-limited", rendered(t, c, native))
 }
 
 // loaded is a configuration as containerd itself reads it.
@@ -70,7 +70,7 @@ func at(t *testing.T, cfg *srvconfig.Config, plugin string, keys ...string) any 
 
 func TestContainerdReadsWhatWeWrite(t *testing.T) {
 	for _, snapshotter := range []string{overlayfs, fuseOverlayfs, native} {
-		cfg := loaded(t, rendered(t, sample(), snapshotter, nil))
+		cfg := loaded(t, rendered(t, sample(), snapshotter))
 		if cfg.Version != 4 || cfg.Root != "/var/lib/lite/agent/containerd/root" || cfg.State != "/run/lite/containerd/state" {
 			t.Errorf("got %+v", cfg)
 		}
@@ -119,22 +119,20 @@ func TestPasswordsArriveWhole(t *testing.T) {
 		"line of brackets": "]]",
 	} {
 		t.Run(name, func(t *testing.T) {
-			const host = "registry.example.test:5000"
-			r := &registries{}
-			text, err := json.Marshal(map[string]any{"configs": map[string]any{host: map[string]any{"auth": map[string]any{
-				"username": "u" + password, "password": password, "auth": password, "identity_token": password,
-			}}}})
+			const host, other = "registry.example.test:5000", "other.example.test"
+			text, err := yaml.Marshal(map[string]any{"configs": map[string]any{
+				host:  map[string]any{"auth": map[string]any{"username": "u" + password, "password": password}},
+				other: map[string]any{"auth": map[string]any{"identity_token": password}},
+			}})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := json.Unmarshal(text, r); err != nil {
-				t.Fatal(err)
+			r := parsed(t, string(text))
+			if user, secret := r.credentialsFor(host).userAndSecret(); user != "u"+password || secret != password {
+				t.Errorf("got %q, %q", user, secret)
 			}
-			cfg := loaded(t, rendered(t, sample(), overlayfs, r.auths()))
-			for key, want := range map[string]string{"username": "u" + password, "password": password, "auth": password, "identitytoken": password} {
-				if got := at(t, cfg, "io.containerd.cri.v1.images", "registry", "configs", host, "auth", key); got != want {
-					t.Errorf("%s: got %q, want %q", key, got, want)
-				}
+			if user, secret := r.credentialsFor(other).userAndSecret(); user != "" || secret != password {
+				t.Errorf("got %q, %q", user, secret)
 			}
 		})
 	}
@@ -142,12 +140,18 @@ func TestPasswordsArriveWhole(t *testing.T) {
 
 func TestConfigurationWithPasswordsIsForRootAlone(t *testing.T) {
 	dir := t.TempDir()
-	c, err := New(Config{Dir: filepath.Join(dir, "c"), StateDir: filepath.Join(dir, "s"), CNIConfDir: filepath.Join(dir, "n")})
+	file := filepath.Join(t.TempDir(), "registries.yaml")
+	if err := os.WriteFile(file, []byte("mirrors: {docker.io: {endpoint: [mirror.example.test]}}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := New(Config{Dir: filepath.Join(dir, "c"), StateDir: filepath.Join(dir, "r", "s"), CNIConfDir: filepath.Join(dir, "n"), RegistryFile: file})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &registries{Mirrors: map[string]mirror{"docker.io": {Endpoints: []string{"mirror.example.test"}}}}
-	path, err := c.writeConfig(r, nil)
+	if _, err := c.registries.load(); err != nil {
+		t.Fatal(err)
+	}
+	path, err := c.writeConfig()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +163,12 @@ func TestConfigurationWithPasswordsIsForRootAlone(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if info.Mode().Perm()&0o077 != 0 {
+		// Of what a reboot clears, three directories let others through.
+		want := fs.FileMode(0)
+		if rel, _ := filepath.Rel(dir, path); rel == "r" || rel == "r/s" || rel == "r/s/state" {
+			want = 0o011
+		}
+		if got := info.Mode().Perm() & 0o077; got != want {
 			t.Errorf("%s has mode %o", path, info.Mode().Perm())
 		}
 		return nil

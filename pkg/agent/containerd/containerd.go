@@ -7,9 +7,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/containerd/v2/cmd/containerd/server"
@@ -24,8 +27,10 @@ import (
 
 // Containerd is the component.
 type Containerd struct {
-	config Config
-	client cri.RuntimeServiceClient
+	config     Config
+	client     cri.RuntimeServiceClient
+	registries *served
+	runtimes   atomic.Pointer[string] // which there are
 }
 
 // New makes the component; nothing is touched before Run.
@@ -36,7 +41,7 @@ func New(c Config) (*Containerd, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a client of containerd: %w", err)
 	}
-	return &Containerd{c, cri.NewRuntimeServiceClient(conn)}, nil
+	return &Containerd{config: c, client: cri.NewRuntimeServiceClient(conn), registries: newServed(c.RegistryFile, c.registryDir())}, nil
 }
 
 // Name implements component.Component.
@@ -44,24 +49,16 @@ func (*Containerd) Name() string { return "containerd" }
 
 // Run implements component.Component.
 func (c *Containerd) Run(ctx context.Context) error {
-	r, err := parseRegistries(c.config.RegistryFile)
+	if _, err := c.registries.load(); err != nil {
+		return err
+	}
+	defer c.registries.through.close()
+	cfg, err := c.configure(ctx)
 	if err != nil {
 		return err
 	}
-	through, err := r.listen()
-	if err != nil {
+	if err := registerPuller(c.registries.credentials); err != nil {
 		return err
-	}
-	path, err := c.writeConfig(r, through)
-	if err != nil {
-		return err
-	}
-	if through != nil {
-		through.serve(ctx)
-	}
-	cfg := &srvconfig.Config{}
-	if err := srvconfig.LoadConfig(ctx, path, cfg); err != nil {
-		return fmt.Errorf("load %s: %w", path, err)
 	}
 	if err := server.CreateTopLevelDirectories(cfg); err != nil {
 		return err
@@ -70,12 +67,13 @@ func (c *Containerd) Run(ctx context.Context) error {
 	// order, in Stop.
 	s, err := server.New(context.WithoutCancel(ctx), cfg)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w; if a file of %s says so, correct it", err, c.config.dropIns())
 	}
 	defer s.Stop()
 	if err := s.Start(context.WithoutCancel(ctx)); err != nil {
 		return fmt.Errorf("serve: %w", err)
 	}
+	c.registries.watch(ctx)
 	<-ctx.Done()
 	return nil
 }
@@ -96,30 +94,81 @@ func (c *Containerd) Ready(ctx context.Context) error {
 	return nil
 }
 
-// writeConfig writes containerd's configuration and registry files.
-func (c *Containerd) writeConfig(r *registries, through *rewriter) (string, error) {
-	for _, dir := range []string{c.config.Dir, c.config.StateDir, c.config.CNIConfDir} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return "", fmt.Errorf("make a directory for containerd: %w", err)
+// Note implements component.Noter.
+func (c *Containerd) Note() string {
+	var all []string
+	for _, note := range []string{*c.runtimes.Load(), c.registries.note()} {
+		if note != "" {
+			all = append(all, note)
 		}
 	}
-	if err := r.write(c.config.registryDir(), through); err != nil {
+	return strings.Join(all, "; ")
+}
+
+// configure writes containerd's configuration and reads it with the user's drop-ins.
+func (c *Containerd) configure(ctx context.Context) (*srvconfig.Config, error) {
+	path, err := c.writeConfig()
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := c.config.load(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	if pullsByItself(cfg) {
+		c.registries.fixed = true
+		c.registries.now.Load().giveCredentials(cfg)
+	}
+	runtimes := describeRuntimes(cfg)
+	c.runtimes.Store(&runtimes)
+	if unused := c.registries.now.Load().unused(); unused != "" {
+		slog.Warn("Something in registries.yaml is of no use", "file", c.config.RegistryFile, "what", unused)
+	}
+	return cfg, nil
+}
+
+// writeConfig writes containerd's configuration.
+func (c *Containerd) writeConfig() (string, error) {
+	if err := c.config.makeDirectories(); err != nil {
 		return "", err
 	}
 	snapshotter, reason := probe(c.config.Dir)
 	if reason != nil {
 		slog.Warn("Images cannot be stacked with overlayfs here and will take more room", "snapshotter", snapshotter, "reason", reason)
 	}
-	content, err := c.config.toml(snapshotter, r.auths())
+	content, err := c.config.toml(snapshotter, c.config.findRuntimes(append(filepath.SplitList(os.Getenv("PATH")), runtimeDirs...)))
 	if err != nil {
 		return "", err
 	}
 	path := filepath.Join(c.config.Dir, "config.toml")
-	// Registry passwords are in it.
 	if err := file.Write(path, []byte(content), 0o600); err != nil {
 		return "", fmt.Errorf("write %s: %w", path, err)
 	}
 	return path, nil
+}
+
+// makeDirectories makes the directories that are containerd's, with their modes. A
+// container with users of its own (hostUsers: false) is made by a user who is nobody
+// here: he has to pass to the root of its files, and sees nothing on his way.
+func (c Config) makeDirectories() error {
+	for _, d := range []struct {
+		path string
+		mode fs.FileMode
+	}{
+		{c.Dir, 0o700}, {c.CNIConfDir, 0o700}, {filepath.Dir(c.StateDir), file.Passable}, {c.StateDir, file.Passable},
+		{filepath.Join(c.StateDir, "state"), file.Passable}, {filepath.Join(c.StateDir, "s"), 0o700}, {filepath.Join(c.StateDir, "runc"), 0o700},
+	} {
+		if err := os.MkdirAll(d.path, d.mode); err != nil {
+			return fmt.Errorf("make a directory for containerd: %w", err)
+		}
+		if strings.HasPrefix(d.path, filepath.Dir(c.StateDir)) {
+			// An earlier lite has made it otherwise.
+			if err := os.Chmod(d.path, d.mode); err != nil {
+				return fmt.Errorf("make a directory for containerd: %w", err)
+			}
+		}
+	}
+	return nil
 }
 
 // fastBackoff makes the client notice within a moment that containerd listens.

@@ -47,7 +47,7 @@ func TestHostsFiles(t *testing.T) {
 		{"no mirror", "mirrors: {registry.example.test: {}}"},
 		{"TLS", "configs: {registry.example.test: {tls: {ca_file: /ca.pem, cert_file: /c.pem, key_file: /k.pem}}}"},
 		{"TLS of a mirror", "mirrors: {docker.io: {endpoint: ['https://mirror.example.test:5000']}}\nconfigs: {'mirror.example.test:5000': {tls: {insecure_skip_verify: true}}}"},
-		{"odd paths", `configs: {registry.example.test: {tls: {ca_file: 'C:\a "b"'}}}`},
+		{"odd paths", `configs: {registry.example.test: {tls: {ca_file: '/C:\a "b"'}}}`},
 		{"auth alone", "configs: {registry.example.test: {auth: {username: u, password: p}}}"},
 	} {
 		files, err := parsed(t, test.yaml).hostsFiles(nil)
@@ -64,25 +64,117 @@ func TestHostsFiles(t *testing.T) {
 
 func TestRegistriesThatAreWrong(t *testing.T) {
 	for name, test := range map[string]struct{ yaml, want string }{
-		"unknown key":             {"mirors: {}", `unknown field "mirors"`},
-		"unknown key below":       {"mirrors: {docker.io: {endpoints: [a]}}", `unknown field "endpoints"`},
-		"key twice":               {"mirrors: {}\nmirrors: {}", `key "mirrors" already set in map`},
+		"unknown key":             {"mirors: {}", `:1: unknown key "mirors"; known here are mirrors, configs`},
+		"unknown key below":       {"mirrors:\n  docker.io: {endpoints: [a]}", `:2: mirrors: docker.io: unknown key "endpoints"; known here are endpoint, rewrite`},
+		"key twice":               {"mirrors: {}\nmirrors: {}", `:2: "mirrors" is there a second time, after line 1; keep one of them`},
+		"host twice":              {"configs:\n  a.test: {}\n  b.test: {}\n  a.test: {}", `:4: configs: "a.test" is there a second time, after line 2`},
 		"not YAML":                {"a: b: c", "mapping values are not allowed"},
-		"endpoint that is none":   {"mirrors: {docker.io: {endpoint: ['ftp://mirror']}}", `mirrors: docker.io: endpoint "ftp://mirror": not of the form https://host[:port][/path]`},
+		"tabs":                    {"mirrors:\n\tdocker.io:\n", "line 2: found character that cannot start any token; correct the YAML, and indent it with spaces"},
+		"two documents":           {"mirrors: {}\n---\nconfigs: {}", "line 2: a second YAML document begins"},
+		"a list":                  {"- mirrors", ":1: is no map"},
+		"endpoint that is none":   {"mirrors: {docker.io: {endpoint: ['ftp://mirror']}}", `:1: mirrors: docker.io: endpoint "ftp://mirror": not of the form https://host[:port][/path]`},
 		"endpoint without a host": {"mirrors: {docker.io: {endpoint: ['https://']}}", `endpoint "https://": not of the form`},
 		"empty endpoint":          {"mirrors: {docker.io: {endpoint: ['']}}", `endpoint "": not of the form`},
 		"endpoint that is no URL": {"mirrors: {docker.io: {endpoint: ['https://mirror:port']}}", `endpoint "https://mirror:port": `},
+		"port that is none":       {"mirrors: {docker.io: {endpoint: ['https://mirror:70000']}}", `there is no port 70000`},
+		"endpoint with a user":    {"mirrors: {docker.io: {endpoint: ['https://u:p@mirror']}}", `has credentials, which belong below configs`},
+		"endpoint as text":        {"mirrors:\n  docker.io:\n    endpoint: https://m.test", `:3: mirrors: docker.io: endpoint is no list; write it as one`},
+		"registry as an address":  {"mirrors:\n  https://a.test/: {endpoint: [m.test]}", `:2: mirrors: registry "https://a.test/" is not of the form host[:port]; leave the scheme out: "a.test"`},
+		"registry with a path":    {"configs:\n  a.test/team: {}", `:2: configs: registry "a.test/team" is not of the form host[:port]; leave the path out: "a.test"`},
+		"a part of all":           {"mirrors:\n  '*.a.test': {endpoint: [m.test]}", `"*" stands for all registries and only by itself`},
 		"certificate without key": {"configs: {a.test: {tls: {cert_file: /c}}}", "configs: a.test: cert_file and key_file go together"},
 		"key without certificate": {"configs: {a.test: {tls: {key_file: /k}}}", "configs: a.test: cert_file and key_file go together"},
-		"certificate of a mirror": {"mirrors: {docker.io: {endpoint: [m.test]}}\nconfigs: {m.test: {tls: {cert_file: /c}}}", "cert_file and key_file go together"},
+		"relative path":           {"configs: {a.test: {tls: {ca_file: ca.crt}}}", `ca_file "ca.crt" has no directory; write the whole path`},
+		"neither true nor false":  {"configs:\n  a.test:\n    tls:\n      insecure_skip_verify: maybe", `:4: configs: a.test: tls: insecure_skip_verify: "maybe" is neither true nor false`},
 		"pattern":                 {"mirrors: {docker.io: {endpoint: [m.test], rewrite: {'^(': x}}}", "mirrors: docker.io: rewrite \"^(\": error parsing regexp: missing closing )"},
+		"password is a list":      {"configs: {a.test: {auth: {username: u, password: [p]}}}", "password is no text"},
+		"password is null":        {"configs:\n  a.test:\n    auth: {username: u, password: null}", ":3: configs: a.test: auth: password: null is YAML's word for nothing; write it in quotes, or remove the line"},
+		"auth in plain":           {"configs: {a.test: {auth: {auth: 'user:password'}}}", "auth is not base64; write `user:password` in base64"},
+		"auth without a colon":    {"configs: {a.test: {auth: {auth: dXNlcg==}}}", "auth holds no colon between a user and a password"},
+		// What moves when a block is indented too far or too little.
+		"configs below mirrors":    {"mirrors:\n  docker.io: {endpoint: [m.test]}\n  configs:\n    m.test:\n      auth: {username: u, password: p}", `:3: mirrors: "configs" is indented and so the name of a registry; put it at the beginning of its line`},
+		"configs below a registry": {"mirrors:\n  docker.io:\n    endpoint: [m.test]\n    configs:\n      m.test: {}", `:4: mirrors: docker.io: unknown key "configs"; its place is at the beginning of a line`},
+		"auth beside the host":     {"configs:\n  m.test:\n  auth:\n    username: u", `:4: configs: auth: unknown key "username"; its place is below auth`},
+		"user beside auth":         {"configs:\n  m.test:\n    auth:\n    username: u", `:4: configs: m.test: unknown key "username"; its place is below auth`},
+		"TLS below auth":           {"configs:\n  m.test:\n    auth:\n      tls: {ca_file: /ca}", `:4: configs: m.test: auth: unknown key "tls"; its place is below configs and the name of a host`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := parse(t, test.yaml)
 			if err == nil || !strings.HasPrefix(err.Error(), "private-registry /") || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %s", err, test.want)
 			}
+			// Whoever reads it has to know what to do.
+			for l := range strings.Lines(err.Error()) {
+				if !strings.Contains(l, "; ") {
+					t.Errorf("no remedy: %s", l)
+				}
+			}
 		})
+	}
+	_, err := parse(t, "mirrors:\n  a.test/x: {}\n  b.test: {endpoint: ['ftp://x', m.test], what: 1}\n")
+	if err == nil || strings.Count(err.Error(), "\n") != 2 {
+		t.Errorf("of three mistakes it says %v", err)
+	}
+}
+
+// A password is what was written, whatever YAML takes it for.
+func TestTextsAreTakenAsTheyAreWritten(t *testing.T) {
+	for written, want := range map[string]string{
+		"0777": "0777", "'0777'": "0777", "0o17": "0o17", "0x1F": "0x1F", "0b11": "0b11", "+5": "+5", "1_000": "1_000", "007": "007",
+		"1234567890123456789012": "1234567890123456789012", "1e5": "1e5", "1.10": "1.10", ".5": ".5", "-.inf": "-.inf", ".nan": ".nan",
+		"yes": "yes", "No": "No", "ON": "ON", "y": "y", "true": "true", "False": "False",
+		"2026-11-28": "2026-11-28", "12:30:45": "12:30:45", "!!str 0777": "0777", `"a\tb"`: "a\tb", "a#b": "a#b", "a b": "a b", "''": "", "'~'": "~", "'null'": "null",
+		"=": "=", "<<": "<<", "|-\n        two\n        lines": "two\nlines",
+	} {
+		r, err := parse(t, "configs:\n  a.test:\n    auth:\n      username: "+written+"\n      password: "+written+"\n")
+		if err != nil {
+			t.Errorf("%s: %v", written, err)
+		} else if a := r.configs["a.test"].auth; a.username != want || a.password != want {
+			t.Errorf("%s: got %q, %q", written, a.username, a.password)
+		}
+	}
+	for _, written := range []string{"yes", "True", "on", "'true'", `"yes"`} {
+		if r := parsed(t, "configs: {a.test: {tls: {insecure_skip_verify: "+written+"}}}"); !r.configs["a.test"].tls.insecure {
+			t.Errorf("%s is taken for false", written)
+		}
+	}
+	for _, written := range []string{"no", "False", "off", "'false'", "null", ""} {
+		if r := parsed(t, "configs:\n  a.test:\n    tls:\n      insecure_skip_verify: "+written+"\n"); r.configs["a.test"].tls.insecure {
+			t.Errorf("%s is taken for true", written)
+		}
+	}
+}
+
+// Files come from other systems and from templates.
+func TestOddFormsOfTheFile(t *testing.T) {
+	const plain = "mirrors:\n  docker.io:\n    endpoint:\n    - https://m.test:5000/\nconfigs:\n  m.test:5000:\n    auth:\n      username: u\n      password: 0777\n"
+	for name, text := range map[string]string{
+		"as it is":             plain,
+		"a byte order mark":    "\ufeff" + plain,
+		"lines of Windows":     strings.ReplaceAll(plain, "\n", "\r\n"),
+		"both":                 "\ufeff" + strings.ReplaceAll(plain, "\n", "\r\n"),
+		"a document's start":   "# by Ansible\n---\n" + plain + "...\n",
+		"an anchor":            strings.Replace(plain, "    auth:\n      username: u\n      password: 0777\n", "    auth: &a {username: u, password: 0777}\n  n.test: {auth: *a}\n", 1),
+		"a merge":              strings.Replace(plain, "    auth:\n      username: u\n      password: 0777\n", "    &d\n    auth: {username: u, password: 0777}\n  n.test:\n    <<: *d\n", 1),
+		"empty sections":       plain + "  n.test:\n  o.test: {auth: , tls: null}\n",
+		"an index of the name": strings.Replace(plain, "docker.io", "index.docker.io", 1),
+		"JSON":                 `{"mirrors":{"docker.io":{"endpoint":["https://m.test:5000"]}},"configs":{"m.test:5000":{"auth":{"username":"u","password":"0777"}}}}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := parsed(t, text)
+			var got []string
+			for _, h := range asked(t, r, "docker.io") {
+				got = append(got, h.Host)
+			}
+			if user, secret := r.credentialsFor("m.test:5000").userAndSecret(); user != "u" || secret != "0777" || strings.Join(got, " ") != "m.test:5000 registry-1.docker.io" {
+				t.Errorf("got %q, %q for %v", user, secret, got)
+			}
+		})
+	}
+	for _, text := range []string{"", "# nothing\n", "---\n", "null\n", "mirrors:\nconfigs:\n"} {
+		if r := parsed(t, text); len(r.mirrors)+len(r.configs) > 0 {
+			t.Errorf("%q: got %+v", text, r)
+		}
 	}
 }
 
@@ -95,11 +187,8 @@ func TestRegistriesFileNeedNotExist(t *testing.T) {
 	if err := r.write(filepath.Join(dir, "hosts"), nil); err != nil {
 		t.Fatal(err)
 	}
-	if len(r.auths()) > 0 {
-		t.Errorf("got %v", r.auths())
-	}
-	if through, err := r.listen(); through != nil || err != nil {
-		t.Errorf("listens for nothing: %v, %v", through, err)
+	if len(r.hosts()) > 0 {
+		t.Errorf("got %v", r.hosts())
 	}
 	if err := CheckRegistries(filepath.Join(dir, "none.yaml")); err != nil {
 		t.Errorf("got %v", err)
@@ -203,15 +292,57 @@ func TestTLSOfAllHostsReachesEveryRegistry(t *testing.T) {
 	}
 }
 
-func TestCredentialsAreUnderTheNameContainerdAsksFor(t *testing.T) {
-	for registry, want := range map[string]string{
-		"registry.example.test:5000": "registry.example.test:5000",
-		// Where docker.io is; containerd asks for the password of that host.
-		"docker.io": "registry-1.docker.io",
+// Who is asked for which host's credentials is containerd; how the host is called in
+// the file differs.
+func TestCredentials(t *testing.T) {
+	const u = "{auth: {username: u, password: p}}"
+	for name, test := range map[string]struct {
+		yaml, host string
+		got        bool
+	}{
+		"a port":                             {"configs: {'a.test:5000': " + u + "}", "a.test:5000", true},
+		"another port":                       {"configs: {'a.test:5000': " + u + "}", "a.test", false},
+		"the usual port, said in the file":   {"configs: {'a.test:443': " + u + "}", "a.test", true},
+		"the usual port, said by a mirror":   {"configs: {a.test: " + u + "}", "a.test:443", true},
+		"an IPv6 address":                    {"configs: {'[2001:db8::1]:5000': " + u + "}", "[2001:db8::1]:5000", true},
+		"an IPv6 address without a port":     {"configs: {'[2001:db8::1]': " + u + "}", "[2001:db8::1]", true},
+		"Docker Hub by its address":          {"configs: {registry-1.docker.io: " + u + "}", "registry-1.docker.io", true},
+		"Docker Hub by its name":             {"configs: {docker.io: " + u + "}", "registry-1.docker.io", true},
+		"Docker Hub as docker has it":        {"configs: {index.docker.io: " + u + "}", "registry-1.docker.io", true},
+		"all: a mirror":                      {"mirrors: {docker.io: {endpoint: ['https://m.test:5000']}}\nconfigs: {'*': " + u + "}", "m.test:5000", true},
+		"all: a mirror of all":               {"mirrors: {'*': {endpoint: [m.test]}}\nconfigs: {'*': " + u + "}", "m.test", true},
+		"all: a mirror that rewrites":        {"mirrors: {docker.io: {endpoint: [m.test], rewrite: {a: b}}}\nconfigs: {'*': " + u + "}", "m.test", true},
+		"all: not one with an entry":         {"mirrors: {docker.io: {endpoint: [m.test]}}\nconfigs: {'*': " + u + ", m.test: {}}", "m.test", false},
+		"all: not the registry itself":       {"mirrors: {docker.io: {endpoint: [m.test]}}\nconfigs: {'*': " + u + "}", "registry-1.docker.io", false},
+		"all: not a registry of somebody's":  {"mirrors: {docker.io: {endpoint: [m.test]}}\nconfigs: {'*': " + u + "}", "evil.test", false},
+		"nothing, because nothing was given": {"mirrors: {docker.io: {endpoint: [m.test]}}", "m.test", false},
 	} {
-		r := parsed(t, "configs: {'"+registry+"': {auth: {username: u, password: p}}}")
-		if !slices.ContainsFunc(r.auths(), func(a auth) bool { return a.Host == quote(want) }) {
-			t.Errorf("%s: got %+v, want one for %s", registry, r.auths(), want)
+		r := parsed(t, test.yaml)
+		if user, secret := r.credentialsFor(test.host).userAndSecret(); (user == "u" && secret == "p") != test.got {
+			t.Errorf("%s: got %q, %q", name, user, secret)
+		}
+		if test.got != slices.Contains(r.hosts(), test.host) && !strings.Contains(name, "usual port") {
+			t.Errorf("%s: the hosts with credentials are %v", name, r.hosts())
+		}
+	}
+	for written, want := range map[string][2]string{
+		"username: u, password: p, auth: eDp5": {"u", "p"},
+		"auth: eDp5Onox":                       {"x", "y:z1"},
+		"identity_token: t":                    {"", "t"},
+		"username: '', password: ''":           {"", ""},
+	} {
+		if user, secret := parsed(t, "configs: {a.test: {auth: {"+written+"}}}").credentialsFor("a.test").userAndSecret(); user != want[0] || secret != want[1] {
+			t.Errorf("%s: got %q, %q", written, user, secret)
+		}
+	}
+	for yaml, want := range map[string]bool{
+		"configs: {'*': " + u + "}": true,
+		"mirrors: {a.test: {endpoint: [m.test]}}\nconfigs: {'*': " + u + "}":             false,
+		"mirrors: {a.test: {endpoint: [m.test]}}\nconfigs: {m.test: {}, '*': " + u + "}": true,
+		"configs: {'*': {tls: {insecure_skip_verify: true}}}":                            false,
+	} {
+		if got := parsed(t, yaml).unused(); (got != "") != want {
+			t.Errorf("%s: got %q", yaml, got)
 		}
 	}
 }

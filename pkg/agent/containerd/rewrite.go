@@ -3,8 +3,11 @@ package containerd
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"net"
@@ -14,7 +17,7 @@ import (
 	"os"
 	"path"
 	"regexp"
-	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -31,8 +34,14 @@ import (
 // credentials, which other users of the machine are not to use.
 type rewriter struct {
 	secret   string
-	listener net.Listener
-	targets  []*target
+	listener net.Listener // nil while there is nothing to rewrite
+	server   *http.Server
+
+	// A mirror of which the file says the same as before is the same target, with the
+	// logins that it has: pulls that are under way do not notice.
+	mu      sync.Mutex
+	targets map[string]*target
+	wanted  map[string]bool // since the last call of begin
 }
 
 // target is one mirror of one registry.
@@ -44,45 +53,84 @@ type target struct {
 	clients sync.Map // repository -> http.RoundTripper that has logged in
 }
 
-type rule struct {
-	match *regexp.Regexp
-	with  string
+func newRewriter() *rewriter {
+	return &rewriter{secret: rand.Text(), targets: map[string]*target{}, wanted: map[string]bool{}}
 }
 
-// listen begins to listen if the file names any rewrite; nil otherwise.
-func (r *registries) listen() (*rewriter, error) {
-	if !slices.ContainsFunc(slices.Collect(maps.Values(r.Mirrors)), func(m mirror) bool { return len(m.Rewrites) > 0 }) {
-		return nil, nil
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, fmt.Errorf("listen for image pulls: %w", err)
-	}
-	return &rewriter{secret: rand.Text(), listener: l}, nil
+// begin makes ready for what another file says.
+func (w *rewriter) begin() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	clear(w.wanted)
 }
 
-// add makes a mirror reachable and returns the URL to put into hosts.toml.
-func (w *rewriter) add(mirror *url.URL, rules []rule, h host) (string, error) {
-	config, err := h.tlsConfig()
+// keep forgets the targets that nobody has asked for since begin.
+func (w *rewriter) keep() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	maps.DeleteFunc(w.targets, func(id string, _ *target) bool { return !w.wanted[id] })
+}
+
+// address makes a mirror reachable and returns the URL to put into hosts.toml.
+func (w *rewriter) address(e endpoint, rules []rule, h host) (string, error) {
+	config, files, err := h.tlsConfig()
 	if err != nil {
 		return "", err
 	}
-	base := http.DefaultTransport.(*http.Transport).Clone()
-	base.TLSClientConfig = config
-	w.targets = append(w.targets, &target{mirror: mirror, rules: rules, base: base, auth: h.authenticator()})
-	return fmt.Sprintf("http://%s/%s/%d/v2", w.listener.Addr(), w.secret, len(w.targets)-1), nil
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.listener == nil {
+		if w.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+			return "", fmt.Errorf("listen for image pulls: %w", err)
+		}
+		w.server = &http.Server{Handler: w, ReadHeaderTimeout: 10 * time.Second}
+		go func() { _ = w.server.Serve(w.listener) }()
+	}
+	id := identify(e, rules, h, files)
+	w.wanted[id] = true
+	if w.targets[id] == nil {
+		base := http.DefaultTransport.(*http.Transport).Clone()
+		base.TLSClientConfig = config
+		w.targets[id] = &target{mirror: e.URL, rules: rules, base: base, auth: h.authenticator()}
+	}
+	return fmt.Sprintf("http://%s/%s/%s/v2", w.listener.Addr(), w.secret, id), nil
 }
 
-// serve answers until ctx is done.
-func (w *rewriter) serve(ctx context.Context) {
-	mux := http.NewServeMux()
-	for i, t := range w.targets {
-		prefix := fmt.Sprintf("/%s/%d", w.secret, i)
-		mux.Handle(prefix+"/", http.StripPrefix(prefix, t.proxy()))
+// identify is another text for all that is to be another target.
+func identify(e endpoint, rules []rule, h host, files []byte) string {
+	sum := sha256.New()
+	fmt.Fprintf(sum, "%q %q\n", e, files)
+	for _, r := range rules {
+		fmt.Fprintf(sum, "%q %q\n", r.match, r.with)
 	}
-	s := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
-	context.AfterFunc(ctx, func() { _ = s.Close() })
-	go func() { _ = s.Serve(w.listener) }()
+	if h.auth != nil {
+		fmt.Fprintf(sum, "%q\n", []string{h.auth.username, h.auth.password, h.auth.auth, h.auth.token})
+	}
+	return hex.EncodeToString(sum.Sum(nil)[:12])
+}
+
+// close ends it.
+func (w *rewriter) close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.listener != nil {
+		_ = w.listener.Close() // the server knows of it only once it serves
+		_ = w.server.Close()
+	}
+}
+
+// ServeHTTP implements http.Handler.
+func (w *rewriter) ServeHTTP(res http.ResponseWriter, req *http.Request) {
+	secret, rest, _ := strings.Cut(strings.TrimPrefix(req.URL.Path, "/"), "/")
+	id, _, _ := strings.Cut(rest, "/")
+	w.mu.Lock()
+	t := w.targets[id]
+	w.mu.Unlock()
+	if t == nil || subtle.ConstantTimeCompare([]byte(secret), []byte(w.secret)) == 0 {
+		http.NotFound(res, req)
+		return
+	}
+	http.StripPrefix("/"+secret+"/"+id, t.proxy()).ServeHTTP(res, req)
 }
 
 // proxy passes requests for images on to the mirror under their other name.
@@ -178,49 +226,43 @@ func (g greeter) RoundTrip(req *http.Request) (*http.Response, error) {
 	return g.base.RoundTrip(req)
 }
 
-// compileRules reads the rewrites, in alphabetical order of their patterns.
-func compileRules(rewrites map[string]string) (rules []rule, err error) {
-	for _, pattern := range slices.Sorted(maps.Keys(rewrites)) {
-		match, err := regexp.Compile(pattern)
-		if err != nil {
-			return nil, fmt.Errorf("rewrite %q: %w", pattern, err)
-		}
-		rules = append(rules, rule{match, rewrites[pattern]})
-	}
-	return rules, nil
-}
-
 func (h host) authenticator() authn.Authenticator {
-	if h.Auth == nil {
+	if h.auth == nil {
 		return authn.Anonymous
 	}
 	return authn.FromConfig(authn.AuthConfig{
-		Username: h.Auth.Username, Password: h.Auth.Password, Auth: h.Auth.Auth, IdentityToken: h.Auth.IdentityToken,
+		Username: h.auth.username, Password: h.auth.password, Auth: h.auth.auth, IdentityToken: h.auth.token,
 	})
 }
 
-func (h host) tlsConfig() (*tls.Config, error) {
-	config := &tls.Config{}
-	if h.TLS == nil {
-		return config, nil
+// tlsConfig reads the certificates; files is what was read.
+func (h host) tlsConfig() (config *tls.Config, files []byte, err error) {
+	config = &tls.Config{}
+	if h.tls == nil {
+		return config, nil, nil
 	}
-	config.InsecureSkipVerify = h.TLS.InsecureSkipVerify //nolint:gosec // the user asked for it
-	if h.TLS.CAFile != "" {
-		pem, err := os.ReadFile(h.TLS.CAFile)
+	config.InsecureSkipVerify = h.tls.insecure //nolint:gosec // the user asked for it
+	files = strconv.AppendBool(nil, h.tls.insecure)
+	if h.tls.ca != "" {
+		pem, err := os.ReadFile(h.tls.ca)
 		if err != nil {
-			return nil, fmt.Errorf("read ca_file: %w", err)
+			return nil, nil, fmt.Errorf("read ca_file: %w", err)
 		}
 		config.RootCAs = x509.NewCertPool()
 		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("ca_file %s holds no certificate", h.TLS.CAFile)
+			return nil, nil, fmt.Errorf("ca_file %s holds no certificate", h.tls.ca)
 		}
+		files = append(files, pem...)
 	}
-	if h.TLS.CertFile != "" {
-		pair, err := tls.LoadX509KeyPair(h.TLS.CertFile, h.TLS.KeyFile)
+	if h.tls.cert != "" {
+		pair, err := tls.LoadX509KeyPair(h.tls.cert, h.tls.key)
 		if err != nil {
-			return nil, fmt.Errorf("load cert_file: %w", err)
+			return nil, nil, fmt.Errorf("load cert_file: %w", err)
 		}
 		config.Certificates = []tls.Certificate{pair}
+		for _, c := range pair.Certificate {
+			files = append(files, c...)
+		}
 	}
-	return config, nil
+	return config, files, nil
 }

@@ -1,7 +1,6 @@
 package containerd
 
 import (
-	"context"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -9,11 +8,15 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -141,17 +144,12 @@ func bearer(repo string) func(*upstreamRegistry, http.Handler) http.Handler {
 func serving(t *testing.T, r *registries) (dir string, w *rewriter) {
 	t.Helper()
 	quietly(t)
-	w, err := r.listen()
-	if err != nil {
-		t.Fatal(err)
-	}
+	w = newRewriter()
+	t.Cleanup(w.close)
 	dir = t.TempDir()
 	if err := r.write(dir, w); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	t.Cleanup(cancel)
-	w.serve(ctx)
 	return dir, w
 }
 
@@ -289,14 +287,11 @@ func TestRewriterErrors(t *testing.T) {
 		"{cert_file: " + file + ", key_file: " + file + "}": "load cert_file: ",
 	} {
 		r := parsed(t, "mirrors: {a.test: {endpoint: [m.test], rewrite: {a: b}}}\nconfigs: {m.test: {tls: "+tls+"}}")
-		w, err := r.listen()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := r.write(t.TempDir(), w); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), `endpoint "m.test"`) {
+		w := newRewriter()
+		if err := r.write(t.TempDir(), w); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), `endpoint "https://m.test"`) {
 			t.Errorf("%s: got %v, want %s", tls, err, want)
 		}
-		w.listener.Close()
+		w.close()
 	}
 }
 
@@ -315,12 +310,13 @@ func TestRewriterAnswersOnlyWhoKnowsThePath(t *testing.T) {
 		return res.StatusCode
 	}
 	const manifest = "/v2/app/web/manifests/v1"
-	for _, path := range []string{"/", manifest, "/0" + manifest, "/guess/0" + manifest, "/" + w.secret + manifest, "/" + w.secret + "/1" + manifest, "/" + w.secret[:10] + "/0" + manifest} {
+	id := slices.Collect(maps.Keys(w.targets))[0]
+	for _, path := range []string{"/", manifest, "/" + id + manifest, "/guess/" + id + manifest, "/" + w.secret + manifest, "/" + w.secret + "/1" + manifest, "/" + w.secret[:10] + "/" + id + manifest} {
 		if got := get(path); got != http.StatusNotFound {
 			t.Errorf("%s: got %d", path, got)
 		}
 	}
-	if got := get("/" + w.secret + "/0" + manifest); got != http.StatusOK {
+	if got := get("/" + w.secret + "/" + id + manifest); got != http.StatusOK {
 		t.Errorf("containerd itself gets %d", got)
 	}
 	if len(w.secret) < 26 {
@@ -375,9 +371,9 @@ func TestRewrite(t *testing.T) {
 		"repository like a v2": {map[string]string{"^v2/": "b/"}, "/v2/v2/x/manifests/v1", "/v2/b/x/manifests/v1"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			rules, err := compileRules(test.rules)
-			if err != nil {
-				t.Fatal(err)
+			var rules []rule
+			for _, pattern := range slices.Sorted(maps.Keys(test.rules)) {
+				rules = append(rules, rule{regexp.MustCompile(pattern), test.rules[pattern]})
 			}
 			if got := (&target{mirror: &url.URL{}, rules: rules}).rewrite(test.path); got != test.want {
 				t.Errorf("got %s, want %s", got, test.want)
@@ -386,21 +382,44 @@ func TestRewrite(t *testing.T) {
 	}
 }
 
-func TestRewriterEndsWithItsContext(t *testing.T) {
-	r := parsed(t, "mirrors: {a.test: {endpoint: [m.test], rewrite: {a: b}}}")
-	w, err := r.listen()
-	if err != nil {
+func TestRewriterEnds(t *testing.T) {
+	_, w := serving(t, parsed(t, "mirrors: {a.test: {endpoint: [m.test], rewrite: {a: b}}}"))
+	w.close()
+	if c, err := net.Dial("tcp", w.listener.Addr().String()); err == nil {
+		c.Close()
+		t.Error("it listens on")
+	}
+}
+
+func TestRewriterListensOnlyIfThereIsSomethingToRewrite(t *testing.T) {
+	if _, w := serving(t, parsed(t, "mirrors: {a.test: {endpoint: [m.test]}}")); w.listener != nil {
+		t.Error("it listens")
+	}
+}
+
+// A pull that is under way goes on where its mirror is as before, logged in as it is;
+// it ends where the mirror or its password is another.
+func TestRewriterKeepsTheMirrorsThatStay(t *testing.T) {
+	const stays = "mirrors: {a.test: {endpoint: [m.test], rewrite: {a: b}}, "
+	before := parsed(t, stays+"b.test: {endpoint: [n.test], rewrite: {a: b}}}\nconfigs: {n.test: {auth: {username: u, password: p}}}")
+	after := parsed(t, stays+"b.test: {endpoint: [n.test], rewrite: {a: b}}}\nconfigs: {n.test: {auth: {username: u, password: q}}}")
+	dir, w := serving(t, before)
+	was := maps.Clone(w.targets)
+	w.begin()
+	if err := after.write(dir, w); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	w.serve(ctx)
-	cancel()
-	// The listener is closed by the server, at the latest when it begins.
-	for {
-		c, err := w.listener.Accept()
-		if err != nil {
-			return
+	if len(w.targets) != 3 {
+		t.Errorf("while the files are written there are %d", len(w.targets))
+	}
+	w.keep()
+	stayed := 0
+	for id, target := range w.targets {
+		if was[id] == target {
+			stayed++
 		}
-		c.Close()
+	}
+	if len(w.targets) != 2 || stayed != 1 {
+		t.Errorf("of %v are left %v", was, w.targets)
 	}
 }

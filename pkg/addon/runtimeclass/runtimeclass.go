@@ -1,0 +1,142 @@
+// Package runtimeclass makes a RuntimeClass for each way to run containers that a node
+// has beside the usual one, such as NVIDIA's: so a pod can ask for it by name.
+package runtimeclass
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	node "k8s.io/api/node/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+
+	"lite.io/lite/pkg/kube"
+)
+
+// usual is the handler by which pods run that ask for none.
+const usual = "runc"
+
+// Classes is the component. It costs a watch of the Nodes, of which it keeps nothing but
+// the names of their handlers.
+type Classes struct{ kubeconfig string }
+
+// New makes the component; nothing is touched before Run.
+func New(kubeconfig string) *Classes { return &Classes{kubeconfig} }
+
+// Name implements component.Component.
+func (*Classes) Name() string { return "runtime-classes" }
+
+// Ready implements component.Component. Nothing waits for a class: who forbids to make
+// one keeps nothing else from working.
+func (*Classes) Ready(context.Context) error { return nil }
+
+// Run implements component.Component.
+func (c *Classes) Run(ctx context.Context) error {
+	cfg, err := kube.ClientConfig(c.kubeconfig, "runtime-classes")
+	if err != nil {
+		return err
+	}
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		return err
+	}
+	return run(ctx, client)
+}
+
+func run(ctx context.Context, client kubernetes.Interface) error {
+	handlers := make(chan string, 16)
+	tell := func(o any) {
+		n, ok := o.(*v1.Node)
+		if !ok {
+			return
+		}
+		for _, h := range n.Status.RuntimeHandlers {
+			select {
+			case handlers <- h.Name:
+			case <-ctx.Done():
+			}
+		}
+	}
+	_, nodes := cache.NewInformerWithOptions(cache.InformerOptions{
+		ListerWatcher: cache.NewListWatchFromClient(client.CoreV1().RESTClient(), "nodes", "", fields.Everything()),
+		ObjectType:    &v1.Node{},
+		Transform:     trim,
+		Handler: cache.ResourceEventHandlerFuncs{
+			AddFunc: tell,
+			UpdateFunc: func(before, after any) {
+				a, b := before.(*v1.Node), after.(*v1.Node)
+				if !slices.EqualFunc(a.Status.RuntimeHandlers, b.Status.RuntimeHandlers, func(a, b v1.NodeRuntimeHandler) bool { return a.Name == b.Name }) {
+					tell(after)
+				}
+			},
+		},
+	})
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { nodes.RunWithContext(ctx) })
+	return makeClasses(ctx, client, handlers)
+}
+
+// trim keeps the names of a node's handlers.
+func trim(o any) (any, error) {
+	n, ok := o.(*v1.Node)
+	if !ok {
+		return o, nil
+	}
+	small := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Name, ResourceVersion: n.ResourceVersion}}
+	for _, h := range n.Status.RuntimeHandlers {
+		if h.Name != "" && h.Name != usual {
+			small.Status.RuntimeHandlers = append(small.Status.RuntimeHandlers, v1.NodeRuntimeHandler{Name: h.Name})
+		}
+	}
+	return small, nil
+}
+
+// tryAgain is how long one waits where a class cannot be made.
+const tryAgain = 10 * time.Second
+
+// makeClasses makes a class for each handler, once. One that is there is somebody's, and
+// one that somebody has removed stays away until the next start.
+func makeClasses(ctx context.Context, client kubernetes.Interface, handlers <-chan string) error {
+	made, failed := map[string]bool{}, map[string]bool{}
+	var again <-chan time.Time
+	try := func(handler string) {
+		if made[handler] {
+			return
+		}
+		_, err := client.NodeV1().RuntimeClasses().Create(ctx, &node.RuntimeClass{
+			ObjectMeta: metav1.ObjectMeta{Name: handler, Labels: map[string]string{"app.kubernetes.io/managed-by": "lite"}},
+			Handler:    handler,
+		}, metav1.CreateOptions{})
+		switch {
+		case err == nil:
+			slog.Info("Made a RuntimeClass for what a node runs containers by", "class", handler)
+		case !apierrors.IsAlreadyExists(err) && !apierrors.IsInvalid(err):
+			slog.Debug("Could not make a RuntimeClass", "class", handler, "err", err)
+			failed[handler], again = true, time.After(tryAgain)
+			return
+		}
+		made[handler] = true
+		delete(failed, handler)
+	}
+	for {
+		select {
+		case handler := <-handlers:
+			try(handler)
+		case <-again:
+			again = nil
+			for handler := range failed {
+				try(handler)
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}

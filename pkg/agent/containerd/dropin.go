@@ -1,0 +1,212 @@
+package containerd
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"os"
+	"path/filepath"
+	"slices"
+
+	srvconfig "github.com/containerd/containerd/v2/cmd/containerd/server/config"
+	"github.com/containerd/containerd/v2/version"
+	"github.com/containerd/plugin"
+	"github.com/containerd/plugin/registry"
+	"github.com/pelletier/go-toml/v2"
+)
+
+const (
+	criRuntime = "io.containerd.cri.v1.runtime"
+	criImages  = "io.containerd.cri.v1.images"
+	criService = "io.containerd.grpc.v1.cri"
+	runcV2     = "io.containerd.runc.v2"
+)
+
+// dropIns is where a user's settings of containerd are.
+func (c Config) dropIns() string { return filepath.Join(c.Dir, "config.toml.d", "*.toml") }
+
+// CheckDropIns finds what in the drop-ins of the containerd whose files are in dir keeps
+// it from working, before it is started.
+func CheckDropIns(dir string) error {
+	files, err := filepath.Glob(Config{Dir: dir}.dropIns())
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, f := range files {
+		for _, err := range checkDropIn(f) {
+			errs = append(errs, fmt.Errorf("containerd's drop-in %s: %w", f, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// checkDropIn finds what would break containerd without a word, or lite. containerd
+// (2.4) names no file in its errors.
+func checkDropIn(file string) (errs []error) {
+	data, err := readRegular(file)
+	if err != nil {
+		return []error{err}
+	}
+	cfg := &srvconfig.Config{}
+	if err := toml.Unmarshal(bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")), cfg); err != nil {
+		if at, ok := errors.AsType[*toml.DecodeError](err); ok {
+			line, _ := at.Position()
+			err = fmt.Errorf("line %d: %w", line, err)
+		}
+		return []error{fmt.Errorf("%w; correct the TOML", err)}
+	}
+	if bytes.HasPrefix(data, []byte("\xef\xbb\xbf")) {
+		errs = append(errs, errors.New("begins with a byte order mark, which containerd does not read; save it without"))
+	}
+	if cfg.Version > version.ConfigVersion {
+		errs = append(errs, fmt.Errorf("version = %d is newer than this containerd, which knows up to %d; write it in that version", cfg.Version, version.ConfigVersion))
+	}
+	for _, own := range []struct{ key, value string }{
+		{"root", cfg.Root}, {"state", cfg.State}, {"grpc.address", cfg.GRPC.Address}, {"ttrpc.address", cfg.TTRPC.Address},
+		{"plugins.'io.containerd.server.v1.grpc'.address", text(cfg.Plugins, "io.containerd.server.v1.grpc", "address")},
+		{"plugins.'io.containerd.server.v1.ttrpc'.address", text(cfg.Plugins, "io.containerd.server.v1.ttrpc", "address")},
+	} {
+		if own.value != "" {
+			errs = append(errs, fmt.Errorf("%s = %q is where lite looks for containerd, and cannot be changed; remove the line", own.key, own.value))
+		}
+	}
+	// containerd (2.4) moves these only together with runtimes.
+	if old := table(cfg.Plugins, criService, "containerd"); old["runtimes"] == nil {
+		for _, key := range []string{"snapshotter", "disable_snapshot_annotations", "discard_unpacked_layers"} {
+			if _, ok := old[key]; ok {
+				errs = append(errs, fmt.Errorf("%s is lost when containerd translates it; write it for version 4: plugins.'%s'.%[1]s", key, criImages))
+			}
+		}
+	}
+	for _, p := range cfg.DisabledPlugins {
+		if slices.Contains([]string{"cri", criService, criRuntime, criImages, ourTransfer}, p) {
+			errs = append(errs, fmt.Errorf("disabled_plugins has %q, without which no pod runs; remove it there", p))
+		}
+	}
+	return errs
+}
+
+// load reads the configuration with its drop-ins. Those of older versions, as
+// nvidia-ctk and other installers write them, are translated by containerd's own
+// rules: without these it ignores what has moved since.
+func (c Config) load(ctx context.Context, path string) (*srvconfig.Config, error) {
+	cfg := &srvconfig.Config{}
+	rules := func() iter.Seq[plugin.Registration] { return slices.Values(registry.Graph(nil)) }
+	if err := srvconfig.LoadConfigWithPlugins(ctx, path, rules, cfg); err != nil {
+		return nil, fmt.Errorf("load %s and %s: %w", path, c.dropIns(), err)
+	}
+	c.complete(table(cfg.Plugins, criRuntime, "containerd", "runtimes"))
+	if cni := table(cfg.Plugins, criRuntime, "cni"); cni != nil {
+		// A file for another machine names the directory of that one's plugins.
+		cni["bin_dirs"] = withFirst(c.Helpers.CNI(), cni["bin_dirs"])
+	}
+	if settings, ok := cfg.Plugins[theirTransfer]; ok {
+		cfg.Plugins[ourTransfer] = settings
+	}
+	return cfg, nil
+}
+
+// complete adds to the runtimes of the user's that are like runc what runc was told:
+// the same cgroups as the kubelet's, and a state that a reboot clears.
+func (c Config) complete(runtimes map[string]any) {
+	for name, r := range runtimes {
+		r, ok := r.(map[string]any)
+		if !ok || r["runtime_type"] != runcV2 {
+			continue
+		}
+		options, ok := r["options"].(map[string]any)
+		if !ok {
+			options = map[string]any{}
+			r["options"] = options
+		}
+		binary, _ := options["BinaryName"].(string)
+		setDefault(r, "runtime_path", filepath.Join(c.Helpers.Bin(), "containerd-shim-runc-v2"))
+		setDefault(options, "SystemdCgroup", c.SystemdCgroup)
+		setDefault(options, "Root", filepath.Join(c.StateDir, stateOf(name, binary)))
+	}
+}
+
+// setDefault sets what is missing or empty.
+func setDefault(table map[string]any, key string, value any) {
+	if now, ok := table[key]; !ok || now == "" {
+		table[key] = value
+	}
+}
+
+// withFirst is a list of texts with one at its beginning.
+func withFirst(first string, list any) []any {
+	all := []any{first}
+	switch list := list.(type) {
+	case []any:
+		all = append(all, list...)
+	case []string:
+		for _, l := range list {
+			all = append(all, l)
+		}
+	}
+	if i := slices.Index(all[1:], any(first)); i >= 0 {
+		all = slices.Delete(all, i+1, i+2)
+	}
+	return all
+}
+
+// pullsByItself reports whether a drop-in has containerd (2.4) pull in its older way,
+// past our plugin: it does so for settings that the newer one does not know.
+func pullsByItself(cfg *srvconfig.Config) bool {
+	images := table(cfg.Plugins, criImages)
+	registry := table(images, "registry")
+	for _, key := range []string{"mirrors", "configs", "auths"} {
+		if len(table(registry, key)) > 0 {
+			return true
+		}
+	}
+	if n, ok := images["max_concurrent_downloads"]; ok && n != int64(3) {
+		return true
+	}
+	return images["use_local_image_pull"] == true || images["discard_unpacked_layers"] == true ||
+		images["image_pull_with_sync_fs"] == true || images["disable_snapshot_annotations"] == false
+}
+
+// giveCredentials writes all credentials into the configuration, for good.
+func (r *registries) giveCredentials(cfg *srvconfig.Config) {
+	images := table(cfg.Plugins, criImages)
+	registry := table(images, "registry")
+	configs := table(registry, "configs")
+	if configs == nil {
+		configs = map[string]any{}
+		registry["configs"] = configs
+	}
+	for _, host := range r.hosts() {
+		user, secret := r.credentialsFor(host).userAndSecret()
+		auth := map[string]any{"username": user, "password": secret}
+		if user == "" {
+			auth = map[string]any{"identitytoken": secret}
+		}
+		if _, theirs := configs[host]; !theirs {
+			configs[host] = map[string]any{"auth": auth}
+		}
+	}
+}
+
+// table is the table at some keys below another, nil if there is none.
+func table(in map[string]any, keys ...string) map[string]any {
+	for _, k := range keys {
+		in, _ = in[k].(map[string]any)
+	}
+	return in
+}
+
+// text is the text at some keys, "" if there is none.
+func text(in map[string]any, plugin, key string) string {
+	s, _ := table(in, plugin)[key].(string)
+	return s
+}
+
+// executable reports whether a file is there and can be run.
+func executable(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
+}

@@ -1,0 +1,348 @@
+package containerd
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// reading turns a registries.yaml into registries. It looks at the nodes of the
+// YAML, not at values: a node has a line, keeps a password such as 0777 as it was
+// written, and a key that is there twice is there twice.
+type reading struct {
+	file string
+	errs []error
+}
+
+// wrong is something that the file says and that cannot be.
+func (r *reading) wrong(n *yaml.Node, where, problem, remedy string) {
+	if where != "" {
+		where += ": "
+	}
+	r.errs = append(r.errs, fmt.Errorf("private-registry %s:%d: %s%s; %s", r.file, n.Line, where, problem, remedy))
+}
+
+// readRegistries reads the text of a registries.yaml, and checks what can be checked
+// without asking anybody. All that is wrong is reported at once.
+func readRegistries(file string, data []byte) (*registries, error) {
+	r := &reading{file: file}
+	all := &registries{mirrors: map[string]mirror{}, configs: map[string]host{}}
+	top, err := onlyDocument(data)
+	if err != nil {
+		return nil, fmt.Errorf("private-registry %s: %w; correct the YAML, and indent it with spaces", file, err)
+	}
+	for _, e := range r.entries(top, "") {
+		switch e.key {
+		case "mirrors":
+			for _, m := range r.entries(e.value, "mirrors") {
+				all.mirrors[m.key] = r.mirror(m)
+			}
+		case "configs":
+			for _, c := range r.entries(e.value, "configs") {
+				all.configs[c.key] = r.host(c)
+			}
+		default:
+			r.unknown(e, "", "mirrors", "configs")
+		}
+	}
+	if err := errors.Join(r.errs...); err != nil {
+		return nil, err
+	}
+	return all, nil
+}
+
+// onlyDocument parses the only document of a file; nil if there is none.
+func onlyDocument(data []byte) (*yaml.Node, error) {
+	var first, second yaml.Node
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	if err := decoder.Decode(&first); errors.Is(err, io.EOF) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	if err := decoder.Decode(&second); err == nil {
+		return nil, fmt.Errorf("line %d: a second YAML document begins", second.Line)
+	} else if !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	if len(first.Content) == 0 {
+		return nil, nil
+	}
+	return first.Content[0], nil
+}
+
+// entry is a key with its value, aliases being resolved.
+type entry struct {
+	key   string
+	at    *yaml.Node
+	value *yaml.Node
+	path  string // of the map that it is in
+}
+
+func (e entry) String() string {
+	if e.path == "" {
+		return e.key
+	}
+	return e.path + ": " + e.key
+}
+
+// entries is what a map holds, in its order. Nothing is an empty map. Where a map is
+// merged into another, that one's own keys count.
+func (r *reading) entries(n *yaml.Node, path string) []entry {
+	n = resolve(n)
+	if n == nil || isNull(n) {
+		return nil
+	}
+	if n.Kind != yaml.MappingNode {
+		r.wrong(n, path, "is no map", "write lines of the form key: value")
+		return nil
+	}
+	var own, merged []entry
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], resolve(n.Content[i+1])
+		if key.ShortTag() == "!!merge" {
+			merged = append(merged, r.merged(value, path)...)
+			continue
+		}
+		e := entry{key: resolve(key).Value, at: key, value: value, path: path}
+		if j := slices.IndexFunc(own, func(o entry) bool { return o.key == e.key }); j >= 0 {
+			r.wrong(key, path, fmt.Sprintf("%q is there a second time, after line %d", e.key, own[j].at.Line), "keep one of them")
+			continue
+		}
+		own = append(own, e)
+	}
+	for _, m := range merged {
+		if !slices.ContainsFunc(own, func(o entry) bool { return o.key == m.key }) {
+			own = append(own, m)
+		}
+	}
+	return own
+}
+
+// merged is the entries of a map, or of several, that << merges into another.
+func (r *reading) merged(n *yaml.Node, path string) []entry {
+	if n.Kind != yaml.SequenceNode {
+		return r.entries(n, path)
+	}
+	var all []entry
+	for _, one := range n.Content {
+		all = append(all, r.entries(one, path)...)
+	}
+	return all
+}
+
+// resolve follows an alias; YAML has no aliases of aliases.
+func resolve(n *yaml.Node) *yaml.Node {
+	if n != nil && n.Kind == yaml.AliasNode {
+		return n.Alias
+	}
+	return n
+}
+
+func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
+
+// unknown reports a key that means nothing where it is. Most of them are known
+// elsewhere, and indented wrongly.
+func (r *reading) unknown(e entry, where string, known ...string) {
+	remedy := "known here are " + strings.Join(known, ", ")
+	for _, level := range []struct {
+		keys []string
+		at   string
+	}{
+		{[]string{"mirrors", "configs"}, "at the beginning of a line"},
+		{[]string{"endpoint", "rewrite"}, "below mirrors and the name of a registry"},
+		{[]string{"auth", "tls"}, "below configs and the name of a host"},
+		{[]string{"username", "password", "identity_token"}, "below auth"},
+		{[]string{"ca_file", "cert_file", "key_file", "insecure_skip_verify"}, "below tls"},
+	} {
+		if slices.Contains(level.keys, e.key) {
+			remedy = "its place is " + level.at + "; " + remedy
+		}
+	}
+	r.wrong(e.at, where, fmt.Sprintf("unknown key %q", e.key), remedy)
+}
+
+// name checks what stands for a registry or a host.
+func (r *reading) name(e entry) {
+	if e.key == "*" || registryName.MatchString(e.key) {
+		return
+	}
+	remedy := `write the host as it stands in the names of images, or "*" for all`
+	if _, rest, ok := strings.Cut(e.key, "://"); ok {
+		remedy = fmt.Sprintf("leave the scheme out: %q", strings.TrimRight(rest, "/"))
+	} else if host, _, ok := strings.Cut(e.key, "/"); ok && registryName.MatchString(host) {
+		remedy = fmt.Sprintf("leave the path out: %q", host)
+	} else if strings.Contains(e.key, "*") {
+		remedy = `"*" stands for all registries and only by itself: name each of them`
+	}
+	r.wrong(e.at, e.path, fmt.Sprintf("registry %q is not of the form host[:port]", e.key), remedy)
+}
+
+// mirror reads one entry of mirrors.
+func (r *reading) mirror(e entry) (m mirror) {
+	if e.key == "configs" || e.key == "mirrors" {
+		r.wrong(e.at, e.path, fmt.Sprintf("%q is indented and so the name of a registry", e.key), "put it at the beginning of its line")
+		return m
+	}
+	r.name(e)
+	for _, f := range r.entries(e.value, e.String()) {
+		switch f.key {
+		case "endpoint":
+			m.endpoints = r.endpoints(f)
+		case "rewrite":
+			m.rules = r.rewrites(f)
+		default:
+			r.unknown(f, f.path, "endpoint", "rewrite")
+		}
+	}
+	return m
+}
+
+// endpoints reads the addresses of a mirror, each once.
+func (r *reading) endpoints(f entry) (all []endpoint) {
+	if isNull(f.value) {
+		return nil
+	}
+	if f.value.Kind != yaml.SequenceNode {
+		r.wrong(f.at, f.path, "endpoint is no list", `write it as one: endpoint: ["https://host:port"]`)
+		return nil
+	}
+	for _, n := range f.value.Content {
+		n = resolve(n)
+		u, err := parseEndpoint(n.Value)
+		if err != nil || n.Kind != yaml.ScalarNode {
+			r.wrong(n, f.path, fmt.Sprintf("endpoint %q: %v", n.Value, err), "correct it")
+			continue
+		}
+		if !slices.ContainsFunc(all, func(e endpoint) bool { return e.String() == u.String() }) {
+			all = append(all, endpoint{u})
+		}
+	}
+	return all
+}
+
+// rewrites reads the rules of a mirror, in alphabetical order of their patterns.
+func (r *reading) rewrites(f entry) (rules []rule) {
+	for _, e := range r.entries(f.value, f.String()) {
+		match, err := regexp.Compile(e.key)
+		if err != nil {
+			r.wrong(e.at, f.path, fmt.Sprintf("rewrite %q: %v", e.key, err), "correct the expression")
+			continue
+		}
+		rules = append(rules, rule{match, r.text(e)})
+	}
+	slices.SortFunc(rules, func(a, b rule) int { return strings.Compare(a.match.String(), b.match.String()) })
+	return rules
+}
+
+// host reads one entry of configs.
+func (r *reading) host(e entry) (h host) {
+	r.name(e)
+	for _, f := range r.entries(e.value, e.String()) {
+		switch f.key {
+		case "auth":
+			h.auth = r.auth(f)
+		case "tls":
+			h.tls = r.tls(f)
+		default:
+			r.unknown(f, f.path, "auth", "tls")
+		}
+	}
+	return h
+}
+
+func (r *reading) auth(e entry) *credentials {
+	c := &credentials{}
+	for _, f := range r.entries(e.value, e.String()) {
+		to, known := map[string]*string{"username": &c.username, "password": &c.password, "auth": &c.auth, "identity_token": &c.token}[f.key]
+		if !known {
+			r.unknown(f, f.path, "username, password", "auth", "identity_token")
+			continue
+		}
+		// Nobody knows whether this is a password or a template without one.
+		if isNull(f.value) && f.value.Value != "" {
+			r.wrong(f.at, f.path, fmt.Sprintf("%s: %s is YAML's word for nothing", f.key, f.value.Value), "write it in quotes, or remove the line")
+			continue
+		}
+		*to = r.text(f)
+		if problem := wrongAuth(c.auth); f.key == "auth" && problem != "" {
+			r.wrong(f.at, f.path, "auth "+problem, "write `user:password` in base64, or username and password instead")
+		}
+	}
+	return c
+}
+
+// wrongAuth is why a text is not "user:password" in base64.
+func wrongAuth(auth string) string {
+	decoded, err := base64.StdEncoding.DecodeString(auth)
+	if err != nil {
+		return "is not base64"
+	}
+	if auth != "" && !bytes.Contains(decoded, []byte(":")) {
+		return "holds no colon between a user and a password"
+	}
+	return ""
+}
+
+func (r *reading) tls(e entry) *tlsFiles {
+	t := &tlsFiles{}
+	for _, f := range r.entries(e.value, e.String()) {
+		switch f.key {
+		case "ca_file":
+			t.ca = r.path(f)
+		case "cert_file":
+			t.cert = r.path(f)
+		case "key_file":
+			t.key = r.path(f)
+		case "insecure_skip_verify":
+			t.insecure = r.truth(f)
+		default:
+			r.unknown(f, f.path, "ca_file", "cert_file", "key_file", "insecure_skip_verify")
+		}
+	}
+	if (t.cert == "") != (t.key == "") {
+		r.wrong(e.at, e.path, "cert_file and key_file go together", "name both, or neither")
+	}
+	return t
+}
+
+// text is a value as it was written, whatever YAML would make of it.
+func (r *reading) text(f entry) string {
+	if f.value.Kind != yaml.ScalarNode {
+		r.wrong(f.at, f.path, f.key+" is no text", "write one value, in quotes if it has special characters")
+		return ""
+	}
+	if isNull(f.value) {
+		return ""
+	}
+	return f.value.Value
+}
+
+// path is a file. containerd would look for one without its directory below lite's.
+func (r *reading) path(f entry) string {
+	p := r.text(f)
+	if p != "" && !filepath.IsAbs(p) {
+		r.wrong(f.at, f.path, fmt.Sprintf("%s %q has no directory", f.key, p), "write the whole path, from /")
+	}
+	return p
+}
+
+// truth reads true and false, also in the words of YAML 1.1 and in quotes.
+func (r *reading) truth(f entry) bool {
+	switch strings.ToLower(r.text(f)) {
+	case "true", "yes", "on":
+		return true
+	case "false", "no", "off", "":
+		return false
+	}
+	r.wrong(f.at, f.path, fmt.Sprintf("%s: %q is neither true nor false", f.key, f.value.Value), "write true or false")
+	return false
+}
