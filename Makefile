@@ -1,6 +1,6 @@
 # What each step does stands in scripts/; `make` alone builds dist/lite.
 SHELL := /bin/bash
-.PHONY: build run test vm-test conformance lint golden e2e bench release release-check clean
+.PHONY: build run test test-long vm-test conformance lint golden e2e bench release release-check clean
 
 # For another architecture: make build GOARCH=arm64
 BINARY = dist/lite$(if $(filter-out $(shell go env GOHOSTARCH),$(GOARCH)),-linux-$(GOARCH))
@@ -16,12 +16,18 @@ run: build # make run ARGS="--data-dir /tmp/lite"
 
 test: build
 	@scripts/test-images
+	@scripts/test-software helm >/dev/null
 	@scripts/test-firewalls
 	@tests/cluster/roots dist/roots
 	@scripts/test
 
+test-long: build # databases and operators that others have written; make test-long RUN=TestLong/PostgreSQL
+	@scripts/test-images
+	@scripts/test long '$(RUN)'
+
 e2e: build
 	@scripts/test-images
+	@scripts/test-software helm >/dev/null
 	@scripts/test-firewalls
 	@tests/cluster/roots dist/roots
 	@scripts/test e2e

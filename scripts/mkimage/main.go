@@ -2,12 +2,14 @@
 // gives the same image, to the byte.
 //
 //	mkimage -o pause.tar -tag lite.io/pause:3.10 -entrypoint /pause ./pause=/pause
+//	mkimage -o db.tar -tag db:15 -base debian.tar -dir /tmp:1777
 //	mkimage -o box.tar -tag box:1 -tag box:2,VERSION=2 -link /bin/ls=/bin/busybox -dir /tmp:1777 busybox=/bin/busybox:755
 package main
 
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"flag"
 	"fmt"
 	"log"
@@ -39,6 +41,7 @@ func main() {
 	out := flag.String("o", "", "archive to write")
 	arch := flag.String("arch", runtime.GOARCH, "architecture of the files")
 	user := flag.String("user", "", "user[:group] to run as")
+	base := flag.String("base", "", "tar of a file system that lies below all else")
 	flag.Var(&tags, "tag", "name:tag[,K=V...] of an image, with variables of its own; repeat for images that share the files")
 	flag.Var(&entrypoint, "entrypoint", "word of the entrypoint; repeatable")
 	flag.Var(&cmd, "cmd", "word of the default command; repeatable")
@@ -50,8 +53,12 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	layers, err := stack(*base, layer)
+	if err != nil {
+		log.Fatal(err)
+	}
 	config := v1.Config{User: *user, Env: env, Entrypoint: entrypoint, Cmd: cmd}
-	if err := write(*out, *arch, layer, config, tags); err != nil {
+	if err := write(*out, *arch, layers, config, tags); err != nil {
 		log.Fatal(err)
 	}
 }
@@ -95,6 +102,18 @@ func pack(dirs, links, files []string) (v1.Layer, error) {
 	return static.NewLayer(buf.Bytes(), types.DockerUncompressedLayer), nil
 }
 
+// stack puts a layer upon a tar of a file system, if there is one.
+func stack(base string, layer v1.Layer) ([]v1.Layer, error) {
+	if base == "" {
+		return []v1.Layer{layer}, nil
+	}
+	below, err := tarball.LayerFromFile(base, tarball.WithCompressionLevel(gzip.BestSpeed))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", base, err)
+	}
+	return []v1.Layer{below, layer}, nil
+}
+
 func splitMode(s string) (dest string, mode int64, err error) {
 	dest, octal, ok := strings.Cut(s, ":")
 	if !path.IsAbs(dest) {
@@ -117,7 +136,7 @@ func add(w *tar.Writer, h tar.Header, content []byte) error {
 	return err
 }
 
-func write(file, arch string, layer v1.Layer, config v1.Config, tags []string) error {
+func write(file, arch string, layers []v1.Layer, config v1.Config, tags []string) error {
 	images := map[name.Tag]v1.Image{}
 	for _, t := range tags {
 		words := strings.Split(t, ",")
@@ -133,7 +152,7 @@ func write(file, arch string, layer v1.Layer, config v1.Config, tags []string) e
 		if err != nil {
 			return err
 		}
-		if images[tag], err = mutate.AppendLayers(image, layer); err != nil {
+		if images[tag], err = mutate.AppendLayers(image, layers...); err != nil {
 			return err
 		}
 	}

@@ -26,7 +26,7 @@ func TestImage(t *testing.T) {
 			t.Fatal(err)
 		}
 		config := v1.Config{Entrypoint: []string{"/bin/program"}, Env: []string{"A=1"}}
-		if err := write(out, "arm64", layer, config, []string{"lite.test/box:1", "lite.test/box:2,V=2"}); err != nil {
+		if err := write(out, "arm64", []v1.Layer{layer}, config, []string{"lite.test/box:1", "lite.test/box:2,V=2"}); err != nil {
 			t.Fatal(err)
 		}
 		tag, _ := name.NewTag("lite.test/box:2")
@@ -52,6 +52,42 @@ func TestImage(t *testing.T) {
 	}
 	if len(digests) != 1 {
 		t.Errorf("the same input gave different images: %v", digests)
+	}
+}
+
+// What is said to be in the image lies above what the base has.
+func TestBase(t *testing.T) {
+	dir := t.TempDir()
+	base := filepath.Join(dir, "base.tar")
+	f, err := os.Create(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := tar.NewWriter(f)
+	if err := errors.Join(add(w, tar.Header{Typeflag: tar.TypeReg, Name: "/etc/passwd", Mode: 0o644}, []byte("root")), w.Close(), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	own, err := pack([]string{"/tmp:1777"}, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	layers, err := stack(base, own)
+	if err != nil || len(layers) != 2 || layers[1] != own {
+		t.Fatalf("%d layers, %v", len(layers), err)
+	}
+	content, err := layers[0].Uncompressed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer content.Close()
+	if header, err := tar.NewReader(content).Next(); err != nil || header.Name != "etc/passwd" {
+		t.Errorf("the base has %+v, %v", header, err)
+	}
+	if layers, err := stack("", own); err != nil || len(layers) != 1 {
+		t.Errorf("without a base: %d layers, %v", len(layers), err)
+	}
+	if _, err := stack(filepath.Join(dir, "none.tar"), own); err == nil {
+		t.Error("a base that is not there is no error")
 	}
 }
 

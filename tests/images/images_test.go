@@ -303,6 +303,10 @@ func (s *suite) testDirectory(t *testing.T) {
 		if !strings.Contains(s.Log(), "import "+imageDir+"/damaged.tar: ") {
 			return errors.New("the log does not name the damaged archive")
 		}
+		// A log is not looked at while all is said to be ready (k3s#13136).
+		if status := s.Output(t, "lite", "status"); !strings.Contains(status, "not imported, the log says why: damaged.tar") {
+			return fmt.Errorf("the status does not name the damaged archive:\n%s", status)
+		}
 		return nil
 	})
 	if got := list(t, s.Node)["lite.test/odd:1"]; got != odd {
@@ -325,6 +329,9 @@ func (s *suite) testDirectory(t *testing.T) {
 	}
 
 	s.Output(t, "sh", "-c", "rm "+imageDir+"/damaged.tar "+imageDir+"/chart.tar && mv "+imageDir+" "+disk+"/was && mkdir "+imageDir)
+	if status := s.Output(t, "lite", "status"); strings.Contains(status, "damaged.tar") {
+		t.Errorf("the status names an archive that is gone:\n%s", status)
+	}
 	appears("second.tar", "lite.test/second:1")
 	s.Output(t, "sh", "-c", "mv "+imageDir+"/* "+disk+"/was && rmdir "+imageDir+" && mv "+disk+"/was "+imageDir+" && rm "+imageDir+"/second.tar")
 	appears("third.tar", "lite.test/third:1")

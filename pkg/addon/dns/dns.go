@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/coredns/caddy"
+	"github.com/miekg/dns"
 	"k8s.io/apimachinery/pkg/types"
 
 	"lite.io/lite/pkg/resolver"
@@ -358,12 +359,31 @@ func (s *Server) load(ctx context.Context, w want) error {
 		stopUnused(s.loading.caches, s.serving.caches)
 		return errors.New(strings.TrimPrefix(err.Error(), "starting with listener file descriptors: "))
 	}
+	awaitServing(instance)
 	stopUnused(s.serving.caches, s.loading.caches)
 	s.instance, s.serving = instance, s.loading
 	caches := slices.Collect(maps.Values(s.serving.caches))
 	s.tell(func(st *state) { st.waiting, st.served, st.caches = "", w, caches })
 	s.probe(ctx)
 	return nil
+}
+
+// awaitServing waits until an instance serves where it listens. One that is stopped
+// before never ends (CoreDNS 1.15, miekg/dns 1.1.73: what has not begun is not told),
+// and a stop of lite right after its start took all the time that a stop may.
+func awaitServing(i *caddy.Instance) {
+	for _, server := range i.Servers() {
+		for _, to := range []net.Addr{server.Addr(), server.LocalAddr()} {
+			if to == nil {
+				continue
+			}
+			// A message without a question is refused before anything else looks at it.
+			client := dns.Client{Net: to.Network(), Timeout: time.Second}
+			if _, _, err := client.Exchange(new(dns.Msg), to.String()); err != nil {
+				slog.Debug("DNS does not answer where it listens", "at", to, "err", err)
+			}
+		}
+	}
 }
 
 // stopUnused stops the caches that others does not have.

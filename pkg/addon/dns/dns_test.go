@@ -256,6 +256,31 @@ func TestNothingLeaks(t *testing.T) {
 }
 
 // Only those are answered who may be pods or the machine itself.
+// A start that fails at once, as with a damaged store, stops DNS while it begins to
+// serve.
+func TestStoppedAtOnce(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // so that what was started has not begun
+	b := newBed(t)
+	w := want{files: files{corefileName: testCorefile}, listen: b.config.Listen, known: true}
+	for range 20 {
+		s := New(b.config)
+		if err := s.claim(); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.load(t.Context(), w); err != nil {
+			t.Fatal(err)
+		}
+		stopped := make(chan struct{})
+		go func() { s.stop(); close(stopped) }()
+		select {
+		case <-stopped:
+		case <-time.After(20 * time.Second):
+			t.Fatal("it does not stop")
+		}
+		s.release()
+	}
+}
+
 func TestMayAsk(t *testing.T) {
 	c := Config{Listen: addrs("203.0.113.7")}
 	for text, want := range map[string]bool{

@@ -62,6 +62,7 @@ type Importer struct {
 	dir    string
 	watch  bool
 	ready  atomic.Bool
+	failed atomic.Pointer[[]string] // archives that could not be imported, by their file names
 }
 
 // BuiltIn imports the archives that come with lite. It is ready when they are in:
@@ -87,6 +88,23 @@ func (i *Importer) Ready(context.Context) error {
 		return fmt.Errorf("importing from %s", i.dir)
 	}
 	return nil
+}
+
+// Note implements component.Noter: without it a node whose pods wait for an image looks
+// as if it had all that it was given.
+func (i *Importer) Note() string {
+	failed := i.failed.Load()
+	if failed == nil {
+		return ""
+	}
+	there := slices.DeleteFunc(slices.Clone(*failed), func(name string) bool {
+		_, err := os.Stat(filepath.Join(i.dir, name))
+		return errors.Is(err, fs.ErrNotExist)
+	})
+	if len(there) == 0 {
+		return ""
+	}
+	return "not imported, the log says why: " + strings.Join(there, ", ")
 }
 
 // Run implements component.Component.
@@ -207,6 +225,8 @@ func (i *Importer) importDir(ctx context.Context, c *client.Client) error {
 		return err
 	}
 	errs := []error{repin(ctx, c, archives)}
+	var failed []string
+	defer func() { i.failed.Store(&failed) }()
 	for _, a := range archives {
 		if done[a.mark] {
 			continue
@@ -215,6 +235,7 @@ func (i *Importer) importDir(ctx context.Context, c *client.Client) error {
 		names, err := importFile(ctx, c, filepath.Join(i.dir, a.name), a.mark)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("import %s: %w", filepath.Join(i.dir, a.name), err))
+			failed = append(failed, a.name)
 			continue
 		}
 		if i.watch {

@@ -88,3 +88,21 @@ func TestImporterSaysWhatItWaitsFor(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestNote(t *testing.T) {
+	i := Directory("", t.TempDir())
+	if note := i.Note(); note != "" {
+		t.Errorf("before anything was imported: %q", note)
+	}
+	i.failed.Store(&[]string{"page.tar.gz", "gone.tar"})
+	if err := os.WriteFile(filepath.Join(i.dir, "page.tar.gz"), []byte("<html>404</html>"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if note, want := i.Note(), "not imported, the log says why: page.tar.gz"; note != want {
+		t.Errorf("%q, want %q", note, want)
+	}
+	i.failed.Store(&[]string{"gone.tar"})
+	if note := i.Note(); note != "" {
+		t.Errorf("the archive is not there any more: %q", note)
+	}
+}

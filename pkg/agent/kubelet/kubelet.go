@@ -151,6 +151,9 @@ func (*Kubelet) Name() string { return "kubelet" }
 // goroutines cannot be waited for (1.37): what they hold, they hold until the
 // process ends, which follows.
 func (k *Kubelet) Run(ctx context.Context) error {
+	if err := share(k.server.RootDirectory); err != nil {
+		return err
+	}
 	gate := utilfeature.DefaultFeatureGate
 	deps, err := app.UnsecuredDependencies(ctx, k.server, gate)
 	if err != nil {

@@ -2,6 +2,8 @@ package kubelet
 
 import (
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -178,5 +180,32 @@ func TestParseTaints(t *testing.T) {
 	c.Taints = []string{"a"}
 	if _, err := New(c); err == nil {
 		t.Error("a taint without effect is accepted")
+	}
+}
+
+// Without the file no pod starts, and nothing else says so.
+func TestNote(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "resolv.conf")
+	c := sample()
+	c.ResolvConf = file
+	k, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if note := k.Note(); !strings.Contains(note, "no pod starts") || !strings.Contains(note, file) {
+		t.Errorf("without %s the note is %q", file, note)
+	}
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if note := k.Note(); note != "" {
+		t.Errorf("with it the note is %q", note)
+	}
+	c.ExtraArgs = []string{"resolv-conf="}
+	if k, err = New(c); err != nil {
+		t.Fatal(err)
+	}
+	if note := k.Note(); note != "" {
+		t.Errorf("with none the note is %q", note)
 	}
 }
