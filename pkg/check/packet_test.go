@@ -8,10 +8,10 @@ import (
 )
 
 var (
-	api     = opening{proto: "tcp", port: 6443}
-	kubelet = opening{from: netip.MustParsePrefix("192.0.2.0/24"), proto: "tcp", port: 10250}
-	vxlan   = opening{from: netip.MustParsePrefix("192.0.2.0/24"), proto: "udp", port: 8472}
-	pods    = opening{from: netip.MustParsePrefix("10.42.0.0/16")}
+	api       = opening{proto: "tcp", port: 6443}
+	toKubelet = opening{from: netip.MustParsePrefix("192.0.2.0/24"), proto: "tcp", port: 10250}
+	vxlan     = opening{from: netip.MustParsePrefix("192.0.2.0/24"), proto: "udp", port: 8472}
+	pods      = opening{from: netip.MustParsePrefix("10.42.0.0/16")}
 )
 
 // usual is what nearly every firewall of iptables begins with.
@@ -33,17 +33,17 @@ func TestRulesOfIptables(t *testing.T) {
 		"multiport, others":          {usual + "-A INPUT -p tcp -m multiport --dports 22,80,443 -j ACCEPT", api, false},
 		"multiport, negated":         {usual + "-A INPUT -p tcp -m multiport ! --dports 22,80 -j ACCEPT", api, true},
 		"multiport, state":           {usual + "-A INPUT -p udp -m multiport --dports 8472,51820 -m conntrack --ctstate NEW -j ACCEPT", vxlan, true},
-		"multiport, a network":       {usual + "-A INPUT -s 192.0.2.0/24 -p tcp -m multiport --dports 10250,10256 -m comment --comment \"nodes -j DROP\" -j ACCEPT", kubelet, true},
+		"multiport, a network":       {usual + "-A INPUT -s 192.0.2.0/24 -p tcp -m multiport --dports 10250,10256 -m comment --comment \"nodes -j DROP\" -j ACCEPT", toKubelet, true},
 		"a range":                    {usual + "-A INPUT -p tcp -m tcp --dport 6000:7000 -j ACCEPT", api, true},
 		"a range, negated":           {usual + "-A INPUT -p tcp -m tcp ! --dport 6000:7000 -j ACCEPT", api, false},
 		"all but one port":           {usual + "-A INPUT -p tcp -m tcp ! --dport 22 -j ACCEPT", api, true},
 		"all but this":               {"-P INPUT ACCEPT\n-A INPUT -p tcp -m tcp ! --dport 22 -j DROP", api, false},
-		"a larger network":           {usual + "-A INPUT -s 192.0.0.0/16 -p tcp -m tcp --dport 10250 -j ACCEPT", kubelet, true},
-		"a smaller one":              {usual + "-A INPUT -s 192.0.2.0/25 -p tcp -m tcp --dport 10250 -j ACCEPT", kubelet, false},
-		"a mask":                     {usual + "-A INPUT -s 192.0.2.0/255.255.255.0 -j ACCEPT", kubelet, true},
-		"all but a network":          {usual + "-A INPUT ! -s 198.51.100.0/24 -j ACCEPT", kubelet, true},
+		"a larger network":           {usual + "-A INPUT -s 192.0.0.0/16 -p tcp -m tcp --dport 10250 -j ACCEPT", toKubelet, true},
+		"a smaller one":              {usual + "-A INPUT -s 192.0.2.0/25 -p tcp -m tcp --dport 10250 -j ACCEPT", toKubelet, false},
+		"a mask":                     {usual + "-A INPUT -s 192.0.2.0/255.255.255.0 -j ACCEPT", toKubelet, true},
+		"all but a network":          {usual + "-A INPUT ! -s 198.51.100.0/24 -j ACCEPT", toKubelet, true},
 		"a network, for all":         {usual + "-A INPUT -s 192.0.2.0/24 -p tcp -m tcp --dport 6443 -j ACCEPT", api, false},
-		"a range of addresses":       {usual + "-A INPUT -m iprange --src-range 192.0.1.0-192.0.3.255 -j ACCEPT", kubelet, true},
+		"a range of addresses":       {usual + "-A INPUT -m iprange --src-range 192.0.1.0-192.0.3.255 -j ACCEPT", toKubelet, true},
 		"loopback only":              {usual + "-A INPUT -i lo -p tcp -m tcp --dport 6443 -j ACCEPT", api, false},
 		"all but loopback":           {usual + "-A INPUT ! -i lo -p tcp -m tcp --dport 6443 -j ACCEPT", api, true},
 		"its interface":              {usual + "-A INPUT -i eth0 -p tcp -m tcp --dport 6443 -j ACCEPT", api, true},
@@ -59,7 +59,7 @@ func TestRulesOfIptables(t *testing.T) {
 		"odd flags are dropped":      {usual + "-A INPUT -p tcp -m tcp --tcp-flags FIN,SYN,RST,PSH,ACK,URG NONE -j DROP\n-A INPUT -p tcp -j ACCEPT", api, true},
 		"an uncertain match":         {usual + "-A INPUT -p tcp -m tcp --dport 6443 -m limit --limit 3/min -j ACCEPT", api, false},
 		"strangers are dropped":      {usual + "-A INPUT -m set --match-set banned src -j DROP\n-A INPUT -p tcp -m tcp --dport 6443 -j ACCEPT", api, true},
-		"one address is dropped":     {usual + "-A INPUT -s 192.0.2.66/32 -j DROP\n-A INPUT -p tcp -m tcp --dport 10250 -j ACCEPT", kubelet, true},
+		"one address is dropped":     {usual + "-A INPUT -s 192.0.2.66/32 -j DROP\n-A INPUT -p tcp -m tcp --dport 10250 -j ACCEPT", toKubelet, true},
 		"dropped before":             {usual + "-A INPUT -p tcp -m tcp --dport 6443 -j REJECT --reject-with tcp-reset\n-A INPUT -p tcp -j ACCEPT", api, false},
 		"dropped after":              {usual + "-A INPUT -p tcp -j ACCEPT\n-A INPUT -p tcp -m tcp --dport 6443 -j DROP", api, true},
 		"logged":                     {usual + "-A INPUT -j LOG --log-prefix \"in -j DROP \"\n-A INPUT -p tcp -m tcp --dport 6443 -j ACCEPT", api, true},
@@ -71,15 +71,15 @@ func TestRulesOfIptables(t *testing.T) {
 		"chains below":               {"-N a\n-N b\n" + usual + "-A INPUT -j a\n-A a -j b\n-A b -p tcp -m multiport --dports 6443 -j ACCEPT", api, true},
 		"goto, and no return":        {"-N a\n" + usual + "-A INPUT -g a\n-A INPUT -j ACCEPT\n-A a -p tcp -m tcp --dport 22 -j ACCEPT", api, false},
 		"RHEL's":                     {"-P INPUT ACCEPT\n-N RH-Firewall-1-INPUT\n-A INPUT -j RH-Firewall-1-INPUT\n-A RH-Firewall-1-INPUT -m state --state RELATED,ESTABLISHED -j ACCEPT\n-A RH-Firewall-1-INPUT -p tcp -m state --state NEW -m tcp --dport 22 -j ACCEPT\n-A RH-Firewall-1-INPUT -j REJECT --reject-with icmp-host-prohibited", api, false},
-		"a set of networks":          {usual + "-A INPUT -p tcp -m set --match-set nodes src -m tcp --dport 10250 -j ACCEPT", kubelet, true},
-		"a set of addresses":         {usual + "-A INPUT -p tcp -m set --match-set few src -m tcp --dport 10250 -j ACCEPT", kubelet, false},
-		"not in a set":               {usual + "-A INPUT -m set ! --match-set other src -j ACCEPT", kubelet, true},
+		"a set of networks":          {usual + "-A INPUT -p tcp -m set --match-set nodes src -m tcp --dport 10250 -j ACCEPT", toKubelet, true},
+		"a set of addresses":         {usual + "-A INPUT -p tcp -m set --match-set few src -m tcp --dport 10250 -j ACCEPT", toKubelet, false},
+		"not in a set":               {usual + "-A INPUT -m set ! --match-set other src -j ACCEPT", toKubelet, true},
 		"a set of ports":             {usual + "-A INPUT -p tcp -m set --match-set ports dst -j ACCEPT", api, true},
-		"a set of networks, ports":   {usual + "-A INPUT -m set --match-set both src,dst -j ACCEPT", kubelet, true},
+		"a set of networks, ports":   {usual + "-A INPUT -m set --match-set both src,dst -j ACCEPT", toKubelet, true},
 		"the same, of another":       {usual + "-A INPUT -m set --match-set both src,dst -j ACCEPT", vxlan, false},
-		"a set of sets":              {usual + "-A INPUT -m set --match-set lists src -j ACCEPT", kubelet, true},
-		"a set with an exception":    {usual + "-A INPUT -m set --match-set holes src -j ACCEPT", kubelet, false},
-		"a set that cannot be seen":  {usual + "-A INPUT -m set --match-set unknown src -j ACCEPT", kubelet, false},
+		"a set of sets":              {usual + "-A INPUT -m set --match-set lists src -j ACCEPT", toKubelet, true},
+		"a set with an exception":    {usual + "-A INPUT -m set --match-set holes src -j ACCEPT", toKubelet, false},
+		"a set that cannot be seen":  {usual + "-A INPUT -m set --match-set unknown src -j ACCEPT", toKubelet, false},
 		"pods":                       {usual + "-A INPUT -s 10.42.0.0/16 -j ACCEPT", pods, true},
 		"pods of this node only":     {usual + "-A INPUT -i cni0 -j ACCEPT", pods, false},
 		"pods by their interfaces":   {usual + "-A INPUT -i cni0 -j ACCEPT\n-A INPUT -i lite-vxlan -j ACCEPT", pods, true},
@@ -145,13 +145,13 @@ func TestRulesOfNftables(t *testing.T) {
 		"not these":             {[]string{`{"match": {"op": "!=", "left": {"payload": {"protocol": "tcp", "field": "dport"}}, "right": {"set": [22, 80]}}}` + acc}, api, true},
 		"from a port on":        {[]string{`{"match": {"op": ">=", "left": {"payload": {"protocol": "tcp", "field": "dport"}}, "right": 1024}}` + acc}, api, true},
 		"th":                    {[]string{`{"match": {"op": "==", "left": {"meta": {"key": "l4proto"}}, "right": {"set": ["tcp", "udp"]}}}, {"match": {"op": "==", "left": {"payload": {"protocol": "th", "field": "dport"}}, "right": 8472}}` + acc}, vxlan, true},
-		"a network":             {[]string{saddr + `{"prefix": {"addr": "192.0.2.0", "len": 24}}}}, ` + dport + `10250}}` + acc}, kubelet, true},
-		"two halves":            {[]string{saddr + `{"set": [{"prefix": {"addr": "192.0.2.0", "len": 25}}, {"range": ["192.0.2.128", "192.0.2.255"]}]}}}` + acc}, kubelet, true},
-		"with a hole":           {[]string{saddr + `{"set": [{"prefix": {"addr": "192.0.2.0", "len": 25}}, {"range": ["192.0.2.129", "192.0.2.255"]}]}}}` + acc}, kubelet, false},
-		"a named set":           {[]string{saddr + `"@nodes"}}` + acc}, kubelet, true},
-		"another family":        {[]string{`{"match": {"op": "==", "left": {"payload": {"protocol": "ip6", "field": "saddr"}}, "right": {"prefix": {"addr": "2001:db8::", "len": 32}}}}` + acc}, kubelet, false},
-		"networks and ports":    {[]string{concat + `{"set": [{"concat": [{"prefix": {"addr": "192.0.0.0", "len": 16}}, 10250]}]}}}` + acc}, kubelet, true},
-		"named ones":            {[]string{concat + `"@pairs"}}` + acc}, kubelet, true},
+		"a network":             {[]string{saddr + `{"prefix": {"addr": "192.0.2.0", "len": 24}}}}, ` + dport + `10250}}` + acc}, toKubelet, true},
+		"two halves":            {[]string{saddr + `{"set": [{"prefix": {"addr": "192.0.2.0", "len": 25}}, {"range": ["192.0.2.128", "192.0.2.255"]}]}}}` + acc}, toKubelet, true},
+		"with a hole":           {[]string{saddr + `{"set": [{"prefix": {"addr": "192.0.2.0", "len": 25}}, {"range": ["192.0.2.129", "192.0.2.255"]}]}}}` + acc}, toKubelet, false},
+		"a named set":           {[]string{saddr + `"@nodes"}}` + acc}, toKubelet, true},
+		"another family":        {[]string{`{"match": {"op": "==", "left": {"payload": {"protocol": "ip6", "field": "saddr"}}, "right": {"prefix": {"addr": "2001:db8::", "len": 32}}}}` + acc}, toKubelet, false},
+		"networks and ports":    {[]string{concat + `{"set": [{"concat": [{"prefix": {"addr": "192.0.0.0", "len": 16}}, 10250]}]}}}` + acc}, toKubelet, true},
+		"named ones":            {[]string{concat + `"@pairs"}}` + acc}, toKubelet, true},
 		"its interface":         {[]string{iifname + `"eth0"}}` + acc}, api, true},
 		"interfaces like it":    {[]string{iifname + `"et*"}}` + acc}, api, true},
 		"loopback":              {[]string{iifname + `"lo"}}` + acc}, api, false},
