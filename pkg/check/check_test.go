@@ -258,8 +258,8 @@ func TestStartRefusesWhatKeepsPodsFromRunning(t *testing.T) {
 		"set read-only by the kernel": {map[string]string{"/proc/self/mountinfo": "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 ro,errors=remount-ro\n"}, nil, "which the kernel has made read-only"},
 		"elsewhere":                   {mounts("rw", "nfs4"), nil, ""},
 		"in memory":                   {mounts("rw", "tmpfs"), nil, ""},
-		"volumes read-only":           {map[string]string{"/proc/self/mountinfo": "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n23 22 8:2 / /var/lib/kubelet ro - ext4 /dev/sda2 rw\n"}, nil, "/var/lib/kubelet is on /var/lib/kubelet (ext4), mounted read-only"},
-		"volumes noexec":              {map[string]string{"/proc/self/mountinfo": "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n23 22 8:2 / /var/lib/kubelet rw,noexec - ext4 /dev/sda2 rw\n"}, nil, ""},
+		"volumes read-only":           {map[string]string{"/proc/self/mountinfo": "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n23 22 8:2 / /var/lib/kubelet ro - ext4 /dev/sda2 rw\n", "/var/lib/kubelet/x": ""}, nil, "/var/lib/kubelet is on /var/lib/kubelet (ext4), mounted read-only"},
+		"volumes noexec":              {map[string]string{"/proc/self/mountinfo": "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n23 22 8:2 / /var/lib/kubelet rw,noexec - ext4 /dev/sda2 rw\n", "/var/lib/kubelet/x": ""}, nil, ""},
 		"in a container":              {map[string]string{"/proc/self/status": "CapEff:\t00000000a80425fb\n"}, nil, "root without CAP_SYS_ADMIN and CAP_NET_ADMIN"},
 		"an old kernel":               {nil, func(b *bed) { b.Uname = uname("4.4.0-21-generic", "node-a") }, "Linux 4.4.0-21-generic; Kubernetes needs 4.19"},
 		"a kernel without bridges":    {without("CONFIG_BRIDGE=m"), lacking("bridge"), "no bridge (operation not supported): pods have no network"},
@@ -374,7 +374,7 @@ func TestFindings(t *testing.T) {
 
 		// disks
 		"noexec": {mounts("rw,noexec", "ext4"), nil, "file system", Fail, []string{"/var", "noexec", "remount,exec /var"}},
-		"volumes noexec": {map[string]string{"/proc/self/mountinfo": "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n23 22 8:2 / /var/lib/kubelet rw,noexec - ext4 /dev/sda2 rw\n"}, nil,
+		"volumes noexec": {map[string]string{"/proc/self/mountinfo": "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n23 22 8:2 / /var/lib/kubelet rw,noexec - ext4 /dev/sda2 rw\n", "/var/lib/kubelet/x": ""}, nil,
 			"file system", Warn, []string{"/var/lib/kubelet", "cannot run programs and scripts from emptyDir volumes", "remount,exec /var/lib/kubelet"}},
 		"claims on a read-only disk": {map[string]string{"/proc/self/mountinfo": "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n23 22 8:2 / /srv ro - ext4 /dev/sda2 rw\n", "/srv/x": ""}, func(b *bed) { b.Config.LocalStoragePath = "/srv/claims" },
 			"file system", Fail, []string{"/srv/claims is on /srv", "no pod with volumes of claims starts"}},
