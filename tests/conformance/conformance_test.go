@@ -287,10 +287,12 @@ func (b *bench) arguments(dir string, procs int, s selection, more ...string) []
 		"--disable-log-dump", "--cluster-ip-range=10.43.0.0/16")
 }
 
-// progress shows by two lines how each spec ends, and no more.
+// progress shows by two lines how each spec ends, and no more. Of specs that run in
+// parallel the name follows, of others it has been before.
 type progress struct {
 	rest  []byte
-	named bool // the next line is the spec's name
+	name  string
+	ended bool
 }
 
 func (p *progress) Write(data []byte) (int, error) {
@@ -300,13 +302,24 @@ func (p *progress) Write(data []byte) (int, error) {
 		if !ok {
 			return len(data), nil
 		}
+		p.line(string(line))
 		p.rest = rest
-		ends := bytes.HasPrefix(line, []byte("• ["))
-		if ends || p.named || bytes.HasPrefix(line, []byte("Ran ")) || bytes.HasPrefix(line, []byte("Will run")) {
-			fmt.Printf("%s %s\n", time.Now().Format(time.TimeOnly), line)
-		}
-		p.named = ends
 	}
+}
+
+func (p *progress) line(text string) {
+	if strings.HasPrefix(text, "[sig-") {
+		p.name = text
+	}
+	ends := strings.HasPrefix(text, "• [")
+	switch {
+	case p.ended:
+		text = p.name
+	case !ends && !strings.HasPrefix(text, "Ran ") && !strings.HasPrefix(text, "Will run"):
+		return
+	}
+	p.ended = ends
+	fmt.Printf("%s %s\n", time.Now().Format(time.TimeOnly), text)
 }
 
 // facts is how the run was made.
