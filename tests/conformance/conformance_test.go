@@ -148,33 +148,14 @@ func (b *bench) makeCluster(t *testing.T) {
 	b.prepareRunner(t)
 }
 
-// images makes the layout of images once for what they are made of.
+// images makes the layout of images, which takes seconds.
 func (b *bench) images(t *testing.T) string {
 	t.Helper()
-	dir := filepath.Join(b.cache, "images")
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stamp := filepath.Join(dir, "made")
-	made, err := os.Stat(stamp)
-	newest := time.Time{}
-	for _, path := range append(glob(t, filepath.Join(b.cache, "bin", "*")), filepath.Join(b.cache, "base.tar"), self) {
-		info, err := os.Stat(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if info.ModTime().After(newest) {
-			newest = info.ModTime()
-		}
-	}
-	if err == nil && made.ModTime().After(newest) {
-		return dir
-	}
 	upstream, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "k8s.io/kubernetes").Output()
 	if err != nil {
 		t.Fatalf("find the sources of Kubernetes: %v", err)
 	}
+	dir := filepath.Join(b.cache, "images")
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
@@ -185,19 +166,7 @@ func (b *bench) images(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(stamp, nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
 	return dir
-}
-
-func glob(t *testing.T, pattern string) []string {
-	t.Helper()
-	found, err := filepath.Glob(pattern)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return found
 }
 
 // binaryOf is the lite that the nodes run, which has kubectl in it.
