@@ -148,33 +148,14 @@ func (b *bench) makeCluster(t *testing.T) {
 	b.prepareRunner(t)
 }
 
-// images makes the layout of images once for what they are made of.
+// images makes the layout of images, which takes seconds.
 func (b *bench) images(t *testing.T) string {
 	t.Helper()
-	dir := filepath.Join(b.cache, "images")
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stamp := filepath.Join(dir, "made")
-	made, err := os.Stat(stamp)
-	newest := time.Time{}
-	for _, path := range append(glob(t, filepath.Join(b.cache, "bin", "*")), filepath.Join(b.cache, "base.tar"), self) {
-		info, err := os.Stat(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if info.ModTime().After(newest) {
-			newest = info.ModTime()
-		}
-	}
-	if err == nil && made.ModTime().After(newest) {
-		return dir
-	}
 	upstream, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "k8s.io/kubernetes").Output()
 	if err != nil {
 		t.Fatalf("find the sources of Kubernetes: %v", err)
 	}
+	dir := filepath.Join(b.cache, "images")
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
@@ -185,19 +166,7 @@ func (b *bench) images(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(stamp, nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
 	return dir
-}
-
-func glob(t *testing.T, pattern string) []string {
-	t.Helper()
-	found, err := filepath.Glob(pattern)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return found
 }
 
 // binaryOf is the lite that the nodes run, which has kubectl in it.
@@ -287,10 +256,12 @@ func (b *bench) arguments(dir string, procs int, s selection, more ...string) []
 		"--disable-log-dump", "--cluster-ip-range=10.43.0.0/16")
 }
 
-// progress shows by two lines how each spec ends, and no more.
+// progress shows by two lines how each spec ends, and no more. Of specs that run in
+// parallel the name follows, of others it has been before.
 type progress struct {
 	rest  []byte
-	named bool // the next line is the spec's name
+	name  string
+	ended bool
 }
 
 func (p *progress) Write(data []byte) (int, error) {
@@ -300,13 +271,24 @@ func (p *progress) Write(data []byte) (int, error) {
 		if !ok {
 			return len(data), nil
 		}
+		p.line(string(line))
 		p.rest = rest
-		ends := bytes.HasPrefix(line, []byte("• ["))
-		if ends || p.named || bytes.HasPrefix(line, []byte("Ran ")) || bytes.HasPrefix(line, []byte("Will run")) {
-			fmt.Printf("%s %s\n", time.Now().Format(time.TimeOnly), line)
-		}
-		p.named = ends
 	}
+}
+
+func (p *progress) line(text string) {
+	if strings.HasPrefix(text, "[sig-") {
+		p.name = text
+	}
+	ends := strings.HasPrefix(text, "• [")
+	switch {
+	case p.ended:
+		text = p.name
+	case !ends && !strings.HasPrefix(text, "Ran ") && !strings.HasPrefix(text, "Will run"):
+		return
+	}
+	p.ended = ends
+	fmt.Printf("%s %s\n", time.Now().Format(time.TimeOnly), text)
 }
 
 // facts is how the run was made.

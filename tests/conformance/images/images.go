@@ -6,7 +6,10 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"crypto/sha256"
 	"fmt"
+	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -38,6 +41,7 @@ type recipe struct {
 	files      map[string]string // path in the image -> file; built: or upstream: say where it is
 	links      map[string]string
 	texts      map[string]string // path in the image -> content
+	registry   bool              // it serves an image itself
 	entrypoint []string
 	cmd        []string
 	user       string
@@ -54,6 +58,7 @@ func agnhost(more recipe) recipe {
 		},
 		links:      map[string]string{"/agnhost-2": "agnhost", "/usr/local/bin/iperf": "/usr/bin/iperf"},
 		texts:      more.texts,
+		registry:   true,
 		entrypoint: []string{"/agnhost"},
 		cmd:        []string{"pause"},
 	}
@@ -200,8 +205,17 @@ func (r recipe) layer(s Sources) (v1.Layer, error) {
 			return nil, err
 		}
 	}
-	for _, to := range sorted(r.texts) {
-		if err := add(w, tar.Header{Typeflag: tar.TypeReg, Name: to, Mode: 0o644}, []byte(r.texts[to])); err != nil {
+	texts := maps.Clone(r.texts)
+	if r.registry {
+		served, err := recipes[imageutils.Pause].served(s)
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(served, texts)
+		texts = served
+	}
+	for _, to := range sorted(texts) {
+		if err := add(w, tar.Header{Typeflag: tar.TypeReg, Name: to, Mode: 0o644}, []byte(texts[to])); err != nil {
 			return nil, err
 		}
 	}
@@ -214,6 +228,52 @@ func (r recipe) layer(s Sources) (v1.Layer, error) {
 		return nil, err
 	}
 	return static.NewLayer(b.Bytes(), types.OCIUncompressedLayer), nil
+}
+
+// served is the files from which agnhost serves the image as pause:testing, where its
+// fake-registry-server looks for them (agnhost 2.66).
+func (r recipe) served(s Sources) (map[string]string, error) {
+	own, err := r.layer(s)
+	if err != nil {
+		return nil, err
+	}
+	image, err := mutate.AppendLayers(mutate.MediaType(empty.Image, types.DockerManifestSchema2), own)
+	if err != nil {
+		return nil, err
+	}
+	image, err = mutate.Config(image, v1.Config{Entrypoint: r.entrypoint, User: r.user})
+	if err != nil {
+		return nil, err
+	}
+	index := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.DockerManifestList), mutate.IndexAddendum{
+		Add: image, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: runtime.GOARCH}},
+	})
+	files := map[string]string{}
+	const dir = "/var/registry/pause/"
+	put := func(kind string, content []byte) string {
+		sum := fmt.Sprintf("%x", sha256.Sum256(content))
+		files[dir+kind+"/sha256/"+sum[:2]+"/"+sum+"/data"] = string(content)
+		return "sha256:" + sum
+	}
+	layer, err := own.Compressed()
+	if err != nil {
+		return nil, err
+	}
+	defer layer.Close()
+	for _, part := range []struct {
+		kind string
+		read func() ([]byte, error)
+	}{
+		{"blobs", func() ([]byte, error) { return io.ReadAll(layer) }}, {"blobs", image.RawConfigFile},
+		{"manifests", image.RawManifest}, {"manifests", index.RawManifest},
+	} {
+		content, err := part.read()
+		if err != nil {
+			return nil, err
+		}
+		files[dir+"manifests/testing"] = put(part.kind, content) + "\n" // at last that of the index
+	}
+	return files, nil
 }
 
 func (s Sources) find(file string) string {

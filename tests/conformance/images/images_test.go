@@ -64,6 +64,17 @@ func TestImagesCanBePulled(t *testing.T) {
 			}
 		}
 	}
+	served, err := recipes[imageutils.Pause].served(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// An index, a manifest, a configuration and a layer, and the name of the first.
+	digestOf := strings.TrimSpace(served["/var/registry/pause/manifests/testing"])
+	algorithm, sum, _ := strings.Cut(digestOf, ":")
+	index := served["/var/registry/pause/manifests/"+algorithm+"/"+sum[:2]+"/"+sum+"/data"]
+	if len(served) != 5 || !strings.Contains(index, `"mediaType":"application/vnd.docker.distribution.manifest.list.v2+json"`) {
+		t.Errorf("agnhost serves %q of %d files", index, len(served))
+	}
 	layout := filepath.Join(dir, "layout")
 	missing, err := Build(layout, s)
 	if err != nil {
