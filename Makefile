@@ -18,6 +18,7 @@ test: build
 	@scripts/test-images
 	@scripts/test-software helm >/dev/null
 	@scripts/test-firewalls
+	@scripts/test-prometheus
 	@tests/cluster/roots dist/roots
 	@scripts/test
 
@@ -29,6 +30,7 @@ e2e: build
 	@scripts/test-images
 	@scripts/test-software helm >/dev/null
 	@scripts/test-firewalls
+	@scripts/test-prometheus
 	@tests/cluster/roots dist/roots
 	@scripts/test e2e
 

@@ -26,6 +26,7 @@ import (
 	"lite.io/lite/pkg/machine"
 	"lite.io/lite/pkg/netfilter"
 	"lite.io/lite/pkg/notify"
+	"lite.io/lite/pkg/series"
 	"lite.io/lite/pkg/server"
 	"lite.io/lite/pkg/status"
 	"lite.io/lite/pkg/uninstall"
@@ -63,6 +64,7 @@ func newBoot(role config.Role, flags *pflag.FlagSet) (*boot, error) {
 	// Sockets are closed to others when they are made, and not a moment later.
 	syscall.Umask(syscall.Umask(0o022) | 0o022)
 	debug.SetGCPercent(startGC)
+	series.Divide()
 	var err error
 	if b.manager, err = findManager(); err != nil {
 		return nil, err
@@ -356,7 +358,7 @@ const (
 // only the start needed is given back. The Go runtime would keep the memory of
 // a start, which is twice that of the work after it, for good.
 func rest(ctx context.Context) {
-	memory := governor{percent: startGC}
+	memory := governor{percent: startGC, giveBack: debug.FreeOSMemory}
 	memory.watch(ctx)
 	for _, step := range []struct {
 		after time.Duration

@@ -28,10 +28,11 @@ const (
 // each collection, so that a node that becomes busy is generous at once, and an
 // idle one is not woken.
 type governor struct {
-	mu      sync.Mutex
-	percent int
-	last    time.Time // of the last collection
-	soon    bool      // it came within busyWithin of the one before
+	mu       sync.Mutex
+	percent  int
+	last     time.Time // of the last collection
+	soon     bool      // it came within busyWithin of the one before
+	giveBack func()    // to the machine, what the heap no longer needs
 }
 
 // watch lets g decide until ctx is done.
@@ -50,7 +51,7 @@ func (g *governor) rest() {
 		g.set(leanGC)
 	}
 	g.mu.Unlock()
-	debug.FreeOSMemory()
+	g.giveBack()
 }
 
 func (g *governor) collected(now time.Time) {
@@ -63,6 +64,9 @@ func (g *governor) collected(now time.Time) {
 		g.set(busyGC)
 	case since > idleBeyond && g.percent == busyGC:
 		g.set(leanGC)
+		// The work is over. By itself the runtime would keep a part of what that needed:
+		// it gives back only what is beyond the size that the heap may have.
+		go g.giveBack()
 	}
 	g.last, g.soon = now, soon
 }

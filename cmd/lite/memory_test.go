@@ -4,6 +4,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -14,19 +15,27 @@ func TestGovernor(t *testing.T) {
 		percent int
 		apart   []time.Duration // the collections
 		want    int
+		given   bool // memory is given back
 	}{
-		{"one collection soon after another is nothing", leanGC, []time.Duration{time.Minute, time.Second}, leanGC},
-		{"two are a busy node", leanGC, []time.Duration{time.Minute, time.Second, time.Second}, busyGC},
-		{"a start that goes over into work", startGC, []time.Duration{time.Minute, time.Second, time.Second}, busyGC},
-		{"a busy node that pauses stays busy", busyGC, []time.Duration{time.Second, 20 * time.Second}, busyGC},
-		{"a busy node becomes idle", busyGC, []time.Duration{time.Second, 2 * time.Minute}, leanGC},
-		{"an idle node stays lean", leanGC, []time.Duration{20 * time.Second, 2 * time.Minute, 10 * time.Second}, leanGC},
+		{"one collection soon after another is nothing", leanGC, []time.Duration{time.Minute, time.Second}, leanGC, false},
+		{"two are a busy node", leanGC, []time.Duration{time.Minute, time.Second, time.Second}, busyGC, false},
+		{"a start that goes over into work", startGC, []time.Duration{time.Minute, time.Second, time.Second}, busyGC, false},
+		{"a busy node that pauses stays busy", busyGC, []time.Duration{time.Second, 20 * time.Second}, busyGC, false},
+		{"a busy node becomes idle", busyGC, []time.Duration{time.Second, 2 * time.Minute}, leanGC, true},
+		{"an idle node stays lean", leanGC, []time.Duration{20 * time.Second, 2 * time.Minute, 10 * time.Second}, leanGC, false},
 	} {
 		now := time.Now()
-		g := governor{percent: c.percent, last: now}
-		for _, d := range c.apart {
-			now = now.Add(d)
-			g.collected(now)
+		given := make(chan bool, 1)
+		g := governor{percent: c.percent, last: now, giveBack: func() { given <- true }}
+		synctest.Test(t, func(t *testing.T) {
+			for _, d := range c.apart {
+				now = now.Add(d)
+				g.collected(now)
+			}
+			synctest.Wait()
+		})
+		if (len(given) > 0) != c.given {
+			t.Errorf("%s: memory is given back: %v, want %v", c.name, !c.given, c.given)
 		}
 		if g.percent != c.want {
 			t.Errorf("%s: %d %%, want %d %%", c.name, g.percent, c.want)

@@ -70,6 +70,7 @@ type Config struct {
 	ControllerManagerArgs []string
 	SchedulerArgs         []string
 	EtcdArgs              []string
+	EtcdExposeMetrics     bool
 	KubeletArgs           []string
 	KubeProxyArgs         []string
 

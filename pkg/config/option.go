@@ -207,6 +207,10 @@ var options = []option{
 		usage:   "Policy that says which requests are logged; needs audit-log-path",
 		binding: one(func(c *Config) *string { return &c.AuditPolicyFile }, optionalPath)},
 
+	{name: "etcd-expose-metrics", arg: "bool", def: "false", only: Server,
+		usage:   "Serve etcd's metrics at port 2381 of node-ip and of 127.0.0.1, to everybody who reaches it",
+		binding: one(func(c *Config) *bool { return &c.EtcdExposeMetrics }, truth)},
+
 	{name: "kube-apiserver-arg", arg: "key=value", only: Server, usage: "Arguments for kube-apiserver" + perLine,
 		binding: many(lines, func(c *Config) *[]string { return &c.APIServerArgs }, argument)},
 	{name: "kube-controller-manager-arg", arg: "key=value", only: Server, usage: "Arguments for kube-controller-manager" + perLine,

@@ -14,6 +14,9 @@ import (
 // kubeletPort is where the API server reaches the kubelet of every node.
 const kubeletPort = 10250
 
+// etcdMetricsPort is where etcd's metrics are, if anywhere.
+const etcdMetricsPort = 2381
+
 // Port is one that a node listens on.
 type Port struct {
 	Number   int
@@ -69,6 +72,11 @@ func (c *Config) Ports(backend string, disable []string) []Port {
 			address = loopback
 		}
 		ports = append(ports, Port{c.moved(p.moved, p.number), "tcp", address, p.who})
+	}
+	if c.EtcdExposeMetrics {
+		for _, a := range append([]netip.Addr{loopback}, c.NodeIP...) {
+			ports = append(ports, Port{etcdMetricsPort, "tcp", a, "etcd's metrics"})
+		}
 	}
 	if number := OverlayPort(backend); number > 0 && !slices.Contains(disable, "cni") {
 		ports = append(ports, Port{number, "udp", all, "the pod network"})

@@ -5,7 +5,8 @@
 // Upstream writes hundreds of lines at its own Info level while a node starts,
 // and errors that only say that another part is not there yet. Our Info is for
 // people: upstream's Info becomes Debug, and its warnings and errors stay
-// Debug except while the node works undisturbed (ShowUpstream).
+// Debug except while the node works undisturbed (ShowUpstream). Those of what
+// happens every day stay there for good (usual).
 package log
 
 import (
@@ -104,6 +105,9 @@ func (h upstream) Handle(ctx context.Context, r slog.Record) error {
 		remember(r)
 	}
 	r.Level = h.level(r.Level)
+	if isUsual(r) {
+		r.Level = slog.LevelDebug
+	}
 	if lastWords[r.Message] {
 		r.Level = slog.LevelError
 	}
@@ -167,6 +171,8 @@ func (w standardWriter) Write(line []byte) (int, error) {
 	text := strings.TrimSpace(string(line))
 	level, message, ok := strings.Cut(strings.TrimPrefix(text, "["), "] ")
 	switch {
+	case strings.HasPrefix(text, handshake):
+		w.other.Debug(text)
 	case !ok || !strings.HasPrefix(text, "["):
 		w.other.Info(text)
 	case level == "ERROR" || level == "PANIC" || level == "FATAL":

@@ -326,3 +326,62 @@ func TestStandardLog(t *testing.T) {
 		}
 	}
 }
+
+// What happens every day is no warning; the same message for another reason is one.
+func TestTheUsualIsNoWarning(t *testing.T) {
+	out, settled := bridge(t, slog.LevelInfo, "text")
+	settled()
+	forbidden := errors.New(`pods "web-1" is forbidden: User "system:node:a" cannot get resource "pods" in API group "" in the namespace "x": no relationship found between node 'a' and this object`)
+	for _, test := range []struct {
+		message string
+		err     error
+		shown   bool
+	}{
+		{"Error on socket receive", errors.New("read tcp 127.0.0.1:6443->127.0.0.1:51234: use of closed network connection"), false},
+		{"Housekeeping took longer than expected", errors.New("housekeeping took too long"), false},
+		{"Failed to get status for pod", forbidden, false},
+		{"Failed to get status for pod", errors.New("Unauthorized"), true},
+		{"Failed to watch", errors.New(`failed to list *v1.ConfigMap: configmaps "a" is forbidden: no relationship found between node 'a' and this object`), false},
+		{"Failed to watch", errors.New("failed to list *v1.PartialObjectMetadata: the server could not find the requested resource"), false},
+		{"Failed to watch", errors.New("failed to list *v1.Pod: Unauthorized"), true},
+		{"Failed to watch", nil, true},
+		{"failed to read memory cgroup config for the pod", errors.New("open /sys/fs/cgroup/memory/x: no such file or directory"), false},
+		{"failed to read memory cgroup limits for the pod", errors.New("permission denied"), true},
+		{"Error syncing pod, skipping", errors.New(`failed to "StartContainer" for "main" with CrashLoopBackOff: "back-off 10s"`), false},
+		{"Error syncing pod, skipping", errors.New("no space left on device"), true},
+		{"collecting metrics for 494981e2", errors.New("cgroups: cgroup deleted"), false},
+		{"collecting metrics for 494981e2", errors.New("permission denied"), true},
+		{"collecting metrics for 494981e2", errors.New("ttrpc: closed"), false},
+		{`ContainerStatus for "494981e2" failed`, errors.New("rpc error: code = NotFound desc = not found"), false},
+		{`ContainerStatus for "494981e2" failed`, errors.New("rpc error: code = DeadlineExceeded"), true},
+		{"Unhandled Error", errors.New(`sync "x/web" failed with read version: 8299 is not as new as written version: 8316 for group resource replicasets.apps`), false},
+		{"Unhandled Error", errors.New("quota exceeded"), true},
+		{"failed to read the cgroup", errors.New("no such file or directory"), true},
+	} {
+		klog.ErrorS(test.err, test.message, "pod", "x/web-1")
+		if got := out.take(); (got != "") != test.shown {
+			t.Errorf("%s, %v: got %q, want it shown: %v", test.message, test.err, got, test.shown)
+		}
+		logrus.WithError(test.err).Error(test.message)
+		if got := out.take(); (got != "") != test.shown {
+			t.Errorf("%s, %v, by containerd: got %q, want it shown: %v", test.message, test.err, got, test.shown)
+		}
+		klog.LoggerWithValues(klog.Background(), "logger", "UnhandledError").Error(test.err, test.message)
+		if got := out.take(); (got != "") != test.shown {
+			t.Errorf("%s, %v, by a logger with values: got %q, want it shown: %v", test.message, test.err, got, test.shown)
+		}
+	}
+}
+
+// Who connects and goes is no news, and says nothing of what is served.
+func TestHandshakesThatEndAreNoNews(t *testing.T) {
+	out, _ := bridge(t, slog.LevelInfo, "text")
+	standard.Print("http: TLS handshake error from 10.99.0.1:34114: EOF")
+	if got := out.take(); got != "" {
+		t.Errorf("got %q", got)
+	}
+	standard.Print("http: Accept error: too many open files; retrying in 5ms")
+	if got := out.take(); !strings.Contains(got, "too many open files") {
+		t.Errorf("got %q", got)
+	}
+}

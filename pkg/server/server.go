@@ -64,7 +64,9 @@ type Server struct {
 
 // compose is the whole node at a glance.
 func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, onChange func(component.Status)) (*component.Group, error) {
-	store, err := etcd.New(etcd.Config{Name: cfg.NodeName, Dir: storeDir(cp.Dir), PKI: cp.PKI, Args: cfg.EtcdArgs})
+	store, err := etcd.New(etcd.Config{
+		Name: cfg.NodeName, Dir: storeDir(cp.Dir), PKI: cp.PKI, Metrics: etcdMetrics(cfg), Args: cfg.EtcdArgs,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -124,6 +126,14 @@ func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, onChan
 		return nil, err
 	}
 	return g, kube.SettleGates()
+}
+
+// etcdMetrics is where etcd tells its figures to everybody.
+func etcdMetrics(cfg *config.Config) []netip.Addr {
+	if !cfg.EtcdExposeMetrics {
+		return nil
+	}
+	return cfg.NodeIP
 }
 
 // addBatteries adds what makes a cluster complete and a user may bring instead.

@@ -27,13 +27,9 @@ const api = "/apis/metrics.k8s.io/v1beta1"
 // TestMetrics runs on one server and one agent.
 func TestMetrics(t *testing.T) {
 	c := cluster.New(t, cluster.Agents(1), cluster.Prepare(func(n *cluster.Node) {
-		if n.Role == "server" { // upstream's defaults are 15 s and 5 minutes
-			n.WriteFile(t, "/etc/lite/config.yaml", `
-kube-controller-manager-arg:
-- horizontal-pod-autoscaler-sync-period=2s
-- horizontal-pod-autoscaler-cpu-initialization-period=10s
-`)
-		}
+		// Upstream's defaults are 15 s and 5 minutes.
+		n.WriteFile(t, "/etc/lite/config.yaml", configuration(t, n.Role,
+			"horizontal-pod-autoscaler-sync-period=2s", "horizontal-pod-autoscaler-cpu-initialization-period=10s"))
 	}))
 	s := &suite{cluster: c, ns: c.Server().Namespace(t), server: c.Server(), agent: c.Agents[0]}
 	s.ns.Apply(t, workloads)
@@ -45,6 +41,8 @@ kube-controller-manager-arg:
 		{"Top", s.testTop},
 		{"API", s.testAPI},
 		{"Strangers", s.testStrangers},
+		{"Prometheus", s.testPrometheus},
+		{"OpenedPorts", s.testOpenedPorts},
 		{"Autoscaling", s.testAutoscaling},
 		{"WrongAuthority", s.testWrongAuthority},
 		{"ServerKilled", s.testServerKilled},

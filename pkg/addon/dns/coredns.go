@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,7 +33,6 @@ import (
 	_ "github.com/coredns/coredns/plugin/hosts"
 	_ "github.com/coredns/coredns/plugin/loadbalance"
 	_ "github.com/coredns/coredns/plugin/log"
-	_ "github.com/coredns/coredns/plugin/metrics"
 	_ "github.com/coredns/coredns/plugin/ready"
 	_ "github.com/coredns/coredns/plugin/rewrite"
 	_ "github.com/coredns/coredns/plugin/template"
@@ -44,19 +44,20 @@ const (
 	kubernetesDirective = "lite_kubernetes"
 	guardDirective      = "lite_guard"
 	refuseDirective     = "lite_refuse"
+	seriesDirective     = "lite_series"
 )
 
 // directives is the order of CoreDNS' plugin.cfg.
 func directives() []string {
 	return []string{
-		"reload", "bind", "ready", "health", "prometheus", "errors", "log", guardDirective, "loadbalance", "rewrite", "cache",
+		"reload", "bind", "ready", "health", "prometheus", seriesDirective, "errors", "log", guardDirective, "loadbalance", "rewrite", "cache",
 		"template", "hosts", kubernetesDirective, "loop", "forward", refuseDirective,
 	}
 }
 
 // accepted is what a Corefile may name.
 func accepted() []string {
-	return append(slices.DeleteFunc(directives(), func(d string) bool { return d == guardDirective || d == refuseDirective || d == kubernetesDirective }), "kubernetes")
+	return append(slices.DeleteFunc(directives(), func(d string) bool { return strings.HasPrefix(d, "lite_") }), "kubernetes")
 }
 
 // CoreDNS keeps its plugins and settings in globals, and gives a plugin's setup
@@ -78,6 +79,7 @@ func (s *Server) claim() error {
 		plugin.Register("reload", setupReload)
 		plugin.Register(guardDirective, setupGuard)
 		plugin.Register(refuseDirective, setupRefuse)
+		plugin.Register(seriesDirective, setupSeries)
 	})
 	if !running.CompareAndSwap(nil, s) {
 		return fmt.Errorf("CoreDNS runs in this process already")

@@ -158,6 +158,9 @@ func (r rewriter) block(number int, b caddyfile.ServerBlock) {
 		b.Tokens["forward"] = forward
 	}
 	b.Tokens[refuseDirective] = directive(refuseDirective)
+	if _, ok := b.Tokens["prometheus"]; ok {
+		b.Tokens[seriesDirective] = directive(seriesDirective)
+	}
 	if r.guarded {
 		b.Tokens[guardDirective] = directive(guardDirective)
 	}

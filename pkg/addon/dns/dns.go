@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/plugin/metrics"
 	"github.com/miekg/dns"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -86,6 +87,8 @@ type load struct {
 	want   want
 	caches map[string]*clusterCache // by what the Corefile says of them
 	loops  []*loopProbe
+	// figures is which block's plugin listens on an address for who wants metrics.
+	figures map[string]*metrics.Metrics
 	// unsynced says that the API did not say in time what Services there are.
 	unsynced bool
 }
@@ -338,7 +341,7 @@ func (s *Server) load(ctx context.Context, w want) error {
 	if s.instance != nil && reflect.DeepEqual(w, s.serving.want) {
 		return nil
 	}
-	s.loading = load{want: w, caches: map[string]*clusterCache{}}
+	s.loading = load{want: w, caches: map[string]*clusterCache{}, figures: map[string]*metrics.Metrics{}}
 	dir, err := s.store.write(w.files)
 	if err != nil {
 		return err

@@ -231,15 +231,10 @@ func (i *Importer) importDir(ctx context.Context, c *client.Client) error {
 		if done[a.mark] {
 			continue
 		}
-		began := time.Now()
-		names, err := importFile(ctx, c, filepath.Join(i.dir, a.name), a.mark)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("import %s: %w", filepath.Join(i.dir, a.name), err))
+		if err := i.importOne(ctx, c, a); err != nil {
+			errs = append(errs, err)
 			failed = append(failed, a.name)
 			continue
-		}
-		if i.watch {
-			slog.Info("Imported images", "from", a.name, "images", strings.Join(names, ", "), "took", time.Since(began).Round(time.Millisecond))
 		}
 		// A newer archive may have lost an image to this one.
 		if done, err = imported(ctx, c); err != nil {
@@ -247,6 +242,30 @@ func (i *Importer) importDir(ctx context.Context, c *client.Client) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// importOne imports an archive and tells of it, if it is the user's.
+func (i *Importer) importOne(ctx context.Context, c *client.Client, a archive) error {
+	path := filepath.Join(i.dir, a.name)
+	if !i.watch {
+		if _, err := importFile(ctx, c, path, a.mark, &work{}); err != nil {
+			return fmt.Errorf("import %s: %w", path, err)
+		}
+		return nil
+	}
+	began := time.Now()
+	slog.Info("Importing images", "from", a.name, "size", Bytes(a.size))
+	w := &work{size: a.size}
+	done := w.report(tellEvery, func(doing string) {
+		slog.Info("Still importing images", "from", a.name, "doing", doing, "for", time.Since(began).Round(time.Second))
+	})
+	names, err := importFile(ctx, c, path, a.mark, w)
+	done()
+	if err != nil {
+		return fmt.Errorf("import %s: %w", path, err)
+	}
+	slog.Info("Imported images", "from", a.name, "images", strings.Join(names, ", "), "took", time.Since(began).Round(time.Millisecond))
+	return nil
 }
 
 // archive is an archive in a directory.
@@ -329,13 +348,13 @@ func repin(ctx context.Context, c *client.Client, archives []archive) error {
 }
 
 // importFile imports one archive, makes its images ready to run and pins them.
-func importFile(ctx context.Context, c *client.Client, path, mark string) (names []string, err error) {
+func importFile(ctx context.Context, c *client.Client, path, mark string, w *work) (names []string, err error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	found, err := bring(ctx, c, f)
+	found, err := bring(ctx, c, &counter{r: f, tell: w.read}, w.unpack)
 	if err != nil {
 		return nil, err
 	}
@@ -351,7 +370,7 @@ func importFile(ctx context.Context, c *client.Client, path, mark string) (names
 
 // bring reads an archive into containerd and makes its images ready to run. If
 // that fails, the images that had these names before have them again.
-func bring(ctx context.Context, c *client.Client, archive io.Reader) ([]images.Image, error) {
+func bring(ctx context.Context, c *client.Client, archive io.Reader, unpacking func(image string)) ([]images.Image, error) {
 	plain, err := compression.DecompressStream(archive)
 	if err != nil {
 		return nil, fmt.Errorf("decompress: %w", err)
@@ -376,6 +395,7 @@ func bring(ctx context.Context, c *client.Client, archive io.Reader) ([]images.I
 			takeBack(context.WithoutCancel(ctx), c, found, had)
 			return nil, err
 		}
+		unpacking(image.Name)
 		if err := client.NewImage(c, image).Unpack(ctx, ""); err != nil {
 			takeBack(context.WithoutCancel(ctx), c, found, had)
 			return nil, fmt.Errorf("unpack %s: %w", image.Name, err)

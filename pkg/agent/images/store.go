@@ -248,7 +248,7 @@ func (s *Store) Import(ctx context.Context, from io.Reader, name string, size in
 	if err != nil {
 		return done, err
 	}
-	found, err := bring(ctx, s.client, reader)
+	found, err := bring(ctx, s.client, reader, func(string) {})
 	if err != nil {
 		return done, roomy(s.dir, fmt.Errorf("import: %w", err))
 	}

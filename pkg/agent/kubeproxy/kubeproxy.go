@@ -44,6 +44,7 @@ type Config struct {
 type Proxy struct {
 	config   Config
 	settings *kubeproxyconfig.KubeProxyConfiguration
+	figures  figures
 	probe    kube.Probe
 }
 
@@ -61,7 +62,7 @@ func New(c Config) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Proxy{c, settings, kube.NewProbe(url)}, nil
+	return &Proxy{c, settings, takeFigures(settings, fs), kube.NewProbe(url)}, nil
 }
 
 // Check finds what New would find wrong with the arguments and the file, and leaves
@@ -174,6 +175,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	go p.figures.serve(ctx)
 	failed := make(chan error, 1)
 	go func() { failed <- server.Run(ctx) }()
 	go p.protect(ctx, server)

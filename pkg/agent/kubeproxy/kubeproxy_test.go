@@ -1,10 +1,15 @@
 package kubeproxy
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
+	"k8s.io/component-base/configz"
 
 	"lite.io/lite/pkg/golden"
 )
@@ -86,5 +91,46 @@ func TestFeatureGatesAreSetBeforeAnythingRuns(t *testing.T) {
 	c.ExtraArgs = []string{"feature-gates=" + gate + "=true"}
 	if _, err := New(c); err != nil || !registry.Enabled(gate) {
 		t.Errorf("%s is %t, %v", gate, registry.Enabled(gate), err)
+	}
+}
+
+// What is told to everybody is of kube-proxy, at the address that the user says.
+func TestFigures(t *testing.T) {
+	for arg, want := range map[string]string{
+		"v=1":                                   "127.0.0.1:10249",
+		"metrics-bind-address=0.0.0.0":          "0.0.0.0:10249",
+		"metrics-bind-address=192.0.2.1:9249":   "192.0.2.1:9249",
+		"metrics-bind-address=[2001:db8::1]:80": "[2001:db8::1]:80",
+	} {
+		c := sample()
+		c.ExtraArgs = []string{arg}
+		p, err := New(c)
+		if err != nil || p.figures.address != want {
+			t.Errorf("%s: %q, %v, want %s", arg, p.figures.address, err, want)
+		}
+	}
+	p, err := New(sample())
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := configz.New("kubeletconfig")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { configz.Delete("kubeletconfig") })
+	if err := other.Set(&v1.Pod{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}}); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		"/healthz": "ok", "/proxyMode": "nftables", "/metrics": "go_goroutines", "/configz": `"metricsBindAddress":"127.0.0.1:10249"`, "/flagz": "hostname-override",
+		"/statusz": "kube-proxy",
+	} {
+		w := httptest.NewRecorder()
+		r := httptest.NewRequest(http.MethodGet, path, nil)
+		r.Header.Set("Accept", "*/*")
+		p.figures.handler().ServeHTTP(w, r)
+		if body := w.Body.String(); w.Code != http.StatusOK || !strings.Contains(body, want) || strings.Contains(body, "kubeletconfig") {
+			t.Errorf("%s: %d, %s, want %s and nothing of the kubelet", path, w.Code, body, want)
+		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -46,9 +47,12 @@ const (
 // Config is what a member has to be told.
 type Config struct {
 	Name string
-	Dir  string   // data directory, made 0700 if it is not there
-	PKI  pki.Dir  // holds etcd/server, etcd/peer and the etcd authority
-	Args []string // the user's own flags of etcd, key=value, applied last
+	Dir  string  // data directory, made 0700 if it is not there
+	PKI  pki.Dir // holds etcd/server, etcd/peer and the etcd authority
+	// Metrics is the addresses, besides loopback, at which it tells its figures to everybody; none =
+	// nowhere, not on loopback either.
+	Metrics []netip.Addr
+	Args    []string // the user's own flags of etcd, key=value, applied last
 }
 
 // Etcd is the component.
@@ -109,7 +113,22 @@ func configuration(c Config) (*embed.Config, error) {
 	cfg.SnapshotCount, cfg.SnapshotCatchUpEntries = 2000, 500
 
 	cfg.EnableGRPCGateway = false
+	cfg.ListenMetricsUrls = metricsURLs(c.Metrics)
 	return cfg, apply(flags, c.Args)
+}
+
+// MetricsPort is kubeadm's.
+const MetricsPort = 2381
+
+// metricsURLs is where figures are told. What is served there is in package series.
+func metricsURLs(addresses []netip.Addr) (urls []url.URL) {
+	if len(addresses) == 0 {
+		return nil
+	}
+	for _, a := range append([]netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}, addresses...) {
+		urls = append(urls, url.URL{Scheme: "http", Host: netip.AddrPortFrom(a, MetricsPort).String()})
+	}
+	return urls
 }
 
 func mutualTLS(dir pki.Dir, leaf string) transport.TLSInfo {
@@ -136,6 +155,9 @@ var (
 func apply(flags *flag.FlagSet, args []string) error {
 	for _, arg := range args {
 		key, value, _ := strings.Cut(arg, "=")
+		if key == "listen-metrics-urls" {
+			return fmt.Errorf("etcd-arg %q: the other series of the process would be told there too; use etcd-expose-metrics", arg)
+		}
 		if strings.Contains(key, "urls") || slices.Contains(decided, key) {
 			return fmt.Errorf("etcd-arg %q: lite itself decides where its etcd listens, what it is called and where its data is; remove the argument", arg)
 		}

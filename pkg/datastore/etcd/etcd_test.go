@@ -180,6 +180,7 @@ func TestArgumentsThatAreRefused(t *testing.T) {
 	for arg, want := range map[string]string{
 		"listen-client-urls=http://0.0.0.0:2379":  `etcd-arg "listen-client-urls=http://0.0.0.0:2379": lite itself decides`,
 		"initial-advertise-peer-urls=https://x":   `lite itself decides`,
+		"listen-metrics-urls=http://0.0.0.0:1":    `use etcd-expose-metrics`,
 		"name=other":                              `lite itself decides`,
 		"initial-cluster=a=https://x":             `lite itself decides`,
 		"quota-backend-byte=1":                    `etcd-arg "quota-backend-byte=1": no such flag -quota-backend-byte`,
@@ -626,5 +627,25 @@ func TestAdvance(t *testing.T) {
 	}
 	if err := Advance(kept, filepath.Join(t.TempDir(), "none")); err != nil {
 		t.Errorf("in the place of nothing: %v", err)
+	}
+}
+
+// Who wants them told gets metrics at the node's addresses and on loopback, and nothing else.
+func TestMetricsAreToldWhereItIsSaid(t *testing.T) {
+	c := sample()
+	c.Metrics = []netip.Addr{netip.MustParseAddr("192.0.2.10"), netip.MustParseAddr("2001:db8::10")}
+	cfg, err := configuration(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, u := range cfg.ListenMetricsUrls {
+		got = append(got, u.String())
+	}
+	if want := "http://127.0.0.1:2381 http://192.0.2.10:2381 http://[2001:db8::10]:2381"; strings.Join(got, " ") != want {
+		t.Errorf("got %v, want %s", got, want)
+	}
+	if err := cfg.Validate(); err != nil {
+		t.Error(err)
 	}
 }

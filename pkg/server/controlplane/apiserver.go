@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/http"
 	"net/url"
 	"os"
 	"strconv"
@@ -13,12 +14,14 @@ import (
 
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/apimachinery/pkg/util/validation"
+	genericapiserver "k8s.io/apiserver/pkg/server"
 	aggregator "k8s.io/kube-aggregator/pkg/apiserver"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
 
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/pki"
+	"lite.io/lite/pkg/series"
 	"lite.io/lite/pkg/server/exemption"
 )
 
@@ -159,12 +162,13 @@ func (a *APIServer) Run(ctx context.Context) error {
 	if errs := completed.Validate(); len(errs) != 0 {
 		return fmt.Errorf("kube-apiserver-arg: %w", utilerrors.NewAggregate(errs))
 	}
-	// What app.Run does, but for the aggregation layer's resolver and for what is
-	// public, which no option reaches.
+	// What app.Run does, but for what no option reaches: the aggregation layer's
+	// resolver, what is public, and whose series are served.
 	cfg, err := app.NewConfig(completed)
 	if err != nil {
 		return err
 	}
+	serveOwnSeries(cfg)
 	cfg.Aggregator.ExtraConfig.ServiceResolver = resolver{cfg.Aggregator.ExtraConfig.ServiceResolver, a.local}
 	if a.public {
 		authn := &cfg.Aggregator.GenericConfig.Authentication
@@ -184,6 +188,14 @@ func (a *APIServer) Run(ctx context.Context) error {
 		return err
 	}
 	return prepared.Run(ctx)
+}
+
+// serveOwnSeries has the API server answer with its own series, to whom it has authorized.
+func serveOwnSeries(cfg *app.Config) {
+	chain := cfg.Aggregator.GenericConfig.BuildHandlerChainFunc
+	cfg.Aggregator.GenericConfig.BuildHandlerChainFunc = func(api http.Handler, c *genericapiserver.Config) http.Handler {
+		return chain(series.APIServer.Before(api), c)
+	}
 }
 
 // resolver finds what answers an aggregated API. With enable-aggregator-routing

@@ -14,6 +14,7 @@ import (
 
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/pki"
+	"lite.io/lite/pkg/series"
 )
 
 // ControllerManager is the component kube-controller-manager.
@@ -113,6 +114,7 @@ func (m *ControllerManager) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	cfg.Authentication.Authenticator = series.ControllerManager.Narrow(cfg.Authentication.Authenticator)
 	return untilDone(ctx, app.Run(ctx, cfg.Complete()))
 }
 

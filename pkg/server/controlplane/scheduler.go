@@ -15,6 +15,7 @@ import (
 
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/pki"
+	"lite.io/lite/pkg/series"
 )
 
 // Scheduler is the component kube-scheduler.
@@ -117,6 +118,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	cc.Authentication.Authenticator = series.Scheduler.Narrow(cc.Authentication.Authenticator)
 	return untilDone(ctx, app.Run(ctx, cc, sched))
 }
 

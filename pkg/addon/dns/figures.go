@@ -1,0 +1,36 @@
+package dns
+
+import (
+	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/plugin/metrics"
+
+	"lite.io/lite/pkg/series"
+)
+
+// setupSeries comes after prometheus in each server block, and has it serve the series of DNS only.
+// That plugin serves Prometheus' default registry, in which etcd and others of the process are too,
+// and takes another only where nobody can reach (1.15). So it is started once more, with a registry of
+// ours: what it does with its listener is exported.
+func setupSeries(c *caddy.Controller) error {
+	conf, listening := dnsserver.GetConfig(c), running.Load().loading.figures
+	narrow := func() error {
+		m, ok := conf.Handler("prometheus").(*metrics.Metrics)
+		if !ok {
+			return nil
+		}
+		// Of the blocks that name an address the first listens.
+		if first := listening[m.Addr]; first != nil && first != m {
+			return nil
+		}
+		listening[m.Addr] = m
+		_ = m.OnFinalShutdown()
+		m.Reg = series.DNS.Registry()
+		// An address that somebody has keeps no name from being answered. It is in the log.
+		_ = m.OnStartup()
+		return nil
+	}
+	c.OnStartup(narrow)
+	c.OnRestartFailed(narrow)
+	return nil
+}

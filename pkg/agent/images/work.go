@@ -1,0 +1,46 @@
+package images
+
+import (
+	"fmt"
+	"sync/atomic"
+	"time"
+)
+
+// tellEvery is how often it is told that an import goes on.
+const tellEvery = 15 * time.Second
+
+// work is how far an import is.
+type work struct {
+	size  int64
+	done  atomic.Int64           // bytes of the archive
+	image atomic.Pointer[string] // that is unpacked, once the archive is read
+}
+
+func (w *work) read(sum int64) { w.done.Store(sum) }
+
+func (w *work) unpack(image string) { w.image.Store(&image) }
+
+func (w *work) String() string {
+	if image := w.image.Load(); image != nil {
+		return "unpacking " + *image
+	}
+	return fmt.Sprintf("reading, %s of %s", Bytes(w.done.Load()), Bytes(w.size))
+}
+
+// report tells every so often what is done, until done is called.
+func (w *work) report(every time.Duration, tell func(doing string)) (done func()) {
+	tick, end, ended := time.NewTicker(every), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				tell(w.String())
+			case <-end:
+				return
+			}
+		}
+	}()
+	return func() { close(end); <-ended }
+}
