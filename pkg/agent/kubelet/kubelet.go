@@ -11,18 +11,22 @@ import (
 	"net/http"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/google/cadvisor/lib/container/containerd"
 	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	cliflag "k8s.io/component-base/cli/flag"
 	"k8s.io/kubernetes/cmd/kubelet/app"
 	"k8s.io/kubernetes/cmd/kubelet/app/options"
 	"k8s.io/kubernetes/pkg/kubelet"
+	kubeletconfig "k8s.io/kubernetes/pkg/kubelet/apis/config"
 	"k8s.io/kubernetes/pkg/kubelet/apis/config/validation"
+	"k8s.io/kubernetes/pkg/kubelet/eviction"
 	"k8s.io/kubernetes/pkg/kubelet/server"
 	"k8s.io/kubernetes/pkg/volume/util/subpath"
 
@@ -102,7 +106,50 @@ func validate(server *options.KubeletServer) error {
 	if err := validation.ValidateKubeletConfiguration(&server.KubeletConfiguration, utilfeature.DefaultFeatureGate); err != nil {
 		return fmt.Errorf("kubelet-arg: %w", err)
 	}
+	return validateAmounts(&server.KubeletConfiguration)
+}
+
+// validateAmounts reads what the kubelet reads only once it runs (1.37), where its
+// complaint names neither the argument nor the value.
+func validateAmounts(k *kubeletconfig.KubeletConfiguration) error {
+	for _, e := range []struct {
+		field string
+		hard  map[string]string
+		soft  map[string]string
+		grace map[string]string
+		least map[string]string
+	}{
+		{field: "eviction-hard", hard: k.EvictionHard},
+		{field: "eviction-soft", soft: k.EvictionSoft, grace: k.EvictionSoftGracePeriod},
+		{field: "eviction-minimum-reclaim", least: k.EvictionMinimumReclaim},
+	} {
+		if _, err := eviction.ParseThresholdConfig(nil, e.hard, e.soft, e.grace, e.least); err != nil {
+			return fmt.Errorf("kubelet-arg: %s, or its field in the file, is %s: %w; write signal<amount, such as memory.available<100Mi, without quotes in it", e.field, said(e.hard, e.soft, e.least), err)
+		}
+	}
+	for field, amounts := range map[string]map[string]string{"system-reserved": k.SystemReserved, "kube-reserved": k.KubeReserved} {
+		for name, amount := range amounts {
+			if _, err := resource.ParseQuantity(amount); err != nil {
+				return fmt.Errorf("kubelet-arg: %s, or its field in the file, has %s=%s: %w; write an amount such as 500m or 1Gi, without quotes in it", field, name, amount, err)
+			}
+			if !slices.Contains([]string{"cpu", "memory", "ephemeral-storage", "pid"}, name) {
+				return fmt.Errorf("kubelet-arg: %s, or its field in the file, has %s=%s: only cpu, memory, ephemeral-storage and pid can be reserved", field, name, amount)
+			}
+		}
+	}
 	return nil
+}
+
+// said is what one of them holds, as it is written.
+func said(maps ...map[string]string) string {
+	var all []string
+	for _, m := range maps {
+		for key, value := range m {
+			all = append(all, key+"<"+value)
+		}
+	}
+	slices.Sort(all)
+	return strings.Join(all, ",")
 }
 
 // CertDir is where the kubelet keeps certificates that the cluster signed for it.

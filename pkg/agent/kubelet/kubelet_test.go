@@ -136,6 +136,13 @@ func TestArgumentsThatAreWrongNameTheFlag(t *testing.T) {
 		"node-labels=a b=c":          "kubelet-arg: ",
 		"cpu-cfs-quota-period=0":     "kubelet-arg: ",
 		"feature-gates=Nothing=true": "kubelet-arg feature-gates=Nothing=true: unrecognized feature gate: Nothing",
+		// As it is typed where a shell would take the quotes away (microk8s#4450).
+		`eviction-hard="memory.available<500Mi"`:      `kubelet-arg: eviction-hard, or its field in the file, is "memory.available<500Mi"`,
+		`eviction-hard=memory.available<"500Mi"`:      `kubelet-arg: eviction-hard, or its field in the file, is memory.available<"500Mi": `,
+		"eviction-soft=memory.available<1Gi":          "kubelet-arg: eviction-soft, or its field in the file, is memory.available<1Gi: ",
+		"eviction-minimum-reclaim=nodefs.available=x": "kubelet-arg: eviction-minimum-reclaim, or its field in the file, is nodefs.available<x: ",
+		"system-reserved=memory=1 GB":                 "kubelet-arg: system-reserved, or its field in the file, has memory=1 GB: ",
+		"kube-reserved=disk=1Gi":                      "kubelet-arg: kube-reserved, or its field in the file, has disk=1Gi: only cpu",
 	} {
 		c := sample()
 		c.ExtraArgs = []string{arg}
