@@ -155,7 +155,7 @@ func push(to http.Handler, archive, repository, tag string) error {
 		return err
 	}
 	config := file.Config
-	config.Labels = map[string]string{"from": "registry"}
+	config.Labels = map[string]string{"from": repository}
 	if image, err = mutate.Config(image, config); err != nil {
 		return err
 	}
