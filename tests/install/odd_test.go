@@ -42,6 +42,7 @@ func TestOdd(t *testing.T) {
 		{"proxies", (*odd).testProxies},
 		{"data", (*odd).testData},
 		{"served", (*odd).testServed},
+		{"swapped", (*odd).testSwapped},
 	} {
 		if !t.Run(step.name, func(t *testing.T) { step.run(o, t) }) {
 			return
@@ -281,6 +282,38 @@ func (o *odd) testData(t *testing.T) {
 	// By its lock uninstalling knows that lite has worked there.
 	o.Sh(t, `rm "/srv/data/version"; echo '{}' >"/srv/data/agent/cluster.json"; : >/srv/data/lite.lock`)
 	o.refuses(t, inPlace+installer, "holds an agent of a cluster")
+	o.gone(t, "lite-uninstall.sh")
+}
+
+// testSwapped has the owner of a release, who is not root, put other files in the place
+// of those that were checked: after the first sum, which is the program's, and after the
+// second, which is an image's.
+func (o *odd) testSwapped(t *testing.T) {
+	const release, tools = "/root/swapped", "/root/swapping"
+	prepare := func(after int, swapped string) {
+		o.Sh(t, `rm -rf %[1]s %[2]s; mkdir -p %[1]s/images %[2]s; cd %[1]s; ln /root/lite lite-linux-%[3]s; echo right >images/x.tar; sha256sum lite-* images/* >SHA256SUMS
+			echo 0 >%[2]s/n; cat >%[2]s/sha256sum <<'end'
+#!/bin/sh
+$(PATH=/usr/bin:/bin command -v sha256sum) "$@"
+n=$(($(cat %[2]s/n) + 1)); echo $n >%[2]s/n
+[ $n != %[4]d ] || { printf '#!/bin/sh\necho evil\n' >%[1]s/evil; chmod 755 %[1]s/evil; mv %[1]s/evil %[1]s/%[5]s; }
+end
+			chmod 755 %[2]s/sha256sum`, release, tools, arch(t, o.Machine), after, swapped)
+	}
+	const install = "PATH=" + tools + ":$PATH INSTALL_LITE_SKIP_START=true INSTALL_LITE_ARTIFACT=" + release + " " + installer
+	prepare(1, "lite-linux-"+arch(t, o.Machine))
+	o.Sh(t, install)
+	o.Sh(t, "cmp /root/lite /usr/local/bin/lite && ! cmp -s /root/lite %s/lite-linux-*", release)
+	prepare(2, "images/x.tar")
+	o.Sh(t, "rm -rf /var/lib/lite/agent/images")
+	// The program is there already, so that its sum is the first.
+	if out, err := o.Run(install); err == nil || !strings.Contains(out, "images/x.tar has changed since it was checked") {
+		t.Errorf("an image that was swapped: %v\n%s", err, out)
+	}
+	if out, err := o.Run("ls /var/lib/lite/agent/images/x.tar*"); err == nil {
+		t.Errorf("it is there: %s", out)
+	}
+	o.Sh(t, "rm -rf %s %s", release, tools)
 	o.gone(t, "lite-uninstall.sh")
 }
 
