@@ -105,6 +105,36 @@ func TestOneBadNodeStopsNoOther(t *testing.T) {
 	}
 }
 
+// Where nodes answer at their own addresses, that of a server is believed once its label
+// says that it is one; the label comes after the Node.
+func TestServerIsBelievedOnceItIsMarked(t *testing.T) {
+	api := netip.MustParseAddr("192.0.2.1")
+	e := NewEndpoints(EndpointsConfig{ClusterDNS: netip.MustParseAddr("10.43.0.10"), NodeAddresses: true, Addresses: kube.NodeAddresses{API: []netip.Addr{api}}})
+	nodes := cache.NewStore(cache.MetaNamespaceKeyFunc)
+	see := func(n *v1.Node) *v1.Node {
+		small, err := e.trim(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := nodes.Add(small); err != nil {
+			t.Fatal(err)
+		}
+		return small.(*v1.Node)
+	}
+	n := node("a", nil, api.String())
+	before := see(n.DeepCopy())
+	if parts, refused := e.parts(nodes); len(parts) != 0 || len(refused) != 1 {
+		t.Fatalf("before: got %v, refused %v", parts, refused)
+	}
+	n.Labels = map[string]string{kube.ServerLabel: "true"}
+	if !differ(before, see(n)) {
+		t.Error("nobody looks again when a node becomes a server's")
+	}
+	if parts, refused := e.parts(nodes); len(parts) != 1 || len(refused) != 0 {
+		t.Errorf("after: got %v, refused %v", parts, refused)
+	}
+}
+
 // What is as it should be is not written again; anything else is.
 func TestHolds(t *testing.T) {
 	s := &v1.Service{ObjectMeta: metav1.ObjectMeta{Name: service, UID: "1"}}
