@@ -26,7 +26,7 @@ type served struct {
 	now     atomic.Pointer[registries]
 	// wrong is why the file as it is now is not in force, nil if it is.
 	wrong atomic.Pointer[string]
-	// fixed is the hosts whose credentials containerd has got for good.
+	// fixed is whether containerd has got the credentials for good; see pullsByItself.
 	fixed bool
 }
 
