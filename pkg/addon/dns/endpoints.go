@@ -23,6 +23,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
+	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/kube"
 )
 
@@ -80,10 +81,7 @@ func (e *Endpoints) Note() string {
 
 // complain keeps what is in the way, and logs it when it is news.
 func (e *Endpoints) complain(problems ...error) {
-	text := ""
-	if err := errors.Join(problems...); err != nil {
-		text = strings.ReplaceAll(err.Error(), "\n", "; ")
-	}
+	text := component.Line(problems...)
 	if text != "" && text != e.Note() {
 		slog.Warn("Not all nodes are told to Service kube-dns", "why", text)
 	}

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"lite.io/lite/pkg/component"
 )
 
 // served is the registries.yaml that is in force. containerd reads what is written of
@@ -115,7 +117,7 @@ func (s *served) watch(ctx context.Context) {
 func (s *served) reload() {
 	changed, err := s.load()
 	if err != nil {
-		why := strings.ReplaceAll(err.Error(), "\n", "; ")
+		why := component.Line(err)
 		if before := s.wrong.Swap(&why); before == nil || *before != why {
 			slog.Error("registries.yaml is wrong; what it said before stays in force", "err", err)
 		}
