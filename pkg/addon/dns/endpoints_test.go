@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -9,6 +10,9 @@ import (
 	v1 "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
 
 	"lite.io/lite/pkg/kube"
@@ -132,6 +136,29 @@ func TestServerIsBelievedOnceItIsMarked(t *testing.T) {
 	}
 	if parts, refused := e.parts(nodes); len(parts) != 1 || len(refused) != 0 {
 		t.Errorf("after: got %v, refused %v", parts, refused)
+	}
+}
+
+// Whether the same trouble was told already is known by the note, which a try that fails
+// leaves as it is.
+func TestTryThatFailsLeavesTheNote(t *testing.T) {
+	client := fake.NewClientset(&v1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: service}})
+	client.PrependReactor("patch", "endpointslices", func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, errors.New("no") })
+	e := NewEndpoints(EndpointsConfig{ClusterDNS: netip.MustParseAddr("10.43.0.10")})
+	nodes, have := cache.NewStore(cache.MetaNamespaceKeyFunc), cache.NewStore(cache.MetaNamespaceKeyFunc)
+	if err := nodes.Add(node("a", []string{"10.42.3.0/24"})); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		before := e.Note()
+		problems, err := e.write(t.Context(), client, nodes, have)
+		if err == nil || e.Note() != before {
+			t.Errorf("got %v, and the note is %q after %q", err, e.Note(), before)
+		}
+		e.complain(append(problems, err)...)
+	}
+	if want := "write EndpointSlice " + service + "-0: no"; e.Note() != want {
+		t.Errorf("the note is %q, want %q", e.Note(), want)
 	}
 }
 
