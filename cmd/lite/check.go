@@ -173,7 +173,6 @@ func checkSubject(m *check.Machine, flags *pflag.FlagSet, o checkOptions) (check
 	}
 	s.Config, s.Wrong = config.Load(s.Role, flags, os.Environ())
 	if s.Config != nil && m.UID == 0 {
-		quiet()
 		s.Refused = acceptArguments(s.Config)
 	}
 	return s, nil

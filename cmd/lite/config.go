@@ -141,20 +141,17 @@ func checkService(cfg *config.Config) error {
 
 // accept finds what a start would find wrong with a configuration itself.
 func accept(cfg *config.Config) error {
-	quiet()
 	if err := agent.CheckRuntime(cfg); err != nil {
 		return err
 	}
 	return acceptArguments(cfg)
 }
 
-// quiet keeps what upstream logs while it parses, for which nobody has asked.
-func quiet() { log.Bridge(slog.New(slog.DiscardHandler)) }
-
 // acceptArguments is accept for arguments of components, and the files that they
 // name: they are checked where they are parsed. Of the machine it matters only who
 // makes cgroups.
 func acceptArguments(cfg *config.Config) error {
+	log.Bridge(slog.New(slog.DiscardHandler)) // nobody has asked for what upstream says of it
 	host := agent.Host{Systemd: agent.HasSystemd()}
 	if cfg.Role == config.Agent {
 		return agent.Check(cfg, host)

@@ -67,13 +67,10 @@ func (r *readiness) Run(ctx context.Context) error {
 	return nil
 }
 
-// RoleLabel is on the nodes of servers. kubectl shows it under ROLES.
-const RoleLabel = "node-role.kubernetes.io/control-plane"
-
 // mark labels a node as a server. A kubelet may not do so with its own node (the
 // admission plugin NodeRestriction).
 func mark(ctx context.Context, kubeconfig string, n *v1.Node) error {
-	if _, ok := n.Labels[RoleLabel]; ok {
+	if _, ok := n.Labels[kube.ServerLabel]; ok {
 		return nil
 	}
 	cfg, err := kube.ClientConfig(kubeconfig, "node")
@@ -84,7 +81,7 @@ func mark(ctx context.Context, kubeconfig string, n *v1.Node) error {
 	if err != nil {
 		return err
 	}
-	patch := []byte(`{"metadata":{"labels":{"` + RoleLabel + `":"true"}}}`)
+	patch := []byte(`{"metadata":{"labels":{"` + kube.ServerLabel + `":"true"}}}`)
 	_, err = client.CoreV1().Nodes().Patch(ctx, n.Name, types.MergePatchType, patch, metav1.PatchOptions{})
 	return err
 }

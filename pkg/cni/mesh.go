@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"reflect"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -22,6 +21,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"lite.io/lite/pkg/cni/overlay"
+	"lite.io/lite/pkg/component"
 )
 
 const annotation = overlay.Annotation
@@ -193,10 +193,7 @@ func (m *mesh) repair(ctx context.Context, nodes cache.Store) {
 
 // say logs what is wrong, and posts it as an event of this node, when it is news.
 func (m *mesh) say(ctx context.Context, err error) {
-	problem := ""
-	if err != nil {
-		problem = strings.ReplaceAll(err.Error(), "\n", "; ")
-	}
+	problem := component.Line(err)
 	if problem != m.problem && problem != "" {
 		slog.Warn("The pods of some nodes cannot be reached", "err", err)
 		if err := m.tell(ctx, problem); err != nil && ctx.Err() == nil {

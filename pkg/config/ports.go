@@ -14,7 +14,7 @@ import (
 // kubeletPort is where the API server reaches the kubelet of every node.
 const kubeletPort = 10250
 
-// etcdMetricsPort is where etcd's metrics are, if anywhere.
+// etcdMetricsPort is where etcd's metrics are, if anywhere. It is etcd.MetricsPort.
 const etcdMetricsPort = 2381
 
 // Port is one that a node listens on.

@@ -32,6 +32,7 @@ func listen(protocol int, group uint32) (*os.File, error) {
 // read gives each message to hear, until ctx is done or the socket fails. Where the
 // kernel had to drop some, it calls dropped.
 func read(ctx context.Context, socket *os.File, hear func(syscall.NetlinkMessage), dropped func()) error {
+	defer socket.Close()
 	defer context.AfterFunc(ctx, func() { socket.Close() })()
 	piece := make([]byte, 1<<16) // the kernel sends at most 32 KiB at once
 	for {

@@ -19,11 +19,15 @@ type NodeAddresses struct {
 	Within []netip.Prefix
 }
 
+// ServerLabel is on the nodes of servers. kubectl shows it under ROLES, and no node may
+// give it to itself (the admission plugin NodeRestriction).
+const ServerLabel = "node-role.kubernetes.io/control-plane"
+
 // Claim is what a Node says of itself.
 type Claim struct {
 	Node      string
 	Created   time.Time
-	Server    bool // by a label that no node may give itself
+	Server    bool // by ServerLabel
 	Addresses []netip.Addr
 }
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -115,6 +116,15 @@ func NewProbeAs(url, certFile, keyFile string) Probe {
 		return &cert, err
 	}
 	return p
+}
+
+// Near is where this machine itself reaches what listens at an address: at loopback, if
+// that is any of them or none is said.
+func Near(address string) string {
+	if ip, err := netip.ParseAddr(address); err != nil || ip.IsUnspecified() {
+		return "127.0.0.1"
+	}
+	return address
 }
 
 // NewProbe makes a Probe of a loopback url. The server's certificate is not

@@ -188,7 +188,7 @@ func (n *Node) members(ctx context.Context) ([]member, error) {
 		if node.Name == n.Config.NodeName {
 			continue
 		}
-		_, server := node.Labels[agent.RoleLabel]
+		_, server := node.Labels[kube.ServerLabel]
 		m := member{Name: node.Name, Server: server, Kubelet: node.Status.NodeInfo.KubeletVersion}
 		for _, c := range node.Status.Conditions {
 			if c.Type == corev1.NodeReady {

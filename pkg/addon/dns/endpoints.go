@@ -23,6 +23,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
+	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/kube"
 )
 
@@ -31,8 +32,6 @@ const (
 	managedBy = "dns.lite.io"
 	// perSlice is what the API allows an EndpointSlice to hold.
 	perSlice = 1000
-	// serverLabel is on the nodes of servers; no node may give it to itself.
-	serverLabel = "node-role.kubernetes.io/control-plane"
 )
 
 // EndpointsConfig is what Endpoints has to be told.
@@ -82,10 +81,7 @@ func (e *Endpoints) Note() string {
 
 // complain keeps what is in the way, and logs it when it is news.
 func (e *Endpoints) complain(problems ...error) {
-	text := ""
-	if err := errors.Join(problems...); err != nil {
-		text = strings.ReplaceAll(err.Error(), "\n", "; ")
-	}
+	text := component.Line(problems...)
 	if text != "" && text != e.Note() {
 		slog.Warn("Not all nodes are told to Service kube-dns", "why", text)
 	}
@@ -119,19 +115,18 @@ func (e *Endpoints) Run(ctx context.Context) error {
 		return nil
 	}
 	for {
-		wait := time.Duration(0)
-		if err := e.write(ctx, client, nodes, written); err != nil {
-			wait = 200 * time.Millisecond
-			if e.written.Load() { // at a start the Service may not be there yet
-				e.complain(err)
-			}
-		} else {
+		problems, err := e.write(ctx, client, nodes, written)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err == nil:
 			e.written.Store(true)
+		case e.written.Load(): // at a start the Service may not be there yet
+			problems = append(problems, err)
 		}
-		if wait > 0 {
-			if !kube.Sleep(ctx, wait) {
-				return nil
-			}
+		e.complain(problems...)
+		if err != nil {
+			kube.Sleep(ctx, 200*time.Millisecond)
 			continue
 		}
 		select {
@@ -152,14 +147,18 @@ func (e *Endpoints) watchNodes(client kubernetes.Interface, notify func()) (cach
 			AddFunc:    func(any) { notify() },
 			DeleteFunc: func(any) { notify() },
 			UpdateFunc: func(before, after any) {
-				// A node reports its state every so often; that is none of ours.
-				a, b := before.(*v1.Node), after.(*v1.Node)
-				if !reflect.DeepEqual(a.Spec, b.Spec) || !reflect.DeepEqual(a.Status, b.Status) {
+				if differ(before.(*v1.Node), after.(*v1.Node)) {
 					notify()
 				}
 			},
 		},
 	})
+}
+
+// differ compares what trim has left: a node reports its state every so often, which is
+// none of ours. A server gets its label when its Node is there already.
+func differ(a, b *v1.Node) bool {
+	return !reflect.DeepEqual(a.Labels, b.Labels) || !reflect.DeepEqual(a.Spec, b.Spec) || !reflect.DeepEqual(a.Status, b.Status)
 }
 
 func (e *Endpoints) trim(o any) (any, error) {
@@ -168,8 +167,8 @@ func (e *Endpoints) trim(o any) (any, error) {
 		return o, nil
 	}
 	small := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Name, ResourceVersion: n.ResourceVersion, CreationTimestamp: n.CreationTimestamp}}
-	if role, ok := n.Labels[serverLabel]; ok {
-		small.Labels = map[string]string{serverLabel: role}
+	if role, ok := n.Labels[kube.ServerLabel]; ok {
+		small.Labels = map[string]string{kube.ServerLabel: role}
 	}
 	if e.config.NodeAddresses {
 		small.Status.Addresses = n.Status.Addresses
@@ -195,15 +194,14 @@ func watchSlices(client kubernetes.Interface, notify func()) (cache.Store, cache
 }
 
 // write makes the slices hold what the nodes say. Those that do already are left
-// alone.
-func (e *Endpoints) write(ctx context.Context, client kubernetes.Interface, nodes, have cache.Store) error {
+// alone. refused is why nodes are in none.
+func (e *Endpoints) write(ctx context.Context, client kubernetes.Interface, nodes, have cache.Store) (refused []error, err error) {
 	s, err := client.CoreV1().Services(namespace).Get(ctx, service, metav1.GetOptions{})
 	if err != nil {
-		return fmt.Errorf("look for Service %s: %w", service, err)
+		return nil, fmt.Errorf("look for Service %s: %w", service, err)
 	}
 	wanted := map[string]bool{}
 	parts, refused := e.parts(nodes)
-	e.complain(refused...)
 	for i, part := range parts {
 		name := fmt.Sprintf("%s-%d", service, i)
 		wanted[name] = true
@@ -212,17 +210,17 @@ func (e *Endpoints) write(ctx context.Context, client kubernetes.Interface, node
 			continue
 		}
 		if _, err := client.DiscoveryV1().EndpointSlices(namespace).Apply(ctx, e.slice(name, s, part), metav1.ApplyOptions{FieldManager: "lite-dns", Force: true}); err != nil {
-			return fmt.Errorf("write EndpointSlice %s: %w", name, err)
+			return refused, fmt.Errorf("write EndpointSlice %s: %w", name, err)
 		}
 	}
 	for _, o := range have.List() {
 		if name := o.(*discovery.EndpointSlice).Name; !wanted[name] {
 			if err := client.DiscoveryV1().EndpointSlices(namespace).Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
-				return fmt.Errorf("remove EndpointSlice %s: %w", name, err)
+				return refused, fmt.Errorf("remove EndpointSlice %s: %w", name, err)
 			}
 		}
 	}
-	return nil
+	return refused, nil
 }
 
 // endpoint is where a node answers.
@@ -235,7 +233,7 @@ func (e *Endpoints) parts(nodes cache.Store) ([][]endpoint, []error) {
 	var claims []kube.Claim
 	for _, o := range nodes.List() {
 		n := o.(*v1.Node)
-		_, server := n.Labels[serverLabel]
+		_, server := n.Labels[kube.ServerLabel]
 		c := kube.Claim{Node: n.Name, Created: n.CreationTimestamp.Time, Server: server, Addresses: addressesOf(n)}
 		c.Addresses = slices.DeleteFunc(c.Addresses, func(a netip.Addr) bool { return a.Is4() != e.config.ClusterDNS.Is4() })
 		claims = append(claims, c)

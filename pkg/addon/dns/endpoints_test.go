@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -9,6 +10,9 @@ import (
 	v1 "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
 
 	"lite.io/lite/pkg/kube"
@@ -102,6 +106,59 @@ func TestOneBadNodeStopsNoOther(t *testing.T) {
 	e.complain(refused...)
 	if note := e.Note(); !strings.Contains(note, "node a-young: 10.42.1.1 is an address of node z-old, which is older") || !strings.Contains(note, "node loopback: 127.0.0.1 ") {
 		t.Errorf("the status shows %q", note)
+	}
+}
+
+// Where nodes answer at their own addresses, that of a server is believed once its label
+// says that it is one; the label comes after the Node.
+func TestServerIsBelievedOnceItIsMarked(t *testing.T) {
+	api := netip.MustParseAddr("192.0.2.1")
+	e := NewEndpoints(EndpointsConfig{ClusterDNS: netip.MustParseAddr("10.43.0.10"), NodeAddresses: true, Addresses: kube.NodeAddresses{API: []netip.Addr{api}}})
+	nodes := cache.NewStore(cache.MetaNamespaceKeyFunc)
+	see := func(n *v1.Node) *v1.Node {
+		small, err := e.trim(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := nodes.Add(small); err != nil {
+			t.Fatal(err)
+		}
+		return small.(*v1.Node)
+	}
+	n := node("a", nil, api.String())
+	before := see(n.DeepCopy())
+	if parts, refused := e.parts(nodes); len(parts) != 0 || len(refused) != 1 {
+		t.Fatalf("before: got %v, refused %v", parts, refused)
+	}
+	n.Labels = map[string]string{kube.ServerLabel: "true"}
+	if !differ(before, see(n)) {
+		t.Error("nobody looks again when a node becomes a server's")
+	}
+	if parts, refused := e.parts(nodes); len(parts) != 1 || len(refused) != 0 {
+		t.Errorf("after: got %v, refused %v", parts, refused)
+	}
+}
+
+// Whether the same trouble was told already is known by the note, which a try that fails
+// leaves as it is.
+func TestTryThatFailsLeavesTheNote(t *testing.T) {
+	client := fake.NewClientset(&v1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: service}})
+	client.PrependReactor("patch", "endpointslices", func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, errors.New("no") })
+	e := NewEndpoints(EndpointsConfig{ClusterDNS: netip.MustParseAddr("10.43.0.10")})
+	nodes, have := cache.NewStore(cache.MetaNamespaceKeyFunc), cache.NewStore(cache.MetaNamespaceKeyFunc)
+	if err := nodes.Add(node("a", []string{"10.42.3.0/24"})); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		before := e.Note()
+		problems, err := e.write(t.Context(), client, nodes, have)
+		if err == nil || e.Note() != before {
+			t.Errorf("got %v, and the note is %q after %q", err, e.Note(), before)
+		}
+		e.complain(append(problems, err)...)
+	}
+	if want := "write EndpointSlice " + service + "-0: no"; e.Note() != want {
+		t.Errorf("the note is %q, want %q", e.Note(), want)
 	}
 }
 

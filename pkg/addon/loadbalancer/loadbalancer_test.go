@@ -71,6 +71,22 @@ func count(client *fake.Clientset, verb, resource string) (n int) {
 	return n
 }
 
+// A node that says what cannot be hides no Service that has no address.
+func TestNoteTellsOfNodesAndServices(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		liar := machine(start)
+		liar.Name, liar.Status.Addresses[0].Address = "liar", "127.0.0.5"
+		l := run(t, fake.NewClientset(object("a", 80), object("b", 80), object("c", 80), machine(start), liar))
+		if err := l.Ready(t.Context()); err != nil {
+			t.Error(err)
+		}
+		node, services, _ := strings.Cut(l.Note(), "; ")
+		if node != "node liar: 127.0.0.5 is no address of a host" || !strings.HasPrefix(services, "Service ns/b has no address: ") || !strings.HasSuffix(services, " (and 1 more)") {
+			t.Errorf("the note is %q", l.Note())
+		}
+	})
+}
+
 func TestOnlyChangesAreWritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := fake.NewClientset(object("a", 80), object("b", 80), machine(start))

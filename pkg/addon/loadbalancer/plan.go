@@ -24,8 +24,6 @@ const (
 	// chosenBefore is what the label was called first. The policy nodes.lite.io keeps
 	// nodes from it.
 	chosenBefore = "lite.io/lb"
-	// serverLabel is on the nodes of servers; no node may give it to itself either.
-	serverLabel = "node-role.kubernetes.io/control-plane"
 	// allowSSH is the annotation of a Service that may take the nodes' port 22.
 	allowSSH = "lite.io/lb-allow-ssh-port"
 )
@@ -109,7 +107,7 @@ func reduceNode(o any) node {
 		return node{}
 	}
 	n := node{name: of.Name, created: of.CreationTimestamp.Time, chosen: of.Labels[chosenLabel] == "true" || of.Labels[chosenBefore] == "true"}
-	_, n.server = of.Labels[serverLabel]
+	_, n.server = of.Labels[kube.ServerLabel]
 	_, n.excluded = of.Labels[corev1.LabelNodeExcludeBalancers]
 	for _, c := range of.Status.Conditions {
 		if c.Type == corev1.NodeReady {

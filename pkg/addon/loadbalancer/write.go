@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -18,6 +17,8 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
+
+	"lite.io/lite/pkg/component"
 )
 
 // fieldManager is how statuses that we wrote are told from others.
@@ -39,7 +40,7 @@ func (c *controller) look(ctx context.Context) error {
 	})
 	var errs []error
 	wrote, told := map[types.NamespacedName]string{}, map[types.NamespacedName]string{}
-	c.note = c.complain(refused)
+	first := "" // of the Services that do not get what they ask for
 	for _, v := range verdicts {
 		key := v.service.key
 		if !slices.Equal(v.addresses, v.service.addresses) {
@@ -55,8 +56,8 @@ func (c *controller) look(ctx context.Context) error {
 		if v.reason == "" {
 			continue
 		}
-		if c.note == "" {
-			c.note = fmt.Sprintf("Service %s has %s", key, v.message)
+		if first == "" {
+			first = fmt.Sprintf("Service %s has %s", key, v.message)
 		}
 		told[key] = string(v.service.uid) + v.message
 		if c.told[key] != told[key] {
@@ -65,17 +66,15 @@ func (c *controller) look(ctx context.Context) error {
 	}
 	c.wrote, c.told = wrote, told
 	if len(told) > 1 {
-		c.note += fmt.Sprintf(" (and %d more)", len(told)-1)
+		first += fmt.Sprintf(" (and %d more)", len(told)-1)
 	}
+	c.note = component.Notes(c.complain(refused), first)
 	return errors.Join(errs...)
 }
 
 // complain logs what nodes may not have when that has changed, and is a note of it.
 func (c *controller) complain(refused []error) string {
-	text := ""
-	if err := errors.Join(refused...); err != nil {
-		text = strings.ReplaceAll(err.Error(), "\n", "; ")
-	}
+	text := component.Line(refused...)
 	if text != "" && text != c.refused {
 		slog.Warn("Addresses that nodes report are not given to Services", "why", text)
 	}

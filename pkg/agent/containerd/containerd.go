@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/file"
 )
 
@@ -96,13 +97,7 @@ func (c *Containerd) Ready(ctx context.Context) error {
 
 // Note implements component.Noter.
 func (c *Containerd) Note() string {
-	var all []string
-	for _, note := range []string{*c.runtimes.Load(), c.registries.note()} {
-		if note != "" {
-			all = append(all, note)
-		}
-	}
-	return strings.Join(all, "; ")
+	return component.Notes(*c.runtimes.Load(), c.registries.note())
 }
 
 // configure writes containerd's configuration and reads it with the user's drop-ins.

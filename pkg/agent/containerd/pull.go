@@ -76,6 +76,7 @@ func (p puller) with(ctx context.Context, r *image.OCIRegistry) (*image.OCIRegis
 	l := &loginStream{credentials: p.credentials, asked: make(chan typeurl.Any), answered: make(chan answer), ended: make(chan struct{})}
 	sent, err := r.MarshalAny(ctx, l)
 	if err != nil {
+		l.end() // who would answer waits already
 		return nil, nil, fmt.Errorf("ask for the credentials of %s: %w", r.Image(), err)
 	}
 	with := &image.OCIRegistry{}

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"lite.io/lite/pkg/component"
 )
 
 // served is the registries.yaml that is in force. containerd reads what is written of
@@ -26,7 +28,7 @@ type served struct {
 	now     atomic.Pointer[registries]
 	// wrong is why the file as it is now is not in force, nil if it is.
 	wrong atomic.Pointer[string]
-	// fixed is the hosts whose credentials containerd has got for good.
+	// fixed is whether containerd has got the credentials for good; see pullsByItself.
 	fixed bool
 }
 
@@ -115,7 +117,7 @@ func (s *served) watch(ctx context.Context) {
 func (s *served) reload() {
 	changed, err := s.load()
 	if err != nil {
-		why := strings.ReplaceAll(err.Error(), "\n", "; ")
+		why := component.Line(err)
 		if before := s.wrong.Swap(&why); before == nil || *before != why {
 			slog.Error("registries.yaml is wrong; what it said before stays in force", "err", err)
 		}

@@ -2,7 +2,6 @@
 package kubelet
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -79,11 +78,8 @@ func New(c Config) (*Kubelet, error) {
 	}
 	// Upstream's Run would set them once more, while others look at them.
 	server.FeatureGates = nil
-	host := cmp.Or(server.HealthzBindAddress, "127.0.0.1")
-	if ip, err := netip.ParseAddr(host); err == nil && ip.IsUnspecified() {
-		host = "127.0.0.1"
-	}
-	return &Kubelet{server, kube.NewProbe("http://" + net.JoinHostPort(host, strconv.Itoa(int(server.HealthzPort))) + "/healthz")}, nil
+	health := net.JoinHostPort(kube.Near(server.HealthzBindAddress), strconv.Itoa(int(server.HealthzPort)))
+	return &Kubelet{server, kube.NewProbe("http://" + health + "/healthz")}, nil
 }
 
 // Check finds what New would find wrong, and leaves the process as it is. Feature

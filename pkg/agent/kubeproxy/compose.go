@@ -65,9 +65,7 @@ func (p *Proxy) compose(ctx context.Context, client kubernetes.Interface, node *
 			o.FieldSelector = fields.OneTermEqualSelector("metadata.name", p.config.NodeName).String()
 		}))
 	nodes := factory.Core().V1().Nodes()
-	if p.settings.HealthzBindAddress != "" {
-		s.HealthzServer = healthcheck.NewProxyHealthServer(p.settings.HealthzBindAddress, 2*p.settings.SyncPeriod.Duration, self{nodes.Lister(), p.config.NodeName})
-	}
+	s.HealthzServer = healthcheck.NewProxyHealthServer(p.settings.HealthzBindAddress, 2*p.settings.SyncPeriod.Duration, self{nodes.Lister(), p.config.NodeName})
 	var podCIDRs []string
 	if node != nil {
 		podCIDRs = node.Spec.PodCIDRs

@@ -33,8 +33,8 @@ type writer struct {
 // OnTopologyChange implements proxy.Provider.
 func (w *writer) OnTopologyChange(topology map[string]string) {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.topology = topology
-	w.mu.Unlock()
 	w.Provider.OnTopologyChange(topology)
 }
 
@@ -43,9 +43,8 @@ func (w *writer) OnTopologyChange(topology map[string]string) {
 // has moved to another zone, be it the one where it is.
 func (w *writer) writeAll() {
 	w.mu.Lock()
-	topology := w.topology
-	w.mu.Unlock()
-	w.Provider.OnTopologyChange(topology)
+	defer w.mu.Unlock() // or a zone that is new could be taken back
+	w.Provider.OnTopologyChange(w.topology)
 }
 
 // protect has the watcher look after kube-proxy's rules once they are there, until ctx
@@ -70,9 +69,6 @@ type guard struct{ server *app.ProxyServer }
 
 // states are the families that kube-proxy writes rules of, and when it last has.
 func (g guard) states() map[v1.IPFamily]healthcheck.ProxierHealth {
-	if g.server.HealthzServer == nil { // the user has switched it off
-		return map[v1.IPFamily]healthcheck.ProxierHealth{g.server.PrimaryIPFamily: {LastUpdated: time.Now()}}
-	}
 	return g.server.HealthzServer.Health().Status
 }
 

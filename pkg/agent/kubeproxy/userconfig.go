@@ -5,7 +5,6 @@ import (
 	"errors"
 	"maps"
 	"net"
-	"net/netip"
 
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -89,8 +88,5 @@ func healthURL(settings *kubeproxyconfig.KubeProxyConfiguration) (string, error)
 	if err != nil || port == "0" {
 		return "", errors.New("kube-proxy-arg: the address of the health check has no port; remove it, or give it one: lite asks kube-proxy there how it does")
 	}
-	if ip, err := netip.ParseAddr(host); err != nil || ip.IsUnspecified() {
-		host = "127.0.0.1"
-	}
-	return "http://" + net.JoinHostPort(host, port) + "/healthz", nil
+	return "http://" + net.JoinHostPort(kube.Near(host), port) + "/healthz", nil
 }

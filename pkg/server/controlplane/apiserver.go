@@ -19,6 +19,7 @@ import (
 	"k8s.io/kubernetes/cmd/kube-apiserver/app"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
 
+	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/pki"
 	"lite.io/lite/pkg/series"
@@ -227,11 +228,5 @@ func (a *APIServer) Ready(ctx context.Context) error {
 // Note implements component.Noter: which webhooks, policies and aggregated APIs of
 // users hold something up.
 func (a *APIServer) Note() string {
-	var notes []string
-	for _, note := range []string{a.exemption.Note(), a.aggregated.Load().note()} {
-		if note != "" {
-			notes = append(notes, note)
-		}
-	}
-	return strings.Join(notes, "; ")
+	return component.Notes(a.exemption.Note(), a.aggregated.Load().note())
 }

@@ -85,20 +85,12 @@ func healthURL(component string, s *apiserveroptions.SecureServingOptions, path 
 	if s.BindPort == 0 {
 		return "", fmt.Errorf("%s-arg %q: the component does not say there how it does, and lite has to know; remove the argument", component, "secure-port=0")
 	}
-	host := "127.0.0.1"
-	if len(s.BindAddress) > 0 && !s.BindAddress.IsUnspecified() {
-		host = s.BindAddress.String()
-	}
-	return "https://" + net.JoinHostPort(host, strconv.Itoa(s.BindPort)) + path, nil
+	return "https://" + net.JoinHostPort(kube.Near(s.BindAddress.String()), strconv.Itoa(s.BindPort)) + path, nil
 }
 
 // LocalURL is how this node's own components reach the API server.
 func (c Config) LocalURL() string {
-	host := "127.0.0.1"
-	if !c.Node.BindAddress.IsUnspecified() {
-		host = c.Node.BindAddress.String()
-	}
-	return "https://" + net.JoinHostPort(host, strconv.Itoa(c.Node.HTTPSListenPort))
+	return "https://" + net.JoinHostPort(kube.Near(c.Node.BindAddress.String()), strconv.Itoa(c.Node.HTTPSListenPort))
 }
 
 func (c Config) encryptionFile() string { return filepath.Join(c.Dir, "encryption.yaml") }
