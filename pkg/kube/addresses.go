@@ -15,6 +15,7 @@ import (
 type NodeAddresses struct {
 	Pods, Services []netip.Prefix
 	API            []netip.Addr // where API servers are reached; servers may have these
+	Own            string       // the Node of this server, whose role may not be on it yet
 	// Within, if not empty, is the ranges that all must be in.
 	Within []netip.Prefix
 }
@@ -61,7 +62,7 @@ func (a NodeAddresses) Sort(claims []Claim) (have map[string][]netip.Addr, refus
 	owners := map[netip.Addr]string{}
 	for _, c := range claims {
 		for _, ip := range c.Addresses {
-			err := a.Check(ip, c.Server)
+			err := a.Check(ip, c.Server || c.Node == a.Own)
 			if owner, taken := owners[ip]; err == nil && taken {
 				if owner == c.Node {
 					continue

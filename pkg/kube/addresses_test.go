@@ -68,6 +68,11 @@ func TestTheOlderNodeHasAnAddress(t *testing.T) {
 	if got, want := fmt.Sprint(have), "map[a0:[192.0.2.9] h2:[192.0.2.2] server:[192.0.2.1]]"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
+	own := cluster
+	own.Own = "h3"
+	if have, refused := own.Sort([]Claim{{"h3", began, false, addresses("192.0.2.1")}}); len(have["h3"]) != 1 || refused != nil {
+		t.Errorf("this server's Node before it has its role: %v, %v", have, refused)
+	}
 	if got, want := fmt.Sprint(refused), "[node h2: 192.0.2.1 is an address of the API server node a0: 192.0.2.2 is an address of node h2, which is older node a0: 10.43.0.10 is an address of Services]"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}

@@ -222,7 +222,7 @@ func identity(cfg *config.Config) pki.Node {
 
 // nodeAddresses says which of the addresses that nodes report are believed.
 func nodeAddresses(cfg *config.Config) kube.NodeAddresses {
-	return kube.NodeAddresses{Pods: cfg.ClusterCIDR, Services: cfg.ServiceCIDR, API: []netip.Addr{cfg.AdvertiseAddress}}
+	return kube.NodeAddresses{Pods: cfg.ClusterCIDR, Services: cfg.ServiceCIDR, API: []netip.Addr{cfg.AdvertiseAddress}, Own: cfg.NodeName}
 }
 
 // local is the aggregated APIs that the process answers itself.
