@@ -168,9 +168,9 @@ func TestStateRemoved(t *testing.T) {
 	node.Output(t, "sh", "-c", "rm -rf --one-file-system /run/lite 2>/dev/null; true")
 	node.Start(t)
 
-	// cAdvisor (1.37) waits 3 s for each container that has a cgroup and no task, one after
-	// the other, before the kubelet looks at pods.
-	cluster.Eventually(t, soon+time.Duration(2*len(before))*3*time.Second, func() error {
+	// cAdvisor (1.37) looks twice for each container that has a cgroup and no task, for 3 s
+	// each time and one after the other, before the kubelet looks at pods. A pod has two.
+	cluster.Eventually(t, soon+time.Duration(2*2*len(before))*4*time.Second, func() error {
 		for name, pod := range pods(t, ns) {
 			if before[name].UID == "" {
 				continue
