@@ -41,8 +41,8 @@ func TestOdd(t *testing.T) {
 		{"locked", (*odd).testLocked},
 		{"proxies", (*odd).testProxies},
 		{"data", (*odd).testData},
-		{"served", (*odd).testServed},
 		{"swapped", (*odd).testSwapped},
+		{"served", (*odd).testServed},
 	} {
 		if !t.Run(step.name, func(t *testing.T) { step.run(o, t) }) {
 			return
