@@ -1,26 +1,18 @@
 package kubelet
 
 import (
-	"strings"
 	"testing"
 
 	"github.com/spf13/pflag"
 	"k8s.io/kubernetes/cmd/kubelet/app/options"
+
+	"lite.io/lite/pkg/upstream"
 )
 
-// What upstream warns of now, it takes away with one of the next versions.
 func TestNoArgumentIsDeprecated(t *testing.T) {
 	fs := pflag.NewFlagSet("kubelet", pflag.ContinueOnError)
 	options.NewKubeletFlags().AddFlags(fs)
 	c := full()
 	c.ExtraArgs = nil
-	for _, arg := range args(c) {
-		name, _, _ := strings.Cut(strings.TrimPrefix(arg, "--"), "=")
-		switch f := fs.Lookup(name); {
-		case f == nil:
-			t.Errorf("the kubelet has no --%s", name)
-		case f.Deprecated != "":
-			t.Errorf("--%s: %s", name, f.Deprecated)
-		}
-	}
+	upstream.NoneDeprecated(t, fs, args(c))
 }
