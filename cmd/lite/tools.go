@@ -52,21 +52,35 @@ func (t tool) command() *cobra.Command {
 // its own exit code.
 func runKubectl(args []string) error {
 	flags := genericclioptions.NewConfigFlags(true).WithDeprecatedPasswordFlag().WithDiscoveryBurst(300).WithDiscoveryQPS(50)
-	if os.Getenv("KUBECONFIG") == "" {
-		path := configured().WriteKubeconfig
+	if path := kubeconfig(); path != "" {
 		flags.KubeConfig = &path
 	}
+	// Not with SetArgs: the preferences of kuberc set there what their aliases add,
+	// and cobra takes these otherwise.
+	os.Args = append([]string{"kubectl"}, args...)
 	cmd := kubectl.NewDefaultKubectlCommandWithArgs(kubectl.KubectlOptions{
 		PluginHandler: kubectl.NewDefaultPluginHandler(plugin.ValidPluginFilenamePrefixes),
-		Arguments:     append([]string{"kubectl"}, args...),
+		Arguments:     os.Args,
 		ConfigFlags:   flags,
 		IOStreams:     genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr},
 	})
-	cmd.SetArgs(args)
 	if err := cli.RunNoErrOutput(cmd); err != nil {
 		kubectlutil.CheckErr(err)
 	}
 	return nil
+}
+
+// kubeconfig is what leads kubectl to the cluster of this node, unless the user
+// says otherwise or it runs in a pod, which has its service account.
+func kubeconfig() string {
+	if os.Getenv("KUBECONFIG") != "" {
+		return ""
+	}
+	path := configured().WriteKubeconfig
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) && os.Getenv("KUBERNETES_SERVICE_HOST") != "" {
+		return ""
+	}
+	return path
 }
 
 // runCrictl becomes crictl, which is among the helpers.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -127,6 +128,29 @@ func TestWithServer(t *testing.T) {
 		}
 		n.Output(t, "ln", "-s", "/usr/local/bin/lite", "/usr/local/bin/kubectl")
 		n.Output(t, "kubectl", "get", "--raw", "/readyz")
+	})
+	t.Run("aliases of kuberc", func(t *testing.T) {
+		const kuberc = "/tmp/kuberc"
+		n.WriteFile(t, kuberc, `apiVersion: kubectl.config.k8s.io/v1beta1
+kind: Preference
+aliases:
+- {name: names, command: get, prependArgs: [configmap], options: [{name: output, default: name}]}
+- {name: system, command: get, appendArgs: [configmap/kube-root-ca.crt], options: [{name: namespace, default: kube-system}]}
+defaults:
+- {command: get, options: [{name: show-labels, default: "true"}]}
+`)
+		for want, args := range map[string][]string{
+			"configmap/kube-root-ca.crt\n": {"names", "kube-root-ca.crt"},
+			"kube-root-ca.crt ":            {"system"},
+			"kubernetes.io/metadata.name=": {"get", "namespace", "default"}, // a label
+		} {
+			for _, command := range [][]string{{"kubectl"}, {"lite", "kubectl"}} {
+				call := slices.Concat(command, args, []string{"--kuberc", kuberc})
+				if got := n.Output(t, call[0], call[1:]...); !strings.Contains(got, want) {
+					t.Errorf("%v: %q is missing:\n%s", call, want, got)
+				}
+			}
+		}
 	})
 	t.Run("crictl and ctr", func(t *testing.T) {
 		for _, tool := range [][]string{{"lite", "crictl", "images"}, {"lite", "ctr", "images", "ls"}} {
