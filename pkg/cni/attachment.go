@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/invoke"
 	cnitypes "github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
+	"k8s.io/apimachinery/pkg/util/wait"
 )
 
 // attachment is a pod of this node on the pod network, as the container runtime has
@@ -124,4 +126,16 @@ func (a attachment) run(ctx context.Context, plugins, command string) error {
 func (a attachment) gone() bool {
 	left, err := a.cached.GetCachedAttachments(a.ContainerID)
 	return err == nil && len(left) == 0
+}
+
+// removal is how long a pod that is being removed from the network may still be
+// known after the plugin took its rules out. It is 50 ms on an idle machine.
+const removal = time.Second
+
+// goes reports whether the container runtime removes the pod from the network now,
+// and waits for that.
+func (a attachment) goes(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, removal)
+	defer cancel()
+	return wait.PollUntilContextCancel(ctx, removal/20, true, func(context.Context) (bool, error) { return a.gone(), nil }) == nil
 }

@@ -190,9 +190,8 @@ func (h *hostPorts) missing(ctx context.Context, lost firewall.Lost) (gone []str
 	}
 	all := !h.basis()
 	for _, pod := range pods {
-		// The plugin's check knows a pod's own rules and not those that lead to them. A
-		// pod that is being removed loses its rules first.
-		if (all || pod.run(ctx, h.plugins, "CHECK") != nil) && !pod.gone() {
+		// The plugin's check knows a pod's own rules and not those that lead to them.
+		if all && !pod.gone() || !all && pod.run(ctx, h.plugins, "CHECK") != nil && !pod.goes(ctx) {
 			h.lost = append(h.lost, pod)
 			gone = append(gone, "hostPorts of pod "+pod.pod)
 		}

@@ -1,6 +1,7 @@
 package cni
 
 import (
+	"context"
 	"encoding/base64"
 	"fmt"
 
@@ -149,7 +150,12 @@ func TestAttachments(t *testing.T) {
 				t.Errorf("%q is not in what the plugin reads: %s", want, a.plugin.Bytes)
 			}
 		}
-		if err := os.Remove(filepath.Join(dir, "results", "lite-web-eth0")); err != nil || !a.gone() {
+		over, cancel := context.WithCancel(t.Context())
+		cancel()
+		if a.goes(over) {
+			t.Error("a pod that stays is taken for one that goes")
+		}
+		if err := os.Remove(filepath.Join(dir, "results", "lite-web-eth0")); err != nil || !a.gone() || !a.goes(t.Context()) {
 			t.Errorf("is still there: %v", err)
 		}
 	}
