@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"strings"
@@ -44,8 +45,10 @@ var families = []v1.IPFamily{v1.IPv4Protocol, v1.IPv6Protocol}
 // by pkg/machine; and a Node that is deleted is no reason to stop.
 func (p *Proxy) compose(ctx context.Context, client kubernetes.Interface, node *v1.Node) (*app.ProxyServer, error) {
 	cleanUp(ctx, p.settings.Mode)
-	if err := conntrack.SetSysctls(ctx, &p.settings.Linux.Conntrack); err != nil {
+	if err := conntrack.SetSysctls(ctx, &p.settings.Linux.Conntrack); err != nil && !p.config.KeepConntrack {
 		return nil, fmt.Errorf("set the limits of connection tracking: %w", err)
+	} else if err != nil {
+		slog.InfoContext(ctx, "Timeouts of connection tracking stay as they are", "err", err)
 	}
 	broadcaster := events.NewBroadcaster(&events.EventSinkImpl{Interface: client.EventsV1()})
 	s := &app.ProxyServer{

@@ -29,8 +29,9 @@ type Config struct {
 	NodeIP      netip.Addr // the first
 	Kubeconfig  string
 	ClusterCIDR string // comma separated
-	// KeepConntrack leaves the machine's connection tracking limits alone,
-	// where they may not be written.
+	// KeepConntrack leaves the limit of connection tracking alone, which is the
+	// machine's, where it may not be written. The timeouts are the network
+	// namespace's, and are left as they are if these may not be either.
 	KeepConntrack bool
 	// NFTables carries Services by nftables: one table of its own, updated
 	// incrementally, and no scanning of long chains. Otherwise iptables does.
@@ -144,8 +145,6 @@ func args(c Config) []string {
 	}
 	if c.KeepConntrack {
 		flags["conntrack-max-per-core"] = "0"
-		flags["conntrack-tcp-timeout-close-wait"] = "0s"
-		flags["conntrack-tcp-timeout-established"] = "0s"
 	}
 	return kube.Args("kube-proxy", flags, c.ExtraArgs)
 }

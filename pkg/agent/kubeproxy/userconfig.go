@@ -59,7 +59,7 @@ func asFile(c Config) map[string]any {
 		"mode":             mode(c),
 	}
 	if c.KeepConntrack {
-		fields["conntrack"] = map[string]any{"maxPerCore": 0, "tcpCloseWaitTimeout": "0s", "tcpEstablishedTimeout": "0s"}
+		fields["conntrack"] = map[string]any{"maxPerCore": 0}
 	}
 	return fields
 }
