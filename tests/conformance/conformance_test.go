@@ -94,7 +94,7 @@ func (b *bench) phases(t *testing.T, chosen selection) []phase {
 	sum := 0
 	for i, p := range all {
 		specs := b.list(t, p.of)
-		all[i].of, all[i].left, specs = p.of.possible(specs)
+		all[i].of, all[i].left, specs = p.of.possible(specs, lacks())
 		all[i].specs = len(specs)
 		sum += len(specs)
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
 	"lite.io/lite/tests/conformance/images"
 	"lite.io/lite/tests/conformance/report"
 )
@@ -79,15 +80,31 @@ func (s selection) and(filter string) selection {
 	return s
 }
 
-// possible leaves out the specs that need an image that is not made. It says which
-// these are, and which remain.
-func (s selection) possible(specs []string) (selection, []report.Left, []string) {
-	var left []report.Left
+// lack is something that is not there, and the specs that need it.
+type lack struct {
+	reason string
+	specs  string // a pattern
+}
+
+// lacks is what the images and this machine do not have.
+func lacks() (all []lack) {
 	for _, m := range images.NotMade() {
-		if m.Specs == "" {
-			continue
+		if m.Specs != "" {
+			all = append(all, lack{fmt.Sprintf("there is no image %s: %s", strings.Trim(m.Image, "/:"), m.Reason), m.Specs})
 		}
-		pattern := regexp.MustCompile(m.Specs)
+	}
+	if resource, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, unix.CAP_SYS_RESOURCE, 0, 0, 0); err != nil || resource == 0 {
+		all = append(all, lack{"root has no CAP_SYS_RESOURCE on this machine, and gives no process a lower oom_score_adj", "PLR guaranteed qos"})
+	}
+	return all
+}
+
+// possible leaves out the specs that need what is not there. It says which these are,
+// and which remain.
+func (s selection) possible(specs []string, lacks []lack) (selection, []report.Left, []string) {
+	var left []report.Left
+	for _, l := range lacks {
+		pattern := regexp.MustCompile(l.specs)
 		var needs []string
 		specs = slices.DeleteFunc(slices.Clone(specs), func(spec string) bool {
 			if !pattern.MatchString(spec) {
@@ -97,9 +114,9 @@ func (s selection) possible(specs []string) (selection, []report.Left, []string)
 			return true
 		})
 		if len(needs) > 0 {
-			left = append(left, report.Left{Reason: fmt.Sprintf("there is no image %s: %s", strings.Trim(m.Image, "/:"), m.Reason), Specs: needs})
+			left = append(left, report.Left{Reason: l.reason, Specs: needs})
 			// By the pattern: the names of all would be too long for a command.
-			s.skip = joinPatterns(s.skip, m.Specs)
+			s.skip = joinPatterns(s.skip, l.specs)
 		}
 	}
 	return s, left, specs

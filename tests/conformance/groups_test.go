@@ -40,7 +40,7 @@ func TestPossible(t *testing.T) {
 		"[sig-apps] Deployment should run", "[sig-storage] In-tree Volumes [Driver: nfs] should mount", "[sig-storage] CSI Mock volume limit counts",
 		"[sig-storage] In-tree Volumes [Driver: hostPath] should mount",
 	}
-	s, left, remain := selection{skip: "slow"}.possible(specs)
+	s, left, remain := selection{skip: "slow"}.possible(specs, lacks())
 	if want := []string{specs[0], specs[3]}; !slices.Equal(remain, want) {
 		t.Errorf("remain %q", remain)
 	}
