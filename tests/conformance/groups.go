@@ -93,6 +93,7 @@ func lacks() (all []lack) {
 			all = append(all, lack{fmt.Sprintf("there is no image %s: %s", strings.Trim(m.Image, "/:"), m.Reason), m.Specs})
 		}
 	}
+	all = append(all, lack{"there is no image cockroachdb/cockroach: no module and no package of Debian", "CockroachDB"})
 	if resource, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, unix.CAP_SYS_RESOURCE, 0, 0, 0); err != nil || resource == 0 {
 		all = append(all, lack{"root has no CAP_SYS_RESOURCE on this machine, and gives no process a lower oom_score_adj", "PLR guaranteed qos"})
 	}
