@@ -135,6 +135,7 @@ func (b *bench) makeCluster(t *testing.T) {
 		fmt.Fprintf(&mirrors, "  %q:\n    endpoint: [\"http://%s:5000\"]\n", host, cluster.Gateway)
 	}
 	b.cluster = cluster.New(t, cluster.Agents(1), cluster.Prepare(func(n *cluster.Node) {
+		n.MountWhole(t)
 		n.WriteFile(t, "/etc/lite/registries.yaml", mirrors.String())
 		// The nodes share the machine's disk with each other and with all that is on it: it is
 		// not theirs to keep a tenth of it free.

@@ -32,12 +32,7 @@ const nvidiaVersion2 = `version = 2
 // users of their own. The agent's /run is mounted as some systems have it.
 func TestContainers(t *testing.T) {
 	c := cluster.New(t, cluster.Agents(1), cluster.Prepare(func(n *cluster.Node) {
-		// The kernel lets other users mount what is to be seen already. A host of these
-		// tests has mounts on parts of its /proc and /sys, a machine has not.
-		for _, kind := range []string{"proc", "sysfs"} {
-			n.Output(t, "mkdir", "-p", "/var/lib/whole/"+kind)
-			n.Output(t, "mount", "-t", kind, kind, "/var/lib/whole/"+kind)
-		}
+		n.MountWhole(t)
 		if n.Role == "server" {
 			program(t, n, "recorder", recorder)
 			n.WriteFile(t, cluster.DataDir+"/agent/containerd/config.toml.d/50-nvidia.toml", nvidiaVersion2)
