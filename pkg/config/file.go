@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"lite.io/lite/pkg/file"
 )
 
 // fromFiles reads the configuration file and then its drop-ins, each of which
@@ -69,17 +71,17 @@ func Unreadable(path string) string {
 	return ""
 }
 
-func unreadable(file, source string, err error) *Error {
+func unreadable(path, source string, err error) *Error {
 	problem, remedy := "cannot be read: "+err.Error(), "name a file that can be read"
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		problem = "does not exist"
 	case errors.Is(err, fs.ErrPermission):
 		remedy = "run it as root, or " + remedy
-	case errors.Is(err, errIrregular):
+	case errors.Is(err, file.ErrIrregular):
 		problem, remedy = err.Error(), "put a file in its place"
 	}
-	return &Error{"config", file, source, problem, remedy}
+	return &Error{"config", path, source, problem, remedy}
 }
 
 // reader adds what one file says to what files before it said. It looks at the

@@ -278,7 +278,7 @@ func TestHostFailures(t *testing.T) {
 // Who may not read the data directory learns all the rest.
 func TestNodeNameThatOnlyRootMaySee(t *testing.T) {
 	h := fakeHost(nil)
-	h.stat = func(file string) (fs.FileInfo, error) {
+	h.readRegular = func(file string) ([]byte, error) {
 		if file == "/var/lib/lite/node-name" {
 			return nil, fs.ErrPermission
 		}

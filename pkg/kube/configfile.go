@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
@@ -15,6 +14,8 @@ import (
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	"sigs.k8s.io/yaml"
+
+	"lite.io/lite/pkg/file"
 )
 
 // ConfigFile is a file of a user's that configures a component.
@@ -36,7 +37,7 @@ type Owned struct {
 // to be in the file.
 func ReadConfigFile(component, flag, path string, strict runtime.Decoder, kind string) (ConfigFile, error) {
 	f := ConfigFile{component: component, flag: flag, path: path}
-	data, err := readRegular(path)
+	data, err := file.ReadRegular(path)
 	if err != nil {
 		return f, f.wrong(err, "name a file that can be read")
 	}
@@ -71,19 +72,6 @@ func (f ConfigFile) checkGates() error {
 
 func (f ConfigFile) wrong(err error, remedy string) error {
 	return FileError(f.component, f.flag, f.path, err, remedy)
-}
-
-// readRegular reads a file or what a link leads to: a FIFO would wait for somebody
-// to write.
-func readRegular(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, errors.New("is not a regular file")
-	}
-	return os.ReadFile(path)
 }
 
 // oneDocument refuses what a decoder would not look at.

@@ -46,7 +46,7 @@ func CheckDropIns(dir string) error {
 // checkDropIn finds what would break containerd without a word, or lite. containerd
 // (2.4) names no file in its errors.
 func checkDropIn(file string) (errs []error) {
-	data, err := readRegular(file)
+	data, err := readUsers(file)
 	if err != nil {
 		return []error{err}
 	}
