@@ -1,20 +1,17 @@
 package kube
 
 import (
-	"bufio"
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	"k8s.io/apimachinery/pkg/runtime"
-	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	"sigs.k8s.io/yaml"
 
+	"lite.io/lite/pkg/document"
 	"lite.io/lite/pkg/file"
 )
 
@@ -41,7 +38,11 @@ func ReadConfigFile(component, flag, path string, strict runtime.Decoder, kind s
 	if err != nil {
 		return f, f.wrong(err, "name a file that can be read")
 	}
-	if err := oneDocument(data); err != nil {
+	only, err := document.Only(data) // a decoder would not look at others
+	if only == nil && err == nil {
+		err = errors.New("is empty")
+	}
+	if err != nil {
 		return f, f.wrong(err, "put one object of kind "+kind+" into it")
 	}
 	_, gvk, err := strict.Decode(data, nil, nil)
@@ -72,34 +73,6 @@ func (f ConfigFile) checkGates() error {
 
 func (f ConfigFile) wrong(err error, remedy string) error {
 	return FileError(f.component, f.flag, f.path, err, remedy)
-}
-
-// oneDocument refuses what a decoder would not look at.
-func oneDocument(data []byte) error {
-	documents := 0
-	for r := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(data))); ; {
-		document, err := r.Read()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		var content any
-		if err := yaml.Unmarshal(document, &content); err != nil {
-			return err
-		}
-		if content != nil {
-			documents++
-		}
-	}
-	switch documents {
-	case 0:
-		return errors.New("is empty")
-	case 1:
-		return nil
-	}
-	return errors.New("holds more than one YAML document")
 }
 
 // Claim refuses values of fields that lite decides, and takes those fields out.

@@ -5,18 +5,18 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"lite.io/lite/pkg/document"
 )
 
-// reading turns a registries.yaml into registries. It looks at the nodes of the
-// YAML, not at values: a node has a line, keeps a password such as 0777 as it was
-// written, and a key that is there twice is there twice.
+// reading turns a registries.yaml into registries, by the nodes of the YAML: so a
+// password such as 0777 is what was written.
 type reading struct {
 	file string
 	errs []error
@@ -35,7 +35,7 @@ func (r *reading) wrong(n *yaml.Node, where, problem, remedy string) {
 func readRegistries(file string, data []byte) (*registries, error) {
 	r := &reading{file: file}
 	all := &registries{mirrors: map[string]mirror{}, configs: map[string]host{}}
-	top, err := onlyDocument(data)
+	top, err := document.Only(data)
 	if err != nil {
 		return nil, fmt.Errorf("private-registry %s: %w; correct the YAML, and indent it with spaces", file, err)
 	}
@@ -59,26 +59,6 @@ func readRegistries(file string, data []byte) (*registries, error) {
 	return all, nil
 }
 
-// onlyDocument parses the only document of a file; nil if there is none.
-func onlyDocument(data []byte) (*yaml.Node, error) {
-	var first, second yaml.Node
-	decoder := yaml.NewDecoder(bytes.NewReader(data))
-	if err := decoder.Decode(&first); errors.Is(err, io.EOF) {
-		return nil, nil
-	} else if err != nil {
-		return nil, err
-	}
-	if err := decoder.Decode(&second); err == nil {
-		return nil, fmt.Errorf("line %d: a second YAML document begins", second.Line)
-	} else if !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	if len(first.Content) == 0 {
-		return nil, nil
-	}
-	return first.Content[0], nil
-}
-
 // entry is a key with its value, aliases being resolved.
 type entry struct {
 	key   string
@@ -97,8 +77,8 @@ func (e entry) String() string {
 // entries is what a map holds, in its order. Nothing is an empty map. Where a map is
 // merged into another, that one's own keys count.
 func (r *reading) entries(n *yaml.Node, path string) []entry {
-	n = resolve(n)
-	if n == nil || isNull(n) {
+	n = document.Resolve(n)
+	if n == nil || document.IsNull(n) {
 		return nil
 	}
 	if n.Kind != yaml.MappingNode {
@@ -107,12 +87,12 @@ func (r *reading) entries(n *yaml.Node, path string) []entry {
 	}
 	var own, merged []entry
 	for i := 0; i+1 < len(n.Content); i += 2 {
-		key, value := n.Content[i], resolve(n.Content[i+1])
+		key, value := n.Content[i], document.Resolve(n.Content[i+1])
 		if key.ShortTag() == "!!merge" {
 			merged = append(merged, r.merged(value, path)...)
 			continue
 		}
-		e := entry{key: resolve(key).Value, at: key, value: value, path: path}
+		e := entry{key: document.Resolve(key).Value, at: key, value: value, path: path}
 		if j := slices.IndexFunc(own, func(o entry) bool { return o.key == e.key }); j >= 0 {
 			r.wrong(key, path, fmt.Sprintf("%q is there a second time, after line %d", e.key, own[j].at.Line), "keep one of them")
 			continue
@@ -138,16 +118,6 @@ func (r *reading) merged(n *yaml.Node, path string) []entry {
 	}
 	return all
 }
-
-// resolve follows an alias; YAML has no aliases of aliases.
-func resolve(n *yaml.Node) *yaml.Node {
-	if n != nil && n.Kind == yaml.AliasNode {
-		return n.Alias
-	}
-	return n
-}
-
-func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
 
 // unknown reports a key that means nothing where it is. Most of them are known
 // elsewhere, and indented wrongly.
@@ -208,7 +178,7 @@ func (r *reading) mirror(e entry) (m mirror) {
 
 // endpoints reads the addresses of a mirror, each once.
 func (r *reading) endpoints(f entry) (all []endpoint) {
-	if isNull(f.value) {
+	if document.IsNull(f.value) {
 		return nil
 	}
 	if f.value.Kind != yaml.SequenceNode {
@@ -216,7 +186,7 @@ func (r *reading) endpoints(f entry) (all []endpoint) {
 		return nil
 	}
 	for _, n := range f.value.Content {
-		n = resolve(n)
+		n = document.Resolve(n)
 		u, err := parseEndpoint(n.Value)
 		if err != nil || n.Kind != yaml.ScalarNode {
 			r.wrong(n, f.path, fmt.Sprintf("endpoint %q: %v", n.Value, err), "correct it")
@@ -268,7 +238,7 @@ func (r *reading) auth(e entry) *credentials {
 			continue
 		}
 		// Nobody knows whether this is a password or a template without one.
-		if isNull(f.value) && f.value.Value != "" {
+		if document.IsNull(f.value) && f.value.Value != "" {
 			r.wrong(f.at, f.path, fmt.Sprintf("%s: %s is YAML's word for nothing", f.key, f.value.Value), "write it in quotes, or remove the line")
 			continue
 		}
@@ -320,7 +290,7 @@ func (r *reading) text(f entry) string {
 		r.wrong(f.at, f.path, f.key+" is no text", "write one value, in quotes if it has special characters")
 		return ""
 	}
-	if isNull(f.value) {
+	if document.IsNull(f.value) {
 		return ""
 	}
 	return f.value.Value
