@@ -31,29 +31,6 @@ spec:
     schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
 `
 
-// database has data on a volume of the node.
-const database = `
-apiVersion: apps/v1
-kind: StatefulSet
-metadata: {name: db}
-spec:
-  serviceName: db
-  selector: {matchLabels: {app: db}}
-  template:
-    metadata: {labels: {app: db}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      nodeSelector: {kubernetes.io/hostname: %s}
-      containers:
-      - name: db
-        image: lite.test/busybox:1
-        command: [sleep, "86400"]
-        volumeMounts: [{name: data, mountPath: /data}]
-  volumeClaimTemplates:
-  - metadata: {name: data}
-    spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
-`
-
 // TestMinor crosses a minor version of Kubernetes, etcd and containerd, and goes
 // back: a server and an agent of the version before, with all that people have in a
 // cluster.
@@ -67,7 +44,7 @@ func TestMinor(t *testing.T) {
 	ns := server.Namespace(t)
 	server.KubectlStdin(t, definition, "create", "-f", "-")
 	server.Kubectl(t, "wait", "--for=condition=Established", "crd/gadgets.example.test")
-	ns.Apply(t, cluster.Web(4)+"---"+fmt.Sprintf(database, agent.Name)+"---\napiVersion: example.test/v1\nkind: Gadget\nmetadata: {name: one}\nsize: 7\n")
+	ns.Apply(t, cluster.Web(4)+"---"+cluster.Database(1, cluster.Idle(agent.Node))+"---\napiVersion: example.test/v1\nkind: Gadget\nmetadata: {name: one}\nsize: 7\n")
 	ns.WaitRollout(t, "deployment/web")
 	ns.WaitRollout(t, "statefulset/db")
 	ns.Exec(t, "db-0", "sh", "-c", "echo precious >/data/file && sync")
