@@ -133,12 +133,3 @@ func (s selection) flags() []string {
 	}
 	return flags
 }
-
-// names is those of the groups.
-func names() (all []string) {
-	for name := range groups {
-		all = append(all, name)
-	}
-	slices.Sort(all)
-	return all
-}
