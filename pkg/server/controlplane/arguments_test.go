@@ -119,7 +119,7 @@ func TestWhatIsPublic(t *testing.T) {
 	}
 	wrong := withPublic(authenticator.RequestFunc(func(*http.Request) (*authenticator.Response, bool, error) { return nil, false, os.ErrPermission }))
 	if _, ok, err := wrong.AuthenticateRequest(httptest.NewRequest(http.MethodGet, "/livez", nil)); ok || err == nil {
-		t.Error("who shows something wrong is anonymous")
+		t.Error("a request with wrong credentials is anonymous")
 	}
 }
 
@@ -269,7 +269,7 @@ func TestWarnings(t *testing.T) {
 		"the old list":           {[]string{"admission-control=ServiceAccount"}, "leaves out the admission plugin NodeRestriction"},
 		"an authorizer":          {[]string{"authorization-mode=RBAC"}, "leaves out the authorizer Node"},
 		"an authorizer, by file": {[]string{"authorization-config=" + dir + "rbac.yaml"}, "leaves out the authorizer Node"},
-		"all for everybody":      {[]string{"anonymous-auth=true"}, "lets requests in that show nothing"},
+		"all for everybody":      {[]string{"anonymous-auth=true"}, "allows anonymous requests to every path"},
 		"tokens":                 {[]string{"enable-bootstrap-token-auth=false"}, "no machine can join"},
 		"a key of another":       {[]string{"encryption-provider-config=" + dir + "encrypt.yaml"}, "can be read only if the key in /var/lib/lite/server/encryption.yaml is among"},
 	} {
