@@ -79,18 +79,7 @@ func TestAnonymousRequests(t *testing.T) {
 		"OIDC without anonymous":    {[]string{"oidc-issuer-url=https://issuer.test", "oidc-client-id=a", "anonymous-auth=false"}, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := prepared(t, func(n *config.Config) { n.APIServerArgs = test.args })
-			a, err := NewAPIServer(c)
-			if err != nil {
-				t.Fatal(err)
-			}
-			completed, err := a.options.Complete(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, err := range completed.Validate() {
-				t.Error(err)
-			}
+			a := accepted(t, prepared(t, func(n *config.Config) { n.APIServerArgs = test.args }))
 			authn, err := a.options.Authentication.ToAuthenticationConfig()
 			if err != nil {
 				t.Fatal(err)
@@ -184,17 +173,7 @@ func TestUpstreamAcceptsWhatAUserSays(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := prepared(t, func(n *config.Config) { n.APIServerArgs = args })
-			a, err := NewAPIServer(c)
-			if err != nil {
-				t.Fatal(err)
-			}
-			completed, err := a.options.Complete(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, err := range completed.Validate() {
-				t.Error(err)
-			}
+			a := accepted(t, c)
 			if file := a.options.Audit.PolicyFile; file != "" {
 				if _, err := os.Stat(file); err != nil {
 					t.Error(err)
