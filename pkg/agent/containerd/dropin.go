@@ -123,7 +123,7 @@ func (c Config) complete(runtimes map[string]any) {
 			r["options"] = options
 		}
 		binary, _ := options["BinaryName"].(string)
-		setDefault(r, "runtime_path", filepath.Join(c.Helpers.Bin(), "containerd-shim-runc-v2"))
+		setDefault(r, "runtime_path", c.Helpers.Shim())
 		setDefault(options, "SystemdCgroup", c.SystemdCgroup)
 		setDefault(options, "Root", filepath.Join(c.StateDir, stateOf(name, binary)))
 	}
