@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
 	"lite.io/lite/tests/conformance/images"
 	"lite.io/lite/tests/conformance/report"
 )
