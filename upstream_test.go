@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 
 	"lite.io/lite/pkg/upstream"
@@ -25,6 +26,35 @@ func TestWhatDecidesAboutObjectsIsThatOfKubernetes(t *testing.T) {
 		want, got := required.FindSubmatch(theirs), required.FindSubmatch(ours)
 		if want == nil || got == nil || string(want[1]) != string(got[1]) {
 			t.Errorf("%s: linked is %q, Kubernetes is tested with %q", path, got, want)
+		}
+	}
+}
+
+// Who moves to the next minor version of Kubernetes begins with what is known to work
+// together: what go.mod has.
+func TestVersionsThatAreKnownToWork(t *testing.T) {
+	document, err := os.ReadFile("docs/dev/new-kubernetes.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, err := os.ReadFile("go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := regexp.MustCompile("(?m)^\\| `(\\S+)` \\| (v\\S+) \\|").FindAllStringSubmatch(string(document), -1)
+	if len(rows) < 9 {
+		t.Fatalf("the table has %d rows", len(rows))
+	}
+	for _, row := range rows {
+		path := strings.ReplaceAll(regexp.QuoteMeta(row[1]), `\*`, `\S+`)
+		linked := regexp.MustCompile(`\s`+path+` (v\S+)`).FindAllStringSubmatch(string(ours), -1)
+		if linked == nil {
+			t.Errorf("%s is not linked", row[1])
+		}
+		for _, l := range linked {
+			if l[1] != row[2] {
+				t.Errorf("%s: linked is %s, the document has %s", row[1], l[1], row[2])
+			}
 		}
 	}
 }

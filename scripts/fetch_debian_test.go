@@ -21,11 +21,13 @@ var lines = fmt.Sprintf("# A comment.\nlite-none 1:2.0 amd64 %x\n", sha256.Sum25
 func newDebs(t *testing.T, mirror http.Handler) debs {
 	t.Helper()
 	d := debs{dir: t.TempDir(), path: os.Getenv("PATH")}
-	script, err := os.ReadFile("fetch-debian")
-	if err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"fetch-debian", "env"} {
+		script, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.write(t, name, string(script))
 	}
-	d.write(t, "fetch-debian", string(script))
 	d.write(t, "debian.lock", lines)
 	server := httptest.NewServer(mirror)
 	t.Cleanup(server.Close)

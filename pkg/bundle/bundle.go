@@ -36,6 +36,9 @@ type Dir string
 // Bin returns the directory of runc, containerd-shim-runc-v2 and crictl.
 func (d Dir) Bin() string { return filepath.Join(string(d), "bin") }
 
+// Shim returns the program by which containerd runs containers with runc.
+func (d Dir) Shim() string { return filepath.Join(d.Bin(), "containerd-shim-runc-v2") }
+
 // CNI returns the directory of the CNI plugins bridge, host-local, portmap, loopback, bandwidth and firewall.
 func (d Dir) CNI() string { return filepath.Join(string(d), "cni") }
 

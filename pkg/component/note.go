@@ -2,8 +2,10 @@ package component
 
 import (
 	"errors"
+	"log/slog"
 	"slices"
 	"strings"
+	"sync/atomic"
 )
 
 // Notes is several notes in one line, without those that are empty.
@@ -18,4 +20,25 @@ func Line(errs ...error) string {
 		return ""
 	}
 	return strings.ReplaceAll(err.Error(), "\n", "; ")
+}
+
+// Trouble is what is in the way of a component for now.
+type Trouble struct{ text atomic.Pointer[string] }
+
+// Become replaces it; without errors it is over. It is logged, with a message, when it
+// is another than before.
+func (t *Trouble) Become(message string, errs ...error) {
+	text := Line(errs...)
+	if text != "" && text != t.Note() {
+		slog.Warn(message, "why", text)
+	}
+	t.text.Store(&text)
+}
+
+// Note is the trouble in one line, "" if there is none.
+func (t *Trouble) Note() string {
+	if text := t.text.Load(); text != nil {
+		return *text
+	}
+	return ""
 }

@@ -1,7 +1,10 @@
 package component
 
 import (
+	"bytes"
 	"errors"
+	"log/slog"
+	"strings"
 	"testing"
 )
 
@@ -18,5 +21,32 @@ func TestNotesAreOneLine(t *testing.T) {
 		if got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
+	}
+}
+
+func TestTroubleIsLoggedWhenItIsAnother(t *testing.T) {
+	var log bytes.Buffer
+	defer slog.SetDefault(slog.Default())
+	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
+	var trouble Trouble
+	for _, step := range []struct {
+		errs   []error
+		note   string
+		logged int // in all
+	}{
+		{nil, "", 0},
+		{[]error{errors.New("a"), errors.New("b")}, "a; b", 1},
+		{[]error{errors.New("a"), errors.New("b")}, "a; b", 1},
+		{[]error{errors.New("b")}, "b", 2},
+		{[]error{nil}, "", 2},
+		{[]error{errors.New("b")}, "b", 3},
+	} {
+		trouble.Become("It does not work", step.errs...)
+		if got := strings.Count(log.String(), "It does not work"); trouble.Note() != step.note || got != step.logged {
+			t.Errorf("%v: the note is %q, and the log has %d lines:\n%s", step.errs, trouble.Note(), got, &log)
+		}
+	}
+	if !strings.Contains(log.String(), `level=WARN msg="It does not work" why="a; b"`) {
+		t.Errorf("got %s", &log)
 	}
 }

@@ -1,10 +1,8 @@
 package config
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"path/filepath"
@@ -12,6 +10,9 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"lite.io/lite/pkg/document"
+	"lite.io/lite/pkg/file"
 )
 
 // fromFiles reads the configuration file and then its drop-ins, each of which
@@ -69,22 +70,20 @@ func Unreadable(path string) string {
 	return ""
 }
 
-func unreadable(file, source string, err error) *Error {
+func unreadable(path, source string, err error) *Error {
 	problem, remedy := "cannot be read: "+err.Error(), "name a file that can be read"
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		problem = "does not exist"
 	case errors.Is(err, fs.ErrPermission):
 		remedy = "run it as root, or " + remedy
-	case errors.Is(err, errIrregular):
+	case errors.Is(err, file.ErrIrregular):
 		problem, remedy = err.Error(), "put a file in its place"
 	}
-	return &Error{"config", file, source, problem, remedy}
+	return &Error{"config", path, source, problem, remedy}
 }
 
-// reader adds what one file says to what files before it said. It looks at the
-// nodes of the YAML, not at values: a node has a line, keeps 0600 as it was
-// written, and a key that is there twice is there twice.
+// reader adds what one file says to what files before it said.
 type reader struct {
 	role Role
 	file string
@@ -103,11 +102,11 @@ func (r *reader) wrong(key string, node *yaml.Node, problem, remedy string) {
 func (r *reader) at(node *yaml.Node) string { return fmt.Sprintf("%s:%d", r.file, node.Line) }
 
 func (r *reader) read(data []byte) {
-	top, err := document(data)
+	top, err := document.Only(data)
 	switch {
 	case err != nil:
 		r.errs = append(r.errs, &Error{"config", r.file, r.file, err.Error(), "correct the YAML"})
-	case top == nil || isNull(top):
+	case top == nil:
 	case top.Kind != yaml.MappingNode:
 		r.errs = append(r.errs, &Error{"config", r.file, r.at(top), "is not a map", "write lines of the form key: value"})
 	default:
@@ -118,41 +117,11 @@ func (r *reader) read(data []byte) {
 	}
 }
 
-// document parses the only document of a file; it is nil if there is none.
-func document(data []byte) (*yaml.Node, error) {
-	var first, second yaml.Node
-	decoder := yaml.NewDecoder(bytes.NewReader(data))
-	if err := decoder.Decode(&first); errors.Is(err, io.EOF) {
-		return nil, nil
-	} else if err != nil {
-		return nil, err
-	}
-	if err := decoder.Decode(&second); err == nil {
-		return nil, errors.New("holds more than one YAML document")
-	} else if !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	if len(first.Content) == 0 {
-		return nil, nil
-	}
-	return resolve(first.Content[0]), nil
-}
-
-// resolve follows an alias; YAML has no aliases of aliases.
-func resolve(node *yaml.Node) *yaml.Node {
-	if node.Kind == yaml.AliasNode && node.Alias != nil {
-		return node.Alias
-	}
-	return node
-}
-
-func isNull(node *yaml.Node) bool { return node.Kind == yaml.ScalarNode && node.ShortTag() == "!!null" }
-
 // entry takes one key and its value; before is what earlier files said, lineOf
 // where this file said a key already.
 func (r *reader) entry(key, value *yaml.Node, before said, lineOf map[string]int) {
-	key, at := resolve(key), key
-	value = resolve(value)
+	key, at := document.Resolve(key), key
+	value = document.Resolve(value)
 	name, appends := strings.CutSuffix(key.Value, "+")
 	o, known := lookup(name)
 	switch line, twice := lineOf[name]; {
@@ -197,12 +166,12 @@ func (r *reader) statement(o option, value *yaml.Node) (s statement, ok bool) {
 	}
 	s.source = r.at(value)
 	for _, item := range items {
-		item = resolve(item)
+		item = document.Resolve(item)
 		if item.Kind != yaml.ScalarNode {
 			r.wrong(o.name, item, "is a map or a list where text is expected", "write it as "+o.arg)
 			return s, false
 		}
-		if isNull(item) {
+		if document.IsNull(item) {
 			r.wrong(o.name, item, "has no value", "give it one, or leave the key out")
 			return s, false
 		}

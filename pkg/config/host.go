@@ -19,6 +19,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"lite.io/lite/pkg/file"
 )
 
 // host is what there is to know about the machine; tests make one up.
@@ -31,14 +33,17 @@ type host struct {
 	stat       func(file string) (fs.FileInfo, error)
 	writable   func(dir string) error
 	listen     func(addr string) error // and close at once
+	// readRegular reads what a user names; see file.ReadRegular.
+	readRegular func(file string) ([]byte, error)
 }
 
 func thisHost() host {
 	return host{
-		hostname:   os.Hostname,
-		interfaces: interfaces,
-		overlay:    overlayRoutes,
-		readFile:   os.ReadFile,
+		hostname:    os.Hostname,
+		interfaces:  interfaces,
+		overlay:     overlayRoutes,
+		readFile:    os.ReadFile,
+		readRegular: file.ReadRegular,
 		readDir: func(dir string) (names []string, _ error) {
 			entries, err := os.ReadDir(dir)
 			for _, e := range entries {
@@ -56,22 +61,6 @@ func thisHost() host {
 			return l.Close()
 		},
 	}
-}
-
-// errIrregular is what there is in place of a file.
-var errIrregular = errors.New("is not a regular file")
-
-// readRegular reads a file or what a link leads to. Reading a FIFO would wait
-// for somebody to write, and reading a device might never end.
-func (h host) readRegular(file string) ([]byte, error) {
-	info, err := h.stat(file)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, errIrregular
-	}
-	return h.readFile(file)
 }
 
 // iface is a network interface.

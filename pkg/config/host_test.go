@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lite.io/lite/pkg/cni/overlay"
+	"lite.io/lite/pkg/file"
 )
 
 const (
@@ -66,7 +67,13 @@ func fakeHost(files map[string]string) host {
 			}
 			return names, err
 		},
-		stat:     func(file string) (fs.FileInfo, error) { return machine.Stat(local(file)) },
+		stat: func(file string) (fs.FileInfo, error) { return machine.Stat(local(file)) },
+		readRegular: func(path string) ([]byte, error) {
+			if info, err := machine.Stat(local(path)); err == nil && !info.Mode().IsRegular() {
+				return nil, file.ErrIrregular
+			}
+			return machine.ReadFile(local(path))
+		},
 		writable: func(string) error { return nil },
 		listen:   func(string) error { return nil },
 	}
@@ -166,7 +173,7 @@ func TestThisHost(t *testing.T) {
 	if err := errors.Join(unix.Mkfifo(fifo, 0o600), os.Symlink(fifo, link)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.readRegular(link); !errors.Is(err, errIrregular) {
+	if _, err := h.readRegular(link); !errors.Is(err, file.ErrIrregular) {
 		t.Errorf("a link to a FIFO: got %v", err)
 	}
 	if err := h.listen("127.0.0.1:0"); err != nil {

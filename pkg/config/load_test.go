@@ -278,7 +278,7 @@ func TestHostFailures(t *testing.T) {
 // Who may not read the data directory learns all the rest.
 func TestNodeNameThatOnlyRootMaySee(t *testing.T) {
 	h := fakeHost(nil)
-	h.stat = func(file string) (fs.FileInfo, error) {
+	h.readRegular = func(file string) ([]byte, error) {
 		if file == "/var/lib/lite/node-name" {
 			return nil, fs.ErrPermission
 		}
@@ -350,7 +350,7 @@ func TestErrors(t *testing.T) {
 		"key that is not text":    {yaml: "? [a]\n: b", want: []string{`config "" (` + main + `:1): has a key that is not text; `}},
 		"not a map":               {yaml: "- a", want: []string{`config "/etc/lite/config.yaml" (` + main + `:1): is not a map; `}},
 		"not YAML":                {yaml: "a: b: c", want: []string{`config "/etc/lite/config.yaml" (` + main + `): yaml: `}},
-		"two documents":           {yaml: "data-dir: /a\n---\ndata-dir: /b", want: []string{`config "/etc/lite/config.yaml" (` + main + `): holds more than one YAML document; `}},
+		"two documents":           {yaml: "data-dir: /a\n---\ndata-dir: /b", want: []string{`config "/etc/lite/config.yaml" (` + main + `): line 2: a second YAML document begins; correct the YAML`}},
 		"not YAML, second":        {yaml: "data-dir: /a\n---\na: b: c", want: []string{`config "/etc/lite/config.yaml" (` + main + `): yaml: `}},
 		"server key of an agent":  {role: Agent, yaml: "cluster-cidr: 10.0.0.0/8", want: []string{`cluster-cidr "10.0.0.0/8" (` + main + `:1): is for servers only, and this node is an agent; say it where only servers read it`}},
 		"server name of an agent": {role: Agent, env: []string{"LITE_DISABLE=dns"}, want: []string{`disable "dns" (environment LITE_DISABLE): is for servers only, and this node is an agent; `}},

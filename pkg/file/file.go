@@ -1,9 +1,11 @@
-// Package file writes files so that a crash leaves the old one or the new one, and
-// removes trees without following a link or entering a mount.
+// Package file writes files so that a crash leaves the old one or the new one, reads
+// those of users, and removes trees without following a link or entering a mount.
 package file
 
 import (
+	"errors"
 	"io/fs"
+	"os"
 	"path/filepath"
 
 	"github.com/google/renameio/v2"
@@ -29,4 +31,20 @@ func Write(path string, data []byte, mode fs.FileMode) error {
 		return err
 	}
 	return f.CloseAtomicallyReplace()
+}
+
+// ErrIrregular is that there is something else in the place of a file.
+var ErrIrregular = errors.New("is not a regular file")
+
+// ReadRegular reads a file that a user names, or what a link leads to. Reading a FIFO
+// would wait for somebody to write, deaf to signals, and a device might never end.
+func ReadRegular(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, ErrIrregular
+	}
+	return os.ReadFile(path)
 }

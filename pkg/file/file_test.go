@@ -1,6 +1,8 @@
 package file
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -77,6 +79,22 @@ func TestMountOfOlderKernel(t *testing.T) {
 		}
 		if got, err := mountInfo(f); err != nil || got != want {
 			t.Errorf("%s: %d, %v, want %d", dir, got, err, want)
+		}
+	}
+}
+
+func TestReadRegularReadsNothingElse(t *testing.T) {
+	dir := t.TempDir()
+	regular, fifo := filepath.Join(dir, "regular"), filepath.Join(dir, "fifo")
+	if err := errors.Join(os.WriteFile(regular, []byte("text"), 0o600), unix.Mkfifo(fifo, 0o600), os.Symlink(regular, regular+"-link"), os.Symlink(fifo, fifo+"-link")); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]error{
+		regular: nil, regular + "-link": nil, fifo: ErrIrregular, fifo + "-link": ErrIrregular, dir: ErrIrregular, "/dev/zero": ErrIrregular, regular + "-none": fs.ErrNotExist,
+	} {
+		data, err := ReadRegular(path)
+		if !errors.Is(err, want) || (string(data) == "text") != (want == nil) {
+			t.Errorf("%s: got %q, %v, want %v", path, data, err, want)
 		}
 	}
 }

@@ -27,8 +27,8 @@ const infoPath = "/api/v1/namespaces/" + metav1.NamespacePublic + "/configmaps/"
 
 // Discover finds out what the cluster's CA is, and trusts it only if the token
 // says so: by its hash if it has one, otherwise by the signature that only one
-// who knows its secret can make. Where anonymous requests are let in to nothing,
-// the hash is the only way. server overrides the token's. What it returns as error
+// who knows its secret can make. Where no anonymous request is allowed, the hash is
+// the only way. server overrides the token's. What it returns as error
 // is an *Error.
 func Discover(ctx context.Context, t Token, server string) (Cluster, error) {
 	server, err := serverOf(t, server)
@@ -163,13 +163,13 @@ func (p peer) acceptHash(t Token, i info) ([]*x509.Certificate, error) {
 	return nil, p.wrongCA(t.CAHash, got)
 }
 
-// closedError is a server that tells the anonymous nothing: so its user wants it.
+// closedError is a server that allows no anonymous requests: so its user wants it.
 type closedError struct {
 	shown []*x509.Certificate
 	date  time.Time
 }
 
-func (*closedError) Error() string { return "cluster-info is not shown to the anonymous" }
+func (*closedError) Error() string { return "anonymous requests may not read cluster-info" }
 
 // discoverShown is Discover where the CA is only in what the server shows when a
 // connection is made. There is nothing that a token without a hash could verify,

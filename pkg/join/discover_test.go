@@ -310,7 +310,7 @@ func TestDiscoverAnswersOfTheServer(t *testing.T) {
 		"starting":           {refuse(http.StatusServiceUnavailable), true, "waiting for its API (it answers 503 Service Unavailable)"},
 		"gateway":            {page(http.StatusBadGateway), true, "waiting for its API (it answers 502 Bad Gateway)"},
 		"busy":               {refuse(http.StatusTooManyRequests), true, "answers 429 Too Many Requests"},
-		"nobody may read":    {refuse(http.StatusUnauthorized), false, "lets nobody in who shows nothing"},
+		"nobody may read":    {refuse(http.StatusUnauthorized), false, "allows no anonymous requests"},
 		"a website's 404":    {page(http.StatusNotFound), false, "is no lite server: it answers 404 Not Found"},
 		"a website's 403":    {page(http.StatusForbidden), false, "is no lite server: it answers 403 Forbidden"},
 		"a redirect":         {page(http.StatusFound), false, "is no lite server: it answers 302 Found"},
@@ -400,7 +400,7 @@ func TestDiscoverLooksASecondTime(t *testing.T) {
 	}
 }
 
-// closes makes the server let nobody in who shows nothing, and show its CA.
+// closes makes the server allow no anonymous requests, and show its CA.
 func (a *apiServer) closes() {
 	a.answers[infoPath] = refuse(http.StatusUnauthorized)
 	a.cert.Certificate = append(a.cert.Certificate, a.ca.cert.Raw)

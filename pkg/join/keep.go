@@ -11,6 +11,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/kubernetes"
+
+	"lite.io/lite/pkg/file"
 )
 
 // Standing is the description of the token that a server keeps, by which agents
@@ -19,15 +21,15 @@ const Standing = "the cluster's own, kept by its servers"
 
 // Read reads a token that was said as such or by the file that holds it; the
 // zero Token if neither was. Errors name the option.
-func Read(text, file string) (Token, error) {
-	if file != "" {
-		data, err := readRegular(file)
+func Read(text, path string) (Token, error) {
+	if path != "" {
+		data, err := readToken(path)
 		if err != nil {
 			return Token{}, fmt.Errorf("token-file: %w", err)
 		}
 		t, err := Parse(string(data))
 		if err != nil {
-			return t, fmt.Errorf("token-file %s %w", file, err)
+			return t, fmt.Errorf("token-file %s %w", path, err)
 		}
 		return t, nil
 	}
@@ -44,19 +46,15 @@ func Read(text, file string) (Token, error) {
 // longestFile is far more than a token.
 const longestFile = 64 << 10
 
-// readRegular reads a file or what a link leads to. Reading a FIFO would wait
-// for somebody to write, deaf to signals, and a device might never end.
-func readRegular(file string) ([]byte, error) {
-	info, err := os.Stat(file)
-	switch {
-	case err != nil:
-		return nil, err
-	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%s is not a regular file; write the token into one, which is there at the next start as well", file)
-	case info.Size() > longestFile:
-		return nil, fmt.Errorf("%s is larger than %d bytes; name the file that holds the token alone", file, longestFile)
+func readToken(path string) ([]byte, error) {
+	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Size() > longestFile {
+		return nil, fmt.Errorf("%s is larger than %d bytes; name the file that holds the token alone", path, longestFile)
 	}
-	return os.ReadFile(file)
+	data, err := file.ReadRegular(path)
+	if errors.Is(err, file.ErrIrregular) {
+		return nil, fmt.Errorf("%s %w; write the token into one, which is there at the next start as well", path, err)
+	}
+	return data, err
 }
 
 // Keep makes the cluster know t as its standing token, and no other as such:

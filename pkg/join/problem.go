@@ -156,10 +156,10 @@ func (p peer) wrongCA(want string, got []string) error {
 	}
 }
 
-// closed is for a token without a hash, where anonymous requests are let in to nothing.
+// closed is for a token without a hash, where no anonymous request is allowed.
 func (p peer) closed() error {
 	return &Error{
-		Problem: fmt.Sprintf("the server %s lets nobody in who shows nothing, and the token does not have the hash by which its CA could be trusted", p.server),
+		Problem: fmt.Sprintf("the server %s allows no anonymous requests, and the token does not have the hash by which its CA could be trusted", p.server),
 		Remedy:  "use a whole token, which begins with lite://, as `lite token create` prints it on the server",
 	}
 }

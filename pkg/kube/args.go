@@ -65,7 +65,7 @@ var besides = []beside{
 // refused is what a user cannot say to a component of lite, and what to do instead.
 // All else is the user's to decide.
 var refused = []struct{ component, name, problem, remedy string }{
-	{"kube-apiserver", "bind-address", "lite asks the API server there how it does", "say --bind-address"},
+	{"kube-apiserver", "bind-address", "lite checks the health of the API server there", "say --bind-address"},
 	{"kube-apiserver", "secure-port", "lite and all nodes reach the API server there", "say --https-listen-port"},
 	{"kube-apiserver", "client-ca-file", "the cluster's own parts and nodes have certificates of its own authority", "let that sign, or use OIDC or authentication-config"},
 	{"kube-apiserver", "tls-cert-file", "the cluster's own parts and nodes verify the API server by its own authority", "add names with --tls-san, or another certificate for some names with tls-sni-cert-key"},

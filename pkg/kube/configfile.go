@@ -1,20 +1,18 @@
 package kube
 
 import (
-	"bufio"
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strings"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	"k8s.io/apimachinery/pkg/runtime"
-	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	"sigs.k8s.io/yaml"
+
+	"lite.io/lite/pkg/document"
+	"lite.io/lite/pkg/file"
 )
 
 // ConfigFile is a file of a user's that configures a component.
@@ -36,11 +34,15 @@ type Owned struct {
 // to be in the file.
 func ReadConfigFile(component, flag, path string, strict runtime.Decoder, kind string) (ConfigFile, error) {
 	f := ConfigFile{component: component, flag: flag, path: path}
-	data, err := readRegular(path)
+	data, err := file.ReadRegular(path)
 	if err != nil {
 		return f, f.wrong(err, "name a file that can be read")
 	}
-	if err := oneDocument(data); err != nil {
+	only, err := document.Only(data) // a decoder would not look at others
+	if only == nil && err == nil {
+		err = errors.New("is empty")
+	}
+	if err != nil {
 		return f, f.wrong(err, "put one object of kind "+kind+" into it")
 	}
 	_, gvk, err := strict.Decode(data, nil, nil)
@@ -71,47 +73,6 @@ func (f ConfigFile) checkGates() error {
 
 func (f ConfigFile) wrong(err error, remedy string) error {
 	return FileError(f.component, f.flag, f.path, err, remedy)
-}
-
-// readRegular reads a file or what a link leads to: a FIFO would wait for somebody
-// to write.
-func readRegular(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, errors.New("is not a regular file")
-	}
-	return os.ReadFile(path)
-}
-
-// oneDocument refuses what a decoder would not look at.
-func oneDocument(data []byte) error {
-	documents := 0
-	for r := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(data))); ; {
-		document, err := r.Read()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		var content any
-		if err := yaml.Unmarshal(document, &content); err != nil {
-			return err
-		}
-		if content != nil {
-			documents++
-		}
-	}
-	switch documents {
-	case 0:
-		return errors.New("is empty")
-	case 1:
-		return nil
-	}
-	return errors.New("holds more than one YAML document")
 }
 
 // Claim refuses values of fields that lite decides, and takes those fields out.

@@ -47,7 +47,7 @@ func TestConfigFilesThatAreWrong(t *testing.T) {
 		"a list":          {"- a\n", "cannot unmarshal"},
 		"empty":           {"", "is empty"},
 		"only comments":   {"# a\n---\n", "is empty"},
-		"two documents":   {head + "---\n" + head, "holds more than one YAML document"},
+		"two documents":   {head + "---\n" + head, "line 3: a second YAML document begins"},
 	} {
 		_, path, err := readText(t, test.text)
 		if err == nil || !strings.HasPrefix(err.Error(), `kubelet-arg "config=`+path+`": `) || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") {

@@ -5,12 +5,13 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+
+	sources "lite.io/lite/pkg/upstream"
 )
 
 // registers says which component has what a directory of upstream's sources registers.
@@ -45,7 +46,7 @@ func TestFollowsUpstream(t *testing.T) {
 	total := 0
 	for _, r := range registers {
 		module, below, _ := strings.Cut(r.dir, " ")
-		dir := filepath.Join(moduleDir(t, module), below)
+		dir := filepath.Join(sources.Sources(t, module), below)
 		found := registered(t, dir, r.skip)
 		if len(found) == 0 {
 			t.Errorf("%s registers nothing: has it moved?", r.dir)
@@ -66,15 +67,6 @@ func TestFollowsUpstream(t *testing.T) {
 	if total < 400 {
 		t.Errorf("found only %d families in all", total)
 	}
-}
-
-func moduleDir(t *testing.T, module string) string {
-	t.Helper()
-	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", module).Output()
-	if err != nil {
-		t.Fatalf("find the sources of %s: %v", module, err)
-	}
-	return strings.TrimSpace(string(out))
 }
 
 // registered is the families for which there are options below a directory, each with the file.

@@ -136,13 +136,9 @@ func measure(b *testing.B, r *report) {
 // copyBinary copies what is to be measured to where no build replaces it, on
 // disk: what is mapped from a tmpfs counts as another kind of memory.
 func copyBinary(b *testing.B) string {
-	from := os.Getenv("LITE_BINARY")
-	if from == "" {
-		from = filepath.Join(dist, "lite")
-	}
-	source, err := os.Open(from)
+	source, err := os.Open(cluster.Binary(b))
 	if err != nil {
-		b.Fatalf("%v: run `make build` first", err)
+		b.Fatal(err)
 	}
 	defer source.Close()
 	dir, err := os.MkdirTemp(dist, "bench-")

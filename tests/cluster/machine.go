@@ -126,7 +126,7 @@ func (m *Machine) Push(t testing.TB, from, to string) {
 }
 
 // PushLite puts the lite that was built into the machine.
-func (m *Machine) PushLite(t testing.TB, to string) { m.Push(t, builtBinary(t), to) }
+func (m *Machine) PushLite(t testing.TB, to string) { m.Push(t, Binary(t), to) }
 
 // PushImages puts the test images where lite imports them from.
 func (m *Machine) PushImages(t testing.TB) {

@@ -68,7 +68,7 @@ type process struct {
 // with the test; if the test has failed by then, the log of lite is kept.
 func NewNode(t testing.TB, options ...HostOption) *Node {
 	t.Helper()
-	options = append(options, Install(builtBinary(t), binary))
+	options = append(options, Install(Binary(t), binary))
 	n := &Node{Host: NewHost(t, options...), Role: "server"}
 	t.Cleanup(func() {
 		n.Kill(t)
@@ -80,8 +80,9 @@ func NewNode(t testing.TB, options ...HostOption) *Node {
 	return n
 }
 
-// builtBinary returns LITE_BINARY, else dist/lite of the repository.
-func builtBinary(t testing.TB) string {
+// Binary returns where on the machine the lite is that is tested: LITE_BINARY, else
+// dist/lite of the repository.
+func Binary(t testing.TB) string {
 	t.Helper()
 	path := os.Getenv("LITE_BINARY")
 	if path == "" {

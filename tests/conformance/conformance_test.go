@@ -1,13 +1,13 @@
 package conformance
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -20,7 +20,9 @@ import (
 	"time"
 
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/component-base/version"
 
+	"lite.io/lite/pkg/upstream"
 	"lite.io/lite/tests/cluster"
 	"lite.io/lite/tests/conformance/images"
 	"lite.io/lite/tests/conformance/report"
@@ -47,7 +49,7 @@ func TestConformance(t *testing.T) {
 	}
 	name, chosen, ok := choose(os.Getenv)
 	if !ok {
-		t.Fatalf("GROUP=%s is none; there are %s", name, strings.Join(names(), ", "))
+		t.Fatalf("GROUP=%s is none; there are %s", name, strings.Join(slices.Sorted(maps.Keys(groups)), ", "))
 	}
 	b := newBench(t, cache, name)
 	phases := b.phases(t, chosen)
@@ -151,42 +153,25 @@ func (b *bench) makeCluster(t *testing.T) {
 	registry := &http.Server{Handler: handler}
 	go registry.Serve(listener)
 	t.Cleanup(func() { registry.Close() })
-	b.runner = cluster.NewHost(t, cluster.On(b.cluster.Network), cluster.Install(binaryOf(t), "/usr/local/bin/lite"))
+	b.runner = cluster.NewHost(t, cluster.On(b.cluster.Network), cluster.Install(cluster.Binary(t), "/usr/local/bin/lite"))
 	b.prepareRunner(t)
 }
 
 // images makes the layout of images, which takes seconds.
 func (b *bench) images(t *testing.T) string {
 	t.Helper()
-	upstream, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "k8s.io/kubernetes").Output()
-	if err != nil {
-		t.Fatalf("find the sources of Kubernetes: %v", err)
-	}
 	dir := filepath.Join(b.cache, "images")
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
-	_, err = images.Build(dir, images.Sources{
+	_, err := images.Build(dir, images.Sources{
 		Base: filepath.Join(b.cache, "base.tar"), Programs: filepath.Join(b.cache, "bin"),
-		Upstream: filepath.Join(strings.TrimSpace(string(upstream)), "test", "images"),
+		Upstream: filepath.Join(upstream.Sources(t, "k8s.io/kubernetes"), "test", "images"),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return dir
-}
-
-// binaryOf is the lite that the nodes run, which has kubectl in it.
-func binaryOf(t *testing.T) string {
-	t.Helper()
-	if path := os.Getenv("LITE_BINARY"); path != "" {
-		return path
-	}
-	path, err := filepath.Abs(filepath.Join("..", "..", "dist", "lite"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return path
 }
 
 // Where things are on the host of the tests.
@@ -299,11 +284,9 @@ func (p *progress) line(text string) {
 // facts is how the run was made.
 func (b *bench) facts(t *testing.T, s selection, began time.Time) [][2]string {
 	t.Helper()
-	version := strings.TrimSpace(b.runner.Output(t, "/usr/local/bin/lite", "version"))
 	facts := [][2]string{{"When", began.UTC().Format("2006-01-02 15:04 UTC") + ", for " + time.Since(began).Round(time.Second).String()}}
-	scanner := bufio.NewScanner(strings.NewReader(version))
-	for scanner.Scan() {
-		if key, value, ok := strings.Cut(strings.TrimSpace(scanner.Text()), " "); ok && slices.Contains([]string{"lite", "kubernetes", "Kubernetes"}, strings.TrimSuffix(key, ":")) {
+	for line := range strings.Lines(b.runner.Output(t, "/usr/local/bin/lite", "version")) {
+		if key, value, ok := strings.Cut(strings.TrimSpace(line), " "); ok && slices.Contains([]string{"lite", "kubernetes", "Kubernetes"}, strings.TrimSuffix(key, ":")) {
 			facts = append(facts, [2]string{strings.TrimSuffix(key, ":"), strings.TrimSpace(value)})
 		}
 	}
@@ -336,12 +319,7 @@ func (b *bench) write(t *testing.T, name string, s report.Summary) {
 // documents is the directory of the results that are kept.
 func documents(t *testing.T) string {
 	t.Helper()
-	version, err := exec.Command("go", "list", "-m", "-f", "{{.Version}}", "k8s.io/kubernetes").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	parts := strings.SplitN(strings.TrimPrefix(strings.TrimSpace(string(version)), "v"), ".", 3)
-	dir := filepath.Join("..", "..", "docs", "conformance", parts[0]+"."+parts[1])
+	dir := filepath.Join("..", "..", "docs", "conformance", version.DefaultKubeBinaryVersion)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}

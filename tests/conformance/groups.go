@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
 	"lite.io/lite/tests/conformance/images"
 	"lite.io/lite/tests/conformance/report"
 )
@@ -133,13 +134,4 @@ func (s selection) flags() []string {
 		flags = append(flags, "--skip="+s.skip)
 	}
 	return flags
-}
-
-// names is those of the groups.
-func names() (all []string) {
-	for name := range groups {
-		all = append(all, name)
-	}
-	slices.Sort(all)
-	return all
 }

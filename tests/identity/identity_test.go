@@ -222,7 +222,6 @@ func (s *suite) testClock(t *testing.T) {
 	}
 }
 
-// tokenWorks asks the API with what a pod has for that.
 // Somebody deletes the node under a server that runs. kube-proxy (1.37) would end the
 // process for that, and the datastore with it. It lives on, says what is wrong, and
 // the next start brings the node back.
@@ -248,6 +247,7 @@ func (s *suite) testDeleted(t *testing.T) {
 	s.works(t)
 }
 
+// tokenWorks asks the API with what a pod has for that.
 func (s *suite) tokenWorks(t *testing.T) error {
 	t.Helper()
 	pod := strings.TrimSpace(s.ns.Kubectl(t, "get", "pods", "-o", "jsonpath={.items[0].metadata.name}"))

@@ -49,8 +49,8 @@ func ask(t *testing.T, n *cluster.Node, path, token string) int {
 }
 
 // TestAnonymousAccess says of anonymous requests all that a user can, from start to
-// start: the server becomes ready each time, an agent joins where nobody is let in
-// who shows nothing, and stays; and nothing is open that was not asked for.
+// start: the server becomes ready each time, an agent joins where none are allowed, and
+// stays; and nothing is open that was not asked for.
 func TestAnonymousAccess(t *testing.T) {
 	c := &cluster.Cluster{Network: cluster.NewNetwork(t)}
 	n := cluster.NewNode(t, cluster.On(c.Network))
@@ -108,15 +108,15 @@ func TestAnonymousAccess(t *testing.T) {
 	}
 }
 
-// joinsWithoutAnonymous is an agent that has joined a server that lets nobody in who
-// shows nothing, after it was told why a token without a hash does not do.
+// joinsWithoutAnonymous is an agent that has joined a server that allows no anonymous
+// requests, after it was told why a token without a hash does not do.
 func joinsWithoutAnonymous(t *testing.T, c *cluster.Cluster) *cluster.Node {
 	t.Helper()
 	n := c.Server()
 	token := strings.TrimSpace(n.Output(t, "lite", "token", "create"))
 	agent := c.NewAgent(t)
 	short, _, _ := strings.Cut(strings.TrimPrefix(token, "lite://"), "@")
-	if said := failedStart(t, agent, "--token", short, "--server", "https://"+n.IP+":6443"); !strings.Contains(said, "lets nobody in who shows nothing") || !strings.Contains(said, "lite://") {
+	if said := failedStart(t, agent, "--token", short, "--server", "https://"+n.IP+":6443"); !strings.Contains(said, "allows no anonymous requests") || !strings.Contains(said, "lite://") {
 		t.Errorf("a token without a hash: %s", said)
 	}
 	_, id, _ := strings.Cut(token, "lite://")

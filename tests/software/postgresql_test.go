@@ -14,40 +14,30 @@ import (
 	"lite.io/lite/tests/cluster"
 )
 
-// database is PostgreSQL as users write it down when they have no operator. It makes
-// its files once, with checksums. Without the policy the kubelet would give the group its
-// rights to them at each start of the pod, and PostgreSQL refuses that.
-const database = `
+const databaseService = `
 apiVersion: v1
 kind: Service
 metadata: {name: db}
 spec: {clusterIP: None, selector: {app: db}, ports: [{port: 5432}]}
----
-apiVersion: apps/v1
-kind: StatefulSet
-metadata: {name: db}
-spec:
-  serviceName: db
-  selector: {matchLabels: {app: db}}
-  template:
-    metadata: {labels: {app: db}}
-    spec:
-      securityContext: {runAsUser: 999, runAsGroup: 999, fsGroup: 999, fsGroupChangePolicy: OnRootMismatch}
-      containers:
-      - name: db
-        image: lite.test/postgresql:15
-        command:
-        - sh
-        - -ec
-        - |
-          [ -e /data/made ] || { rm -rf /data/db; initdb -D /data/db -U postgres -E UTF8 --no-locale --data-checksums; touch /data/made; }
-          exec postgres -D /data/db -c unix_socket_directories=/tmp -c max_wal_size=64MB -c checkpoint_timeout=30s
-        env: [{name: PGHOST, value: /tmp}, {name: PGUSER, value: postgres}]
-        readinessProbe: {exec: {command: [pg_isready]}, periodSeconds: 1}
-        volumeMounts: [{name: data, mountPath: /data}]
-  volumeClaimTemplates:
-  - metadata: {name: data}
-    spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
+---`
+
+// postgresql is the pod as users write it when they have no operator. It makes its files
+// once, with checksums. Without the policy the kubelet would give the group its rights to
+// them at each start of the pod, and PostgreSQL refuses that.
+const postgresql = `
+securityContext: {runAsUser: 999, runAsGroup: 999, fsGroup: 999, fsGroupChangePolicy: OnRootMismatch}
+containers:
+- name: db
+  image: lite.test/postgresql:15
+  command:
+  - sh
+  - -ec
+  - |
+    [ -e /data/made ] || { rm -rf /data/db; initdb -D /data/db -U postgres -E UTF8 --no-locale --data-checksums; touch /data/made; }
+    exec postgres -D /data/db -c unix_socket_directories=/tmp -c max_wal_size=64MB -c checkpoint_timeout=30s
+  env: [{name: PGHOST, value: /tmp}, {name: PGUSER, value: postgres}]
+  readinessProbe: {exec: {command: [pg_isready]}, periodSeconds: 1}
+  volumeMounts: [{name: data, mountPath: /data}]
 `
 
 const (
@@ -61,7 +51,7 @@ const (
 func testPostgreSQL(t *testing.T, node *cluster.Node) {
 	importImages(t, node, made(t, "postgresql"))
 	ns := node.Namespace(t)
-	ns.Apply(t, database)
+	ns.Apply(t, databaseService+cluster.Database(1, postgresql))
 	t.Cleanup(func() {
 		if t.Failed() {
 			out, _ := node.Command(context.Background(), "lite", "kubectl", "--namespace", ns.Name, "logs", "db-0", "--tail=20").CombinedOutput()

@@ -76,29 +76,7 @@ func (s *suite) testKilledWhileRemoving(t *testing.T) {
 // node has been restarted.
 func (s *suite) testStatefulSet(t *testing.T) {
 	ns := s.Server().Namespace(t)
-	ns.Apply(t, fmt.Sprintf(`
-apiVersion: apps/v1
-kind: StatefulSet
-metadata: {name: db}
-spec:
-  serviceName: db
-  replicas: 2
-  podManagementPolicy: Parallel
-  selector: {matchLabels: {app: db}}
-  template:
-    metadata: {labels: {app: db}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      nodeSelector: {kubernetes.io/hostname: %s}
-      containers:
-      - name: main
-        image: lite.test/busybox:1
-        command: [sleep, "100000"]
-        volumeMounts: [{name: data, mountPath: /data}]
-  volumeClaimTemplates:
-  - metadata: {name: data}
-    spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
-`, s.b.Name))
+	ns.Apply(t, cluster.Database(2, cluster.Idle(s.b)))
 	ns.WaitRollout(t, "statefulset/db")
 	volumes := map[string]volume{}
 	for _, pod := range []string{"db-0", "db-1"} {

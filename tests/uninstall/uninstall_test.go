@@ -137,11 +137,7 @@ func install(t *testing.T, n *cluster.Node) {
 	if err := os.MkdirAll(filepath.Dir(binary), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	source := os.Getenv("LITE_BINARY")
-	if source == "" {
-		source = "../../dist/lite"
-	}
-	if err := os.Link(source, filepath.Join(n.Dir, "lib", "program", "lite")); err != nil {
+	if err := os.Link(cluster.Binary(t), filepath.Join(n.Dir, "lib", "program", "lite")); err != nil {
 		n.Output(t, "cp", "/usr/local/bin/lite", program)
 	}
 	files := []string{"/etc/bash_completion.d/lite", "/etc/systemd/system/lite.service", "/etc/lite/lite.env", "/usr/local/bin/lite-uninstall.sh"}

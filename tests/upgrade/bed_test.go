@@ -31,8 +31,6 @@ const (
 	next = versions.Next
 )
 
-func repository() (string, error) { return filepath.Abs(filepath.Join("..", "..")) }
-
 // nextBinary is a lite of the version next.
 func nextBinary(t *testing.T) string { return versions.Build(t) }
 
@@ -42,15 +40,7 @@ type bed struct{ *cluster.Node }
 // install gives a node the lite that was built, in a place where it can be replaced.
 func install(t *testing.T, n *cluster.Node) bed {
 	t.Helper()
-	binary := os.Getenv("LITE_BINARY")
-	if binary == "" {
-		dir, err := repository()
-		if err != nil {
-			t.Fatal(err)
-		}
-		binary = filepath.Join(dir, "dist", "lite")
-	}
-	return installProgram(t, n, binary)
+	return installProgram(t, n, cluster.Binary(t))
 }
 
 // installProgram gives a node a lite that can be replaced. Commands find it first.

@@ -31,29 +31,6 @@ spec:
     schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
 `
 
-// database has data on a volume of the node.
-const database = `
-apiVersion: apps/v1
-kind: StatefulSet
-metadata: {name: db}
-spec:
-  serviceName: db
-  selector: {matchLabels: {app: db}}
-  template:
-    metadata: {labels: {app: db}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      nodeSelector: {kubernetes.io/hostname: %s}
-      containers:
-      - name: db
-        image: lite.test/busybox:1
-        command: [sleep, "86400"]
-        volumeMounts: [{name: data, mountPath: /data}]
-  volumeClaimTemplates:
-  - metadata: {name: data}
-    spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
-`
-
 // TestMinor crosses a minor version of Kubernetes, etcd and containerd, and goes
 // back: a server and an agent of the version before, with all that people have in a
 // cluster.
@@ -64,32 +41,9 @@ func TestMinor(t *testing.T) {
 	}))
 	server, agent := bed{c.Server()}, bed{c.Agents[0]}
 	old, _ := server.versions(t)
-	ns := server.Namespace(t)
-	server.KubectlStdin(t, definition, "create", "-f", "-")
-	server.Kubectl(t, "wait", "--for=condition=Established", "crd/gadgets.example.test")
-	ns.Apply(t, cluster.Web(4)+"---"+fmt.Sprintf(database, agent.Name)+"---\napiVersion: example.test/v1\nkind: Gadget\nmetadata: {name: one}\nsize: 7\n")
-	ns.WaitRollout(t, "deployment/web")
-	ns.WaitRollout(t, "statefulset/db")
-	ns.Exec(t, "db-0", "sh", "-c", "echo precious >/data/file && sync")
-	ns.Kubectl(t, "create", "secret", "generic", "key", "--from-literal=word=swordfish")
+	all := newBelongings(t, server, agent)
 	token := strings.TrimSpace(server.Output(t, "lite", "token", "create"))
-	containers := ns.Containers(t)
-	intact := func(t *testing.T) {
-		t.Helper()
-		same(t, ns, containers)
-		for _, check := range [][3]string{
-			{"gadget/one", ".size", "7"}, {"secret/key", ".data.word", "c3dvcmRmaXNo"}, {"pvc/data-db-0", ".status.phase", "Bound"},
-		} {
-			if got := ns.Field(t, check[0], check[1]); got != check[2] {
-				t.Errorf("%s: %s is %q, want %q", check[0], check[1], got, check[2])
-			}
-		}
-		if got := ns.Exec(t, "db-0", "cat", "/data/file"); got != "precious\n" {
-			t.Errorf("the volume holds %q", got)
-		}
-		ns.Exec(t, "deployment/web", "/agnhost", "connect", "web:80", "--timeout=10s") // a name, a Service, and pods of both nodes
-	}
-	intact(t)
+	all.intact(t)
 
 	t.Run("forced failure", func(t *testing.T) {
 		// The new version has opened the store and is never ready without a pod network.
@@ -102,7 +56,7 @@ func TestMinor(t *testing.T) {
 		server.WaitReady(t)
 		server.is(t, old)
 		server.clean(t)
-		intact(t)
+		all.intact(t)
 	})
 	t.Run("under load", func(t *testing.T) {
 		stop := writes(t, server)
@@ -111,17 +65,17 @@ func TestMinor(t *testing.T) {
 		server.is(t, next)
 		server.clean(t)
 		server.WaitReady(t)
-		intact(t)
+		all.intact(t)
 	})
 	t.Run("agent one behind", func(t *testing.T) {
 		agent.is(t, old)
-		ns.Kubectl(t, "run", "late", "--image=lite.test/busybox:1", "--overrides",
+		all.ns.Kubectl(t, "run", "late", "--image=lite.test/busybox:1", "--overrides",
 			`{"spec":{"nodeName":"`+agent.Name+`","terminationGracePeriodSeconds":0}}`, "--command", "--", "sh", "-c", "echo started; sleep 3600")
-		ns.WaitFor(t, "condition=Ready", "pod/late")
-		if got := ns.Kubectl(t, "logs", "late"); got != "started\n" {
+		all.ns.WaitFor(t, "condition=Ready", "pod/late")
+		if got := all.ns.Kubectl(t, "logs", "late"); got != "started\n" {
 			t.Errorf("its log is %q", got)
 		}
-		ns.Kubectl(t, "delete", "pod", "late")
+		all.ns.Kubectl(t, "delete", "pod", "late")
 	})
 	t.Run("token", func(t *testing.T) {
 		joins := cluster.NewNode(t, cluster.On(c.Network))
@@ -131,7 +85,7 @@ func TestMinor(t *testing.T) {
 	})
 	agent.must(t, "upgrade", "--artifact", "/var/lib/next")
 	agent.is(t, next)
-	intact(t)
+	all.intact(t)
 	t.Run("back", func(t *testing.T) {
 		// No agent is newer than a server, so it goes first.
 		agent.must(t, "rollback", "--yes")
@@ -140,8 +94,45 @@ func TestMinor(t *testing.T) {
 		agent.WaitReady(t)
 		agent.is(t, old)
 		server.is(t, old)
-		intact(t)
+		all.intact(t)
 	})
+}
+
+// belongings is what people have in a cluster: a web server on both nodes, a database with
+// a volume on the agent, an object of a kind of their own, and a Secret.
+type belongings struct {
+	ns         *cluster.Namespace
+	containers map[string]string
+}
+
+func newBelongings(t *testing.T, server, agent bed) belongings {
+	t.Helper()
+	ns := server.Namespace(t)
+	server.KubectlStdin(t, definition, "create", "-f", "-")
+	server.Kubectl(t, "wait", "--for=condition=Established", "crd/gadgets.example.test")
+	ns.Apply(t, cluster.Web(4)+"---"+cluster.Database(1, cluster.Idle(agent.Node))+"---\napiVersion: example.test/v1\nkind: Gadget\nmetadata: {name: one}\nsize: 7\n")
+	ns.WaitRollout(t, "deployment/web")
+	ns.WaitRollout(t, "statefulset/db")
+	ns.Exec(t, "db-0", "sh", "-c", "echo precious >/data/file && sync")
+	ns.Kubectl(t, "create", "secret", "generic", "key", "--from-literal=word=swordfish")
+	return belongings{ns, ns.Containers(t)}
+}
+
+// intact checks that all is there and works, in the containers in which it began.
+func (b belongings) intact(t *testing.T) {
+	t.Helper()
+	same(t, b.ns, b.containers)
+	for _, check := range [][3]string{
+		{"gadget/one", ".size", "7"}, {"secret/key", ".data.word", "c3dvcmRmaXNo"}, {"pvc/data-db-0", ".status.phase", "Bound"},
+	} {
+		if got := b.ns.Field(t, check[0], check[1]); got != check[2] {
+			t.Errorf("%s: %s is %q, want %q", check[0], check[1], got, check[2])
+		}
+	}
+	if got := b.ns.Exec(t, "db-0", "cat", "/data/file"); got != "precious\n" {
+		t.Errorf("the volume holds %q", got)
+	}
+	b.ns.Exec(t, "deployment/web", "/agnhost", "connect", "web:80", "--timeout=10s") // a name, a Service, and pods of both nodes
 }
 
 // writes has objects created until stop is called, which checks that every one that

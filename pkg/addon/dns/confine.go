@@ -64,7 +64,7 @@ func (r rewriter) confineToken(path string, tokens *caddyfile.Dispenser) error {
 // noVariable refuses what the parser would replace from the environment.
 func noVariable(word string) error {
 	if strings.Contains(word, "{$") || strings.Contains(word, "{%") {
-		return fmt.Errorf("a Corefile has no part in the environment of lite, as in %s", word)
+		return fmt.Errorf("a Corefile may not use environment variables, as in %s; write the value itself", word)
 	}
 	return nil
 }

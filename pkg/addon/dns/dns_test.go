@@ -255,7 +255,6 @@ func TestNothingLeaks(t *testing.T) {
 	})
 }
 
-// Only those are answered who may be pods or the machine itself.
 // A start that fails at once, as with a damaged store, stops DNS while it begins to
 // serve.
 func TestStoppedAtOnce(t *testing.T) {
@@ -281,6 +280,7 @@ func TestStoppedAtOnce(t *testing.T) {
 	}
 }
 
+// Only those are answered who may be pods or the machine itself.
 func TestMayAsk(t *testing.T) {
 	c := Config{Listen: addrs("203.0.113.7")}
 	for text, want := range map[string]bool{

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -51,7 +50,7 @@ type EndpointsConfig struct {
 type Endpoints struct {
 	config  EndpointsConfig
 	written atomic.Bool
-	problem atomic.Pointer[string] // what was last in the way, "" if nothing is
+	trouble component.Trouble
 }
 
 // NewEndpoints makes the component; nothing is touched before Run.
@@ -72,20 +71,10 @@ func (e *Endpoints) Ready(context.Context) error {
 }
 
 // Note implements component.Noter.
-func (e *Endpoints) Note() string {
-	if problem := e.problem.Load(); problem != nil {
-		return *problem
-	}
-	return ""
-}
+func (e *Endpoints) Note() string { return e.trouble.Note() }
 
-// complain keeps what is in the way, and logs it when it is news.
 func (e *Endpoints) complain(problems ...error) {
-	text := component.Line(problems...)
-	if text != "" && text != e.Note() {
-		slog.Warn("Not all nodes are told to Service kube-dns", "why", text)
-	}
-	e.problem.Store(&text)
+	e.trouble.Become("Not all nodes are told to Service kube-dns", problems...)
 }
 
 // Run implements component.Component.

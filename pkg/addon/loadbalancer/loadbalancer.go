@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
+	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/kube"
 )
 
@@ -169,7 +170,7 @@ type controller struct {
 	wrote   map[types.NamespacedName]string
 	told    map[types.NamespacedName]string // the last event of each Service
 	note    string
-	refused string // of nodes' addresses, said last
+	refused component.Trouble // addresses that nodes report
 	running *sync.WaitGroup
 }
 

@@ -68,18 +68,9 @@ func (c *controller) look(ctx context.Context) error {
 	if len(told) > 1 {
 		first += fmt.Sprintf(" (and %d more)", len(told)-1)
 	}
-	c.note = component.Notes(c.complain(refused), first)
+	c.refused.Become("Addresses that nodes report are not given to Services", refused...)
+	c.note = component.Notes(c.refused.Note(), first)
 	return errors.Join(errs...)
-}
-
-// complain logs what nodes may not have when that has changed, and is a note of it.
-func (c *controller) complain(refused []error) string {
-	text := component.Line(refused...)
-	if text != "" && text != c.refused {
-		slog.Warn("Addresses that nodes report are not given to Services", "why", text)
-	}
-	c.refused = text
-	return text
 }
 
 func (c *controller) write(ctx context.Context, s service, addresses []string) error {

@@ -67,7 +67,7 @@ required_plugins = ['io.containerd.cri.v1.images', 'io.containerd.cri.v1.runtime
     use_internal_loopback = true
   [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
     runtime_type = 'io.containerd.runc.v2'
-    runtime_path = '{{.Helpers.Bin}}/containerd-shim-runc-v2'
+    runtime_path = '{{.Helpers.Shim}}'
     [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
       BinaryName = '{{.Helpers.Bin}}/runc'
       Root = '{{.StateDir}}/runc'

@@ -46,7 +46,7 @@ func CheckDropIns(dir string) error {
 // checkDropIn finds what would break containerd without a word, or lite. containerd
 // (2.4) names no file in its errors.
 func checkDropIn(file string) (errs []error) {
-	data, err := readRegular(file)
+	data, err := readUsers(file)
 	if err != nil {
 		return []error{err}
 	}
@@ -123,7 +123,7 @@ func (c Config) complete(runtimes map[string]any) {
 			r["options"] = options
 		}
 		binary, _ := options["BinaryName"].(string)
-		setDefault(r, "runtime_path", filepath.Join(c.Helpers.Bin(), "containerd-shim-runc-v2"))
+		setDefault(r, "runtime_path", c.Helpers.Shim())
 		setDefault(options, "SystemdCgroup", c.SystemdCgroup)
 		setDefault(options, "Root", filepath.Join(c.StateDir, stateOf(name, binary)))
 	}

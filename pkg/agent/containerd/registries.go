@@ -64,7 +64,7 @@ var dockerHub = []string{"docker.io", "registry-1.docker.io", "index.docker.io"}
 
 // parseRegistries reads a registries.yaml. A file that does not exist is an empty one.
 func parseRegistries(file string) (*registries, error) {
-	data, err := readRegular(file)
+	data, err := readUsers(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return &registries{}, nil
 	}
@@ -74,17 +74,13 @@ func parseRegistries(file string) (*registries, error) {
 	return readRegistries(file, data)
 }
 
-// readRegular reads a file or what a link leads to. Reading a FIFO would wait
-// for somebody to write, and reading a device might never end.
-func readRegular(file string) ([]byte, error) {
-	info, err := os.Stat(file)
-	if err != nil {
-		return nil, err
+// readUsers reads a file of the user's.
+func readUsers(path string) ([]byte, error) {
+	data, err := file.ReadRegular(path)
+	if errors.Is(err, file.ErrIrregular) {
+		err = fmt.Errorf("%w; put a file in its place", err)
 	}
-	if !info.Mode().IsRegular() {
-		return nil, errors.New("is not a regular file; put a file in its place")
-	}
-	return os.ReadFile(file)
+	return data, err
 }
 
 // CheckRegistries reports what is wrong with a registries.yaml, so that it is

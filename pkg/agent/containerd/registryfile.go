@@ -5,18 +5,18 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"lite.io/lite/pkg/document"
 )
 
-// reading turns a registries.yaml into registries. It looks at the nodes of the
-// YAML, not at values: a node has a line, keeps a password such as 0777 as it was
-// written, and a key that is there twice is there twice.
+// reading turns a registries.yaml into registries, by the nodes of the YAML: so a
+// password such as 0777 is what was written.
 type reading struct {
 	file string
 	errs []error
@@ -35,48 +35,26 @@ func (r *reading) wrong(n *yaml.Node, where, problem, remedy string) {
 func readRegistries(file string, data []byte) (*registries, error) {
 	r := &reading{file: file}
 	all := &registries{mirrors: map[string]mirror{}, configs: map[string]host{}}
-	top, err := onlyDocument(data)
+	top, err := document.Only(data)
 	if err != nil {
 		return nil, fmt.Errorf("private-registry %s: %w; correct the YAML, and indent it with spaces", file, err)
 	}
-	for _, e := range r.entries(top, "") {
-		switch e.key {
-		case "mirrors":
-			for _, m := range r.entries(e.value, "mirrors") {
+	r.fields(top, "", []field{
+		{"mirrors", func(e entry) {
+			for _, m := range r.entries(e.value, e.key) {
 				all.mirrors[m.key] = r.mirror(m)
 			}
-		case "configs":
-			for _, c := range r.entries(e.value, "configs") {
+		}},
+		{"configs", func(e entry) {
+			for _, c := range r.entries(e.value, e.key) {
 				all.configs[c.key] = r.host(c)
 			}
-		default:
-			r.unknown(e, "", "mirrors", "configs")
-		}
-	}
+		}},
+	})
 	if err := errors.Join(r.errs...); err != nil {
 		return nil, err
 	}
 	return all, nil
-}
-
-// onlyDocument parses the only document of a file; nil if there is none.
-func onlyDocument(data []byte) (*yaml.Node, error) {
-	var first, second yaml.Node
-	decoder := yaml.NewDecoder(bytes.NewReader(data))
-	if err := decoder.Decode(&first); errors.Is(err, io.EOF) {
-		return nil, nil
-	} else if err != nil {
-		return nil, err
-	}
-	if err := decoder.Decode(&second); err == nil {
-		return nil, fmt.Errorf("line %d: a second YAML document begins", second.Line)
-	} else if !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	if len(first.Content) == 0 {
-		return nil, nil
-	}
-	return first.Content[0], nil
 }
 
 // entry is a key with its value, aliases being resolved.
@@ -97,22 +75,22 @@ func (e entry) String() string {
 // entries is what a map holds, in its order. Nothing is an empty map. Where a map is
 // merged into another, that one's own keys count.
 func (r *reading) entries(n *yaml.Node, path string) []entry {
-	n = resolve(n)
-	if n == nil || isNull(n) {
+	n = document.Resolve(n)
+	if n == nil || document.IsNull(n) {
 		return nil
 	}
 	if n.Kind != yaml.MappingNode {
-		r.wrong(n, path, "is no map", "write lines of the form key: value")
+		r.wrong(n, path, "is not a map", "write lines of the form key: value")
 		return nil
 	}
 	var own, merged []entry
 	for i := 0; i+1 < len(n.Content); i += 2 {
-		key, value := n.Content[i], resolve(n.Content[i+1])
+		key, value := n.Content[i], document.Resolve(n.Content[i+1])
 		if key.ShortTag() == "!!merge" {
 			merged = append(merged, r.merged(value, path)...)
 			continue
 		}
-		e := entry{key: resolve(key).Value, at: key, value: value, path: path}
+		e := entry{key: document.Resolve(key).Value, at: key, value: value, path: path}
 		if j := slices.IndexFunc(own, func(o entry) bool { return o.key == e.key }); j >= 0 {
 			r.wrong(key, path, fmt.Sprintf("%q is there a second time, after line %d", e.key, own[j].at.Line), "keep one of them")
 			continue
@@ -139,20 +117,32 @@ func (r *reading) merged(n *yaml.Node, path string) []entry {
 	return all
 }
 
-// resolve follows an alias; YAML has no aliases of aliases.
-func resolve(n *yaml.Node) *yaml.Node {
-	if n != nil && n.Kind == yaml.AliasNode {
-		return n.Alias
-	}
-	return n
+// field is a key that is known where it is, with what reads its value.
+type field struct {
+	key  string
+	read func(entry)
 }
 
-func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
+// fields reads a map of which some keys are known.
+func (r *reading) fields(n *yaml.Node, path string, known []field) {
+	for _, e := range r.entries(n, path) {
+		i := slices.IndexFunc(known, func(f field) bool { return f.key == e.key })
+		if i < 0 {
+			r.unknown(e, known)
+			continue
+		}
+		known[i].read(e)
+	}
+}
 
 // unknown reports a key that means nothing where it is. Most of them are known
 // elsewhere, and indented wrongly.
-func (r *reading) unknown(e entry, where string, known ...string) {
-	remedy := "known here are " + strings.Join(known, ", ")
+func (r *reading) unknown(e entry, known []field) {
+	var keys []string
+	for _, f := range known {
+		keys = append(keys, f.key)
+	}
+	remedy := "known here are " + strings.Join(keys, ", ")
 	for _, level := range []struct {
 		keys []string
 		at   string
@@ -167,7 +157,7 @@ func (r *reading) unknown(e entry, where string, known ...string) {
 			remedy = "its place is " + level.at + "; " + remedy
 		}
 	}
-	r.wrong(e.at, where, fmt.Sprintf("unknown key %q", e.key), remedy)
+	r.wrong(e.at, e.path, fmt.Sprintf("unknown key %q", e.key), remedy)
 }
 
 // name checks what stands for a registry or a host.
@@ -193,30 +183,24 @@ func (r *reading) mirror(e entry) (m mirror) {
 		return m
 	}
 	r.name(e)
-	for _, f := range r.entries(e.value, e.String()) {
-		switch f.key {
-		case "endpoint":
-			m.endpoints = r.endpoints(f)
-		case "rewrite":
-			m.rules = r.rewrites(f)
-		default:
-			r.unknown(f, f.path, "endpoint", "rewrite")
-		}
-	}
+	r.fields(e.value, e.String(), []field{
+		{"endpoint", func(f entry) { m.endpoints = r.endpoints(f) }},
+		{"rewrite", func(f entry) { m.rules = r.rewrites(f) }},
+	})
 	return m
 }
 
 // endpoints reads the addresses of a mirror, each once.
 func (r *reading) endpoints(f entry) (all []endpoint) {
-	if isNull(f.value) {
+	if document.IsNull(f.value) {
 		return nil
 	}
 	if f.value.Kind != yaml.SequenceNode {
-		r.wrong(f.at, f.path, "endpoint is no list", `write it as one: endpoint: ["https://host:port"]`)
+		r.wrong(f.at, f.path, "endpoint is not a list", `write it as one: endpoint: ["https://host:port"]`)
 		return nil
 	}
 	for _, n := range f.value.Content {
-		n = resolve(n)
+		n = document.Resolve(n)
 		u, err := parseEndpoint(n.Value)
 		if err != nil || n.Kind != yaml.ScalarNode {
 			r.wrong(n, f.path, fmt.Sprintf("endpoint %q: %v", n.Value, err), "correct it")
@@ -246,68 +230,56 @@ func (r *reading) rewrites(f entry) (rules []rule) {
 // host reads one entry of configs.
 func (r *reading) host(e entry) (h host) {
 	r.name(e)
-	for _, f := range r.entries(e.value, e.String()) {
-		switch f.key {
-		case "auth":
-			h.auth = r.auth(f)
-		case "tls":
-			h.tls = r.tls(f)
-		default:
-			r.unknown(f, f.path, "auth", "tls")
-		}
-	}
+	r.fields(e.value, e.String(), []field{
+		{"auth", func(f entry) { h.auth = r.auth(f) }},
+		{"tls", func(f entry) { h.tls = r.tls(f) }},
+	})
 	return h
 }
 
 func (r *reading) auth(e entry) *credentials {
 	c := &credentials{}
-	for _, f := range r.entries(e.value, e.String()) {
-		to, known := map[string]*string{"username": &c.username, "password": &c.password, "auth": &c.auth, "identity_token": &c.token}[f.key]
-		if !known {
-			r.unknown(f, f.path, "username, password", "auth", "identity_token")
-			continue
-		}
-		// Nobody knows whether this is a password or a template without one.
-		if isNull(f.value) && f.value.Value != "" {
-			r.wrong(f.at, f.path, fmt.Sprintf("%s: %s is YAML's word for nothing", f.key, f.value.Value), "write it in quotes, or remove the line")
-			continue
-		}
-		*to = r.text(f)
-		if problem := wrongAuth(c.auth); f.key == "auth" && problem != "" {
-			r.wrong(f.at, f.path, "auth "+problem, "write `user:password` in base64, or username and password instead")
-		}
-	}
+	r.fields(e.value, e.String(), []field{
+		{"username", func(f entry) { c.username = r.credential(f) }},
+		{"password", func(f entry) { c.password = r.credential(f) }},
+		{"auth", func(f entry) { c.auth = r.userAndPassword(f) }},
+		{"identity_token", func(f entry) { c.token = r.credential(f) }},
+	})
 	return c
 }
 
-// wrongAuth is why a text is not "user:password" in base64.
-func wrongAuth(auth string) string {
+// credential is a text that is not null: nobody knows whether that is a password or a
+// template without one.
+func (r *reading) credential(f entry) string {
+	if document.IsNull(f.value) && f.value.Value != "" {
+		r.wrong(f.at, f.path, fmt.Sprintf("%s: %s is YAML's word for nothing", f.key, f.value.Value), "write it in quotes, or remove the line")
+		return ""
+	}
+	return r.text(f)
+}
+
+// userAndPassword is "user:password" in base64.
+func (r *reading) userAndPassword(f entry) string {
+	const remedy = "write `user:password` in base64, or username and password instead"
+	auth := r.credential(f)
 	decoded, err := base64.StdEncoding.DecodeString(auth)
-	if err != nil {
-		return "is not base64"
+	switch {
+	case err != nil:
+		r.wrong(f.at, f.path, "auth is not base64", remedy)
+	case auth != "" && !bytes.Contains(decoded, []byte(":")):
+		r.wrong(f.at, f.path, "auth holds no colon between a user and a password", remedy)
 	}
-	if auth != "" && !bytes.Contains(decoded, []byte(":")) {
-		return "holds no colon between a user and a password"
-	}
-	return ""
+	return auth
 }
 
 func (r *reading) tls(e entry) *tlsFiles {
 	t := &tlsFiles{}
-	for _, f := range r.entries(e.value, e.String()) {
-		switch f.key {
-		case "ca_file":
-			t.ca = r.path(f)
-		case "cert_file":
-			t.cert = r.path(f)
-		case "key_file":
-			t.key = r.path(f)
-		case "insecure_skip_verify":
-			t.insecure = r.truth(f)
-		default:
-			r.unknown(f, f.path, "ca_file", "cert_file", "key_file", "insecure_skip_verify")
-		}
-	}
+	r.fields(e.value, e.String(), []field{
+		{"ca_file", func(f entry) { t.ca = r.path(f) }},
+		{"cert_file", func(f entry) { t.cert = r.path(f) }},
+		{"key_file", func(f entry) { t.key = r.path(f) }},
+		{"insecure_skip_verify", func(f entry) { t.insecure = r.truth(f) }},
+	})
 	if (t.cert == "") != (t.key == "") {
 		r.wrong(e.at, e.path, "cert_file and key_file go together", "name both, or neither")
 	}
@@ -317,10 +289,10 @@ func (r *reading) tls(e entry) *tlsFiles {
 // text is a value as it was written, whatever YAML would make of it.
 func (r *reading) text(f entry) string {
 	if f.value.Kind != yaml.ScalarNode {
-		r.wrong(f.at, f.path, f.key+" is no text", "write one value, in quotes if it has special characters")
+		r.wrong(f.at, f.path, f.key+" is not a string", "write one value, in quotes if it has special characters")
 		return ""
 	}
-	if isNull(f.value) {
+	if document.IsNull(f.value) {
 		return ""
 	}
 	return f.value.Value

@@ -44,7 +44,7 @@ func (c Config) findRuntimes(dirs []string) (all []found) {
 		path := filepath.Join(dirs[i], k.program)
 		f := found{Name: k.name, Type: k.kind, Shim: quote(path)}
 		if k.kind == runcV2 {
-			f.Shim, f.Binary = quote(filepath.Join(c.Helpers.Bin(), "containerd-shim-runc-v2")), quote(path)
+			f.Shim, f.Binary = quote(c.Helpers.Shim()), quote(path)
 			f.Root = quote(filepath.Join(c.StateDir, stateOf(k.name, path)))
 		}
 		all = append(all, f)

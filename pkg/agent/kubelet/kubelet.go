@@ -97,7 +97,7 @@ func validate(server *options.KubeletServer) error {
 		return fmt.Errorf("kubelet-arg: %w", err)
 	}
 	if server.HealthzPort == 0 {
-		return errors.New("kubelet-arg: healthz-port, or healthzPort in its file, is 0; remove it: lite asks the kubelet there how it does")
+		return errors.New("kubelet-arg: healthz-port, or healthzPort in its file, is 0; remove it: lite checks the health of the kubelet there")
 	}
 	if err := validation.ValidateKubeletConfiguration(&server.KubeletConfiguration, utilfeature.DefaultFeatureGate); err != nil {
 		return fmt.Errorf("kubelet-arg: %w", err)

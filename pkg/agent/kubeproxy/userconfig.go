@@ -82,11 +82,11 @@ func takeGates(fs *pflag.FlagSet, settings *kubeproxyconfig.KubeProxyConfigurati
 	return flag.Set(cliflag.NewMapStringBool(&gates).String())
 }
 
-// healthURL is where kube-proxy says how it does, wherever a user has put it.
+// healthURL is where kube-proxy serves its health check, wherever a user has put it.
 func healthURL(settings *kubeproxyconfig.KubeProxyConfiguration) (string, error) {
 	host, port, err := net.SplitHostPort(settings.HealthzBindAddress)
 	if err != nil || port == "0" {
-		return "", errors.New("kube-proxy-arg: the address of the health check has no port; remove it, or give it one: lite asks kube-proxy there how it does")
+		return "", errors.New("kube-proxy-arg: the address of the health check has no port; remove it, or give it one: lite checks the health of kube-proxy there")
 	}
 	return "http://" + net.JoinHostPort(kube.Near(host), port) + "/healthz", nil
 }

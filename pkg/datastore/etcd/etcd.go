@@ -156,7 +156,7 @@ func apply(flags *flag.FlagSet, args []string) error {
 	for _, arg := range args {
 		key, value, _ := strings.Cut(arg, "=")
 		if key == "listen-metrics-urls" {
-			return fmt.Errorf("etcd-arg %q: the other series of the process would be told there too; use etcd-expose-metrics", arg)
+			return fmt.Errorf("etcd-arg %q: the metrics of all other parts would be served there too; use etcd-expose-metrics", arg)
 		}
 		if strings.Contains(key, "urls") || slices.Contains(decided, key) {
 			return fmt.Errorf("etcd-arg %q: lite itself decides where its etcd listens, what it is called and where its data is; remove the argument", arg)

@@ -79,18 +79,7 @@ func TestAnonymousRequests(t *testing.T) {
 		"OIDC without anonymous":    {[]string{"oidc-issuer-url=https://issuer.test", "oidc-client-id=a", "anonymous-auth=false"}, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := prepared(t, func(n *config.Config) { n.APIServerArgs = test.args })
-			a, err := NewAPIServer(c)
-			if err != nil {
-				t.Fatal(err)
-			}
-			completed, err := a.options.Complete(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, err := range completed.Validate() {
-				t.Error(err)
-			}
+			a := accepted(t, prepared(t, func(n *config.Config) { n.APIServerArgs = test.args }))
 			authn, err := a.options.Authentication.ToAuthenticationConfig()
 			if err != nil {
 				t.Fatal(err)
@@ -119,7 +108,7 @@ func TestWhatIsPublic(t *testing.T) {
 	}
 	wrong := withPublic(authenticator.RequestFunc(func(*http.Request) (*authenticator.Response, bool, error) { return nil, false, os.ErrPermission }))
 	if _, ok, err := wrong.AuthenticateRequest(httptest.NewRequest(http.MethodGet, "/livez", nil)); ok || err == nil {
-		t.Error("who shows something wrong is anonymous")
+		t.Error("a request with wrong credentials is anonymous")
 	}
 }
 
@@ -184,17 +173,7 @@ func TestUpstreamAcceptsWhatAUserSays(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := prepared(t, func(n *config.Config) { n.APIServerArgs = args })
-			a, err := NewAPIServer(c)
-			if err != nil {
-				t.Fatal(err)
-			}
-			completed, err := a.options.Complete(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, err := range completed.Validate() {
-				t.Error(err)
-			}
+			a := accepted(t, c)
 			if file := a.options.Audit.PolicyFile; file != "" {
 				if _, err := os.Stat(file); err != nil {
 					t.Error(err)
@@ -269,7 +248,7 @@ func TestWarnings(t *testing.T) {
 		"the old list":           {[]string{"admission-control=ServiceAccount"}, "leaves out the admission plugin NodeRestriction"},
 		"an authorizer":          {[]string{"authorization-mode=RBAC"}, "leaves out the authorizer Node"},
 		"an authorizer, by file": {[]string{"authorization-config=" + dir + "rbac.yaml"}, "leaves out the authorizer Node"},
-		"all for everybody":      {[]string{"anonymous-auth=true"}, "lets requests in that show nothing"},
+		"all for everybody":      {[]string{"anonymous-auth=true"}, "allows anonymous requests to every path"},
 		"tokens":                 {[]string{"enable-bootstrap-token-auth=false"}, "no machine can join"},
 		"a key of another":       {[]string{"encryption-provider-config=" + dir + "encrypt.yaml"}, "can be read only if the key in /var/lib/lite/server/encryption.yaml is among"},
 	} {

@@ -74,16 +74,16 @@ func (c Config) audits() bool {
 	return c.Node.AuditLogPath != ""
 }
 
-// probe asks a part of the control plane how it does, as the administrator, who may
+// probe checks the health of a part of the control plane, as the administrator, who may
 // do so however a user arranges authentication and authorization.
 func (c Config) probe(url string) kube.Probe {
 	return kube.NewProbeAs(url, c.PKI.Cert(pki.Admin), c.PKI.Key(pki.Admin))
 }
 
-// healthURL is where a component says how it does, wherever a user has put it.
+// healthURL is where a component serves its health check, wherever a user has put it.
 func healthURL(component string, s *apiserveroptions.SecureServingOptions, path string) (string, error) {
 	if s.BindPort == 0 {
-		return "", fmt.Errorf("%s-arg %q: the component does not say there how it does, and lite has to know; remove the argument", component, "secure-port=0")
+		return "", fmt.Errorf("%s-arg %q: the component would serve no health check, and lite needs it; remove the argument", component, "secure-port=0")
 	}
 	return "https://" + net.JoinHostPort(kube.Near(s.BindAddress.String()), strconv.Itoa(s.BindPort)) + path, nil
 }

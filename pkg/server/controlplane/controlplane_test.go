@@ -77,10 +77,13 @@ var samples = map[string]Config{
 	"ipv6":      sample(withIPv6),
 }
 
+// argsOf is the arguments of each component.
+var argsOf = map[string]func(Config) []string{
+	"kube-apiserver": apiServerArgs, "kube-scheduler": schedulerArgs, "kube-controller-manager": controllerManagerArgs,
+}
+
 func TestArgs(t *testing.T) {
-	for component, args := range map[string]func(Config) []string{
-		"kube-apiserver": apiServerArgs, "kube-scheduler": schedulerArgs, "kube-controller-manager": controllerManagerArgs,
-	} {
+	for component, args := range argsOf {
 		base := args(samples["default"])
 		golden.Check(t, component, strings.Join(base, "\n")+"\n")
 		var b strings.Builder
@@ -108,8 +111,8 @@ func diff(before, after []string) string {
 
 func TestUsersArgumentsComeLastAndWin(t *testing.T) {
 	c := samples["user-args"]
-	for name, args := range map[string][]string{"apiserver": apiServerArgs(c), "scheduler": schedulerArgs(c), "controller-manager": controllerManagerArgs(c)} {
-		text := strings.Join(args, " ")
+	for name, args := range argsOf {
+		text := strings.Join(args(c), " ")
 		if strings.LastIndex(text, "--profiling=true") < strings.Index(text, "--profiling=false") {
 			t.Errorf("%s: %s", name, text)
 		}
@@ -149,7 +152,11 @@ func TestUsersListsReplaceOurs(t *testing.T) {
 // prepared is a sample whose files have been made.
 func prepared(t *testing.T, change ...func(*config.Config)) Config {
 	t.Helper()
-	c := sample(change...)
+	return withFiles(t, sample(change...))
+}
+
+func withFiles(t *testing.T, c Config) Config {
+	t.Helper()
 	c.Dir = filepath.Join(t.TempDir(), "server")
 	c.PKI = pki.Dir(filepath.Join(c.Dir, "pki"))
 	c.Datastore.CAFile, c.Datastore.CertFile, c.Datastore.KeyFile = c.PKI.CA(pki.EtcdCA), c.PKI.Cert(pki.APIServerEtcdClient), c.PKI.Key(pki.APIServerEtcdClient)
@@ -163,27 +170,32 @@ func prepared(t *testing.T, change ...func(*config.Config)) Config {
 	return c
 }
 
-// Complete and Validate are what upstream does with its options before it
-// begins to work; all that the arguments name must be there.
+// accepted is the API server whose options upstream accepts. Complete and Validate are
+// what it does with them before it begins to work; all that the arguments name must be
+// there.
+func accepted(t *testing.T, c Config) *APIServer {
+	t.Helper()
+	a, err := NewAPIServer(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	completed, err := a.options.Complete(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range completed.Validate() {
+		t.Errorf("apiserver: %v", err)
+	}
+	return a
+}
+
 func TestUpstreamAcceptsWhatWeSay(t *testing.T) {
 	klog.SetLogger(logr.Discard())
 	defer klog.ClearLogger()
-	for name, change := range map[string]func(*config.Config){
-		"default": func(*config.Config) {}, "user-args": withUserArgs, "audit": withAudit, "dualstack": withDualStack, "ipv6": withIPv6,
-	} {
+	for name, c := range samples {
 		t.Run(name, func(t *testing.T) {
-			c := prepared(t, change)
-			a, err := NewAPIServer(c)
-			if err != nil {
-				t.Fatal(err)
-			}
-			completed, err := a.options.Complete(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, err := range completed.Validate() {
-				t.Errorf("apiserver: %v", err)
-			}
+			c := withFiles(t, c)
+			a := accepted(t, c)
 			s, err := NewScheduler(c)
 			if err != nil {
 				t.Fatal(err)

@@ -46,8 +46,8 @@ func settleAnonymous(s *options.ServerRunOptions) (ours bool, err error) {
 	return false, nil
 }
 
-// withPublic lets those in who show nothing, as far as they ask for what is public.
-// Who shows something that is wrong is refused, as upstream does.
+// withPublic allows anonymous requests to what is public. Wrong credentials are refused,
+// as upstream does.
 func withPublic(others authenticator.Request) authenticator.Request {
 	return union.NewFailOnError(others, anonymous.NewAuthenticator(public))
 }

@@ -143,7 +143,7 @@ func warnings(c Config, s *options.ServerRunOptions) (lines []string) {
 		warn("leaves out the authorizer %s: nodes and the parts of the cluster depend on it", strings.Join(sets.List(missing), " and "))
 	}
 	if a := s.Authentication.Anonymous; a.FlagsSet && a.Allow {
-		warn("anonymous-auth=true lets requests in that show nothing, whatever they ask for; without it they may ask only how the server does and what its CA is")
+		warn("anonymous-auth=true allows anonymous requests to every path, as far as RBAC does; without it they reach only health checks and cluster-info")
 	}
 	if !s.Authentication.BootstrapToken.Enable {
 		warn("enable-bootstrap-token-auth=false: no machine can join")

@@ -190,7 +190,7 @@ func (r recipe) layer(s Sources) (v1.Layer, error) {
 	}
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
-	for _, to := range sorted(r.files) {
+	for _, to := range slices.Sorted(maps.Keys(r.files)) {
 		content, err := os.ReadFile(s.find(r.files[to]))
 		if err != nil {
 			return nil, err
@@ -215,12 +215,12 @@ func (r recipe) layer(s Sources) (v1.Layer, error) {
 		maps.Copy(served, texts)
 		texts = served
 	}
-	for _, to := range sorted(texts) {
+	for _, to := range slices.Sorted(maps.Keys(texts)) {
 		if err := add(w, tar.Header{Typeflag: tar.TypeReg, Name: to, Mode: 0o644}, []byte(texts[to])); err != nil {
 			return nil, err
 		}
 	}
-	for _, to := range sorted(r.links) {
+	for _, to := range slices.Sorted(maps.Keys(r.links)) {
 		if err := add(w, tar.Header{Typeflag: tar.TypeSymlink, Name: to, Linkname: r.links[to], Mode: 0o777}, nil); err != nil {
 			return nil, err
 		}
@@ -293,13 +293,4 @@ func add(w *tar.Writer, h tar.Header, content []byte) error {
 	}
 	_, err := w.Write(content)
 	return err
-}
-
-func sorted(m map[string]string) []string {
-	var names []string
-	for name := range m {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
 }

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"encoding/xml"
 	"fmt"
+	"maps"
 	"os"
 	"regexp"
 	"slices"
@@ -236,7 +237,7 @@ func (s Summary) table(b *bytes.Buffer) {
 	line := func(name string, c *count) {
 		fmt.Fprintf(b, "| %s | %d | %d | %d | %d | %s |\n", name, c.passed, c.failed, c.skipped, c.left, c.rate())
 	}
-	for _, name := range sortedKeys(groups) {
+	for _, name := range slices.Sorted(maps.Keys(groups)) {
 		line(name, groups[name])
 	}
 	line("**all**", total)
@@ -270,7 +271,7 @@ func (s Summary) skips(b *bytes.Buffer) {
 		if len(reasons) == 0 {
 			b.WriteString("None.\n")
 		}
-		for _, reason := range sortedKeys(reasons) {
+		for _, reason := range slices.Sorted(maps.Keys(reasons)) {
 			fmt.Fprintf(b, "- %s\n", reason)
 			slices.Sort(reasons[reason])
 			for _, spec := range reasons[reason] {
@@ -298,12 +299,4 @@ func firstLine(text string) string {
 		}
 	}
 	return "no reason"
-}
-
-func sortedKeys[T any](m map[string]T) (keys []string) {
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }
