@@ -62,7 +62,7 @@ var layers = []struct{ pkg, imports string }{
 	{"pkg/addon/storage", "file kube"},
 	{"pkg/addon/loadbalancer", "component kube"},
 	{"pkg/addon/metrics", "kube"},
-	{"pkg/addon/runtimeclass", "kube"},
+	{"pkg/addon/runtimeclass", "component kube"},
 	{"pkg/agent", "addon/dns addon/storage agent/containerd agent/images agent/kubelet agent/kubeproxy agent/loadbalancer bundle cni cni/policy component config file firewall join join/approver kube machine resolver version"},
 	{"pkg/upgrade", "agent component config datastore/etcd file kube release service status version"},
 	{"pkg/server", "*"},
