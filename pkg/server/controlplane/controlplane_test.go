@@ -26,6 +26,7 @@ import (
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/datastore"
 	"lite.io/lite/pkg/golden"
+	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/pki"
 )
 
@@ -259,6 +260,20 @@ func TestWhatUpstreamRefusesLaterIsRefusedAtOnce(t *testing.T) {
 		}
 		if err == nil || !strings.HasPrefix(err.Error(), test.component+"-arg: ") || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: got %v, want %s", test.arg, err, test.want)
+		}
+	}
+}
+
+// What runs in the API server's own process has nothing compressed for it.
+func TestOwnClientsAskForNothingCompressed(t *testing.T) {
+	c := prepared(t)
+	for _, leaf := range []string{pki.Admin, pki.Lite, pki.ControllerManager, pki.Scheduler, pki.Metrics} {
+		cfg, err := kube.ClientConfig(c.Kubeconfig(leaf), "test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !cfg.DisableCompression {
+			t.Errorf("%s takes compressed answers", leaf)
 		}
 	}
 }
