@@ -377,6 +377,16 @@ func TestTheUsualIsNoWarning(t *testing.T) {
 		{`Failed to pipe stdout of container "494981e2"`, errors.New("no space left on device"), true},
 		{"Failed to get status for pod", errors.New("connection refused"), true},
 
+		{`Shim ttrpc connection closed when stopping container "494981e2", retry after 100ms`, errors.New("failed to kill container: ttrpc: closed"), false},
+		{`RemoveContainer for "494981e2" failed`, errors.New("container is already in removing state"), false},
+		{`RemoveContainer for "494981e2" failed`, errors.New("no space left on device"), true},
+		{"Failed to create existing container: /kubepods/besteffort/pod1/494981e2: not found: rpc error: code = NotFound desc = task 494981e2 not found", nil, false},
+		{"Failed to create existing container: /kubepods/besteffort/pod1/494981e2: failed to identify the read-write layer ID", nil, true},
+		{"Partial failure issuing cadvisor.ContainerInfoV2", errors.New(`partial failures: ["/kubepods/x": RecentStats: unable to find data in memory cache]`), false},
+		{"Unhandled Error", errors.New(`PV pvc-1 failed with : persistentvolumes "pvc-1" not found`), false},
+		{"Unhandled Error", errors.New(`PV pvc-1 failed with : the disk is gone`), true},
+		{"Unhandled Error", errors.New(`init container a start failed in pod web-1: ErrImagePull: connection refused`), false},
+
 		// Namespaces go.
 		{"Server rejected event (will not retry!)", errors.New(`events.events.k8s.io "x.18" is forbidden: unable to create new content in namespace x because it is being terminated`), false},
 		{"Server rejected event (will not retry!)", errors.New(`namespaces "x" not found`), false},

@@ -27,6 +27,7 @@ var usual = []struct {
 	{"Failed to update status for pod", cause(`pods "[^"]*" not found$`)},
 	{"Error updating pod", cause(`^pods "[^"]*" not found$`)},
 	{"Error syncing SVM resource, retrying", cause(`not found$`)},
+	{"Could not sync claim", cause(`^persistentvolumeclaims "[^"]*" not found$`)},
 	{"Server rejected event", cause(`^namespaces "[^"]*" not found$`)},
 	{"Operation for ", cause(`object "[^"]*"/"[^"]*" not registered$`)},
 	// Somebody has removed a definition whose objects the garbage collector and quotas watch.
@@ -43,7 +44,9 @@ var usual = []struct {
 	{"PodSandboxStatus for ", cause(`not found`)},
 	{"get container info failed", cause(`not found`)},
 	{"failed to delete task", cause(`not found`)},
-	{"collecting metrics for ", cause(`cgroup deleted|ttrpc: closed|` + noFile)},
+	{"collecting metrics for ", cause(`cgroup deleted|ttrpc: closed|no such device|` + noFile)},
+	{"Failed to create existing container: /kubepods", cause(`not found$`)},
+	{"Partial failure issuing cadvisor.ContainerInfoV2", cause(`unable to find data in memory cache`)},
 	{"failed to read memory cgroup config for the pod", cause(noFile)},
 	{"failed to read memory cgroup limits for the pod", cause(noFile)},
 	{"ExecSync for ", cause(ended)},
@@ -51,6 +54,9 @@ var usual = []struct {
 	{"Exec for ", cause(ended)},
 	{"Exec cmd from runtime service failed", cause(ended)},
 	{"Failed to delete exec process ", cause(ended)},
+	{"Shim ttrpc connection closed when stopping container ", cause(`ttrpc: closed`)},
+	{"RemoveContainer for ", cause(`already in removing state`)},
+	{"RemoveContainer from runtime service failed", cause(`already in removing state`)},
 	// Its shim, who had started it, has ended with it, or it has never run.
 	{"failed sending message on channel", cause(`broken pipe`)},
 	{"warnings while cleaning up dead shim", nil},
@@ -61,7 +67,8 @@ var usual = []struct {
 	{"Deletion of namespace failed", cause(`unexpected items still remain`)},
 	// Controllers look again at what has gone meanwhile, and clients are told themselves what they did wrong,
 	// what a webhook of theirs forbids or that the other end is gone.
-	{"Unhandled Error", cause(`^sync "[^"]*" failed with [a-z.]+ "[^"]*" not found$|^unable to taint .*: nodes "[^"]*" not found$|` +
+	{"Unhandled Error", cause(`^(sync "[^"]*"|PVC? \S+) failed with( :|:)? [a-z.]+ "[^"]*" not found$|^unable to (taint|remove) .*: nodes "[^"]*" not found$|` +
+		`^failed to remove pod init container .*already in removing state|` +
 		`^ReplicaSet has no controller|storage is \(re\)initializing|failed to create typed patch object|` +
 		`^admission webhook "[^"]*" denied the request|` +
 		`^error (attaching to container|executing command in container): .*(` + ended + `)|` +
@@ -80,7 +87,7 @@ var usual = []struct {
 	{"RunPodSandbox from runtime service failed", nil},
 	{"CreatePodSandbox for pod failed", nil},
 	{"Failed to create sandbox for pod", nil},
-	{"Unhandled Error", cause(`^container \S+ start failed in pod `)},
+	{"Unhandled Error", cause(`^(init |ephemeral )?container \S+ start failed in pod `)},
 }
 
 const (
