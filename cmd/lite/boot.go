@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
 	"sync/atomic"
 	"syscall"
@@ -144,7 +145,26 @@ func (b *boot) claim() (io.Closer, error) {
 	}
 	slog.Info("Starting lite", "version", version.Version(), "role", b.cfg.Role, "node", b.cfg.NodeName, "address", b.cfg.NodeIP[0], "data-dir", b.cfg.DataDir)
 	slog.Info("Packet filter", "nft", b.tools.NFT, "iptables", b.tools.IPTables)
+	b.endLost()
 	return claim, nil
+}
+
+// lostGrace is how long containers of which all but they themselves has been removed may take
+// to end: the start waits for it.
+const lostGrace = 10 * time.Second
+
+// endLost ends what runs on of pods that will be made anew.
+func (b *boot) endLost() {
+	if b.cfg.ContainerRuntimeEndpoint != "" {
+		return // another containerd knows what it has
+	}
+	n, err := uninstall.EndLost(filepath.Join(agent.RuntimeDir(b.cfg.DataDir), "root"), agent.StateDir, lostGrace)
+	if n > 0 {
+		slog.Warn("Ended containers that ran on: somebody has removed what lite keeps of them; their pods are made anew", "containers", n, "directory", agent.StateDir)
+	}
+	if err != nil {
+		slog.Warn("A container cannot be ended", "err", err)
+	}
 }
 
 // stand gives the machine the node's addresses if it has none of its own.

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lite.io/lite/pkg/agent"
+	"lite.io/lite/pkg/kube"
 )
 
 // feature is something that a node wants of the kernel.
@@ -32,7 +33,7 @@ type feature struct {
 
 // wanted is what the parts of a node want of the kernel. What cannot be tried is
 // looked up.
-func wanted(backend string) []feature {
+func (e *Env) wanted() []feature {
 	all := []feature{
 		{"bridge", []string{"BRIDGE"}, "bridge", true, "pods have no network", ""},
 		{"veth", []string{"VETH"}, "veth", true, "pods have no network", ""},
@@ -48,11 +49,16 @@ func wanted(backend string) []feature {
 	for _, f := range agent.Features {
 		all = append(all, feature{f.Module, []string{strings.TrimPrefix(f.Option, "CONFIG_")}, f.Module, true, "pods have no network", f.Path})
 	}
-	switch backend {
+	switch e.Facts.Backend {
 	case "vxlan":
 		all = append(all, feature{"vxlan", []string{"VXLAN"}, "vxlan", true, "pods of other nodes cannot be reached; or choose another --flannel-backend", ""})
 	case "wireguard-native":
 		all = append(all, feature{"wireguard", []string{"WIREGUARD"}, "wireguard", true, "pods of other nodes cannot be reached; or choose another --flannel-backend", ""})
+	}
+	if e.Config != nil && !e.disabled("kube-proxy") {
+		if mode, _ := kube.Said(e.Config.KubeProxyArgs, "proxy-mode"); mode == "ipvs" {
+			all = append(all, feature{"IPVS", []string{"IP_VS"}, "ip_vs", true, "Services lead nowhere; or leave --kube-proxy-arg proxy-mode away", "/proc/net/ip_vs"})
+		}
 	}
 	return all
 }
@@ -78,7 +84,7 @@ func features(ctx context.Context, e *Env) []Result {
 	options, source := e.kernelOptions()
 	var unsure []string
 	good := 0
-	for _, f := range wanted(e.Facts.Backend) {
+	for _, f := range e.wanted() {
 		s, how := unknown, ""
 		if err, ok := tried[f.name]; ok {
 			s, how = present, ""

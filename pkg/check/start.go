@@ -61,7 +61,7 @@ func vitalFeatures(ctx context.Context, e *Env) []Result {
 		return nil // another network wants other things
 	}
 	options, source := e.kernelOptions()
-	for _, f := range wanted(e.Facts.Backend) {
+	for _, f := range e.wanted() {
 		if !f.needed {
 			continue
 		}

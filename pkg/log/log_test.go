@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	standard "log"
 	"log/slog"
 	"path/filepath"
@@ -331,6 +332,9 @@ func TestStandardLog(t *testing.T) {
 func TestTheUsualIsNoWarning(t *testing.T) {
 	out, settled := bridge(t, slog.LevelInfo, "text")
 	settled()
+	patch := func(state, cause string) error {
+		return fmt.Errorf("failed to patch status %q for pod \"x\"/\"web-1\": %s", "{\"status\":{"+state+"}}", cause)
+	}
 	forbidden := errors.New(`pods "web-1" is forbidden: User "system:node:a" cannot get resource "pods" in API group "" in the namespace "x": no relationship found between node 'a' and this object`)
 	for _, test := range []struct {
 		message string
@@ -357,6 +361,59 @@ func TestTheUsualIsNoWarning(t *testing.T) {
 		{"Unhandled Error", errors.New(`sync "x/web" failed with read version: 8299 is not as new as written version: 8316 for group resource replicasets.apps`), false},
 		{"Unhandled Error", errors.New("quota exceeded"), true},
 		{"failed to read the cgroup", errors.New("no such file or directory"), true},
+
+		// Pods go.
+		{"Failed to update status for pod", patch(`"message":"x"`, `pods "web-1" not found`), false},
+		{"Failed to update status for pod", patch(`"message":"pods \"web-1\" not found"`, "context deadline exceeded"), true},
+		{"Failed to update status for pod", patch(`"message":"x"`, `services "web" not found`), true},
+		{"Error updating pod", errors.New(`pods "web-1" not found`), false},
+		{"Error updating pod", errors.New("Unauthorized"), true},
+		{"ExecSync cmd from runtime service failed", errors.New("rpc error: code = Unknown desc = failed to exec in container: container is in CONTAINER_EXITED state"), false},
+		{`ExecSync for "494981e2" failed`, errors.New("failed to exec in container: failed to load task: no running task found: not found"), false},
+		{`ExecSync for "494981e2" failed`, errors.New("OCI runtime exec failed: exec failed: unable to start container process: open /dev/null: permission denied"), true},
+		{`PodSandboxStatus for "494981e2" failed`, errors.New("rpc error: code = NotFound desc = an error occurred when try to find sandbox: not found"), false},
+		{"get container info failed", errors.New(`container "494981e2" in namespace "k8s.io": not found`), false},
+		{`Failed to pipe stdout of container "494981e2"`, errors.New("reading from a closed fifo"), false},
+		{`Failed to pipe stdout of container "494981e2"`, errors.New("no space left on device"), true},
+		{"Failed to get status for pod", errors.New("connection refused"), true},
+
+		{`Shim ttrpc connection closed when stopping container "494981e2", retry after 100ms`, errors.New("failed to kill container: ttrpc: closed"), false},
+		{`RemoveContainer for "494981e2" failed`, errors.New("container is already in removing state"), false},
+		{`RemoveContainer for "494981e2" failed`, errors.New("no space left on device"), true},
+		{"Failed to create existing container: /kubepods/besteffort/pod1/494981e2: not found: rpc error: code = NotFound desc = task 494981e2 not found", nil, false},
+		{"Failed to create existing container: /kubepods/besteffort/pod1/494981e2: failed to identify the read-write layer ID", nil, true},
+		{"Partial failure issuing cadvisor.ContainerInfoV2", errors.New(`partial failures: ["/kubepods/x": RecentStats: unable to find data in memory cache]`), false},
+		{"Unhandled Error", errors.New(`PV pvc-1 failed with : persistentvolumes "pvc-1" not found`), false},
+		{"Unhandled Error", errors.New(`PV pvc-1 failed with : the disk is gone`), true},
+		{"Unhandled Error", errors.New(`init container a start failed in pod web-1: ErrImagePull: connection refused`), false},
+
+		// Namespaces go.
+		{"Server rejected event (will not retry!)", errors.New(`events.events.k8s.io "x.18" is forbidden: unable to create new content in namespace x because it is being terminated`), false},
+		{"Server rejected event (will not retry!)", errors.New(`namespaces "x" not found`), false},
+		{"Server rejected event (will not retry!)", errors.New(`events is forbidden: User "system:node:a" cannot create resource "events"`), true},
+		{"Plugin Failed", errors.New(`pods "web-1" is forbidden: unable to create new content in namespace x because it is being terminated`), false},
+		{"Plugin Failed", errors.New("no such volume"), true},
+		{`Operation for "{volumeName:kubernetes.io/projected/1-kube-api-access-x podName:1 nodeName:}" failed. No retries permitted until 2026-11-29 (durationBeforeRetry 1s). Error: MountVolume.SetUp failed for volume "kube-api-access-x": failed to fetch token: serviceaccounts "default" is forbidden: unable to create new content in namespace x because it is being terminated`, nil, false},
+		{`Operation for "{volumeName:kubernetes.io/secret/1-x podName:1 nodeName:}" failed. No retries permitted until 2026-11-29 (durationBeforeRetry 1s). Error: MountVolume.SetUp failed for volume "x": secret "x" not found`, nil, true},
+		{"Deletion of namespace failed", errors.New("failed to delete pods for namespace: x, err: unexpected items still remain in namespace: x for gvr: /v1, Resource=pods"), false},
+		{"Deletion of namespace failed", errors.New("conversion webhook for example.com/v1 failed"), true},
+
+		// Who was a moment too early looks again.
+		{"Error syncing StatefulSet, requeuing", errors.New("read version: 1 is not as new as written version: 2 for group resource statefulsets.apps"), false},
+		{"Error syncing PodDisruptionBudget, requeuing", errors.New(`Operation cannot be fulfilled on poddisruptionbudgets.policy "x": the object has been modified; please apply your changes to the latest version and try again`), false},
+		{"Unhandled Error", errors.New(`sync "x/web-1" failed with replicasets.apps "web-1" not found`), false},
+		{"Unhandled Error", errors.New(`failed calling webhook "a.b.c": failed to call webhook: service "web" not found`), true},
+		{"Unhandled Error", errors.New(`admission webhook "a.b.c" denied the request: no`), false},
+
+		// One line of several is enough.
+		{"Failed to pull image", errors.New("connection refused"), true},
+		{"PullImage from image service failed", errors.New("connection refused"), false},
+		{`PullImage "web:1" failed`, errors.New("connection refused"), false},
+		{"Error syncing pod, skipping", errors.New(`failed to "StartContainer" for "web" with ErrImagePull: "connection refused"`), false},
+		{"Error syncing pod, skipping", errors.New(`failed to "StartContainer" for "web" with RunContainerError: "no such program"`), true},
+		{"StartContainer from runtime service failed", errors.New("no such program"), false},
+		{"Error syncing pod, skipping", errors.New(`failed to "CreatePodSandbox" for "web" with CreatePodSandboxError: "no network"`), true},
+		{"CreatePodSandbox for pod failed", errors.New("no network"), false},
 	} {
 		klog.ErrorS(test.err, test.message, "pod", "x/web-1")
 		if got := out.take(); (got != "") != test.shown {

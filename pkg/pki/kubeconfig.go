@@ -18,6 +18,9 @@ type Kubeconfig struct {
 	Server string // URL
 	User   string // a leaf of the table
 	Mode   fs.FileMode
+	// SameProcess is for whoever runs in the API server's own process: it asks for
+	// answers that are not compressed. From 1.37 on, watches are too otherwise.
+	SameProcess bool
 }
 
 // Write writes the kubeconfig with the certificates embedded, so that it works
@@ -32,7 +35,7 @@ func (k Kubeconfig) Write(dir Dir) error {
 	}
 	const name = "lite"
 	content, err := clientcmd.Write(api.Config{
-		Clusters:       map[string]*api.Cluster{name: {Server: k.Server, CertificateAuthorityData: data[0]}},
+		Clusters:       map[string]*api.Cluster{name: {Server: k.Server, CertificateAuthorityData: data[0], DisableCompression: k.SameProcess}},
 		AuthInfos:      map[string]*api.AuthInfo{k.User: {ClientCertificateData: data[1], ClientKeyData: data[2]}},
 		Contexts:       map[string]*api.Context{name: {Cluster: name, AuthInfo: k.User}},
 		CurrentContext: name,

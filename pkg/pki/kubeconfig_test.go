@@ -17,6 +17,18 @@ import (
 )
 
 func TestKubeconfigOpensTheAPI(t *testing.T) {
+	for name, test := range map[string]struct {
+		sameProcess bool
+		want        string
+	}{
+		"from anywhere":           {false, "CN=kubernetes-admin,O=system:masters, which takes gzip"},
+		"from the process itself": {true, "CN=kubernetes-admin,O=system:masters"},
+	} {
+		t.Run(name, func(t *testing.T) { opensTheAPI(t, test.sameProcess, test.want) })
+	}
+}
+
+func opensTheAPI(t *testing.T, sameProcess bool, want string) {
 	dir := Dir(filepath.Join(t.TempDir(), "pki"))
 	ensure(t, dir, sample, time.Now())
 	pair, err := tls.LoadX509KeyPair(dir.Cert(APIServer), dir.Key(APIServer))
@@ -26,13 +38,17 @@ func TestKubeconfigOpensTheAPI(t *testing.T) {
 	clients := x509.NewCertPool()
 	clients.AddCert(cert(t, dir, string(ClusterCA)))
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = w.Write([]byte(r.TLS.PeerCertificates[0].Subject.String()))
+		who := r.TLS.PeerCertificates[0].Subject.String()
+		if encoding := r.Header.Get("Accept-Encoding"); encoding != "" {
+			who += ", which takes " + encoding
+		}
+		_, _ = w.Write([]byte(who))
 	}))
 	s.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: clients, ClientAuth: tls.RequireAndVerifyClientCert}
 	s.StartTLS()
 	t.Cleanup(s.Close)
 
-	k := Kubeconfig{Path: filepath.Join(t.TempDir(), "sub", "kubeconfig.yaml"), Server: s.URL, User: Admin, Mode: 0o600}
+	k := Kubeconfig{Path: filepath.Join(t.TempDir(), "sub", "kubeconfig.yaml"), Server: s.URL, User: Admin, Mode: 0o600, SameProcess: sameProcess}
 	if err := k.Write(dir); err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +70,7 @@ func TestKubeconfigOpensTheAPI(t *testing.T) {
 	defer res.Body.Close()
 	who := make([]byte, 100)
 	n, _ := res.Body.Read(who)
-	if got := string(who[:n]); got != "CN=kubernetes-admin,O=system:masters" {
+	if got := string(who[:n]); got != want {
 		t.Errorf("the server sees %q", got)
 	}
 }

@@ -178,7 +178,8 @@ func (s *Server) Prepare() error {
 		return err
 	}
 	for _, k := range []pki.Kubeconfig{
-		{Path: nodeKubeconfig(cfg), Server: cp.LocalURL(), User: pki.KubeletClient, Mode: 0o600},
+		{Path: nodeKubeconfig(cfg), Server: cp.LocalURL(), User: pki.KubeletClient, Mode: 0o600, SameProcess: true},
+		// A user's, who may take it to another machine.
 		{Path: cfg.WriteKubeconfig, Server: cp.LocalURL(), User: pki.Admin, Mode: cfg.WriteKubeconfigMode},
 	} {
 		if err := k.Write(cp.PKI); err != nil {

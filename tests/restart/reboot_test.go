@@ -2,6 +2,7 @@ package restart
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -150,45 +151,100 @@ func checkAddresses(t *testing.T, ns *cluster.Namespace) {
 	})
 }
 
-// TestStateRemoved removes, while lite is stopped and pods run, all that it
-// keeps in /run, as a cleaner that knows no better does. The next start begins
-// the pods anew. The processes of the old containers run on, which nobody knows
-// of any more: docs/files.md says not to do this.
+// orderly writes down that it was asked to end.
+const orderly = `
+apiVersion: v1
+kind: Pod
+metadata: {name: orderly}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: main
+    image: lite.test/busybox:1
+    command: [sh, -c, 'trap "echo asked >>/data/orderly; exit" TERM; while :; do sleep 1 & wait; done']
+    volumeMounts: [{name: data, mountPath: /data}]
+  volumes: [{name: data, hostPath: {path: /var/lib/store, type: DirectoryOrCreate}}]
+`
+
+// TestStateRemoved removes, while lite is stopped and pods run, what it keeps in /run, or
+// a part of it, as a cleaner that knows no better does. The next start ends what runs, since
+// nobody could be told of it any more, and begins the pods anew: a program is never there
+// twice. It does not enter what is mounted; the directories of mounts stay, being busy.
 func TestStateRemoved(t *testing.T) {
 	node := cluster.New(t).Server()
 	ns := node.Namespace(t)
-	ns.Apply(t, cluster.Web(3)+"---"+stateful)
+	ns.Apply(t, cluster.Web(3)+"---"+stateful+"---"+orderly)
 	ns.WaitRollout(t, "deployment/web")
 	ns.WaitRollout(t, "statefulset/store")
-	ns.WaitFor(t, "condition=Ready", "pod/cache")
-	before := pods(t, ns)
-	node.Stop(t)
-
-	// It does not enter what is mounted; the directories of mounts stay, being busy.
-	node.Output(t, "sh", "-c", "rm -rf --one-file-system /run/lite 2>/dev/null; true")
-	node.Start(t)
-
-	// cAdvisor (1.37) looks twice for each container that has a cgroup and no task, for 3 s
-	// each time and one after the other, before the kubelet looks at pods. A pod has two.
-	cluster.Eventually(t, soon+time.Duration(2*2*len(before))*4*time.Second, func() error {
-		for name, pod := range pods(t, ns) {
-			if before[name].UID == "" {
-				continue
+	ns.WaitFor(t, "condition=Ready", "pod/cache", "pod/orderly")
+	for _, round := range []struct{ name, remove string }{
+		{"all of it", "/run/lite"},
+		{"what is known of tasks", "/run/lite/containerd/state/io.containerd.runtime.v2.task"},
+		{"the sockets of shims", "/run/lite/containerd/s"},
+		{"what containerd and runc know", "/run/lite/containerd"},
+	} {
+		t.Run(round.name, func(t *testing.T) {
+			before, shims := pods(t, ns), shimsOf(t, node)
+			node.Stop(t)
+			node.Output(t, "sh", "-c", "rm -f /var/lib/store/orderly; rm -rf --one-file-system "+round.remove+" 2>/dev/null; true")
+			node.Start(t)
+			cluster.Eventually(t, soon, func() error { return begunAnew(pods(t, ns), before) })
+			if _, err := os.Stat(node.Path("/var/lib/store/orderly")); err != nil {
+				t.Errorf("a container was not asked to end: %v", err)
 			}
-			// What the API says may be of before the start.
-			was, now := before[name].Status.ContainerStatuses[0], pod.Status.ContainerStatuses[0]
-			if !now.Ready || now.ContainerID == was.ContainerID {
-				return fmt.Errorf("pod %s: %+v", name, now)
-			}
+			cluster.Eventually(t, soon, func() error { return nothingOf(t, node, before, shims) })
+			ns.WaitRollout(t, "deployment/web")
+			service := "http://" + node.IP + ":" + ns.Field(t, "service/web", ".spec.ports[0].nodePort") + "/hostname"
+			cluster.Eventually(t, soon, func() error {
+				_, err := cluster.Get(node, service)
+				return err
+			})
+			ns.Exec(t, "store-0", "true")
+			checkAddresses(t, ns)
+		})
+	}
+}
+
+// begunAnew wants all pods to run in other containers than before.
+func begunAnew(now, before map[string]corev1.Pod) error {
+	for name, pod := range now {
+		if before[name].UID == "" {
+			continue
 		}
-		return nil
-	})
-	ns.WaitRollout(t, "deployment/web")
-	service := "http://" + node.IP + ":" + ns.Field(t, "service/web", ".spec.ports[0].nodePort") + "/hostname"
-	cluster.Eventually(t, soon, func() error {
-		_, err := cluster.Get(node, service)
-		return err
-	})
-	ns.Exec(t, "store-0", "true")
-	checkAddresses(t, ns)
+		// What the API says may be of before the start.
+		was, is := before[name].Status.ContainerStatuses[0], pod.Status.ContainerStatuses[0]
+		if !is.Ready || is.ContainerID == was.ContainerID {
+			return fmt.Errorf("pod %s: %+v", name, is)
+		}
+	}
+	return nil
+}
+
+// shimsOf is the sandboxes for which shims run.
+func shimsOf(t *testing.T, node *cluster.Node) []string {
+	t.Helper()
+	return strings.Fields(node.Output(t, "sh", "-c", `for p in /proc/[0-9]*; do tr '\0' ' ' <$p/cmdline; echo; done 2>/dev/null | sed -n 's/^[^ ]*containerd-shim.* -id \([0-9a-f]*\) .*/\1/p'`))
+}
+
+// nothingOf wants no process, shim or cgroup of earlier containers.
+func nothingOf(t *testing.T, node *cluster.Node, before map[string]corev1.Pod, shims []string) error {
+	t.Helper()
+	if len(shims) < len(before) {
+		t.Fatalf("%d shims for %d pods", len(shims), len(before))
+	}
+	for _, shim := range shimsOf(t, node) {
+		if slices.Contains(shims, shim) {
+			return fmt.Errorf("the shim of %s runs on", shim)
+		}
+	}
+	ids := slices.Clone(shims)
+	for _, pod := range before {
+		_, id, _ := strings.Cut(pod.Status.ContainerStatuses[0].ContainerID, "://")
+		ids = append(ids, id)
+	}
+	any := strings.Join(ids, "\\|")
+	if found := node.Output(t, "sh", "-c", "grep -l '"+any+"' /proc/[0-9]*/cgroup 2>/dev/null; find /sys/fs/cgroup -type d | grep '"+any+"'; true"); found != "" {
+		return fmt.Errorf("of earlier containers there is %s", found)
+	}
+	return nil
 }

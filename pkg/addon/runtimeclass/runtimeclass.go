@@ -4,9 +4,12 @@ package runtimeclass
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -17,6 +20,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
+	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/kube"
 )
 
@@ -25,10 +29,13 @@ const usual = "runc"
 
 // Classes is the component. It costs a watch of the Nodes, of which it keeps nothing but
 // the names of their handlers.
-type Classes struct{ kubeconfig string }
+type Classes struct {
+	kubeconfig string
+	problem    atomic.Pointer[string] // what keeps classes from being made, "" if nothing does
+}
 
 // New makes the component; nothing is touched before Run.
-func New(kubeconfig string) *Classes { return &Classes{kubeconfig} }
+func New(kubeconfig string) *Classes { return &Classes{kubeconfig: kubeconfig} }
 
 // Name implements component.Component.
 func (*Classes) Name() string { return "runtime-classes" }
@@ -36,6 +43,27 @@ func (*Classes) Name() string { return "runtime-classes" }
 // Ready implements component.Component. Nothing waits for a class: who forbids to make
 // one keeps nothing else from working.
 func (*Classes) Ready(context.Context) error { return nil }
+
+// Note implements component.Noter: which classes pods ask for in vain, and why.
+func (c *Classes) Note() string {
+	if problem := c.problem.Load(); problem != nil {
+		return *problem
+	}
+	return ""
+}
+
+// complain keeps what is in the way, and logs it when it is news.
+func (c *Classes) complain(failed map[string]error) {
+	var problems []error
+	for _, handler := range slices.Sorted(maps.Keys(failed)) {
+		problems = append(problems, fmt.Errorf("make RuntimeClass %s: %w", handler, failed[handler]))
+	}
+	text := component.Line(problems...)
+	if text != "" && text != c.Note() {
+		slog.Warn("Pods cannot ask for all that nodes run containers by; trying again", "why", text)
+	}
+	c.problem.Store(&text)
+}
 
 // Run implements component.Component.
 func (c *Classes) Run(ctx context.Context) error {
@@ -47,10 +75,10 @@ func (c *Classes) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return run(ctx, client)
+	return c.run(ctx, client)
 }
 
-func run(ctx context.Context, client kubernetes.Interface) error {
+func (c *Classes) run(ctx context.Context, client kubernetes.Interface) error {
 	handlers := make(chan string, 16)
 	tell := func(o any) {
 		n, ok := o.(*v1.Node)
@@ -81,7 +109,7 @@ func run(ctx context.Context, client kubernetes.Interface) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { nodes.RunWithContext(ctx) })
-	return makeClasses(ctx, client, handlers)
+	return c.makeClasses(ctx, client, handlers)
 }
 
 // trim keeps the names of a node's handlers.
@@ -104,23 +132,15 @@ const tryAgain = 10 * time.Second
 
 // makeClasses makes a class for each handler, once. One that is there is somebody's, and
 // one that somebody has removed stays away until the next start.
-func makeClasses(ctx context.Context, client kubernetes.Interface, handlers <-chan string) error {
-	made, failed := map[string]bool{}, map[string]bool{}
+func (c *Classes) makeClasses(ctx context.Context, client kubernetes.Interface, handlers <-chan string) error {
+	made, failed := map[string]bool{}, map[string]error{}
 	var again <-chan time.Time
 	try := func(handler string) {
 		if made[handler] {
 			return
 		}
-		_, err := client.NodeV1().RuntimeClasses().Create(ctx, &node.RuntimeClass{
-			ObjectMeta: metav1.ObjectMeta{Name: handler, Labels: map[string]string{"app.kubernetes.io/managed-by": "lite"}},
-			Handler:    handler,
-		}, metav1.CreateOptions{})
-		switch {
-		case err == nil:
-			slog.Info("Made a RuntimeClass for what a node runs containers by", "class", handler)
-		case !apierrors.IsAlreadyExists(err) && !apierrors.IsInvalid(err):
-			slog.Debug("Could not make a RuntimeClass", "class", handler, "err", err)
-			failed[handler], again = true, time.After(tryAgain)
+		if err := makeClass(ctx, client, handler); err != nil {
+			failed[handler], again = err, time.After(tryAgain)
 			return
 		}
 		made[handler] = true
@@ -132,11 +152,32 @@ func makeClasses(ctx context.Context, client kubernetes.Interface, handlers <-ch
 			try(handler)
 		case <-again:
 			again = nil
-			for handler := range failed {
+			for _, handler := range slices.Sorted(maps.Keys(failed)) {
 				try(handler)
 			}
 		case <-ctx.Done():
 			return nil
 		}
+		if ctx.Err() == nil {
+			c.complain(failed)
+		}
 	}
+}
+
+// makeClass makes one, unless it is there or has a name that none can have.
+func makeClass(ctx context.Context, client kubernetes.Interface, handler string) error {
+	_, err := client.NodeV1().RuntimeClasses().Create(ctx, &node.RuntimeClass{
+		ObjectMeta: metav1.ObjectMeta{Name: handler, Labels: map[string]string{"app.kubernetes.io/managed-by": "lite"}},
+		Handler:    handler,
+	}, metav1.CreateOptions{})
+	switch {
+	case err == nil:
+		slog.Info("Made a RuntimeClass for what a node runs containers by", "class", handler)
+	case apierrors.IsAlreadyExists(err):
+		return nil
+	case apierrors.IsInvalid(err):
+		slog.Warn("No RuntimeClass can have the name of what a node runs containers by", "name", handler, "err", err)
+		return nil
+	}
+	return err
 }

@@ -1,15 +1,19 @@
 package runtimeclass
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 	node "k8s.io/api/node/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
@@ -47,7 +51,7 @@ func TestClassesAreMadeOnceAndTriedAgain(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		handlers := make(chan string)
-		go makeClasses(ctx, client, handlers)
+		go New("").makeClasses(ctx, client, handlers)
 		for _, h := range []string{"nvidia", "crun", "spin"} {
 			handlers <- h
 		}
@@ -70,6 +74,66 @@ func TestClassesAreMadeOnceAndTriedAgain(t *testing.T) {
 		synctest.Wait()
 		if got := classes(t, client); !slices.Equal(got, []string{"crun=crun-of-mine", "nvidia=nvidia"}) {
 			t.Errorf("got %v", got)
+		}
+	})
+}
+
+// A class that cannot be made is told in status for as long as that is so, and in the log
+// when it is news: once for each reason, however often it is tried.
+func TestAClassThatCannotBeMadeIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var said bytes.Buffer
+		was := slog.Default()
+		defer slog.SetDefault(was)
+		slog.SetDefault(slog.New(slog.NewTextHandler(&said, nil)))
+		var refusal error
+		client := fake.NewClientset()
+		client.PrependReactor("create", "runtimeclasses", func(a clienttesting.Action) (bool, runtime.Object, error) {
+			name := a.(clienttesting.CreateAction).GetObject().(*node.RuntimeClass).Name
+			switch {
+			case name == "No_Name":
+				return true, nil, apierrors.NewInvalid(node.SchemeGroupVersion.WithKind("RuntimeClass").GroupKind(), name, nil)
+			case name == "wasm":
+				return false, nil, nil
+			}
+			return refusal != nil, nil, refusal
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		handlers := make(chan string)
+		c := New("")
+		go c.makeClasses(ctx, client, handlers)
+		later := func() {
+			time.Sleep(3*tryAgain + time.Second)
+			synctest.Wait()
+		}
+		warnings := func() int { return strings.Count(said.String(), "level=WARN") }
+
+		refusal = errors.New("a webhook says no")
+		for _, h := range []string{"nvidia", "wasm", "kata"} {
+			handlers <- h
+		}
+		later()
+		if got, want := c.Note(), "make RuntimeClass kata: a webhook says no; make RuntimeClass nvidia: a webhook says no"; got != want {
+			t.Errorf("the note is %q, want %q", got, want)
+		}
+		if got := warnings(); got != 2 { // of nvidia, then of both
+			t.Errorf("%d warnings:\n%s", got, &said)
+		}
+		refusal = errors.New("the quota is used up")
+		later()
+		if got := warnings(); got != 3 || !strings.Contains(c.Note(), "quota") { // of both at once
+			t.Errorf("%d warnings, and the note is %q:\n%s", got, c.Note(), &said)
+		}
+		refusal = nil
+		later()
+		if got := c.Note(); got != "" {
+			t.Errorf("all are made, and the note is %q", got)
+		}
+		handlers <- "No_Name" // as a node that runs something else than containerd may say
+		later()
+		if got := warnings(); got != 4 || c.Note() != "" {
+			t.Errorf("%d warnings, and the note is %q:\n%s", got, c.Note(), &said)
 		}
 	})
 }

@@ -3,9 +3,11 @@ package kubeproxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"slices"
 	"time"
 
@@ -18,6 +20,7 @@ import (
 	"k8s.io/kubernetes/cmd/kube-proxy/app"
 	kubeproxyconfig "k8s.io/kubernetes/pkg/proxy/apis/config"
 	"k8s.io/kubernetes/pkg/proxy/apis/config/scheme"
+	"k8s.io/kubernetes/pkg/proxy/ipvs/ipset"
 
 	"lite.io/lite/pkg/firewall"
 	"lite.io/lite/pkg/kube"
@@ -59,6 +62,9 @@ func New(c Config) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := programs(settings.Mode); err != nil {
+		return nil, err
+	}
 	url, err := healthURL(settings)
 	if err != nil {
 		return nil, err
@@ -69,11 +75,31 @@ func New(c Config) (*Proxy, error) {
 // Check finds what New would find wrong with the arguments and the file, and leaves
 // the process as it is.
 func Check(c Config) error {
-	o, _, err := parse(c)
-	if err == nil && o.ConfigFile != "" {
-		_, err = configuration(c, o.ConfigFile)
+	o, fs, err := parse(c)
+	if err != nil {
+		return err
 	}
-	return err
+	mode := kubeproxyconfig.ProxyMode(fs.Lookup("proxy-mode").Value.String())
+	if o.ConfigFile != "" {
+		settings, err := configuration(c, o.ConfigFile)
+		if err != nil {
+			return err
+		}
+		mode = settings.Mode
+	}
+	return programs(mode)
+}
+
+// programs finds what a mode runs and lite does not bring along: kube-proxy itself
+// looks when everything else is up.
+func programs(mode kubeproxyconfig.ProxyMode) error {
+	if mode != kubeproxyconfig.ProxyModeIPVS {
+		return nil
+	}
+	if _, err := exec.LookPath(ipset.IPSetCmd); err != nil {
+		return errors.New("kube-proxy-arg proxy-mode=ipvs: there is no program ipset in PATH, without which IPVS carries no Service; install it (Debian: `apt-get install ipset`), or leave the mode to lite")
+	}
+	return nil
 }
 
 func parse(c Config) (*app.Options, *pflag.FlagSet, error) {

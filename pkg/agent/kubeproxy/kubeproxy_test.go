@@ -3,6 +3,8 @@ package kubeproxy
 import (
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -73,11 +75,37 @@ func TestArgumentsThatAreWrongNameTheFlag(t *testing.T) {
 			}
 		}
 	}
-	for _, mode := range []string{"iptables", "nftables", "ipvs"} {
+	for _, mode := range []string{"iptables", "nftables"} {
 		c := sample()
 		c.ExtraArgs = []string{"proxy-mode=" + mode}
 		if _, err := New(c); err != nil {
 			t.Errorf("%s: %v", mode, err)
+		}
+	}
+}
+
+// A mode that runs a program which is not there is refused before anything runs, wherever
+// the user has said it.
+func TestIPVSWithoutItsProgram(t *testing.T) {
+	inFile, _ := withFile(t, "mode: ipvs\n")
+	byFlag, byFlags := sample(), sample()
+	byFlag.ExtraArgs = []string{"proxy-mode=ipvs"}
+	byFlags.ExtraArgs = []string{"proxy-mode=nftables", "proxy_mode=ipvs", "ipvs-scheduler=wrr"}
+	bin := t.TempDir()
+	t.Setenv("PATH", bin)
+	for _, there := range []bool{false, true} {
+		if there {
+			if err := os.WriteFile(filepath.Join(bin, "ipset"), []byte("#!/bin/sh\n"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for name, c := range map[string]Config{"by a flag": byFlag, "by flags": byFlags, "in a file": inFile} {
+			_, err := New(c)
+			for how, err := range map[string]error{"start": err, "check": Check(c)} {
+				if there && err != nil || !there && (err == nil || !strings.Contains(err.Error(), "install it")) {
+					t.Errorf("%s, %s, ipset is there: %t: got %v", name, how, there, err)
+				}
+			}
 		}
 	}
 }

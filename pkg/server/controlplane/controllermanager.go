@@ -4,10 +4,9 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"time"
 
-	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+	"k8s.io/component-base/compatibility"
 	"k8s.io/component-base/configz"
 	"k8s.io/kubernetes/cmd/kube-controller-manager/app"
 	"k8s.io/kubernetes/cmd/kube-controller-manager/app/options"
@@ -38,15 +37,22 @@ func NewControllerManager(c Config) (*ControllerManager, error) {
 	if err := kube.Parse("kube-controller-manager", flags, controllerManagerArgs(c)); err != nil {
 		return nil, err
 	}
-	// What of upstream's validation needs no file of ours: they may not be made yet.
-	if errs := slices.Concat(o.CSRSigningController.Validate(), o.SecureServing.Validate()); len(errs) > 0 {
-		return nil, fmt.Errorf("kube-controller-manager-arg: %w", utilerrors.NewAggregate(errs))
+	if err := validateControllerManager(*o); err != nil {
+		return nil, fmt.Errorf("kube-controller-manager-arg: %w", err)
 	}
 	url, err := healthURL("kube-controller-manager", o.SecureServing, "/healthz")
 	if err != nil {
 		return nil, err
 	}
 	return &ControllerManager{o, c.probe(c.LocalURL() + "/healthz"), c.probe(url)}, nil
+}
+
+// validateControllerManager is what upstream would say when it runs. The registry of the
+// process is left out: to validate it settles the feature gates, of which the node may not
+// have told all yet (1.37).
+func validateControllerManager(o options.KubeControllerManagerOptions) error {
+	o.ComponentGlobalsRegistry = compatibility.NewComponentGlobalsRegistry()
+	return o.Validate(app.KnownControllers(), app.ControllersDisabledByDefault(), app.ControllerAliases())
 }
 
 func controllerManagerArgs(c Config) []string {

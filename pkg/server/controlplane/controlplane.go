@@ -43,7 +43,7 @@ func (c Config) Kubeconfig(leaf string) string {
 // WriteFiles makes the files that the arguments name. It is idempotent.
 func (c Config) WriteFiles() error {
 	for _, leaf := range []string{pki.Admin, pki.Lite, pki.ControllerManager, pki.Scheduler, pki.Metrics} {
-		k := pki.Kubeconfig{Path: c.Kubeconfig(leaf), Server: c.LocalURL(), User: leaf, Mode: 0o600}
+		k := pki.Kubeconfig{Path: c.Kubeconfig(leaf), Server: c.LocalURL(), User: leaf, Mode: 0o600, SameProcess: true}
 		if err := k.Write(c.PKI); err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package controlplane
 import (
 	"bytes"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net/netip"
 	"net/url"
@@ -25,6 +26,7 @@ import (
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/datastore"
 	"lite.io/lite/pkg/golden"
+	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/pki"
 )
 
@@ -236,6 +238,54 @@ func TestArgumentThatIsWrongNamesTheUsersFlag(t *testing.T) {
 			if err := make(c); err == nil || !strings.HasPrefix(err.Error(), name+": "+test.want) {
 				t.Errorf("got %v, want %s: %s", err, name, test.want)
 			}
+		}
+	}
+}
+
+// What upstream would refuse when it runs is refused before anything runs.
+func TestWhatUpstreamRefusesLaterIsRefusedAtOnce(t *testing.T) {
+	for _, test := range []struct{ component, arg, want string }{
+		{"kube-controller-manager", "controllers=*,-service-lb-controller", `"service-lb-controller" is not in the list of known controllers`},
+		{"kube-controller-manager", "controllers=deploymint-controller", `"deploymint-controller" is not in the list of known controllers`},
+		{"kube-controller-manager", "cidr-allocator-type=CloudAllocator", "CloudAllocator is not available"},
+		{"kube-controller-manager", "show-hidden-metrics-for-version=1.2", "1.2"},
+		{"kube-scheduler", "show-hidden-metrics-for-version=1.2", "1.2"},
+		{"kube-scheduler", "secure-port=70000", "--secure-port 70000"},
+		{"kube-controller-manager", "controllers=*,-nodeipam", ""}, // an older name
+		{"kube-controller-manager", "controllers=*,-ttl-after-finished-controller", ""},
+	} {
+		c := sample(func(n *config.Config) {
+			if test.component == "kube-scheduler" {
+				n.SchedulerArgs = []string{test.arg}
+			} else {
+				n.ControllerManagerArgs = []string{test.arg}
+			}
+		})
+		_, errScheduler := NewScheduler(c)
+		_, errManager := NewControllerManager(c)
+		err := errors.Join(errScheduler, errManager)
+		if test.want == "" {
+			if err != nil {
+				t.Errorf("%s: %v", test.arg, err)
+			}
+			continue
+		}
+		if err == nil || !strings.HasPrefix(err.Error(), test.component+"-arg: ") || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: got %v, want %s", test.arg, err, test.want)
+		}
+	}
+}
+
+// What runs in the API server's own process has nothing compressed for it.
+func TestOwnClientsAskForNothingCompressed(t *testing.T) {
+	c := prepared(t)
+	for _, leaf := range []string{pki.Admin, pki.Lite, pki.ControllerManager, pki.Scheduler, pki.Metrics} {
+		cfg, err := kube.ClientConfig(c.Kubeconfig(leaf), "test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !cfg.DisableCompression {
+			t.Errorf("%s takes compressed answers", leaf)
 		}
 	}
 }

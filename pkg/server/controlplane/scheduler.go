@@ -3,9 +3,12 @@ package controlplane
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"path/filepath"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/runtime"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/component-base/configz"
 	"k8s.io/kubernetes/cmd/kube-scheduler/app"
 	"k8s.io/kubernetes/cmd/kube-scheduler/app/options"
@@ -33,6 +36,10 @@ func NewScheduler(c Config) (*Scheduler, error) {
 	}
 	if err := kube.Parse("kube-scheduler", *o.Flags, schedulerArgs(c)); err != nil {
 		return nil, err
+	}
+	// What upstream says of flags when it runs; of its configuration that is said below.
+	if errs := slices.Concat(o.SecureServing.Validate(), o.Authentication.Validate(), o.Authorization.Validate(), o.Metrics.Validate()); len(errs) > 0 {
+		return nil, fmt.Errorf("kube-scheduler-arg: %w", utilerrors.NewAggregate(errs))
 	}
 	url, err := healthURL("kube-scheduler", o.SecureServing, "/readyz")
 	if err != nil {
