@@ -20,6 +20,7 @@ import (
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
 
 	"lite.io/lite/pkg/component"
+	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/pki"
 	"lite.io/lite/pkg/series"
@@ -60,7 +61,7 @@ func NewAPIServer(c Config) (*APIServer, error) {
 	if err := kube.Parse("kube-apiserver", s.Flags(), append(identityArgs(host), apiServerArgs(c)...)); err != nil {
 		return nil, err
 	}
-	public, err := settleAnonymous(s)
+	public, err := settleAnonymous(s, c.Node.Profile)
 	if err != nil {
 		return nil, err
 	}
@@ -99,10 +100,13 @@ func apiServerArgs(c Config) []string {
 
 		"allow-privileged":            "true",
 		"authorization-mode":          "Node,RBAC",
-		"enable-admission-plugins":    "NodeRestriction",
+		"enable-admission-plugins":    c.plugins(),
 		"enable-bootstrap-token-auth": "true",
 		"encryption-provider-config":  c.encryptionFile(),
 		"profiling":                   "false",
+
+		"tls-cipher-suites": strings.Join(kube.CipherSuites(), ","),
+		"tls-min-version":   kube.MinTLSVersion,
 
 		"client-ca-file":                c.PKI.CA(pki.ClusterCA),
 		"tls-cert-file":                 c.PKI.Cert(pki.APIServer),
@@ -112,6 +116,10 @@ func apiServerArgs(c Config) []string {
 		"kubelet-certificate-authority": c.PKI.CA(pki.ClusterCA),
 		// A node's name need not resolve; its address is in its certificate.
 		"kubelet-preferred-address-types": "InternalIP,ExternalIP,Hostname",
+
+		// What pods are given is good for an hour, and the kubelet renews it. By default
+		// it is good for a year, for clients from before 2020 that never look again.
+		"service-account-extend-token-expiration": "false",
 
 		"service-account-issuer":           "https://kubernetes.default.svc." + n.ClusterDomain,
 		"service-account-key-file":         c.PKI.ServiceAccountPub(),
@@ -137,16 +145,12 @@ func apiServerArgs(c Config) []string {
 		// would wait for them for a minute (1.37).
 		"shutdown-watch-termination-grace-period": "1s",
 	}
-	if n.AuditLogPath != "" {
-		args["audit-log-path"] = n.AuditLogPath
+	if n.Profile == config.ProfileCIS {
+		args["anonymous-auth"] = "false"
 	}
-	if c.audits() {
-		maps.Copy(args, map[string]string{
-			"audit-policy-file":   c.auditPolicyFile(),
-			"audit-log-maxage":    "30", // days
-			"audit-log-maxbackup": "10",
-			"audit-log-maxsize":   "100", // MiB
-		})
+	maps.Copy(args, c.auditArgs())
+	if c.admits() {
+		args["admission-control-config-file"] = c.admissionFile()
 	}
 	return kube.Args("kube-apiserver", args, n.APIServerArgs)
 }

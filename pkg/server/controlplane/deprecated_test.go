@@ -17,7 +17,7 @@ func TestNoArgumentIsDeprecated(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := sample(withAudit)
+	c := sample(withCIS)
 	for name, test := range map[string]struct {
 		sets cliflag.NamedFlagSets
 		args []string

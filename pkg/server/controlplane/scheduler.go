@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"path/filepath"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/component-base/configz"
@@ -97,6 +98,8 @@ func schedulerArgs(c Config) []string {
 		"leader-elect":         "false",
 		"profiling":            "false",
 		"tls-cert-file":        c.PKI.Cert(pki.Scheduler),
+		"tls-cipher-suites":    strings.Join(kube.CipherSuites(), ","),
+		"tls-min-version":      kube.MinTLSVersion,
 		"tls-private-key-file": c.PKI.Key(pki.Scheduler),
 	}, c.Node.SchedulerArgs)
 }
