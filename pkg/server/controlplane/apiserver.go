@@ -2,7 +2,9 @@ package controlplane
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -12,6 +14,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"golang.org/x/sys/unix"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/apimachinery/pkg/util/validation"
 	genericapiserver "k8s.io/apiserver/pkg/server"
@@ -37,6 +40,7 @@ type APIServer struct {
 	serves  kube.Probe // most of it
 	probe   kube.Probe // all of it
 	started atomic.Bool
+	log     string // the audit log; "" = none in a file
 
 	exemption  exemption.Exemption
 	aggregated atomic.Pointer[apiServices]
@@ -76,6 +80,9 @@ func NewAPIServer(c Config) (*APIServer, error) {
 	}
 	readyz := c.LocalURL() + "/readyz"
 	a := &APIServer{options: s, local: c.Local, public: public, serves: c.probe(readyz + late), probe: c.probe(readyz)}
+	if path := s.Audit.LogOptions.Path; path != "-" {
+		a.log = path
+	}
 	plugins := s.Admission.GenericAdmission
 	plugins.Decorators = append(plugins.Decorators, &a.exemption)
 	return a, nil
@@ -230,7 +237,28 @@ func (a *APIServer) Ready(ctx context.Context) error {
 }
 
 // Note implements component.Noter: which webhooks, policies and aggregated APIs of
-// users hold something up.
+// users hold something up, and whether requests are logged that should be.
 func (a *APIServer) Note() string {
-	return component.Notes(a.exemption.Note(), a.aggregated.Load().note())
+	return component.Notes(a.exemption.Note(), a.aggregated.Load().note(), unaudited(a.log))
+}
+
+// unaudited says why the audit log is not written, for whoever asks how the node does.
+// Requests are answered all the same.
+func unaudited(path string) string {
+	if path == "" {
+		return ""
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "" // it is made with the first line
+	}
+	if err != nil {
+		return fmt.Sprintf("the audit log is not written: %v", err)
+	}
+	defer f.Close()
+	var disk unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &disk); err == nil && disk.Blocks > 0 && disk.Bavail == 0 {
+		return fmt.Sprintf("the audit log %s is not written: its disk is full", path)
+	}
+	return ""
 }

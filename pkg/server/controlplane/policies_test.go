@@ -280,3 +280,21 @@ func TestAnonymousRequestsOfTheProfile(t *testing.T) {
 		}
 	}
 }
+
+// What is not logged is told where one looks, and the server answers all the same.
+func TestAnAuditLogThatCannotBeWrittenIsTold(t *testing.T) {
+	dir := files(t, map[string]string{"log": ""})
+	for path, want := range map[string]string{
+		"":               "",
+		dir + "log":      "",
+		dir + "not-yet":  "",
+		dir:              "is a directory",
+		dir + "log/file": "not a directory",
+		"/dev/full":      "", // what has no disk has no room that could be told
+		"/proc/version":  "",
+	} {
+		if got := unaudited(path); want == "" && got != "" || !strings.Contains(got, want) {
+			t.Errorf("%s: got %q, want %q", path, got, want)
+		}
+	}
+}
