@@ -657,7 +657,7 @@ stage_service() {
 			spare "$path" "Written when lite was installed" ""
 		done
 		produce systemd_unit
-		stage $unit 644 <"$tmp/file"
+		stage $unit 600 <"$tmp/file"
 		make_dir $scopes
 		produce systemd_scopes
 		stage $scopes/50-lite.conf 644 <"$tmp/file"
@@ -711,7 +711,8 @@ TimeoutStopSec=40s
 WatchdogSec=2min
 LimitNOFILE=1048576
 LimitNPROC=infinity
-LimitCORE=infinity
+# A core of lite would hold the keys of the cluster. Pods may raise theirs.
+LimitCORE=0:infinity
 TasksMax=infinity
 
 [Install]

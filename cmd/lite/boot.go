@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/bundle"
@@ -29,6 +30,7 @@ import (
 	"lite.io/lite/pkg/notify"
 	"lite.io/lite/pkg/series"
 	"lite.io/lite/pkg/server"
+	"lite.io/lite/pkg/service"
 	"lite.io/lite/pkg/status"
 	"lite.io/lite/pkg/uninstall"
 	"lite.io/lite/pkg/upgrade"
@@ -64,6 +66,9 @@ func newBoot(role config.Role, flags *pflag.FlagSet) (*boot, error) {
 	b := &boot{began: time.Now(), environment: os.Environ()}
 	// Sockets are closed to others when they are made, and not a moment later.
 	syscall.Umask(syscall.Umask(0o022) | 0o022)
+	if err := withoutCore(); err != nil {
+		return nil, err
+	}
 	debug.SetGCPercent(startGC)
 	series.Divide()
 	var err error
@@ -85,6 +90,21 @@ func newBoot(role config.Role, flags *pflag.FlagSet) (*boot, error) {
 		b.host.Addresses = func() ([]netip.Addr, error) { return addressesNow(role, flags) }
 	}
 	return b, nil
+}
+
+// withoutCore keeps the process, which holds the cluster's keys and its Secrets, from
+// leaving its memory in a file when it dies, whoever has started it. The hard limit
+// stays: what runs in pods may raise its own.
+func withoutCore() error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_CORE, &limit); err != nil {
+		return fmt.Errorf("ask for the limit of core files: %w", err)
+	}
+	limit.Cur = 0
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &limit); err != nil {
+		return fmt.Errorf("leave out core files: %w", err)
+	}
+	return nil
 }
 
 // whenDone answers a question at the moment when ctx is done.
@@ -142,6 +162,9 @@ func (b *boot) claim() (io.Closer, error) {
 	if err := errors.Join(os.Setenv("PATH", path), os.Setenv("NO_PROXY", noProxy(b.cfg, os.Getenv, local)), b.before.Keep(b.cfg.DataDir), b.stand()); err != nil {
 		claim.Close()
 		return nil, err
+	}
+	if err := service.CloseUnit(); err != nil {
+		slog.Warn("The file of the service can be read by all users of the machine", "err", err)
 	}
 	slog.Info("Starting lite", "version", version.Version(), "role", b.cfg.Role, "node", b.cfg.NodeName, "address", b.cfg.NodeIP[0], "data-dir", b.cfg.DataDir)
 	slog.Info("Packet filter", "nft", b.tools.NFT, "iptables", b.tools.IPTables)

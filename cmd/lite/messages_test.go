@@ -19,7 +19,8 @@ import (
 // together of single words.
 var foreign = regexp.MustCompile(`address already in use|no space left on device|read-only file system|unknown (flag|field)|` +
 	`unrecognized feature gate|not declared in schema|waiting for first consumer|find available persistent volumes|storageclass\.storage|^namespaces |waiting for ConfigMap|` +
-	`^x509: |^You must be|^tls: |^remote error|^The connection to|^permission denied|command not found|^proxyconnect|^ErrImage|not available yet`)
+	`^x509: |^You must be|^tls: |^remote error|^The connection to|^permission denied|command not found|^proxyconnect|^ErrImage|not available yet|` +
+	`^Resource temporarily|^violates PodSecurity|^Use of external IPs`)
 
 // A message that a table of troubles explains, or a paragraph that begins with it, is one
 // that lite prints: three words of it in a row, or all where it has fewer, stand in the

@@ -119,6 +119,7 @@ func (r *removal) node() (uninstall.Node, error) {
 		Kubeconfig: cfg.WriteKubeconfig,
 		Volumes:    cfg.LocalStoragePath,
 		AuditLog:   cfg.AuditLogPath,
+		OwnLog:     config.DefaultAuditLog,
 		Name:       cfg.NodeName,
 		Bridge:     cni.Bridge,
 		Tunnels:    append(overlay.Devices(), machine.StandbyLink),

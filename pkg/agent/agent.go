@@ -260,6 +260,7 @@ func kubeletConfig(c Config) kubelet.Config {
 		Runtime:       Socket(n),
 		ResolvConf:    resolver.System().File(),
 		Systemd:       c.Host.Systemd,
+		Protect:       n.Profile == config.ProfileCIS,
 		ExtraArgs:     n.KubeletArgs,
 	}
 }

@@ -24,6 +24,13 @@ const (
 	Agent  Role = "agent"
 )
 
+// ProfileCIS is the profile that does what the CIS benchmark asks for and many
+// programs do not bear, so that it is no default.
+const ProfileCIS = "cis"
+
+// DefaultAuditLog is where the audit log is unless a user says otherwise.
+const DefaultAuditLog = "/var/log/lite/audit.log"
+
 // Config is complete and valid once Load has returned it; nobody changes it.
 // The fields of options that are for servers only are zero for an agent, which
 // learns the facts of its cluster when it joins.
@@ -80,7 +87,9 @@ type Config struct {
 	ContainerRuntimeEndpoint string // "" = the embedded containerd, else unix:///path
 
 	AuditLogPath    string // "" = no audit log
-	AuditPolicyFile string // "" = the metadata of every request
+	AuditPolicyFile string // "" = lite's own
+
+	Profile string // ProfileCIS, or "" for lite's defaults
 
 	sources map[string]string // option name -> who said its value
 }

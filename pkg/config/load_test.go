@@ -93,8 +93,22 @@ func TestPrecedence(t *testing.T) {
 			"node-name":      "node-a # default, the host name",
 			"cluster-dns":    "10.43.0.10 # default, the 10th address of service-cidr",
 			"data-dir":       "/var/lib/lite # default",
-			"audit-log-path": `"" # default`,
+			"audit-log-path": "/var/log/lite/audit.log # default",
+			"profile":        `"" # default`,
 		}},
+		"no audit log": {
+			args: []string{"--audit-log-path="},
+			want: map[string]string{"audit-log-path": `"" # flag --audit-log-path`},
+		},
+		"no audit log, by a word": {
+			env:  []string{"LITE_AUDIT_LOG_PATH=none"},
+			want: map[string]string{"audit-log-path": `"" # environment LITE_AUDIT_LOG_PATH`},
+		},
+		"a profile": {
+			role: Agent,
+			args: []string{"--profile=cis"},
+			want: map[string]string{"profile": "cis # flag --profile"},
+		},
 		"config.yaml over default": {
 			files: map[string]string{main: "# ours\ncluster-domain: file.test\n"},
 			want:  map[string]string{"cluster-domain": "file.test # " + main + ":2"},
@@ -369,6 +383,8 @@ func TestErrors(t *testing.T) {
 		"root storage":          {args: []string{"--default-local-storage-path=/x/.."}, want: []string{`default-local-storage-path "/x/.." (flag --default-local-storage-path): is the root directory; `}},
 		"root data-dir":         {args: []string{"--data-dir=/x/.."}, want: []string{`data-dir "/x/.." (flag --data-dir): is the root directory; `}},
 		"data-dir of an option": {args: []string{"--data-dir=/a:b"}, want: []string{`data-dir "/a:b" (flag --data-dir): holds a character that cannot be part of a mount option; `}},
+		"log that is no path":   {args: []string{"--audit-log-path=off"}, want: []string{`audit-log-path "off" (flag --audit-log-path): is not an absolute path; `}},
+		"unknown profile":       {args: []string{"--profile=CIS"}, want: []string{`profile "CIS" (flag --profile): is not known; use one of cis`}},
 		"path of two lines":     {args: []string{"--audit-log-path=/a\nb"}, want: []string{`audit-log-path "/a\nb" (flag --audit-log-path): holds control characters; `}},
 		"log-format":            {args: []string{"--log-format=xml"}, want: []string{`log-format "xml" (flag --log-format): is not known; use one of text, json`}},
 		"node-name":             {args: []string{"--node-name=Node_1"}, want: []string{`node-name "Node_1" (flag --node-name): is not valid: a lowercase RFC 1123 subdomain`}},
@@ -419,7 +435,7 @@ func TestErrors(t *testing.T) {
 		"disable":                 {args: []string{"--disable=dns,traefik"}, want: []string{`disable "traefik" (flag --disable): is not known; use one of dns, metrics, storage, loadbalancer, networkpolicy, kube-proxy, cni`}},
 		"endpoint":                {args: []string{"--container-runtime-endpoint=tcp://x"}, want: []string{`container-runtime-endpoint "tcp://x" (flag --container-runtime-endpoint): is not a socket; `}},
 		"empty endpoint":          {args: []string{"--container-runtime-endpoint=unix://"}, want: []string{`container-runtime-endpoint "unix://" (flag --container-runtime-endpoint): is not a socket; `}},
-		"policy without log":      {args: []string{"--audit-policy-file=/p.yaml"}, want: []string{`audit-policy-file "/p.yaml" (flag --audit-policy-file): has no effect without an audit log; set audit-log-path`}},
+		"policy without log":      {args: []string{"--audit-policy-file=/p.yaml", "--audit-log-path=none"}, want: []string{`audit-policy-file "/p.yaml" (flag --audit-policy-file): has no effect without an audit log; set audit-log-path`}},
 		"argument without key":    {args: []string{"--etcd-arg=--=x"}, want: []string{`etcd-arg "--=x" (flag --etcd-arg): names no argument; write key=value`}},
 		"argument without =":      {args: []string{"--kubelet-arg=--v"}, want: []string{`kubelet-arg "--v" (flag --kubelet-arg): has no value; write v=value`}},
 		"label without =":         {args: []string{"--node-label=a"}, want: []string{`node-label "a" (flag --node-label): has no =; write key=value`}},
@@ -472,7 +488,8 @@ func TestCheck(t *testing.T) {
 		"a file in the way": {
 			files: map[string]string{"/var": "", "/etc/lite/kubeconfig.yaml/": ""},
 			want: []string{`data-dir "/var/lib/lite" (default): cannot be used: `,
-				`write-kubeconfig "/etc/lite/kubeconfig.yaml" (default): is a directory; name a file`},
+				`write-kubeconfig "/etc/lite/kubeconfig.yaml" (default): is a directory; name a file`,
+				`audit-log-path "/var/log/lite/audit.log" (default): cannot be used: /var is not a directory; `},
 		},
 		"the data directory is a file": {
 			files: map[string]string{"/var/lib/lite/node-name": "n", "/data": ""}, args: []string{"--write-kubeconfig=/data/k"},
@@ -481,7 +498,8 @@ func TestCheck(t *testing.T) {
 		"read only": {
 			host: func(h *host) { h.writable = func(string) error { return fs.ErrPermission } },
 			want: []string{`data-dir "/var/lib/lite" (default): cannot be used: write to /: permission denied; choose a path that can be written to`,
-				`write-kubeconfig "/etc/lite/kubeconfig.yaml" (default): cannot be used: `},
+				`write-kubeconfig "/etc/lite/kubeconfig.yaml" (default): cannot be used: `,
+				`audit-log-path "/var/log/lite/audit.log" (default): cannot be used: `},
 		},
 		"files that are missing": {
 			args: []string{"--private-registry=/r.yaml", "--container-runtime-endpoint=/run/x.sock", "--audit-log-path=/a", "--audit-policy-file=/p"},

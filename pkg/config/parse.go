@@ -77,8 +77,22 @@ func absolutePath(text string) (string, *Error) {
 	return filepath.Clean(text), nil
 }
 
-func optionalPath(text string) (string, *Error) {
-	if text == "" {
+func optionalPath(text string) (string, *Error) { return optional(absolutePath)(text) }
+
+// optional takes nothing as well.
+func optional(parse parser[string]) parser[string] {
+	return func(text string) (string, *Error) {
+		if text == "" {
+			return "", nil
+		}
+		return parse(text)
+	}
+}
+
+// pathOrNone takes a word that says what "" does, for where that cannot be said: an
+// empty variable counts as none at all.
+func pathOrNone(text string) (string, *Error) {
+	if text == "none" {
 		return "", nil
 	}
 	return absolutePath(text)

@@ -26,7 +26,7 @@ func (c *Config) validate() (errs []error) {
 			wrong("cluster-dns", c.ClusterDNS, "is the address of the kubernetes service", remedy)
 		}
 	}
-	if c.AuditPolicyFile != "" && c.AuditLogPath == "" {
+	if log, hook := c.logs(); c.AuditPolicyFile != "" && !log && !hook {
 		wrong("audit-policy-file", c.AuditPolicyFile, "has no effect without an audit log", "set audit-log-path")
 	}
 	if c.Token != "" && c.TokenFile != "" {
@@ -42,6 +42,16 @@ func (c *Config) validate() (errs []error) {
 		seen[key+":"+effect] = true
 	}
 	return errs
+}
+
+// logs is whether the API server writes an audit log, or sends one.
+func (c *Config) logs() (log, hook bool) {
+	path := c.AuditLogPath
+	if argument, said := c.said("kube-apiserver-arg", "audit-log-path"); argument != "" {
+		path = said
+	}
+	argument, _ := c.said("kube-apiserver-arg", "audit-webhook-config-file")
+	return path != "", argument != ""
 }
 
 // families names the IP families of addresses, in order.

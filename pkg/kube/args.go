@@ -21,6 +21,8 @@ type beside struct {
 // besides is all arguments that lite sets (golden files in testdata of their
 // packages) and that are more than a value of their own, for 1.37.
 var besides = []beside{
+	// A file may say what anonymous requests may do, and then the flag may not.
+	{component: "kube-apiserver", name: "anonymous-auth", excluded: []string{"authentication-config"}},
 	// A file with an order of authorizers has all that the other flags say.
 	{component: "kube-apiserver", name: "authorization-mode", excluded: []string{"authorization-config"}},
 	// The old flag names all plugins there are to be; --disable-… takes some away.

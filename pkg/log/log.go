@@ -50,7 +50,7 @@ func ShowUpstream(show bool) { loud.Store(show) }
 // into it. It is called once, before any component is made.
 func Bridge(l *slog.Logger) {
 	slog.SetDefault(l)
-	up := upstream{l.Handler()}
+	up := upstream{l.Handler(), new(atomic.Int64)}
 
 	klog.SetLoggerWithOptions(logr.FromSlogHandler(up), klog.ContextualLogger(true))
 
@@ -68,7 +68,12 @@ func Bridge(l *slog.Logger) {
 }
 
 // upstream lowers the levels of what upstream logs.
-type upstream struct{ slog.Handler }
+type upstream struct {
+	slog.Handler
+	// unaudited is when it was last said that the audit log cannot be written, in
+	// seconds.
+	unaudited *atomic.Int64
+}
 
 // level is the level a record of upstream's is shown at.
 func (upstream) level(l slog.Level) slog.Level {
@@ -105,7 +110,7 @@ func (h upstream) Handle(ctx context.Context, r slog.Record) error {
 		remember(r)
 	}
 	r.Level = h.level(r.Level)
-	if isUsual(r) {
+	if isUsual(r) || h.repeats(r) {
 		r.Level = slog.LevelDebug
 	}
 	if lastWords[r.Message] {
@@ -121,6 +126,16 @@ func (h upstream) Handle(ctx context.Context, r slog.Record) error {
 	return h.Handler.Handle(ctx, r)
 }
 
+// repeats reports whether a record says again that the audit log cannot be written,
+// which the API server says of each request (1.37). Once a minute is enough.
+func (h upstream) repeats(r slog.Record) bool {
+	if h.unaudited == nil || r.Level < slog.LevelWarn || !strings.HasPrefix(r.Message, "Error in audit plugin ") {
+		return false
+	}
+	now, last := r.Time.Unix(), h.unaudited.Load()
+	return now-last < 60 || !h.unaudited.CompareAndSwap(last, now)
+}
+
 // remember keeps the message of an error and its cause.
 func remember(r slog.Record) {
 	reason, _, _ := strings.Cut(r.Message, "\n")
@@ -133,9 +148,13 @@ func remember(r slog.Record) {
 	lastError.Store(&reason)
 }
 
-func (h upstream) WithAttrs(a []slog.Attr) slog.Handler { return upstream{h.Handler.WithAttrs(a)} }
+func (h upstream) WithAttrs(a []slog.Attr) slog.Handler {
+	return upstream{h.Handler.WithAttrs(a), h.unaudited}
+}
 
-func (h upstream) WithGroup(name string) slog.Handler { return upstream{h.Handler.WithGroup(name)} }
+func (h upstream) WithGroup(name string) slog.Handler {
+	return upstream{h.Handler.WithGroup(name), h.unaudited}
+}
 
 var (
 	// fatal gets what upstream would have ended the process for.
@@ -212,7 +231,7 @@ func (h logrusHook) Fire(e *logrus.Entry) error {
 // which etcd would end the process, and Panic call fatal instead, in the
 // goroutine that cannot go on; fatal must not return.
 func Zap(name string, fatal func(Fatal)) *zap.Logger {
-	core := zapCore{slog.New(upstream{slog.Default().Handler()}).With("from", name), fatal}
+	core := zapCore{slog.New(upstream{Handler: slog.Default().Handler()}).With("from", name), fatal}
 	return zap.New(core, zap.WithFatalHook(zapcore.WriteThenPanic))
 }
 

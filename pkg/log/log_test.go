@@ -11,7 +11,9 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/sirupsen/logrus"
@@ -440,5 +442,33 @@ func TestHandshakesThatEndAreNoNews(t *testing.T) {
 	standard.Print("http: Accept error: too many open files; retrying in 5ms")
 	if got := out.take(); !strings.Contains(got, "too many open files") {
 		t.Errorf("got %q", got)
+	}
+}
+
+// A disk that is full would fill the log of lite with a line for each request.
+func TestTheAuditLogThatCannotBeWrittenIsToldOnceAMinute(t *testing.T) {
+	out, settled := bridge(t, slog.LevelInfo, "text")
+	settled()
+	handler := upstream{slog.Default().Handler(), new(atomic.Int64)}.WithAttrs([]slog.Attr{slog.String("part", "a")})
+	began := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
+	for _, test := range []struct {
+		after   time.Duration
+		message string
+		told    bool
+	}{
+		{0, "Error in audit plugin 'log' affecting 1 audit events: write /var/log/lite/audit.log: no space left on device\nImpacted events:\nwho and what\n", true},
+		{time.Second, "Error in audit plugin 'log' affecting 1 audit events: other", false},
+		{30 * time.Second, "Something else", true},
+		{59 * time.Second, "Error in audit plugin 'log' affecting 2 audit events: other", false},
+		{60 * time.Second, "Error in audit plugin 'log' affecting 3 audit events: again", true},
+		{61 * time.Second, "Error in audit plugin 'log' affecting 4 audit events: again", false},
+	} {
+		if err := handler.Handle(t.Context(), slog.NewRecord(began.Add(test.after), slog.LevelError, test.message, 0)); err != nil {
+			t.Fatal(err)
+		}
+		first, _, _ := strings.Cut(test.message, "\n")
+		if got := out.take(); (got != "") != test.told || test.told && !strings.Contains(got, first) || strings.Contains(got, "who and what") {
+			t.Errorf("after %v: %q", test.after, got)
+		}
 	}
 }

@@ -91,6 +91,7 @@ func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, onChan
 		Files:      manifests.FS,
 		Values:     map[string]string{"CLUSTER_DNS": cfg.ClusterDNS.String(), "CLUSTER_DOMAIN": cfg.ClusterDomain},
 		Disable:    disable,
+		Profile:    cfg.Profile,
 	})
 	if err != nil {
 		return nil, err

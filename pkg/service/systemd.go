@@ -2,8 +2,12 @@ package service
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -84,4 +88,27 @@ func (s systemd) Reload(ctx context.Context) error {
 
 func (s systemd) control(ctx context.Context, verb string) error {
 	return s.must(ctx, "systemctl", "--no-ask-password", verb, Name+".service")
+}
+
+// CloseUnit takes the file of the service from the eyes of others, where an earlier
+// installer has left it open. One that the installer has not made is its owner's.
+func CloseUnit() error { return machine{"/", execute}.closeUnit() }
+
+func (m machine) closeUnit() error {
+	installed, err := os.ReadFile(filepath.Join(m.root, ConfigDir, "installed"))
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !slices.Contains(strings.Split(string(installed), "\n"), "/"+systemdUnit) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	unit := filepath.Join(m.root, systemdUnit)
+	info, err := os.Lstat(unit)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && (!info.Mode().IsRegular() || info.Mode().Perm()&0o077 == 0) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return os.Chmod(unit, info.Mode().Perm()&0o700)
 }

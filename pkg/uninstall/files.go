@@ -175,6 +175,7 @@ func (w *work) removeData() {
 			w.removeNames(w.KubeletDir, kubeletNames)
 		}
 		w.removeLogs()
+		w.removeAuditLog()
 		w.removeNames(filepath.Join(cniDir, "results"), nil)
 		w.removeNames(cniDir, nil)
 	}
@@ -194,7 +195,7 @@ func (w *work) removeData() {
 		}
 	}
 	for _, kept := range []struct{ what, path string }{{"volumes in", w.Volumes}, {"the audit log", w.AuditLog}} {
-		if kept.path != "" && exists(kept.path) && !slices.ContainsFunc(w.DataDirs, func(dir string) bool { _, in := within(dir, kept.path); return in }) {
+		if kept.path != "" && kept.path != w.OwnLog && exists(kept.path) && !slices.ContainsFunc(w.DataDirs, func(dir string) bool { _, in := within(dir, kept.path); return in }) {
 			w.Leave("%s %s, which is a place that you have named", kept.what, kept.path)
 		}
 	}
@@ -272,6 +273,14 @@ func (w *work) removeLogs() {
 		}
 	}
 	w.removeNames(containers, links)
+}
+
+// removeAuditLog removes the audit log where it is by default, with what it was
+// rotated to.
+func (w *work) removeAuditLog() {
+	dir, name := filepath.Split(w.OwnLog)
+	rotated := startingWith(strings.TrimSuffix(name, filepath.Ext(name))+"-", names(dir))
+	w.removeNames(filepath.Clean(dir), append(rotated, name))
 }
 
 // Where the installer lets OpenRC write what lite logs. systemd has a journal.

@@ -80,6 +80,33 @@ func TestRemoveFollowsNoLink(t *testing.T) {
 	}
 }
 
+func TestTheAuditLogGoesWhereNobodyHasNamedAPlace(t *testing.T) {
+	const ours, rotated, theirs = "/lite/audit.log", "/lite/audit-2026-11-29T03-50-18.123.log.gz", "/lite/auditors.txt"
+	for name, test := range map[string]struct {
+		there, left []string
+	}{
+		"ours alone":       {[]string{ours, rotated}, nil},
+		"beside others'":   {[]string{ours, rotated, theirs}, []string{theirs}},
+		"there is nothing": {nil, nil},
+	} {
+		w, out := newWork(t)
+		dir := t.TempDir()
+		w.OwnLog = dir + ours
+		for _, path := range test.there {
+			write(t, dir+path)
+		}
+		w.removeAuditLog()
+		for _, path := range []string{ours, rotated, theirs} {
+			if want := slices.Contains(test.left, path); exists(dir+path) != want {
+				t.Errorf("%s: %s is there: %t", name, path, !want)
+			}
+		}
+		if exists(dir+"/lite") != (test.left != nil) || len(w.failed) > 0 {
+			t.Errorf("%s: %v\n%s", name, w.failed, out)
+		}
+	}
+}
+
 func TestRemoveDeep(t *testing.T) {
 	w, _ := newWork(t)
 	dir := t.TempDir()

@@ -30,6 +30,7 @@ type Node struct {
 	// Volumes and AuditLog are of users, where they have named a place for them.
 	Volumes  string
 	AuditLog string
+	OwnLog   string // where the audit log is if they have not
 	Agent    bool
 	Name     string // of the Node object
 

@@ -27,7 +27,9 @@ func TestAuditPolicy(t *testing.T) {
 	}
 	for name, a := range map[string]attempt{
 		"no such policy":  {args: []string{"--audit-log-path=/var/log/audit.log", "--audit-policy-file=/no/policy"}, want: []string{"audit-policy-file", "/no/policy"}},
-		"policy, no log":  {args: []string{"--audit-policy-file=/etc/hosts"}, want: []string{"audit-policy-file", "audit-log-path"}},
+		"policy, no log":  {args: []string{"--audit-policy-file=/etc/hosts", "--audit-log-path=none"}, want: []string{"audit-policy-file", "audit-log-path"}},
+		"policy alone":    {args: []string{"--audit-policy-file=/etc/hosts"}, want: []string{"audit-policy-file", "/etc/hosts"}},
+		"log a word":      {args: []string{"--audit-log-path=off"}, want: []string{"audit-log-path", "absolute path"}},
 		"log a directory": {args: []string{"--audit-log-path=/var/log"}, want: []string{"audit-log-path", "/var/log", "directory"}},
 	} {
 		t.Run(name, func(t *testing.T) { a.check(t, n) })

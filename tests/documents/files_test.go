@@ -77,7 +77,7 @@ func (n *newcomer) testFiles(t *testing.T) {
 	}
 	met := 0
 	out := n.Sh(t, `
-		find /etc/lite /var/lib/lite /run/lite -xdev \( -path '*/containerd/root/*' -o -path '*/bundle/*/*' \) -prune -o -printf '%%m %%y %%p\n'
+		find /etc/lite /var/lib/lite /run/lite /var/log/lite -xdev \( -path '*/containerd/root/*' -o -path '*/bundle/*/*' \) -prune -o -printf '%%m %%y %%p\n'
 		while read -r path; do find "$path" -maxdepth 0 -printf '%%m %%y %%p\n'; done </etc/lite/installed`)
 	for line := range strings.Lines(out) {
 		fields := strings.SplitN(strings.TrimSpace(line), " ", 3)

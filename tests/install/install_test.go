@@ -109,6 +109,9 @@ func testInstalled(t *testing.T, m *cluster.Machine) {
 	if got := m.Sh(t, "tr '\\0' '\\n' </proc/%s/environ | grep -c 'NOTIFY\\|TOKEN' || true", pid(t, m)); got != "1" {
 		t.Errorf("%s variables of the process as it was started name the service manager or the token, want the first only", got)
 	}
+	if got := m.Sh(t, "stat -c %%a /etc/systemd/system/lite.service; systemctl show -p LimitCORESoft --value lite; grep '^Max core' /proc/%s/limits | awk '{ print $5 }'", pid(t, m)); got != "600\n0\n0" {
+		t.Errorf("the service's mode, its limit of core files, and the process's: %q", got)
+	}
 	m.Eventually(t, readyTimeout, "lite crictl images | grep -q lite.test/busybox")
 	if got := m.Sh(t, "systemctl show -p StatusText --value lite"); got != "Node "+m.Name+" is ready" {
 		t.Errorf("the service says %q", got)

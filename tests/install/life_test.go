@@ -38,7 +38,7 @@ func TestLife(t *testing.T) {
 		name string
 		run  func(*life, *testing.T)
 	}{
-		{"upgrade", (*life).testUpgrade},
+		{"upgrade", (*life).testUpgradeOfOpen},
 		{"rollback", (*life).testRollback},
 		{"broken upgrade", (*life).testBroken},
 		{"killed upgrade", (*life).testKilledUpgrade},
@@ -221,6 +221,17 @@ func (l *life) testUpgrade(t *testing.T) {
 	l.is(t, versions.Next)
 	if l.process(t) == before {
 		t.Error("it is the same process")
+	}
+}
+
+// testUpgradeOfOpen upgrades what an earlier installer has left, whose file of the
+// service everybody could read.
+func (l *life) testUpgradeOfOpen(t *testing.T) {
+	const unit = "/etc/systemd/system/lite.service"
+	l.Sh(t, "chmod 644 %s", unit)
+	l.testUpgrade(t)
+	if mode := l.Sh(t, "stat -c %%a %s", unit); mode != "600" {
+		t.Errorf("the service's file has mode %s", mode)
 	}
 }
 

@@ -159,7 +159,7 @@ func TestComponentConfiguration(t *testing.T) {
 kubelet-arg: [config=/etc/lite/kubelet.yaml, config-dir=/etc/lite/kubelet.d, image-gc-high-threshold=91]
 kube-scheduler-arg: [config=/etc/lite/scheduler.yaml]
 kube-proxy-arg: [config=/etc/lite/kube-proxy.yaml]
-kube-apiserver-arg: [enable-admission-plugins=DenyServiceExternalIPs, service-account-issuer=https://issuer.test]
+kube-apiserver-arg: [enable-admission-plugins=LimitPodHardAntiAffinityTopology, service-account-issuer=https://issuer.test]
 `)
 	n.Start(t)
 	t.Run("kubelet", func(t *testing.T) { kubeletHas(t, n, 44) })
@@ -207,12 +207,18 @@ func kubeletHas(t *testing.T, n *cluster.Node, maxPods int) {
 	})
 }
 
-// admits: the user's plugin is on, and NodeRestriction as well.
+// admits: the user's plugin is on, and lite's as well.
 func admits(t *testing.T, n *cluster.Node) {
 	ns := n.Namespace(t)
-	said, err := ns.ApplyErr(t, "apiVersion: v1\nkind: Service\nmetadata: {name: external}\nspec: {externalIPs: [192.0.2.1], ports: [{port: 80}]}\n")
-	if err == nil || !strings.Contains(err.Error()+said, "externalIPs") {
-		t.Errorf("DenyServiceExternalIPs is not on: %v %s", err, said)
+	for plugin, object := range map[string]string{
+		"AntiAffinity": "apiVersion: v1\nkind: Pod\nmetadata: {name: alone}\nspec:\n  containers: [{name: c, image: i}]\n" +
+			"  affinity: {podAntiAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: zone, labelSelector: {}}]}}\n",
+		"external IPs": "apiVersion: v1\nkind: Service\nmetadata: {name: external}\nspec: {externalIPs: [192.0.2.1], ports: [{port: 80}]}\n",
+	} {
+		said, err := ns.ApplyErr(t, object)
+		if err == nil || !strings.Contains(said, plugin) {
+			t.Errorf("the plugin that refuses %s is not on: %v %s", plugin, err, said)
+		}
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

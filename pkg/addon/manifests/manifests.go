@@ -29,6 +29,7 @@ const (
 	fieldManager = "lite"
 	retryEvery   = 200 * time.Millisecond
 	batteries    = "batteries"
+	profiles     = "profiles"
 	// keepEdits is the annotation of objects that are the user's to change: once
 	// somebody else owns a field that we would set, ours stays as it is.
 	keepEdits = "lite.io/keep-edits"
@@ -38,19 +39,21 @@ const (
 type Config struct {
 	Kubeconfig string
 	// Files are *.yaml. Those in the directory batteries belong to the part that
-	// they are named after.
+	// they are named after, those in profiles to the profile.
 	Files fs.FS
 	// Values replace ${NAME} in the files.
 	Values map[string]string
 	// Disable names parts whose objects are removed instead.
 	Disable []string
+	// Profile is the one whose objects are not removed; may be "".
+	Profile string
 }
 
 // Manifests is the component.
 type Manifests struct {
 	kubeconfig string
 	objects    []*unstructured.Unstructured
-	unwanted   []*unstructured.Unstructured // of parts that are disabled
+	unwanted   []*unstructured.Unstructured // of parts that are disabled, and of other profiles
 	applied    atomic.Bool
 	reason     atomic.Pointer[error]
 }
@@ -70,8 +73,7 @@ func New(c Config) (*Manifests, error) {
 		if err != nil {
 			return fmt.Errorf("manifest %s: %w", name, err)
 		}
-		part := strings.TrimSuffix(path.Base(name), ".yaml")
-		unwanted := path.Dir(name) == batteries && slices.Contains(c.Disable, part)
+		unwanted := c.unwanted(name)
 		for _, o := range objects {
 			if unwanted {
 				m.unwanted = append(m.unwanted, o.Unstructured)
@@ -82,6 +84,18 @@ func New(c Config) (*Manifests, error) {
 		return nil
 	})
 	return m, err
+}
+
+// unwanted is whether what a file holds is to be removed.
+func (c Config) unwanted(file string) bool {
+	subject := strings.TrimSuffix(path.Base(file), ".yaml")
+	switch path.Dir(file) {
+	case batteries:
+		return slices.Contains(c.Disable, subject)
+	case profiles:
+		return c.Profile != subject
+	}
+	return false
 }
 
 func (c Config) fill(text string) string {

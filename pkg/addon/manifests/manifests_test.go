@@ -18,6 +18,7 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 
 	"lite.io/lite/manifests"
+	"lite.io/lite/pkg/config"
 )
 
 func TestEveryObjectThatShipsHasAKnownResource(t *testing.T) {
@@ -191,6 +192,54 @@ func TestPartsThatAreDisabledAreTakenAway(t *testing.T) {
 	}
 	if !slices.Equal(applied, []string{"always", "active"}) || !slices.Equal(deleted, []string{"dns"}) {
 		t.Errorf("applied %q, deleted %q", applied, deleted)
+	}
+}
+
+func TestAProfileBringsItsObjectsAndTakesThemAway(t *testing.T) {
+	for profile, wanted := range map[string]bool{"cis": true, "": false, "other": false} {
+		m, err := New(Config{Files: manifests.FS, Profile: profile})
+		if err != nil {
+			t.Fatal(err)
+		}
+		count := func(objects []*unstructured.Unstructured) (policies int) {
+			for _, o := range objects {
+				if o.GetKind() == "NetworkPolicy" {
+					policies++
+				}
+			}
+			return policies
+		}
+		if got := count(m.objects) > 0; got != wanted || count(m.objects)+count(m.unwanted) != 4 {
+			t.Errorf("profile %q: %d policies, and %d are removed", profile, count(m.objects), count(m.unwanted))
+		}
+	}
+}
+
+// An administrator who has opened a namespace, or given its pods a token, finds it so
+// after the next start; and nothing of these is ever removed with what is in it.
+func TestNamespacesAreAnAdministratorsToChange(t *testing.T) {
+	m, err := New(Config{Files: manifests.FS, Disable: config.Batteries})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mine := 0
+	for _, o := range m.objects {
+		if o.GetKind() == "Namespace" || o.GetKind() == "ServiceAccount" {
+			if mine++; o.GetAnnotations()[keepEdits] != "true" {
+				t.Errorf("%s %s/%s would be forced", o.GetKind(), o.GetNamespace(), o.GetName())
+			}
+			if o.GetName() == "default" && o.GetNamespace() == "default" {
+				t.Error("namespace default is the users'")
+			}
+		}
+	}
+	if mine != 6 {
+		t.Errorf("got %d", mine)
+	}
+	for _, o := range m.unwanted {
+		if o.GetKind() == "Namespace" || o.GetKind() == "ServiceAccount" {
+			t.Errorf("%s %s/%s is removed", o.GetKind(), o.GetNamespace(), o.GetName())
+		}
 	}
 }
 

@@ -122,18 +122,16 @@ func (m *Metrics) tls() (*tls.Config, error) {
 	if !clients.AppendCertsFromPEM(ca) {
 		return nil, fmt.Errorf("%s: holds no certificate", m.config.ClientCAFile)
 	}
-	return &tls.Config{
-		MinVersion:   tls.VersionTLS12,
-		Certificates: []tls.Certificate{cert},
-		ClientAuth:   tls.RequireAndVerifyClientCert,
-		ClientCAs:    clients,
-		VerifyConnection: func(s tls.ConnectionState) error {
-			if name := s.PeerCertificates[0].Subject.CommonName; name != m.config.ClientName {
-				return fmt.Errorf("the client is %q, not the aggregation layer", name)
-			}
-			return nil
-		},
-	}, nil
+	config := kube.ServerTLS()
+	config.Certificates = []tls.Certificate{cert}
+	config.ClientAuth, config.ClientCAs = tls.RequireAndVerifyClientCert, clients
+	config.VerifyConnection = func(s tls.ConnectionState) error {
+		if name := s.PeerCertificates[0].Subject.CommonName; name != m.config.ClientName {
+			return fmt.Errorf("the client is %q, not the aggregation layer", name)
+		}
+		return nil
+	}
+	return config, nil
 }
 
 // apiService is the object that the manifests bring.

@@ -8,7 +8,13 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/kubelet/config/v1beta1"
+
+	"lite.io/lite/pkg/kube"
 )
+
+// podPidsLimit is what OpenShift has: large databases and virtual machines of Java
+// stay below it, and several such pods fit into the kernel's default of 32768.
+const podPidsLimit = 4096
 
 // configuration is the kubelet's configuration as far as it differs from
 // upstream's defaults.
@@ -18,6 +24,7 @@ func configuration(c Config) (*v1beta1.KubeletConfiguration, error) {
 		return nil, err
 	}
 	no, yes := false, true
+	podPids := int64(podPidsLimit)
 	k := &v1beta1.KubeletConfiguration{
 		Address:                  unspecified(c.NodeIP),
 		CgroupDriver:             "cgroupfs",
@@ -34,6 +41,16 @@ func configuration(c Config) (*v1beta1.KubeletConfiguration, error) {
 		FailSwapOn: &no,
 		// Machines that boot with cgroup v1 are served as long as upstream can.
 		FailCgroupV1: &no,
+
+		// What a pod that says nothing may ask of the kernel, and how many processes
+		// and threads it may have: one that forks without end takes no node along.
+		SeccompDefault: &yes,
+		PodPidsLimit:   &podPids,
+
+		TLSCipherSuites: kube.CipherSuites(),
+		TLSMinVersion:   kube.MinTLSVersion,
+
+		ProtectKernelDefaults: c.Protect,
 	}
 	if c.CertFile == "" {
 		k.RotateCertificates, k.ServerTLSBootstrap = true, true

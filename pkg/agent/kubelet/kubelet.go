@@ -20,6 +20,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	cliflag "k8s.io/component-base/cli/flag"
+	"k8s.io/component-helpers/node/util/sysctl"
 	"k8s.io/kubernetes/cmd/kubelet/app"
 	"k8s.io/kubernetes/cmd/kubelet/app/options"
 	"k8s.io/kubernetes/pkg/kubelet"
@@ -51,6 +52,7 @@ type Config struct {
 	Runtime    string // unix:// URL of the CRI
 	ResolvConf string // what pods inherit
 	Systemd    bool   // cgroups are made by systemd
+	Protect    bool   // the kernel's settings are as they have to be, or the node does not start
 	ExtraArgs  []string
 }
 
@@ -96,6 +98,9 @@ func validate(server *options.KubeletServer) error {
 	if err := options.ValidateKubeletFlags(&server.KubeletFlags); err != nil {
 		return fmt.Errorf("kubelet-arg: %w", err)
 	}
+	if err := checkKernel(server.ProtectKernelDefaults, sysctl.New()); err != nil {
+		return err
+	}
 	if server.HealthzPort == 0 {
 		return errors.New("kubelet-arg: healthz-port, or healthzPort in its file, is 0; remove it: lite checks the health of the kubelet there")
 	}
@@ -103,6 +108,41 @@ func validate(server *options.KubeletServer) error {
 		return fmt.Errorf("kubelet-arg: %w", err)
 	}
 	return validateAmounts(&server.KubeletConfiguration)
+}
+
+// tunables is what the kubelet wants the kernel to have, and sets unless it is told to
+// protect what there is (1.37).
+var tunables = []struct {
+	name  string
+	value int
+}{
+	{sysctl.RootMaxBytes, sysctl.RootMaxBytesSetting},
+	{sysctl.RootMaxKeys, sysctl.RootMaxKeysSetting},
+	{sysctl.KernelPanic, sysctl.KernelPanicRebootTimeout},
+	{sysctl.KernelPanicOnOops, sysctl.KernelPanicOnOopsAlways},
+	{sysctl.VMOvercommitMemory, sysctl.VMOvercommitMemoryAlways},
+	{sysctl.VMPanicOnOOM, sysctl.VMPanicOnOOMInvokeOOMKiller},
+}
+
+// checkKernel finds what a kubelet that protects the kernel's settings would end by,
+// naming one after the other.
+func checkKernel(protect bool, kernel sysctl.Interface) error {
+	if !protect {
+		return nil
+	}
+	var lines, wrong []string
+	for _, t := range tunables {
+		name := strings.ReplaceAll(t.name, "/", ".")
+		lines = append(lines, fmt.Sprintf("%s=%d", name, t.value))
+		if value, err := kernel.GetSysctl(t.name); err != nil || value != t.value {
+			wrong = append(wrong, name)
+		}
+	}
+	if len(wrong) == 0 {
+		return nil
+	}
+	return fmt.Errorf("protectKernelDefaults, which --profile cis and kubelet-arg protect-kernel-defaults=true set, wants other kernel settings than this machine has (%s); "+
+		"write %s into /etc/sysctl.d/90-kubelet.conf, one on a line, and run sysctl --system", strings.Join(wrong, ", "), strings.Join(lines, ", "))
 }
 
 // validateAmounts reads what the kubelet reads only once it runs (1.37), where its

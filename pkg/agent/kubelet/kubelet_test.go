@@ -1,6 +1,8 @@
 package kubelet
 
 import (
+	"errors"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -214,5 +216,51 @@ func TestNote(t *testing.T) {
 	}
 	if note := k.Note(); note != "" {
 		t.Errorf("with none the note is %q", note)
+	}
+}
+
+// kernel is settings by their names.
+type kernel map[string]int
+
+func (k kernel) GetSysctl(name string) (int, error) {
+	value, ok := k[name]
+	if !ok {
+		return 0, os.ErrNotExist
+	}
+	return value, nil
+}
+
+func (kernel) SetSysctl(string, int) error { return errors.New("nothing is to be changed") }
+
+func TestAProtectedKernelIsLookedAtBeforeTheStart(t *testing.T) {
+	right := kernel{}
+	for _, s := range tunables {
+		right[s.name] = s.value
+	}
+	wrong := maps.Clone(right)
+	wrong["vm/overcommit_memory"], wrong["kernel/panic"] = 0, 0
+	old := maps.Clone(right)
+	delete(old, "kernel/keys/root_maxkeys")
+	for name, test := range map[string]struct {
+		protect bool
+		kernel  kernel
+		want    []string
+	}{
+		"as it has to be":    {true, right, nil},
+		"not protected":      {false, wrong, nil},
+		"two are wrong":      {true, wrong, []string{"(kernel.panic, vm.overcommit_memory)", "kernel.panic=10", "vm.overcommit_memory=1", "kernel.keys.root_maxkeys=1000000", "/etc/sysctl.d/"}},
+		"one is not there":   {true, old, []string{"(kernel.keys.root_maxkeys)"}},
+		"nothing to be seen": {true, kernel{}, []string{"kernel.keys.root_maxbytes", "vm.panic_on_oom"}},
+	} {
+		err := checkKernel(test.protect, test.kernel)
+		if (err != nil) != (test.want != nil) {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		for _, want := range test.want {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: got %v, want %s", name, err, want)
+			}
+		}
 	}
 }

@@ -92,6 +92,10 @@ func configuration(c Config) (*embed.Config, error) {
 	cfg.InitialCluster = cfg.InitialClusterFromName(c.Name)
 	cfg.ClientTLSInfo = mutualTLS(c.PKI, pki.EtcdServer)
 	cfg.PeerTLSInfo = mutualTLS(c.PKI, pki.EtcdPeer)
+	// Its default is TLS 1.2 at least; with nothing older than 1.3 it takes no list.
+	if version, _ := kube.Said(c.Args, "tls-min-version"); version != "TLS1.3" {
+		cfg.CipherSuites = kube.CipherSuites()
+	}
 
 	// A member that is alone elects itself; waiting the default second for
 	// somebody else's heartbeat would be most of a start. It waits up to five

@@ -2,7 +2,9 @@ package controlplane
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -12,6 +14,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"golang.org/x/sys/unix"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/apimachinery/pkg/util/validation"
 	genericapiserver "k8s.io/apiserver/pkg/server"
@@ -20,6 +23,7 @@ import (
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
 
 	"lite.io/lite/pkg/component"
+	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/pki"
 	"lite.io/lite/pkg/series"
@@ -36,6 +40,7 @@ type APIServer struct {
 	serves  kube.Probe // most of it
 	probe   kube.Probe // all of it
 	started atomic.Bool
+	log     string // the audit log; "" = none in a file
 
 	exemption  exemption.Exemption
 	aggregated atomic.Pointer[apiServices]
@@ -60,7 +65,7 @@ func NewAPIServer(c Config) (*APIServer, error) {
 	if err := kube.Parse("kube-apiserver", s.Flags(), append(identityArgs(host), apiServerArgs(c)...)); err != nil {
 		return nil, err
 	}
-	public, err := settleAnonymous(s)
+	public, err := settleAnonymous(s, c.Node.Profile)
 	if err != nil {
 		return nil, err
 	}
@@ -75,6 +80,9 @@ func NewAPIServer(c Config) (*APIServer, error) {
 	}
 	readyz := c.LocalURL() + "/readyz"
 	a := &APIServer{options: s, local: c.Local, public: public, serves: c.probe(readyz + late), probe: c.probe(readyz)}
+	if path := s.Audit.LogOptions.Path; path != "-" {
+		a.log = path
+	}
 	plugins := s.Admission.GenericAdmission
 	plugins.Decorators = append(plugins.Decorators, &a.exemption)
 	return a, nil
@@ -99,10 +107,13 @@ func apiServerArgs(c Config) []string {
 
 		"allow-privileged":            "true",
 		"authorization-mode":          "Node,RBAC",
-		"enable-admission-plugins":    "NodeRestriction",
+		"enable-admission-plugins":    c.plugins(),
 		"enable-bootstrap-token-auth": "true",
 		"encryption-provider-config":  c.encryptionFile(),
 		"profiling":                   "false",
+
+		"tls-cipher-suites": strings.Join(kube.CipherSuites(), ","),
+		"tls-min-version":   kube.MinTLSVersion,
 
 		"client-ca-file":                c.PKI.CA(pki.ClusterCA),
 		"tls-cert-file":                 c.PKI.Cert(pki.APIServer),
@@ -112,6 +123,10 @@ func apiServerArgs(c Config) []string {
 		"kubelet-certificate-authority": c.PKI.CA(pki.ClusterCA),
 		// A node's name need not resolve; its address is in its certificate.
 		"kubelet-preferred-address-types": "InternalIP,ExternalIP,Hostname",
+
+		// What pods are given is good for an hour, and the kubelet renews it. By default
+		// it is good for a year, for clients from before 2020 that never look again.
+		"service-account-extend-token-expiration": "false",
 
 		"service-account-issuer":           "https://kubernetes.default.svc." + n.ClusterDomain,
 		"service-account-key-file":         c.PKI.ServiceAccountPub(),
@@ -137,16 +152,12 @@ func apiServerArgs(c Config) []string {
 		// would wait for them for a minute (1.37).
 		"shutdown-watch-termination-grace-period": "1s",
 	}
-	if n.AuditLogPath != "" {
-		args["audit-log-path"] = n.AuditLogPath
+	if n.Profile == config.ProfileCIS {
+		args["anonymous-auth"] = "false"
 	}
-	if c.audits() {
-		maps.Copy(args, map[string]string{
-			"audit-policy-file":   c.auditPolicyFile(),
-			"audit-log-maxage":    "30", // days
-			"audit-log-maxbackup": "10",
-			"audit-log-maxsize":   "100", // MiB
-		})
+	maps.Copy(args, c.auditArgs())
+	if c.admits() {
+		args["admission-control-config-file"] = c.admissionFile()
 	}
 	return kube.Args("kube-apiserver", args, n.APIServerArgs)
 }
@@ -226,7 +237,28 @@ func (a *APIServer) Ready(ctx context.Context) error {
 }
 
 // Note implements component.Noter: which webhooks, policies and aggregated APIs of
-// users hold something up.
+// users hold something up, and whether requests are logged that should be.
 func (a *APIServer) Note() string {
-	return component.Notes(a.exemption.Note(), a.aggregated.Load().note())
+	return component.Notes(a.exemption.Note(), a.aggregated.Load().note(), unaudited(a.log))
+}
+
+// unaudited says why the audit log is not written, for whoever asks how the node does.
+// Requests are answered all the same.
+func unaudited(path string) string {
+	if path == "" {
+		return ""
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "" // it is made with the first line
+	}
+	if err != nil {
+		return fmt.Sprintf("the audit log is not written: %v", err)
+	}
+	defer f.Close()
+	var disk unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &disk); err == nil && disk.Blocks > 0 && disk.Bavail == 0 {
+		return fmt.Sprintf("the audit log %s is not written: its disk is full", path)
+	}
+	return ""
 }

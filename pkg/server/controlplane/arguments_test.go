@@ -179,7 +179,7 @@ func TestUpstreamAcceptsWhatAUserSays(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			if strings.HasPrefix(name, "audit") != (a.options.Audit.PolicyFile == filepath.Join(c.Dir, "audit-policy.yaml")) {
+			if (name != "… with a policy") != (a.options.Audit.PolicyFile == filepath.Join(c.Dir, "audit-policy.yaml")) {
 				t.Errorf("the policy is %q", a.options.Audit.PolicyFile)
 			}
 		})
@@ -201,9 +201,9 @@ func TestUsersListsAddToOurs(t *testing.T) {
 		t.Fatal(err)
 	}
 	for what, got := range map[string][]string{
-		"AlwaysPullImages NodeRestriction":                            a.options.Admission.GenericAdmission.EnablePlugins,
-		"https://a.test https://kubernetes.default.svc.cluster.local": a.options.Authentication.ServiceAccounts.Issuers,
-		"/old.pub /var/lib/lite/server/pki/sa.pub":                    a.options.Authentication.ServiceAccounts.KeyFiles,
+		"AlwaysPullImages DenyServiceExternalIPs EventRateLimit NodeRestriction": a.options.Admission.GenericAdmission.EnablePlugins,
+		"https://a.test https://kubernetes.default.svc.cluster.local":            a.options.Authentication.ServiceAccounts.Issuers,
+		"/old.pub /var/lib/lite/server/pki/sa.pub":                               a.options.Authentication.ServiceAccounts.KeyFiles,
 		"":                                     a.options.Authorization.Modes,
 		"* -ttl bootstrapsigner -csrapproving": m.options.Generic.Controllers,
 	} {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"k8s.io/component-base/compatibility"
@@ -83,9 +84,13 @@ func controllerManagerArgs(c Config) []string {
 		"root-ca-file":                     c.PKI.CA(pki.ClusterCA),
 		"service-account-private-key-file": c.PKI.ServiceAccountKey(),
 		"service-cluster-ip-range":         kube.Join(c.Node.ServiceCIDR),
-		"tls-cert-file":                    c.PKI.Cert(pki.ControllerManager),
-		"tls-private-key-file":             c.PKI.Key(pki.ControllerManager),
-		"use-service-account-credentials":  "true",
+		// Each has its containers and logs on a node until then; the default is 12500.
+		"terminated-pod-gc-threshold":     "1000",
+		"tls-cert-file":                   c.PKI.Cert(pki.ControllerManager),
+		"tls-cipher-suites":               strings.Join(kube.CipherSuites(), ","),
+		"tls-min-version":                 kube.MinTLSVersion,
+		"tls-private-key-file":            c.PKI.Key(pki.ControllerManager),
+		"use-service-account-credentials": "true",
 	}
 	const cert, key = "cluster-signing-cert-file", "cluster-signing-key-file"
 	_, certGiven := kube.Said(c.Node.ControllerManagerArgs, cert)

@@ -57,21 +57,7 @@ func (c Config) WriteFiles() error {
 			return err
 		}
 	}
-	if _, own := kube.Said(c.Node.APIServerArgs, "audit-policy-file"); c.audits() && !own && c.Node.AuditPolicyFile == "" {
-		return writeFile(c.auditPolicyFile(), auditPolicy)
-	}
-	return nil
-}
-
-// audits is whether there is an audit log, which needs a policy. Upstream writes
-// nothing without one, and says nothing (1.37).
-func (c Config) audits() bool {
-	for _, flag := range []string{"audit-log-path", "audit-webhook-config-file"} {
-		if _, given := kube.Said(c.Node.APIServerArgs, flag); given {
-			return true
-		}
-	}
-	return c.Node.AuditLogPath != ""
+	return c.writePolicies()
 }
 
 // probe checks the health of a part of the control plane, as the administrator, who may
@@ -94,13 +80,6 @@ func (c Config) LocalURL() string {
 }
 
 func (c Config) encryptionFile() string { return filepath.Join(c.Dir, "encryption.yaml") }
-
-func (c Config) auditPolicyFile() string {
-	if c.Node.AuditPolicyFile != "" {
-		return c.Node.AuditPolicyFile
-	}
-	return filepath.Join(c.Dir, "audit-policy.yaml")
-}
 
 // FirstAddress is the first usable address of a service network, which
 // Kubernetes gives to the API.

@@ -15,7 +15,6 @@ import (
 
 	"github.com/go-logr/logr"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apiserver/pkg/audit/policy"
 	"k8s.io/apiserver/pkg/server/options/encryptionconfig"
 	"k8s.io/apiserver/pkg/storage/value"
 	"k8s.io/klog/v2"
@@ -41,6 +40,7 @@ func sample(change ...func(*config.Config)) Config {
 		ClusterCIDR:      []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")},
 		ServiceCIDR:      []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")},
 		ClusterDomain:    "cluster.local",
+		AuditLogPath:     config.DefaultAuditLog,
 	}
 	for _, c := range change {
 		c(n)
@@ -57,7 +57,9 @@ func withUserArgs(n *config.Config) {
 	n.ControllerManagerArgs = []string{"profiling=true", "v=2", "node-monitor-grace-period=1m"}
 }
 
-func withAudit(n *config.Config) { n.AuditLogPath = "/var/log/lite/audit.log" }
+func withoutAudit(n *config.Config) { n.AuditLogPath = "" }
+
+func withCIS(n *config.Config) { n.Profile = config.ProfileCIS }
 
 func withDualStack(n *config.Config) {
 	n.ClusterCIDR = append(n.ClusterCIDR, netip.MustParsePrefix("fd42::/56"))
@@ -74,7 +76,8 @@ func withIPv6(n *config.Config) {
 var samples = map[string]Config{
 	"default":   sample(),
 	"user-args": sample(withUserArgs),
-	"audit":     sample(withAudit),
+	"no audit":  sample(withoutAudit),
+	"cis":       sample(withCIS),
 	"dualstack": sample(withDualStack),
 	"ipv6":      sample(withIPv6),
 }
@@ -89,7 +92,7 @@ func TestArgs(t *testing.T) {
 		base := args(samples["default"])
 		golden.Check(t, component, strings.Join(base, "\n")+"\n")
 		var b strings.Builder
-		for _, name := range []string{"user-args", "audit", "dualstack", "ipv6"} {
+		for _, name := range []string{"user-args", "no audit", "cis", "dualstack", "ipv6"} {
 			b.WriteString("# " + name + "\n" + diff(base, args(samples[name])))
 		}
 		golden.Check(t, component+"-differs", b.String())
@@ -313,9 +316,9 @@ func TestFirstAddress(t *testing.T) {
 }
 
 func TestFilesAreForRootAlone(t *testing.T) {
-	c := prepared(t, withAudit)
+	c := prepared(t)
 	for _, path := range []string{
-		c.encryptionFile(), c.auditPolicyFile(),
+		c.encryptionFile(), c.auditPolicyFile(), c.admissionFile(),
 		c.Kubeconfig(pki.Admin), c.Kubeconfig(pki.Scheduler), c.Kubeconfig(pki.ControllerManager),
 	} {
 		info, err := os.Stat(path)
@@ -407,23 +410,6 @@ func TestUpstreamEncryptsSecretsAndReadsOldOnes(t *testing.T) {
 		if got, _, err := transformer.TransformFromStorage(t.Context(), data, where); err != nil || string(got) != "hunter2" {
 			t.Errorf("read %q, %v", got, err)
 		}
-	}
-}
-
-func TestAuditPolicyKeepsNoObjects(t *testing.T) {
-	c := prepared(t, withAudit)
-	p, err := policy.LoadPolicyFromFile(c.auditPolicyFile())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, r := range p.Rules {
-		if r.Level != "Metadata" {
-			t.Errorf("level %s", r.Level)
-		}
-	}
-	mine := sample(withAudit, func(n *config.Config) { n.AuditPolicyFile = "/etc/policy.yaml" })
-	if got := mine.auditPolicyFile(); got != "/etc/policy.yaml" {
-		t.Errorf("the user's policy is lost to %s", got)
 	}
 }
 

@@ -19,7 +19,7 @@ func TestNoArgumentIsDeprecated(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := sample(withAudit)
+	c := sample(withCIS)
 	more := map[string][]string{"kube-apiserver": identityArgs(strings.Repeat("a", 64))}
 	for name, sets := range map[string]cliflag.NamedFlagSets{
 		"kube-apiserver":          apiserver.NewServerRunOptions().Flags(),

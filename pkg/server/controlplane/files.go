@@ -12,15 +12,6 @@ import (
 	"lite.io/lite/pkg/file"
 )
 
-// auditPolicy is used when the user asked for an audit log without saying what
-// to write into it: who did what to which object, never the object itself.
-const auditPolicy = `apiVersion: audit.k8s.io/v1
-kind: Policy
-omitStages: [RequestReceived]
-rules:
-- level: Metadata
-`
-
 // encryption is the configuration of encryption at rest. Secrets are written
 // with secretbox (XSalsa20 and Poly1305); identity lets what was written
 // before encryption was switched on be read.

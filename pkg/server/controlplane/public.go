@@ -9,6 +9,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/request/union"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
 
+	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/kube"
 )
 
@@ -24,8 +25,9 @@ var public = []apiserver.AnonymousAuthCondition{
 // anonymous-auth or by a file that has the field anonymous, or we do. Upstream's
 // default is that all may ask for anything, and only a file can restrict that (1.37).
 // A file of ours would exclude a file or the oidc-* flags of a user. So upstream is
-// told that there are no anonymous requests, and [withPublic] lets some in.
-func settleAnonymous(s *options.ServerRunOptions) (ours bool, err error) {
+// told that there are no anonymous requests, and [withPublic] lets some in, unless a
+// profile leaves that out.
+func settleAnonymous(s *options.ServerRunOptions, profile string) (ours bool, err error) {
 	file, authn := s.Authentication.AuthenticationConfigFile, s.Authentication.Anonymous
 	said := false
 	if file != "" {
@@ -41,7 +43,7 @@ func settleAnonymous(s *options.ServerRunOptions) (ours bool, err error) {
 			errors.New("has the field anonymous, beside which anonymous-auth cannot be said"), "say one of them")
 	case !said && !authn.FlagsSet:
 		authn.Allow = false
-		return true, nil
+		return profile != config.ProfileCIS, nil
 	}
 	return false, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
@@ -104,6 +105,8 @@ func schedulerArgs(c Config) []string {
 		"leader-elect":         "false",
 		"profiling":            "false",
 		"tls-cert-file":        c.PKI.Cert(pki.Scheduler),
+		"tls-cipher-suites":    strings.Join(kube.CipherSuites(), ","),
+		"tls-min-version":      kube.MinTLSVersion,
 		"tls-private-key-file": c.PKI.Key(pki.Scheduler),
 	}, c.Node.SchedulerArgs)
 }

@@ -21,6 +21,7 @@ import (
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
 	"k8s.io/kubernetes/pkg/kubeapiserver/authorizer"
 
+	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/kube"
 )
 
@@ -41,11 +42,13 @@ func checkFiles(c Config, s *options.ServerRunOptions) error {
 		return err
 	})
 	admit := s.Admission.GenericAdmission
-	check("admission-control-config-file", admit.ConfigFile, func(file string) error {
-		_, err := admission.ReadAdmissionConfiguration(admit.Plugins.Registered(), file, apiServerScheme())
-		return err
-	})
-	if s.Audit.PolicyFile != c.auditPolicyFile() {
+	if !c.admits() {
+		check("admission-control-config-file", admit.ConfigFile, func(file string) error {
+			_, err := admission.ReadAdmissionConfiguration(admit.Plugins.Registered(), file, apiServerScheme())
+			return err
+		})
+	}
+	if s.Audit.PolicyFile != c.ownAuditPolicy() && s.Audit.PolicyFile != c.Node.AuditPolicyFile {
 		check("audit-policy-file", s.Audit.PolicyFile, readPolicy)
 	}
 	if file := s.Etcd.EncryptionProviderConfigFilepath; file != c.encryptionFile() {
@@ -130,6 +133,9 @@ func warnings(c Config, s *options.ServerRunOptions) (lines []string) {
 	}
 	if !slices.Contains(enabled, "NodeRestriction") {
 		warn("leaves out the admission plugin NodeRestriction: who takes over a node may change all others")
+	}
+	if c.Node.Profile == config.ProfileCIS && !c.admits() {
+		warn("admission-control-config-file replaces what profile cis says: what Pod Security demands by default is for that file to say")
 	}
 	modes := sets.New(s.Authorization.Modes...)
 	if file := s.Authorization.AuthorizationConfigurationFile; file != "" {
