@@ -24,6 +24,7 @@ func TestMember(t *testing.T) {
 	t.Run("LegacyDrop", s.testPodToPod)
 	t.Run("OtherName", s.testOtherName)
 	t.Run("ChangedHostName", s.testChangedHostName)
+	t.Run("AuthorityEnds", s.testAuthorityEnds)
 	t.Run("AgentMoves", s.testAgentMoves)
 	t.Run("CopyOfTheMachine", s.testCopy)
 }
