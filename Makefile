@@ -48,7 +48,7 @@ bench: build # make bench ARGS="-runs 1"
 	@scripts/test-images
 	. scripts/env && go test -run '^$$' -bench . -benchtime 1x -timeout 2h ./tests/bench -args $(ARGS)
 
-release: # make release VERSION=v1.2.3 BASE_URL=https://releases.example.org/lite CHANNEL=stable
+release: # make release VERSION=v1.2.3 BASE_URL=https://releases.example.org/lite CHANNEL=stable SIGNING_KEY=key.pem
 	@scripts/release
 
 release-check: # with the same variables, after make release
