@@ -1,6 +1,6 @@
 # What each step does stands in scripts/; `make` alone builds dist/lite.
 SHELL := /bin/bash
-.PHONY: build run test test-long vm-test conformance lint golden e2e bench release release-check clean
+.PHONY: build run test test-long vm-test conformance lint golden e2e bench release release-check vuln clean
 
 # For another architecture: make build GOARCH=arm64
 BINARY = dist/lite$(if $(filter-out $(shell go env GOHOSTARCH),$(GOARCH)),-linux-$(GOARCH))
@@ -53,6 +53,9 @@ release: # make release VERSION=v1.2.3 BASE_URL=https://releases.example.org/lit
 
 release-check: # with the same variables, after make release
 	@scripts/release check
+
+vuln: build # known vulnerabilities; make vuln VULN_DB=file:///… without a network
+	@scripts/vuln
 
 golden:
 	@scripts/golden

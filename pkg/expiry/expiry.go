@@ -41,6 +41,7 @@ type Watch struct {
 	config Config
 
 	mu     sync.Mutex
+	looked time.Time
 	stamps []stamp
 	known  []*pki.Certificate
 }
@@ -82,11 +83,20 @@ func (w *Watch) Note() string {
 	return ""
 }
 
+// freshFor is how long nobody looks again: while a node starts all of its parts are
+// asked fifty times a second.
+const freshFor = time.Second
+
 // certificates is what the files hold now. They are read when one has changed, so to
-// ask costs some twenty calls of stat.
+// look costs some twenty calls of stat.
 func (w *Watch) certificates() []*pki.Certificate {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	now := time.Now()
+	if !w.looked.IsZero() && now.Sub(w.looked) < freshFor {
+		return w.known
+	}
+	w.looked = now
 	stamps := make([]stamp, len(w.config.Files))
 	for i, f := range w.config.Files {
 		if info, err := os.Stat(f.Path); err == nil {

@@ -103,6 +103,7 @@ func TestYear(t *testing.T) {
 		// Others are in the files now: all is well without a restart of the watch.
 		before := lines()
 		issue(t, dir)
+		time.Sleep(freshFor)
 		if err := w.Veto("etcd"); err != nil || w.Note() != "" {
 			t.Errorf("%v, note %q", err, w.Note())
 		}
@@ -197,7 +198,9 @@ func TestSeries(t *testing.T) {
 }
 
 // TestSymlink has a certificate that is exchanged as the kubelet does it.
-func TestSymlink(t *testing.T) {
+func TestSymlink(t *testing.T) { synctest.Test(t, testSymlink) }
+
+func testSymlink(t *testing.T) {
 	dir, _ := node(t)
 	path := filepath.Join(t.TempDir(), "kubelet-client-current.pem")
 	if err := os.Symlink(dir.Cert(pki.Kubelet), path); err != nil {
@@ -208,6 +211,7 @@ func TestSymlink(t *testing.T) {
 	if err := errors.Join(os.Symlink(dir.Cert(pki.KubeletClient), path+".new"), os.Rename(path+".new", path)); err != nil {
 		t.Fatal(err)
 	}
+	time.Sleep(freshFor)
 	second := w.certificates()
 	if len(first) != 1 || len(second) != 1 || bytes.Equal(first[0].Raw, second[0].Raw) {
 		t.Error(fmt.Sprint("it was not read again: ", first, second))
