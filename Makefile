@@ -1,6 +1,6 @@
 # What each step does stands in scripts/; `make` alone builds dist/lite.
 SHELL := /bin/bash
-.PHONY: build run test test-long vm-test conformance lint golden e2e bench release release-check clean
+.PHONY: build run test test-long vm-test conformance lint golden e2e bench release release-check vuln clean
 
 # For another architecture: make build GOARCH=arm64
 BINARY = dist/lite$(if $(filter-out $(shell go env GOHOSTARCH),$(GOARCH)),-linux-$(GOARCH))
@@ -48,11 +48,14 @@ bench: build # make bench ARGS="-runs 1"
 	@scripts/test-images
 	. scripts/env && go test -run '^$$' -bench . -benchtime 1x -timeout 2h ./tests/bench -args $(ARGS)
 
-release: # make release VERSION=v1.2.3 BASE_URL=https://releases.example.org/lite CHANNEL=stable
+release: # make release VERSION=v1.2.3 BASE_URL=https://releases.example.org/lite CHANNEL=stable SIGNING_KEY=key.pem
 	@scripts/release
 
 release-check: # with the same variables, after make release
 	@scripts/release check
+
+vuln: build # known vulnerabilities; make vuln VULN_DB=file:///… without a network
+	@scripts/vuln
 
 golden:
 	@scripts/golden

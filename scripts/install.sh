@@ -510,6 +510,30 @@ stage_binary() {
 	new=$bin.new
 	changes="$changes $bin"
 	try_binary
+	check_statements
+}
+
+# check_statements looks at what is said about the new program beside it, its bill of materials and its provenance,
+# where they are: SHA256SUMS, which may be signed, must name them as they are, and they must be about this program.
+check_statements() {
+	case $source in release | directory) ;; *) return 0 ;; esac
+	statements=$(awk '{ sub(/\r$/, ""); sub(/^[*]/, "", $2); sub(/^[.]\//, "", $2) } $2 ~ /^lite-[A-Za-z0-9.-]*[.](cdx|provenance)[.]json$/ { print $2 }' "$tmp/SHA256SUMS")
+	[ -z "$statements" ] || program=$(sha256 <"$new")
+	for statement in $statements; do
+		case $source in
+		release)
+			if ! get "$from/$statement" "$tmp/statement"; then
+				warn "cannot download $(shown "$from")/$statement ($why): not looked at"
+				continue
+			fi
+			;;
+		directory) cp "$from/$statement" "$tmp/statement" 2>/dev/null || continue ;;
+		esac
+		verify "$statement" "$(sha256 <"$tmp/statement")"
+		grep -q "\"$program\"" "$tmp/statement" ||
+			die "$statement is about another program than the one beside it: nothing was changed; do not use these files, and ask who serves them"
+		say "$statement is about this program$(sed -n 's/^ *"gitCommit": "\([0-9a-f]*\)".*/, built from commit \1/p' "$tmp/statement")"
+	done
 }
 
 # get_binary writes $bin.new.
@@ -874,7 +898,7 @@ commit() {
 	committed=true
 	for path in $changes; do
 		case $path in
-		"$bin" | "$drop_in" | "$env_file" | "$unit" | "$scopes"/* | "$init_script") : >$pending ;;
+		"$bin" | "$drop_in" | "$env_file" | "$unit" | "$scopes"/* | "$init_script") (umask 077 && : >$pending) ;;
 		esac
 		[ ! -e "$path.new" ] || flush "$path.new"
 	done

@@ -23,8 +23,11 @@ func TestReleaseRefuses(t *testing.T) {
 		"a lost key":    {"SIGNING_KEY=/nowhere", "must name a file with a private key"},
 		"a key itself":  {"SIGNING_KEY=" + secret, "must name a file with a private key"},
 		"a public key":  {"SIGNING_KEY=" + key, "must be a private RSA or EC key in PEM"},
+		"no key":        {"SIGNING_KEY=", "or say UNSIGNED=true"},
+		"half a word":   {"UNSIGNED=yes", "UNSIGNED must be true or false"},
 		"never made":    {"VERSION=v999.1.2", "run make release first"},
 		"a wrong word":  {"WORD=chekc", "unknown argument chekc"},
+		"both":          {"SIGNING_KEY=" + key + " UNSIGNED=true", "are both set"},
 		"no such arch":  {"ARCHES=riscv64", "lite is built for amd64 and arm64, not for riscv64"},
 		"no arch named": {"ARCHES= ", "ARCHES is empty"},
 	} {
@@ -37,7 +40,12 @@ func TestReleaseRefuses(t *testing.T) {
 				args = []string{word}
 			}
 			cmd := exec.CommandContext(t.Context(), "bash", append([]string{"release"}, args...)...)
-			cmd.Env = append(os.Environ(), "VERSION=v1.2.3", "BASE_URL=", "CHANNEL=", "SIGNING_KEY=", "ARCHES=amd64", c.variable)
+			cmd.Env = append(os.Environ(), "VERSION=v1.2.3", "BASE_URL=", "CHANNEL=", "SIGNING_KEY=", "UNSIGNED=", "ARCHES=amd64")
+			if variable, both := strings.CutSuffix(c.variable, " UNSIGNED=true"); both {
+				cmd.Env = append(cmd.Env, variable, "UNSIGNED=true")
+			} else {
+				cmd.Env = append(cmd.Env, c.variable)
+			}
 			out, err := cmd.CombinedOutput()
 			if err == nil || !strings.Contains(string(out), c.want) || strings.Contains(string(out), "building lite") {
 				t.Errorf("%v, want %q:\n%s", err, c.want, out)

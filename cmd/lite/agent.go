@@ -75,14 +75,16 @@ func (b *boot) runAgent() error {
 	if err != nil {
 		return err
 	}
-	addServers := func(n *status.Node) {
+	addCertificates := addCertificates(node.Certificates)
+	add := func(n *status.Node) {
+		addCertificates(n)
 		for _, s := range node.Balancer.Servers() {
 			n.Servers = append(n.Servers, status.Server{
 				Address: s.Address, State: string(s.State), Since: s.Since, InUse: s.InUse, UsedSince: s.UsedSince, Reason: s.Why,
 			})
 		}
 	}
-	return b.run(node.Group, addServers, "See how its parts are doing:  lite status")
+	return b.run(node.Group, add, "See how its parts are doing:  lite status")
 }
 
 // join makes the machine a node, and says what that waits for.

@@ -24,6 +24,7 @@ import (
 	"lite.io/lite/pkg/check"
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/expiry"
 	"lite.io/lite/pkg/log"
 	"lite.io/lite/pkg/machine"
 	"lite.io/lite/pkg/netfilter"
@@ -325,6 +326,18 @@ func (b *boot) lostAddress(err error, changed **machine.Changed) bool {
 	}
 	*changed = &machine.Changed{What: fmt.Sprintf("the node's address %s is gone; %v", b.cfg.NodeIP[0], err)}
 	return true
+}
+
+// addCertificates shows which certificates end.
+func addCertificates(w *expiry.Watch) func(*status.Node) {
+	return func(n *status.Node) {
+		now := time.Now()
+		for _, c := range w.Due(now) {
+			n.Certificates = append(n.Certificates, status.Certificate{
+				Path: c.Path, Subject: c.Subject.String(), State: c.State(now), Until: c.NotAfter, Remedy: c.Remedy(now),
+			})
+		}
+	}
 }
 
 // errAgain ends a node that is to start anew, in the same process.

@@ -214,6 +214,19 @@ func TestStatusTable(t *testing.T) {
 	golden.Check(t, "status", out.String())
 }
 
+func TestStatusShowsCertificates(t *testing.T) {
+	now := time.Date(2026, time.May, 1, 12, 0, 0, 0, time.UTC)
+	n := status.Node{Role: "agent", Certificates: []status.Certificate{
+		{Path: "/pki/ca.crt", State: "ended", Until: now.Add(-time.Second), Remedy: "make it again"},
+		{Path: "/pki/apiserver.crt", State: "ends soon", Until: now.AddDate(0, 0, 29), Remedy: "restart lite"},
+	}, Servers: []status.Server{{Address: "192.0.2.1:6443", State: "healthy", Since: now}}}
+	var out bytes.Buffer
+	if err := writeTable(&out, n, now); err != nil {
+		t.Fatal(err)
+	}
+	golden.Check(t, "status-certificates", out.String())
+}
+
 func TestCheckTable(t *testing.T) {
 	r := check.Report{Role: "server", Result: check.Fail, Fixed: []check.Done{
 		{Check: "firewall", Did: "ufw: let in pods", Undo: "ufw delete allow from 10.42.0.0/16"},

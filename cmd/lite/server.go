@@ -59,7 +59,7 @@ func (b *boot) runServer() error {
 	if err != nil {
 		return err
 	}
-	return b.run(node.Group, nil, "Use it:  lite kubectl get pods -A  (kubeconfig: "+b.cfg.WriteKubeconfig+")\n"+
+	return b.run(node.Group, addCertificates(node.Certificates), "Use it:  lite kubectl get pods -A  (kubeconfig: "+b.cfg.WriteKubeconfig+")\n"+
 		"See how its parts are doing:  lite status\n"+
 		"Add a machine:  lite agent --token "+token.Text())
 }

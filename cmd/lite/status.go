@@ -75,8 +75,21 @@ func writeTable(w io.Writer, n status.Node, now time.Time) error {
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", c.Name, c.State, age(now.Sub(c.Since)), took, strings.ReplaceAll(c.Reason+c.Note, "\n", " "))
 	}
-	if err := t.Flush(); err != nil || len(n.Servers) == 0 {
+	if err := t.Flush(); err != nil {
 		return err
+	}
+	if len(n.Certificates) > 0 {
+		fmt.Fprintln(w)
+		fmt.Fprintln(t, "CERTIFICATE\tSTATE\tUNTIL\tREMEDY")
+		for _, c := range n.Certificates {
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", c.Path, c.State, c.Until.UTC().Format(time.RFC3339), c.Remedy)
+		}
+		if err := t.Flush(); err != nil {
+			return err
+		}
+	}
+	if len(n.Servers) == 0 {
+		return nil
 	}
 	fmt.Fprintln(w)
 	fmt.Fprintln(t, "SERVER\tSTATE\tSINCE\tIN USE\tREASON")

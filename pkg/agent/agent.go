@@ -22,6 +22,7 @@ import (
 	"lite.io/lite/pkg/cni/policy"
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/expiry"
 	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/firewall"
 	"lite.io/lite/pkg/join"
@@ -42,6 +43,8 @@ type Config struct {
 	Kubeconfig string // of the node's identity, system:node:<name>
 	Server     string // of a server: the kubeconfig by which its node gets its role
 	CAFile     string // of the cluster's authority
+	// Certificates tells of those that end; it is a part of every node.
+	Certificates *expiry.Watch
 	// The kubelet's serving certificate; "" = the kubelet asks the cluster for
 	// one and renews both of its own.
 	CertFile string
@@ -92,8 +95,11 @@ func New(cfg *config.Config, m Membership, host Host, onChange func(component.St
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{Group: &component.Group{OnChange: onChange}, Balancer: b}
-	node := Config{Node: cfg, Cluster: m.Facts, Host: host, Kubeconfig: m.Kubeconfig(), CAFile: m.CAFile()}
+	certs := expiry.New(expiry.Config{
+		NodeName: cfg.NodeName, Kubeconfig: m.Kubeconfig(), Files: m.certificateFiles(cfg), Uses: Uses(m.CAFile(), m.clientCertificate()),
+	})
+	a := &Agent{Group: &component.Group{OnChange: onChange, Veto: certs.Veto}, Balancer: b, Certificates: certs}
+	node := Config{Node: cfg, Cluster: m.Facts, Host: host, Kubeconfig: m.Kubeconfig(), CAFile: m.CAFile(), Certificates: certs}
 	if err := Add(a.Group, node, a.Add(b)); err != nil {
 		return nil, err
 	}
@@ -131,7 +137,8 @@ func unknownCluster(cfg *config.Config) Membership {
 // Agent is a node without a control plane. Its group is complete.
 type Agent struct {
 	*component.Group
-	Balancer *loadbalancer.Balancer
+	Balancer     *loadbalancer.Balancer
+	Certificates *expiry.Watch
 }
 
 // carrier is the address by which other nodes' pods are reached: packets between
@@ -157,6 +164,7 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 		confDir = "/etc/cni/net.d" // where everybody else's network plugin writes
 	}
 
+	g.Add(c.Certificates)
 	watcher := firewall.New()
 	g.Add(watcher)
 	g.Add(machine.New(machine.Config{Addresses: n.NodeIP, Standby: n.Standby, Find: c.Host.Addresses, Built: version.Built()}))

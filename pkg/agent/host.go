@@ -59,10 +59,11 @@ func HasSystemd() bool {
 }
 
 // Watches is how many inotify instances the parts of a node open; a server has
-// ServerWatches, most of them for files of the API server (1.37).
+// ServerWatches, most of them for files of the API server (1.37). To ask for more would
+// refuse a restart on a machine that has room for what ran before.
 const (
-	Watches       = 12
-	ServerWatches = 32
+	Watches       = 10
+	ServerWatches = 27
 )
 
 // CheckWatches makes sure that root may still open as many inotify instances.

@@ -21,6 +21,7 @@ import (
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/netfilter"
+	"lite.io/lite/pkg/pki"
 	"lite.io/lite/pkg/status"
 )
 
@@ -577,6 +578,58 @@ func syncs(d time.Duration) func(context.Context, string) ([]time.Duration, erro
 }
 
 // TestJSON is the form that docs/check.md promises.
+// Certificates that end are shown with what mends them; it is what lite status shows.
+func TestCertificatesThatEnd(t *testing.T) {
+	for name, c := range map[string]struct {
+		made    time.Duration // how long ago
+		soon    string        // a warning, or none
+		failure string
+	}{
+		"new":          {0, "", ""},
+		"in the month": {336 * 24 * time.Hour, "apiserver.crt is valid until", ""},
+		"over":         {366 * 24 * time.Hour, "", "apiserver.crt was valid until"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := healthy(t)
+			dir := pki.Dir(filepath.Join(t.TempDir(), "pki"))
+			if _, err := pki.Ensure(dir, pki.Node{Name: "node-a", ClusterDomain: "cluster.local"}, now.Add(-c.made)); err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range dir.Files() {
+				data, err := os.ReadFile(f.Path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				b.files["/var/lib/lite/server/pki"+strings.TrimPrefix(f.Path, string(dir))] = string(data)
+			}
+			var soon, failed []string
+			for _, r := range b.run(t).Checks {
+				if r.Name != "certificates" {
+					continue
+				}
+				switch r.Status {
+				case Warn:
+					soon = append(soon, r.Found+": "+r.Remedy)
+				case Fail:
+					failed = append(failed, r.Found+": "+r.Remedy)
+				}
+			}
+			for _, one := range []struct {
+				got  []string
+				want string
+			}{{soon, c.soon}, {failed, c.failure}} {
+				text := strings.Join(one.got, "\n")
+				if (one.want == "") != (text == "") || !strings.Contains(text, one.want) {
+					t.Errorf("got %q, want %q", text, one.want)
+				}
+				if text != "" && !strings.Contains(text, "restart lite, which renews it") {
+					t.Errorf("no remedy: %s", text)
+				}
+			}
+		})
+	}
+}
+
 func TestJSON(t *testing.T) {
 	b := healthy(t)
 	b.files["/proc/sys/fs/inotify/max_user_instances"] = "128\n"
@@ -589,7 +642,7 @@ func TestJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `{"version":"v1.0.0","role":"server","node":"node-a","result":"warn","checks":[{"name":"swap","status":"pass","found":"none"},` +
-		`{"name":"inotify","status":"warn","found":"128 instances and 65536 watches for each user; a server opens 28 instances, and pods of root share them","remedy":"raise them",` +
+		`{"name":"inotify","status":"warn","found":"128 instances and 65536 watches for each user; a server opens 27 instances, and pods of root share them","remedy":"raise them",` +
 		`"commands":["printf 'fs.inotify.max_user_instances = 1024\\nfs.inotify.max_user_watches = 524288\\n' \u003e/etc/sysctl.d/90-lite.conf","sysctl -p /etc/sysctl.d/90-lite.conf"],"fixable":true}],` +
 		`"fixed":[{"check":"inotify","did":"write /etc/sysctl.d/90-lite.conf and raise the limits of inotify","undo":"rm","error":"disk full"}]}`
 	if string(got) != want {

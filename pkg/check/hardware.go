@@ -213,7 +213,7 @@ func inotify(_ context.Context, e *Env) []Result {
 	}
 	const few, fewWatches = 256, 16384
 	if instances < few || watches < fewWatches {
-		return with(1024, warn(found+"; a server opens 28 instances, and pods of root share them", "raise them"))
+		return with(1024, warn(fmt.Sprintf("%s; a server opens %d instances, and pods of root share them", found, agent.ServerWatches), "raise them"))
 	}
 	return pass(found)
 }

@@ -2,11 +2,11 @@ package check
 
 import (
 	"context"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,6 +14,8 @@ import (
 	"lite.io/lite/pkg/agent/containerd"
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/pki"
+	"lite.io/lite/pkg/server"
 	"lite.io/lite/pkg/service"
 )
 
@@ -186,7 +188,8 @@ func dropIns(_ context.Context, e *Env) []Result {
 	return pass("can read " + strings.Join(files, ", "))
 }
 
-// certificates looks for those that begin in the future, by this machine's clock.
+// certificates looks for those that end, or begin in the future, by this machine's
+// clock.
 func certificates(_ context.Context, e *Env) []Result {
 	if e.Config == nil {
 		return noConfig()
@@ -197,51 +200,36 @@ func certificates(_ context.Context, e *Env) []Result {
 	if e.UID != 0 {
 		return needsRoot("the certificates")
 	}
-	var files []string
-	for _, pattern := range []string{"server/pki/*.crt", "server/pki/etcd/*.crt", "agent/ca.crt", "agent/kubelet/pki/*-current.pem"} {
-		files = append(files, e.glob(filepath.Join(e.Config.DataDir, pattern))...)
+	files := server.CertificateFiles(e.Config)
+	if e.Config.Role == config.Agent {
+		files = agent.CertificateFiles(e.Config)
 	}
-	if len(files) == 0 {
+	all, damaged := pki.Look(files, e.read)
+	if len(all)+len(damaged) == 0 {
 		return pass("none yet; they are made with this machine's clock")
 	}
 	var results []Result
+	for _, path := range slices.Sorted(maps.Keys(damaged)) {
+		results = append(results, fail(path+": "+damaged[path].Error(), "restore it from a backup; a server makes all but those of authorities again if they are removed")...)
+	}
 	now := e.Now()
-	for _, f := range files {
-		data, err := e.read(f)
-		if err != nil {
-			continue
-		}
-		c, err := certificate(data)
-		switch {
-		case err != nil:
-			results = append(results, fail(f+": "+err.Error(), "restore it from a backup; a server makes all but those of authorities again if they are removed")...)
-		case now.Before(c.NotBefore):
-			results = append(results, fail(fmt.Sprintf("%s is valid from %s on, and the clock says %s", f, stamp(c.NotBefore), stamp(now)),
+	for _, c := range all {
+		if now.Before(c.NotBefore) {
+			results = append(results, fail(fmt.Sprintf("%s is valid from %s on, and the clock says %s", c.Path, stamp(c.NotBefore), stamp(now)),
 				"set the clock: `timedatectl set-ntp true`, or `date -s`; a server makes such certificates again at its next start")...)
-		case now.After(c.NotAfter):
-			results = append(results, fail(fmt.Sprintf("%s was valid until %s, and the clock says %s", f, stamp(c.NotAfter), stamp(now)),
-				"see whether the clock is right; then restart a server, which renews its certificates, or give an agent a new token")...)
-		case c.NotAfter.Sub(now) < 30*24*time.Hour && strings.Contains(f, "/server/"):
-			results = append(results, warn(fmt.Sprintf("%s is valid until %s", f, stamp(c.NotAfter)), "restart lite: it renews its certificates at start")...)
+		}
+	}
+	for _, c := range pki.Due(all, now) {
+		if c.Ended(now) {
+			results = append(results, fail(fmt.Sprintf("%s was valid until %s, and the clock says %s", c.Path, stamp(c.NotAfter), stamp(now)), "see whether the clock is right; then "+c.Remedy(now))...)
+		} else {
+			results = append(results, warn(fmt.Sprintf("%s is valid until %s", c.Path, stamp(c.NotAfter)), c.Remedy(now))...)
 		}
 	}
 	if len(results) == 0 {
-		return pass(fmt.Sprintf("all %d are valid now", len(files)))
+		return pass(fmt.Sprintf("all %d are valid now", len(all)))
 	}
 	return results
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
-
-// certificate is the first of a file, which may have a key too.
-func certificate(data []byte) (*x509.Certificate, error) {
-	for {
-		var block *pem.Block
-		if block, data = pem.Decode(data); block == nil {
-			return nil, errors.New("holds no certificate")
-		}
-		if block.Type == "CERTIFICATE" {
-			return x509.ParseCertificate(block.Bytes)
-		}
-	}
-}

@@ -17,6 +17,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"lite.io/lite/pkg/cni/overlay"
 	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/firewall"
 	"lite.io/lite/pkg/kube"
@@ -31,8 +32,8 @@ type Config struct {
 	Backend     string // of the overlay, as package overlay names them, or none
 	Interface   string // that carries the packets between nodes; "" = the one that has NodeIP
 	Runtime     string // unix:// URL of the CRI
-	// Ports are those of the bridge's addresses that the node's pods reach whatever
-	// packet filter the machine has.
+	// Ports are those of the bridge's addresses that pods and nodes reach whatever
+	// packet filter the machine has, and nobody else.
 	Ports []int
 	// NFTables carries hostPorts, otherwise iptables does.
 	NFTables bool
@@ -99,6 +100,9 @@ func (n *Network) Run(ctx context.Context) error {
 	}
 	if err := rules.ensure(true); err != nil {
 		return err
+	}
+	if mesh != nil && n.config.Backend == overlay.HostGW {
+		mesh.admit = rules.admit
 	}
 	mtu := mesh.mtu()
 	if mtu == 0 {

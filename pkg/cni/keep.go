@@ -21,7 +21,7 @@ import (
 
 // protect has the watcher look after what the pod network consists of, until the
 // function that it returns is called.
-func (n *Network) protect(rules rules, ranges []netip.Prefix, mtu int) (leave func()) {
+func (n *Network) protect(rules *rules, ranges []netip.Prefix, mtu int) (leave func()) {
 	cached := libcni.NewCNIConfig(nil, nil) // where the container runtime keeps it
 	b := &bridge{cached: cached, ranges: ranges, mtu: mtu}
 	if link, err := netlink.LinkByName(Bridge); err == nil {
@@ -66,17 +66,20 @@ func (n *Network) overlayLost(_ context.Context, lost firewall.Lost) ([]string, 
 }
 
 // missing names the chains of the pod network, and the kubelet's, that have lost something.
-func (r rules) missing(_ context.Context, lost firewall.Lost) (gone []string, err error) {
+func (r *rules) missing(_ context.Context, lost firewall.Lost) (gone []string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	var errs []error
-	for i := range r {
-		r[i].adopt(lost)
-		for _, c := range r[i].chains {
-			if !lost.Older && !lost.From(firewall.Table{Family: r[i].name, Name: c.table}, c.name, c.parent) {
+	for i := range r.families {
+		f := &r.families[i]
+		f.adopt(lost)
+		for _, c := range f.chains {
+			if !lost.Older && !lost.From(firewall.Table{Family: f.name, Name: c.table}, c.name, c.parent) {
 				continue
 			}
-			missing, err := c.missing(r[i].tool)
+			missing, err := c.missing(f.tool)
 			errs = append(errs, err)
-			if text := fmt.Sprintf("chain %s of %s %s", c.name, r[i].name, c.table); missing && !slices.Contains(gone, text) {
+			if text := fmt.Sprintf("chain %s of %s %s", c.name, f.name, c.table); missing && !slices.Contains(gone, text) {
 				gone = append(gone, text)
 			}
 		}
@@ -100,7 +103,7 @@ func (f *family) has(chain string) bool {
 	return err == nil && exists
 }
 
-func (r rules) restore(context.Context) error { return r.ensure(false) }
+func (r *rules) restore(context.Context) error { return r.ensure(false) }
 
 // bridge is what the pods of this node are on.
 type bridge struct {
@@ -166,7 +169,7 @@ type hostPorts struct {
 	cached   *libcni.CNIConfig
 	plugins  string
 	nftables bool
-	rules    rules        // whose iptables the plugin uses, without nftables
+	rules    *rules       // whose iptables the plugin uses, without nftables
 	lost     []attachment // pods without theirs; what missing has found last
 	again    []attachment // pods whose rules were made again here
 }
@@ -218,7 +221,7 @@ func (h *hostPorts) concerns(lost firewall.Lost) bool {
 // basis reports whether what leads to the rules of pods is there.
 func (h *hostPorts) basis() bool {
 	if !h.nftables {
-		for _, f := range h.rules {
+		for _, f := range h.rules.families {
 			if !slices.ContainsFunc(f.chains, func(c chain) bool { return c.table == "nat" }) {
 				continue // not the iptables that the plugin uses
 			}

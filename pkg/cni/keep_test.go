@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -60,6 +61,52 @@ func TestRulesThatSomebodyRemovesAreMissed(t *testing.T) {
 	for _, want := range []string{"-A OUTPUT -j KUBE-FIREWALL\n", "-A INPUT -j KUBE-FIREWALL\n", "--ctstate RELATED,ESTABLISHED,DNAT -j DROP\n"} {
 		if err != nil || strings.Count(string(out), want) != 1 {
 			t.Errorf("%q is not there once: %v\n%s", want, err, out)
+		}
+	}
+}
+
+// TestNodesAreAdmitted has nodes come and go that ask by their own addresses.
+func TestNodesAreAdmitted(t *testing.T) {
+	ownNetwork(t)
+	if _, err := exec.LookPath("iptables"); err != nil {
+		t.Skip("needs the program iptables")
+	}
+	rules, err := newRules([]netip.Prefix{ipv4, ipv6}, []netip.Prefix{cluster4, cluster6}, []int{10053})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := rules.ensure(true); err != nil {
+		t.Fatal(err)
+	}
+	const a, b, c = "192.0.2.1", "192.0.2.2", "192.0.2.3"
+	for _, nodes := range [][]string{{a}, {b, a, b}, {c, b}, {c, b}, nil} {
+		var addrs []netip.Addr
+		for _, text := range nodes {
+			addrs = append(addrs, netip.MustParseAddr(text))
+		}
+		if err := rules.admit(addrs); err != nil {
+			t.Fatal(err)
+		}
+		for _, again := range []string{"true", "iptables -F"} { // and they come back with the others
+			if out, err := exec.Command("sh", "-ec", again).CombinedOutput(); err != nil {
+				t.Fatal(string(out))
+			}
+			if err := rules.restore(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			out, err := exec.Command("iptables", "-S", inputChain).CombinedOutput()
+			if err != nil {
+				t.Fatal(string(out))
+			}
+			for _, text := range []string{a, b, c} {
+				i, drop := strings.Index(string(out), "-s "+text+"/32 -d 10.42.0.1/32 -j RETURN\n"), strings.Index(string(out), "DROP")
+				if (i >= 0) != slices.Contains(nodes, text) || i > drop {
+					t.Errorf("of %v, after %s:\n%s", nodes, again, out)
+				}
+			}
+			if gone, err := rules.missing(t.Context(), firewall.Lost{Unknown: true}); err != nil || len(gone) > 0 {
+				t.Errorf("of %v missing: %q, %v", nodes, gone, err)
+			}
 		}
 	}
 }

@@ -32,9 +32,10 @@ type mesh struct {
 	client  kubernetes.Interface
 	overlay *overlay.Overlay
 	local   overlay.Local
-	changed chan struct{} // holds one; something about the nodes has
-	listed  func() bool   // whether all nodes are known
-	problem string        // said last
+	changed chan struct{}            // holds one; something about the nodes has
+	listed  func() bool              // whether all nodes are known
+	problem string                   // said last
+	admit   func([]netip.Addr) error // nil where tunnels hide the nodes' own addresses
 
 	version uint64    // of the node's object when it said last what this one is to say
 	wrote   time.Time // when this process wrote that, if it had to
@@ -172,6 +173,15 @@ func (m *mesh) sync(ctx context.Context, nodes cache.Store) {
 		}
 	}
 	errs = append(errs, m.overlay.Set(peers))
+	if m.admit != nil {
+		var at []netip.Addr
+		for _, p := range peers {
+			if p.IP.Is4() {
+				at = append(at, p.IP)
+			}
+		}
+		errs = append(errs, m.admit(at))
+	}
 	m.say(ctx, errors.Join(errs...))
 }
 

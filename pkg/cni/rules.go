@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/coreos/go-iptables/iptables"
 )
@@ -36,16 +37,23 @@ type chain struct {
 type family struct {
 	name   string // as nft says it
 	tool   *iptables.IPTables
+	at     netip.Addr // the node's address in the pod network
 	chains []chain
 }
 
-type rules []family
+// rules are those of all families. What looks after them and what follows the nodes
+// are two goroutines.
+type rules struct {
+	mu       sync.Mutex
+	families []family
+	nodes    []netip.Addr // see admit
+}
 
 // newRules makes the rules that let packets of pods through, whatever the
-// policy of FORWARD, and to ports of their own node, whatever that of INPUT, and
-// masquerade what leaves the pod network.
-func newRules(local, cluster []netip.Prefix, ports []int) (rules, error) {
-	var all rules
+// policy of FORWARD, and to ports of their nodes, whatever that of INPUT, keep
+// others from these, and masquerade what leaves the pod network.
+func newRules(local, cluster []netip.Prefix, ports []int) (*rules, error) {
+	all := &rules{}
 	for i, pods := range local {
 		protocol := iptables.ProtocolIPv4
 		if pods.Addr().Is6() {
@@ -60,11 +68,12 @@ func newRules(local, cluster []netip.Prefix, ports []int) (rules, error) {
 				return nil, fmt.Errorf("remove chain %s: %w", inputChain, err)
 			}
 		}
+		at := gateway(pods).Addr()
 		mine := chains(pods, cluster[min(i, len(cluster)-1)], ports)
 		name := map[iptables.Protocol]string{iptables.ProtocolIPv4: "ip", iptables.ProtocolIPv6: "ip6"}[protocol]
-		all = append(all, family{name, tool, mine})
+		all.families = append(all.families, family{name, tool, at, mine})
 		if other := legacy(protocol); other != nil {
-			all = append(all, family{name, other, mine[:len(mine)-1]})
+			all.families = append(all.families, family{name, other, at, slices.Clone(mine[:len(mine)-1])})
 		}
 	}
 	return all, nil
@@ -103,20 +112,77 @@ func chains(pods, cluster netip.Prefix, ports []int) []chain {
 		{"-s", cluster.String(), "-j", "ACCEPT"},
 		{"-d", cluster.String(), "-j", "ACCEPT"},
 	}}}
-	input := chain{table: "filter", parent: "INPUT", name: inputChain}
-	for _, port := range ports {
-		for _, protocol := range []string{"udp", "tcp"} {
-			input.rules = append(input.rules, []string{"-s", pods.String(), "-d", gateway(pods).Addr().String(),
-				"-p", protocol, "-m", protocol, "--dport", strconv.Itoa(port), "-j", "ACCEPT"})
-		}
-	}
 	if len(ports) > 0 {
-		all = append(all, input)
+		all = append(all, input(gateway(pods).Addr(), cluster, ports))
 	}
 	return append(all, chain{table: "nat", parent: "POSTROUTING", name: postroutingName, rules: [][]string{
 		{"-s", pods.String(), "-d", cluster.String(), "-j", "RETURN"},
 		{"-s", pods.String(), "!", "-d", multicast, "-j", "MASQUERADE", "--random-fully"},
 	}})
+}
+
+// input lets pods reach ports of their node's address in the pod network, and nobody
+// else but the machine itself. A route is all that it takes to send packets there, and
+// Services lead there as well. What other nodes send themselves comes from an address of
+// the pod network through a tunnel; see admit for when there is none.
+func input(at netip.Addr, cluster netip.Prefix, ports []int) chain {
+	c := chain{table: "filter", parent: "INPUT", name: inputChain}
+	for _, who := range []struct{ match, verdict []string }{
+		{[]string{"-s", cluster.String()}, []string{"-j", "ACCEPT"}},
+		{[]string{"!", "-i", "lo"}, []string{"-j", "DROP"}},
+	} {
+		for _, port := range ports {
+			for _, protocol := range []string{"udp", "tcp"} {
+				c.rules = append(c.rules, slices.Concat(who.match, []string{"-d", at.String(), "-p", protocol, "-m", protocol, "--dport", strconv.Itoa(port)}, who.verdict))
+			}
+		}
+	}
+	return c
+}
+
+// admitted is the rule by which a node may do itself what its pods may.
+func admitted(node, at netip.Addr) []string {
+	return []string{"-s", node.String(), "-d", at.String(), "-j", "RETURN"}
+}
+
+// admit lets other nodes themselves reach what their pods do, where their packets come
+// from their own addresses, and over IPv4 alone.
+func (r *rules) admit(nodes []netip.Addr) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	nodes = slices.Compact(slices.SortedFunc(slices.Values(nodes), netip.Addr.Compare))
+	if slices.Equal(nodes, r.nodes) {
+		return nil
+	}
+	var errs []error
+	for _, f := range r.families {
+		i := slices.IndexFunc(f.chains, func(c chain) bool { return c.name == inputChain })
+		if i >= 0 && f.name == "ip" {
+			errs = append(errs, f.chains[i].admit(f, r.nodes, nodes))
+		}
+	}
+	r.nodes = nodes
+	return errors.Join(errs...)
+}
+
+// admit exchanges the rules of nodes, which come first.
+func (c *chain) admit(f family, before, after []netip.Addr) error {
+	var errs []error
+	own := c.rules[len(before):]
+	c.rules = nil
+	for _, node := range after {
+		c.rules = append(c.rules, admitted(node, f.at))
+		if !slices.Contains(before, node) {
+			errs = append(errs, f.tool.InsertUnique(c.table, c.name, 1, admitted(node, f.at)...))
+		}
+	}
+	c.rules = append(c.rules, own...)
+	for _, node := range before {
+		if !slices.Contains(after, node) {
+			errs = append(errs, f.tool.DeleteIfExists(c.table, c.name, admitted(node, f.at)...))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // guard is the kubelet's chain as the kubelet makes it.
@@ -151,8 +217,10 @@ func (c chain) jump() []string {
 
 // ensure puts back what is missing and touches nothing that is there. At a start
 // afresh is set: what is there may be of other networks.
-func (r rules) ensure(afresh bool) error {
-	for _, f := range r {
+func (r *rules) ensure(afresh bool) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, f := range r.families {
 		for _, c := range f.chains {
 			if err := c.ensure(f.tool, afresh); err != nil {
 				return fmt.Errorf("%s chain %s: %w", c.table, c.name, err)

@@ -34,6 +34,7 @@ type Noter interface {
 // Node is a component's place in a Group. It is what other components name
 // when they say what they need.
 type Node struct {
+	group     *Group
 	component Component
 	needs     []*Node
 	neededBy  []*Node

@@ -34,6 +34,10 @@ type Group struct {
 	// concurrent use.
 	OnChange func(Status)
 
+	// Veto, if set, is asked before a component is: an error is why it is not ready,
+	// whatever it says itself.
+	Veto func(component string) error
+
 	nodes []*Node
 	last  *Node // see AddLast
 }
@@ -44,7 +48,7 @@ type Group struct {
 // ignored, so that a component that was switched off can be named all the same.
 func (g *Group) Add(c Component, needs ...*Node) *Node {
 	needs = slices.DeleteFunc(slices.Clone(needs), func(n *Node) bool { return n == nil })
-	n := &Node{component: c, needs: needs, ready: make(chan struct{}), ended: make(chan struct{})}
+	n := &Node{group: g, component: c, needs: needs, ready: make(chan struct{}), ended: make(chan struct{})}
 	n.status.set(Waiting, nil)
 	for _, need := range needs {
 		need.neededBy = append(need.neededBy, n)
@@ -211,6 +215,11 @@ func (g *Group) work(ctx context.Context, n *Node, returned <-chan error) (err e
 func (n *Node) check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
+	if n.group.Veto != nil {
+		if err := n.group.Veto(n.component.Name()); err != nil {
+			return err
+		}
+	}
 	return n.component.Ready(ctx)
 }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -75,6 +76,40 @@ func (f *fake) Ready(context.Context) error {
 		return errors.New("warming up")
 	}
 	return nil
+}
+
+// A part that says it is ready is not while something else says why it cannot be.
+func TestVeto(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ended := errors.New("its certificate ended")
+		var valid atomic.Bool
+		g := &Group{Veto: func(component string) error {
+			if component == "b" && !valid.Load() {
+				return ended
+			}
+			return nil
+		}}
+		j := &journal{}
+		g.Add(&fake{name: "a", j: j})
+		g.Add(&fake{name: "b", j: j})
+		ctx, cancel := context.WithCancel(t.Context())
+		over := make(chan error)
+		go func() { over <- g.Run(ctx) }()
+		time.Sleep(time.Minute)
+		if all := g.Status(ctx); all[0].State != Ready || all[1].State != Starting || !errors.Is(all[1].Err, ended) {
+			t.Errorf("got %+v", all)
+		}
+		valid.Store(true)
+		time.Sleep(time.Minute)
+		valid.Store(false)
+		if all := g.Status(ctx); all[0].State != Ready || all[1].State != Failed || !errors.Is(all[1].Err, ended) {
+			t.Errorf("after it had been ready: %+v", all)
+		}
+		cancel()
+		if err := <-over; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // chain adds a, b that needs a, and c that needs b.

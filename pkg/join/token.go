@@ -74,7 +74,10 @@ const (
 // ID and secret are derived. Space around it, as in a file, does not count. The
 // error continues a sentence that names where the text is from, and shows
 // nothing of it.
-func Parse(text string) (Token, error) {
+func Parse(text string) (Token, error) { return parse(text, rounds) }
+
+// parse is Parse with a price of its own for pre-shared secrets.
+func parse(text string, rounds int) (Token, error) {
 	text = strings.TrimSpace(text)
 	if rest, ok := strings.CutPrefix(text, scheme); ok {
 		return parseFull(rest)
@@ -85,7 +88,7 @@ func Parse(text string) (Token, error) {
 	if err := checkShared(text); err != nil {
 		return Token{}, err
 	}
-	return derive(text)
+	return derive(text, rounds)
 }
 
 // parseFull reads what comes after lite://.
@@ -148,7 +151,7 @@ func checkShared(text string) error {
 const rounds = 200_000
 
 // derive makes the same token of the same text everywhere.
-func derive(text string) (Token, error) {
+func derive(text string, rounds int) (Token, error) {
 	stream, err := pbkdf2.Key(sha256.New, text, []byte("lite join token"), rounds, 8*(idLength+secretLength))
 	if err != nil {
 		return Token{}, fmt.Errorf("cannot be used as a secret: %w", err)

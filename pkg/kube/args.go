@@ -191,9 +191,17 @@ func Said(user []string, flag string) (value string, given bool) {
 
 // List is all values that a user gives to a flag whose values add up.
 func List(user []string, flag string) (values []string) {
+	for _, v := range All(user, flag) {
+		values = append(values, strings.Split(v, ",")...)
+	}
+	return values
+}
+
+// All is what a user gives to a flag each time.
+func All(user []string, flag string) (values []string) {
 	for _, arg := range user {
 		if name, v := splitArg(arg); name == flag {
-			values = append(values, strings.Split(v, ",")...)
+			values = append(values, v)
 		}
 	}
 	return values

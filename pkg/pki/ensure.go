@@ -116,7 +116,7 @@ func ensureCA(dir Dir, a Authority, cn string, now time.Time) (*signer, error) {
 		return nil, fmt.Errorf("authority: %s is not valid before %s (the clock says %s); set the clock", certPath, day(cert.NotBefore), day(now))
 	}
 	if now.After(cert.NotAfter) {
-		return nil, fmt.Errorf("authority: %s expired on %s (the clock says %s)", certPath, day(cert.NotAfter), day(now))
+		return nil, fmt.Errorf("authority: %s expired on %s (the clock says %s); if the clock is right, %s", certPath, day(cert.NotAfter), day(now), authorityRemedy)
 	}
 	return &signer{cert, key}, nil
 }

@@ -64,6 +64,7 @@ var families = map[string][]Owner{
 	"scheduler_":                     {Scheduler},
 	"kubeproxy_":                     {KubeProxy},
 	"kubelet_":                       {Kubelet},
+	"lite_":                          {Kubelet}, // which each node has
 	"plugin_manager_":                {Kubelet},
 	"volume_manager_":                {Kubelet},
 	"dra_":                           {Kubelet},

@@ -26,22 +26,23 @@ var all = []Owner{APIServer, ControllerManager, Scheduler, Kubelet, KubeProxy, E
 
 func TestWhoServes(t *testing.T) {
 	for family, want := range map[string][]Owner{
-		"apiserver_request_total":                     {APIServer},
-		"etcd_request_duration_seconds":               {APIServer, Etcd},
-		"kubelet_running_pods":                        {Kubelet},
-		"storage_operation_duration_seconds":          {ControllerManager, Kubelet},
-		"storage_count_attachable_volumes_in_use":     {ControllerManager},
-		"volume_operation_total_seconds":              {ControllerManager, Kubelet},
-		"volume_operation_total_errors":               {ControllerManager},
-		"volume_manager_total_volumes":                {Kubelet},
-		"scheduler_pending_pods":                      {Scheduler},
-		"kubeproxy_sync_proxy_rules_duration_seconds": {KubeProxy},
-		"go_goroutines":                               all,
-		"process_cpu_seconds_total":                   all,
-		"rest_client_requests_total":                  kubernetes,
-		"coredns_dns_requests_total":                  {APIServer, DNS}, // in the registry of Kubernetes nobody knows it
-		"a_feature_of_tomorrow":                       {APIServer},
-		"kubelet":                                     {APIServer},
+		"apiserver_request_total":                       {APIServer},
+		"etcd_request_duration_seconds":                 {APIServer, Etcd},
+		"kubelet_running_pods":                          {Kubelet},
+		"lite_certificate_expiration_timestamp_seconds": {Kubelet},
+		"storage_operation_duration_seconds":            {ControllerManager, Kubelet},
+		"storage_count_attachable_volumes_in_use":       {ControllerManager},
+		"volume_operation_total_seconds":                {ControllerManager, Kubelet},
+		"volume_operation_total_errors":                 {ControllerManager},
+		"volume_manager_total_volumes":                  {Kubelet},
+		"scheduler_pending_pods":                        {Scheduler},
+		"kubeproxy_sync_proxy_rules_duration_seconds":   {KubeProxy},
+		"go_goroutines":                                 all,
+		"process_cpu_seconds_total":                     all,
+		"rest_client_requests_total":                    kubernetes,
+		"coredns_dns_requests_total":                    {APIServer, DNS}, // in the registry of Kubernetes nobody knows it
+		"a_feature_of_tomorrow":                         {APIServer},
+		"kubelet":                                       {APIServer},
 	} {
 		var got []Owner
 		for _, o := range all {

@@ -25,6 +25,7 @@ import (
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/datastore"
 	"lite.io/lite/pkg/datastore/etcd"
+	"lite.io/lite/pkg/expiry"
 	"lite.io/lite/pkg/join/approver"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/pki"
@@ -34,8 +35,7 @@ import (
 
 // New puts a server node together; nothing is touched before Prepare and Run.
 func New(cfg *config.Config, host agent.Host, onChange func(component.Status)) (*Server, error) {
-	dir := filepath.Join(cfg.DataDir, "server")
-	dirPKI := pki.Dir(filepath.Join(dir, "pki"))
+	dir, dirPKI := Dir(cfg.DataDir), pkiDir(cfg.DataDir)
 	s := &Server{config: cfg, controlplane: controlplane.Config{
 		Node:  cfg,
 		Dir:   dir,
@@ -49,8 +49,11 @@ func New(cfg *config.Config, host agent.Host, onChange func(component.Status)) (
 			KeyFile:  dirPKI.Key(pki.APIServerEtcdClient),
 		},
 	}}
+	s.Certificates = expiry.New(expiry.Config{
+		NodeName: cfg.NodeName, Kubeconfig: nodeKubeconfig(cfg), Files: CertificateFiles(cfg), Uses: uses(dirPKI),
+	})
 	var err error
-	s.Group, err = compose(cfg, s.controlplane, host, onChange)
+	s.Group, err = compose(cfg, s.controlplane, host, s.Certificates, onChange)
 	return s, err
 }
 
@@ -58,12 +61,13 @@ func New(cfg *config.Config, host agent.Host, onChange func(component.Status)) (
 // Prepare it and to Run it.
 type Server struct {
 	*component.Group
+	Certificates *expiry.Watch
 	config       *config.Config
 	controlplane controlplane.Config
 }
 
 // compose is the whole node at a glance.
-func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, onChange func(component.Status)) (*component.Group, error) {
+func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, certs *expiry.Watch, onChange func(component.Status)) (*component.Group, error) {
 	store, err := etcd.New(etcd.Config{
 		Name: cfg.NodeName, Dir: storeDir(cp.Dir), PKI: cp.PKI, Metrics: etcdMetrics(cfg), Args: cfg.EtcdArgs,
 	})
@@ -101,7 +105,7 @@ func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, onChan
 	// that is alone leads.
 	var alone *kube.Election
 
-	g := &component.Group{OnChange: onChange}
+	g := &component.Group{OnChange: onChange, Veto: certs.Veto}
 	db := g.Add(store)
 	api := g.Add(apiserver, db)
 	roles := g.Add(controlplane.NewAuthorization(cp), api)
@@ -120,7 +124,7 @@ func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, onChan
 	g.Add(alone.Guard(runtimeclass.New(cp.Kubeconfig(pki.Admin))), roles)
 	addBatteries(g, alone, cfg, cp, api, roles)
 	node := agent.Config{
-		Node: cfg, Cluster: facts(cfg), Host: host, Kubeconfig: nodeKubeconfig(cfg), Server: cp.Kubeconfig(pki.Lite),
+		Node: cfg, Cluster: facts(cfg), Host: host, Certificates: certs, Kubeconfig: nodeKubeconfig(cfg), Server: cp.Kubeconfig(pki.Lite),
 		CAFile: cp.PKI.CA(pki.ClusterCA), CertFile: cp.PKI.Cert(pki.Kubelet), KeyFile: cp.PKI.Key(pki.Kubelet),
 	}
 	if err := agent.Add(g, node, api); err != nil {
@@ -197,7 +201,12 @@ func (s *Server) Prepare() error {
 }
 
 // Used reports whether a data directory holds a server's data.
-func Used(dataDir string) bool { return etcd.Used(storeDir(filepath.Join(dataDir, "server"))) }
+func Used(dataDir string) bool { return etcd.Used(storeDir(Dir(dataDir))) }
+
+// Dir is where a server keeps what agents do not have.
+func Dir(dataDir string) string { return filepath.Join(dataDir, "server") }
+
+func pkiDir(dataDir string) pki.Dir { return pki.Dir(filepath.Join(Dir(dataDir), "pki")) }
 
 // storeDir is where etcd keeps its data, below the control plane's directory.
 func storeDir(dir string) string { return filepath.Join(dir, "etcd") }
@@ -238,7 +247,7 @@ func local(cfg *config.Config) map[string]string {
 // Kubeconfig is the path of the kubeconfig by which a server writes what is lite's
 // own.
 func Kubeconfig(dataDir string) string {
-	return controlplane.Config{Dir: filepath.Join(dataDir, "server")}.Kubeconfig(pki.Lite)
+	return controlplane.Config{Dir: Dir(dataDir)}.Kubeconfig(pki.Lite)
 }
 
 func nodeKubeconfig(cfg *config.Config) string {

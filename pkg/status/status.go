@@ -33,6 +33,8 @@ type Node struct {
 	Components []Component `json:"components"`
 	// Servers is how an agent reaches the API.
 	Servers []Server `json:"servers,omitempty"`
+	// Certificates are those that have ended, or are about to.
+	Certificates []Certificate `json:"certificates,omitempty"`
 	// Netfilter is which programs write the node's packet filter rules.
 	Netfilter *netfilter.Tools `json:"netfilter,omitempty"`
 }
@@ -46,6 +48,15 @@ type Server struct {
 	// UsedSince is since when it is in use; zero for the others.
 	UsedSince time.Time `json:"usedSince,omitzero"`
 	Reason    string    `json:"reason,omitempty"`
+}
+
+// Certificate is one that somebody should see to.
+type Certificate struct {
+	Path    string    `json:"path"`
+	Subject string    `json:"subject"`
+	State   string    `json:"state"` // ended, or ends soon
+	Until   time.Time `json:"until"`
+	Remedy  string    `json:"remedy"`
 }
 
 // Component is the state of one part of the node.

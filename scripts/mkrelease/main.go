@@ -4,8 +4,8 @@
 //	<out>/channels/<channel>      the version that a channel is at
 //	<out>/install.sh              of the version that was last put into a channel
 //	<out>/<version>/              lite-linux-<arch>, the same as .gz, install.sh,
-//	                              lite-<version>.cdx.json, SHA256SUMS, and if there is
-//	                              a key SHA256SUMS.sig
+//	                              lite-<version>.cdx.json, lite-<version>.provenance.json,
+//	                              SHA256SUMS, and if there is a key SHA256SUMS.sig
 //
 // The same programs make the same bytes. A version that is there already is not
 // changed.
@@ -44,6 +44,7 @@ func main() {
 	flag.StringVar(&r.baseURL, "base-url", "", "where the directory will be served")
 	flag.StringVar(&r.channel, "channel", "", "a channel to move to this version")
 	flag.StringVar(&r.key, "sign", "", "a `file` with the private key, RSA or EC in PEM, to sign the checksums with")
+	flag.StringVar(&r.commit, "commit", "", "the commit that the programs are built from, in full")
 	check := flag.Bool("check", false, "only check version, base URL and channel")
 	flag.Usage = func() {
 		fmt.Fprintln(flag.CommandLine.Output(), "usage: mkrelease [flags] ARCH=PROGRAM=HELPERS...\nHELPERS is the archive of helper programs that is in PROGRAM.")
@@ -68,8 +69,8 @@ func main() {
 
 // release is what is to be laid out.
 type release struct {
-	out, version, baseURL, channel, key string
-	builds                              []build
+	out, version, baseURL, channel, key, commit string
+	builds                                      []build
 }
 
 // build is lite for one architecture.
@@ -78,6 +79,7 @@ type build struct{ arch, program, helpers string }
 var (
 	// A + would have to be written as %2B in a URL.
 	versions = regexp.MustCompile(`^v[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z][0-9A-Za-z.-]*)?$`)
+	commits  = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
 	channels = regexp.MustCompile(`^[a-z][a-z0-9.-]*$`)
 )
 
@@ -98,6 +100,9 @@ func (r *release) make() error {
 	}
 	if len(r.builds) == 0 {
 		return errors.New("there is no program to release")
+	}
+	if !commits.MatchString(r.commit) {
+		return fmt.Errorf("commit %q: must be all digits of one, as git rev-parse prints them", r.commit)
 	}
 	if err := os.MkdirAll(r.out, 0o755); err != nil {
 		return err
@@ -142,6 +147,13 @@ func (r *release) fill(dir string) error {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(dir, "lite-"+r.version+".cdx.json"), bom, 0o644); err != nil {
+		return err
+	}
+	origin, err := r.prove(dir)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "lite-"+r.version+".provenance.json"), origin, 0o644); err != nil {
 		return err
 	}
 	if err := writeSums(dir); err != nil || r.key == "" {

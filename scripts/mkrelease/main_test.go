@@ -48,7 +48,7 @@ func testRelease(t *testing.T, out string) release {
 	}
 	return release{
 		out: out, version: "v1.2.3", baseURL: "https://lite.test/releases",
-		builds: []build{{runtime.GOARCH, program, bundle}},
+		builds: []build{{runtime.GOARCH, program, bundle}}, commit: strings.Repeat("0123456789", 4),
 	}
 }
 
@@ -74,12 +74,16 @@ func TestMake(t *testing.T) {
 		names = append(names, e.Name())
 	}
 	lite := "lite-linux-" + runtime.GOARCH
-	want := []string{"SHA256SUMS", "install.sh", lite, lite + ".gz", "lite-v1.2.3.cdx.json"}
+	want := []string{"SHA256SUMS", "install.sh", lite, lite + ".gz", "lite-v1.2.3.cdx.json", "lite-v1.2.3.provenance.json"}
 	if !slices.Equal(names, want) {
 		t.Errorf("got %v, want %v", names, want)
 	}
 	for _, command := range []string{
-		"sha256sum -c SHA256SUMS && test $(wc -l <SHA256SUMS) = 4",
+		"sha256sum -c SHA256SUMS && test $(wc -l <SHA256SUMS) = 5",
+		// As install.sh looks at them.
+		"grep -q \"\\\"$(sha256sum <" + lite + " | cut -d ' ' -f 1)\\\"\" lite-v1.2.3.cdx.json",
+		"grep -q \"\\\"$(sha256sum <" + lite + " | cut -d ' ' -f 1)\\\"\" lite-v1.2.3.provenance.json",
+		"grep -q '\"gitCommit\": \"0123456789' lite-v1.2.3.provenance.json",
 		"gzip -dc lite-linux-*.gz | cmp - " + lite,
 		"test -x install.sh && test -x " + lite + " && sh -n install.sh",
 		"grep -qx default_base_url=https://lite.test/releases install.sh",
@@ -266,6 +270,7 @@ func TestMakeRefuses(t *testing.T) {
 		"a channel":       {func(r *release) { r.channel = "../x" }, "channel"},
 		"no program":      {func(r *release) { r.builds = nil }, "no program"},
 		"a bad URL":       {func(r *release) { r.baseURL = "https://x.test/$(id)" }, "base URL"},
+		"no commit":       {func(r *release) { r.commit = "HEAD" }, `commit "HEAD"`},
 		"a lost program":  {func(r *release) { r.builds[0].program = "/nowhere" }, "/nowhere"},
 		"another program": {func(r *release) { r.builds[0].program = "go.mod" }, "go.mod"},
 	} {

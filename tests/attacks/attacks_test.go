@@ -34,6 +34,7 @@ func TestNode(t *testing.T) {
 	t.Run("TakesAddressesOfServices", s.testAddresses)
 	t.Run("DrawsLoadBalancingToItself", s.testLabels)
 	t.Run("BreaksDNSOfOthers", s.testDNS)
+	t.Run("Reach", s.testReach)
 }
 
 // as does as a node does, by what the API server makes of its certificate.

@@ -48,6 +48,7 @@ func TestDNS(t *testing.T) {
 		{"Policies", s.testPolicies},
 		{"Forward", s.testForward},
 		{"Metrics", s.testMetrics},
+		{"Stranger", s.testStranger},
 		{"Firewall", s.testFirewall},
 		{"Endpoints", s.testEndpoints},
 		{"Corefile", s.testCorefile},

@@ -89,6 +89,9 @@ func testCheckout(t *testing.T, m *cluster.Machine) {
 	if out := m.Sh(t, command); !strings.Contains(out, "installed; not started") {
 		t.Errorf("it says:\n%s", out)
 	}
+	if got := m.Sh(t, "stat -c %%a /etc/lite/install.pending"); got != "600" {
+		t.Errorf("install.pending has the mode %s", got)
+	}
 	m.Sh(t, "cmp /usr/local/bin/lite /root/checkout/dist/lite && rm -r /root/checkout && systemctl is-enabled lite && ! systemctl is-active lite")
 }
 
@@ -189,14 +192,18 @@ func testRefused(t *testing.T, m *cluster.Machine) {
 	m.Sh(t, `mkdir -p /mnt/small /mnt/noexec && mount -t tmpfs -o size=20m tmpfs /mnt/small && mount -t tmpfs -o noexec tmpfs /mnt/noexec
 		mkdir -p /root/bad /root/fake && printf '#!/bin/sh\n[ "$1" != -m ] || { echo riscv64; exit; }\nexec /bin/uname "$@"\n' >/root/fake/uname && chmod +x /root/fake/uname
 		cp -r /root/release/. /root/bad && sed -i 's/^....\(.* lite-\)/0000\1/' /root/bad/SHA256SUMS
-		gzip -1 -c /root/release/lite-linux-%[1]s >/root/lite.gz`, arch(t, m))
-	t.Cleanup(func() { m.Sh(t, "umount /mnt/small /mnt/noexec && rm -r /root/bad") })
+		gzip -1 -c /root/release/lite-linux-%[1]s >/root/lite.gz
+		cp -rl /root/release/. /root/other && cd /root/other && rm SHA256SUMS && echo '"0000"' >lite-v1.provenance.json && sha256sum lite-* images/* >SHA256SUMS
+		cp -rl /root/other/. /root/changed && cd /root/changed && rm lite-v1.provenance.json && sha256sum <lite-linux-%[1]s | sed 's/\(.*\) .*/"\1"/' >lite-v1.provenance.json`, arch(t, m))
+	t.Cleanup(func() { m.Sh(t, "umount /mnt/small /mnt/noexec && rm -r /root/bad /root/other /root/changed") })
 	sum := m.Sh(t, "sha256sum </root/lite.gz | cut -c 1-64")
 	for _, c := range []struct{ name, command, want string }{
 		{"wrong checksum", "INSTALL_LITE_ARTIFACT=/root/bad sh /root/bad/install.sh", "has the wrong checksum"},
 		{"no checksum", "INSTALL_LITE_ARTIFACT=/root/lite.gz " + installer, "set INSTALL_LITE_SHA256"},
 		{"wrong checksum given", "INSTALL_LITE_SHA256=abc INSTALL_LITE_ARTIFACT=/root/lite.gz " + installer, "has the wrong checksum"},
 		{"wrong signature", "INSTALL_LITE_PUBLIC_KEY=/root/public.pem INSTALL_LITE_ARTIFACT=/root/bad " + installer, "is not signed with the key"},
+		{"provenance of another program", "INSTALL_LITE_BIN_DIR=/opt/other INSTALL_LITE_ARTIFACT=/root/other " + installer, "lite-v1.provenance.json is about another program"},
+		{"changed provenance", "INSTALL_LITE_BIN_DIR=/opt/other INSTALL_LITE_ARTIFACT=/root/changed " + installer, "lite-v1.provenance.json has the wrong checksum"},
 		{"full disk", fromRelease + "INSTALL_LITE_BIN_DIR=/mnt/small " + installer, "/mnt/small has 20 MiB free and lite needs"},
 		{"full disk while unpacking", "INSTALL_LITE_SHA256=" + sum + " INSTALL_LITE_ARTIFACT=/root/lite.gz INSTALL_LITE_BIN_DIR=/mnt/small " + installer, "cannot write to /mnt/small"},
 		{"noexec", fromRelease + "INSTALL_LITE_BIN_DIR=/mnt/noexec " + installer, "does not let programs run"},
@@ -244,8 +251,13 @@ func testAgent(t *testing.T, server *cluster.Machine) {
 	if err == nil || !strings.Contains(out, "what is served as lite v9.9.8 is lite ") {
 		t.Errorf("a replayed release: %v\n%s", err, out)
 	}
-	agent.Sh(t, "curl -sfL %s/install.sh | INSTALL_LITE_ALLOW_HTTP=true INSTALL_LITE_BASE_URL=%s LITE_URL=%s LITE_TOKEN=%s HTTPS_PROXY=http://proxy.test:3128 NO_PROXY=10.0.0.0/8 sh -s - --node-name second",
+	out = agent.Sh(t, "curl -sfL %s/install.sh | INSTALL_LITE_ALLOW_HTTP=true INSTALL_LITE_BASE_URL=%s LITE_URL=%s LITE_TOKEN=%s HTTPS_PROXY=http://proxy.test:3128 NO_PROXY=10.0.0.0/8 sh -s - --node-name second",
 		base, base, url, token)
+	for _, want := range []string{"lite-v1.cdx.json is about this program\n", "lite-v1.provenance.json is about this program, built from commit 0123456789abcdef\n"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the installer does not say %q:\n%s", want, out)
+		}
+	}
 	server.Sh(t, "kubectl wait --for=condition=Ready node/second --timeout=60s")
 	if got := agent.Sh(t, "cat /proc/%s/cmdline | tr '\\0' ' '", pid(t, agent)); got != "/usr/local/bin/lite agent" {
 		t.Errorf("the command line is %q", got)
@@ -274,7 +286,7 @@ func testAgent(t *testing.T, server *cluster.Machine) {
 }
 
 // serve serves a release in a channel as a plain file server does, and returns the
-// base address. The version has the binary compressed only. Under v9.9.8 the same files
+// base address. The version has the binary compressed only, and says of it where it is from. Under v9.9.8 the same files
 // are served again.
 func serve(t *testing.T, m *cluster.Machine) string {
 	t.Helper()
@@ -283,7 +295,9 @@ func serve(t *testing.T, m *cluster.Machine) string {
 	m.PushLite(t, "/root/"+name)
 	version, _, _ := strings.Cut(strings.TrimPrefix(m.Sh(t, "/root/%s version", name), "lite "), " ")
 	script := fmt.Sprintf(`cd %[1]s && mkdir -p channels '%[5]s' && ln -s '%[5]s' v9.9.8 && echo '%[5]s' >channels/stable && cp %[2]s install.sh
-		cd v9.9.8 && gzip -1 -c %[3]s >%[4]s.gz && { sha256sum %[4]s.gz; sha256sum <%[3]s | sed 's/-$/%[4]s/'; } >SHA256SUMS`,
+		cd v9.9.8 && gzip -1 -c %[3]s >%[4]s.gz 
+		sum=$(sha256sum <%[3]s) && sum=${sum%%%% *} && echo "  \"sha256\": \"$sum\"" | tee lite-v1.cdx.json >lite-v1.provenance.json
+		echo '  "gitCommit": "0123456789abcdef"' >>lite-v1.provenance.json && { sha256sum %[4]s.gz *.json; echo "$sum  %[4]s"; } >SHA256SUMS`,
 		dir, absolute(t, "../../scripts/install.sh"), m.Path("/root/"+name), name, version)
 	if out, err := exec.Command("sh", "-c", script).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)

@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"lite.io/lite/pkg/agent"
 	"lite.io/lite/tests/cluster"
 )
 
@@ -21,11 +23,26 @@ func TestMember(t *testing.T) {
 	s.ns.Apply(t, daemonSet)
 	s.ns.WaitRollout(t, "daemonset/web")
 	s.findPods(t)
+	t.Run("Watches", s.testWatches)
 	t.Run("LegacyDrop", s.testPodToPod)
 	t.Run("OtherName", s.testOtherName)
 	t.Run("ChangedHostName", s.testChangedHostName)
+	t.Run("AuthorityEnds", s.testAuthorityEnds)
 	t.Run("AgentMoves", s.testAgentMoves)
 	t.Run("CopyOfTheMachine", s.testCopy)
+}
+
+// A start looks for as many inotify instances as a node opens, no more and no less.
+func (s *suite) testWatches(t *testing.T) {
+	for n, want := range map[*cluster.Node]int{s.cluster.Server(): agent.ServerWatches, s.cluster.Agents[0]: agent.Watches} {
+		cluster.Eventually(t, time.Minute, func() error { // some are opened after a node is ready
+			out := n.Output(t, "sh", "-c", fmt.Sprintf("ls -l /proc/%d/fd | grep -c anon_inode:inotify", n.PID(t)))
+			if got := strings.TrimSpace(out); got != strconv.Itoa(want) {
+				return fmt.Errorf("the %s has %s inotify instances, and a start looks for %d", n.Role, got, want)
+			}
+			return nil
+		})
+	}
 }
 
 // A machine that is a node already is said another name: it is told so, and stays

@@ -40,9 +40,22 @@ func (c Config) Kubeconfig(leaf string) string {
 	return filepath.Join(c.Dir, "kubeconfig", leaf+".conf")
 }
 
+// users are the leaves that have a kubeconfig here.
+func users() []string {
+	return []string{pki.Admin, pki.Lite, pki.ControllerManager, pki.Scheduler, pki.Metrics}
+}
+
+// Kubeconfigs is the paths of all kubeconfigs of the control plane.
+func (c Config) Kubeconfigs() (paths []string) {
+	for _, leaf := range users() {
+		paths = append(paths, c.Kubeconfig(leaf))
+	}
+	return paths
+}
+
 // WriteFiles makes the files that the arguments name. It is idempotent.
 func (c Config) WriteFiles() error {
-	for _, leaf := range []string{pki.Admin, pki.Lite, pki.ControllerManager, pki.Scheduler, pki.Metrics} {
+	for _, leaf := range users() {
 		k := pki.Kubeconfig{Path: c.Kubeconfig(leaf), Server: c.LocalURL(), User: leaf, Mode: 0o600, SameProcess: true}
 		if err := k.Write(c.PKI); err != nil {
 			return err

@@ -1,0 +1,48 @@
+package agent
+
+import (
+	"path/filepath"
+
+	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/pki"
+)
+
+// CertificateFiles is where an agent has certificates.
+func CertificateFiles(cfg *config.Config) []pki.File {
+	return Membership{dir: Dir(cfg.DataDir)}.certificateFiles(cfg)
+}
+
+func (m Membership) certificateFiles(cfg *config.Config) []pki.File {
+	return append([]pki.File{
+		{Path: m.CAFile(), Renewal: pki.ByKubelet},
+		{Path: m.clientCertificate(), Renewal: pki.ByKubelet},
+		{Path: filepath.Join(m.certificates(), "kubelet-server-current.pem"), Renewal: pki.ByKubelet},
+	}, UserFiles(cfg)...)
+}
+
+// clientCertificate is the identity of the node, with which all of its parts reach the
+// API. The kubelet keeps it in one file with its key.
+func (m Membership) clientCertificate() string {
+	return filepath.Join(m.certificates(), "kubelet-client-current.pem")
+}
+
+// UserFiles is what users have brought for the parts of a node.
+func UserFiles(cfg *config.Config) (files []pki.File) {
+	for _, flag := range []string{"tls-cert-file", "client-ca-file"} {
+		if path, given := kube.Said(cfg.KubeletArgs, flag); given {
+			files = append(files, pki.File{Path: path, Renewal: pki.ByUser})
+		}
+	}
+	return files
+}
+
+// Uses is what the parts of a node cannot work without: its identity, and the
+// authority by which they know the API. DNS goes on with what it knows.
+func Uses(files ...string) map[string][]string {
+	uses := map[string][]string{}
+	for _, part := range []string{"load-balancer", "kubelet", "network", "networkpolicy", "kube-proxy", "volumes", "node"} {
+		uses[part] = files
+	}
+	return uses
+}
