@@ -24,6 +24,7 @@ import (
 
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/file"
+	"lite.io/lite/pkg/unpack"
 )
 
 // Containerd is the component.
@@ -59,6 +60,9 @@ func (c *Containerd) Run(ctx context.Context) error {
 		return err
 	}
 	if err := registerPuller(c.registries.credentials); err != nil {
+		return err
+	}
+	if err := boundPlugins(unpack.ForImages(c.config.Dir)); err != nil {
 		return err
 	}
 	if err := server.CreateTopLevelDirectories(cfg); err != nil {
