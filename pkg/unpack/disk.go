@@ -26,6 +26,7 @@ const (
 type Disk struct {
 	Dir    string // is there
 	Remedy string // what to do where it is full, after what is said of it
+	free   bool   // nothing is kept of it
 	// Stat is another function than the system's, in tests.
 	Stat func(path string, to *unix.Statfs_t) error
 }
@@ -33,6 +34,16 @@ type Disk struct {
 // ForImages is the file system on which images are.
 func ForImages(dir string) Disk {
 	return Disk{Dir: dir, Remedy: "free some, or remove images (`lite images list`, `lite images remove`)"}
+}
+
+// Beside is a disk of which nothing is kept where the datastore, in a data directory, is
+// on another one.
+func (d Disk) Beside(dataDir string) Disk {
+	var here, there unix.Stat_t
+	if unix.Stat(d.Dir, &here) != nil || unix.Stat(dataDir, &there) != nil || here.Dev != there.Dev {
+		d.free = true
+	}
+	return d
 }
 
 // Full is that a file system has too little room for something. It is taken for an
@@ -58,7 +69,11 @@ func (e *Full) Error() string {
 	if e.inodes {
 		have = fmt.Sprintf("%s has %d files free, and %d", e.disk.Dir, e.free, e.kept)
 	}
-	return fmt.Sprintf("%s needs %s; %s %s; %s", e.what, e.need, have, KeptForDatastore, e.disk.Remedy)
+	text := fmt.Sprintf("%s needs %s; %s %s", e.what, e.need, have, KeptForDatastore)
+	if e.disk.Remedy == "" {
+		return text
+	}
+	return text + "; " + e.disk.Remedy
 }
 
 func (e *Full) Unwrap() error { return syscall.ENOSPC }
@@ -114,6 +129,9 @@ const (
 
 // Writer writes something until the disk has only left what is kept of it.
 func (d Disk) Writer(w io.Writer, what string) io.Writer {
+	if d.free || d.Dir == "" {
+		return w
+	}
 	return &diskWriter{w: w, disk: d, what: what, unseen: betweenBytes}
 }
 

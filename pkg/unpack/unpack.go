@@ -1,8 +1,8 @@
 // Package unpack bounds what is unpacked: archives are made by others, and say of
 // themselves what they like. What counts is what comes out of them while they are
 // read: how many bytes, how many files, how much of them is kept in memory, and how
-// much of the disk is left. Whatever in lite reads something packed reads it through
-// this package.
+// much of the disk is left. Whatever in lite reads what others have packed reads it
+// through this package.
 package unpack
 
 import (

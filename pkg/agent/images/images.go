@@ -424,7 +424,7 @@ func importFile(ctx context.Context, c *client.Client, lease, path, mark string,
 // bring reads an archive into containerd and makes its images ready to run, under a
 // lease that begins so. If that fails, the images that had these names before have them
 // again, and the room that it took is free when bring returns.
-func bring(ctx context.Context, c *client.Client, lease string, archive io.Reader, unpacking func(image string)) (found []images.Image, err error) {
+func bring(ctx context.Context, c *client.Client, lease string, archive io.Reader, unpacking func(image string)) (_ []images.Image, err error) {
 	plain, _, err := unpack.Decompress(archive)
 	if err != nil {
 		return nil, fmt.Errorf("decompress: %w", err)
@@ -439,7 +439,7 @@ func bring(ctx context.Context, c *client.Client, lease string, archive io.Reade
 		return nil, err
 	}
 	defer func() { release(err == nil) }()
-	found, err = c.Import(ctx, plain,
+	found, err := c.Import(ctx, plain,
 		client.WithAllPlatforms(false),
 		client.WithSkipMissing(), // layers of other platforms may have been left out
 		client.WithImportPlatform(platforms.Default()))
