@@ -44,9 +44,10 @@ func Decompress(r io.Reader) (plain io.ReadCloser, suffix string, err error) {
 // IsZstd says whether a stream that starts so is compressed with zstd.
 func IsZstd(start []byte) bool { return bytes.HasPrefix(start, []byte{0x28, 0xb5, 0x2f, 0xfd}) }
 
-// Zstd reads what zstd has compressed.
+// Zstd reads what zstd has compressed, without goroutines: between others that are busy,
+// these wait for each other.
 func Zstd(r io.Reader) (io.ReadCloser, error) {
-	z, err := zstd.NewReader(r, zstd.WithDecoderMaxWindow(MaxWindow), zstd.WithDecoderLowmem(true))
+	z, err := zstd.NewReader(r, zstd.WithDecoderMaxWindow(MaxWindow), zstd.WithDecoderLowmem(true), zstd.WithDecoderConcurrency(1))
 	if err != nil {
 		return nil, err
 	}

@@ -20,12 +20,14 @@ import (
 const (
 	theirContent = "io.containerd.content.v1.content"
 	theirDiffer  = "io.containerd.differ.v1.walking"
+	// metadata is the one that knows which contents are whose; it is found on the way.
+	metadata = "io.containerd.metadata.v1.bolt"
 )
 
 // boundPlugins puts bounds around the plugins that unpack. They keep their names, by
 // which drop-ins configure them and their directories are called. A process can do that
 // once, before containerd is made.
-func boundPlugins(disk unpack.Disk) error {
+func boundPlugins(disk unpack.Disk, found func(content.Store)) error {
 	around := map[string]func(any) (any, error){
 		theirContent: func(theirs any) (any, error) {
 			s, ok := theirs.(content.Store)
@@ -40,6 +42,14 @@ func boundPlugins(disk unpack.Disk) error {
 				return nil, fmt.Errorf("%s unpacks nothing", theirDiffer)
 			}
 			return bounded{d, layers.Applier(d, disk)}, nil
+		},
+		metadata: func(theirs any) (any, error) {
+			m, ok := theirs.(interface{ ContentStore() content.Store })
+			if !ok {
+				return nil, fmt.Errorf("%s has no contents", metadata)
+			}
+			found(m.ContentStore())
+			return theirs, nil
 		},
 	}
 	all := registry.Graph(nil)

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/plugin"
 	"github.com/containerd/plugin/registry"
 
@@ -22,7 +23,7 @@ func TestPluginsThatUnpackAreBounded(t *testing.T) {
 		return all
 	}
 	before := names()
-	if err := boundPlugins(unpack.ForImages(t.TempDir())); err != nil {
+	if err := boundPlugins(unpack.ForImages(t.TempDir()), func(content.Store) {}); err != nil {
 		t.Fatal(err)
 	}
 	if after := names(); !slices.Equal(before, after) {

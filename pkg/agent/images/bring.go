@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/leases"
 	"google.golang.org/grpc"
 
@@ -18,8 +19,9 @@ import (
 )
 
 // connect makes a client of containerd's that reads no description of an image into
-// memory that is too large.
-func connect(socket string) (*client.Client, error) {
+// memory that is too large. Where containerd is in this process, contents are its own, and
+// not asked for through the socket; otherwise it is nil.
+func connect(socket string, contents content.Store) (*client.Client, error) {
 	c, err := client.New(socket, client.WithDefaultNamespace(namespace))
 	if err != nil {
 		return nil, fmt.Errorf("connect to containerd: %w", err)
@@ -29,8 +31,11 @@ func connect(socket string) (*client.Client, error) {
 		c.Close()
 		return nil, fmt.Errorf("connect to containerd: its client has a connection of an unknown kind (%T)", c.Conn())
 	}
+	if contents == nil {
+		contents = c.ContentStore()
+	}
 	bounded, err := client.NewWithConn(conn, client.WithDefaultNamespace(namespace),
-		client.WithServices(client.WithContentStore(layers.Documents(c.ContentStore()))))
+		client.WithServices(client.WithContentStore(layers.Documents(contents))))
 	if err != nil {
 		c.Close()
 		return nil, fmt.Errorf("connect to containerd: %w", err)

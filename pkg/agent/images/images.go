@@ -22,7 +22,9 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/platforms"
 	"github.com/fsnotify/fsnotify"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -60,7 +62,8 @@ var suffixes = []string{".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst"}
 // Importer is the component.
 type Importer struct {
 	name   string
-	socket string // containerd's
+	socket string               // containerd's
+	of     func() content.Store // its contents, which are in this process
 	dir    string
 	watch  bool
 	ready  atomic.Bool
@@ -69,16 +72,16 @@ type Importer struct {
 
 // BuiltIn imports the archives that come with lite. It is ready when they are in:
 // no pod starts without the sandbox image.
-func BuiltIn(socket, dir string) *Importer {
-	return &Importer{name: "sandbox-image", socket: socket, dir: dir}
+func BuiltIn(socket string, contents func() content.Store, dir string) *Importer {
+	return &Importer{name: "sandbox-image", socket: socket, of: contents, dir: dir}
 }
 
 // Directory imports the user's archives, which can be large, and goes on to watch
 // for more; the directory is made if it is not there. It is ready when it
 // watches. An archive that cannot be read is in the log, and keeps neither the
 // others nor the node back.
-func Directory(socket, dir string) *Importer {
-	return &Importer{name: "images", socket: socket, dir: dir, watch: true}
+func Directory(socket string, contents func() content.Store, dir string) *Importer {
+	return &Importer{name: "images", socket: socket, of: contents, dir: dir, watch: true}
 }
 
 // Name implements component.Component.
@@ -111,10 +114,11 @@ func (i *Importer) Note() string {
 
 // Run implements component.Component.
 func (i *Importer) Run(ctx context.Context) error {
-	c, err := connect(i.socket)
+	c, err := connect(i.socket, i.of())
 	if err != nil {
 		return err
 	}
+	ctx = namespaces.WithNamespace(ctx, namespace) // who asks the contents themselves says so
 	defer c.Close()
 	if i.watch {
 		return i.follow(ctx, c)

@@ -85,7 +85,7 @@ func TestMarkChangesWhenTheArchiveDoes(t *testing.T) {
 }
 
 func TestImporterSaysWhatItWaitsFor(t *testing.T) {
-	i := BuiltIn("/socket", "/archives")
+	i := BuiltIn("/socket", nil, "/archives")
 	if err := i.Ready(t.Context()); err == nil || err.Error() != "importing from /archives" || i.Name() != "sandbox-image" {
 		t.Errorf("%s: got %v", i.Name(), err)
 	}
@@ -96,7 +96,7 @@ func TestImporterSaysWhatItWaitsFor(t *testing.T) {
 }
 
 func TestNote(t *testing.T) {
-	i := Directory("", t.TempDir())
+	i := Directory("", nil, t.TempDir())
 	if note := i.Note(); note != "" {
 		t.Errorf("before anything was imported: %q", note)
 	}

@@ -47,7 +47,7 @@ func Open(ctx context.Context, socket, dir string) (*Store, error) {
 		return nil, fmt.Errorf("connect to containerd: %w", err)
 	}
 	connection.Close()
-	c, err := connect(socket)
+	c, err := connect(socket, nil)
 	if err != nil {
 		return nil, err
 	}
