@@ -35,7 +35,7 @@ func connect(socket string, contents content.Store) (*client.Client, error) {
 		contents = c.ContentStore()
 	}
 	bounded, err := client.NewWithConn(conn, client.WithDefaultNamespace(namespace),
-		client.WithServices(client.WithContentStore(layers.Documents(contents))))
+		client.WithServices(client.WithContentStore(layers.Documents(known{contents}))))
 	if err != nil {
 		c.Close()
 		return nil, fmt.Errorf("connect to containerd: %w", err)
