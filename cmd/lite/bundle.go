@@ -108,7 +108,7 @@ func createBundle(cmd *cobra.Command, o bundleOptions) error {
 	if err != nil {
 		return err
 	}
-	request := airgap.Request{Arch: o.arch, Installer: installer, Binary: o.binary, Files: o.files}
+	request := airgap.Request{Arch: o.arch, Disk: roomBeside(o.output), Installer: installer, Binary: o.binary, Files: o.files}
 	if len(o.images) == 0 {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 		defer stop()

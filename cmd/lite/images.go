@@ -22,6 +22,7 @@ import (
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/log"
+	"lite.io/lite/pkg/unpack"
 )
 
 func imagesCommand() *cobra.Command {
@@ -223,7 +224,7 @@ func exportImages(ctx context.Context, s *images.Store, output string, names []s
 	defer part.Discard()
 	bar := newMeter(os.Stderr, output)
 	defer bar.end()
-	err = images.Compress(bar.writer(part), output, func(w io.Writer) error { return s.Export(ctx, w, found) })
+	err = images.Compress(bar.writer(roomBeside(output).Writer(part, "the archive")), output, func(w io.Writer) error { return s.Export(ctx, w, found) })
 	if errors.Is(err, syscall.ENOSPC) {
 		return fmt.Errorf("export: %w; choose a disk with more room with -o", err)
 	}
@@ -234,6 +235,12 @@ func exportImages(ctx context.Context, s *images.Store, output string, names []s
 		return fmt.Errorf("export: %w", err)
 	}
 	return nil
+}
+
+// roomBeside is the disk of a file that is written: one that has the datastore as well is
+// not filled.
+func roomBeside(output string) unpack.Disk {
+	return unpack.Disk{Dir: filepath.Dir(output)}.Beside(configured().DataDir)
 }
 
 func imagesRemoveCommand() *cobra.Command {

@@ -194,9 +194,9 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 			return err
 		}
 		runtime = g.Add(ctd, tools)
-		sandbox = g.Add(images.BuiltIn(cfg.Socket(), helpers.Images()), runtime)
+		sandbox = g.Add(images.BuiltIn(cfg.Socket(), ctd.Contents, helpers.Images()), runtime)
 		// Unpacking gigabytes must not keep the API server from starting.
-		g.Add(images.Directory(cfg.Socket(), filepath.Join(dir, "images")), runtime, api)
+		g.Add(images.Directory(cfg.Socket(), ctd.Contents, filepath.Join(dir, "images")), runtime, api)
 	}
 
 	k, err := kubelet.New(kubeletConfig(c))

@@ -30,6 +30,7 @@ import (
 
 	"lite.io/lite/pkg/agent/images"
 	"lite.io/lite/pkg/release"
+	"lite.io/lite/pkg/unpack"
 )
 
 const imageDir = release.ImageDir
@@ -46,7 +47,8 @@ type Request struct {
 	// Export writes an archive of further images, compressed with zstd. It is nil
 	// if there are none.
 	Export func(io.Writer) error
-	// Tell is told how many bytes of a file are done.
+	// Disk is where it is written, and Tell is told how many bytes of a file are done.
+	Disk unpack.Disk
 	Tell func(file string, done int64)
 }
 
@@ -56,7 +58,7 @@ func Name(version, arch string) string { return fmt.Sprintf("lite-%s-linux-%s.ta
 // Create writes a bundle into an empty file, until ctx is done. The same request
 // makes the same bytes.
 func Create(ctx context.Context, to *os.File, r Request) error {
-	b := &builder{ctx: ctx, to: to, tell: r.Tell, sums: map[string]string{}}
+	b := &builder{ctx: ctx, to: to, bounded: r.Disk.Writer(to, "the bundle"), tell: r.Tell, sums: map[string]string{}}
 	if err := b.add(release.Installer, 0o755, copyOf(bytes.NewReader(r.Installer))); err != nil {
 		return err
 	}
@@ -79,11 +81,12 @@ func Create(ctx context.Context, to *os.File, r Request) error {
 // builder writes a tar. The header of a file is written after the file, whose size
 // and name are not known before.
 type builder struct {
-	ctx  context.Context
-	to   *os.File
-	tell func(string, int64)
-	end  int64
-	sums map[string]string
+	ctx     context.Context
+	to      *os.File
+	bounded io.Writer // to it, while there is room
+	tell    func(string, int64)
+	end     int64
+	sums    map[string]string
 }
 
 // fixedTime is that of all files: when a bundle was made shall not change it. It
@@ -110,7 +113,7 @@ func (b *builder) addNamed(title string, mode int64, write func(io.Writer) error
 		sum.Write(p)
 		n += int64(len(p))
 		b.tell(title, n)
-		return b.to.Write(p)
+		return b.bounded.Write(p)
 	}))
 	if err != nil {
 		return "", err
@@ -263,7 +266,7 @@ func checkProgram(f *os.File, arch string) error {
 	}
 	var r io.Reader = f
 	if compressed {
-		if r, err = gzip.NewReader(f); err != nil {
+		if r, err = release.Unpack(f); err != nil {
 			return err
 		}
 	}

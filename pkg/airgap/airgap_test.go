@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -12,9 +13,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"lite.io/lite/pkg/release"
+	"lite.io/lite/pkg/unpack"
 )
 
 // program is the beginning of an ELF file for an architecture, and some more.
@@ -204,6 +209,7 @@ func TestVerifyRefuses(t *testing.T) {
 		"cut":        {whole[:len(whole)/2], "cut short"},
 		"cut at end": {whole[:bytes.Index(whole, []byte("SHA256SUMS"))], "no SHA256SUMS"},
 		"a layer":    {flip(layer), "is damaged"},
+		"a bomb":     {but(func(f map[string]string) { f["images/x.tar"] = string(imagesOf(t, 30_000)) }), "images/x.tar in it: it names more than 10000 images"},
 		"installer":  {flip(513), "install.sh in it is damaged"},
 		"no program": {but(func(f map[string]string) { delete(f, "lite-linux-amd64.gz") }), "lite-linux-amd64.gz is missing"},
 		"one more":   {but(func(f map[string]string) { f["images/x.tar"] = string(imageArchive(t, "lite.test/x:1", "amd64")) }), "images/x.tar in it is not in SHA256SUMS"},
@@ -217,5 +223,24 @@ func TestVerifyRefuses(t *testing.T) {
 				t.Errorf("got %v, want an error with %q", err, c.want)
 			}
 		})
+	}
+}
+
+// imagesOf is an archive that has one image under many names.
+func imagesOf(t *testing.T, number int) []byte {
+	names := `"a:1"` + strings.Repeat(`,"a:1"`, number-1)
+	return pack(t, map[string]string{"manifest.json": `[{"Config":"c.json","RepoTags":[` + names + `],"Layers":[]}]`, "c.json": "{}"})
+}
+
+// The disk under a bundle may be that of the datastore.
+func TestBundleLeavesRoomForTheDatastore(t *testing.T) {
+	r := request(t)
+	r.Disk = unpack.Disk{Dir: t.TempDir(), Stat: func(_ string, to *unix.Statfs_t) error {
+		to.Bsize, to.Blocks, to.Bavail = 1, 1<<30, 100<<20
+		return nil
+	}}
+	r.Installer = make([]byte, 2<<20)
+	if _, err := create(t, r); !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "the bundle needs more than") {
+		t.Errorf("got %v", err)
 	}
 }

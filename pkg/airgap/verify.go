@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	"github.com/containerd/platforms"
-	"github.com/klauspost/compress/gzip"
 
 	"lite.io/lite/pkg/agent/images"
 	"lite.io/lite/pkg/release"
@@ -83,7 +82,7 @@ func verifyFile(h *tar.Header, r io.Reader, arch string, tell func(string, int64
 		}
 		f.Images = content.Images
 	case program:
-		z, err := gzip.NewReader(r)
+		z, err := release.Unpack(r)
 		if err != nil {
 			return f, err
 		}

@@ -68,10 +68,10 @@ func Unpack(dataDir string) (Dir, error) {
 	if err != nil {
 		return "", err
 	}
-	return unpack(files, filepath.Join(dataDir, "bundle"))
+	return unpackInto(files, filepath.Join(dataDir, "bundle"))
 }
 
-func unpack(files fs.FS, parent string) (Dir, error) {
+func unpackInto(files fs.FS, parent string) (Dir, error) {
 	digest, err := checksum(files)
 	if err != nil {
 		return "", err

@@ -120,7 +120,7 @@ func TestUnpackAtOnce(t *testing.T) {
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
-			if _, err := unpack(files, parent); err != nil {
+			if _, err := unpackInto(files, parent); err != nil {
 				t.Error(err)
 			}
 		})
@@ -148,7 +148,7 @@ func TestUnpackRefuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			parent := filepath.Join(t.TempDir(), "bundle")
-			_, err := unpack(c.files, parent)
+			_, err := unpackInto(c.files, parent)
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want an error with %q", err, c.want)
 			}
@@ -194,7 +194,7 @@ func archive(t *testing.T, version string) fstest.MapFS {
 func pack(t *testing.T, headers []tar.Header, version string) fstest.MapFS {
 	t.Helper()
 	var packed bytes.Buffer
-	z, err := zstd.NewWriter(&packed, zstd.WithWindowSize(maxWindow))
+	z, err := zstd.NewWriter(&packed, zstd.WithWindowSize(1<<25))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,7 +226,7 @@ func pack(t *testing.T, headers []tar.Header, version string) fstest.MapFS {
 
 func mustUnpack(t *testing.T, files fs.FS, parent string) Dir {
 	t.Helper()
-	dir, err := unpack(files, parent)
+	dir, err := unpackInto(files, parent)
 	if err != nil {
 		t.Fatal(err)
 	}

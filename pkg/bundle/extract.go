@@ -13,17 +13,14 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/klauspost/compress/zstd"
-
 	"lite.io/lite/pkg/file"
+	"lite.io/lite/pkg/unpack"
 )
 
 const (
 	// markerFile is written last. It lists every file with its mode and size, so that a directory from which something
 	// was lost later is noticed too.
 	markerFile = ".complete"
-
-	maxWindow = 1 << 25 // scripts/build-bundle compresses with --long=25
 )
 
 // extract unpacks the archive, which must have the given digest, into the existing directory dir. When it returns nil,
@@ -36,7 +33,7 @@ func extract(files fs.FS, digest, dir string) error {
 	defer archive.Close()
 	hash := sha256.New()
 	packed := io.TeeReader(archive, hash)
-	unpacked, err := zstd.NewReader(packed, zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderLowmem(true))
+	unpacked, err := unpack.Zstd(packed)
 	if err != nil {
 		return err
 	}
@@ -44,7 +41,7 @@ func extract(files fs.FS, digest, dir string) error {
 
 	var marker strings.Builder
 	dirs := map[string]bool{dir: true}
-	for r := tar.NewReader(unpacked); ; {
+	for r := unpack.NewTar(unpacked); ; {
 		h, err := r.Next()
 		if errors.Is(err, io.EOF) {
 			break

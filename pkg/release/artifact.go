@@ -15,13 +15,15 @@ import (
 
 	"github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/gzip"
+
+	"lite.io/lite/pkg/unpack"
 )
 
 // ReadBundle calls each for the files of a bundle in their order, by their clean
 // names.
 func ReadBundle(r io.Reader, each func(*tar.Header, io.Reader) error) error {
 	seen := map[string]bool{}
-	for t := tar.NewReader(r); ; {
+	for t := unpack.NewTar(r); ; {
 		h, err := t.Next()
 		if errors.Is(err, io.EOF) {
 			return nil
@@ -43,10 +45,24 @@ func ReadBundle(r io.Reader, each func(*tar.Header, io.Reader) error) error {
 	}
 }
 
+// maxProgram is several times as large as lite.
+const maxProgram = 1 << 30
+
+// Unpack reads a program that gzip has compressed.
+func Unpack(r io.Reader) (io.Reader, error) {
+	z, err := gzip.NewReader(r)
+	if err != nil {
+		return nil, err
+	}
+	return unpack.Limit(z, maxProgram), nil
+}
+
 func unreadable(err error) error {
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return errors.New("it is cut short; copy it again")
+	case errors.As(err, new(unpack.TooMuch)):
+		return fmt.Errorf("%w, as none of lite's has; take another", err)
 	case errors.Is(err, tar.ErrHeader):
 		return errors.New("it is no bundle, or a damaged one; `lite bundle create` makes one")
 	case errors.Is(err, gzip.ErrChecksum), errors.Is(err, gzip.ErrHeader), errors.As(err, new(flate.CorruptInputError)):

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -11,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/klauspost/compress/gzip"
 )
 
 func says(t *testing.T, err error, words string) {
@@ -52,6 +55,41 @@ func TestParseSums(t *testing.T) {
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+// A megabyte that gzip has compressed is a gigabyte of zeros.
+func TestProgramThatIsABomb(t *testing.T) {
+	unpacked := func(size int64) error {
+		r, w := io.Pipe()
+		go func() {
+			z, _ := gzip.NewWriterLevel(w, gzip.BestSpeed)
+			_, err := io.CopyN(z, zeros{}, size)
+			w.CloseWithError(errors.Join(err, z.Close()))
+		}()
+		defer r.Close()
+		program, err := Unpack(r)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(io.Discard, program)
+		return err
+	}
+	says(t, unpacked(1<<20), "")
+	says(t, unpacked(maxProgram+1), "it unpacks to more than 1.07 GB")
+}
+
+func TestBundleOfMillionsOfFiles(t *testing.T) {
+	r, w := io.Pipe()
+	go func() {
+		tw := tar.NewWriter(w)
+		for n := 0; ; n++ {
+			if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprint("images/", n, ".tar")}); err != nil {
+				return // nobody reads any further
+			}
+		}
+	}()
+	defer r.Close()
+	says(t, ReadBundle(r, func(*tar.Header, io.Reader) error { return nil }), "it has more than 65536 files, as none of lite's has")
+}
 
 // What openssl signs, as the documents say, is what Verify takes.
 func TestVerifyWhatOpenSSLHasSigned(t *testing.T) {

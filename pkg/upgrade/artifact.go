@@ -19,7 +19,6 @@ import (
 	"time"
 
 	"github.com/google/renameio/v2"
-	"github.com/klauspost/compress/gzip"
 	"golang.org/x/sys/unix"
 
 	"lite.io/lite/pkg/agent"
@@ -187,7 +186,7 @@ func stageFile(r io.Reader, to string) (hash string, err error) {
 	from := bufio.NewReader(io.TeeReader(r, read))
 	var program io.Reader = from
 	if magic, _ := from.Peek(2); release.IsGzip(magic) {
-		if program, err = gzip.NewReader(from); err != nil {
+		if program, err = release.Unpack(from); err != nil {
 			return "", err
 		}
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/containerd/containerd/v2/cmd/containerd/server"
 	srvconfig "github.com/containerd/containerd/v2/cmd/containerd/server/config"
+	"github.com/containerd/containerd/v2/core/content"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
@@ -24,6 +25,7 @@ import (
 
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/file"
+	"lite.io/lite/pkg/unpack"
 )
 
 // Containerd is the component.
@@ -32,6 +34,7 @@ type Containerd struct {
 	client     cri.RuntimeServiceClient
 	registries *served
 	runtimes   atomic.Pointer[string] // which there are
+	contents   atomic.Pointer[content.Store]
 }
 
 // New makes the component; nothing is touched before Run.
@@ -61,6 +64,9 @@ func (c *Containerd) Run(ctx context.Context) error {
 	if err := registerPuller(c.registries.credentials); err != nil {
 		return err
 	}
+	if err := boundPlugins(unpack.ForImages(c.config.Dir), func(s content.Store) { c.contents.Store(&s) }); err != nil {
+		return err
+	}
 	if err := server.CreateTopLevelDirectories(cfg); err != nil {
 		return err
 	}
@@ -78,6 +84,12 @@ func (c *Containerd) Run(ctx context.Context) error {
 	<-ctx.Done()
 	return nil
 }
+
+// Contents is where containerd has what images are made of, once it is ready. Its socket
+// leads there too, but one mebibyte of an archive at a time goes through six goroutines
+// on the way, each of which waits for all that are busy in the process: what took 5 s took
+// 3 minutes beside four of them.
+func (c *Containerd) Contents() content.Store { return *c.contents.Load() }
 
 // Ready implements component.Component: the CRI answers.
 func (c *Containerd) Ready(ctx context.Context) error {

@@ -5,7 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"slices"
 	"sync"
+	"syscall"
+	"time"
 
 	transfertypes "github.com/containerd/containerd/api/types/transfer"
 	"github.com/containerd/containerd/v2/core/streaming"
@@ -32,7 +36,7 @@ func registerPuller(credentials func(host string) (user, secret string)) error {
 			continue
 		}
 		registry.Register(&plugin.Registration{
-			Type: plugins.TransferPlugin, ID: "lite", Requires: r.Requires, Config: r.Config,
+			Type: plugins.TransferPlugin, ID: "lite", Requires: append(slices.Clone(r.Requires), plugins.GCPlugin), Config: r.Config,
 			InitFn: func(ic *plugin.InitContext) (any, error) {
 				theirs, err := r.InitFn(ic)
 				if err != nil {
@@ -42,7 +46,11 @@ func registerPuller(credentials func(host string) (user, secret string)) error {
 				if !ok {
 					return nil, fmt.Errorf("%s carries nothing", theirTransfer)
 				}
-				return puller{t, credentials}, nil
+				garbage, err := collectorOf(ic)
+				if err != nil {
+					return nil, err
+				}
+				return puller{t, credentials, garbage}, nil
 			},
 		})
 		return nil
@@ -54,6 +62,7 @@ func registerPuller(credentials func(host string) (user, secret string)) error {
 type puller struct {
 	transfer.Transferrer
 	credentials func(host string) (user, secret string)
+	garbage     collector
 }
 
 // Transfer implements transfer.Transferrer.
@@ -66,8 +75,25 @@ func (p puller) Transfer(ctx context.Context, from, to any, opts ...transfer.Opt
 		defer done()
 		from = with
 	}
-	return p.Transferrer.Transfer(ctx, from, to, opts...)
+	err := p.Transferrer.Transfer(ctx, from, to, opts...)
+	if errors.Is(err, syscall.ENOSPC) {
+		p.collect(ctx)
+	}
+	return err
 }
+
+// collect gives back at once what an image has taken that there is no room for:
+// containerd would keep it until much else has changed, and other pods want room.
+func (p puller) collect(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), collectFor)
+	defer cancel()
+	if _, err := p.garbage.ScheduleAndWait(ctx); err != nil {
+		slog.Warn("What an image has taken of the full disk is not given back yet", "err", err)
+	}
+}
+
+// collectFor is how long who pulls waits at most.
+const collectFor = 30 * time.Second
 
 // with is a source of the same image that has more credentials. Whom a source asks for
 // them is known to itself only; but it can be sent to another process, which then asks

@@ -11,6 +11,9 @@ import (
 
 	"github.com/containerd/containerd/v2/core/transfer"
 	image "github.com/containerd/containerd/v2/core/transfer/registry"
+	"github.com/containerd/containerd/v2/pkg/gc"
+
+	"lite.io/lite/pkg/unpack"
 )
 
 // resolving is a carrier that asks for the image and carries nothing.
@@ -47,7 +50,7 @@ func TestPullsWithTheCredentialsOfTheFile(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return puller{resolving{}, s.credentials}.Transfer(t.Context(), reg, nil)
+		return puller{resolving{}, s.credentials, nil}.Transfer(t.Context(), reg, nil)
 	}
 	const mirror = "mirrors: {'127.0.0.1:1': {endpoint: ['http://HOST']}}\n"
 	for name, test := range map[string]struct {
@@ -69,5 +72,35 @@ func TestPullsWithTheCredentialsOfTheFile(t *testing.T) {
 				t.Errorf("got %v, want %q", err, test.err)
 			}
 		})
+	}
+}
+
+// refusing is a carrier on a full disk, which counts how often somebody collects.
+type refusing struct {
+	err       error
+	collected int
+}
+
+func (r *refusing) Transfer(context.Context, any, any, ...transfer.Opt) error { return r.err }
+
+func (r *refusing) ScheduleAndWait(ctx context.Context) (gc.Stats, error) {
+	r.collected++
+	return nil, ctx.Err()
+}
+
+// What a pull has brought that there is no room for does not stay until something else
+// is removed.
+func TestPullOnAFullDiskGivesItBack(t *testing.T) {
+	full := unpack.ForImages(t.TempDir()).Enough("an image", 1<<60)
+	if full == nil {
+		t.Fatal("there is an exbibyte")
+	}
+	for err, want := range map[error]int{fmt.Errorf("failed to copy: %w", full): 1, errors.New("no such image"): 0} {
+		r := &refusing{err: err}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel() // who asked has gone
+		if got := (puller{r, nil, r}).Transfer(ctx, nil, nil); !errors.Is(got, err) || r.collected != want {
+			t.Errorf("%v: got %v, collected %d times", err, got, r.collected)
+		}
 	}
 }

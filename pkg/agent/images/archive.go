@@ -5,8 +5,6 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
-	"compress/flate"
-	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,16 +16,26 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
+	"github.com/klauspost/compress/flate"
+	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"lite.io/lite/pkg/unpack"
 )
 
 const (
-	// maxDocument is the largest description of an image that is read: manifests
-	// and configurations have some kilobytes.
-	maxDocument = 1 << 20
-	// maxDocuments bounds the memory for all of them.
-	maxDocuments = 64 << 20
+	// maxDocuments bounds the memory for all descriptions of images.
+	maxDocuments = 128 << 20
+	// maxDecoded bounds the work with them: one may be named again and again.
+	maxDecoded = 2 * maxDocuments
+	// maxReferences is how many images, manifests, configurations and layers are
+	// named in an archive, each as often as it is. containerd (2.4) stops there as well.
+	maxReferences = 10_000
+	// maxUnpacked bounds the time that it takes to read an archive of a bomb's kind, where
+	// no disk does.
+	maxUnpacked = 1 << 40
 	// tarBlock is the size of the smallest piece of a tar.
 	tarBlock = 512
 	// maxDepth is how deep indexes of an archive may be nested.
@@ -55,12 +63,12 @@ func unfitf(format string, args ...any) error { return unfit{fmt.Sprintf(format,
 // for the platform.
 func Inspect(r io.Reader, platform platforms.MatchComparer) (Content, error) {
 	counted := &counter{r: r}
-	plain, suffix, err := decompress(counted)
+	plain, suffix, err := unpack.Decompress(counted)
 	if err != nil {
 		return Content{}, broken(err, counted.n, suffix)
 	}
 	defer plain.Close()
-	c, err := readContents(plain)
+	c, err := readContents(plain, true)
 	if err != nil {
 		return Content{}, broken(err, counted.n, suffix)
 	}
@@ -78,34 +86,15 @@ func Inspect(r io.Reader, platform platforms.MatchComparer) (Content, error) {
 	return Content{Images: names, Size: c.size, Suffix: suffix}, err
 }
 
-// decompress finds out how a stream is compressed, and which suffix the name of
-// such an archive has. containerd's own function starts other programs, whose
-// errors say little.
-func decompress(r io.Reader) (plain io.ReadCloser, suffix string, err error) {
-	buffered := bufio.NewReaderSize(r, 1<<16)
-	start, err := buffered.Peek(4)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, "", err
-	}
-	switch {
-	case bytes.HasPrefix(start, []byte{0x1f, 0x8b}):
-		z, err := gzip.NewReader(buffered)
-		return z, ".tar.gz", err // nobody looks at z after an error
-	case bytes.Equal(start, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		z, err := zstd.NewReader(buffered)
-		if err != nil {
-			return nil, "", err
-		}
-		return z.IOReadCloser(), ".tar.zst", nil
-	}
-	return io.NopCloser(buffered), ".tar", nil
-}
-
 // broken says what an error of a decompressor or of package tar means to a person.
 func broken(err error, read int64, suffix string) error {
 	switch {
 	case errors.As(err, new(unfit)):
 		return err
+	case errors.As(err, new(unpack.TooMuch)):
+		return unfitf("%v; make one with fewer or smaller images", err)
+	case errors.Is(err, zstd.ErrWindowSizeExceeded):
+		return unfitf("to decompress it takes more than %s of memory; compress it without --long and --ultra", Bytes(unpack.MaxWindow))
 	case errors.Is(err, tar.ErrHeader), errors.Is(err, io.ErrUnexpectedEOF) && suffix == ".tar" && read < tarBlock:
 		return unfitf("it is no image archive, or a damaged one; make it with `docker save`, `lite images export` or `skopeo copy`")
 	case errors.Is(err, io.ErrUnexpectedEOF):
@@ -122,12 +111,17 @@ type contents struct {
 	files     map[string]bool
 	documents map[string][]byte
 	size      int64
+	decoded   int // bytes of documents
+	named     int // references
 }
 
-func readContents(r io.Reader) (*contents, error) {
+// readContents reads an archive to its end, and keeps what may describe images if it is
+// to. What says what all others are has to fit into memory in any case: containerd reads
+// it so.
+func readContents(r io.Reader, keep bool) (*contents, error) {
 	c := &contents{files: map[string]bool{}, documents: map[string][]byte{}}
 	kept := 0
-	for t := tar.NewReader(r); ; {
+	for t := unpack.NewTar(unpack.Limit(r, maxUnpacked)); ; {
 		h, err := t.Next()
 		if errors.Is(err, io.EOF) {
 			return c, nil
@@ -141,21 +135,62 @@ func readContents(r io.Reader) (*contents, error) {
 		case tar.TypeReg:
 			c.files[name] = true
 			c.size += h.Size
-			if h.Size > maxDocument {
+			if h.Size > unpack.MaxDocument {
+				if describes(name) {
+					return nil, unfitf("%s in it: %v; split it", name, unpack.DocumentSize(h.Size))
+				}
 				continue
 			}
-			data, err := io.ReadAll(t)
+			if !keep && !describes(name) {
+				continue
+			}
+			data, err := document(t, h.Size)
 			if err != nil {
 				return nil, err
 			}
-			if start := bytes.TrimLeft(data, " \t\r\n"); len(start) > 0 && (start[0] == '{' || start[0] == '[') {
-				if kept += len(data); kept > maxDocuments {
-					return nil, unfitf("it holds more than %d MiB of image descriptions; split it", maxDocuments>>20)
-				}
-				c.documents[name] = data
+			if err := unpack.Document(data); err != nil && describes(name) {
+				return nil, unfitf("%s in it: %v; split it", name, err)
+			} else if err != nil || data == nil {
+				continue
 			}
+			if kept += len(data); kept > maxDocuments {
+				return nil, unfitf("it holds more than %d MiB of image descriptions; split it", maxDocuments>>20)
+			}
+			c.documents[name] = data
 		default: // links: how docker saves a layer that two images share
 			c.files[name] = true
+		}
+	}
+}
+
+// describes says whether a file of this name says what the others are.
+func describes(name string) bool {
+	return slices.Contains([]string{"manifest.json", ocispec.ImageIndexFile, ocispec.ImageLayoutFile}, name)
+}
+
+// document reads a file if it may describe an image. Of what is none, a small layer, it
+// takes no memory.
+func document(r io.Reader, size int64) ([]byte, error) {
+	start := bufio.NewReader(r)
+	for {
+		b, err := start.ReadByte()
+		if errors.Is(err, io.EOF) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		switch b {
+		case ' ', '\t', '\r', '\n':
+		case '{', '[':
+			data := bytes.NewBuffer(make([]byte, 0, size))
+			data.WriteByte(b)
+			if _, err := data.ReadFrom(start); err != nil {
+				return nil, err
+			}
+			return data.Bytes(), nil
+		default:
+			return nil, nil
 		}
 	}
 }
@@ -194,11 +229,25 @@ func (c *contents) check(platform platforms.MatchComparer) ([]string, error) {
 
 func (c *contents) decode(name string, into any) error {
 	data, ok := c.documents[name]
-	if !ok {
+	switch {
+	case c.files[name] && !ok:
+		return unfitf("%s in it describes no image, or is larger than what is read of one (%s); save the image again", name, Bytes(unpack.MaxDocument))
+	case !ok:
 		return unfitf("%s is missing in it; it is cut short, or was not saved whole", name)
+	}
+	if c.decoded += len(data); c.decoded > maxDecoded {
+		return unfitf("its descriptions of images name each other again and again, %s by now; split it", Bytes(maxDecoded))
 	}
 	if err := json.Unmarshal(data, into); err != nil {
 		return unfitf("%s in it cannot be read: %v", name, err)
+	}
+	return nil
+}
+
+// count counts what is named in an archive.
+func (c *contents) count(references int) error {
+	if c.named += references; c.named > maxReferences {
+		return unfitf("it names more than %d images, manifests and layers; split it", maxReferences)
 	}
 	return nil
 }
@@ -215,6 +264,9 @@ func (c *contents) checkDocker(platform platforms.MatchComparer) (map[string]boo
 	}
 	names := map[string]bool{}
 	for _, m := range manifests {
+		if err := c.count(1 + len(m.RepoTags) + len(m.Layers)); err != nil {
+			return nil, err
+		}
 		if len(m.RepoTags) == 0 {
 			return nil, unfitf("it has an image without a name; save images by their names and tags, not by their IDs")
 		}
@@ -250,6 +302,9 @@ func (c *contents) checkLayout(platform platforms.MatchComparer) (map[string]boo
 	if err := c.decode(ocispec.ImageIndexFile, &index); err != nil {
 		return nil, err
 	}
+	if err := c.count(len(index.Manifests)); err != nil {
+		return nil, err
+	}
 	names := map[string]bool{}
 	for _, d := range index.Manifests {
 		name := d.Annotations[images.AnnotationImageName]
@@ -272,7 +327,7 @@ func (c *contents) checkLayout(platform platforms.MatchComparer) (map[string]boo
 
 // checkImage looks for a manifest that fits the platform, with all it refers to.
 func (c *contents) checkImage(name string, d ocispec.Descriptor, platform platforms.MatchComparer) error {
-	manifests, err := c.manifests(d, 0)
+	manifests, err := c.manifests(d, 0, map[digest.Digest]bool{})
 	if err != nil {
 		return err
 	}
@@ -285,6 +340,9 @@ func (c *contents) checkImage(name string, d ocispec.Descriptor, platform platfo
 		}
 		var m ocispec.Manifest
 		if err := c.decode(blob(d), &m); err != nil {
+			return err
+		}
+		if err := c.count(1 + len(m.Layers)); err != nil {
 			return err
 		}
 		if err := checkKind(name, d.MediaType, m); err != nil {
@@ -331,8 +389,13 @@ func checkKind(name, mediaType string, m ocispec.Manifest) error {
 	return unfitf("%s in it is no image but another artifact (%s), as Helm and ORAS make them; leave it out, and use the program that it is for", name, cmp.Or(kind, "of no type"))
 }
 
-// manifests is the manifests below a descriptor: itself, or those of an index.
-func (c *contents) manifests(d ocispec.Descriptor, depth int) ([]ocispec.Descriptor, error) {
+// manifests is the manifests below a descriptor: itself, or those of an index, each
+// once.
+func (c *contents) manifests(d ocispec.Descriptor, depth int, seen map[digest.Digest]bool) ([]ocispec.Descriptor, error) {
+	if seen[d.Digest] {
+		return nil, nil
+	}
+	seen[d.Digest] = true
 	if !images.IsIndexType(d.MediaType) {
 		return []ocispec.Descriptor{d}, nil
 	}
@@ -343,9 +406,12 @@ func (c *contents) manifests(d ocispec.Descriptor, depth int) ([]ocispec.Descrip
 	if err := c.decode(blob(d), &index); err != nil {
 		return nil, err
 	}
+	if err := c.count(len(index.Manifests)); err != nil {
+		return nil, err
+	}
 	var all []ocispec.Descriptor
 	for _, child := range index.Manifests {
-		below, err := c.manifests(child, depth+1)
+		below, err := c.manifests(child, depth+1, seen)
 		if err != nil {
 			return nil, err
 		}

@@ -22,6 +22,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"lite.io/lite/pkg/unpack"
 )
 
 // entry is a file of an archive; a link if its content begins with ->.
@@ -241,6 +243,111 @@ func TestInspectRefuses(t *testing.T) {
 		if err != nil && !errors.As(err, new(unfit)) {
 			t.Errorf("%s: %v is an error of a library", name, err)
 		}
+	}
+}
+
+// nested is indexes of so many levels, each of which names the one below so often; at the
+// bottom is an image.
+func nested(levels, times int) []entry {
+	entries := layout("lite.test/a:1", "amd64")
+	var index ocispec.Index
+	_ = json.Unmarshal([]byte(entries[len(entries)-1].content), &index)
+	d := index.Manifests[0]
+	d.Annotations = nil
+	for range levels {
+		data, _ := json.Marshal(ocispec.Index{Manifests: slices.Repeat([]ocispec.Descriptor{d}, times)})
+		d = ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: digest.FromBytes(data), Size: int64(len(data))}
+		entries = append(entries, entry{blob(d), string(data)})
+	}
+	d.Annotations = map[string]string{"io.containerd.image.name": "lite.test/a:1"}
+	data, _ := json.Marshal(ocispec.Index{Manifests: []ocispec.Descriptor{d}})
+	return append(without(entries, "index.json"), entry{"index.json", string(data)})
+}
+
+// names is one image under many names.
+func names(number int) []entry {
+	entries := layout("lite.test/a:1", "amd64", "arm64")
+	var index ocispec.Index
+	_ = json.Unmarshal([]byte(entries[len(entries)-1].content), &index)
+	d := index.Manifests[0]
+	index.Manifests = nil
+	for n := range number {
+		d.Annotations = map[string]string{"io.containerd.image.name": fmt.Sprintf("lite.test/a:%d", n)}
+		index.Manifests = append(index.Manifests, d)
+	}
+	data, _ := json.Marshal(index)
+	return append(without(entries, "index.json"), entry{"index.json", string(data)})
+}
+
+// layered is an image of docker's with many layers, all of them one file.
+func layered(number int) []entry {
+	entries := docker("amd64", "a:1")
+	manifest, _ := json.Marshal([]map[string]any{{"Config": "c.json", "RepoTags": []string{"a:1"}, "Layers": slices.Repeat([]string{"a/layer.tar"}, number)}})
+	return append(without(entries, "manifest.json"), entry{"manifest.json", string(manifest)})
+}
+
+// 1.9 MB of nested indexes took 5.9 GB of memory.
+func TestInspectBoundsWhatIsNested(t *testing.T) {
+	config := func(content string) []entry {
+		return append(without(docker("amd64", "a:1"), "c.json"), entry{"c.json", content})
+	}
+	var docs []entry
+	for n := range 40 { // each of 4 MB
+		docs = append(docs, entry{fmt.Sprint(n), "{" + strings.Repeat(" ", unpack.MaxDocument-10) + "}"})
+	}
+	for name, c := range map[string]struct {
+		entries []entry
+		want    string // "" = it is imported
+	}{
+		"2,000 children on 6 levels": {nested(6, 2000), "names more than 10000"},
+		"8 children on 7 levels":     {nested(7, 8), ""}, // each is looked at once
+		"deep":                       {nested(9, 1), "nested deeper than 8"},
+		"20 levels":                  {nested(20, 2), "nested deeper than 8"},
+		"1,000 names":                {names(1000), ""},
+		"4,000 names":                {names(4000), "names more than 10000"},
+		"100 layers":                 {layered(100), ""},
+		"20,000 layers":              {layered(20_000), "names more than 10000"},
+		"a large configuration":      {config(`{"os":"linux","architecture":"amd64","x":"` + strings.Repeat("x", unpack.MaxDocument) + `"}`), "c.json in it describes no image, or is larger"},
+		"a dense configuration":      {config(`{"os":"linux","architecture":"amd64","history":[` + strings.Repeat("{},", 300_000) + `{}]}`), "c.json in it describes no image, or is larger"},
+		"a huge index":               {append(without(nested(1, 1), "index.json"), entry{"index.json", "{" + strings.Repeat(" ", unpack.MaxDocument) + "}"}), "index.json in it: a description"},
+		"many descriptions":          {append(docs, docker("amd64", "a:1")...), "more than 128 MiB of image descriptions"},
+	} {
+		got, err := inspect(pack(t, c.entries...))
+		if c.want == "" && (err != nil || len(got.Images) == 0) || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: got %d images, %v", name, len(got.Images), err)
+		}
+		if err != nil && !errors.As(err, new(unfit)) {
+			t.Errorf("%s: %v is an error of a library", name, err)
+		}
+	}
+}
+
+// One configuration of 4 MB can be named by thousands of images.
+func TestInspectBoundsItsWork(t *testing.T) {
+	manifests := "[" + strings.TrimSuffix(strings.Repeat(`{"Config":"c.json","RepoTags":["a:1"],"Layers":[]},`, 4000), ",") + "]"
+	entries := []entry{
+		{"c.json", `{"os":"linux","architecture":"amd64","x":"` + strings.Repeat("x", unpack.MaxDocument-100) + `"}`},
+		{"manifest.json", manifests},
+	}
+	if _, err := inspect(pack(t, entries...)); err == nil || !strings.Contains(err.Error(), "again and again") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestInspectBoundsItsMemory(t *testing.T) {
+	var b bytes.Buffer
+	z, err := zstd.NewWriter(&b, zstd.WithWindowSize(512<<20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := z.Write(append(pack(t, docker("amd64", "a:1")...), make([]byte, 1<<20)...)); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := inspect(b.Bytes()); err == nil || !strings.Contains(err.Error(), "takes more than 134.2 MB of memory") {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -22,11 +22,15 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/pkg/archive/compression"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/platforms"
 	"github.com/fsnotify/fsnotify"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"lite.io/lite/pkg/unpack"
+	"lite.io/lite/pkg/unpack/layers"
 )
 
 const (
@@ -58,7 +62,8 @@ var suffixes = []string{".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst"}
 // Importer is the component.
 type Importer struct {
 	name   string
-	socket string // containerd's
+	socket string               // containerd's
+	of     func() content.Store // its contents, which are in this process
 	dir    string
 	watch  bool
 	ready  atomic.Bool
@@ -67,16 +72,16 @@ type Importer struct {
 
 // BuiltIn imports the archives that come with lite. It is ready when they are in:
 // no pod starts without the sandbox image.
-func BuiltIn(socket, dir string) *Importer {
-	return &Importer{name: "sandbox-image", socket: socket, dir: dir}
+func BuiltIn(socket string, contents func() content.Store, dir string) *Importer {
+	return &Importer{name: "sandbox-image", socket: socket, of: contents, dir: dir}
 }
 
 // Directory imports the user's archives, which can be large, and goes on to watch
 // for more; the directory is made if it is not there. It is ready when it
 // watches. An archive that cannot be read is in the log, and keeps neither the
 // others nor the node back.
-func Directory(socket, dir string) *Importer {
-	return &Importer{name: "images", socket: socket, dir: dir, watch: true}
+func Directory(socket string, contents func() content.Store, dir string) *Importer {
+	return &Importer{name: "images", socket: socket, of: contents, dir: dir, watch: true}
 }
 
 // Name implements component.Component.
@@ -98,7 +103,7 @@ func (i *Importer) Note() string {
 		return ""
 	}
 	there := slices.DeleteFunc(slices.Clone(*failed), func(name string) bool {
-		_, err := os.Stat(filepath.Join(i.dir, name))
+		_, err := os.Lstat(filepath.Join(i.dir, name))
 		return errors.Is(err, fs.ErrNotExist)
 	})
 	if len(there) == 0 {
@@ -109,10 +114,11 @@ func (i *Importer) Note() string {
 
 // Run implements component.Component.
 func (i *Importer) Run(ctx context.Context) error {
-	c, err := client.New(i.socket, client.WithDefaultNamespace(namespace))
+	c, err := connect(i.socket, i.of())
 	if err != nil {
-		return fmt.Errorf("connect to containerd: %w", err)
+		return err
 	}
+	ctx = namespaces.WithNamespace(ctx, namespace) // who asks the contents themselves says so
 	defer c.Close()
 	if i.watch {
 		return i.follow(ctx, c)
@@ -193,7 +199,7 @@ func (i *Importer) follow(ctx context.Context, c *client.Client) error {
 					slog.Warn("The image directory was replaced and cannot be watched", "dir", i.dir, "err", err)
 				}
 			}
-			if another || IsArchive(e.Name) && !e.Has(fsnotify.Remove) {
+			if another || (IsArchive(e.Name) || isOdd(e.Name)) && !e.Has(fsnotify.Remove) {
 				quiet.Reset(settle)
 			}
 		case err := <-watcher.Errors:
@@ -226,6 +232,12 @@ func (i *Importer) importDir(ctx context.Context, c *client.Client) error {
 	}
 	errs := []error{repin(ctx, c, archives)}
 	var failed []string
+	if i.watch {
+		for _, odd := range listOdd(i.dir) {
+			errs = append(errs, fmt.Errorf("import %s: %w", filepath.Join(i.dir, odd.name), odd.why))
+			failed = append(failed, odd.name)
+		}
+	}
 	defer func() { i.failed.Store(&failed) }()
 	for _, a := range archives {
 		if done[a.mark] {
@@ -248,7 +260,7 @@ func (i *Importer) importDir(ctx context.Context, c *client.Client) error {
 func (i *Importer) importOne(ctx context.Context, c *client.Client, a archive) error {
 	path := filepath.Join(i.dir, a.name)
 	if !i.watch {
-		if _, err := importFile(ctx, c, path, a.mark, &work{}); err != nil {
+		if _, err := importFile(ctx, c, layers.BuiltIn, path, a.mark, &work{}); err != nil {
 			return fmt.Errorf("import %s: %w", path, err)
 		}
 		return nil
@@ -259,10 +271,10 @@ func (i *Importer) importOne(ctx context.Context, c *client.Client, a archive) e
 	done := w.report(tellEvery, func(doing string) {
 		slog.Info("Still importing images", "from", a.name, "doing", doing, "for", time.Since(began).Round(time.Second))
 	})
-	names, err := importFile(ctx, c, path, a.mark, w)
+	names, err := importFile(ctx, c, "", path, a.mark, w)
 	done()
 	if err != nil {
-		return fmt.Errorf("import %s: %w", path, err)
+		return fmt.Errorf("import %s: %w", path, roomy(i.dir, err))
 	}
 	slog.Info("Imported images", "from", a.name, "images", strings.Join(names, ", "), "took", time.Since(began).Round(time.Millisecond))
 	return nil
@@ -292,6 +304,50 @@ func listArchives(dir string) ([]archive, error) {
 	}
 	slices.SortStableFunc(all, func(a, b archive) int { return cmp.Compare(a.time, b.time) })
 	return all, nil
+}
+
+// odd is a file that somebody seems to have put into the directory as an archive, and
+// that is never imported.
+type odd struct {
+	name string
+	why  error
+}
+
+// oddSuffixes are how archives end that no part of lite reads, and what archives are
+// called that were not named to the end.
+var oddSuffixes = []string{
+	".bz2", ".tbz", ".tbz2", ".xz", ".txz", ".lzma", ".tlz", ".lz", ".lz4", ".lzo", ".br", ".z", ".zip", ".7z", ".rar", ".oci", ".gz", ".zst", ".zstd",
+}
+
+// isOdd says whether a file of this name looks like an archive and is not imported.
+func isOdd(name string) bool {
+	name = filepath.Base(name)
+	if IsArchive(name) || strings.HasPrefix(name, ".") {
+		return false
+	}
+	lower := strings.ToLower(name)
+	return IsArchive(lower) || slices.ContainsFunc(oddSuffixes, func(s string) bool { return strings.HasSuffix(lower, s) })
+}
+
+// listOdd is what is left out in a directory and perhaps should not be.
+func listOdd(dir string) (all []odd) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil // it was listed a moment ago
+	}
+	for _, e := range entries {
+		name := e.Name()
+		info, err := os.Stat(filepath.Join(dir, name))
+		switch {
+		case IsArchive(name) && errors.Is(err, fs.ErrNotExist) && e.Type()&fs.ModeSymlink != 0:
+			all = append(all, odd{name, errors.New("it is a link to nowhere; put the archive there, or remove the link")})
+		case IsArchive(name) && err == nil && info.IsDir():
+			all = append(all, odd{name, errors.New("it is a directory; pack it: tar -C DIR -cf layout.tar .")})
+		case isOdd(name) && err == nil && info.Mode().IsRegular():
+			all = append(all, odd{name, fmt.Errorf("archives are called NAME%s; unpack or compress it again, or rename it, so that it is one of these", strings.Join(suffixes, ", NAME"))})
+		}
+	}
+	return all
 }
 
 // imported is the marks of the archives whose images are all still there.
@@ -348,15 +404,16 @@ func repin(ctx context.Context, c *client.Client, archives []archive) error {
 }
 
 // importFile imports one archive, makes its images ready to run and pins them.
-func importFile(ctx context.Context, c *client.Client, path, mark string, w *work) (names []string, err error) {
+func importFile(ctx context.Context, c *client.Client, lease, path, mark string, w *work) (names []string, err error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	found, err := bring(ctx, c, &counter{r: f, tell: w.read}, w.unpack)
-	if err != nil {
-		return nil, err
+	checked := check(&counter{r: f, tell: w.read})
+	found, err := bring(ctx, c, lease, checked, w.unpack)
+	if refusal := checked.refusal(); err != nil {
+		return nil, cmp.Or(refusal, err)
 	}
 	// Only now, so that an import that was cut short is begun again.
 	if err := pin(ctx, c, found, mark); err != nil {
@@ -368,10 +425,11 @@ func importFile(ctx context.Context, c *client.Client, path, mark string, w *wor
 	return names, nil
 }
 
-// bring reads an archive into containerd and makes its images ready to run. If
-// that fails, the images that had these names before have them again.
-func bring(ctx context.Context, c *client.Client, archive io.Reader, unpacking func(image string)) ([]images.Image, error) {
-	plain, err := compression.DecompressStream(archive)
+// bring reads an archive into containerd and makes its images ready to run, under a
+// lease that begins so. If that fails, the images that had these names before have them
+// again, and the room that it took is free when bring returns.
+func bring(ctx context.Context, c *client.Client, lease string, archive io.Reader, unpacking func(image string)) (_ []images.Image, err error) {
+	plain, _, err := unpack.Decompress(archive)
 	if err != nil {
 		return nil, fmt.Errorf("decompress: %w", err)
 	}
@@ -380,6 +438,11 @@ func bring(ctx context.Context, c *client.Client, archive io.Reader, unpacking f
 	if err != nil {
 		return nil, fmt.Errorf("list images: %w", err)
 	}
+	ctx, release, err := hold(ctx, c, lease)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { release(err == nil) }()
 	found, err := c.Import(ctx, plain,
 		client.WithAllPlatforms(false),
 		client.WithSkipMissing(), // layers of other platforms may have been left out
@@ -390,14 +453,17 @@ func bring(ctx context.Context, c *client.Client, archive io.Reader, unpacking f
 	if len(found) == 0 {
 		return nil, errors.New("the archive names no image: save it with its name and tag")
 	}
+	defer func() {
+		if err != nil {
+			takeBack(context.WithoutCancel(ctx), c, found, had)
+		}
+	}()
 	for _, image := range found {
 		if err := checkFound(ctx, c, image); err != nil {
-			takeBack(context.WithoutCancel(ctx), c, found, had)
 			return nil, err
 		}
 		unpacking(image.Name)
 		if err := client.NewImage(c, image).Unpack(ctx, ""); err != nil {
-			takeBack(context.WithoutCancel(ctx), c, found, had)
 			return nil, fmt.Errorf("unpack %s: %w", image.Name, err)
 		}
 	}

@@ -1,6 +1,10 @@
 package images
 
 import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -8,6 +12,8 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"lite.io/lite/pkg/unpack"
 )
 
 func TestIsArchive(t *testing.T) {
@@ -79,7 +85,7 @@ func TestMarkChangesWhenTheArchiveDoes(t *testing.T) {
 }
 
 func TestImporterSaysWhatItWaitsFor(t *testing.T) {
-	i := BuiltIn("/socket", "/archives")
+	i := BuiltIn("/socket", nil, "/archives")
 	if err := i.Ready(t.Context()); err == nil || err.Error() != "importing from /archives" || i.Name() != "sandbox-image" {
 		t.Errorf("%s: got %v", i.Name(), err)
 	}
@@ -90,7 +96,7 @@ func TestImporterSaysWhatItWaitsFor(t *testing.T) {
 }
 
 func TestNote(t *testing.T) {
-	i := Directory("", t.TempDir())
+	i := Directory("", nil, t.TempDir())
 	if note := i.Note(); note != "" {
 		t.Errorf("before anything was imported: %q", note)
 	}
@@ -104,5 +110,102 @@ func TestNote(t *testing.T) {
 	i.failed.Store(&[]string{"gone.tar"})
 	if note := i.Note(); note != "" {
 		t.Errorf("the archive is not there any more: %q", note)
+	}
+}
+
+// What lies in the directory as an archive does and is never imported was passed over
+// without a word.
+func TestOddArchivesAreNamed(t *testing.T) {
+	dir := t.TempDir()
+	for name, want := range map[string]string{
+		"a.tar.bz2":      "archives are called NAME.tar, NAME.tar.gz",
+		"b.tar.xz":       "unpack or compress it again",
+		"c.TAR.GZ":       "or rename it",
+		"d.tar.lz4":      "archives are called",
+		"e.zip":          "archives are called",
+		"f.gz":           "archives are called",
+		"g.tar":          "",
+		"h.tgz":          "",
+		"README.txt":     "",
+		"SHA256SUMS":     "",
+		"i.tar.part":     "", // being copied
+		".j.tar.bz2.tmp": "",
+		".k.tar.xz":      "",
+		"l.tar.sha256":   "",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		found := false
+		for _, o := range listOdd(dir) {
+			if o.name == name {
+				found = true
+				if want == "" || !strings.Contains(o.why.Error(), want) {
+					t.Errorf("%s: %v", name, o.why)
+				}
+			}
+		}
+		if found != (want != "") {
+			t.Errorf("%s: found: %t", name, found)
+		}
+	}
+	if err := errors.Join(os.Symlink("/nowhere.tar", filepath.Join(dir, "link.tar")), os.Mkdir(filepath.Join(dir, "layout.tar"), 0o700), os.Symlink("g.tar", filepath.Join(dir, "good.tar"))); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, o := range listOdd(dir) {
+		got = append(got, o.name)
+	}
+	if want := "a.tar.bz2 b.tar.xz c.TAR.GZ d.tar.lz4 e.zip f.gz layout.tar link.tar"; strings.Join(got, " ") != want {
+		t.Errorf("got %v", got)
+	}
+}
+
+// reads is what containerd does with an archive: it reads it, as it comes, to its end.
+func reads(data []byte) (err, refusal error) {
+	c := check(bytes.NewReader(data))
+	n, err := io.Copy(io.Discard, c)
+	if err == nil && n != int64(len(data)) {
+		err = fmt.Errorf("%d bytes of %d", n, len(data))
+	}
+	return err, c.refusal()
+}
+
+// Archives in the directory are not inspected before they are imported.
+func TestArchivesAreCheckedInPassing(t *testing.T) {
+	good := pack(t, docker("amd64", "a:1")...)
+	big := entry{"manifest.json", "[" + strings.Repeat(" ", unpack.MaxDocument) + "]"}
+	many := []entry{{"oci-layout", "{}"}}
+	for n := range unpack.MaxEntries {
+		many = append(many, entry{fmt.Sprint("blobs/", n), ""})
+	}
+	for name, c := range map[string]struct {
+		archive []byte
+		want    string
+	}{
+		"good":             {good, ""},
+		"good, gzip":       {gzipped(good), ""},
+		"good, zstd":       {zstandard(good), ""},
+		"followed by more": {append(bytes.Clone(good), make([]byte, 1<<20)...), ""},
+		"many files":       {pack(t, many...), "more than 65536 files"},
+		"many files, zstd": {zstandard(pack(t, many...)), "more than 65536 files"},
+		"a huge manifest":  {pack(t, big), "manifest.json in it: a description of an image of 4.2 MB is more"},
+		"a huge index":     {gzipped(pack(t, entry{"./index.json", big.content})), "index.json in it"},
+		"many images":      {pack(t, entry{"manifest.json", "[" + strings.Repeat("{},", 300_000) + "{}]"}), "with 300000 elements"},
+		"cut":              {good[:3000], "cut short"},
+		"no archive":       {[]byte(strings.Repeat("hello\n", 1000)), "no image archive"},
+	} {
+		err, refusal := reads(c.archive)
+		if c.want == "" && (err != nil || refusal != nil) {
+			t.Errorf("%s: %v, %v", name, err, refusal)
+		}
+		if c.want != "" && (err == nil || refusal == nil || !strings.Contains(refusal.Error(), c.want)) {
+			t.Errorf("%s: %v, %v", name, err, refusal)
+		}
+	}
+	// containerd ends before it has read all: what it says counts.
+	c := check(bytes.NewReader(good))
+	if _, err := c.Read(make([]byte, 600)); err != nil || c.refusal() != nil {
+		t.Errorf("got %v, %v", err, c.refusal())
 	}
 }

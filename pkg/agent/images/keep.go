@@ -19,12 +19,15 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
+
+	"lite.io/lite/pkg/unpack"
 )
 
 // copied is a copy of an archive in the directory that has no name yet: it is gone
 // when it is closed, or when the process ends.
 type copied struct {
 	Content
+	dir    string
 	file   *os.File
 	digest string // SHA-256, in hexadecimal
 	length int64
@@ -40,7 +43,7 @@ func copyIn(dir string, from io.Reader, tell func(int64)) (*copied, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a file in %s: %w", dir, err)
 	}
-	c := &copied{file: f}
+	c := &copied{dir: dir, file: f}
 	if err := c.fill(from, tell); err != nil {
 		f.Close()
 		return nil, err
@@ -50,7 +53,8 @@ func copyIn(dir string, from io.Reader, tell func(int64)) (*copied, error) {
 
 func (c *copied) fill(from io.Reader, tell func(int64)) (err error) {
 	sum := sha256.New()
-	source := &counter{r: io.TeeReader(from, io.MultiWriter(c.file, sum)), tell: tell}
+	file := unpack.ForImages(c.dir).Writer(c.file, "the copy of the archive")
+	source := &counter{r: io.TeeReader(from, io.MultiWriter(file, sum)), tell: tell}
 	if c.Content, err = Inspect(source, platforms.Default()); err != nil {
 		return err
 	}
@@ -186,45 +190,21 @@ func ArchiveName(original string, c Content, digest string) string {
 	return strings.TrimLeft(base, "-") + c.Suffix
 }
 
-// enough is an error if a file system has less free than is needed.
-func enough(dir string, need int64) error {
-	free, err := freeSpace(dir)
-	if err != nil || free >= need {
-		return err
-	}
-	return fmt.Errorf("%s has %s free, and this needs about %s; free some, or remove images (`lite images list`, `lite images remove`)",
-		dir, Bytes(free), Bytes(need))
-}
-
-func freeSpace(dir string) (int64, error) {
-	var s unix.Statfs_t
-	if err := unix.Statfs(dir, &s); err != nil {
-		return 0, fmt.Errorf("look for free space in %s: %w", dir, err)
-	}
-	return int64(s.Bavail) * s.Bsize, nil
-}
-
-// roomy adds the remedy to an error that says that the disk is full. containerd's
-// errors are texts.
+// roomy adds to an error of a full disk what has become of what was there already.
+// Those of containerd are texts.
 func roomy(dir string, err error) error {
-	if errors.Is(err, syscall.ENOSPC) || strings.Contains(err.Error(), syscall.ENOSPC.Error()) {
-		return fmt.Errorf("%w; nothing of it is kept; free some space in %s, or remove images (`lite images list`, `lite images remove`)", err, dir)
+	const kept = "; nothing of it is kept"
+	switch {
+	case errors.As(err, new(*unpack.Full)), strings.Contains(err.Error(), unpack.KeptForDatastore):
+		return fmt.Errorf("%w%s", err, kept)
+	case errors.Is(err, syscall.ENOSPC), strings.Contains(err.Error(), syscall.ENOSPC.Error()):
+		return fmt.Errorf("%w%s; %s has no room: %s", err, kept, dir, unpack.ForImages(dir).Remedy)
 	}
 	return err
 }
 
 // Bytes is a size for people.
-func Bytes(n int64) string {
-	switch {
-	case n < 1000:
-		return fmt.Sprintf("%d B", n)
-	case n < 1000*1000:
-		return fmt.Sprintf("%.0f kB", float64(n)/1e3)
-	case n < 1000*1000*1000:
-		return fmt.Sprintf("%.1f MB", float64(n)/1e6)
-	}
-	return fmt.Sprintf("%.2f GB", float64(n)/1e9)
-}
+func Bytes(n int64) string { return unpack.Bytes(n) }
 
 // Compress writes what write writes, compressed as the name of the file says. The
 // same input makes the same output.

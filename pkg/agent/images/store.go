@@ -20,6 +20,8 @@ import (
 	ctrarchive "github.com/containerd/containerd/v2/core/images/archive"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
+
+	"lite.io/lite/pkg/unpack"
 )
 
 // ErrNotRunning is that no containerd answers at the socket.
@@ -45,9 +47,9 @@ func Open(ctx context.Context, socket, dir string) (*Store, error) {
 		return nil, fmt.Errorf("connect to containerd: %w", err)
 	}
 	connection.Close()
-	c, err := client.New(socket, client.WithDefaultNamespace(namespace))
+	c, err := connect(socket, nil)
 	if err != nil {
-		return nil, fmt.Errorf("connect to containerd: %w", err)
+		return nil, err
 	}
 	return &Store{client: c, dir: dir}, nil
 }
@@ -222,7 +224,8 @@ func (s *Store) Import(ctx context.Context, from io.Reader, name string, size in
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return Imported{}, fmt.Errorf("make the image directory: %w", err)
 	}
-	if err := enough(s.dir, size); err != nil {
+	disk := unpack.ForImages(s.dir)
+	if err := disk.Enough("the copy of the archive", size); err != nil {
 		return Imported{}, err
 	}
 	copied, err := copyIn(s.dir, from, func(n int64) { tell("copying", n, size) })
@@ -236,7 +239,7 @@ func (s *Store) Import(ctx context.Context, from io.Reader, name string, size in
 		return done, err
 	}
 	if len(had) < len(copied.Images) { // what is stored twice: the layers, and their files
-		if err := enough(s.dir, 2*copied.Content.Size); err != nil {
+		if err := disk.Enough("to import and unpack it", 2*copied.Content.Size); err != nil {
 			return done, err
 		}
 	}
@@ -248,7 +251,7 @@ func (s *Store) Import(ctx context.Context, from io.Reader, name string, size in
 	if err != nil {
 		return done, err
 	}
-	found, err := bring(ctx, s.client, reader, func(string) {})
+	found, err := bring(ctx, s.client, "", reader, func(string) {})
 	if err != nil {
 		return done, roomy(s.dir, fmt.Errorf("import: %w", err))
 	}

@@ -207,6 +207,9 @@ func (e *Etcd) Run(ctx context.Context) (err error) {
 		return err
 	}
 	e.server.Store(server)
+	if err := reserve(databaseFile(e.config.Dir)); err != nil {
+		slog.Debug("On a full disk the datastore cannot grow", "err", err)
+	}
 	go e.disarm(ctx, server)
 	select {
 	case <-ctx.Done():
