@@ -30,6 +30,8 @@ const (
 	maxDocuments = 64 << 20
 	// tarBlock is the size of the smallest piece of a tar.
 	tarBlock = 512
+	// maxFiles is far more than the layers and descriptions of a thousand images.
+	maxFiles = 100_000
 	// maxDepth is how deep indexes of an archive may be nested.
 	maxDepth = 8
 )
@@ -134,6 +136,9 @@ func readContents(r io.Reader) (*contents, error) {
 		}
 		if err != nil {
 			return nil, err
+		}
+		if len(c.files) == maxFiles {
+			return nil, unfitf("it holds more than %d files, as no archive of images does; split it", maxFiles)
 		}
 		name := path.Clean(h.Name)
 		switch h.Typeflag {
@@ -272,7 +277,7 @@ func (c *contents) checkLayout(platform platforms.MatchComparer) (map[string]boo
 
 // checkImage looks for a manifest that fits the platform, with all it refers to.
 func (c *contents) checkImage(name string, d ocispec.Descriptor, platform platforms.MatchComparer) error {
-	manifests, err := c.manifests(d, 0)
+	manifests, err := c.manifests(d)
 	if err != nil {
 		return err
 	}
@@ -331,27 +336,40 @@ func checkKind(name, mediaType string, m ocispec.Manifest) error {
 	return unfitf("%s in it is no image but another artifact (%s), as Helm and ORAS make them; leave it out, and use the program that it is for", name, cmp.Or(kind, "of no type"))
 }
 
-// manifests is the manifests below a descriptor: itself, or those of an index.
-func (c *contents) manifests(d ocispec.Descriptor, depth int) ([]ocispec.Descriptor, error) {
-	if !images.IsIndexType(d.MediaType) {
-		return []ocispec.Descriptor{d}, nil
-	}
-	if depth == maxDepth {
-		return nil, unfitf("its indexes are nested deeper than %d", maxDepth)
-	}
-	var index ocispec.Index
-	if err := c.decode(blob(d), &index); err != nil {
-		return nil, err
-	}
-	var all []ocispec.Descriptor
-	for _, child := range index.Manifests {
-		below, err := c.manifests(child, depth+1)
-		if err != nil {
-			return nil, err
+// manifests is the manifests below a descriptor: itself, or those of an index. What is
+// named again is not looked at again: a few indexes that name each other a thousand times
+// would be more than there is memory for.
+func (c *contents) manifests(d ocispec.Descriptor) (all []ocispec.Descriptor, err error) {
+	seen := map[string]bool{}
+	var look func(d ocispec.Descriptor, depth int) error
+	look = func(d ocispec.Descriptor, depth int) error {
+		key := d.Digest.String()
+		if d.Platform != nil && !images.IsIndexType(d.MediaType) {
+			key += platforms.Format(*d.Platform) // one image may be for several
 		}
-		all = append(all, below...)
+		if seen[key] {
+			return nil
+		}
+		seen[key] = true
+		if !images.IsIndexType(d.MediaType) {
+			all = append(all, d)
+			return nil
+		}
+		if depth == maxDepth {
+			return unfitf("its indexes are nested deeper than %d", maxDepth)
+		}
+		var index ocispec.Index
+		if err := c.decode(blob(d), &index); err != nil {
+			return err
+		}
+		for _, child := range index.Manifests {
+			if err := look(child, depth+1); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
-	return all, nil
+	return all, look(d, 0)
 }
 
 // blob is where the content of a descriptor is, "" if it names none.

@@ -96,6 +96,23 @@ func layout(name string, architectures ...string) []entry {
 	return append(entries, entry{"index.json", string(data)})
 }
 
+// shared is an OCI layout of one image that is said to be for several architectures.
+func shared(name string, architectures ...string) []entry {
+	entries := artifact(name, kind(ocispec.MediaTypeImageConfig, ocispec.MediaTypeImageLayer))
+	var top ocispec.Index
+	_ = json.Unmarshal([]byte(entries[len(entries)-1].content), &top)
+	var index ocispec.Index
+	for _, arch := range architectures {
+		d := top.Manifests[0]
+		d.Annotations, d.Platform = nil, &ocispec.Platform{OS: "linux", Architecture: arch}
+		index.Manifests = append(index.Manifests, d)
+	}
+	data, _ := json.Marshal(index)
+	d := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: digest.FromBytes(data), Size: int64(len(data)), Annotations: top.Manifests[0].Annotations}
+	last, _ := json.Marshal(ocispec.Index{Manifests: []ocispec.Descriptor{d}})
+	return append(entries[:len(entries)-1], entry{blob(d), string(data)}, entry{"index.json", string(last)})
+}
+
 // artifact is an OCI layout of manifests: of a first one, and of those that an index
 // has beside it.
 func artifact(name string, first ocispec.Manifest, others ...ocispec.Manifest) []entry {
@@ -127,6 +144,28 @@ func artifact(name string, first ocispec.Manifest, others ...ocispec.Manifest) [
 	top.Annotations = map[string]string{"io.containerd.image.name": name}
 	data, _ := json.Marshal(ocispec.Index{Manifests: []ocispec.Descriptor{top}})
 	return append(entries, entry{"index.json", string(data)})
+}
+
+// nested is an OCI layout whose indexes name the next one so many times each, down to
+// a manifest that is not in it.
+func nested(times, levels int) []entry {
+	entries := []entry{{"oci-layout", `{"imageLayoutVersion":"1.0.0"}`}}
+	d := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString("none")}
+	for range levels {
+		data, _ := json.Marshal(ocispec.Index{Manifests: slices.Repeat([]ocispec.Descriptor{d}, times)})
+		d = ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: digest.FromBytes(data), Size: int64(len(data))}
+		entries = append(entries, entry{blob(d), string(data)})
+	}
+	d.Annotations = map[string]string{"io.containerd.image.name": "lite.test/a:1"}
+	data, _ := json.Marshal(ocispec.Index{Manifests: []ocispec.Descriptor{d}})
+	return append(entries, entry{"index.json", string(data)})
+}
+
+func crowd() (entries []entry) {
+	for i := range maxFiles + 1 {
+		entries = append(entries, entry{name: fmt.Sprint(i)})
+	}
+	return entries
 }
 
 // kind is a manifest with this type of configuration, and these of layers.
@@ -186,6 +225,7 @@ func TestInspect(t *testing.T) {
 		"layout, docker's types":   {pack(t, artifact("lite.test/a:1", kind(images.MediaTypeDockerSchema2Config, images.MediaTypeDockerSchema2LayerGzip))...), "lite.test/a:1", ".tar"},
 		"layout, no layers":        {pack(t, artifact("lite.test/a:1", kind(ocispec.MediaTypeImageConfig))...), "lite.test/a:1", ".tar"},
 		"an image and a signature": {pack(t, artifact("lite.test/a:1", kind(sigstore, "application/octet-stream"), kind(ocispec.MediaTypeImageConfig, ocispec.MediaTypeImageLayerZstd))...), "lite.test/a:1", ".tar"},
+		"one for two platforms":    {pack(t, shared("lite.test/a:1", "arm64", "amd64")...), "lite.test/a:1", ".tar"},
 		"an image with a file":     {pack(t, artifact("lite.test/a:1", kind(ocispec.MediaTypeImageConfig, "text/plain", ocispec.MediaTypeImageLayer))...), "lite.test/a:1", ".tar"},
 		"without the end of a tar": {short[:len(short)-1024], "docker.io/library/busybox:1 lite.test/b:2", ".tar"},
 	} {
@@ -232,6 +272,9 @@ func TestInspectRefuses(t *testing.T) {
 		"an index of artifacts": {pack(t, artifact("lite.test/c:1", kind(sigstore, "text/plain"), kind(ocispec.MediaTypeEmptyJSON))...), "another artifact"},
 		"another manifest":      {pack(t, artifact("lite.test/c:1", ocispec.Manifest{MediaType: "application/vnd.oci.artifact.manifest.v1+json"})...), "another artifact (application/vnd.oci.artifact.manifest.v1+json)"},
 		"no configuration":      {pack(t, artifact("lite.test/c:1", kind("", ocispec.MediaTypeImageLayer))...), "another artifact (of no type)"},
+		"indexes that multiply": {pack(t, nested(300, 6)...), "is missing"},
+		"indexes too deep":      {pack(t, nested(1, maxDepth+1)...), "nested deeper"},
+		"a great many files":    {pack(t, crowd()...), "more than 100000 files"},
 		"layout, no blobs":      {pack(t, without(layout("lite.test/a:1", "amd64"), "blobs/")...), "is missing"},
 	} {
 		_, err := inspect(c.archive)
