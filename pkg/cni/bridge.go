@@ -65,3 +65,18 @@ func ensureBridge(ranges []netip.Prefix, mtu int, address net.HardwareAddr) erro
 func gateway(pods netip.Prefix) netip.Prefix {
 	return netip.PrefixFrom(pods.Masked().Addr().Next(), pods.Bits())
 }
+
+// routeTo is the route to a range of pods that the kernel makes with the bridge's address.
+func routeTo(pods netip.Prefix, link netlink.Link) *netlink.Route {
+	pods = pods.Masked()
+	route := &netlink.Route{
+		Family: netlink.FAMILY_V4, LinkIndex: link.Attrs().Index, Protocol: unix.RTPROT_KERNEL, Scope: netlink.SCOPE_LINK,
+		Dst: &net.IPNet{IP: pods.Addr().AsSlice(), Mask: net.CIDRMask(pods.Bits(), pods.Addr().BitLen())},
+	}
+	if pods.Addr().Is4() {
+		route.Src = gateway(pods).Addr().AsSlice()
+		return route
+	}
+	route.Family, route.Scope, route.Priority = netlink.FAMILY_V6, netlink.SCOPE_UNIVERSE, 256 // as the kernel's own
+	return route
+}

@@ -98,7 +98,7 @@ func (n *Network) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := rules.ensure(true); err != nil {
+	if err := rules.ensure(); err != nil {
 		return err
 	}
 	if mesh != nil && n.config.Backend == overlay.HostGW {

@@ -15,6 +15,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"lite.io/lite/pkg/cni/overlay"
 	"lite.io/lite/pkg/firewall"
 	"lite.io/lite/pkg/netfilter"
 )
@@ -24,9 +25,7 @@ import (
 func (n *Network) protect(rules *rules, ranges []netip.Prefix, mtu int) (leave func()) {
 	cached := libcni.NewCNIConfig(nil, nil) // where the container runtime keeps it
 	b := &bridge{cached: cached, ranges: ranges, mtu: mtu}
-	if link, err := netlink.LinkByName(Bridge); err == nil {
-		b.address = link.Attrs().HardwareAddr
-	}
+	b.remember()
 	h := &hostPorts{cached: cached, plugins: n.config.Plugins, nftables: n.config.NFTables, rules: rules}
 	older := usesOlder()
 	var all []func()
@@ -36,6 +35,7 @@ func (n *Network) protect(rules *rules, ranges []netip.Prefix, mtu int) (leave f
 		{Missing: b.missing, Restore: func(ctx context.Context) error { return errors.Join(b.restore(), h.readmit(ctx)) }},
 		{Missing: h.missing, Restore: h.restore, Older: older && !n.config.NFTables},
 		{Missing: n.overlayLost, Restore: func(context.Context) error { return nil }},
+		{Missing: kernel(ranges).missing, Restore: func(context.Context) error { return prepareKernel(ranges) }},
 	} {
 		all = append(all, n.config.Firewall.Keep(part))
 	}
@@ -56,13 +56,23 @@ func usesOlder() bool {
 
 // overlayLost lets keep repair the way to other nodes, which tells of that itself.
 func (n *Network) overlayLost(_ context.Context, lost firewall.Lost) ([]string, error) {
-	if slices.ContainsFunc(lost.Links, func(name string) bool { return strings.HasPrefix(name, "lite-") }) {
+	device := func(name string) bool { return strings.HasPrefix(name, "lite-") }
+	if slices.ContainsFunc(lost.Links, device) || slices.ContainsFunc(lost.Ways, func(w firewall.Way) bool { return w.Protocol == uint8(overlay.Protocol) || device(nameOf(w.Link)) }) {
 		select {
 		case n.overlayGone <- struct{}{}:
 		default:
 		}
 	}
 	return nil, nil
+}
+
+// nameOf is what an interface is called, "" if there is none.
+func nameOf(index int) string {
+	link, err := net.InterfaceByIndex(index)
+	if err != nil {
+		return ""
+	}
+	return link.Name
 }
 
 // missing names the chains of the pod network, and the kubelet's, that have lost something.
@@ -103,7 +113,7 @@ func (f *family) has(chain string) bool {
 	return err == nil && exists
 }
 
-func (r *rules) restore(context.Context) error { return r.ensure(false) }
+func (r *rules) restore(context.Context) error { return r.ensure() }
 
 // bridge is what the pods of this node are on.
 type bridge struct {
@@ -111,16 +121,26 @@ type bridge struct {
 	ranges  []netip.Prefix
 	mtu     int
 	address net.HardwareAddr // which pods have learned
-	off     []attachment     // pods that are not on it; what missing has found last
+	index   int
+	off     []attachment // pods that are not on it; what missing has found last
+}
+
+// remember is what has to be the same when it is made again.
+func (b *bridge) remember() {
+	if link, err := netlink.LinkByName(Bridge); err == nil {
+		b.address, b.index = link.Attrs().HardwareAddr, link.Attrs().Index
+	}
 }
 
 func (b *bridge) missing(_ context.Context, lost firewall.Lost) (gone []string, err error) {
-	if len(lost.Links) == 0 && !lost.Unknown {
+	if len(lost.Links) == 0 && !lost.Way(b.index) {
 		return nil, nil
 	}
 	link, err := netlink.LinkByName(Bridge)
 	if err != nil || link.Attrs().Flags&net.FlagUp == 0 {
 		gone = append(gone, "interface "+Bridge)
+	} else {
+		gone = append(gone, b.missingWays(link)...)
 	}
 	pods, err := attachments(b.cached)
 	b.off = nil
@@ -129,7 +149,7 @@ func (b *bridge) missing(_ context.Context, lost firewall.Lost) (gone []string, 
 		if pod.port == "" || err != nil {
 			continue // it is being removed
 		}
-		if link == nil || port.Attrs().MasterIndex != link.Attrs().Index {
+		if link == nil || port.Attrs().MasterIndex != link.Attrs().Index || port.Attrs().Flags&net.FlagUp == 0 {
 			b.off = append(b.off, pod)
 			gone = append(gone, "pod "+pod.pod+" on "+Bridge)
 		}
@@ -137,8 +157,31 @@ func (b *bridge) missing(_ context.Context, lost firewall.Lost) (gone []string, 
 	return gone, err
 }
 
+// missingWays names addresses of the bridge, and routes to its pods, that are gone.
+func (b *bridge) missingWays(link netlink.Link) (gone []string) {
+	addresses, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil
+	}
+	for _, r := range b.ranges {
+		own := gateway(r).String()
+		if !slices.ContainsFunc(addresses, func(a netlink.Addr) bool { return a.IPNet.String() == own }) {
+			gone = append(gone, fmt.Sprintf("address %s of %s", own, Bridge))
+			continue
+		}
+		route := routeTo(r, link)
+		if found, err := netlink.RouteListFiltered(route.Family, route, netlink.RT_FILTER_DST|netlink.RT_FILTER_OIF); err == nil && len(found) == 0 {
+			gone = append(gone, fmt.Sprintf("the route to %s by %s", r.Masked(), Bridge))
+		}
+	}
+	return gone
+}
+
 // restore makes the bridge again and puts the pods on it, as the plugin did.
 func (b *bridge) restore() error {
+	if err := b.rename(); err != nil {
+		return err
+	}
 	if err := ensureBridge(b.ranges, b.mtu, b.address); err != nil {
 		return err
 	}
@@ -146,13 +189,23 @@ func (b *bridge) restore() error {
 	if err != nil {
 		return fmt.Errorf("look at %s: %w", Bridge, err)
 	}
+	b.index = link.Attrs().Index
 	var errs []error
+	for _, r := range b.ranges {
+		// The kernel makes it with the address, and only then.
+		if err := netlink.RouteReplace(routeTo(r, link)); err != nil {
+			errs = append(errs, fmt.Errorf("lead to %s by %s: %w", r.Masked(), Bridge, err))
+		}
+	}
 	for _, pod := range b.off {
 		port, err := netlink.LinkByName(pod.port)
 		if err != nil {
 			continue // it has been removed
 		}
 		err = netlink.LinkSetMasterByIndex(port, link.Attrs().Index)
+		if err == nil {
+			err = netlink.LinkSetUp(port)
+		}
 		if err == nil {
 			err = netlink.LinkSetHairpin(port, true)
 		}
@@ -161,6 +214,25 @@ func (b *bridge) restore() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// rename gives the bridge its name again. Another one with the same addresses would lead
+// nowhere beside it.
+func (b *bridge) rename() error {
+	link, err := netlink.LinkByIndex(b.index)
+	if err != nil || link.Type() != "bridge" || link.Attrs().Name == Bridge {
+		return nil // it is gone, or there
+	}
+	if other, err := netlink.LinkByName(Bridge); err == nil && other.Type() == "bridge" {
+		// Made for a pod meanwhile, by the plugin.
+		if err := netlink.LinkDel(other); err != nil {
+			return fmt.Errorf("remove a second %s: %w", Bridge, err)
+		}
+	}
+	if err := errors.Join(netlink.LinkSetDown(link), netlink.LinkSetName(link, Bridge)); err != nil {
+		return fmt.Errorf("call interface %s %s again: %w", link.Attrs().Name, Bridge, err)
+	}
+	return nil
 }
 
 // hostPorts are the rules by which ports of the node lead to its pods. The CNI plugin

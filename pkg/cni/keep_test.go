@@ -27,7 +27,7 @@ func TestRulesThatSomebodyRemovesAreMissed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := rules.ensure(true); err != nil {
+	if err := rules.ensure(); err != nil {
 		t.Fatal(err)
 	}
 	filter := firewall.Table{Family: "ip", Name: "filter"}
@@ -41,6 +41,7 @@ func TestRulesThatSomebodyRemovesAreMissed(t *testing.T) {
 		{"ip6tables -t nat -F; true", firewall.Lost{Unknown: true}, "chain LITE-POSTROUTING of ip6 nat"},
 		{"iptables -F FORWARD", firewall.Lost{Changes: []firewall.Change{{Table: filter, Chains: []string{"FORWARD"}}}}, "chain LITE-FORWARD of ip filter"},
 		{"iptables -F INPUT", firewall.Lost{Changes: []firewall.Change{{Table: filter, Chains: []string{"DOCKER"}}}}, ""}, // not what was told of
+		{"iptables -R LITE-FORWARD 1 -j DROP", firewall.Lost{Changes: []firewall.Change{{Table: filter, Chains: []string{"LITE-FORWARD"}, Adds: true}}}, "chain LITE-FORWARD of ip filter"},
 		{"iptables -N KUBE-FIREWALL", firewall.Lost{Changes: []firewall.Change{{Table: filter, Chains: []string{"KUBE-FIREWALL"}}}}, "chain KUBE-FIREWALL of ip filter"},
 	} {
 		if out, err := exec.Command("sh", "-ec", c.does).CombinedOutput(); err != nil {
@@ -75,7 +76,7 @@ func TestNodesAreAdmitted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := rules.ensure(true); err != nil {
+	if err := rules.ensure(); err != nil {
 		t.Fatal(err)
 	}
 	const a, b, c = "192.0.2.1", "192.0.2.2", "192.0.2.3"
@@ -149,6 +150,98 @@ func TestDeletedBridge(t *testing.T) {
 	}
 	if info, err := netlink.LinkGetProtinfo(port); err != nil || !info.Hairpin {
 		t.Errorf("a pod does not reach itself: %+v, %v", info, err)
+	}
+}
+
+// TestBridgeThatIsTakenApart takes from the bridge what programs do that set up a
+// machine's network, and puts it back under a pod.
+func TestBridgeThatIsTakenApart(t *testing.T) {
+	ownNetwork(t)
+	b := &bridge{cached: libcni.NewCNIConfigWithCacheDir(nil, t.TempDir(), nil), ranges: []netip.Prefix{ipv4, ipv6}, mtu: 1450}
+	if err := ensureBridge(b.ranges, b.mtu, nil); err != nil {
+		t.Fatal(err)
+	}
+	b.remember()
+	if err := exec.Command("ip", "link", "add", "veth1", "up", "master", Bridge, "type", "veth", "peer", "name", "peer").Run(); err != nil {
+		t.Fatal(err)
+	}
+	own4, own6 := gateway(ipv4).String(), gateway(ipv6).String()
+	address := func(own string) string { return "address " + own + " of cni0" }
+	way := func(p netip.Prefix) string { return "the route to " + p.Masked().String() + " by cni0" }
+	before, index := wayOf(t), b.index
+	for _, c := range []struct {
+		does string
+		want []string
+	}{
+		{"true", nil},
+		{"ip address del " + own4 + " dev cni0", []string{address(own4)}},
+		{"ip -6 address del " + own6 + " dev cni0", []string{address(own6)}},
+		{"ip address flush dev cni0", []string{address(own4), address(own6)}},
+		{"ip route flush dev cni0", []string{way(ipv4)}},
+		{"ip -6 route flush dev cni0", []string{way(ipv6)}},
+		{"ip link set cni0 down; ip link set cni0 name br0; ip link set br0 up", []string{"interface cni0"}},
+		{"ip link set cni0 down; ip link set cni0 name br0; ip link add cni0 type bridge; ip link set cni0 up", []string{address(own4), address(own6)}},
+		{"ip link set cni0 down", []string{"interface cni0"}},
+	} {
+		if out, err := exec.Command("sh", "-ec", c.does).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v: %s", c.does, err, out)
+		}
+		if gone, err := b.missing(t.Context(), firewall.Lost{Ways: []firewall.Way{{Link: index}}, Links: []string{Bridge}}); err != nil || !slices.Equal(gone, c.want) {
+			t.Errorf("%s: missing %q, %v, want %q", c.does, gone, err, c.want)
+		}
+		if err := b.restore(); err != nil {
+			t.Fatalf("%s: %v", c.does, err)
+		}
+		if gone, err := b.missing(t.Context(), firewall.Lost{Unknown: true}); err != nil || len(gone) > 0 {
+			t.Errorf("%s: still missing %q, %v", c.does, gone, err)
+		}
+		if now := wayOf(t); now != before || b.index != index {
+			t.Errorf("%s: interface %d was\n%sand interface %d is\n%s", c.does, index, before, b.index, now)
+		}
+	}
+	if gone, err := b.missing(t.Context(), firewall.Lost{Ways: []firewall.Way{{Link: index + 100}}}); err != nil || len(gone) > 0 {
+		t.Errorf("looked after another's: %q, %v", gone, err)
+	}
+}
+
+// wayOf is what packets to pods go by.
+func wayOf(t *testing.T) string {
+	t.Helper()
+	out, err := exec.Command("sh", "-ec", "ip -o link show master cni0 | grep -o veth1; { ip route show dev cni0; ip -6 route show dev cni0; } | grep -v fe80 | sed 's/ pref.*//; s/ linkdown//; s/ *$//'").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return string(out)
+}
+
+// TestKernelThatForwardsNoMore switches off what a file of settings for hardened machines does.
+func TestKernelThatForwardsNoMore(t *testing.T) {
+	ownNetwork(t)
+	ranges := []netip.Prefix{ipv4, ipv6}
+	if err := prepareKernel(ranges); err != nil {
+		t.Skip("needs br_netfilter: ", err)
+	}
+	for path, want := range map[string]string{
+		"/proc/sys/net/ipv4/ip_forward":                 "the setting net.ipv4.ip_forward",
+		"/proc/sys/net/ipv6/conf/all/forwarding":        "the setting net.ipv6.conf.all.forwarding",
+		"/proc/sys/net/bridge/bridge-nf-call-iptables":  "the setting net.bridge.bridge-nf-call-iptables",
+		"/proc/sys/net/bridge/bridge-nf-call-ip6tables": "the setting net.bridge.bridge-nf-call-ip6tables",
+	} {
+		if err := os.WriteFile(path, []byte("0"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if gone, err := kernel(ranges).missing(t.Context(), firewall.Lost{Links: []string{"eth0"}}); err != nil || len(gone) > 0 {
+			t.Errorf("%s: looked at without reason: %q, %v", path, gone, err)
+		}
+		if gone, err := kernel(ranges).missing(t.Context(), firewall.Lost{Forwarding: true}); err != nil || len(gone) != 1 || gone[0] != want {
+			t.Errorf("%s: missing %q, %v", path, gone, err)
+		}
+		if err := prepareKernel(ranges); err != nil {
+			t.Fatal(err)
+		}
+		if gone, err := kernel(ranges).missing(t.Context(), firewall.Lost{Unknown: true}); err != nil || len(gone) > 0 {
+			t.Errorf("%s: still missing %q, %v", path, gone, err)
+		}
 	}
 }
 

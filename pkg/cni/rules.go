@@ -1,6 +1,7 @@
 package cni
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -12,6 +13,8 @@ import (
 	"sync"
 
 	"github.com/coreos/go-iptables/iptables"
+
+	"lite.io/lite/pkg/firewall"
 )
 
 // The chains of ours; they are reached by one jump from a chain of the kernel.
@@ -215,14 +218,13 @@ func (c chain) jump() []string {
 	return []string{"-m", "comment", "--comment", "lite pod network", "-j", c.name}
 }
 
-// ensure puts back what is missing and touches nothing that is there. At a start
-// afresh is set: what is there may be of other networks.
-func (r *rules) ensure(afresh bool) error {
+// ensure puts back what is missing and touches nothing that is there.
+func (r *rules) ensure() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, f := range r.families {
 		for _, c := range f.chains {
-			if err := c.ensure(f.tool, afresh); err != nil {
+			if err := c.ensure(f.tool); err != nil {
 				return fmt.Errorf("%s chain %s: %w", c.table, c.name, err)
 			}
 		}
@@ -230,7 +232,7 @@ func (r *rules) ensure(afresh bool) error {
 	return nil
 }
 
-func (c chain) ensure(tool *iptables.IPTables, afresh bool) error {
+func (c chain) ensure(tool *iptables.IPTables) error {
 	exists, err := tool.ChainExists(c.table, c.name)
 	if err != nil {
 		return err
@@ -240,7 +242,7 @@ func (c chain) ensure(tool *iptables.IPTables, afresh bool) error {
 			return err
 		}
 	}
-	right, err := c.holds(tool, afresh)
+	right, err := c.holds(tool, !c.bare)
 	if err != nil {
 		return err
 	}
@@ -258,13 +260,14 @@ func (c chain) ensure(tool *iptables.IPTables, afresh bool) error {
 	return tool.InsertUnique(c.table, c.parent, 1, c.jump()...)
 }
 
-// missing reports whether the chain, a rule of it or what leads to it is gone.
+// missing reports whether the chain, a rule of it or what leads to it is gone. A rule of ours
+// may have been replaced by another; how the kubelet writes its own is for it to say.
 func (c chain) missing(tool *iptables.IPTables) (bool, error) {
 	exists, err := tool.ChainExists(c.table, c.name)
 	if err != nil || !exists {
 		return err == nil, err
 	}
-	if right, err := c.holds(tool, false); err != nil || !right {
+	if right, err := c.holds(tool, !c.bare); err != nil || !right {
 		return err == nil, err
 	}
 	leads, err := tool.Exists(c.table, c.parent, c.jump()...)
@@ -295,18 +298,7 @@ func prepareKernel(ranges []netip.Prefix) error {
 		// the file is there afterwards.
 		_ = exec.Command("modprobe", "br_netfilter").Run()
 	}
-	type setting struct{ path, module string }
-	settings := []setting{
-		{"/proc/sys/net/ipv4/ip_forward", ""},
-		{bridged, "br_netfilter"},
-	}
-	for _, r := range ranges {
-		if r.Addr().Is6() {
-			settings = append(settings, setting{"/proc/sys/net/ipv6/conf/all/forwarding", ""},
-				setting{"/proc/sys/net/bridge/bridge-nf-call-ip6tables", "br_netfilter"})
-		}
-	}
-	for _, s := range settings {
+	for _, s := range kernel(ranges) {
 		if err := enable(s.path); err != nil {
 			if errors.Is(err, os.ErrNotExist) && s.module != "" {
 				return fmt.Errorf("kernel module %s is missing (no %s): load it with `modprobe %s`; kernels are built with it by CONFIG_BRIDGE_NETFILTER", s.module, s.path, s.module)
@@ -317,15 +309,50 @@ func prepareKernel(ranges []netip.Prefix) error {
 	return nil
 }
 
+// setting is one of the kernel's that has to be on.
+type setting struct{ path, module string }
+
+type settings []setting
+
+// kernel is those that packets of pods need.
+func kernel(ranges []netip.Prefix) settings {
+	all := settings{
+		{"/proc/sys/net/ipv4/ip_forward", ""},
+		{"/proc/sys/net/bridge/bridge-nf-call-iptables", "br_netfilter"},
+	}
+	for _, r := range ranges {
+		if r.Addr().Is6() {
+			all = append(all, setting{"/proc/sys/net/ipv6/conf/all/forwarding", ""},
+				setting{"/proc/sys/net/bridge/bridge-nf-call-ip6tables", "br_netfilter"})
+		}
+	}
+	return all
+}
+
+// missing names those that are off. The kernel tells when it forwards no more, as where
+// somebody applies a file of settings; of the others it tells nothing.
+func (all settings) missing(_ context.Context, lost firewall.Lost) (gone []string, err error) {
+	if !lost.Forwarding && !lost.Unknown {
+		return nil, nil
+	}
+	for _, s := range all {
+		if on, err := isOn(s.path); err == nil && !on {
+			gone = append(gone, "the setting "+strings.ReplaceAll(strings.TrimPrefix(s.path, "/proc/sys/"), "/", "."))
+		}
+	}
+	return gone, nil
+}
+
 // enable writes 1 unless it is there: in a container the file may be read-only
 // and already right.
 func enable(path string) error {
-	data, err := os.ReadFile(path)
-	if err != nil {
+	if on, err := isOn(path); err != nil || on {
 		return err
 	}
-	if strings.TrimSpace(string(data)) == "1" {
-		return nil
-	}
 	return os.WriteFile(path, []byte("1"), 0o600)
+}
+
+func isOn(path string) (bool, error) {
+	data, err := os.ReadFile(path)
+	return strings.TrimSpace(string(data)) == "1", err
 }

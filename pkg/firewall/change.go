@@ -32,8 +32,12 @@ type Change struct {
 // Lost is what has been taken from the packet filter since the last look.
 type Lost struct {
 	Changes []Change
-	// Links are interfaces that are gone, down, or no longer on their bridge.
+	// Links are interfaces that are gone, down, renamed, or no longer on their bridge.
 	Links []string
+	// Ways are addresses and routes that are gone, each kind once.
+	Ways []Way
+	// Forwarding is set when packets of a family of addresses are forwarded no more.
+	Forwarding bool
 	// Older is set when tables of the older interface have changed, of which the
 	// kernel does not tell more.
 	Older bool
@@ -44,7 +48,7 @@ type Lost struct {
 }
 
 func (l *Lost) empty() bool {
-	return len(l.Changes) == 0 && len(l.Links) == 0 && !l.Older && !l.Unknown
+	return len(l.Changes) == 0 && len(l.Links) == 0 && len(l.Ways) == 0 && !l.Forwarding && !l.Older && !l.Unknown
 }
 
 // From reports whether one of some chains of a table has lost rules, or all of them with
@@ -53,6 +57,16 @@ func (l Lost) From(t Table, chains ...string) bool {
 	return l.Unknown || slices.ContainsFunc(l.Changes, func(c Change) bool {
 		return c.Table == t && (c.Dropped || slices.ContainsFunc(chains, func(name string) bool { return slices.Contains(c.Chains, name) }))
 	})
+}
+
+// Way reports whether an interface has lost an address or a route, or may have.
+func (l Lost) Way(link int) bool {
+	return l.Unknown || slices.ContainsFunc(l.Ways, func(w Way) bool { return w.Link == link })
+}
+
+// Route reports whether a route with a mark has gone, or may have.
+func (l Lost) Route(protocol uint8) bool {
+	return l.Unknown || slices.ContainsFunc(l.Ways, func(w Way) bool { return w.Protocol == protocol })
 }
 
 // Link reports whether something happened to an interface, or may have.
@@ -160,18 +174,4 @@ func familyName(family uint8) string {
 		return "arp"
 	}
 	return "other"
-}
-
-// lostLink returns the name of an interface that a message says is gone, down, or
-// no longer on its bridge; "" of all others.
-func lostLink(m syscall.NetlinkMessage) string {
-	const nameless = unix.SizeofIfInfomsg
-	if len(m.Data) < nameless {
-		return ""
-	}
-	up := nl.DeserializeIfInfomsg(m.Data).Flags&unix.IFF_UP != 0
-	if m.Header.Type == unix.RTM_DELLINK || m.Header.Type == unix.RTM_NEWLINK && !up {
-		return text(m.Data[nameless:], unix.IFLA_IFNAME)
-	}
-	return ""
 }

@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"context"
+	"net"
 	"os"
 	"os/exec"
 	"reflect"
@@ -110,33 +111,87 @@ func changesOf(t *testing.T, do func()) (changes []Change, by string) {
 	return changes, by
 }
 
-func TestLostLinks(t *testing.T) {
+// TestLostWays lets the kernel tell of what takes packets their way.
+func TestLostWays(t *testing.T) {
 	ownNetwork(t)
-	for does, want := range map[string]string{
-		"ip link add br0 type bridge; ip link set br0 up; ip link delete br0":                                                       "br0",
-		"ip link add br0 type bridge; ip link set br0 up; ip link set br0 down; ip link delete br0":                                 "br0",
-		"ip link add br0 type bridge; ip link add v0 type veth peer name v1; ip link set v0 up master br0; ip link set v0 nomaster": "v0",
-	} {
-		socket, err := listen(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK)
+	const bridge = "ip link add br0 type bridge; ip link set br0 up; "
+	const path = bridge + "ip address add 192.0.2.1/24 dev br0; ip -6 address add 2001:db8::1/64 dev br0 nodad; ip route add 198.51.100.0/24 via 192.0.2.2 proto 76; "
+	forwards := "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding; "
+	index := func() int {
+		link, err := net.InterfaceByName("br0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if out, err := exec.Command("sh", "-ec", does).CombinedOutput(); err != nil {
-			t.Fatalf("%s: %v: %s", does, err, out)
-		}
-		ctx, stop := context.WithCancel(t.Context())
-		found := false
-		err = read(ctx, socket, func(m syscall.NetlinkMessage) {
-			if lostLink(m) == want {
-				found = true
-				stop()
-			}
-		}, func() {})
-		if err != nil || !found {
-			t.Errorf("%s: found %t, %v", does, found, err)
-		}
-		_ = exec.Command("ip", "link", "delete", "br0").Run()
+		return link.Index
 	}
+	for _, c := range []struct {
+		before, does string
+		is           func(Lost) bool
+	}{
+		{bridge, "ip link delete br0", func(l Lost) bool { return l.Link("br0") }},
+		{bridge, "ip link set br0 down", func(l Lost) bool { return l.Link("br0") }},
+		{bridge + "ip link set br0 down; ", "ip link set br0 name br1; ip link set br1 up; ip link set br1 down; ip link set br1 name br0; ip link set br0 up", func(l Lost) bool { return l.Link("br0") }},
+		{bridge + "ip link add v0 type veth peer name v1; ip link set v0 up master br0; ", "ip link set v0 nomaster", func(l Lost) bool { return l.Link("v0") }},
+		{path, "ip address del 192.0.2.1/24 dev br0", func(l Lost) bool { return l.Way(index()) }},
+		{path, "ip address flush dev br0", func(l Lost) bool { return l.Way(index()) }},
+		{path, "ip -6 address del 2001:db8::1/64 dev br0", func(l Lost) bool { return l.Way(index()) }},
+		{path, "ip route del 192.0.2.0/24 dev br0", func(l Lost) bool { return l.Way(index()) }},
+		{path, "ip -6 route del 2001:db8::/64 dev br0", func(l Lost) bool { return l.Way(index()) }},
+		{path, "ip route del 198.51.100.0/24", func(l Lost) bool { return l.Route(76) }},
+		{path, "ip route flush table main", func(l Lost) bool { return l.Route(76) }},
+		{path + "ip route add unreachable 203.0.113.0/24 proto 76; ", "ip route del unreachable 203.0.113.0/24", func(l Lost) bool { return l.Route(76) }},
+		{forwards, "echo 0 >/proc/sys/net/ipv4/ip_forward", func(l Lost) bool { return l.Forwarding }},
+		{forwards, "echo 0 >/proc/sys/net/ipv4/conf/all/forwarding", func(l Lost) bool { return l.Forwarding }},
+		{forwards, "echo 0 >/proc/sys/net/ipv6/conf/all/forwarding", func(l Lost) bool { return l.Forwarding }},
+	} {
+		sh(t, c.before)
+		if !tells(t, func() { sh(t, c.does) }, c.is) {
+			t.Errorf("%s: not told", c.does)
+		}
+		_ = exec.Command("sh", "-c", "ip route flush table main; ip link delete br0; ip link delete v0").Run()
+	}
+	// What lite and others do all day.
+	for _, does := range []string{path, forwards, path + "ip route add 203.0.113.0/24 via 192.0.2.2; ip address add 192.0.2.3/24 dev br0"} {
+		if tells(t, func() { sh(t, does) }, func(l Lost) bool { return len(l.Ways) > 0 || l.Forwarding }) {
+			t.Errorf("%s: told as a loss", does)
+		}
+		_ = exec.Command("sh", "-c", "ip route flush table main; ip link delete br0").Run()
+	}
+}
+
+func sh(t *testing.T, does string) {
+	t.Helper()
+	if out, err := exec.Command("sh", "-ec", does).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v: %s", does, err, out)
+	}
+}
+
+// tells reports whether the kernel tells of something while it is done.
+func tells(t *testing.T, do func(), what func(Lost) bool) (found bool) {
+	t.Helper()
+	socket, err := listen(unix.NETLINK_ROUTE, wayGroups...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := listInterfaces()
+	do()
+	sh(t, "ip link add last type bridge")
+	defer sh(t, "ip link delete last")
+	ctx, stop := context.WithCancel(t.Context())
+	err = read(ctx, socket, func(m syscall.NetlinkMessage) {
+		if m.Header.Type == unix.RTM_NEWROUTE {
+			t.Error("told of a route that is new")
+		}
+		lost := names.lost(m)
+		found = found || what(lost)
+		if lost.Link("last") {
+			stop()
+		}
+	}, func() { t.Error("news were lost") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
 }
 
 // TestOlderTables counts rules of a table that only iptables-legacy knows.

@@ -1,6 +1,7 @@
 // Package firewall notices when somebody removes what the node has in the machine's
 // packet filter, and has it put back: `nft flush ruleset`, `iptables -F`, a firewall that
-// is loaded again.
+// is loaded again. What packets of pods need besides, such as the bridge with its addresses
+// and routes, and that the kernel forwards them, is looked after in the same way.
 //
 // There is one Watcher per process. The kernel tells it of every transaction of
 // nftables; it gathers what these took away and asks the parts of the node whose rules
@@ -168,13 +169,13 @@ func (w *Watcher) Run(ctx context.Context) error {
 	return nil
 }
 
-// listen has the kernel tell of nftables and of interfaces.
+// listen has the kernel tell of nftables, and of interfaces with their addresses and routes.
 func (w *Watcher) listen(ctx context.Context, readers *sync.WaitGroup) error {
 	rules, err := listen(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
 	if err != nil {
 		return err
 	}
-	links, err := listen(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK)
+	links, err := listen(unix.NETLINK_ROUTE, wayGroups...)
 	if err != nil {
 		return errors.Join(err, rules.Close())
 	}
@@ -190,10 +191,11 @@ func (w *Watcher) listen(ctx context.Context, readers *sync.WaitGroup) error {
 			unknown()
 		}))
 	})
+	names := listInterfaces()
 	readers.Go(func() {
 		w.grope(ctx, read(ctx, links, func(m syscall.NetlinkMessage) {
-			if name := lostLink(m); name != "" {
-				w.tell(Lost{Links: []string{name}})
+			if lost := names.lost(m); !lost.empty() {
+				w.tell(lost)
 			}
 		}, unknown))
 	})
@@ -236,6 +238,12 @@ func (w *Watcher) tell(more Lost) {
 	w.lost.By = cmp.Or(w.lost.By, more.By)
 	w.lost.Changes = append(w.lost.Changes, more.Changes...)
 	w.lost.Links = append(w.lost.Links, more.Links...)
+	for _, way := range more.Ways {
+		if !slices.Contains(w.lost.Ways, way) {
+			w.lost.Ways = append(w.lost.Ways, way)
+		}
+	}
+	w.lost.Forwarding = w.lost.Forwarding || more.Forwarding
 	w.lost.Older = w.lost.Older || more.Older
 	w.lost.Unknown = w.lost.Unknown || more.Unknown
 	if len(w.lost.Changes) > most {

@@ -15,13 +15,20 @@ import (
 // once; then the kernel says that something was lost, and that is looked after.
 const buffer = 1 << 20
 
-// listen opens a socket on which the kernel tells the news of a group.
-func listen(protocol int, group uint32) (*os.File, error) {
+// listen opens a socket on which the kernel tells the news of some groups.
+func listen(protocol int, groups ...int) (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
 	if err != nil {
 		return nil, fmt.Errorf("ask the kernel to tell of changes: %w", err)
 	}
-	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1 << (group - 1)}); err != nil {
+	if protocol == unix.NETLINK_ROUTE {
+		_ = hideRoutes(fd) // without, it is more to read
+	}
+	var mask uint32
+	for _, group := range groups {
+		mask |= 1 << (group - 1)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: mask}); err != nil {
 		return nil, errors.Join(fmt.Errorf("ask the kernel to tell of changes: %w", err), unix.Close(fd))
 	}
 	// Without the right to do so the default remains, 208 KiB.

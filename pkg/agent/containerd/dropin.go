@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -61,6 +62,10 @@ func checkDropIn(file string) (errs []error) {
 	if bytes.HasPrefix(data, []byte("\xef\xbb\xbf")) {
 		errs = append(errs, errors.New("begins with a byte order mark, which containerd does not read; save it without"))
 	}
+	if cfg.Version < 0 {
+		// containerd's translation ends the process (2.4).
+		return append(errs, fmt.Errorf("version = %d is none; write the number of the version that the file is written in, up to %d", cfg.Version, version.ConfigVersion))
+	}
 	if cfg.Version > version.ConfigVersion {
 		errs = append(errs, fmt.Errorf("version = %d is newer than this containerd, which knows up to %d; write it in that version", cfg.Version, version.ConfigVersion))
 	}
@@ -73,6 +78,8 @@ func checkDropIn(file string) (errs []error) {
 			errs = append(errs, fmt.Errorf("%s = %q is where lite looks for containerd, and cannot be changed; remove the line", own.key, own.value))
 		}
 	}
+	errs = append(errs, misplaced(cfg)...)
+	errs = append(errs, directories(cfg)...)
 	// containerd (2.4) moves these only together with runtimes.
 	if old := table(cfg.Plugins, criService, "containerd"); old["runtimes"] == nil {
 		for _, key := range []string{"snapshotter", "disable_snapshot_annotations", "discard_unpacked_layers"} {
@@ -89,6 +96,46 @@ func checkDropIn(file string) (errs []error) {
 	return errs
 }
 
+// servedByCRI is all that is said of the CRI service itself in version 4.
+var servedByCRI = []string{
+	"disable_tcp_service", "stream_server_address", "stream_server_port", "stream_idle_timeout", "enable_tls_streaming", "x509_key_pair_streaming",
+}
+
+// misplaced is what containerd (2.4) would pass over, because it is written in the
+// way of an older version than the file says.
+func misplaced(cfg *srvconfig.Config) (errs []error) {
+	passed := func(what string, written int) {
+		errs = append(errs, fmt.Errorf("%s is how version %d is written, and containerd passes over it where the file says version = %d; say version = %d, or write it for version %d",
+			what, written, cfg.Version, written, version.ConfigVersion))
+	}
+	if _, ok := cfg.Plugins["cri"]; ok && cfg.Version > 1 {
+		passed("plugins.cri", 1)
+	}
+	for _, key := range slices.Sorted(maps.Keys(table(cfg.Plugins, criService))) {
+		if cfg.Version == version.ConfigVersion && !slices.Contains(servedByCRI, key) {
+			passed("plugins.'"+criService+"'."+key, 2)
+		}
+	}
+	return errs
+}
+
+// usualConfDir is where other programs put descriptions of networks; a file that was
+// made for a containerd of the machine's may name it.
+const usualConfDir = "/etc/cni/net.d"
+
+// directories refuses to have containerd look elsewhere than where lite writes.
+func directories(cfg *srvconfig.Config) (errs []error) {
+	for _, plugin := range []string{"cri", criService, criRuntime, criImages} {
+		if dir := text(table(cfg.Plugins, plugin), "cni", "conf_dir"); dir != "" && dir != usualConfDir {
+			errs = append(errs, fmt.Errorf("conf_dir = %q is no place where lite describes the pod network; remove the line, or have your network write to %s", dir, usualConfDir))
+		}
+		if dir := text(table(cfg.Plugins, plugin), "registry", "config_path"); dir != "" {
+			errs = append(errs, fmt.Errorf("config_path = %q would have containerd look there and not into registries.yaml; remove the line, and say in registries.yaml what is said there", dir))
+		}
+	}
+	return errs
+}
+
 // load reads the configuration with its drop-ins. Those of older versions, as
 // nvidia-ctk and other installers write them, are translated by containerd's own
 // rules: without these it ignores what has moved since.
@@ -100,8 +147,12 @@ func (c Config) load(ctx context.Context, path string) (*srvconfig.Config, error
 	}
 	c.complete(table(cfg.Plugins, criRuntime, "containerd", "runtimes"))
 	if cni := table(cfg.Plugins, criRuntime, "cni"); cni != nil {
-		// A file for another machine names the directory of that one's plugins.
+		// A file for another machine names directories of that one.
 		cni["bin_dirs"] = withFirst(c.Helpers.CNI(), cni["bin_dirs"])
+		cni["conf_dir"] = c.CNIConfDir
+	}
+	if registry := table(cfg.Plugins, criImages, "registry"); registry["config_path"] == "" {
+		registry["config_path"] = c.registryDir()
 	}
 	if settings, ok := cfg.Plugins[theirTransfer]; ok {
 		cfg.Plugins[ourTransfer] = settings

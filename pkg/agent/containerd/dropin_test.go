@@ -75,7 +75,10 @@ func TestDropInKeepsThePodNetwork(t *testing.T) {
 	quietly(t)
 	c := sample()
 	c.Dir = t.TempDir()
-	put(t, c, "50-whole.toml", "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".cni]\n  bin_dir = \"/usr/lib/cni\"\n")
+	put(t, c, "50-whole.toml", "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".cni]\n  bin_dir = \"/usr/lib/cni\"\n  conf_dir = \"/etc/cni/net.d\"\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\n  config_path = \"\"\n")
+	if err := CheckDropIns(c.Dir); err != nil {
+		t.Fatal(err)
+	}
 	cfg, err := c.load(t.Context(), written(t, c))
 	if err != nil {
 		t.Fatal(err)
@@ -83,6 +86,12 @@ func TestDropInKeepsThePodNetwork(t *testing.T) {
 	dirs, _ := at(t, cfg, criRuntime, "cni", "bin_dirs").([]any)
 	if !slices.Equal(dirs, []any{"/var/lib/lite/bundle/0123/cni", "/usr/lib/cni"}) {
 		t.Errorf("got %v", dirs)
+	}
+	if got := at(t, cfg, criRuntime, "cni", "conf_dir"); got != c.CNIConfDir {
+		t.Errorf("the network is looked for in %v", got)
+	}
+	if got := at(t, cfg, criImages, "registry", "config_path"); got != c.registryDir() {
+		t.Errorf("registries are looked for in %v", got)
 	}
 }
 
@@ -97,6 +106,13 @@ func TestDropInsThatCannotBe(t *testing.T) {
 		"another socket, version": {"version = 4\n[plugins.'io.containerd.server.v1.grpc']\naddress = '/x'\n", "plugins.'io.containerd.server.v1.grpc'.address = "},
 		"as docker installs it":   {"disabled_plugins = [\"cri\"]\n", `disabled_plugins has "cri", without which no pod runs; remove it there`},
 		"what is not translated":  {"version = 2\n[plugins.'io.containerd.grpc.v1.cri'.containerd]\nsnapshotter = 'native'\n", "snapshotter is lost when containerd translates it; write it for version 4: plugins.'io.containerd.cri.v1.images'.snapshotter"},
+		"a version that is none":  {"version = -1\n", "version = -1 is none; write the number"},
+		"version 1 in 2":          {"version = 2\n[plugins.cri.containerd.runtimes.kata]\nruntime_type = 'io.containerd.kata.v2'\n", "plugins.cri is how version 1 is written, and containerd passes over it where the file says version = 2; say version = 1, or write it for version 4"},
+		"version 1 in 3":          {"version = 3\n[plugins.cri]\nmax_container_log_line_size = 5\n", "plugins.cri is how version 1 is written"},
+		"version 2 in 4":          {strings.Replace(nvidiaVersion2, "version = 2", "version = 4", 1), "plugins.'io.containerd.grpc.v1.cri'.containerd is how version 2 is written, and containerd passes over it where the file says version = 4; say version = 2,"},
+		"another network's place": {"version = 2\n[plugins.'io.containerd.grpc.v1.cri'.cni]\nconf_dir = '/opt/cni'\n", `conf_dir = "/opt/cni" is no place where lite describes the pod network; remove the line`},
+		"registries elsewhere":    {"version = 3\n[plugins.'io.containerd.cri.v1.images'.registry]\nconfig_path = '/etc/containerd/certs.d'\n", `config_path = "/etc/containerd/certs.d" would have containerd look there and not into registries.yaml; remove the line`},
+		"the same of version 2":   {"version = 2\n[plugins.'io.containerd.grpc.v1.cri'.registry]\nconfig_path = '/etc/containerd/certs.d'\n", "would have containerd look there"},
 		"without the CRI":         {"version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n", `disabled_plugins has "io.containerd.grpc.v1.cri"`},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -91,6 +91,10 @@ func TestRegistriesThatAreWrong(t *testing.T) {
 		"password is null":        {"configs:\n  a.test:\n    auth: {username: u, password: null}", ":3: configs: a.test: auth: password: null is YAML's word for nothing; write it in quotes, or remove the line"},
 		"auth in plain":           {"configs: {a.test: {auth: {auth: 'user:password'}}}", "auth is not base64; write `user:password` in base64"},
 		"auth without a colon":    {"configs: {a.test: {auth: {auth: dXNlcg==}}}", "auth holds no colon between a user and a password"},
+		// Followed to its end, it would have ended the process.
+		"merged into itself": {"mirrors: &m\n  <<: *m\n", `:2: the alias *m leads to itself, or to more than 1000 others; write out what it stands for`},
+		"merged by a detour": {"configs:\n  a.test: &a {<<: &b {<<: *a}}\n", `:2: the alias *a leads to itself`},
+		"multiplied":         {"mirrors:\n  a.test: &a {endpoint: [m.test]}\n  b.test: &b {<<: [*a, *a, *a, *a, *a, *a, *a, *a, *a, *a]}\n  c.test: &c {<<: [*b, *b, *b, *b, *b, *b, *b, *b, *b, *b]}\n  d.test: &d {<<: [*c, *c, *c, *c, *c, *c, *c, *c, *c, *c]}\n", `leads to itself, or to more than 1000 others`},
 		// What moves when a block is indented too far or too little.
 		"configs below mirrors":    {"mirrors:\n  docker.io: {endpoint: [m.test]}\n  configs:\n    m.test:\n      auth: {username: u, password: p}", `:3: mirrors: "configs" is indented and so the name of a registry; put it at the beginning of its line`},
 		"configs below a registry": {"mirrors:\n  docker.io:\n    endpoint: [m.test]\n    configs:\n      m.test: {}", `:4: mirrors: docker.io: unknown key "configs"; its place is at the beginning of a line`},

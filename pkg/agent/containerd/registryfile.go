@@ -18,8 +18,9 @@ import (
 // reading turns a registries.yaml into registries, by the nodes of the YAML: so a
 // password such as 0777 is what was written.
 type reading struct {
-	file string
-	errs []error
+	file    string
+	errs    []error
+	aliases int // that were followed
 }
 
 // wrong is something that the file says and that cannot be.
@@ -75,7 +76,7 @@ func (e entry) String() string {
 // entries is what a map holds, in its order. Nothing is an empty map. Where a map is
 // merged into another, that one's own keys count.
 func (r *reading) entries(n *yaml.Node, path string) []entry {
-	n = document.Resolve(n)
+	n = r.resolve(n)
 	if n == nil || document.IsNull(n) {
 		return nil
 	}
@@ -84,21 +85,24 @@ func (r *reading) entries(n *yaml.Node, path string) []entry {
 		return nil
 	}
 	var own, merged []entry
+	lines := map[string]int{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
-		key, value := n.Content[i], document.Resolve(n.Content[i+1])
+		key, value := n.Content[i], r.resolve(n.Content[i+1])
 		if key.ShortTag() == "!!merge" {
 			merged = append(merged, r.merged(value, path)...)
 			continue
 		}
-		e := entry{key: document.Resolve(key).Value, at: key, value: value, path: path}
-		if j := slices.IndexFunc(own, func(o entry) bool { return o.key == e.key }); j >= 0 {
-			r.wrong(key, path, fmt.Sprintf("%q is there a second time, after line %d", e.key, own[j].at.Line), "keep one of them")
+		e := entry{key: r.resolve(key).Value, at: key, value: value, path: path}
+		if line, twice := lines[e.key]; twice {
+			r.wrong(key, path, fmt.Sprintf("%q is there a second time, after line %d", e.key, line), "keep one of them")
 			continue
 		}
+		lines[e.key] = key.Line
 		own = append(own, e)
 	}
 	for _, m := range merged {
-		if !slices.ContainsFunc(own, func(o entry) bool { return o.key == m.key }) {
+		if _, there := lines[m.key]; !there {
+			lines[m.key] = m.at.Line
 			own = append(own, m)
 		}
 	}
@@ -115,6 +119,24 @@ func (r *reading) merged(n *yaml.Node, path string) []entry {
 		all = append(all, r.entries(one, path)...)
 	}
 	return all
+}
+
+// mostAliases is how many aliases a file may have us follow. A map that is merged into
+// itself, or maps that multiply what is in others, would have us do so without end.
+const mostAliases = 1000
+
+// resolve follows an alias; YAML has no aliases of aliases.
+func (r *reading) resolve(n *yaml.Node) *yaml.Node {
+	if n == nil || n.Kind != yaml.AliasNode {
+		return n
+	}
+	if r.aliases++; r.aliases <= mostAliases {
+		return n.Alias
+	}
+	if r.aliases == mostAliases+1 {
+		r.wrong(n, "", fmt.Sprintf("the alias *%s leads to itself, or to more than %d others", n.Value, mostAliases), "write out what it stands for")
+	}
+	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!null", Line: n.Line}
 }
 
 // field is a key that is known where it is, with what reads its value.
@@ -200,7 +222,7 @@ func (r *reading) endpoints(f entry) (all []endpoint) {
 		return nil
 	}
 	for _, n := range f.value.Content {
-		n = document.Resolve(n)
+		n = r.resolve(n)
 		u, err := parseEndpoint(n.Value)
 		if err != nil || n.Kind != yaml.ScalarNode {
 			r.wrong(n, f.path, fmt.Sprintf("endpoint %q: %v", n.Value, err), "correct it")

@@ -19,7 +19,6 @@ import (
 	"github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"lite.io/lite/pkg/unpack"
@@ -327,7 +326,7 @@ func (c *contents) checkLayout(platform platforms.MatchComparer) (map[string]boo
 
 // checkImage looks for a manifest that fits the platform, with all it refers to.
 func (c *contents) checkImage(name string, d ocispec.Descriptor, platform platforms.MatchComparer) error {
-	manifests, err := c.manifests(d, 0, map[digest.Digest]bool{})
+	manifests, err := c.manifests(d, 0, map[string]bool{})
 	if err != nil {
 		return err
 	}
@@ -389,28 +388,32 @@ func checkKind(name, mediaType string, m ocispec.Manifest) error {
 	return unfitf("%s in it is no image but another artifact (%s), as Helm and ORAS make them; leave it out, and use the program that it is for", name, cmp.Or(kind, "of no type"))
 }
 
-// manifests is the manifests below a descriptor: itself, or those of an index, each
-// once.
-func (c *contents) manifests(d ocispec.Descriptor, depth int, seen map[digest.Digest]bool) ([]ocispec.Descriptor, error) {
-	if seen[d.Digest] {
+// manifests is the manifests below a descriptor: itself, or those of an index. What is
+// named again is not looked at again.
+func (c *contents) manifests(d ocispec.Descriptor, depth int, seen map[string]bool) ([]ocispec.Descriptor, error) {
+	key, index := d.Digest.String(), images.IsIndexType(d.MediaType)
+	if d.Platform != nil && !index {
+		key += platforms.Format(*d.Platform) // one image may be for several
+	}
+	if seen[key] {
 		return nil, nil
 	}
-	seen[d.Digest] = true
-	if !images.IsIndexType(d.MediaType) {
+	seen[key] = true
+	if !index {
 		return []ocispec.Descriptor{d}, nil
 	}
 	if depth == maxDepth {
 		return nil, unfitf("its indexes are nested deeper than %d", maxDepth)
 	}
-	var index ocispec.Index
-	if err := c.decode(blob(d), &index); err != nil {
+	var children ocispec.Index
+	if err := c.decode(blob(d), &children); err != nil {
 		return nil, err
 	}
-	if err := c.count(len(index.Manifests)); err != nil {
+	if err := c.count(len(children.Manifests)); err != nil {
 		return nil, err
 	}
 	var all []ocispec.Descriptor
-	for _, child := range index.Manifests {
+	for _, child := range children.Manifests {
 		below, err := c.manifests(child, depth+1, seen)
 		if err != nil {
 			return nil, err

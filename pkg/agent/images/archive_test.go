@@ -98,6 +98,23 @@ func layout(name string, architectures ...string) []entry {
 	return append(entries, entry{"index.json", string(data)})
 }
 
+// shared is an OCI layout of one image that is said to be for several architectures.
+func shared(name string, architectures ...string) []entry {
+	entries := artifact(name, kind(ocispec.MediaTypeImageConfig, ocispec.MediaTypeImageLayer))
+	var top ocispec.Index
+	_ = json.Unmarshal([]byte(entries[len(entries)-1].content), &top)
+	var index ocispec.Index
+	for _, arch := range architectures {
+		d := top.Manifests[0]
+		d.Annotations, d.Platform = nil, &ocispec.Platform{OS: "linux", Architecture: arch}
+		index.Manifests = append(index.Manifests, d)
+	}
+	data, _ := json.Marshal(index)
+	d := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: digest.FromBytes(data), Size: int64(len(data)), Annotations: top.Manifests[0].Annotations}
+	last, _ := json.Marshal(ocispec.Index{Manifests: []ocispec.Descriptor{d}})
+	return append(entries[:len(entries)-1], entry{blob(d), string(data)}, entry{"index.json", string(last)})
+}
+
 // artifact is an OCI layout of manifests: of a first one, and of those that an index
 // has beside it.
 func artifact(name string, first ocispec.Manifest, others ...ocispec.Manifest) []entry {
@@ -188,6 +205,7 @@ func TestInspect(t *testing.T) {
 		"layout, docker's types":   {pack(t, artifact("lite.test/a:1", kind(images.MediaTypeDockerSchema2Config, images.MediaTypeDockerSchema2LayerGzip))...), "lite.test/a:1", ".tar"},
 		"layout, no layers":        {pack(t, artifact("lite.test/a:1", kind(ocispec.MediaTypeImageConfig))...), "lite.test/a:1", ".tar"},
 		"an image and a signature": {pack(t, artifact("lite.test/a:1", kind(sigstore, "application/octet-stream"), kind(ocispec.MediaTypeImageConfig, ocispec.MediaTypeImageLayerZstd))...), "lite.test/a:1", ".tar"},
+		"one for two platforms":    {pack(t, shared("lite.test/a:1", "arm64", "amd64")...), "lite.test/a:1", ".tar"},
 		"an image with a file":     {pack(t, artifact("lite.test/a:1", kind(ocispec.MediaTypeImageConfig, "text/plain", ocispec.MediaTypeImageLayer))...), "lite.test/a:1", ".tar"},
 		"without the end of a tar": {short[:len(short)-1024], "docker.io/library/busybox:1 lite.test/b:2", ".tar"},
 	} {

@@ -166,12 +166,15 @@ func (g guard) lostChains(ctx context.Context, lost firewall.Lost) (gone []strin
 			continue
 		}
 		ours := slices.ContainsFunc(c.Chains, func(name string) bool { return strings.HasPrefix(name, "KUBE-S") })
-		if ours && !c.Adds { // kube-proxy always brings the chains that lead to what it changes
-			gone = append(gone, fmt.Sprintf("chains KUBE-* of %s", c.Table))
-		}
-		look = look || c.Dropped || slices.ContainsFunc(proxyJumps, func(j struct{ table, from, to string }) bool {
+		jumps := slices.ContainsFunc(proxyJumps, func(j struct{ table, from, to string }) bool {
 			return j.table == c.Name && slices.Contains(c.Chains, j.from)
 		})
+		// kube-proxy always brings the chains that lead to what it changes. Who takes the jumps
+		// as well has put a table in its place, such as one that was saved some time ago.
+		if ours && (!c.Adds || jumps) {
+			gone = append(gone, fmt.Sprintf("chains KUBE-* of %s", c.Table))
+		}
+		look = look || c.Dropped || jumps
 	}
 	if len(gone) > 0 || !look {
 		return gone, nil

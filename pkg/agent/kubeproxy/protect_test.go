@@ -63,6 +63,7 @@ func TestWhatOthersTakeFromChainsOfServices(t *testing.T) {
 		"all":                     {firewall.Change{Table: nat, Chains: []string{"KUBE-SERVICES", "PREROUTING"}}, true},
 		"a Service's":             {firewall.Change{Table: nat, Chains: []string{"KUBE-SVC-AAAA"}}, true},
 		"a Service by kube-proxy": {firewall.Change{Table: nat, Chains: []string{"KUBE-SEP-AAAA", "KUBE-SERVICES"}, Adds: true}, false},
+		"a table that was saved":  {firewall.Change{Table: nat, Chains: []string{"KUBE-SEP-AAAA", "KUBE-SERVICES", "PREROUTING"}, Adds: true}, true},
 		"another's chain":         {firewall.Change{Table: nat, Chains: []string{"DOCKER"}}, false},
 	} {
 		got, err := guard{}.lostChains(t.Context(), firewall.Lost{Changes: []firewall.Change{c.change}})

@@ -113,6 +113,10 @@ func TestWhatWebhooksAreAskedAbout(t *testing.T) {
 
 		{controller + "node-controller", accounts, "nodes", true},
 		{controller + "node-controller", accounts, "team-a pods", false}, // evictions
+		// With use-service-account-credentials=false.
+		{"system:kube-controller-manager", all, "nodes/status", true},
+		{"system:kube-controller-manager", all, "team-a endpointslices.discovery.k8s.io", true},
+		{"system:kube-controller-manager", all, "team-a pods", false},
 		{controller + "endpointslice-controller", accounts, "team-a endpointslices.discovery.k8s.io", true},
 		{controller + "endpoint-controller", accounts, "team-a endpoints", true},
 		{controller + "certificate-controller", accounts, "certificatesigningrequests/status.certificates.k8s.io", true},
@@ -249,6 +253,15 @@ func TestNoteNamesWhatCannotBeAsked(t *testing.T) {
 		ask(e, mutatingpolicy.PluginName, pods, missing[mutatingpolicy.PluginName])
 		if got := e.Note(); !strings.Contains(got, `policy "labels" cannot be evaluated`) {
 			t.Errorf("with a mutating policy: %s", got)
+		}
+		condition := forbidden("expression 'object.data.a == \"x\"' resulted in error: no such key: a")
+		ask(e, validatingwebhook.PluginName, write("jane", nil, "team-a configmaps"), condition)
+		if got := e.Note(); !strings.Contains(got, `a webhook's matchConditions cannot be evaluated (requests refused: 1, last 0s ago: create configmaps in namespace team-a): expression 'object.data.a == "x"' resulted in error: no such key: a`) {
+			t.Errorf("with a webhook's condition: %s", got)
+		}
+		ask(e, mutatingwebhook.PluginName, write("jane", nil, "team-b configmaps"), errors.New(`admission webhook "x" denied the request: expression 'a' resulted in error: b`))
+		if got := e.Note(); strings.Contains(got, "team-b") {
+			t.Errorf("after a verdict: %s", got)
 		}
 		time.Sleep(remember + time.Second)
 		want("long after", "")

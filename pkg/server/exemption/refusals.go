@@ -49,7 +49,7 @@ func (r *refusals) add(plugin string, a admission.Attributes, err error) {
 		return
 	}
 	key := attempt{plugin, resource(a), a.GetNamespace(), a.GetOperation()}
-	culprit, why := blame(err)
+	culprit, why := blame(plugin, err)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	defer func() { r.kept.Store(int32(len(r.last))) }()
@@ -102,9 +102,10 @@ func (r *refusals) note(now time.Time) string {
 	return strings.Join(lines, "; ")
 }
 
-// blame finds in an error who could not be asked, and why. Upstream has made text
-// of it by then (1.37).
-func blame(err error) (culprit, why string) {
+// blame finds in a plugin's error who could not be asked, and why. Upstream has made
+// text of it by then, in which the name of a webhook whose conditions fail is missing
+// (1.37).
+func blame(plugin string, err error) (culprit, why string) {
 	if err == nil {
 		return "", ""
 	}
@@ -113,6 +114,10 @@ func blame(err error) (culprit, why string) {
 		if name, err := strconv.QuotedPrefix(rest); err == nil {
 			return "webhook " + name + " cannot be called", strings.TrimPrefix(rest[len(name):], ": ")
 		}
+	}
+	if i := strings.Index(text, "expression '"); i >= 0 && strings.Contains(text[i:], "' resulted in error: ") &&
+		slices.Contains(webhooks, plugin) && !strings.Contains(text, " denied the request") {
+		return "a webhook's matchConditions cannot be evaluated", strings.TrimSuffix(text[i:], "]")
 	}
 	if before, why, ok := strings.Cut(text, unconfigured); ok {
 		// …Policy 'name' with binding 'name', or policy "name"

@@ -75,9 +75,10 @@ var rules = []rule{
 	{users: controllers("*"), resources: events},
 }
 
-// controllers is the accounts of controllers of the controller manager.
+// controllers is the accounts of controllers of the controller manager, and the one
+// under which all work where a user says use-service-account-credentials=false.
 func controllers(names ...string) []string {
-	var users []string
+	users := []string{user.KubeControllerManager}
 	for _, name := range names {
 		users = append(users, "system:serviceaccount:kube-system:"+name)
 	}
