@@ -3,6 +3,7 @@ package kubeproxy
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"os"
@@ -19,6 +20,7 @@ import (
 	kubeproxyconfig "k8s.io/kubernetes/pkg/proxy/apis/config"
 	"k8s.io/kubernetes/pkg/proxy/apis/config/scheme"
 
+	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/firewall"
 	"lite.io/lite/pkg/kube"
 )
@@ -44,6 +46,7 @@ type Config struct {
 // Proxy is the component.
 type Proxy struct {
 	config   Config
+	args     []string
 	settings *kubeproxyconfig.KubeProxyConfiguration
 	figures  figures
 	probe    kube.Probe
@@ -63,7 +66,7 @@ func New(c Config) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Proxy{c, settings, takeFigures(settings, fs), kube.NewProbe(url)}, nil
+	return &Proxy{c, args(c), settings, takeFigures(settings, fs), kube.NewProbe(url)}, nil
 }
 
 // Check finds what New would find wrong with the arguments and the file, and leaves
@@ -226,3 +229,13 @@ func isAt(n *v1.Node, ip netip.Addr) bool {
 
 // Ready implements component.Component.
 func (p *Proxy) Ready(ctx context.Context) error { return p.probe.Check(ctx) }
+
+// Settings implements component.Configured.
+func (p *Proxy) Settings() (component.Settings, error) {
+	versioned, err := p.figures.versioned()
+	if err != nil {
+		return component.Settings{}, err
+	}
+	config, err := json.Marshal(versioned)
+	return component.Settings{Arguments: p.args, Configuration: config}, err
+}
