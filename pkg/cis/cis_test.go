@@ -91,7 +91,7 @@ func hardened(t *testing.T) *bed {
 
 // freshObjects is a cluster that holds nothing of users.
 func freshObjects(t *testing.T) *Objects {
-	usual, err := given()
+	usual, err := Given()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,7 +231,7 @@ func TestHardened(t *testing.T) {
 	b := hardened(t)
 	r := Judge(b.Node)
 	inapplicable := strings.Fields("1.1.1 1.1.2 1.1.3 1.1.4 1.1.5 1.1.6 1.1.7 1.1.8 1.1.12 4.1.9 4.1.10 4.2.10 4.2.11 5.2.10")
-	person := strings.Fields("1.2.20 3.1.1 3.1.2 3.1.3 4.2.7 5.1.7 5.4.1 5.4.2 5.6.1 5.6.2 5.6.3 5.6.4")
+	person := strings.Fields("1.2.20 3.1.1 3.1.2 3.1.3 4.2.7 5.1.6 5.1.7 5.4.1 5.4.2 5.6.1 5.6.2 5.6.3 5.6.4")
 	for _, e := range r.Entries {
 		want := Pass
 		switch {
@@ -547,6 +547,7 @@ var cases = []example{
 	{"5.1.5", "one more", func(b *bed) {
 		b.Objects.ServiceAccounts = append(b.Objects.ServiceAccounts, corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "default"}})
 	}, Decide, "1 of 3 give pods their token, in: shop"},
+	{"5.1.6", "a pod that has none", func(b *bed) { b.pod("p", func(*corev1.Pod) {}) }, Pass, ""},
 	{"5.1.6", "a pod that says so", func(b *bed) {
 		b.pod("p", func(p *corev1.Pod) { yes := true; p.Spec.AutomountServiceAccountToken = &yes })
 	}, Decide, "default/p"},

@@ -55,7 +55,7 @@ func keptOut(level, what string, has func(*corev1.Pod) bool) judge {
 		doing := podsThat(o, has)
 		seen := "no pod " + what
 		if has == nil {
-			seen = count(len(o.Pods), "pod")
+			seen = "there are " + count(len(o.Pods), "pod")
 		}
 		if len(doing) > 0 {
 			seen = count(len(doing), "pod") + " " + what + ": " + few(doing)
@@ -201,8 +201,11 @@ func tokens(_ *Node, o *Objects) finding {
 		}
 		return !withheld[p.Namespace+"/"+p.Spec.ServiceAccountName]
 	})
-	if len(having) > 0 {
+	switch {
+	case len(having) > 0:
 		return decide(fmt.Sprintf("%d of %s have a token: %s", len(having), count(len(o.Pods), "pod"), few(having)))
+	case len(o.Pods) == 0:
+		return decide("there are no pods")
 	}
 	return pass("none of " + count(len(o.Pods), "pod") + " has a token")
 }
