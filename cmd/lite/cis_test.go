@@ -1,18 +1,22 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes/fake"
+	"sigs.k8s.io/yaml"
 
+	"lite.io/lite/manifests"
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/cis"
 	"lite.io/lite/pkg/component"
@@ -231,22 +235,48 @@ func freshAgent(t *testing.T) cis.Report {
 // freshCluster holds what Kubernetes and lite make, and nothing of users.
 func freshCluster(t *testing.T) *cis.Objects {
 	t.Helper()
-	client := fake.NewClientset()
-	for _, name := range []string{"default", "kube-node-lease", "kube-public", "kube-system"} {
-		meta := metav1.ObjectMeta{Name: name}
-		if _, err := client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: meta}, metav1.CreateOptions{}); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := client.CoreV1().ServiceAccounts(name).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default"}}, metav1.CreateOptions{}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	o, err := cis.Ask(t.Context(), client)
+	given, err := cis.Given()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.Access, err = cis.Given(); err != nil {
-		t.Fatal(err)
+	o := &cis.Objects{Access: given}
+	for _, name := range []string{"default", "kube-node-lease", "kube-public", "kube-system"} {
+		ns := corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		account := corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default", Namespace: name}}
+		shipped(t, "Namespace", "", name, &ns)
+		shipped(t, "ServiceAccount", name, "default", &account)
+		o.Namespaces, o.ServiceAccounts = append(o.Namespaces, ns), append(o.ServiceAccounts, account)
 	}
 	return o
+}
+
+// shipped puts what an embedded manifest says over an object, if one is about it.
+// Those of profiles are not among the defaults.
+func shipped(t *testing.T, kind, namespace, name string, into any) {
+	t.Helper()
+	err := fs.WalkDir(manifests.FS, ".", func(file string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() || path.Ext(file) != ".yaml" || path.Dir(file) == "profiles" {
+			return err
+		}
+		data, err := manifests.FS.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		for document := range bytes.SplitSeq(data, []byte("\n---\n")) {
+			var head struct {
+				Kind     string            `json:"kind"`
+				Metadata metav1.ObjectMeta `json:"metadata"`
+			}
+			if err := yaml.Unmarshal(document, &head); err != nil {
+				return err
+			}
+			if head.Kind == kind && head.Metadata.Namespace == namespace && head.Metadata.Name == name {
+				return yaml.Unmarshal(document, into)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }

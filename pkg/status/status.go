@@ -189,6 +189,9 @@ func GetSettings(ctx context.Context, path string) (Settings, error) {
 		return s, explain(path, err)
 	}
 	defer res.Body.Close()
+	if res.StatusCode == http.StatusNotFound {
+		return s, errors.New("the lite that runs is of an earlier version, which does not tell its settings; restart it")
+	}
 	if res.StatusCode != http.StatusOK {
 		said, _ := io.ReadAll(io.LimitReader(res.Body, 1<<10))
 		return s, fmt.Errorf("ask for the settings: %s: %s", res.Status, strings.TrimSpace(string(said)))

@@ -95,6 +95,14 @@ func asGolden(t *testing.T, n *cluster.Node, r cis.Report, name string) {
 // judged is a server that has just been started: it is judged as the document says,
 // what is put in its way is found, and nothing secret is told.
 func judged(t *testing.T, n *cluster.Node) {
+	// The controller manager makes them in its own time.
+	cluster.Eventually(t, time.Minute, func() error {
+		accounts := n.Kubectl(t, "get", "serviceaccounts", "-A", "--field-selector=metadata.name=default", "-o", "name")
+		if got := strings.Count(accounts, "serviceaccount/default"); got != 4 {
+			return fmt.Errorf("%d namespaces have an account named default", got)
+		}
+		return nil
+	})
 	asGolden(t, n, judge(t, n), "cis-server")
 	const key, conf = cluster.DataDir + "/server/pki/ca.key", "/etc/lite/kubeconfig.yaml"
 	for _, c := range []struct{ number, file, mode, back string }{

@@ -161,8 +161,9 @@ func TestComponentConfiguration(t *testing.T) {
 kubelet-arg: [config=/etc/lite/kubelet.yaml, config-dir=/etc/lite/kubelet.d, image-gc-high-threshold=91]
 kube-scheduler-arg: [config=/etc/lite/scheduler.yaml]
 kube-proxy-arg: [config=/etc/lite/kube-proxy.yaml]
-kube-apiserver-arg: [enable-admission-plugins=DenyServiceExternalIPs, service-account-issuer=https://issuer.test, anonymous-auth=true, profiling=true]
+kube-apiserver-arg: [enable-admission-plugins=DenyServiceExternalIPs, service-account-issuer=https://issuer.test]
 `)
+	n.Output(t, "sed", "-i", "s/^kube-apiserver-arg: ./&anonymous-auth=true, profiling=true, /", "/etc/lite/config.yaml") // for cis to find
 	n.Start(t)
 	t.Run("kubelet", func(t *testing.T) { kubeletHas(t, n, 44) })
 	t.Run("admission", func(t *testing.T) { admits(t, n) })
@@ -210,43 +211,6 @@ func kubeletHas(t *testing.T, n *cluster.Node, maxPods int) {
 	})
 }
 
-// judgedByWhatTheyWereTold: lite check --cis sees what the user has said to components,
-// by arguments and by files, and not what the configuration says by now.
-func judgedByWhatTheyWereTold(t *testing.T, n *cluster.Node) {
-	before := n.ReadFile(t, "/etc/lite/config.yaml")
-	n.WriteFile(t, "/etc/lite/config.yaml", "")
-	n.Output(t, "chmod", "644", "/etc/lite/kubelet.d/20-pods.conf")
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	out, err := n.Command(ctx, "lite", "check", "--cis", "-o", "json").Output()
-	n.WriteFile(t, "/etc/lite/config.yaml", before)
-	if err == nil {
-		t.Error("nothing fails")
-	}
-	var r cis.Report
-	if err := json.Unmarshal(out, &r); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	for number, want := range map[string]struct {
-		status cis.Status
-		seen   string
-	}{
-		"1.2.1":  {cis.Fail, "--anonymous-auth=true"},
-		"1.2.3":  {cis.Pass, "DenyServiceExternalIPs is on"},
-		"1.2.14": {cis.Pass, "NodeRestriction is on"},
-		"1.2.15": {cis.Fail, "--profiling=true"},
-		"1.4.1":  {cis.Pass, "enableProfiling is false"},
-		"4.1.9":  {cis.Fail, "/etc/lite/kubelet.d/20-pods.conf has mode 0644"},
-		"4.2.13": {cis.Pass, "podPidsLimit is 999"},
-		"4.3.1":  {cis.Pass, "metricsBindAddress is 127.0.0.1:10249"},
-	} {
-		i := slices.IndexFunc(r.Entries, func(e cis.Result) bool { return e.Number == number })
-		if i < 0 || r.Entries[i].Status != want.status || !strings.Contains(r.Entries[i].Seen, want.seen) {
-			t.Errorf("%s: want %s: %s, got %+v", number, want.status, want.seen, r.Entries[max(i, 0)])
-		}
-	}
-}
-
 // admits: the user's plugin is on, and NodeRestriction as well.
 func admits(t *testing.T, n *cluster.Node) {
 	ns := n.Namespace(t)
@@ -287,4 +251,41 @@ spec:
 		}
 		return nil
 	})
+}
+
+// judgedByWhatTheyWereTold: lite check --cis sees what the user has said to components,
+// by arguments and by files, and not what the configuration says by now.
+func judgedByWhatTheyWereTold(t *testing.T, n *cluster.Node) {
+	before := n.ReadFile(t, "/etc/lite/config.yaml")
+	n.WriteFile(t, "/etc/lite/config.yaml", "")
+	n.Output(t, "chmod", "644", "/etc/lite/kubelet.d/20-pods.conf")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	out, err := n.Command(ctx, "lite", "check", "--cis", "-o", "json").Output()
+	n.WriteFile(t, "/etc/lite/config.yaml", before)
+	if err == nil {
+		t.Error("nothing fails")
+	}
+	var r cis.Report
+	if err := json.Unmarshal(out, &r); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for number, want := range map[string]struct {
+		status cis.Status
+		seen   string
+	}{
+		"1.2.1":  {cis.Fail, "--anonymous-auth=true"},
+		"1.2.3":  {cis.Pass, "DenyServiceExternalIPs is on"},
+		"1.2.14": {cis.Pass, "NodeRestriction is on"},
+		"1.2.15": {cis.Fail, "--profiling=true"},
+		"1.4.1":  {cis.Pass, "enableProfiling is false"},
+		"4.1.9":  {cis.Fail, "/etc/lite/kubelet.d/20-pods.conf has mode 0644"},
+		"4.2.13": {cis.Pass, "podPidsLimit is 999"},
+		"4.3.1":  {cis.Pass, "metricsBindAddress is 127.0.0.1:10249"},
+	} {
+		i := slices.IndexFunc(r.Entries, func(e cis.Result) bool { return e.Number == number })
+		if i < 0 || r.Entries[i].Status != want.status || !strings.Contains(r.Entries[i].Seen, want.seen) {
+			t.Errorf("%s: want %s: %s, got %+v", number, want.status, want.seen, r.Entries[max(i, 0)])
+		}
+	}
 }
