@@ -44,6 +44,11 @@ func (a args) on(name string, usual bool) bool {
 	return err == nil && on
 }
 
+// values is all values of a flag whose values add up, without empty ones.
+func values(a args, name string) []string {
+	return slices.DeleteFunc(kube.List(a, name), func(v string) bool { return v == "" })
+}
+
 // shown is a flag as it stands there.
 func (a args) shown(name string) string {
 	if value, given := a.said(name); given {
@@ -53,7 +58,7 @@ func (a args) shown(name string) string {
 }
 
 // told judges what a part of the running node was told.
-func told(part string, look func(args) finding) judge {
+func told(part string, look func(*Node, args) finding) judge {
 	return func(n *Node) finding {
 		s, there := n.Parts[part]
 		switch {
@@ -62,7 +67,7 @@ func told(part string, look func(args) finding) judge {
 		case !there:
 			return inapplicable("this node runs no " + part)
 		}
-		return look(s.Arguments)
+		return look(n, s.Arguments)
 	}
 }
 
@@ -87,7 +92,7 @@ func choice(j judge) judge {
 
 // set wants flags to have a value.
 func set(part string, names ...string) judge {
-	return told(part, func(a args) finding {
+	return told(part, func(_ *Node, a args) finding {
 		var seen []string
 		all := true
 		for _, name := range names {
@@ -101,7 +106,7 @@ func set(part string, names ...string) judge {
 
 // unset wants a flag not to be there.
 func unset(part, name string) judge {
-	return told(part, func(a args) finding {
+	return told(part, func(_ *Node, a args) finding {
 		_, given := a.said(name)
 		return as(!given, a.shown(name))
 	})
@@ -109,12 +114,12 @@ func unset(part, name string) judge {
 
 // flag wants one to be true, or false; usual is what it is where nobody says it.
 func flag(part, name string, want, usual bool) judge {
-	return told(part, func(a args) finding { return as(a.on(name, usual) == want, a.shown(name)) })
+	return told(part, func(_ *Node, a args) finding { return as(a.on(name, usual) == want, a.shown(name)) })
 }
 
 // atLeast wants a number.
 func atLeast(part, name string, least int) judge {
-	return told(part, func(a args) finding {
+	return told(part, func(_ *Node, a args) finding {
 		value, _ := a.said(name)
 		n, err := strconv.Atoi(value)
 		return as(err == nil && n >= least, a.shown(name))
@@ -123,7 +128,7 @@ func atLeast(part, name string, least int) judge {
 
 // loopback wants a part to listen on this machine alone.
 func loopback(part, name string) judge {
-	return told(part, func(a args) finding {
+	return told(part, func(_ *Node, a args) finding {
 		value, _ := a.said(name)
 		ip, err := netip.ParseAddr(value)
 		return as(err == nil && ip.IsLoopback(), a.shown(name))
@@ -133,7 +138,7 @@ func loopback(part, name string) judge {
 // plugin wants an admission plugin to be on, or off; usual is what it is where nobody
 // names it.
 func plugin(name string, want, usual bool) judge {
-	return told(apiserverPart, func(a args) finding {
+	return told(apiserverPart, func(_ *Node, a args) finding {
 		if a.admits(name, usual) {
 			return as(want, name+" is on")
 		}
@@ -208,7 +213,7 @@ func ciphers(said []string, least string) finding {
 	return fail(fmt.Sprintf("%s have weak ones among them: %s", which, strings.Join(weak, ", ")))
 }
 
-func serverCiphers(a args) finding {
+func serverCiphers(_ *Node, a args) finding {
 	least, _ := a.said("tls-min-version")
-	return ciphers(slices.DeleteFunc(kube.List(a, "tls-cipher-suites"), func(s string) bool { return s == "" }), least)
+	return ciphers(values(a, "tls-cipher-suites"), least)
 }

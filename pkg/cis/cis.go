@@ -9,6 +9,7 @@
 package cis
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"unicode"
@@ -166,7 +167,7 @@ func (e entry) result(n *Node) Result {
 	}
 	switch {
 	case f.status == Unknown:
-		r.Reason, r.Remedy = "", n.AskAgain
+		r.Reason, r.Remedy = "", cmp.Or(f.remedy, n.AskAgain)
 	case f.status == Inapplicable:
 		r.Remedy = ""
 	case f.remedy != "":

@@ -276,7 +276,7 @@ func boundaries(_ *Node, o *Objects) finding {
 }
 
 // users says how people may prove who they are.
-func users(a args) finding {
+func users(_ *Node, a args) finding {
 	var ways []string
 	for name, what := range map[string]string{"oidc-issuer-url": "OIDC", "authentication-config": "authentication-config", "authentication-token-webhook-config-file": "a webhook"} {
 		if value, _ := a.said(name); value != "" {

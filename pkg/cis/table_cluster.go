@@ -61,13 +61,13 @@ func policies() []entry {
 		{"5.3.1", 1, Manual, "The pod network puts NetworkPolicies into force", enforcesPolicies, "Without an engine they are words.", "remove networkpolicy from --disable, or see that your network plugin has one"},
 		{"5.3.2", 2, Manual, "Every namespace has a NetworkPolicy", among(isolated), "Without one all pods of the cluster may speak with each other. Who has to is for you to say.", "write one for each namespace that lets in what is needed"},
 		{"5.4.1", 2, Manual, "Secrets come as files, not as variables", tellPods("take Secrets as variables", anyContainer(secretInEnvironment)), "Variables are told in logs and to child processes. How your programs read Secrets is for you to say.", "mount them as volumes"},
-		{"5.4.2", 2, Manual, "Secrets are kept elsewhere", func(n *Node) finding {
-			f := providers(n)
+		{"5.4.2", 2, Manual, "Secrets are kept elsewhere", told(apiserverPart, func(n *Node, a args) finding {
+			f := providers(n, a)
 			if f.status != Unknown {
 				f.status = Decide
 			}
 			return f
-		}, "A store of its own can rotate them and tell who has read them. Whether that is worth having is for you to say.", "use a CSI driver for such a store, or a provider of the kind kms"},
+		}), "A store of its own can rotate them and tell who has read them. Whether that is worth having is for you to say.", "use a CSI driver for such a store, or a provider of the kind kms"},
 		{"5.5.1", 2, Manual, "Images of unknown origin are kept out", choice(plugin("ImagePolicyWebhook", true, false)), "Which registries and signatures you trust is for you to say. ValidatingAdmissionPolicies and webhooks can do this too, which is not looked at.", "set up the plugin ImagePolicyWebhook, or a policy"},
 		{"5.6.1", 1, Manual, "Namespaces part what belongs to different people", among(boundaries), "How your work is divided is for you to say.", "make namespaces for teams and purposes, and bind roles in them"},
 		{"5.6.2", 2, Manual, "Pods say a seccomp profile", tellPods("say none", unconfined), "Which profile a program needs is for you to say. What the kubelet does with pods that say none is 4.2.14.", "say `seccompProfile: {type: RuntimeDefault}` in the pods' securityContext"},

@@ -70,7 +70,7 @@ const (
 func apiServer() []entry {
 	const profiling = "What is profiled shows how the process works inside, and asking for it costs processor time."
 	return []entry{
-		{"1.2.1", 1, Manual, "Requests that show nothing are refused", anonymous,
+		{"1.2.1", 1, Manual, "Requests that show nothing are refused", told(apiserverPart, anonymous),
 			"Load balancers ask whether the server is well, and a machine that joins asks for the cluster's authority; both have nothing to show. lite lets them in for that alone, and Kubernetes' default of everything is off.", addArg(apiArg, "anonymous-auth=false")},
 		{"1.2.2", 1, Automated, "No file of tokens lets anybody in", unset(apiserverPart, "token-auth-file"),
 			"Such tokens stand in the file as they are, never end, and cannot be taken back without a restart.", removeArg(apiArg, "token-auth-file")},
@@ -96,16 +96,18 @@ func apiServer() []entry {
 		{"1.2.17", 1, Automated, "The audit log is kept for 30 days", atLeast(apiserverPart, "audit-log-maxage", 30), "What is found out late has to be in it still.", "say --audit-log-path, which brings this, and leave `audit-log-maxage` out"},
 		{"1.2.18", 1, Automated, "Ten files of the audit log are kept", atLeast(apiserverPart, "audit-log-maxbackup", 10), "What is found out late has to be in it still.", "say --audit-log-path, which brings this, and leave `audit-log-maxbackup` out"},
 		{"1.2.19", 1, Automated, "A file of the audit log may have 100 MiB", atLeast(apiserverPart, "audit-log-maxsize", 100), "With smaller ones a flood of requests soon pushes out what was before.", "say --audit-log-path, which brings this, and leave `audit-log-maxsize` out"},
-		{"1.2.20", 1, Manual, "Requests end after a time that fits", told(apiserverPart, func(a args) finding { return decide(a.shown("request-timeout") + " (Kubernetes' default is 1m0s)") }),
+		{"1.2.20", 1, Manual, "Requests end after a time that fits", told(apiserverPart, func(_ *Node, a args) finding {
+			return decide(a.shown("request-timeout") + " (Kubernetes' default is 1m0s)")
+		}),
 			"Slow links need more, and more lets few clients hold up the server. What fits is for you to say.", addArg(apiArg, "request-timeout=2m") + " if requests are cut off"},
 		{"1.2.21", 1, Automated, "A token ends with its service account", flag(apiserverPart, "service-account-lookup", true, true), "Otherwise the token of an account that was deleted stays good.", removeArg(apiArg, "service-account-lookup")},
-		{"1.2.22", 1, Automated, "Tokens of service accounts have a key of their own", accountKey, "Otherwise they would be verified by the key that the API server serves with.", removeArg(apiArg, "service-account-key-file")},
+		{"1.2.22", 1, Automated, "Tokens of service accounts have a key of their own", told(apiserverPart, accountKey), "Otherwise they would be verified by the key that the API server serves with.", removeArg(apiArg, "service-account-key-file")},
 		{"1.2.23", 1, Automated, "The API server shows etcd a certificate", set(apiserverPart, "etcd-certfile", "etcd-keyfile"), "Otherwise etcd would have to let everybody in.", removeArg(apiArg, "etcd-certfile and etcd-keyfile")},
 		{"1.2.24", 1, Automated, "The API server serves by TLS", set(apiserverPart, "tls-cert-file", "tls-private-key-file"), "Otherwise what it sends could be read, and tokens with it.", removeArg(apiArg, "tls-cert-file and tls-private-key-file")},
 		{"1.2.25", 1, Automated, "The API server knows the authority of clients' certificates", set(apiserverPart, "client-ca-file"), "Nodes and the control plane show certificates.", removeArg(apiArg, "client-ca-file")},
 		{"1.2.26", 1, Automated, "The API server knows whose etcd's certificate is", set(apiserverPart, "etcd-cafile"), "Otherwise somebody between them could pose as etcd.", removeArg(apiArg, "etcd-cafile")},
 		{"1.2.27", 1, Manual, "Secrets are encrypted in the datastore", set(apiserverPart, "encryption-provider-config"), "Otherwise who has a copy of the datastore can read them.", removeArg(apiArg, "encryption-provider-config")},
-		{"1.2.28", 1, Manual, "Secrets are encrypted by a provider that is strong", providers, "aescbc, kms and secretbox are; identity writes them as they are, and of aesgcm the key has to be changed often.", "put secretbox, kms or aescbc first among the providers of secrets in the file, keep the others after it, start lite again, and write all Secrets anew"},
+		{"1.2.28", 1, Manual, "Secrets are encrypted by a provider that is strong", told(apiserverPart, providers), "aescbc, kms and secretbox are; identity writes them as they are, and of aesgcm the key has to be changed often.", "put secretbox, kms or aescbc first among the providers of secrets in the file, keep the others after it, start lite again, and write all Secrets anew"},
 		{"1.2.29", 1, Manual, "The API server offers strong cipher suites only", told(apiserverPart, serverCiphers),
 			"Suites in CBC mode with SHA-1 are offered to old clients; none of Kubernetes' own needs them.", addArg(apiArg, "tls-cipher-suites=TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,…") + " with those that docs/cis.md lists"},
 		{"1.2.30", 1, Automated, "Tokens of pods end when they say", flag(apiserverPart, "service-account-extend-token-expiration", false, true),
@@ -114,13 +116,11 @@ func apiServer() []entry {
 }
 
 // accountKey: a signer outside has the keys.
-func accountKey(n *Node) finding {
-	return told(apiserverPart, func(a args) finding {
-		if outside, _ := a.said("service-account-signing-endpoint"); outside != "" {
-			return pass(a.shown("service-account-signing-endpoint"))
-		}
-		return set(apiserverPart, "service-account-key-file")(n)
-	})(n)
+func accountKey(n *Node, a args) finding {
+	if outside, _ := a.said("service-account-signing-endpoint"); outside != "" {
+		return pass(a.shown("service-account-signing-endpoint"))
+	}
+	return set(apiserverPart, "service-account-key-file")(n)
 }
 
 func controllerManager() []entry {
@@ -151,7 +151,7 @@ func etcd() []entry {
 		{"2.4", 1, Automated, "Members of etcd speak by TLS", set(etcdPart, "peer-cert-file", "peer-key-file"), "Otherwise what they tell each other could be read.", removeArg(etcdArg, "peer-cert-file and peer-key-file")},
 		{"2.5", 1, Automated, "Members of etcd want a certificate of each other", flag(etcdPart, "peer-client-cert-auth", true, false), "Otherwise anybody could become a member.", removeArg(etcdArg, "peer-client-cert-auth")},
 		{"2.6", 1, Automated, "Members of etcd do not sign certificates for each other", flag(etcdPart, "peer-auto-tls", false, false), "Nobody could tell such a certificate from another's.", removeArg(etcdArg, "peer-auto-tls")},
-		{"2.7", 2, Manual, "etcd trusts an authority of its own", ownAuthority, "Otherwise each certificate of the cluster would open the datastore.", removeArg(etcdArg, "trusted-ca-file")},
+		{"2.7", 2, Manual, "etcd trusts an authority of its own", told(etcdPart, ownAuthority), "Otherwise each certificate of the cluster would open the datastore.", removeArg(etcdArg, "trusted-ca-file")},
 	}
 }
 
@@ -160,12 +160,12 @@ func controlPlane() []entry {
 	return []entry{
 		{"3.1.1", 1, Manual, "People have no client certificates", told(apiserverPart, users), people + "A certificate cannot be taken back before it ends.", "set up OIDC (`--kube-apiserver-arg oidc-issuer-url=…`), and keep the administrator's kubeconfig for emergencies"},
 		{"3.1.2", 1, Manual, "People do not use tokens of service accounts", told(apiserverPart, users), people + "Such a token says nothing of the person.", "set up OIDC (`--kube-apiserver-arg oidc-issuer-url=…`)"},
-		{"3.1.3", 1, Manual, "People do not use bootstrap tokens", told(apiserverPart, func(a args) finding {
+		{"3.1.3", 1, Manual, "People do not use bootstrap tokens", told(apiserverPart, func(_ *Node, a args) finding {
 			return decide(a.shown("enable-bootstrap-token-auth") + "; lite's own are good for joining alone")
 		}),
 			people + "lite admits machines by bootstrap tokens.", "see that no role is bound to system:bootstrappers but lite's; set up OIDC for people"},
-		{"3.2.1", 1, Manual, "The audit log has a policy", auditPolicy, "Without a policy nothing is written into it.", "say --audit-log-path, which brings a policy of lite's, and start lite again"},
-		{"3.2.2", 2, Manual, "The audit log has what matters for security, and no content that is secret", auditCovers,
+		{"3.2.1", 1, Manual, "The audit log has a policy", told(apiserverPart, auditPolicy), "Without a policy nothing is written into it.", "say --audit-log-path, which brings a policy of lite's, and start lite again"},
+		{"3.2.2", 2, Manual, "The audit log has what matters for security, and no content that is secret", told(apiserverPart, auditCovers),
 			"It has to tell who read Secrets, who changed pods and Deployments, and who used exec, port-forward and proxy, without what is in Secrets, ConfigMaps and tokens.", "say --audit-policy-file with a policy that has these requests by their metadata; lite's own has"},
 	}
 }
