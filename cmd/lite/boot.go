@@ -55,7 +55,9 @@ type boot struct {
 	// manager is the service manager that has started the process, if any has.
 	manager *notify.Manager
 	// now is what lite status shows; it changes as the start proceeds.
-	now      atomic.Pointer[func(context.Context) status.Node]
+	now atomic.Pointer[func(context.Context) status.Node]
+	// group is the node's parts, once they are made.
+	group    atomic.Pointer[component.Group]
 	releases []func()
 	// paused says, once ctx is done, whether that was an upgrade.
 	paused <-chan bool
@@ -215,11 +217,23 @@ func (b *boot) serveStatus() error {
 	b.show(func(context.Context) status.Node { return b.self() })
 	serving, release := context.WithCancel(context.WithoutCancel(b.ctx))
 	b.releases = append(b.releases, release)
-	if err := status.Serve(serving, status.Socket, func(ctx context.Context) status.Node { return (*b.now.Load())(ctx) }); err != nil {
+	if err := status.Serve(serving, status.Socket, func(ctx context.Context) status.Node { return (*b.now.Load())(ctx) }, b.settings); err != nil {
 		return err
 	}
 	go b.manager.Watch(serving, alive)
 	return nil
+}
+
+// settings is what the node goes by.
+func (b *boot) settings() (status.Settings, error) {
+	s := status.Settings{Role: string(b.cfg.Role), Name: b.cfg.NodeName, Version: version.Version(), DataDir: b.cfg.DataDir, Kubeconfig: b.cfg.WriteKubeconfig}
+	g := b.group.Load()
+	if g == nil {
+		return s, nil
+	}
+	var err error
+	s.Components, err = g.Settings()
+	return s, err
 }
 
 // alive is what the watchdog's answers depend on: that goroutines still run and the
@@ -254,6 +268,7 @@ func findManager() (*notify.Manager, error) {
 // nil, adds to what lite status shows; next is what a person may do once the
 // node is ready.
 func (b *boot) run(g *component.Group, add func(*status.Node), next string) error {
+	b.group.Store(g)
 	b.show(func(ctx context.Context) status.Node {
 		n := status.Of(ctx, b.self(), g)
 		if add != nil {

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -26,6 +27,7 @@ type checkOptions struct {
 	role, output string
 	nodes        []string
 	fix, strict  bool
+	cis          bool
 }
 
 func checkCommand() *cobra.Command {
@@ -50,27 +52,38 @@ tries the kernel in a network of its own. Without root it says what it could not
 inotify, and tells NetworkManager to leave the interfaces of pods alone. It says what
 it did and how to take that back, and ` + "`lite uninstall`" + ` takes it back too.
 
-The exit code is 1 if something fails (with --strict: or is warned of), else 0.`,
+The exit code is 1 if something fails (with --strict: or is warned of), else 0.
+
+--cis judges this node by the CIS Kubernetes Benchmark 1.12 instead: by what the
+lite that runs was told, by files, and by the objects of the cluster. It says of
+each entry pass, fail, manual (a person has to decide; with what can be seen), not
+applicable, or unknown (it could not be looked at, as where lite does not run). An
+agent is judged by section 4. Only root may. The exit code is 1 if an entry fails,
+or one that the benchmark calls automated is unknown, else 0.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
+			if o.cis {
+				return runCIS(ctx, os.Stdout, cmd.Flags(), o)
+			}
 			return runCheck(ctx, os.Stdout, cmd.Flags(), o)
 		},
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.StringVar(&o.role, "role", "", "server or agent (default: what this machine is, else server)")
-	f.StringVarP(&o.output, "output", "o", "table", "table or json")
+	f.StringVarP(&o.output, "output", "o", "table", "table or json; with --cis also junit")
 	f.StringSliceVar(&o.nodes, "nodes", nil, "networks that other nodes are in, for rules of firewalls (default: that of this node's address)")
 	f.BoolVar(&o.fix, "fix", false, "put right what safely can be, then look again")
 	f.BoolVar(&o.strict, "strict", false, "exit with 1 for warnings too")
+	f.BoolVar(&o.cis, "cis", false, "judge this node by the CIS Kubernetes Benchmark")
 	f.AddFlagSet(config.Flags(config.Agent))
 	f.AddFlagSet(config.Flags(config.Server)) // those that are not there yet
 	fixed := func(values ...string) func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)
 	}
-	_ = cmd.RegisterFlagCompletionFunc("output", fixed("table", "json"))
+	_ = cmd.RegisterFlagCompletionFunc("output", fixed("table", "json", "junit"))
 	_ = cmd.RegisterFlagCompletionFunc("role", fixed("server", "agent"))
 	return cmd
 }
@@ -156,7 +169,7 @@ func checkSubject(m *check.Machine, flags *pflag.FlagSet, o checkOptions) (check
 	var foreign error
 	known := config.Flags(s.Role)
 	flags.Visit(func(f *pflag.Flag) {
-		ours := f.Name == "role" || f.Name == "output" || f.Name == "nodes" || f.Name == "fix" || f.Name == "strict"
+		ours := slices.Contains([]string{"role", "output", "nodes", "fix", "strict", "cis"}, f.Name)
 		if !ours && known.Lookup(f.Name) == nil && foreign == nil {
 			foreign = fmt.Errorf("--%s is not for a node of role %s: leave it out, or say another --role", f.Name, s.Role)
 		}

@@ -351,3 +351,28 @@ func TestTheLastOutlivesAllOthers(t *testing.T) {
 		})
 	}
 }
+
+// configured says what it runs by, or why not.
+type configured struct {
+	*fake
+	settings Settings
+	err      error
+}
+
+func (c configured) Settings() (Settings, error) { return c.settings, c.err }
+
+func TestSettingsOfThoseThatHaveThem(t *testing.T) {
+	j := &journal{}
+	g := &Group{}
+	g.Add(&fake{name: "plain", j: j})
+	g.Add(configured{&fake{name: "etcd", j: j}, Settings{Arguments: []string{"--name=a"}}, nil})
+	g.Add(configured{&fake{name: "guarded", j: j}, Settings{}, errors.ErrUnsupported})
+	got, err := g.Settings()
+	if err != nil || len(got) != 1 || !slices.Equal(got["etcd"].Arguments, []string{"--name=a"}) {
+		t.Errorf("got %v, %v", got, err)
+	}
+	g.Add(configured{&fake{name: "kubelet", j: j}, Settings{}, errors.New("no codec")})
+	if _, err := g.Settings(); err == nil || err.Error() != "settings of kubelet: no codec" {
+		t.Errorf("got %v", err)
+	}
+}

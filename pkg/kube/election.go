@@ -164,6 +164,14 @@ func (g *guarded) Note() string {
 	return ""
 }
 
+// Settings implements component.Configured for a component that does.
+func (g *guarded) Settings() (component.Settings, error) {
+	if c, ok := g.Component.(component.Configured); ok {
+		return c.Settings()
+	}
+	return component.Settings{}, errors.ErrUnsupported
+}
+
 // Ready implements component.Component. Standing by is being ready.
 func (g *guarded) Ready(ctx context.Context) error {
 	if !g.leads.Load() {

@@ -7,10 +7,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -37,6 +39,17 @@ type Node struct {
 	Certificates []Certificate `json:"certificates,omitempty"`
 	// Netfilter is which programs write the node's packet filter rules.
 	Netfilter *netfilter.Tools `json:"netfilter,omitempty"`
+}
+
+// Settings is what a running node goes by.
+type Settings struct {
+	Role       string `json:"role"`
+	Name       string `json:"name"`
+	Version    string `json:"version"`
+	DataDir    string `json:"dataDir"`
+	Kubeconfig string `json:"kubeconfig,omitempty"` // the administrator's, on a server
+	// Components is nil until they are made.
+	Components map[string]component.Settings `json:"components,omitempty"`
 }
 
 // Server is an API server as an agent's load balancer sees it.
@@ -89,8 +102,9 @@ func Of(ctx context.Context, n Node, g *component.Group) Node {
 }
 
 // Serve answers on the socket at path until ctx is done: GET /status with a
-// Node, GET /readyz with 200 or 503, GET /alive with 200. It returns once it listens.
-func Serve(ctx context.Context, path string, now func(context.Context) Node) error {
+// Node, GET /settings with Settings, GET /readyz with 200 or 503, GET /alive with 200.
+// It returns once it listens.
+func Serve(ctx context.Context, path string, now func(context.Context) Node, settings func() (Settings, error)) error {
 	l, err := listen(path)
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", path, err)
@@ -99,6 +113,15 @@ func Serve(ctx context.Context, path string, now func(context.Context) Node) err
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(now(r.Context()))
+	})
+	mux.HandleFunc("GET /settings", func(w http.ResponseWriter, _ *http.Request) {
+		s, err := settings()
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(s)
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		n := now(r.Context())
@@ -167,6 +190,27 @@ func Get(ctx context.Context, path string) (Node, error) {
 		return n, fmt.Errorf("read the status: %w", err)
 	}
 	return n, nil
+}
+
+// GetSettings asks the node that answers at path what it goes by.
+func GetSettings(ctx context.Context, path string) (Settings, error) {
+	var s Settings
+	res, err := ask(ctx, path, "/settings")
+	if err != nil {
+		return s, explain(path, err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode == http.StatusNotFound {
+		return s, errors.New("the lite that runs is of an earlier version, which does not tell its settings; restart it")
+	}
+	if res.StatusCode != http.StatusOK {
+		said, _ := io.ReadAll(io.LimitReader(res.Body, 1<<10))
+		return s, fmt.Errorf("ask for the settings: %s: %s", res.Status, strings.TrimSpace(string(said)))
+	}
+	if err := json.NewDecoder(res.Body).Decode(&s); err != nil {
+		return s, fmt.Errorf("read the settings: %w", err)
+	}
+	return s, nil
 }
 
 // Alive fails if the process that should answer at path does not, however its

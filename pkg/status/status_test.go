@@ -36,7 +36,7 @@ func socket(t *testing.T) string {
 func serve(t *testing.T, n Node) (path string) {
 	t.Helper()
 	path = socket(t)
-	if err := Serve(t.Context(), path, func(context.Context) Node { return n }); err != nil {
+	if err := Serve(t.Context(), path, func(context.Context) Node { return n }, nil); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -135,7 +135,7 @@ func TestSocketIsForRootAlone(t *testing.T) {
 	if err := os.Mkdir(filepath.Dir(path), 0o777); err != nil {
 		t.Fatal(err)
 	}
-	if err := Serve(t.Context(), path, func(context.Context) Node { return healthy }); err != nil {
+	if err := Serve(t.Context(), path, func(context.Context) Node { return healthy }, nil); err != nil {
 		t.Fatal(err)
 	}
 	dir, err := os.Stat(filepath.Dir(path))
@@ -167,7 +167,7 @@ func TestServeTakesTheSocketOfADeadProcessOver(t *testing.T) {
 	if _, err := Get(t.Context(), path); err == nil {
 		t.Fatal("a dead socket answers")
 	}
-	if err := Serve(t.Context(), path, func(context.Context) Node { return healthy }); err != nil {
+	if err := Serve(t.Context(), path, func(context.Context) Node { return healthy }, nil); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := Get(t.Context(), path); err != nil || n.Name != "node-a" {
@@ -185,7 +185,7 @@ func TestServeEndsWithItsContext(t *testing.T) {
 		<-ctx.Done()
 		close(stopped)
 		return healthy
-	}); err != nil {
+	}, nil); err != nil {
 		t.Fatal(err)
 	}
 	answer := make(chan error, 1)
@@ -206,7 +206,7 @@ func TestServeSaysWhyItCannotListen(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(path, "in-the-way"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	err := Serve(t.Context(), path, nil)
+	err := Serve(t.Context(), path, nil, nil)
 	if err == nil || !strings.HasPrefix(err.Error(), "listen on "+path+": ") {
 		t.Errorf("got %v", err)
 	}
@@ -214,7 +214,7 @@ func TestServeSaysWhyItCannotListen(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := Serve(t.Context(), filepath.Join(file, "lite.sock"), nil); err == nil {
+	if err := Serve(t.Context(), filepath.Join(file, "lite.sock"), nil, nil); err == nil {
 		t.Error("listens below a file")
 	}
 }
@@ -310,4 +310,39 @@ func TestOfAsksEveryComponent(t *testing.T) {
 		cancel()
 		<-ended
 	})
+}
+
+func TestSettingsAreToldAsTheyAre(t *testing.T) {
+	want := Settings{
+		Role: "server", Name: "node-a", DataDir: "/var/lib/lite", Kubeconfig: "/etc/lite/kubeconfig.yaml",
+		Components: map[string]component.Settings{
+			"etcd":    {Arguments: []string{"--client-cert-auth=true"}},
+			"kubelet": {Arguments: []string{"--v=2"}, Configuration: json.RawMessage(`{"readOnlyPort":0}`)},
+		},
+	}
+	for _, c := range []struct {
+		name     string
+		settings func() (Settings, error)
+		err      string
+	}{
+		{"told", func() (Settings, error) { return want, nil }, ""},
+		{"broken", func() (Settings, error) { return Settings{}, errors.New("settings of kubelet: no codec") }, "500 Internal Server Error: settings of kubelet: no codec"},
+	} {
+		path := socket(t)
+		if err := Serve(t.Context(), path, nil, c.settings); err != nil {
+			t.Fatal(err)
+		}
+		got, err := GetSettings(t.Context(), path)
+		switch {
+		case c.err != "":
+			if err == nil || !strings.Contains(err.Error(), c.err) {
+				t.Errorf("%s: %v, want %s", c.name, err, c.err)
+			}
+		case err != nil || !reflect.DeepEqual(got, want):
+			t.Errorf("%s: got %+v, %v", c.name, got, err)
+		}
+	}
+	if _, err := GetSettings(t.Context(), socket(t)); err == nil || !strings.Contains(err.Error(), "lite is not running") {
+		t.Errorf("nobody answers: %v", err)
+	}
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"lite.io/lite/pkg/check"
+	"lite.io/lite/pkg/cis"
 	"lite.io/lite/tests/cluster"
 )
 
@@ -212,8 +213,15 @@ func TestFirewalls(t *testing.T) {
 		server.Output(t, "cp", "-a", "/firewalls/.", "/")
 	}
 	inotify(t, server)
+	t.Run("cis, not started", func(t *testing.T) {
+		r := judge(t, server)
+		entry(t, r, "1.2.15", cis.Unknown, "lite is not running", "start lite")
+		entry(t, r, "1.1.21", cis.Unknown, "there is no such file yet")
+		entry(t, r, "1.1.1", cis.Inapplicable, "no static pod")
+	})
 	server.Start(t)
 	noFailure(t, look(t, server, 0))
+	t.Run("cis", func(t *testing.T) { judged(t, server) })
 	// There is no agent yet, so this pod is on the server.
 	web := server.Namespace(t)
 	web.Kubectl(t, "run", "web", "--image=lite.test/busybox:1", "--", "httpd", "-f", "-p", "8080")
@@ -261,6 +269,13 @@ func TestFirewalls(t *testing.T) {
 		want(t, r, "node", check.Pass, "agent "+agent.Name)
 		want(t, r, "server", check.Pass)
 		want(t, r, "ports", check.Pass, "are lite's own")
+	})
+	t.Run("cis, agent", func(t *testing.T) {
+		asGolden(t, agent, judge(t, agent), "cis-agent")
+		const file = cluster.DataDir + "/agent/kubelet.conf"
+		agent.Output(t, "chmod", "644", file)
+		entry(t, judge(t, agent), "4.1.5", cis.Fail, file+" has mode 0644", "chmod 600 "+file)
+		agent.Output(t, "chmod", "600", file)
 	})
 
 	t.Run("firewalld", func(t *testing.T) {

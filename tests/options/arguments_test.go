@@ -10,10 +10,12 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"lite.io/lite/pkg/cis"
 	"lite.io/lite/tests/cluster"
 )
 
@@ -161,9 +163,11 @@ kube-scheduler-arg: [config=/etc/lite/scheduler.yaml]
 kube-proxy-arg: [config=/etc/lite/kube-proxy.yaml]
 kube-apiserver-arg: [enable-admission-plugins=LimitPodHardAntiAffinityTopology, service-account-issuer=https://issuer.test]
 `)
+	n.Output(t, "sed", "-i", "s/^kube-apiserver-arg: ./&anonymous-auth=true, profiling=true, /", "/etc/lite/config.yaml") // for cis to find
 	n.Start(t)
 	t.Run("kubelet", func(t *testing.T) { kubeletHas(t, n, 44) })
 	t.Run("admission", func(t *testing.T) { admits(t, n) })
+	t.Run("cis", func(t *testing.T) { judgedByWhatTheyWereTold(t, n) })
 	t.Run("scheduler", func(t *testing.T) { schedules(t, n) })
 	t.Run("kube-proxy", func(t *testing.T) {
 		if rules := n.Output(t, "nft", "list", "ruleset"); !strings.Contains(rules, "KUBE-SERVICES") || strings.Contains(rules, "table ip kube-proxy") {
@@ -253,4 +257,41 @@ spec:
 		}
 		return nil
 	})
+}
+
+// judgedByWhatTheyWereTold: lite check --cis sees what the user has said to components,
+// by arguments and by files, and not what the configuration says by now.
+func judgedByWhatTheyWereTold(t *testing.T, n *cluster.Node) {
+	before := n.ReadFile(t, "/etc/lite/config.yaml")
+	n.WriteFile(t, "/etc/lite/config.yaml", "")
+	n.Output(t, "chmod", "644", "/etc/lite/kubelet.d/20-pods.conf")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	out, err := n.Command(ctx, "lite", "check", "--cis", "-o", "json").Output()
+	n.WriteFile(t, "/etc/lite/config.yaml", before)
+	if err == nil {
+		t.Error("nothing fails")
+	}
+	var r cis.Report
+	if err := json.Unmarshal(out, &r); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for number, want := range map[string]struct {
+		status cis.Status
+		seen   string
+	}{
+		"1.2.1":  {cis.Fail, "--anonymous-auth=true"},
+		"1.2.3":  {cis.Pass, "DenyServiceExternalIPs is on"},
+		"1.2.14": {cis.Pass, "NodeRestriction is on"},
+		"1.2.15": {cis.Fail, "--profiling=true"},
+		"1.4.1":  {cis.Pass, "enableProfiling is false"},
+		"4.1.9":  {cis.Fail, "/etc/lite/kubelet.d/20-pods.conf has mode 0644"},
+		"4.2.13": {cis.Pass, "podPidsLimit is 999"},
+		"4.3.1":  {cis.Pass, "metricsBindAddress is 127.0.0.1:10249"},
+	} {
+		i := slices.IndexFunc(r.Entries, func(e cis.Result) bool { return e.Number == number })
+		if i < 0 || r.Entries[i].Status != want.status || !strings.Contains(r.Entries[i].Seen, want.seen) {
+			t.Errorf("%s: want %s: %s, got %+v", number, want.status, want.seen, r.Entries[max(i, 0)])
+		}
+	}
 }

@@ -30,6 +30,7 @@ import (
 	"k8s.io/kubernetes/pkg/kubelet/server"
 	"k8s.io/kubernetes/pkg/volume/util/subpath"
 
+	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/series"
 )
@@ -63,7 +64,10 @@ const RootDir = "/var/lib/kubelet"
 // Kubelet is the component.
 type Kubelet struct {
 	server *options.KubeletServer
-	probe  kube.Probe
+	args   []string
+	// said is the configuration before upstream works with it.
+	said  *kubeletconfig.KubeletConfiguration
+	probe kube.Probe
 }
 
 // New parses the arguments; nothing is touched before Run.
@@ -78,10 +82,11 @@ func New(c Config) (*Kubelet, error) {
 	if err := validate(server); err != nil {
 		return nil, err
 	}
+	said := server.KubeletConfiguration.DeepCopy()
 	// Upstream's Run would set them once more, while others look at them.
 	server.FeatureGates = nil
 	health := net.JoinHostPort(kube.Near(server.HealthzBindAddress), strconv.Itoa(int(server.HealthzPort)))
-	return &Kubelet{server, kube.NewProbe("http://" + health + "/healthz")}, nil
+	return &Kubelet{server, args(c), said, kube.NewProbe("http://" + health + "/healthz")}, nil
 }
 
 // Check finds what New would find wrong, and leaves the process as it is. Feature
@@ -279,3 +284,9 @@ func (a auth) AuthenticateRequest(r *http.Request) (*authenticator.Response, boo
 
 // Ready implements component.Component.
 func (k *Kubelet) Ready(ctx context.Context) error { return k.probe.Check(ctx) }
+
+// Settings implements component.Configured.
+func (k *Kubelet) Settings() (component.Settings, error) {
+	config, err := versioned(k.said)
+	return component.Settings{Arguments: k.args, Configuration: config}, err
+}

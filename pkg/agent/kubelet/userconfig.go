@@ -49,6 +49,22 @@ func internalConfiguration(c Config) (*internal.KubeletConfiguration, error) {
 	return config, nil
 }
 
+// versioned is a configuration as a file has it.
+func versioned(config *internal.KubeletConfiguration) ([]byte, error) {
+	s, _, err := scheme.NewSchemeAndCodecs()
+	if err != nil {
+		return nil, err
+	}
+	file := &v1beta1.KubeletConfiguration{}
+	if err := s.Convert(config, file, nil); err != nil {
+		return nil, fmt.Errorf("convert the kubelet's configuration: %w", err)
+	}
+	for header := range file.StaticPodURLHeader { // credentials, perhaps
+		file.StaticPodURLHeader[header] = []string{"…"}
+	}
+	return json.Marshal(file)
+}
+
 func withDefaults(signals, defaults map[string]string) map[string]string {
 	all := maps.Clone(defaults)
 	maps.Copy(all, signals)

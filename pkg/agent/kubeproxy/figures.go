@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/server/flagz"
 	"k8s.io/apiserver/pkg/server/healthz"
 	"k8s.io/apiserver/pkg/server/mux"
@@ -63,11 +64,16 @@ func (f figures) handler() http.Handler {
 	return m
 }
 
-// serveSettings answers in the form of upstream's, which has the settings of all in it.
-func (f figures) serveSettings(w http.ResponseWriter, _ *http.Request) {
+// versioned is the settings as a file has them.
+func (f figures) versioned() (runtime.Object, error) {
 	settings := f.settings.DeepCopy()
 	settings.MetricsBindAddress = f.address
-	versioned, err := scheme.Scheme.ConvertToVersion(settings, v1alpha1.SchemeGroupVersion)
+	return scheme.Scheme.ConvertToVersion(settings, v1alpha1.SchemeGroupVersion)
+}
+
+// serveSettings answers in the form of upstream's, which has the settings of all in it.
+func (f figures) serveSettings(w http.ResponseWriter, _ *http.Request) {
+	versioned, err := f.versioned()
 	if err != nil {
 		http.Error(w, "the settings cannot be converted: "+err.Error(), http.StatusInternalServerError)
 		return

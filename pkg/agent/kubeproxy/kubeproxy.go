@@ -3,6 +3,7 @@ package kubeproxy
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -22,6 +23,7 @@ import (
 	"k8s.io/kubernetes/pkg/proxy/apis/config/scheme"
 	"k8s.io/kubernetes/pkg/proxy/ipvs/ipset"
 
+	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/firewall"
 	"lite.io/lite/pkg/kube"
 )
@@ -47,6 +49,7 @@ type Config struct {
 // Proxy is the component.
 type Proxy struct {
 	config   Config
+	args     []string
 	settings *kubeproxyconfig.KubeProxyConfiguration
 	figures  figures
 	probe    kube.Probe
@@ -69,7 +72,7 @@ func New(c Config) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Proxy{c, settings, takeFigures(settings, fs), kube.NewProbe(url)}, nil
+	return &Proxy{c, args(c), settings, takeFigures(settings, fs), kube.NewProbe(url)}, nil
 }
 
 // Check finds what New would find wrong with the arguments and the file, and leaves
@@ -252,3 +255,13 @@ func isAt(n *v1.Node, ip netip.Addr) bool {
 
 // Ready implements component.Component.
 func (p *Proxy) Ready(ctx context.Context) error { return p.probe.Check(ctx) }
+
+// Settings implements component.Configured.
+func (p *Proxy) Settings() (component.Settings, error) {
+	versioned, err := p.figures.versioned()
+	if err != nil {
+		return component.Settings{}, err
+	}
+	config, err := json.Marshal(versioned)
+	return component.Settings{Arguments: p.args, Configuration: config}, err
+}

@@ -27,6 +27,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/firewall"
 	"lite.io/lite/pkg/kube"
 )
@@ -76,6 +77,9 @@ func New(c Config) *Policy {
 
 // Name implements component.Component.
 func (*Policy) Name() string { return "networkpolicy" }
+
+// Settings implements component.Configured: it has none, which tells it from Absent.
+func (*Policy) Settings() (component.Settings, error) { return component.Settings{}, nil }
 
 // Ready implements component.Component.
 func (p *Policy) Ready(context.Context) error {

@@ -28,6 +28,7 @@ import (
 	"go.etcd.io/etcd/server/v3/storage/wal"
 	"go.uber.org/zap"
 
+	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/log"
 	"lite.io/lite/pkg/pki"
@@ -60,17 +61,18 @@ type Config struct {
 // Etcd is the component.
 type Etcd struct {
 	config *embed.Config
+	args   []string
 	server atomic.Pointer[embed.Etcd]
 	failed chan log.Fatal // holds one
 }
 
 // New checks the configuration; nothing is touched before Run.
 func New(c Config) (*Etcd, error) {
-	cfg, err := configuration(c)
+	cfg, flags, err := configure(c)
 	if err != nil {
 		return nil, err
 	}
-	e := &Etcd{config: cfg, failed: make(chan log.Fatal, 1)}
+	e := &Etcd{config: cfg, args: arguments(flags), failed: make(chan log.Fatal, 1)}
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(log.Zap("etcd", e.fatal))
 	return e, nil
 }
@@ -78,7 +80,14 @@ func New(c Config) (*Etcd, error) {
 // Endpoint is the URL at which clients reach the member.
 func Endpoint() string { return clientURL }
 
+// configuration is configure without the flags.
 func configuration(c Config) (*embed.Config, error) {
+	cfg, _, err := configure(c)
+	return cfg, err
+}
+
+// configure makes a configuration, and the flags that stand for it.
+func configure(c Config) (*embed.Config, *flag.FlagSet, error) {
 	cfg := embed.NewConfig()
 	// Adding the flags sets every field to upstream's default, so it is done
 	// before our own settings; the user's come last.
@@ -120,7 +129,17 @@ func configuration(c Config) (*embed.Config, error) {
 
 	cfg.EnableGRPCGateway = false
 	cfg.ListenMetricsUrls = metricsURLs(c.Metrics)
-	return cfg, apply(flags, c.Args)
+	return cfg, flags, apply(flags, c.Args)
+}
+
+// arguments is what an etcd of its own would have to be told to run like this.
+func arguments(flags *flag.FlagSet) (args []string) {
+	flags.VisitAll(func(f *flag.Flag) {
+		if value := f.Value.String(); value != f.DefValue {
+			args = append(args, "--"+f.Name+"="+value)
+		}
+	})
+	return args
 }
 
 // MetricsPort is kubeadm's.
@@ -441,6 +460,11 @@ func (e *Etcd) disarm(ctx context.Context, server *embed.Etcd) {
 		})
 		slog.Info("There is room in the datastore again: its NOSPACE alarm is lifted", "err", err)
 	}
+}
+
+// Settings implements component.Configured.
+func (e *Etcd) Settings() (component.Settings, error) {
+	return component.Settings{Arguments: e.args}, nil
 }
 
 // Ready implements component.Component: the member has a leader and no alarm.

@@ -33,6 +33,7 @@ import (
 // APIServer is the component kube-apiserver.
 type APIServer struct {
 	options *options.ServerRunOptions
+	args    []string
 	local   map[string]string
 	// public is whether anonymous requests may do what they may by default: the
 	// user says nothing of them.
@@ -62,7 +63,8 @@ func NewAPIServer(c Config) (*APIServer, error) {
 	if err := kube.CheckArgs("kube-apiserver", c.Node.APIServerArgs); err != nil {
 		return nil, err
 	}
-	if err := kube.Parse("kube-apiserver", s.Flags(), append(identityArgs(host), apiServerArgs(c)...)); err != nil {
+	args := append(identityArgs(host), apiServerArgs(c)...)
+	if err := kube.Parse("kube-apiserver", s.Flags(), args); err != nil {
 		return nil, err
 	}
 	public, err := settleAnonymous(s, c.Node.Profile)
@@ -85,6 +87,7 @@ func NewAPIServer(c Config) (*APIServer, error) {
 	}
 	plugins := s.Admission.GenericAdmission
 	plugins.Decorators = append(plugins.Decorators, &a.exemption)
+	a.args = args
 	return a, nil
 }
 
@@ -223,6 +226,11 @@ func (r resolver) ResolveEndpoint(namespace, name string, port int32) (*url.URL,
 		return &url.URL{Scheme: "https", Host: address}, nil
 	}
 	return r.ServiceResolver.ResolveEndpoint(namespace, name, port)
+}
+
+// Settings implements component.Configured.
+func (a *APIServer) Settings() (component.Settings, error) {
+	return component.Settings{Arguments: a.args}, nil
 }
 
 // Ready implements component.Component.

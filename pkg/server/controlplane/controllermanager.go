@@ -12,6 +12,7 @@ import (
 	"k8s.io/kubernetes/cmd/kube-controller-manager/app"
 	"k8s.io/kubernetes/cmd/kube-controller-manager/app/options"
 
+	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/pki"
 	"lite.io/lite/pkg/series"
@@ -20,6 +21,7 @@ import (
 // ControllerManager is the component kube-controller-manager.
 type ControllerManager struct {
 	options *options.KubeControllerManagerOptions
+	args    []string
 	api     kube.Probe
 	probe   kube.Probe
 }
@@ -35,7 +37,8 @@ func NewControllerManager(c Config) (*ControllerManager, error) {
 	if err := kube.CheckArgs("kube-controller-manager", c.Node.ControllerManagerArgs); err != nil {
 		return nil, err
 	}
-	if err := kube.Parse("kube-controller-manager", flags, controllerManagerArgs(c)); err != nil {
+	args := controllerManagerArgs(c)
+	if err := kube.Parse("kube-controller-manager", flags, args); err != nil {
 		return nil, err
 	}
 	if err := validateControllerManager(*o); err != nil {
@@ -45,7 +48,7 @@ func NewControllerManager(c Config) (*ControllerManager, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &ControllerManager{o, c.probe(c.LocalURL() + "/healthz"), c.probe(url)}, nil
+	return &ControllerManager{o, args, c.probe(c.LocalURL() + "/healthz"), c.probe(url)}, nil
 }
 
 // validateControllerManager is what upstream would say when it runs. The registry of the
@@ -127,6 +130,11 @@ func (m *ControllerManager) Run(ctx context.Context) error {
 	}
 	cfg.Authentication.Authenticator = series.ControllerManager.Narrow(cfg.Authentication.Authenticator)
 	return untilDone(ctx, app.Run(ctx, cfg.Complete()))
+}
+
+// Settings implements component.Configured.
+func (m *ControllerManager) Settings() (component.Settings, error) {
+	return component.Settings{Arguments: m.args}, nil
 }
 
 // Ready implements component.Component.

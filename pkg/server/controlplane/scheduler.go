@@ -17,6 +17,7 @@ import (
 	"k8s.io/kubernetes/pkg/scheduler/apis/config/scheme"
 	"k8s.io/kubernetes/pkg/scheduler/apis/config/validation"
 
+	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/pki"
 	"lite.io/lite/pkg/series"
@@ -25,6 +26,7 @@ import (
 // Scheduler is the component kube-scheduler.
 type Scheduler struct {
 	options *options.Options
+	args    []string
 	config  []byte // what its configuration file is to hold; nil if it has none
 	probe   kube.Probe
 }
@@ -35,7 +37,8 @@ func NewScheduler(c Config) (*Scheduler, error) {
 	if err := kube.CheckArgs("kube-scheduler", c.Node.SchedulerArgs); err != nil {
 		return nil, err
 	}
-	if err := kube.Parse("kube-scheduler", *o.Flags, schedulerArgs(c)); err != nil {
+	args := schedulerArgs(c)
+	if err := kube.Parse("kube-scheduler", *o.Flags, args); err != nil {
 		return nil, err
 	}
 	// What upstream says of flags when it runs; of its configuration that is said below.
@@ -46,7 +49,7 @@ func NewScheduler(c Config) (*Scheduler, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Scheduler{options: o, probe: c.probe(url)}
+	s := &Scheduler{options: o, args: args, probe: c.probe(url)}
 	if o.ConfigFile != "" {
 		if s.config, err = schedulerConfig(c, o.ConfigFile); err != nil {
 			return nil, err
@@ -130,6 +133,11 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	}
 	cc.Authentication.Authenticator = series.Scheduler.Narrow(cc.Authentication.Authenticator)
 	return untilDone(ctx, app.Run(ctx, cc, sched))
+}
+
+// Settings implements component.Configured.
+func (s *Scheduler) Settings() (component.Settings, error) {
+	return component.Settings{Arguments: s.args, Configuration: s.config}, nil
 }
 
 // Ready implements component.Component.

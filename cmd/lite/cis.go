@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/pflag"
+	"k8s.io/client-go/kubernetes"
+
+	"lite.io/lite/pkg/check"
+	"lite.io/lite/pkg/cis"
+	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/pki"
+	"lite.io/lite/pkg/server/controlplane"
+	"lite.io/lite/pkg/status"
+	"lite.io/lite/pkg/version"
+)
+
+// cisTimeout is for a socket and an API server of this machine.
+const cisTimeout = time.Minute
+
+// runCIS judges this node by the benchmark.
+func runCIS(ctx context.Context, w io.Writer, flags *pflag.FlagSet, o checkOptions) error {
+	write := map[string]func(cis.Report) error{
+		"table": func(r cis.Report) error { return r.WriteText(w) },
+		"junit": func(r cis.Report) error { return r.WriteJUnit(w) },
+		"json": func(r cis.Report) error {
+			e := json.NewEncoder(w)
+			e.SetIndent("", "  ")
+			e.SetEscapeHTML(false)
+			return e.Encode(r)
+		},
+	}[o.output]
+	machine := check.This()
+	switch {
+	case write == nil:
+		return fmt.Errorf("--output %q: must be table, json or junit", o.output)
+	case o.fix || o.strict || len(o.nodes) > 0:
+		return errors.New("--cis: changes nothing, and has neither warnings nor firewalls; leave out --fix, --strict and --nodes")
+	case machine.UID != 0:
+		return errors.New("--cis: only root may see how lite runs and whose its files are; run `sudo lite check --cis`")
+	}
+	ctx, cancel := context.WithTimeout(ctx, cisTimeout)
+	defer cancel()
+	node, err := cisNode(ctx, machine, flags, o.role)
+	if err != nil {
+		return err
+	}
+	r := cis.Judge(node)
+	r.Version = version.Version()
+	if err := write(r); err != nil {
+		return err
+	}
+	if r.Failed() {
+		return &saidError{errors.New("not every entry of the benchmark that can be judged is met")}
+	}
+	return nil
+}
+
+// cisNode is this node: as it runs, or else as its files lie there.
+func cisNode(ctx context.Context, m *check.Machine, flags *pflag.FlagSet, role string) (*cis.Node, error) {
+	n := &cis.Node{Root: m.Root}
+	s, err := status.GetSettings(ctx, status.Socket)
+	if err != nil {
+		n.Stopped, n.AskAgain = err.Error(), "start lite, wait until it is ready, and look again"
+		n.Unasked = n.Stopped
+		return n, ofConfiguration(n, m, flags, role)
+	}
+	if role != "" && role != s.Role {
+		return nil, fmt.Errorf("--role %s: the lite that runs here is a node of role %s; leave it out", role, s.Role)
+	}
+	n.Role, n.Name, n.DataDir, n.Kubeconfig, n.Parts = config.Role(s.Role), s.Name, s.DataDir, s.Kubeconfig, s.Components
+	n.AskAgain = "wait until `lite status` says that all is ready, and look again"
+	if n.Parts == nil {
+		n.Stopped, n.Unasked = "lite is starting", "lite is starting"
+		return n, nil
+	}
+	if n.Role == config.Server {
+		if n.Objects, err = askCluster(ctx, n.DataDir); err != nil {
+			n.Unasked = err.Error()
+		}
+	}
+	return n, nil
+}
+
+// ofConfiguration is where the files of a node are that does not run.
+func ofConfiguration(n *cis.Node, m *check.Machine, flags *pflag.FlagSet, role string) error {
+	n.Role = config.Role(role)
+	switch n.Role {
+	case config.Server, config.Agent:
+	case "":
+		n.Role, _ = m.RoleOf(configuredDataDir(flags))
+	default:
+		return fmt.Errorf("--role %q: must be server or agent", role)
+	}
+	cfg, err := config.Load(n.Role, flags, os.Environ())
+	if err != nil {
+		return err
+	}
+	n.Name, n.DataDir, n.Kubeconfig = cfg.NodeName, cfg.DataDir, cfg.WriteKubeconfig
+	return nil
+}
+
+// askCluster asks as the administrator.
+func askCluster(ctx context.Context, dataDir string) (*cis.Objects, error) {
+	file := controlplane.Config{Dir: filepath.Join(dataDir, "server")}.Kubeconfig(pki.Admin)
+	c, err := kube.ClientConfig(file, "check")
+	if err != nil {
+		return nil, fmt.Errorf("the kubeconfig %s cannot be used", file)
+	}
+	client, err := kubernetes.NewForConfig(c)
+	if err != nil {
+		return nil, fmt.Errorf("the kubeconfig %s cannot be used", file)
+	}
+	return cis.Ask(ctx, client)
+}

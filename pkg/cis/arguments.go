@@ -1,0 +1,219 @@
+package cis
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"lite.io/lite/pkg/kube"
+)
+
+// The names of components, as `lite status` has them.
+const (
+	apiserverPart  = "apiserver"
+	controllerPart = "controller-manager"
+	schedulerPart  = "scheduler"
+	etcdPart       = "etcd"
+	kubeletPart    = "kubelet"
+	proxyPart      = "kube-proxy"
+	policyPart     = "networkpolicy"
+)
+
+// args is the arguments of a part, of the form --name=value.
+type args []string
+
+// said is the value of a flag; that of one without a value is "true".
+func (a args) said(name string) (value string, given bool) {
+	value, given = kube.Said(a, name)
+	if given && value == "" && !slices.Contains(a, "--"+name+"=") {
+		value = "true"
+	}
+	return value, given
+}
+
+// on is the value of a flag that is true or false.
+func (a args) on(name string, usual bool) bool {
+	value, given := a.said(name)
+	if !given {
+		return usual
+	}
+	on, err := strconv.ParseBool(value)
+	return err == nil && on
+}
+
+// values is all values of a flag whose values add up, without empty ones.
+func values(a args, name string) []string {
+	return slices.DeleteFunc(kube.List(a, name), func(v string) bool { return v == "" })
+}
+
+// shown is a flag as it stands there.
+func (a args) shown(name string) string {
+	if value, given := a.said(name); given {
+		return "--" + name + "=" + value
+	}
+	return "--" + name + " is not set"
+}
+
+// told judges what a part of the running node was told.
+func told(part string, look func(*Node, args) finding) judge {
+	return func(n *Node) finding {
+		s, there := n.Parts[part]
+		switch {
+		case n.Parts == nil:
+			return unknown(n.Stopped)
+		case !there:
+			return inapplicable("this node runs no " + part)
+		}
+		return look(n, s.Arguments)
+	}
+}
+
+// as is a pass or a fail.
+func as(ok bool, seen string) finding {
+	if ok {
+		return pass(seen)
+	}
+	return fail(seen)
+}
+
+// choice is a judge whose fail is for a person to decide.
+func choice(j judge) judge {
+	return func(n *Node) finding {
+		f := j(n)
+		if f.status == Fail {
+			f.status = Decide
+		}
+		return f
+	}
+}
+
+// set wants flags to have a value.
+func set(part string, names ...string) judge {
+	return told(part, func(_ *Node, a args) finding {
+		var seen []string
+		all := true
+		for _, name := range names {
+			value, _ := a.said(name)
+			all = all && value != ""
+			seen = append(seen, a.shown(name))
+		}
+		return as(all, strings.Join(seen, ", "))
+	})
+}
+
+// unset wants a flag not to be there.
+func unset(part, name string) judge {
+	return told(part, func(_ *Node, a args) finding {
+		_, given := a.said(name)
+		return as(!given, a.shown(name))
+	})
+}
+
+// flag wants one to be true, or false; usual is what it is where nobody says it.
+func flag(part, name string, want, usual bool) judge {
+	return told(part, func(_ *Node, a args) finding { return as(a.on(name, usual) == want, a.shown(name)) })
+}
+
+// atLeast wants a number.
+func atLeast(part, name string, least int) judge {
+	return told(part, func(_ *Node, a args) finding {
+		value, _ := a.said(name)
+		n, err := strconv.Atoi(value)
+		return as(err == nil && n >= least, a.shown(name))
+	})
+}
+
+// loopback wants a part to listen on this machine alone.
+func loopback(part, name string) judge {
+	return told(part, func(_ *Node, a args) finding {
+		value, _ := a.said(name)
+		ip, err := netip.ParseAddr(value)
+		return as(err == nil && ip.IsLoopback(), a.shown(name))
+	})
+}
+
+// plugin wants an admission plugin to be on, or off; usual is what it is where nobody
+// names it.
+func plugin(name string, want, usual bool) judge {
+	return told(apiserverPart, func(_ *Node, a args) finding {
+		if a.admits(name, usual) {
+			return as(want, name+" is on")
+		}
+		return as(!want, name+" is off")
+	})
+}
+
+// admits is whether an admission plugin is on.
+func (a args) admits(name string, usual bool) bool {
+	if _, all := a.said("admission-control"); all { // the old flag names all there are
+		return slices.Contains(kube.List(a, "admission-control"), name)
+	}
+	return (usual || slices.Contains(kube.List(a, "enable-admission-plugins"), name)) && !slices.Contains(kube.List(a, "disable-admission-plugins"), name)
+}
+
+// gate wants a feature gate not to be off. The gates of one process are shared, so it
+// does not matter which part was told.
+func gate(name string) judge {
+	return func(n *Node) finding {
+		if n.Parts == nil {
+			return unknown(n.Stopped)
+		}
+		for _, part := range sortedKeys(n.Parts) {
+			for _, one := range kube.List(n.Parts[part].Arguments, "feature-gates") {
+				key, value, _ := strings.Cut(one, "=")
+				if on, err := strconv.ParseBool(value); key == name && err == nil && !on {
+					return fail("feature gate " + one + " of " + part)
+				}
+			}
+		}
+		if c, err := n.kubelet(); err == nil {
+			if on, said := c.FeatureGates[name]; said && !on {
+				return fail("feature gate " + name + "=false of kubelet")
+			}
+		}
+		return pass("the feature gate " + name + " is on, as it is by default")
+	}
+}
+
+// strong is the cipher suites that the benchmark lets pass; it knows two of them
+// under both names that Go has for them.
+var strong = []string{
+	"TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256",
+	"TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+	"TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305", "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+	"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+	"TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305", "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+}
+
+// ciphers judges the suites that a server offers. None said are Go's own; TLS 1.3 has
+// strong ones only, which cannot be chosen.
+func ciphers(said []string, least string) finding {
+	if least == "VersionTLS13" {
+		return pass("TLS 1.3 alone, which has strong suites only")
+	}
+	which := "the suites said"
+	if len(said) == 0 {
+		which = "no suites are said, and Go's own"
+		for _, s := range tls.CipherSuites() {
+			said = append(said, s.Name)
+		}
+	}
+	var weak []string
+	for _, s := range said {
+		if !slices.Contains(strong, s) {
+			weak = append(weak, s)
+		}
+	}
+	if len(weak) == 0 {
+		return pass(which + " are strong")
+	}
+	return fail(fmt.Sprintf("%s have weak ones among them: %s", which, strings.Join(weak, ", ")))
+}
+
+func serverCiphers(_ *Node, a args) finding {
+	least, _ := a.said("tls-min-version")
+	return ciphers(values(a, "tls-cipher-suites"), least)
+}

@@ -1,0 +1,202 @@
+package cis
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"lite.io/lite/pkg/config"
+)
+
+// place finds the files that an entry is about. Where there are none, without says
+// what that means.
+type place struct {
+	files   func(*Node) ([]string, error)
+	without finding
+}
+
+// needed is a place of files that are there on every node that has been started.
+var needed = unknown("there is no such file yet")
+
+func at(files func(*Node) []string) place {
+	return place{func(n *Node) ([]string, error) { return n.exists(files(n)...), nil }, needed}
+}
+
+// atMost judges the modes of files: none has a bit that most has not.
+func atMost(most fs.FileMode, p place) judge {
+	return modes(func(string) fs.FileMode { return most }, p)
+}
+
+func modes(most func(path string) fs.FileMode, p place) judge {
+	return each(p, func(path string, f File) (wrong, remedy string) {
+		if f.Mode.Perm()&^most(path) == 0 {
+			return "", ""
+		}
+		return "mode " + perm(f.Mode), fmt.Sprintf("chmod %o %s", f.Mode.Perm()&most(path), path)
+	}, func(path string) string { return perm(most(path)) + " or less" })
+}
+
+// roots judges the owners of files.
+func roots(p place) judge {
+	return each(p, func(path string, f File) (wrong, remedy string) {
+		if f.UID == 0 && f.GID == 0 {
+			return "", ""
+		}
+		return fmt.Sprintf("user %d and group %d", f.UID, f.GID), "chown root:root " + path
+	}, func(string) string { return "root's" })
+}
+
+// each looks at every file of a place; fine is what one is of which nothing is wrong.
+func each(p place, look func(path string, f File) (wrong, remedy string), fine func(path string) string) judge {
+	return func(n *Node) finding {
+		files, err := p.files(n)
+		if err != nil {
+			return unknown(err.Error())
+		}
+		if len(files) == 0 {
+			return p.without
+		}
+		var wrongs []string
+		remedy := ""
+		for _, path := range files {
+			f, err := n.stat(path)
+			switch {
+			case errors.Is(err, fs.ErrNotExist):
+				continue // it went away meanwhile
+			case err != nil:
+				return unknown(err.Error())
+			}
+			wrong, how := look(path, f)
+			if wrong == "" {
+				continue
+			}
+			wrongs = append(wrongs, path+" has "+wrong)
+			if remedy == "" {
+				remedy = how
+			}
+		}
+		if len(wrongs) > 0 {
+			f := fail(few(wrongs))
+			f.remedy = "`" + remedy + "`"
+			if len(wrongs) > 1 {
+				f.remedy += ", and so on"
+			}
+			return f
+		}
+		if len(files) == 1 {
+			return pass(files[0] + " is " + fine(files[0]))
+		}
+		return pass(fmt.Sprintf("%s, all %s", count(len(files), "file"), fine(files[0])))
+	}
+}
+
+// never is an entry about what no node of lite has.
+func never(why string) judge { return func(*Node) finding { return inapplicable(why) } }
+
+// What keeps lite running. A script of OpenRC has to be executable for its owner.
+const (
+	systemdUnit  = "/etc/systemd/system/lite.service"
+	openRCScript = "/etc/init.d/lite"
+)
+
+var unitFiles = place{
+	func(n *Node) ([]string, error) { return n.exists(systemdUnit, openRCScript), nil },
+	inapplicable("no service of an init system starts lite here"),
+}
+
+func unitMode(path string) fs.FileMode {
+	if path == openRCScript {
+		return 0o700
+	}
+	return 0o600
+}
+
+// networkFiles is the network's description and the addresses that it has given out.
+var networkFiles = place{
+	func(n *Node) ([]string, error) {
+		conf := n.data("agent/cni")
+		if found, err := n.below("*", false, conf); err != nil || len(found) == 0 {
+			conf = "/etc/cni/net.d" // another network's
+		}
+		return n.below("*", false, conf, "/run/lite/cni", "/var/lib/cni/networks")
+	},
+	inapplicable("no network plugin has described a network"),
+}
+
+func etcdDir(n *Node) []string { return []string{n.data("server/etcd")} }
+
+// administrators is every kubeconfig of somebody who may do everything.
+func administrators(n *Node) []string {
+	files := []string{n.data("server/kubeconfig/admin.conf"), n.data("server/kubeconfig/lite.conf")}
+	if n.Kubeconfig != "" {
+		files = append(files, n.Kubeconfig)
+	}
+	return files
+}
+
+// kubeconfigOf is where a part finds the API server and its credentials, as it was
+// told, or where lite has it.
+func kubeconfigOf(part, usual string) func(*Node) []string {
+	return func(n *Node) []string {
+		if file, _ := args(n.Parts[part].Arguments).said("kubeconfig"); file != "" {
+			return []string{file}
+		}
+		return []string{n.data(usual)}
+	}
+}
+
+// pkiFiles is what lies in the directory of certificates and keys.
+func pkiFiles(pattern string, dirs bool) place {
+	return place{func(n *Node) ([]string, error) { return n.below(pattern, dirs, n.data("server/pki")) }, needed}
+}
+
+// clientCA is the authority whose certificates the kubelet accepts.
+func clientCA(n *Node) []string {
+	if c, err := n.kubelet(); err == nil && c.Authentication.X509.ClientCAFile != "" {
+		return []string{c.Authentication.X509.ClientCAFile}
+	}
+	if n.Role == config.Server {
+		return []string{n.data("server/pki/ca.crt")}
+	}
+	return []string{n.data("agent/ca.crt")}
+}
+
+// kubeletFiles is the configuration files that a user has given to the kubelet.
+var kubeletFiles = place{
+	func(n *Node) ([]string, error) {
+		if n.Parts == nil {
+			return nil, errors.New(n.Stopped)
+		}
+		a := args(n.Parts["kubelet"].Arguments)
+		var files []string
+		if file, _ := a.said("config"); file != "" {
+			files = append(files, file)
+		}
+		if dir, _ := a.said("config-dir"); dir != "" {
+			more, err := n.below("*.conf", false, dir)
+			if err != nil {
+				return nil, err
+			}
+			files = append(files, more...)
+		}
+		return files, nil
+	},
+	inapplicable("lite gives the kubelet its configuration in memory, and no file of yours is named"),
+}
+
+// etcdOwner judges who owns the datastore. The benchmark wants a user etcd, for an
+// etcd that is a process of its own.
+func etcdOwner(n *Node) finding {
+	f, err := n.stat(n.data("server/etcd"))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return needed
+	case err != nil:
+		return unknown(err.Error())
+	case f.UID == 0 && f.GID == 0:
+		return inapplicable(n.data("server/etcd") + " is root's, as the process is that etcd runs in")
+	}
+	bad := fail(fmt.Sprintf("%s has user %d and group %d", n.data("server/etcd"), f.UID, f.GID))
+	bad.remedy = "`chown -R root:root " + n.data("server/etcd") + "`"
+	return bad
+}

@@ -1,0 +1,113 @@
+package cis
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"lite.io/lite/pkg/component"
+	"lite.io/lite/pkg/config"
+)
+
+// Node is what is judged.
+type Node struct {
+	Role config.Role
+	Name string
+	// Root is where the machine's files are, DataDir where lite keeps its own, and
+	// Kubeconfig the administrator's, on a server.
+	Root, DataDir, Kubeconfig string
+	// Parts is what the components of the running lite were told, by their names in
+	// `lite status`. Where it is nil, Stopped says why.
+	Parts   map[string]component.Settings
+	Stopped string
+	// Objects is what the cluster holds. Where it is nil, Unasked says why.
+	Objects *Objects
+	Unasked string
+	// AskAgain is how what is unknown could be looked at.
+	AskAgain string
+	// Stat tells mode and owner of a file of the machine; nil asks the system.
+	Stat func(path string) (File, error)
+
+	usual *Access // what every cluster of lite has, once it was needed
+}
+
+// File is what is judged of a file.
+type File struct {
+	Mode     fs.FileMode
+	UID, GID uint32
+}
+
+func (n *Node) path(name string) string { return filepath.Join(n.Root, name) }
+
+// data is a file of lite's own.
+func (n *Node) data(name string) string { return filepath.Join(n.DataDir, name) }
+
+func (n *Node) read(name string) ([]byte, error) { return os.ReadFile(n.path(name)) }
+
+func (n *Node) stat(name string) (File, error) {
+	if n.Stat != nil {
+		return n.Stat(n.path(name))
+	}
+	return Stat(n.path(name))
+}
+
+// Stat asks the system for a file or what a link leads to.
+func Stat(path string) (File, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return File{}, err
+	}
+	f := File{Mode: info.Mode()}
+	if s, ok := info.Sys().(*syscall.Stat_t); ok {
+		f.UID, f.GID = s.Uid, s.Gid
+	}
+	return f, nil
+}
+
+// below is the files in directories and below them whose names fit a pattern, and
+// with dirs the directories too. A directory that is not there has none. What a link
+// leads to is judged where it lies.
+func (n *Node) below(pattern string, dirs bool, roots ...string) (found []string, err error) {
+	for _, root := range roots {
+		err := filepath.WalkDir(n.path(root), func(path string, e fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			ok, _ := filepath.Match(pattern, e.Name())
+			if e.IsDir() && dirs || e.Type().IsRegular() && ok {
+				found = append(found, "/"+strings.TrimPrefix(strings.TrimPrefix(path, n.Root), "/"))
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
+// exists is those of some files that are there.
+func (n *Node) exists(files ...string) (found []string) {
+	for _, f := range files {
+		if _, err := n.stat(f); err == nil || !errors.Is(err, fs.ErrNotExist) {
+			found = append(found, f)
+		}
+	}
+	return found
+}
+
+// count is a number with its noun.
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return strconv.Itoa(n) + " " + noun + "s"
+}
+
+// perm is a mode as people write it.
+func perm(m fs.FileMode) string { return fmt.Sprintf("%04o", m.Perm()) }
