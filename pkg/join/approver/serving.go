@@ -2,19 +2,17 @@ package approver
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 // serving decides about a certificate that a node's kubelet is known by.
-func (j judge) serving(ctx context.Context, r *request) (*verdict, error) {
+func (j judge) serving(_ context.Context, r *request) (*verdict, error) {
 	for _, name := range r.csr.DNSNames {
 		if v := j.checkName(name); v != nil {
 			return v, nil
@@ -25,11 +23,7 @@ func (j judge) serving(ctx context.Context, r *request) (*verdict, error) {
 			return v, nil
 		}
 	}
-	nodes, err := j.client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return nil, fmt.Errorf("list the nodes: %w", err)
-	}
-	own, others := sortOut(nodes.Items, r.name)
+	own, others := j.nodes.sortOut(r.name)
 	for _, san := range r.sans() {
 		// A node writes its own addresses, so that it lists one proves nothing
 		// if another does as well. Its name it has by its certificate.
@@ -119,27 +113,6 @@ func (r *request) sans() []san {
 		all = append(all, san{text: address(ip).String(), isIP: true})
 	}
 	return all
-}
-
-// sortOut returns what the node has, and who has what of the others.
-func sortOut(nodes []v1.Node, name string) (own map[san]bool, others map[san]string) {
-	own, others = map[san]bool{{text: name}: true}, map[san]string{}
-	for _, n := range nodes {
-		if n.Name != name {
-			others[san{text: n.Name}] = n.Name
-		}
-		for _, a := range n.Status.Addresses {
-			s, ok := reported(a)
-			switch {
-			case !ok:
-			case n.Name == name:
-				own[s] = true
-			default:
-				others[s] = n.Name
-			}
-		}
-	}
-	return own, others
 }
 
 // reported reads an address in a node's status.
