@@ -102,7 +102,7 @@ func (a *Approver) run(ctx context.Context, client kubernetes.Interface) error {
 	d := newDesk(client, judge{
 		client: client, services: a.config.ServiceCIDRs, domain: a.config.ClusterDomain, servers: c.servers,
 		since: begun, built: a.config.Built, perHour: a.config.NodesPerHour,
-		requests: newIndex(), nodes: c.nodes, admitted: c.wake,
+		requests: newIndex(), nodes: c.nodes, admitted: c.expect,
 	})
 	for _, signer := range signers {
 		in := &inbox{d, signer, listed()}

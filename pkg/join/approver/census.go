@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -28,6 +29,7 @@ type census struct {
 	since   time.Time // when it began: while no server ran nobody could become ready
 	servers []string  // canonical
 	woken   chan struct{}
+	timed   atomic.Bool // it will look by itself, not later than who comes now is due
 }
 
 func newCensus(client kubernetes.Interface, since time.Time, servers []string) *census {
@@ -44,15 +46,24 @@ func (c *census) wake() {
 	}
 }
 
+// expect is told of somebody who was admitted.
+func (c *census) expect() {
+	if !c.timed.Load() {
+		c.wake()
+	}
+}
+
 // run looks whenever somebody came, went or became ready, and when somebody's time is
 // over. Otherwise it sleeps.
 func (c *census) run(ctx context.Context) {
 	for ctx.Err() == nil {
+		c.timed.Store(false) // who is admitted from here on may not be seen by this look
 		next, err := c.look(ctx)
 		if err != nil && ctx.Err() == nil {
 			slog.Warn("Could not bring the record of admitted nodes up to date; trying again", "err", err)
 			next = time.Now().Add(5 * time.Second)
 		}
+		c.timed.Store(!next.IsZero())
 		c.sleep(ctx, next)
 	}
 }
@@ -117,6 +128,7 @@ func (c *census) bury(ctx context.Context, name string, when time.Time, j *roll.
 	if len(spared) > 0 || j == nil {
 		return nil
 	}
+	delete(j.Nodes, name)
 	_, err := roll.Forget(ctx, c.client, name)
 	return err
 }
@@ -136,7 +148,6 @@ func (c *census) lookAt(ctx context.Context, j *roll.Joined, last map[string]*ro
 		case e.Lived && !there:
 			// It was deleted while nobody looked.
 			err = c.bury(ctx, name, time.Now(), j)
-			delete(j.Nodes, name)
 		case !e.Lived:
 			due, err = c.prove(ctx, name, e, j)
 		}
@@ -150,17 +161,30 @@ func (c *census) lookAt(ctx context.Context, j *roll.Joined, last map[string]*ro
 			next = due
 		}
 	}
-	switch {
-	case len(j.Nodes) == 0 && !j.Ended.IsZero():
-		err = j.Close(ctx, c.client)
-	case !maps.Equal(was, j.Nodes):
-		err = j.Save(ctx, c.client)
-	}
+	due, err := c.settle(ctx, j, !maps.Equal(was, j.Nodes))
 	if apierrors.IsConflict(err) {
 		c.wake() // somebody was admitted meanwhile
 		err = nil
 	}
+	if !due.IsZero() && (next.IsZero() || due.Before(next)) {
+		next = due
+	}
 	return next, err
+}
+
+// settle writes a record back, or removes it when nobody is in it. That of a token that
+// has ended stays for a while: by it who is about to admit somebody finds that out.
+func (c *census) settle(ctx context.Context, j *roll.Joined, changed bool) (due time.Time, err error) {
+	if len(j.Nodes) == 0 {
+		if j.Ended.IsZero() || time.Since(j.Ended) > registerWithin {
+			return due, j.Close(ctx, c.client)
+		}
+		due = j.Ended.Add(registerWithin + time.Second)
+	}
+	if changed {
+		err = j.Save(ctx, c.client)
+	}
+	return due, err
 }
 
 // prove gives a node up that has not become ready in its time and does not live. One

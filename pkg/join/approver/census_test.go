@@ -207,6 +207,7 @@ func TestTheRecordOfATokenEnds(t *testing.T) {
 		must(roll.End(t.Context(), c, "abcdef", time.Now()))
 		c.admitted("n1")
 		c.deleteNode("n1")
+		time.Sleep(2 * time.Minute)
 		if all := must(roll.ListJoined(t.Context(), c)); len(all) != 0 {
 			t.Errorf("%d records are left", len(all))
 		}

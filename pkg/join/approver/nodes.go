@@ -158,14 +158,14 @@ func (s *nodes) sortOut(name string) (own map[san]bool, others map[san]string) {
 	defer s.mu.Unlock()
 	own, others = map[san]bool{{text: name}: true}, map[san]string{}
 	for other, k := range s.byName {
-		if other != name {
-			others[san{text: other}] = other
+		if own := (san{text: other}); other != name {
+			others[own] = max(others[own], other)
 		}
 		for _, a := range k.addresses {
 			if other == name {
 				own[a] = true
 			} else {
-				others[a] = other
+				others[a] = max(others[a], other) // the same one each time, if several say so
 			}
 		}
 	}

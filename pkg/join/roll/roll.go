@@ -43,7 +43,7 @@ func Key(publicKeyInfo []byte) string {
 type Entry struct {
 	At    time.Time `json:"at"`
 	Key   string    `json:"key"`
-	From  string    `json:"from,omitempty"` // the address, as the API server knew it
+	From  string    `json:"from,omitempty"`  // the address, as the API server knew it
 	Lived bool      `json:"lived,omitempty"` // its Node has been ready since
 }
 
@@ -139,7 +139,11 @@ func put(ctx context.Context, client kubernetes.Interface, old *corev1.Secret, n
 	if old != nil {
 		next := old.DeepCopy()
 		next.Data = data
-		return api.Update(ctx, next, metav1.UpdateOptions{})
+		updated, err := api.Update(ctx, next, metav1.UpdateOptions{})
+		if apierrors.IsNotFound(err) {
+			err = apierrors.NewConflict(corev1.Resource("secrets"), name, errors.New("somebody has removed it meanwhile"))
+		}
+		return updated, err
 	}
 	made, err := api.Create(ctx, &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: name}, Type: kind, Data: data,
@@ -150,7 +154,7 @@ func put(ctx context.Context, client kubernetes.Interface, old *corev1.Secret, n
 	return made, err
 }
 
-// Close removes the record of a token that has ended and whose nodes are no more.
+// Close removes a record, if it has not changed since it was read.
 func (j *Joined) Close(ctx context.Context, client kubernetes.Interface) error {
 	if j.secret == nil {
 		return nil
