@@ -209,7 +209,20 @@ func tokenDeleteCommand() *cobra.Command {
 				return deleteTokens(ctx, client, ids)
 			})
 		},
+		ValidArgsFunction: completeTokens,
 	}
+}
+
+// completeTokens offers the IDs of tokens, where root asks on a server that runs.
+func completeTokens(cmd *cobra.Command, _ []string, _ string) (ids []cobra.Completion, _ cobra.ShellCompDirective) {
+	_ = onServer(cmd, func(ctx context.Context, _ *config.Config, client kubernetes.Interface, _ join.Token) error {
+		tokens, err := join.List(ctx, client)
+		for _, t := range tokens {
+			ids = append(ids, t.ID)
+		}
+		return err
+	})
+	return ids, cobra.ShellCompDirectiveNoFileComp
 }
 
 // deleteTokens deletes all it can; one that is not there keeps no other alive.
@@ -238,6 +251,7 @@ Tokens that are gone are accepted as well.`,
 				return revokeTokens(ctx, client, os.Stdout, ids, standing.ID)
 			})
 		},
+		ValidArgsFunction: completeTokens,
 	}
 	cmd.Flags().BoolVar(&nodes, "nodes", false, "also take out the nodes that have joined by them")
 	return cmd

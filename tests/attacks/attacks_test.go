@@ -34,6 +34,7 @@ func TestNode(t *testing.T) {
 		}
 	}))
 	s := &suite{Cluster: c, server: c.Server(), agent: c.Agents[0], ns: c.Server().Namespace(t)}
+	s.honest = c.NewAgent(t) // here, for it is to outlive the step that starts it
 	t.Run("TakesARangeOfPods", s.testRange)
 	t.Run("HasTakenARangeOfPods", s.testContest)
 	t.Run("TakesAddressesOfServices", s.testAddresses)

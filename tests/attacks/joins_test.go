@@ -159,7 +159,6 @@ func (s *suite) testFlood(t *testing.T) {
 		}
 		return nil
 	})
-	s.honest = s.NewAgent(t)
 	joins := time.Now()
 	s.honest.Start(t, "--token-file", cluster.TokenFile)
 	t.Logf("the agent was ready after %s", time.Since(joins).Round(100*time.Millisecond))
@@ -294,7 +293,7 @@ func (s *suite) testToken(t *testing.T) {
 // identity is a client with what is on an agent's disk.
 func (s *suite) identity(t *testing.T, agent *cluster.Node) kubernetes.Interface {
 	t.Helper()
-	pair := []byte(agent.Output(t, "cat", cluster.DataDir+"/agent/kubelet/pki/kubelet-client-current.pem")) // it is a link
+	pair := []byte(agent.Output(t, "cat", cluster.DataDir+"/agent/kubelet/pki/kubelet-client-current.pem")) // a link
 	return s.byCertificate(t, pair, pair)
 }
 
