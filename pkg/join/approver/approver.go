@@ -43,8 +43,8 @@ type Config struct {
 	NodesPerHour int
 }
 
-// Approver is the component. It must run once per cluster: that one request is
-// decided after the other is what keeps two machines from getting one name.
+// Approver is the component. It must run once per cluster: that one request for a
+// name is decided after the other is what keeps two machines from getting it.
 type Approver struct {
 	config Config
 	listed atomic.Int32 // of the watches, those that have listed what there is
@@ -102,7 +102,7 @@ func (a *Approver) run(ctx context.Context, client kubernetes.Interface) error {
 	d := newDesk(client, judge{
 		client: client, services: a.config.ServiceCIDRs, domain: a.config.ClusterDomain, servers: c.servers,
 		since: begun, built: a.config.Built, perHour: a.config.NodesPerHour,
-		requests: newIndex(), nodes: c.nodes, admitted: c.expect,
+		requests: newIndex(), nodes: c.nodes, tokens: &locks{}, admitted: c.expect,
 	})
 	for _, signer := range signers {
 		in := &inbox{d, signer, listed()}
@@ -119,7 +119,11 @@ func (a *Approver) run(ctx context.Context, client kubernetes.Interface) error {
 			return
 		}
 		running.Go(func() { c.run(ctx) })
-		for d.next(ctx) {
+		for range desks {
+			running.Go(func() {
+				for d.next(ctx) {
+				}
+			})
 		}
 	})
 	<-ctx.Done()

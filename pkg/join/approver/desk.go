@@ -24,13 +24,17 @@ type desk struct {
 	client kubernetes.Interface
 	judge  judge
 	queue  workqueue.TypedRateLimitingInterface[item]
+	names  locks // of one node one request at a time is decided
 }
+
+// desks is how many decide at once: on a busy machine most of a decision is waiting.
+const desks = 4
 
 func newDesk(client kubernetes.Interface, j judge) *desk {
 	retry := workqueue.NewTypedItemExponentialFailureRateLimiter[item](100*time.Millisecond, 30*time.Second)
 	inTurn := workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[item]{Queue: &turns{}})
 	delaying := workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[item]{Queue: inTurn})
-	return &desk{client, j, workqueue.NewTypedRateLimitingQueueWithConfig(retry,
+	return &desk{client: client, judge: j, queue: workqueue.NewTypedRateLimitingQueueWithConfig(retry,
 		workqueue.TypedRateLimitingQueueConfig[item]{DelayingQueue: delaying})}
 }
 
@@ -70,6 +74,9 @@ func (d *desk) handle(ctx context.Context, name string) (time.Duration, error) {
 		return 0, fmt.Errorf("read the request: %w", err)
 	}
 	d.judge.requests.put(csr)
+	if node := d.judge.requests.nodeOf(name); node != "" {
+		defer d.names.hold(node)()
+	}
 	if !pending(csr) || !slices.Contains(signers[:], csr.Spec.SignerName) {
 		return 0, nil
 	}

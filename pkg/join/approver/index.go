@@ -93,6 +93,16 @@ func (x *index) remove(name string) {
 	}
 }
 
+// nodeOf is the node that a request is for; "" if it is not known.
+func (x *index) nodeOf(object string) string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if e := x.byObject[object]; e != nil {
+		return e.node
+	}
+	return ""
+}
+
 // others returns the other requests for a certificate of the same node, as they are.
 func (x *index) others(r *request) (others []entry) {
 	x.mu.Lock()

@@ -43,6 +43,7 @@ func (j judge) joining(ctx context.Context, r *request) (*verdict, error) {
 		}
 		return approved("client certificate of node %s, asked for again with the same key", r.name), nil
 	}
+	defer j.tokens.hold(r.token())()
 	joined, v, err := j.byToken(ctx, r)
 	if v != nil || err != nil {
 		return v, err
@@ -70,13 +71,30 @@ func (j judge) joining(ctx context.Context, r *request) (*verdict, error) {
 	return j.admit(ctx, r, joined, refusal)
 }
 
-// renewing decides about what a node asks with its certificate. It may have asked
-// before that was refused.
-func (j judge) renewing(ctx context.Context, r *request, refusal *roll.Refusal) (*verdict, error) {
-	if asked := extra(r.object, gate.KeyExtra); !refusal.Admits(asked) {
-		return denied(nodeRefused, "node %s %s, and its certificate is refused since", r.name, refusal.Text()), nil
+// readmit has the new key accepted where the older ones are refused. If they are not,
+// there is nothing to say: a refusal that comes now is for the new one as well.
+func (j judge) readmit(ctx context.Context, r *request, refusal *roll.Refusal) error {
+	if refusal == nil {
+		return nil
 	}
-	if err := roll.Admit(ctx, j.client, r.name, r.key(), refusal); err != nil {
+	return roll.Admit(ctx, j.client, r.name, r.key(), refusal)
+}
+
+// refusedOf denies what a node has asked with a certificate that is refused: it may
+// have asked before.
+func refusedOf(r *request, refusal *roll.Refusal) *verdict {
+	if refusal.Admits(extra(r.object, gate.KeyExtra)) {
+		return nil
+	}
+	return denied(nodeRefused, "node %s %s, and its certificate is refused since", r.name, refusal.Text())
+}
+
+// renewing decides about what a node asks with its certificate.
+func (j judge) renewing(ctx context.Context, r *request, refusal *roll.Refusal) (*verdict, error) {
+	if v := refusedOf(r, refusal); v != nil {
+		return v, nil
+	}
+	if err := j.readmit(ctx, r, refusal); err != nil {
 		return nil, err
 	}
 	return approved("client certificate of node %s, renewed", r.name), nil
@@ -121,7 +139,7 @@ func (j judge) admit(ctx context.Context, r *request, joined *roll.Joined, refus
 	if err := joined.Save(ctx, j.client); err != nil {
 		return nil, err
 	}
-	if err := roll.Admit(ctx, j.client, r.name, r.key(), refusal); err != nil {
+	if err := j.readmit(ctx, r, refusal); err != nil {
 		return nil, err
 	}
 	j.admitted()

@@ -46,6 +46,7 @@ type judge struct {
 	perHour  int       // nodes that each token may admit; 0 is as many as come
 	requests *index
 	nodes    *nodes
+	tokens   *locks // of one token one request at a time is decided
 	admitted func() // is told when there is somebody new on the roll
 }
 
