@@ -3,18 +3,24 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
 
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
 
 	"lite.io/lite/pkg/check"
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/golden"
 	"lite.io/lite/pkg/join"
+	"lite.io/lite/pkg/join/roll"
+	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/status"
 	"lite.io/lite/pkg/version"
 )
@@ -30,6 +36,9 @@ func TestHelp(t *testing.T) {
 		"help-token-list":   {"token", "list", "--help"},
 		"help-token-delete": {"token", "delete", "--help"},
 		"help-token-rotate": {"token", "rotate", "--help"},
+		"help-token-revoke": {"token", "revoke", "--help"},
+		"help-node":         {"node", "--help"},
+		"help-node-revoke":  {"node", "revoke", "--help"},
 		"help-status":       {"status", "--help"},
 		"help-top":          {"top", "--help"},
 		"help-check":        {"check", "--help"},
@@ -262,7 +271,7 @@ func TestStatusSaysSinceWhenAServerIsInUse(t *testing.T) {
 
 func TestTokenListKeepsToItsLines(t *testing.T) {
 	var out bytes.Buffer
-	if err := writeTokens(&out, []join.Info{{ID: "abcdef", Role: join.Agent, Description: "a\nevil0   agent\x1b[31m"}}, time.Now()); err != nil {
+	if err := writeTokens(&out, []join.Info{{ID: "abcdef", Role: join.Agent, Description: "a\nevil0   agent\x1b[31m"}}, nil, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	if text := out.String(); strings.Count(text, "\n") != 2 || strings.Contains(text, "\x1b") {
@@ -283,6 +292,104 @@ func TestTokenDeleteGoesOnAfterAnUnknownID(t *testing.T) {
 	}
 	if left, err := join.List(t.Context(), client); err != nil || len(left) != 0 {
 		t.Errorf("%v are left, %v", left, err)
+	}
+}
+
+// admitted is a cluster with two tokens of which one has admitted three nodes; another
+// has admitted one of these since.
+func admitted(t *testing.T) *fake.Clientset {
+	t.Helper()
+	server := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "server", Labels: map[string]string{kube.ServerLabel: "true"}}}
+	client := fake.NewClientset(server)
+	now := time.Date(2026, time.May, 1, 12, 0, 0, 0, time.UTC)
+	for i, id := range []string{"aaaaaa", "bbbbbb"} {
+		if err := join.Create(t.Context(), client, join.Token{ID: id, Secret: "0123456789abcdef"}, join.Settings{Role: join.Agent, Now: now}); err != nil {
+			t.Fatal(err)
+		}
+		j, err := roll.ReadJoined(t.Context(), client, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range [][]string{{"n1", "n2", "n3"}, {"n3"}}[i] {
+			j.Nodes[name] = roll.Entry{At: now.Add(time.Duration(i) * time.Hour), From: "192.0.2.1", Lived: name != "n2"}
+		}
+		if err := j.Save(t.Context(), client); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"n1", "n3"} {
+		if _, err := client.CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return client
+}
+
+func TestTokenListSaysWhatWasAdmitted(t *testing.T) {
+	client, now := admitted(t), time.Date(2026, time.May, 1, 14, 0, 0, 0, time.UTC)
+	if err := join.Delete(t.Context(), client, "bbbbbb", now); err != nil {
+		t.Fatal(err)
+	}
+	tokens, err := join.List(t.Context(), client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	joined, err := roll.ListJoined(t.Context(), client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := errors.Join(writeTokens(&out, tokens, joined, now), writeJoined(&out, joined, now)); err != nil {
+		t.Fatal(err)
+	}
+	golden.Check(t, "token-list", out.String())
+}
+
+func TestTokenRevokeTakesOutWhatItAdmitted(t *testing.T) {
+	client := admitted(t)
+	var out bytes.Buffer
+	err := revokeTokens(t.Context(), client, &out, []string{"zzzzzz", "aaaaaa", "abc"}, "aaaaaa")
+	if err == nil || !strings.Contains(err.Error(), "zzzzzz") || !strings.Contains(err.Error(), "names no token") {
+		t.Errorf("got %v", err)
+	}
+	golden.Check(t, "token-revoke", out.String())
+	for name, refused := range map[string]bool{"n1": true, "n2": true, "n3": false, "server": false} {
+		r, err := roll.RefusalOf(t.Context(), client, name)
+		if err != nil || r.Admits("any") == refused {
+			t.Errorf("%s: got %+v, %v", name, r, err)
+		}
+	}
+	if _, err := client.CoreV1().Nodes().Get(t.Context(), "n1", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("n1 is there: %v", err)
+	}
+	if _, err := client.CoreV1().Nodes().Get(t.Context(), "n3", metav1.GetOptions{}); err != nil {
+		t.Errorf("n3, which another token has admitted since: %v", err)
+	}
+	// A token that is gone has admitted nodes all the same.
+	out.Reset()
+	if err := join.Delete(t.Context(), client, "bbbbbb", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if err := revokeTokens(t.Context(), client, &out, []string{"bbbbbb"}, "aaaaaa"); err != nil || !strings.Contains(out.String(), "node n3: ") {
+		t.Errorf("got %v, %s", err, &out)
+	}
+}
+
+func TestNodeRevoke(t *testing.T) {
+	client := admitted(t)
+	for name, want := range map[string]string{
+		"n3": "node n3 has joined by token bbbbbb, which is still good", "long-gone": "there was no such node",
+		"server": "is a server", "N_1": "no name of a node",
+	} {
+		var out bytes.Buffer
+		err := revokeNode(t.Context(), client, &out, name)
+		if got := fmt.Sprint(err, out.String()); !strings.Contains(got, want) {
+			t.Errorf("%s: got %s", name, got)
+		}
+		r, readErr := roll.RefusalOf(t.Context(), client, name)
+		if readErr != nil || r.Admits("any") != (err != nil) {
+			t.Errorf("%s: got %+v, %v, after %v", name, r, readErr, err)
+		}
 	}
 }
 

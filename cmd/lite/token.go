@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -17,6 +19,7 @@ import (
 
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/join"
+	"lite.io/lite/pkg/join/roll"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/server"
 )
@@ -28,28 +31,29 @@ func tokenCommand() *cobra.Command {
 		Long: `Manage the tokens by which machines join. It works on a server, as root: the
 text of a token has the server's address and the hash of the cluster's CA in it.`,
 	}
-	cmd.AddCommand(tokenCreateCommand(), tokenListCommand(), tokenDeleteCommand(), tokenRotateCommand())
+	cmd.AddCommand(tokenCreateCommand(), tokenListCommand(), tokenDeleteCommand(), tokenRevokeCommand(), tokenRotateCommand())
 	return cmd
 }
 
 // onServer calls f with a client of this server's API and its own token, which
-// says where the server is and what its CA is.
+// says where the server is and what its CA is. cmd is a command of token or node.
 func onServer(cmd *cobra.Command, f func(ctx context.Context, c *config.Config, client kubernetes.Interface, standing join.Token) error) error {
 	cfg, err := config.Load(config.Server, config.Flags(config.Server), os.Environ())
 	if err != nil {
 		return err
 	}
+	noun := cmd.Parent().Name()
 	if os.Geteuid() != 0 {
-		return errors.New("token: only root may see tokens; run it as root")
+		return fmt.Errorf("%s: only root may manage %[1]ss; run it as root", noun)
 	}
 	standing, err := server.ReadToken(cfg.DataDir)
 	if errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("token: no server has run here on data-dir %s; run it on a server, or set LITE_DATA_DIR", cfg.DataDir)
+		return fmt.Errorf("%s: no server has run here on data-dir %s; run it on a server, or set LITE_DATA_DIR", noun, cfg.DataDir)
 	}
 	if err != nil {
 		return err
 	}
-	rest, err := kube.ClientConfig(server.Kubeconfig(cfg.DataDir), "token")
+	rest, err := kube.ClientConfig(server.Kubeconfig(cfg.DataDir), noun)
 	if err != nil {
 		return err
 	}
@@ -111,9 +115,10 @@ func tokenCreateCommand() *cobra.Command {
 }
 
 func tokenListCommand() *cobra.Command {
-	return &cobra.Command{
+	nodes := false
+	cmd := &cobra.Command{
 		Use:   "list",
-		Short: "List the tokens, without their secrets",
+		Short: "List the tokens, without their secrets, and what they admitted",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return onServer(cmd, func(ctx context.Context, _ *config.Config, client kubernetes.Interface, _ join.Token) error {
@@ -121,15 +126,30 @@ func tokenListCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return writeTokens(os.Stdout, tokens, time.Now())
+				joined, err := roll.ListJoined(ctx, client)
+				if err != nil {
+					return err
+				}
+				if nodes {
+					return writeJoined(os.Stdout, joined, time.Now())
+				}
+				return writeTokens(os.Stdout, tokens, joined, time.Now())
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&nodes, "nodes", false, "list the nodes that were admitted instead: by which token, when, and from where")
+	return cmd
 }
 
-func writeTokens(w io.Writer, tokens []join.Info, now time.Time) error {
+// writeTokens lists the tokens there are, and those that are gone but whose nodes are
+// not.
+func writeTokens(w io.Writer, tokens []join.Info, joined []*roll.Joined, now time.Time) error {
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(t, "ID\tROLE\tEXPIRES\tDESCRIPTION")
+	fmt.Fprintln(t, "ID\tROLE\tEXPIRES\tNODES\tDESCRIPTION")
+	nodes, current := map[string]int{}, roll.Current(joined)
+	for _, j := range current {
+		nodes[j.Token]++
+	}
 	for _, i := range tokens {
 		expires := "never"
 		switch {
@@ -138,7 +158,32 @@ func writeTokens(w io.Writer, tokens []join.Info, now time.Time) error {
 		case !i.Expiry.IsZero():
 			expires = "in " + age(i.Expiry.Sub(now))
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", i.ID, i.Role, expires, printable(i.Description))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\n", i.ID, i.Role, expires, nodes[i.ID], printable(i.Description))
+		delete(nodes, i.ID)
+	}
+	for _, id := range slices.Sorted(maps.Keys(nodes)) {
+		fmt.Fprintf(t, "%s\t\tgone\t%d\t\n", printable(id), nodes[id])
+	}
+	return t.Flush()
+}
+
+// writeJoined lists the nodes, those of a token together.
+func writeJoined(w io.Writer, joined []*roll.Joined, now time.Time) error {
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(t, "TOKEN\tNODE\tADMITTED\tFROM\tREADY SINCE THEN")
+	current := roll.Current(joined)
+	for _, j := range joined {
+		for _, name := range slices.Sorted(maps.Keys(j.Nodes)) {
+			if current[name] != j {
+				continue
+			}
+			e := j.Nodes[name]
+			ready := "no"
+			if e.Lived {
+				ready = "yes"
+			}
+			fmt.Fprintf(t, "%s\t%s\t%s ago\t%s\t%s\n", printable(j.Token), printable(name), age(now.Sub(e.At)), printable(e.From), ready)
+		}
 	}
 	return t.Flush()
 }
@@ -164,7 +209,20 @@ func tokenDeleteCommand() *cobra.Command {
 				return deleteTokens(ctx, client, ids)
 			})
 		},
+		ValidArgsFunction: completeTokens,
 	}
+}
+
+// completeTokens offers the IDs of tokens, where root asks on a server that runs.
+func completeTokens(cmd *cobra.Command, _ []string, _ string) (ids []cobra.Completion, _ cobra.ShellCompDirective) {
+	_ = onServer(cmd, func(ctx context.Context, _ *config.Config, client kubernetes.Interface, _ join.Token) error {
+		tokens, err := join.List(ctx, client)
+		for _, t := range tokens {
+			ids = append(ids, t.ID)
+		}
+		return err
+	})
+	return ids, cobra.ShellCompDirectiveNoFileComp
 }
 
 // deleteTokens deletes all it can; one that is not there keeps no other alive.
@@ -172,6 +230,79 @@ func deleteTokens(ctx context.Context, client kubernetes.Interface, ids []string
 	var errs []error
 	for _, id := range ids {
 		errs = append(errs, join.Delete(ctx, client, id, time.Now()))
+	}
+	return errors.Join(errs...)
+}
+
+func tokenRevokeCommand() *cobra.Command {
+	nodes := false
+	cmd := &cobra.Command{
+		Use:   "revoke ID...",
+		Short: "End tokens, with --nodes also the nodes that have joined by them",
+		Long: `End tokens. With --nodes the nodes that have joined by them are taken out of the
+cluster too, as "lite node revoke" does: use it for a token that somebody else had.
+Tokens that are gone are accepted as well.`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, ids []string) error {
+			return onServer(cmd, func(ctx context.Context, _ *config.Config, client kubernetes.Interface, standing join.Token) error {
+				if !nodes {
+					return deleteTokens(ctx, client, ids)
+				}
+				return revokeTokens(ctx, client, os.Stdout, ids, standing.ID)
+			})
+		},
+		ValidArgsFunction: completeTokens,
+	}
+	cmd.Flags().BoolVar(&nodes, "nodes", false, "also take out the nodes that have joined by them")
+	return cmd
+}
+
+// revokeTokens takes out all it can; what fails keeps nothing else in.
+func revokeTokens(ctx context.Context, client kubernetes.Interface, w io.Writer, ids []string, standing string) error {
+	var errs []error
+	for _, which := range ids {
+		t, err := join.Named(which)
+		if err == nil {
+			err = revokeToken(ctx, client, w, t.ID)
+		}
+		if err == nil && t.ID == standing {
+			fmt.Fprintf(w, "token %s is the cluster's own, and comes back with the next start of the server: replace it by `lite token rotate`, and where the server's configuration says it, there\n", t.ID)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// revokeToken ends the token, then its record, then the nodes in that: so nobody is
+// admitted in between.
+func revokeToken(ctx context.Context, client kubernetes.Interface, w io.Writer, id string) error {
+	missing := join.Delete(ctx, client, id, time.Now())
+	if missing != nil && !apierrors.IsNotFound(missing) {
+		return missing
+	}
+	was, err := roll.ReadJoined(ctx, client, id)
+	if err == nil && missing != nil && len(was.Nodes) == 0 {
+		return missing // neither a token nor a node of one
+	}
+	if err == nil {
+		_, err = roll.End(ctx, client, id, time.Now())
+	}
+	if err != nil {
+		return err
+	}
+	joined, err := roll.ListJoined(ctx, client)
+	if err != nil {
+		return err
+	}
+	if missing == nil {
+		fmt.Fprintf(w, "token %s has ended\n", id)
+	}
+	var errs []error
+	current := roll.Current(joined)
+	for _, name := range slices.Sorted(maps.Keys(current)) {
+		if current[name].Token == id {
+			errs = append(errs, revokeNode(ctx, client, w, name))
+		}
 	}
 	return errors.Join(errs...)
 }

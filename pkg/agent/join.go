@@ -36,6 +36,7 @@ import (
 	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/join/approver"
+	"lite.io/lite/pkg/join/roll"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/version"
 )
@@ -46,6 +47,7 @@ type Membership struct {
 	Servers []string   `json:"servers"`
 	Facts   join.Facts `json:"facts"`
 	dir     string
+	refused bool // the cluster lets nobody in by the certificate that is here
 }
 
 // CAFile is the file of the cluster's CA.
@@ -67,8 +69,8 @@ func (m Membership) certificates() string {
 // Join makes this machine a node of its cluster: it finds the cluster by its
 // token, comes to trust it, and asks for a certificate for a key that is made
 // here and stays here. A machine that is a node already needs no token; what it
-// knows of the cluster is brought up to date if the server answers. say is told
-// what is being waited for.
+// knows of the cluster is brought up to date if the server answers. One whose node
+// was deleted or revoked is new. say is told what is being waited for.
 func Join(ctx context.Context, cfg *config.Config, say func(string)) (Membership, error) {
 	m := Membership{dir: Dir(cfg.DataDir)}
 	member, damage := m.load()
@@ -76,14 +78,15 @@ func Join(ctx context.Context, cfg *config.Config, say func(string)) (Membership
 	if err != nil && !(member && errors.Is(err, fs.ErrNotExist)) {
 		return m, err // a member's token may be gone
 	}
-	switch {
-	case member:
+	if member {
 		if err := m.checkCluster(cfg, token); err != nil {
 			return m, err
 		}
 		m.prefer(named(cfg, token))
-		m.refresh(ctx)
-	default:
+		damage = m.refresh(ctx)
+		m.refused = damage != nil
+	}
+	if !member || m.refused {
 		if err := lacks(cfg, token, damage); err != nil {
 			return m, err
 		}
@@ -202,10 +205,10 @@ func (m *Membership) join(ctx context.Context, cfg *config.Config, token join.To
 const tries = 3
 
 // clear takes away what the kubelet's bootstrap would stumble over: an identity
-// of another name, which it would take for that of this, and a key of which a
-// full disk or a kill left a part, by which it ends (1.37).
+// of another name, which it would take for that of this, or one that is refused, and
+// a key of which a full disk or a kill left a part, by which it ends (1.37).
 func (m *Membership) clear(nodeName string) error {
-	if name, err := m.nodeName(); err == nil && name != nodeName {
+	if name, err := m.nodeName(); err == nil && (name != nodeName || m.refused) {
 		if err := errors.Join(os.RemoveAll(m.certificates()), os.RemoveAll(m.joined())); err != nil {
 			return fmt.Errorf("remove the identity of node %s: %w", name, err)
 		}
@@ -420,22 +423,28 @@ func (m *Membership) checkCluster(cfg *config.Config, token join.Token) error {
 	return nil
 }
 
-// refresh asks for the facts again; what is known serves as well.
-func (m *Membership) refresh(ctx context.Context) {
+// refresh asks for the facts again; what is known serves as well. The error is that
+// the cluster refuses the node's certificate for good.
+func (m *Membership) refresh(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	cfg, err := kube.ClientConfig(m.joined(), "join")
 	if err != nil {
-		return
+		return nil
 	}
 	cfg.Host, cfg.Proxy = m.Servers[0], direct
 	client, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
-		return
+		return nil
 	}
-	if facts, err := join.FetchFacts(ctx, client); err == nil {
+	facts, err := join.FetchFacts(ctx, client)
+	switch {
+	case err == nil:
 		m.Facts = facts
+	case apierrors.HasStatusCause(err, roll.Refused):
+		return fmt.Errorf("this machine is a node of the cluster no more: %w", err)
 	}
+	return nil
 }
 
 func (m *Membership) save() error {

@@ -6,8 +6,12 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"math/big"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,10 +21,14 @@ import (
 
 	certificates "k8s.io/api/certificates/v1"
 	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	api "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/client-go/util/keyutil"
 
 	"lite.io/lite/pkg/join/approver"
+	"lite.io/lite/pkg/join/roll"
 )
 
 func TestTheServerNamedLastComesFirst(t *testing.T) {
@@ -210,5 +218,42 @@ func TestTheIdentityOfAnotherNameIsRemoved(t *testing.T) {
 				t.Errorf("as %s: %s: %v", name, path, err)
 			}
 		}
+	}
+}
+
+// An agent whose certificate is refused is new. One that is not known yet, by a server
+// that has only just begun or in any other trouble, is what it was.
+func TestAnAgentLearnsThatItIsRefused(t *testing.T) {
+	unauthorized := apierrors.NewUnauthorized("Unauthorized")
+	refused := apierrors.NewUnauthorized("node mine was revoked")
+	refused.ErrStatus.Details = &metav1.StatusDetails{Causes: []metav1.StatusCause{{Type: roll.Refused}}}
+	for name, test := range map[string]struct {
+		answer *apierrors.StatusError
+		want   bool
+	}{
+		"refused":          {refused, true},
+		"not let in":       {unauthorized, false},
+		"unavailable":      {apierrors.NewServiceUnavailable("wait"), false},
+		"forbidden":        {apierrors.NewForbidden(schema.GroupResource{}, "x", nil), false},
+		"something broken": {apierrors.NewInternalError(errors.New("x")), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "application/json")
+				w.WriteHeader(int(test.answer.ErrStatus.Code))
+				test.answer.ErrStatus.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}
+				_ = json.NewEncoder(w).Encode(test.answer.ErrStatus)
+			}))
+			defer server.Close()
+			m := Membership{dir: t.TempDir(), Servers: []string{server.URL}}
+			write(t, m.CAFile(), string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})))
+			if err := m.writeKubeconfig(m.joined(), server.URL, &api.AuthInfo{Token: "x"}); err != nil {
+				t.Fatal(err)
+			}
+			err := m.refresh(t.Context())
+			if (err != nil) != test.want || test.want && !strings.Contains(err.Error(), "node mine was revoked") {
+				t.Errorf("got %v", err)
+			}
+		})
 	}
 }

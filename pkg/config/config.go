@@ -42,6 +42,8 @@ type Config struct {
 	ServerURL string // https://host:port of a server to join; "" = as the token says
 	Token     string // secret; "" = none was given
 	TokenFile string
+	// TokenNodesPerHour is how many nodes each token may admit; 0 = as many as come.
+	TokenNodesPerHour int
 
 	LogLevel  slog.Level
 	LogFormat string // text or json

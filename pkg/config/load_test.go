@@ -117,6 +117,10 @@ func TestPrecedence(t *testing.T) {
 			files: map[string]string{main: "cluster-domain: file.test", first: "cluster-domain: a.test", "/etc/lite/config.yaml.d/30-c.yml": "cluster-domain: no", "/etc/lite/config.yaml.d/.x.yaml": "cluster-domain: no"},
 			want:  map[string]string{"cluster-domain": "a.test # " + first + ":1"},
 		},
+		"nodes of a token": {
+			files: map[string]string{main: "token-nodes-per-hour: 0"},
+			want:  map[string]string{"token-nodes-per-hour": "0 # " + main + ":1"},
+		},
 		"later drop-in over earlier": {
 			files: map[string]string{first: "cluster-domain: a.test", second: "cluster-domain: b.test"},
 			want:  map[string]string{"cluster-domain": "b.test # " + second + ":1"},
@@ -378,6 +382,9 @@ func TestErrors(t *testing.T) {
 				`tls-san "a_b" (flag --tls-san): is neither a DNS name nor an IP address; `,
 				`tls-san "c_d" (flag --tls-san): is neither a DNS name nor an IP address; `,
 			}},
+		"nodes, negative":       {args: []string{"--token-nodes-per-hour=-1"}, want: []string{`token-nodes-per-hour "-1" (flag --token-nodes-per-hour): is no number of things; `}},
+		"nodes, a fraction":     {args: []string{"--token-nodes-per-hour=1.5"}, want: []string{`token-nodes-per-hour "1.5" (flag --token-nodes-per-hour): is no number of things; `}},
+		"nodes, a word":         {args: []string{"--token-nodes-per-hour=many"}, want: []string{`token-nodes-per-hour "many" (flag --token-nodes-per-hour): is no number of things; `}},
 		"relative data-dir":     {args: []string{"--data-dir=data"}, want: []string{`data-dir "data" (flag --data-dir): is not an absolute path; `}},
 		"relative storage":      {args: []string{"--default-local-storage-path=data"}, want: []string{`default-local-storage-path "data" (flag --default-local-storage-path): is not an absolute path; `}},
 		"root storage":          {args: []string{"--default-local-storage-path=/x/.."}, want: []string{`default-local-storage-path "/x/.." (flag --default-local-storage-path): is the root directory; `}},

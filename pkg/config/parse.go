@@ -191,6 +191,14 @@ func port(text string) (int, *Error) {
 	return n, nil
 }
 
+func count(text string) (int, *Error) {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 {
+		return 0, bad("is no number of things", "use 0 or a whole number above")
+	}
+	return n, nil
+}
+
 func tlsSAN(text string) (string, *Error) {
 	if _, err := netip.ParseAddr(text); err == nil {
 		return text, nil

@@ -164,6 +164,19 @@ func each(ctx context.Context, client kubernetes.Interface, now time.Time, f fun
 	return nil
 }
 
+// Valid says whether there is a token of this ID that has not expired.
+func Valid(ctx context.Context, client kubernetes.Interface, id string) (bool, error) {
+	secret, err := client.CoreV1().Secrets(metav1.NamespaceSystem).Get(ctx, secretName(id), metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read token %s: %w", id, err)
+	}
+	info, err := infoOf(secret, time.Now())
+	return err == nil && !info.Expired, nil
+}
+
 // Delete ends a token, named by its ID or its whole text, and notes that for
 // those who still come with it.
 func Delete(ctx context.Context, client kubernetes.Interface, which string, now time.Time) error {

@@ -120,6 +120,7 @@ func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, certs 
 	g.Add(alone.Guard(newAdmission(cfg, cp)), roles)
 	g.Add(alone.Guard(approver.New(approver.Config{
 		Kubeconfig: cp.Kubeconfig(pki.Lite), ServiceCIDRs: cfg.ServiceCIDR, ClusterDomain: cfg.ClusterDomain, Servers: pki.APINames(identity(cfg)), Built: version.Built(),
+		NodesPerHour: cfg.TokenNodesPerHour,
 	})), roles)
 	g.Add(alone.Guard(runtimeclass.New(cp.Kubeconfig(pki.Admin))), roles)
 	addBatteries(g, alone, cfg, cp, api, roles)

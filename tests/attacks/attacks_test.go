@@ -21,20 +21,29 @@ const soon = time.Minute
 type suite struct {
 	*cluster.Cluster
 	server, agent *cluster.Node
+	honest        *cluster.Node // an agent that joins in the course of the tests
 	ns            *cluster.Namespace
 }
 
 // TestNode is what a machine with a token, or an agent that was taken over, does with
 // its identity.
 func TestNode(t *testing.T) {
-	c := cluster.New(t, cluster.Agents(1))
-	s := &suite{c, c.Server(), c.Agents[0], c.Server().Namespace(t)}
+	c := cluster.New(t, cluster.Agents(1), cluster.Prepare(func(n *cluster.Node) {
+		if n.Role == "server" {
+			n.WriteFile(t, "/etc/lite/config.yaml", fmt.Sprintf("token-nodes-per-hour: %d\n", perHour))
+		}
+	}))
+	s := &suite{Cluster: c, server: c.Server(), agent: c.Agents[0], ns: c.Server().Namespace(t)}
+	s.honest = c.NewAgent(t) // here, for it is to outlive the step that starts it
 	t.Run("TakesARangeOfPods", s.testRange)
 	t.Run("HasTakenARangeOfPods", s.testContest)
 	t.Run("TakesAddressesOfServices", s.testAddresses)
 	t.Run("DrawsLoadBalancingToItself", s.testLabels)
 	t.Run("BreaksDNSOfOthers", s.testDNS)
 	t.Run("Reach", s.testReach)
+	t.Run("FloodsByOneToken", s.testFlood)
+	t.Run("IsOneOfManyOfAToken", s.testToken)
+	t.Run("IsShutOut", s.testNode)
 }
 
 // as does as a node does, by what the API server makes of its certificate.

@@ -131,6 +131,7 @@ func measure(b *testing.B, r *report) {
 	rate, p99 := createMany(b, node)
 	r.add(createRate, rate)
 	r.add(createP99, float64(p99.Microseconds())/1000)
+	r.add(decisions, decide(b, node))
 }
 
 // copyBinary copies what is to be measured to where no build replaces it, on

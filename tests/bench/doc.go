@@ -35,6 +35,8 @@
 //     address.
 //   - Creates: 20 writers with a connection each create ConfigMaps of 1 KiB, as
 //     JSON, for 5 s. The writers share the processors with lite.
+//   - Joins: 2,000 certificates of nodes are asked for by 40 tokens at once, as fast
+//     as 40 clients can; the end is when all are approved.
 //
 // Then a server and an agent on two new hosts: the agent joins with a token (the
 // time counts from before exec until the API says that its node is Ready), and

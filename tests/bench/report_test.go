@@ -53,6 +53,7 @@ const (
 	addressed
 	createRate
 	createP99
+	decisions
 	joined
 	agentAnon
 	agentRSS
@@ -100,6 +101,7 @@ var metrics = [count]metric{
 	addressed:          {"LoadBalancer Service: create to address", "s", 1},
 	createRate:         {"creates, 20 writers of 1 KiB", "1/s", 0},
 	createP99:          {"creates: 99th percentile", "ms", 0},
+	decisions:          {"joins: certificates decided, 2,000 asked for at once", "1/s", 0},
 	joined:             {"agent: exec to node Ready, joining", "s", 3},
 	agentAnon:          {"agent: idle RssAnon", "MB", 60},
 	agentRSS:           {"agent: idle VmRSS", "MB", 0},

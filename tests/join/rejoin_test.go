@@ -8,8 +8,9 @@ import (
 )
 
 // TestDeletedNodesComeBack deletes the nodes of two agents. One comes back at once,
-// the other when the cluster has forgotten its pods as well. Both are given other
-// ranges: their pods are reached all the same.
+// the other when the cluster has forgotten its pods as well, both by the token: what
+// they were known by went with their nodes. Both are given other ranges: their pods are
+// reached all the same.
 func TestDeletedNodesComeBack(t *testing.T) {
 	t.Parallel() // it mostly waits, until the pods of a node that is gone are forgotten
 	c := cluster.New(t, cluster.Agents(2))
@@ -22,9 +23,9 @@ func TestDeletedNodesComeBack(t *testing.T) {
 		p.node.Stop(t)
 		c.Server().Kubectl(t, "delete", "node", p.node.Name)
 	}
-	early.node.Start(t)
+	early.node.Start(t, "--token-file", cluster.TokenFile)
 	s.ns.Kubectl(t, "wait", "--for=delete", "--timeout=100s", "pod", late.name)
-	late.node.Start(t)
+	late.node.Start(t, "--token-file", cluster.TokenFile)
 	s.ns.WaitRollout(t, "daemonset/web")
 	soon(t, func() error {
 		for _, p := range []pod{early, late} {

@@ -1,7 +1,9 @@
 // Package approver decides which certificates kubelets get. A machine that
 // joins gets the name it asks for unless a living node has it, and a node gets
 // a serving certificate for its own name and addresses. Upstream's signer signs
-// what is approved; upstream's approver must be off, it asks for less.
+// what is approved; upstream's approver must be off, it asks for less. Who was let
+// in by which token is put on the roll, and whoever is a node no more is let in no
+// more.
 package approver
 
 import (
@@ -13,14 +15,15 @@ import (
 	"time"
 
 	certificates "k8s.io/api/certificates/v1"
+	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/util/workqueue"
 
+	"lite.io/lite/pkg/join/gate"
 	"lite.io/lite/pkg/kube"
 )
 
@@ -35,14 +38,20 @@ type Config struct {
 	// Built is a time in the past, such as when lite was built: nothing is
 	// approved while the clock is behind it.
 	Built time.Time
+	// NodesPerHour is how many nodes each token may admit within an hour; 0 is as
+	// many as come.
+	NodesPerHour int
 }
 
-// Approver is the component. It must run once per cluster: that one request is
-// decided after the other is what keeps two machines from getting one name.
+// Approver is the component. It must run once per cluster: that one request for a
+// name is decided after the other is what keeps two machines from getting it.
 type Approver struct {
 	config Config
-	listed atomic.Int32 // of signers, those whose requests have been listed
+	listed atomic.Int32 // of the watches, those that have listed what there is
 }
+
+// watches are those of the requests to each signer, and of the Nodes.
+const watches = int32(len(signers)) + 1
 
 // signers are those whose requests are decided here; others are not touched.
 var signers = [...]string{certificates.KubeAPIServerClientKubeletSignerName, certificates.KubeletServingSignerName}
@@ -55,8 +64,8 @@ func (*Approver) Name() string { return "approver" }
 
 // Ready implements component.Component: what was asked before is known.
 func (a *Approver) Ready(context.Context) error {
-	if int(a.listed.Load()) < len(signers) {
-		return errors.New("listing the certificate signing requests")
+	if a.listed.Load() < watches {
+		return errors.New("listing the certificate signing requests and the nodes")
 	}
 	return nil
 }
@@ -67,6 +76,8 @@ func (a *Approver) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// One decision after the other is slow enough.
+	cfg.QPS = -1
 	client, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		return err
@@ -75,21 +86,44 @@ func (a *Approver) Run(ctx context.Context) error {
 }
 
 func (a *Approver) run(ctx context.Context, client kubernetes.Interface) error {
-	retry := workqueue.NewTypedItemExponentialFailureRateLimiter[string](100*time.Millisecond, 30*time.Second)
-	d := &desk{
-		client: client,
-		judge:  judge{client, a.config.ServiceCIDRs, a.config.ClusterDomain, canonical(a.config.Servers), time.Now(), a.config.Built},
-		queue:  workqueue.NewTypedRateLimitingQueue(retry),
-	}
 	var running sync.WaitGroup
 	a.listed.Store(0)
+	all := make(chan struct{})
+	listed := func() func() {
+		return sync.OnceFunc(func() {
+			if a.listed.Add(1) == watches {
+				close(all)
+			}
+		})
+	}
+	begun := time.Now()
+	c := newCensus(client, begun, canonical(a.config.Servers))
+	c.nodes.listed = listed()
+	d := newDesk(client, judge{
+		client: client, services: a.config.ServiceCIDRs, domain: a.config.ClusterDomain, servers: c.servers,
+		since: begun, built: a.config.Built, perHour: a.config.NodesPerHour,
+		requests: newIndex(), nodes: c.nodes, tokens: &locks{}, admitted: c.expect,
+	})
 	for _, signer := range signers {
-		in := &inbox{queue: d.queue, listed: sync.OnceFunc(func() { a.listed.Add(1) })}
+		in := &inbox{d, signer, listed()}
 		r := cache.NewReflector(requests(client, signer), &certificates.CertificateSigningRequest{}, in, 0)
 		running.Go(func() { r.RunWithContext(ctx) })
 	}
+	r := cache.NewReflector(listNodes(client), &v1.Node{}, c.nodes, 0)
+	running.Go(func() { r.RunWithContext(ctx) })
 	running.Go(func() {
-		for d.next(ctx) {
+		// What is asked first is not to be judged by a part of what there is.
+		select {
+		case <-all:
+		case <-ctx.Done():
+			return
+		}
+		running.Go(func() { c.run(ctx) })
+		for range desks {
+			running.Go(func() {
+				for d.next(ctx) {
+				}
+			})
 		}
 	})
 	<-ctx.Done()
@@ -114,39 +148,73 @@ func requests(client kubernetes.Interface, signer string) cache.ListerWatcher {
 	}, client)
 }
 
-// inbox is the store of a watch that stores nothing: it puts the names of
-// requests that nobody has decided into the queue.
+// inbox is the store of a watch: it has the index know the requests, and puts those
+// that nobody has decided into the queue.
 type inbox struct {
-	queue  workqueue.TypedRateLimitingInterface[string]
+	desk   *desk
+	signer string
 	listed func()
 }
 
 // Add implements cache.ReflectorStore.
 func (in *inbox) Add(o any) error {
-	if csr, ok := o.(*certificates.CertificateSigningRequest); ok && pending(csr) {
-		in.queue.Add(csr.Name)
+	if csr, ok := o.(*certificates.CertificateSigningRequest); ok {
+		in.desk.judge.requests.put(csr)
+		if pending(csr) {
+			in.desk.queue.Add(itemOf(csr))
+		}
 	}
 	return nil
 }
 
 // Replace implements cache.ReflectorStore: a list begins or repairs the watch.
 func (in *inbox) Replace(objects []any, _ string) error {
+	there := map[string]bool{}
 	for _, o := range objects {
 		_ = in.Add(o)
+		if csr, ok := o.(*certificates.CertificateSigningRequest); ok {
+			there[csr.Name] = true
+		}
+	}
+	if in.signer == certificates.KubeAPIServerClientKubeletSignerName {
+		in.desk.judge.requests.keep(there)
 	}
 	in.listed()
 	return nil
 }
 
-// Update implements cache.ReflectorStore. What is asked for cannot change, and
-// a request that waits is in the queue already.
-func (*inbox) Update(any) error { return nil }
+// Update implements cache.ReflectorStore. What is asked for cannot change, and a
+// request that waits is in the queue already.
+func (in *inbox) Update(o any) error {
+	if csr, ok := o.(*certificates.CertificateSigningRequest); ok {
+		in.desk.judge.requests.put(csr)
+	}
+	return nil
+}
 
 // Delete implements cache.ReflectorStore.
-func (*inbox) Delete(any) error { return nil }
+func (in *inbox) Delete(o any) error {
+	if csr, ok := o.(*certificates.CertificateSigningRequest); ok {
+		in.desk.judge.requests.drop(csr.Name)
+	}
+	return nil
+}
 
 // Resync implements cache.ReflectorStore.
 func (*inbox) Resync() error { return nil }
+
+// itemOf says whose turn a request has. An API server of before notes no address.
+func itemOf(csr *certificates.CertificateSigningRequest) item {
+	return item{csr.Spec.Username, extra(csr, gate.AddressExtra), csr.Name}
+}
+
+// extra is what the API server has noted of who has asked; "" if nothing.
+func extra(csr *certificates.CertificateSigningRequest, key string) string {
+	if values := csr.Spec.Extra[key]; len(values) == 1 {
+		return values[0]
+	}
+	return ""
+}
 
 // pending says that nobody has decided.
 func pending(csr *certificates.CertificateSigningRequest) bool {

@@ -28,10 +28,14 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 
 	"lite.io/lite/pkg/component"
+	"lite.io/lite/pkg/join"
+	"lite.io/lite/pkg/join/gate"
+	"lite.io/lite/pkg/join/roll"
 )
 
 var _ component.Component = (*Approver)(nil)
@@ -50,6 +54,9 @@ type ask struct {
 	csr    x509.CertificateRequest
 	key    crypto.Signer
 	data   []byte // instead of the signed request
+	// What the API server notes of who asks.
+	address string
+	shown   string
 }
 
 // joins is what a kubelet asks with a token.
@@ -116,7 +123,8 @@ type cluster struct {
 }
 
 func newCluster(t *testing.T, present ...runtime.Object) *cluster {
-	return &cluster{fake.NewClientset(present...), t, New(Config{
+	token := join.Secret(join.Token{ID: "abcdef", Secret: "0123456789abcdef"}, join.Settings{Role: join.Agent})
+	return &cluster{fake.NewClientset(append(present, token)...), t, New(Config{
 		ServiceCIDRs:  []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")},
 		ClusterDomain: "cluster.local",
 		Servers:       []string{"server1", "API.example.com", "::ffff:192.0.2.50", "2001:db8:0::50"},
@@ -138,17 +146,41 @@ func (c *cluster) start() (stop func()) {
 	}
 }
 
-func (c *cluster) ask(name string, a *ask) {
-	c.t.Helper()
-	_, err := c.CertificatesV1().CertificateSigningRequests().Create(c.t.Context(), &certificates.CertificateSigningRequest{
-		ObjectMeta: metav1.ObjectMeta{Name: name, CreationTimestamp: metav1.Now()},
+// with says by which key a node is known that asks.
+func (a *ask) with(key string) *ask { a.shown = key; return a }
+
+// keyName names the key that is asked for.
+func (a *ask) keyName() string { return roll.Key(must(x509.MarshalPKIXPublicKey(a.key.Public()))) }
+
+// object is the request as the API has it.
+func (a *ask) object(name string) *certificates.CertificateSigningRequest {
+	csr := &certificates.CertificateSigningRequest{
+		ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID("uid-" + name), CreationTimestamp: metav1.Now()},
 		Spec: certificates.CertificateSigningRequestSpec{
 			Request: a.pem(), SignerName: a.signer, Username: a.user, Groups: a.groups, Usages: a.usages,
+			Extra: map[string]certificates.ExtraValue{},
 		},
-	}, metav1.CreateOptions{})
-	if err != nil {
+	}
+	if a.address != "" {
+		csr.Spec.Extra[gate.AddressExtra] = certificates.ExtraValue{a.address}
+	}
+	if a.shown != "" {
+		csr.Spec.Extra[gate.KeyExtra] = certificates.ExtraValue{a.shown}
+	}
+	return csr
+}
+
+func (c *cluster) create(name string, a *ask) {
+	c.t.Helper()
+	if _, err := c.CertificatesV1().CertificateSigningRequests().Create(c.t.Context(), a.object(name), metav1.CreateOptions{}); err != nil {
 		c.t.Fatal(err)
 	}
+}
+
+// ask makes a request and waits until what can be done at once is done.
+func (c *cluster) ask(name string, a *ask) {
+	c.t.Helper()
+	c.create(name, a)
 	synctest.Wait()
 }
 
@@ -632,9 +664,11 @@ func TestFailuresOfTheAPI(t *testing.T) {
 		{"update", "certificatesigningrequests", apierrors.NewConflict(resource, "csr", errors.New("changed"))},
 		{"update", "certificatesigningrequests", errors.New("cut off")},
 		{"get", "certificatesigningrequests", errors.New("cut off")},
-		{"list", "certificatesigningrequests", errors.New("cut off")},
+		{"get", "secrets", errors.New("cut off")},
+		{"create", "secrets", errors.New("cut off")},
+		{"create", "secrets", apierrors.NewAlreadyExists(v1.Resource("secrets"), "x")},
 		{"get", "nodes", errors.New("cut off")},
-		{"list", "nodes", errors.New("cut off")},
+		{"list", "secrets", errors.New("cut off")},
 		{"get", "leases", errors.New("cut off")},
 	} {
 		t.Run(test.verb+" "+test.resource, func(t *testing.T) {

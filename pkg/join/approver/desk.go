@@ -23,27 +23,39 @@ const Waiting certificates.RequestConditionType = "lite.io/Waiting"
 type desk struct {
 	client kubernetes.Interface
 	judge  judge
-	queue  workqueue.TypedRateLimitingInterface[string]
+	queue  workqueue.TypedRateLimitingInterface[item]
+	names  locks // of one node one request at a time is decided
+}
+
+// desks is how many decide at once: on a busy machine most of a decision is waiting.
+const desks = 4
+
+func newDesk(client kubernetes.Interface, j judge) *desk {
+	retry := workqueue.NewTypedItemExponentialFailureRateLimiter[item](100*time.Millisecond, 30*time.Second)
+	inTurn := workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[item]{Queue: &turns{}})
+	delaying := workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[item]{Queue: inTurn})
+	return &desk{client: client, judge: j, queue: workqueue.NewTypedRateLimitingQueueWithConfig(retry,
+		workqueue.TypedRateLimitingQueueConfig[item]{DelayingQueue: delaying})}
 }
 
 // next takes one request from the queue; false when there will be no more.
 func (d *desk) next(ctx context.Context) bool {
-	name, closed := d.queue.Get()
+	i, closed := d.queue.Get()
 	if closed {
 		return false
 	}
-	defer d.queue.Done(name)
-	again, err := d.handle(ctx, name)
+	defer d.queue.Done(i)
+	again, err := d.handle(ctx, i.name)
 	if err != nil {
 		if ctx.Err() == nil {
-			slog.Warn("Could not decide a certificate signing request; trying again", "request", name, "err", err)
+			slog.Warn("Could not decide a certificate signing request; trying again", "request", i.name, "err", err)
 		}
-		d.queue.AddRateLimited(name)
+		d.queue.AddRateLimited(i)
 		return true
 	}
-	d.queue.Forget(name)
+	d.queue.Forget(i)
 	if again > 0 {
-		d.queue.AddAfter(name, again)
+		d.queue.AddAfter(i, again)
 	}
 	return true
 }
@@ -61,10 +73,17 @@ func (d *desk) handle(ctx context.Context, name string) (time.Duration, error) {
 	if err != nil {
 		return 0, fmt.Errorf("read the request: %w", err)
 	}
+	d.judge.requests.put(csr)
+	if node := d.judge.requests.nodeOf(name); node != "" {
+		defer d.names.hold(node)()
+	}
 	if !pending(csr) || !slices.Contains(signers[:], csr.Spec.SignerName) {
 		return 0, nil
 	}
 	v, err := d.judge.decide(ctx, csr)
+	if apierrors.IsConflict(err) {
+		return 100 * time.Millisecond, nil // the record of its token has changed
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -96,10 +115,11 @@ func (d *desk) record(ctx context.Context, csr *certificates.CertificateSigningR
 	next.Status.Conditions = append(next.Status.Conditions, certificates.CertificateSigningRequestCondition{
 		Type: v.kind, Status: v1.ConditionTrue, Reason: v.reason, Message: v.message, LastUpdateTime: metav1.Now(),
 	})
-	_, err := d.client.CertificatesV1().CertificateSigningRequests().UpdateApproval(ctx, csr.Name, next, metav1.UpdateOptions{})
+	next, err := d.client.CertificatesV1().CertificateSigningRequests().UpdateApproval(ctx, csr.Name, next, metav1.UpdateOptions{})
 	if err != nil {
 		return err
 	}
+	d.judge.requests.put(next)
 	switch {
 	case v.kind == certificates.CertificateApproved:
 		slog.Info("Approved a certificate", "what", v.message, "request", csr.Name)

@@ -3,14 +3,17 @@ package approver
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
-	certificates "k8s.io/api/certificates/v1"
 	coordination "k8s.io/api/coordination/v1"
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
+
+	"lite.io/lite/pkg/join"
+	"lite.io/lite/pkg/join/gate"
+	"lite.io/lite/pkg/join/roll"
 )
 
 const (
@@ -26,65 +29,121 @@ const remedy = "if this machine had the name before, it gets it back then; other
 
 // joining decides about a certificate that the API server knows a node by.
 func (j judge) joining(ctx context.Context, r *request) (*verdict, error) {
-	if !r.joins {
-		return approved("client certificate of node %s, renewed", r.name), nil
-	}
-	others, err := j.others(ctx, r)
+	refusal, err := roll.RefusalOf(ctx, j.client, r.name)
 	if err != nil {
 		return nil, err
 	}
-	if last := lastIssued(others); last != nil && last.sameKey(r) {
+	if !r.joins {
+		return j.renewing(ctx, r, refusal)
+	}
+	others := j.requests.others(r)
+	if last := lastIssued(others); last != nil && last.key == r.key() {
+		if !refusal.Admits(last.key) {
+			return denied(nodeRefused, "node %s %s, and the key that is asked with is its old one; start the machine again, it asks with a new key then", r.name, refusal.Text()), nil
+		}
 		return approved("client certificate of node %s, asked for again with the same key", r.name), nil
 	}
-	for _, o := range others {
-		until := o.approvedAt().Add(registerWithin)
-		if left := time.Until(until); left > 0 && !o.sameKey(r) {
-			return waiting(left, NameHeld, "the name %q was given to another machine at %s, which may register until %s; %s",
-				r.name, clock(o.approvedAt()), clock(until), remedy), nil
-		}
-	}
-	if v, err := j.held(ctx, r.name); v != nil || err != nil {
+	defer j.tokens.hold(r.token())()
+	joined, v, err := j.byToken(ctx, r)
+	if v != nil || err != nil {
 		return v, err
 	}
-	// A kubelet that starts again while it waits asks anew, with another key
-	// (1.37), and looks only at what it asked last.
 	for _, o := range others {
-		if o.joins && pending(o.object) && o.newer(r) {
-			return waiting(10*time.Second, NameHeld, "a newer request for the name %q, %s, comes first", r.name, o.object.Name), nil
+		until := o.approved.Add(registerWithin)
+		if left := time.Until(until); left > 0 && o.key != r.key() && refusal.Admits(o.key) {
+			return waiting(left, NameHeld, "the name %q was given to another machine at %s, which may register until %s; %s",
+				r.name, clock(o.approved), clock(until), remedy), nil
 		}
 	}
-	return approved("client certificate of node %s, which joins", r.name), nil
+	// A kubelet that starts again while it waits asks anew, with another key
+	// (1.37), and looks only at what it asked last. Between machines none comes first.
+	for _, o := range others {
+		if o.joins && !o.decided && o.from == r.from() && o.newer(r) {
+			return waiting(10*time.Second, NameHeld, "a newer request for the name %q, %s, comes first", r.name, o.object), nil
+		}
+	}
+	// Of a node whose certificates are refused, a fresh lease says nothing.
+	if refusal == nil || len(refusal.Keys) > 0 {
+		if v, err := j.held(ctx, r.name); v != nil || err != nil {
+			return v, err
+		}
+	}
+	return j.admit(ctx, r, joined, refusal)
 }
 
-// others returns the other requests for a client certificate of the same name.
-func (j judge) others(ctx context.Context, r *request) ([]*request, error) {
-	list, err := j.client.CertificatesV1().CertificateSigningRequests().List(ctx, metav1.ListOptions{
-		FieldSelector: fields.OneTermEqualSelector("spec.signerName", certificates.KubeAPIServerClientKubeletSignerName).String(),
-	})
+// readmit has the new key accepted where the older ones are refused. If they are not,
+// there is nothing to say: a refusal that comes now is for the new one as well.
+func (j judge) readmit(ctx context.Context, r *request, refusal *roll.Refusal) error {
+	if refusal == nil {
+		return nil
+	}
+	return roll.Admit(ctx, j.client, r.name, r.key(), refusal)
+}
+
+// refusedOf denies what a node has asked with a certificate that is refused: it may
+// have asked before.
+func refusedOf(r *request, refusal *roll.Refusal) *verdict {
+	if refusal.Admits(extra(r.object, gate.KeyExtra)) {
+		return nil
+	}
+	return denied(nodeRefused, "node %s %s, and its certificate is refused since", r.name, refusal.Text())
+}
+
+// renewing decides about what a node asks with its certificate.
+func (j judge) renewing(ctx context.Context, r *request, refusal *roll.Refusal) (*verdict, error) {
+	if v := refusedOf(r, refusal); v != nil {
+		return v, nil
+	}
+	if err := j.readmit(ctx, r, refusal); err != nil {
+		return nil, err
+	}
+	return approved("client certificate of node %s, renewed", r.name), nil
+}
+
+// byToken denies what is asked with a token that has ended since, or has admitted as
+// many nodes as it may; else it returns what that is.
+func (j judge) byToken(ctx context.Context, r *request) (*roll.Joined, *verdict, error) {
+	// The record is read before the token is looked for: who takes a token away
+	// changes the record after that.
+	joined, err := roll.ReadJoined(ctx, j.client, r.token())
 	if err != nil {
-		return nil, fmt.Errorf("list the other requests: %w", err)
+		return nil, nil, err
 	}
-	var others []*request
-	for i := range list.Items {
-		object := &list.Items[i]
-		if object.Name == r.object.Name || object.Spec.SignerName != r.object.Spec.SignerName {
-			continue
-		}
-		if other, wrong := parse(object); wrong == nil && other.name == r.name {
-			others = append(others, other)
-		}
+	there, err := join.Valid(ctx, j.client, r.token())
+	if err != nil {
+		return nil, nil, err
 	}
-	return others, nil
+	if !there {
+		return nil, denied(tokenEnded, "token %s has expired or was deleted since it was asked with; join with another (`lite token create`)", r.token()), nil
+	}
+	now := time.Now()
+	recent := joined.Since(now.Add(-time.Hour))
+	limit := j.perHour
+	// A tenth is kept for addresses that nobody has come from yet: who floods by a
+	// token that others have too takes all but that.
+	if slices.ContainsFunc(recent, func(name string) bool { return joined.Nodes[name].From == r.from() }) {
+		limit -= j.perHour / 10
+	}
+	if j.perHour == 0 || len(recent) < limit || slices.Contains(recent, r.name) {
+		return joined, nil, nil
+	}
+	free := joined.Nodes[recent[len(recent)-limit]].At.Add(time.Hour)
+	return nil, denied(tooManyNodes, "token %s has admitted %d nodes within an hour, and may admit no more before %s; if they are yours, "+
+		"join with another token or raise token-nodes-per-hour of the server; if not, `lite token revoke --nodes %[1]s` ends it and takes them out",
+		r.token(), len(recent), clock(free)), nil
 }
 
-// lastIssued is the request whose certificate is the newest, or nil.
-func lastIssued(requests []*request) (last *request) {
-	for _, r := range requests {
-		if len(r.object.Status.Certificate) > 0 && (last == nil || r.approvedAt().After(last.approvedAt())) {
-			last = r
-		}
+// admit puts the node on the roll, and then approves.
+func (j judge) admit(ctx context.Context, r *request, joined *roll.Joined, refusal *roll.Refusal) (*verdict, error) {
+	joined.Nodes[r.name] = roll.Entry{At: time.Now(), Key: r.key(), From: r.from()}
+	if err := joined.Save(ctx, j.client); err != nil {
+		return nil, err
 	}
-	return last
+	if err := j.readmit(ctx, r, refusal); err != nil {
+		return nil, err
+	}
+	j.admitted()
+	return approved("client certificate of node %s, which joins by token %s", r.name, r.token()), nil
 }
 
 // held returns a verdict if the name is, or may be, a living node's. A lease

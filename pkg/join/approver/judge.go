@@ -22,6 +22,9 @@ const (
 	badAddress      = "BadAddress"
 	notReported     = "AddressNotReported" // the node has not said that it has what it asks for
 	clockWrong      = "ClockWrong"
+	tokenEnded      = "TokenEnded" // since it was asked with
+	tooManyNodes    = "TooManyNodes"
+	nodeRefused     = "NodeRefused" // the certificate, or the key, that is asked with
 )
 
 // How long a request waits before it is denied. A kubelet asks again of itself.
@@ -31,8 +34,8 @@ const (
 	addressLimit = 5 * time.Minute
 )
 
-// judge decides what comes of a request. It remembers nothing: all that counts
-// is in the cluster.
+// judge decides what comes of a request. It remembers nothing but what the watches
+// tell: all that counts is in the cluster.
 type judge struct {
 	client   kubernetes.Interface
 	services []netip.Prefix
@@ -40,6 +43,11 @@ type judge struct {
 	servers  []string  // canonical
 	since    time.Time // when it began
 	built    time.Time // a clock that is behind it is wrong
+	perHour  int       // nodes that each token may admit; 0 is as many as come
+	requests *index
+	nodes    *nodes
+	tokens   *locks // of one token one request at a time is decided
+	admitted func() // is told when there is somebody new on the roll
 }
 
 // verdict is what comes of a request: it is approved, denied, or Waiting.

@@ -17,6 +17,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	kubelet "k8s.io/kubernetes/pkg/apis/certificates"
+
+	"lite.io/lite/pkg/join/gate"
+	"lite.io/lite/pkg/join/roll"
 )
 
 // Who asks, as the API server knows it.
@@ -116,23 +119,26 @@ func checkKey(key any) error {
 	return nil
 }
 
+// token is the ID of the token that is asked with.
+func (r *request) token() string { return strings.TrimPrefix(r.object.Spec.Username, bootstrapUser) }
+
+// from is the address that is asked from; "" if the API server has not noted it.
+func (r *request) from() string { return extra(r.object, gate.AddressExtra) }
+
+// key names the key that the certificate is for.
+func (r *request) key() string { return roll.Key(r.csr.RawSubjectPublicKeyInfo) }
+
+func (r *request) entry() *entry {
+	return &entry{
+		object: r.object.Name, uid: r.object.UID, node: r.name, key: r.key(), from: r.from(), joins: r.joins,
+		created: r.object.CreationTimestamp.Time,
+	}
+}
+
 func (r *request) age() time.Duration { return time.Since(r.object.CreationTimestamp.Time) }
 
-// sameKey says that both come from one machine: keys do not leave it.
-func (r *request) sameKey(other *request) bool {
-	return bytes.Equal(r.csr.RawSubjectPublicKeyInfo, other.csr.RawSubjectPublicKeyInfo)
-}
-
-// approvedAt is when the request was approved; zero if it was not.
-func (r *request) approvedAt() time.Time {
-	if c := condition(r.object, certificates.CertificateApproved); c != nil {
-		return c.LastUpdateTime.Time
-	}
-	return time.Time{}
-}
-
 // newer orders pending requests for one name. The API's time has whole seconds.
-func (r *request) newer(other *request) bool {
-	a, b := r.object.CreationTimestamp, other.object.CreationTimestamp
-	return a.After(b.Time) || a.Equal(&b) && r.object.Name > other.object.Name
+func (e *entry) newer(r *request) bool {
+	mine := r.object.CreationTimestamp.Time
+	return e.created.After(mine) || e.created.Equal(mine) && e.object > r.object.Name
 }

@@ -9,12 +9,22 @@ import (
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"lite.io/lite/pkg/join/roll"
 )
 
 // serving decides about a certificate that a node's kubelet is known by.
 func (j judge) serving(ctx context.Context, r *request) (*verdict, error) {
+	refusal, err := roll.RefusalOf(ctx, j.client, r.name)
+	if err != nil {
+		return nil, err
+	}
+	if v := refusedOf(r, refusal); v != nil {
+		return v, nil
+	}
 	for _, name := range r.csr.DNSNames {
 		if v := j.checkName(name); v != nil {
 			return v, nil
@@ -25,11 +35,8 @@ func (j judge) serving(ctx context.Context, r *request) (*verdict, error) {
 			return v, nil
 		}
 	}
-	nodes, err := j.client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return nil, fmt.Errorf("list the nodes: %w", err)
-	}
-	own, others := sortOut(nodes.Items, r.name)
+	own, others := j.nodes.sortOut(r.name)
+	missing := ""
 	for _, san := range r.sans() {
 		// A node writes its own addresses, so that it lists one proves nothing
 		// if another does as well. Its name it has by its certificate.
@@ -37,11 +44,40 @@ func (j judge) serving(ctx context.Context, r *request) (*verdict, error) {
 			return denied(badAddress, "%s is a name or address of node %s; if that node is gone, delete it", san, other), nil
 		}
 		if !own[san] {
-			// Doubles from look to look: what has been waited is waited again.
-			return waiting(r.age(), notReported, "node %s does not list %s in its status.addresses", r.name, san), nil
+			missing = san.text
 		}
 	}
+	if missing != "" {
+		if missing, err = j.missing(ctx, r); err != nil {
+			return nil, err
+		}
+	}
+	if missing != "" {
+		// Doubles from look to look: what has been waited is waited again.
+		return waiting(r.age(), notReported, "node %s does not list %s in its status.addresses", r.name, missing), nil
+	}
 	return approved("serving certificate of node %s", r.name), nil
+}
+
+// missing asks the API which name or address the node does not list, "" for none: a
+// kubelet asks right after it has written them, and the watch may be behind.
+func (j judge) missing(ctx context.Context, r *request) (string, error) {
+	own := map[san]bool{{text: r.name}: true}
+	node, err := j.client.CoreV1().Nodes().Get(ctx, r.name, metav1.GetOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return "", fmt.Errorf("read node %s: %w", r.name, err)
+	}
+	if err == nil {
+		for _, a := range knownOf(node).addresses {
+			own[a] = true
+		}
+	}
+	for _, san := range r.sans() {
+		if !own[san] {
+			return san.text, nil
+		}
+	}
+	return "", nil
 }
 
 // reserved says that a name is of the cluster's own: clients who trust the
@@ -119,27 +155,6 @@ func (r *request) sans() []san {
 		all = append(all, san{text: address(ip).String(), isIP: true})
 	}
 	return all
-}
-
-// sortOut returns what the node has, and who has what of the others.
-func sortOut(nodes []v1.Node, name string) (own map[san]bool, others map[san]string) {
-	own, others = map[san]bool{{text: name}: true}, map[san]string{}
-	for _, n := range nodes {
-		if n.Name != name {
-			others[san{text: n.Name}] = n.Name
-		}
-		for _, a := range n.Status.Addresses {
-			s, ok := reported(a)
-			switch {
-			case !ok:
-			case n.Name == name:
-				own[s] = true
-			default:
-				others[s] = n.Name
-			}
-		}
-	}
-	return own, others
 }
 
 // reported reads an address in a node's status.

@@ -24,6 +24,7 @@ import (
 
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/join/gate"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/pki"
 	"lite.io/lite/pkg/series"
@@ -178,12 +179,15 @@ func (a *APIServer) Run(ctx context.Context) error {
 		return fmt.Errorf("kube-apiserver-arg: %w", utilerrors.NewAggregate(errs))
 	}
 	// What app.Run does, but for what no option reaches: the aggregation layer's
-	// resolver, what is public, and whose series are served.
+	// resolver, what is public, whose series are served, and which nodes are let in.
 	cfg, err := app.NewConfig(completed)
 	if err != nil {
 		return err
 	}
 	serveOwnSeries(cfg)
+	if err := guard(cfg); err != nil {
+		return err
+	}
 	cfg.Aggregator.ExtraConfig.ServiceResolver = resolver{cfg.Aggregator.ExtraConfig.ServiceResolver, a.local}
 	if a.public {
 		authn := &cfg.Aggregator.GenericConfig.Authentication
@@ -211,6 +215,22 @@ func serveOwnSeries(cfg *app.Config) {
 	cfg.Aggregator.GenericConfig.BuildHandlerChainFunc = func(api http.Handler, c *genericapiserver.Config) http.Handler {
 		return chain(series.APIServer.Before(api), c)
 	}
+}
+
+// guard puts the gate for nodes before everything that is served. What is behind the
+// aggregation layer has no chain of its own.
+func guard(cfg *app.Config) error {
+	g := gate.New()
+	if err := g.Follow(cfg.KubeAPIs.ControlPlane.VersionedInformers.Core().V1().Secrets().Informer()); err != nil {
+		return fmt.Errorf("watch whose certificates are refused: %w", err)
+	}
+	aggregator := cfg.Aggregator.GenericConfig
+	aggregator.Authentication.Authenticator = g.Recognize(aggregator.Authentication.Authenticator)
+	chain := aggregator.BuildHandlerChainFunc
+	aggregator.BuildHandlerChainFunc = func(api http.Handler, c *genericapiserver.Config) http.Handler {
+		return chain(g.Before(api), c)
+	}
+	return nil
 }
 
 // resolver finds what answers an aggregated API. With enable-aggregator-routing

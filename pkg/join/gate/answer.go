@@ -1,0 +1,50 @@
+package gate
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/endpoints/handlers/responsewriters"
+	"k8s.io/client-go/kubernetes/scheme"
+
+	"lite.io/lite/pkg/join/roll"
+)
+
+func answer(w http.ResponseWriter, r *http.Request, err error) {
+	responsewriters.ErrorNegotiated(err, scheme.Codecs, schema.GroupVersion{Version: "v1"}, w, r)
+}
+
+// refused is what a node is told whose certificate is good no more. The cause lets it
+// tell that from an API server that does not know it yet.
+func refused(node string, r *roll.Refusal) error {
+	err := apierrors.NewUnauthorized(fmt.Sprintf(
+		"node %s %s, and its certificate is refused since; to join anew it needs a token (`lite token create`)", node, r.Text()))
+	err.ErrStatus.Details = &metav1.StatusDetails{
+		Name: node, Kind: "nodes",
+		Causes: []metav1.StatusCause{{Type: roll.Refused, Message: string(r.Why)}},
+	}
+	return err
+}
+
+// notYet is an answer after which clients ask again.
+func notYet() error {
+	err := apierrors.NewServiceUnavailable("which nodes' certificates are refused is not known yet; ask again")
+	err.ErrStatus.Details = &metav1.StatusDetails{RetryAfterSeconds: 1}
+	return err
+}
+
+// tooFast names the token by its ID, which is no secret. Kubernetes' clients ask again.
+func tooFast(who, from string) error {
+	const seconds = 5
+	what, remedy := "node "+strings.TrimPrefix(who, nodePrefix), "`lite node revoke` takes it out"
+	if id, ok := strings.CutPrefix(who, bootstrapPrefix); ok {
+		what, remedy = "token "+id, fmt.Sprintf("`lite token revoke --nodes %s` ends it and takes out what has come of it", id)
+	}
+	return apierrors.NewTooManyRequests(fmt.Sprintf(
+		"%s is used for too many certificate signing requests, the last one from %s; ask again in %d s. If these are not your machines: %s",
+		what, from, seconds, remedy), seconds)
+}
