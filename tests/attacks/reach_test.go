@@ -49,7 +49,7 @@ func (s *suite) testNamespaceAdmin(t *testing.T) {
 		"annotate configmap coredns a=b -n kube-system", "create configmap coredns-custom -n kube-system", "annotate node " + s.agent.Name + " a=b",
 		"create clusterrole own --verb=get --resource=secrets", "create clusterrolebinding own --clusterrole=admin --user=owner",
 		"create rolebinding own --clusterrole=cluster-admin --user=owner" + ns, "create rolebinding own --clusterrole=admin --user=owner -n default",
-		"get --raw /metrics", "get --raw /api/v1/nodes/" + s.agent.Name + "/proxy/pods", "get pods --as=a --as-group=system:masters",
+		"get --raw /metrics", "get --raw /api/v1/nodes/" + s.agent.Name + "/proxy/pods",
 	} {
 		if out, err := as(line); err == nil || !strings.Contains(strings.ToLower(out), "forbidden") {
 			t.Errorf("%s: %v, %s", line, err, out)
