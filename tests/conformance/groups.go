@@ -3,6 +3,7 @@ package conformance
 
 import (
 	"fmt"
+	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
@@ -95,6 +96,9 @@ func lacks() (all []lack) {
 		}
 	}
 	all = append(all, lack{"there is no image cockroachdb/cockroach: no module and no package of Debian", "CockroachDB"})
+	if err := exec.Command("unshare", "--net", "ip", "link", "add", "dummy1", "type", "dummy").Run(); err != nil {
+		all = append(all, lack{"the kernel has no interfaces of type dummy", "PrivilegedPod"})
+	}
 	if resource, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, unix.CAP_SYS_RESOURCE, 0, 0, 0); err != nil || resource == 0 {
 		all = append(all, lack{"root has no CAP_SYS_RESOURCE on this machine, and gives no process a lower oom_score_adj", "PLR guaranteed qos"})
 	}

@@ -116,7 +116,7 @@ type Missing struct {
 func NotMade() []Missing {
 	return []Missing{
 		{"/sig-storage/nfs-provisioner:", "it runs an NFS server, which the node's kernel must have", `External [Pp]rovisioner|DynamicProvisioner External`},
-		{"/volume/nfs:", "it runs an NFS server, which the node's kernel must have", `\[Driver: nfs\]|\bNFS|Host cleanup with volume mounts`},
+		{"/volume/nfs:", "it runs an NFS server, which the node's kernel must have", `\[Driver: nfs3?\]|\bNFS|Host cleanup with volume mounts`},
 		{"/volume/iscsi:", "it runs an iSCSI target, which the node's kernel must have", `\[Driver: iscsi\]`},
 		{"/apparmor-loader:", "it needs AppArmor in the kernel", `load AppArmor profiles`},
 		{"/node-perf/", "benchmarks of numerics, which only upstream's tests of a kubelet alone run", ""},
