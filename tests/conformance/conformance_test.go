@@ -242,7 +242,7 @@ func (b *bench) arguments(dir string, procs int, s selection, more ...string) []
 	args := append([]string{"-v", "--no-color", "--timeout=24h", "--poll-progress-after=10m", "--procs=" + strconv.Itoa(procs)}, more...)
 	args = append(args, s.flags()...)
 	return append(args, filepath.Join(b.cache, "bin", "e2e.test"), "--",
-		"--provider=skeleton", "--kubeconfig="+kubeconfig, "--kubectl-path="+kubectl, "--report-dir="+dir,
+		"--provider=skeleton", "--num-nodes=2", "--kubeconfig="+kubeconfig, "--kubectl-path="+kubectl, "--report-dir="+dir,
 		"--disable-log-dump", "--cluster-ip-range=10.43.0.0/16")
 }
 
