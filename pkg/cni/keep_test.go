@@ -42,7 +42,12 @@ func TestRulesThatSomebodyRemovesAreMissed(t *testing.T) {
 		{"iptables -F FORWARD", firewall.Lost{Changes: []firewall.Change{{Table: filter, Chains: []string{"FORWARD"}}}}, "chain LITE-FORWARD of ip filter"},
 		{"iptables -F INPUT", firewall.Lost{Changes: []firewall.Change{{Table: filter, Chains: []string{"DOCKER"}}}}, ""}, // not what was told of
 		{"iptables -R LITE-FORWARD 1 -j DROP", firewall.Lost{Changes: []firewall.Change{{Table: filter, Chains: []string{"LITE-FORWARD"}, Adds: true}}}, "chain LITE-FORWARD of ip filter"},
-		{"iptables -N KUBE-FIREWALL", firewall.Lost{Changes: []firewall.Change{{Table: filter, Chains: []string{"KUBE-FIREWALL"}}}}, "chain KUBE-FIREWALL of ip filter"},
+		// What nft has listed, iptables cannot read when it is loaded again; nor sets in a chain.
+		{"(echo flush ruleset; nft list ruleset) | nft -f -", firewall.Lost{Changes: []firewall.Change{{Table: firewall.Table{Family: "ip", Name: "nat"}, Dropped: true}}}, "chain LITE-POSTROUTING of ip nat"},
+		{"(echo flush ruleset; nft list ruleset) | nft -f -; iptables -N LITE-INPUT 2>/dev/null || true", firewall.Lost{Unknown: true},
+			"chain LITE-FORWARD of ip filter, chain LITE-INPUT of ip filter, chain LITE-POSTROUTING of ip nat, chain LITE-FORWARD of ip6 filter, chain LITE-INPUT of ip6 filter, chain LITE-POSTROUTING of ip6 nat"},
+		{"nft insert rule ip filter FORWARD ct status dnat accept", firewall.Lost{Unknown: true}, "chain LITE-FORWARD of ip filter"},
+		{"nft flush chain ip filter FORWARD; iptables -N KUBE-FIREWALL", firewall.Lost{Changes: []firewall.Change{{Table: filter, Chains: []string{"KUBE-FIREWALL"}}}}, "chain KUBE-FIREWALL of ip filter"},
 	} {
 		if out, err := exec.Command("sh", "-ec", c.does).CombinedOutput(); err != nil {
 			t.Fatalf("%s: %v: %s", c.does, err, out)

@@ -210,6 +210,14 @@ func removeInput(tool *iptables.IPTables) error {
 	return tool.ClearAndDeleteChain("filter", inputChain)
 }
 
+// unreadable reports whether iptables cannot say what is in a chain, or that there is one.
+// So it is with rules that nft has written, as where somebody loads what nft has listed:
+// they do what they say, iptables can add to them and flush them, and not read them.
+func unreadable(err error) bool {
+	failed, ok := errors.AsType[*iptables.Error](err)
+	return ok && (failed.ExitStatus() == 1 || failed.ExitStatus() == 3)
+}
+
 // jump is the rule that leads to a chain.
 func (c chain) jump() []string {
 	if c.bare {
@@ -233,20 +241,12 @@ func (r *rules) ensure() error {
 }
 
 func (c chain) ensure(tool *iptables.IPTables) error {
-	exists, err := tool.ChainExists(c.table, c.name)
-	if err != nil {
-		return err
-	}
-	if !exists {
-		if err := tool.NewChain(c.table, c.name); err != nil {
-			return err
-		}
-	}
-	right, err := c.holds(tool, !c.bare)
+	right, err := c.holds(tool)
 	if err != nil {
 		return err
 	}
 	if !right {
+		// It makes the chain if there is none.
 		if err := tool.ClearChain(c.table, c.name); err != nil {
 			return err
 		}
@@ -256,35 +256,51 @@ func (c chain) ensure(tool *iptables.IPTables) error {
 			}
 		}
 	}
+	if led, err := c.led(tool); err != nil || led {
+		return err
+	}
 	// First, so that another's DROP does not come before it.
-	return tool.InsertUnique(c.table, c.parent, 1, c.jump()...)
+	return tool.Insert(c.table, c.parent, 1, c.jump()...)
 }
 
-// missing reports whether the chain, a rule of it or what leads to it is gone. A rule of ours
-// may have been replaced by another; how the kubelet writes its own is for it to say.
+// missing reports whether the chain, a rule of it or what leads to it is gone.
 func (c chain) missing(tool *iptables.IPTables) (bool, error) {
-	exists, err := tool.ChainExists(c.table, c.name)
-	if err != nil || !exists {
+	if right, err := c.holds(tool); err != nil || !right {
 		return err == nil, err
 	}
-	if right, err := c.holds(tool, !c.bare); err != nil || !right {
-		return err == nil, err
-	}
-	leads, err := tool.Exists(c.table, c.parent, c.jump()...)
-	return err == nil && !leads, err
+	led, err := c.led(tool)
+	return err == nil && !led, err
 }
 
-// holds reports whether the chain has our rules: as many as there should be and,
-// if asked for, those very ones.
-func (c chain) holds(tool *iptables.IPTables, those bool) (bool, error) {
+// led reports whether there is a jump to the chain. Before ours there is nothing that
+// iptables could not read, unless somebody has put it there since.
+func (c chain) led(tool *iptables.IPTables) (bool, error) {
+	led, err := tool.Exists(c.table, c.parent, c.jump()...)
+	if unreadable(err) {
+		return false, nil
+	}
+	return led, err
+}
+
+// holds reports whether the chain is there and has our rules, as many as there should be
+// and those very ones: one may have been replaced. How the kubelet writes its own is for
+// it to say.
+func (c chain) holds(tool *iptables.IPTables) (bool, error) {
 	present, err := tool.List(c.table, c.name)
+	if unreadable(err) {
+		return false, nil
+	}
 	// The first line is the chain itself.
-	if err != nil || len(present)-1 != len(c.rules) || !those {
+	if err != nil || len(present)-1 != len(c.rules) || c.bare {
 		return len(present)-1 == len(c.rules), err
 	}
 	for _, rule := range c.rules {
-		if found, err := tool.Exists(c.table, c.name, rule...); err != nil || !found {
+		found, err := tool.Exists(c.table, c.name, rule...)
+		if err != nil && !unreadable(err) {
 			return false, err
+		}
+		if err != nil || !found {
+			return false, nil
 		}
 	}
 	return true, nil

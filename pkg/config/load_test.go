@@ -223,6 +223,14 @@ func TestPrecedence(t *testing.T) {
 			args: []string{"--kube-apiserver-arg=service-node-port-range=10350-32767"},
 			want: map[string]string{"https-listen-port": "6443 # default"},
 		},
+		"parts that have changed places": {
+			args: []string{"--kube-scheduler-arg=secure-port=10257", "--kube-controller-manager-arg=secure-port=10259", "--kubelet-arg=healthz-port=10248"},
+			want: map[string]string{"https-listen-port": "6443 # default"},
+		},
+		"ranges of pods that another network has": {
+			args: []string{"--kube-controller-manager-arg=allocate-node-cidrs=false", "--kube-controller-manager-arg=controllers=-nodeipam", "--disable=cni"},
+			want: map[string]string{"https-listen-port": "6443 # default"},
+		},
 		"labels, taints and names that are right": {
 			args: []string{"--node-label=example.com/a=b,node.kubernetes.io/x=y,topology.kubernetes.io/zone=z,plain=",
 				"--node-taint=a=b:NoSchedule,a=b:NoExecute,c:PreferNoSchedule", "--tls-san=*.a.test,192.0.2.7,2001:db8::1"},
@@ -415,7 +423,14 @@ func TestErrors(t *testing.T) {
 		"a port that was moved": {args: []string{"--kubelet-arg=port=31000", "--kube-proxy-arg=metrics-bind-address=0.0.0.0:20000", "--kube-apiserver-arg=service-node-port-range=20000-32767", "--https-listen-port=31001"}, want: []string{
 			`https-listen-port "31001" (flag --https-listen-port): is one of the ports 20000-32767, `,
 			`kube-apiserver-arg "service-node-port-range=20000-32767" (flag --kube-apiserver-arg): gives Services ports that nodes listen on: 20000 (kube-proxy), 31000 (the kubelet); use a range without them, like 20001-30999`}},
-		"the API server on DNS's": {args: []string{"--https-listen-port=9153"}, want: []string{`https-listen-port "9153" (flag --https-listen-port): is a port that DNS listens on; `}},
+		"moved to the kubelet's":   {args: []string{"--kube-proxy-arg=healthz-bind-address=0.0.0.0:10250"}, want: []string{`kube-proxy-arg "healthz-bind-address=0.0.0.0:10250" (flag --kube-proxy-arg): is a port that the kubelet listens on; use another port`}},
+		"moved to etcd's":          {args: []string{"--kube-scheduler-arg=secure-port=2379"}, want: []string{`kube-scheduler-arg "secure-port=2379" (flag --kube-scheduler-arg): is a port that etcd listens on; `}},
+		"moved within the kubelet": {args: []string{"--kubelet-arg=healthz-port=10250"}, want: []string{`kubelet-arg "healthz-port=10250" (flag --kubelet-arg): is a port that the kubelet listens on; `}},
+		"the API server on DNS's":  {args: []string{"--https-listen-port=9153"}, want: []string{`https-listen-port "9153" (flag --https-listen-port): is a port that DNS listens on; `}},
+
+		"no ranges of pods":       {args: []string{"--kube-controller-manager-arg=allocate-node-cidrs=false"}, want: []string{`kube-controller-manager-arg "allocate-node-cidrs=false" (flag --kube-controller-manager-arg): no node would be given a range of pod addresses; remove it, or say disable: cni`}},
+		"nobody who gives ranges": {args: []string{"--kube-controller-manager-arg=controllers=*,-node-ipam-controller", "--kube-controller-manager-arg=controllers=-cronjob"}, want: []string{`kube-controller-manager-arg "controllers=*,-node-ipam-controller" (flag --kube-controller-manager-arg): no node would`}},
+		"the same by its alias":   {args: []string{"--kube-controller-manager-arg=controllers=-nodeipam"}, want: []string{`kube-controller-manager-arg "controllers=-nodeipam" (flag --kube-controller-manager-arg): no node would`}},
 
 		"not a CIDR":              {args: []string{"--cluster-cidr=10.42.0.0"}, want: []string{`cluster-cidr "10.42.0.0" (flag --cluster-cidr): is not a CIDR; `}},
 		"host bits":               {args: []string{"--cluster-cidr=10.42.1.0/16"}, want: []string{`cluster-cidr "10.42.1.0/16" (flag --cluster-cidr): has host bits set; write 10.42.0.0/16`}},

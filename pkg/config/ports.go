@@ -98,18 +98,27 @@ func (c *Config) moved(by string, port int) int {
 // said is the last argument of a flag of a component that the user says, and its
 // value.
 func (c *Config) said(key, flag string) (argument, value string) {
+	if all := c.arguments(key, flag); len(all) > 0 {
+		argument = all[len(all)-1]
+		_, value, _ = strings.Cut(argument, "=")
+	}
+	return argument, value
+}
+
+// arguments is all of a flag of a component that the user says.
+func (c *Config) arguments(key, flag string) (all []string) {
 	o, _ := lookup(key)
 	if o.get == nil {
-		return "", ""
+		return nil
 	}
 	for _, v := range o.get(c) {
 		arg := fmt.Sprint(v)
-		name, text, _ := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+		name, _, _ := strings.Cut(strings.TrimLeft(arg, "-"), "=")
 		if strings.ReplaceAll(name, "_", "-") == flag {
-			argument, value = arg, text
+			all = append(all, arg)
 		}
 	}
-	return argument, value
+	return all
 }
 
 // OverlayPort is the UDP port by which a backend carries packets between nodes; 0
@@ -155,6 +164,33 @@ func (c *Config) validatePort(wrong func(key string, value any, problem, remedy 
 	}
 	if argument != "" {
 		c.validateNodePorts(argument, services, others, wrong)
+	}
+}
+
+// validateMoved keeps parts that a user has moved off the ports of others. One of the two
+// could not listen, and lite would wait for it, or end when it has begun.
+func (c *Config) validateMoved(wrong func(key string, value any, problem, remedy string)) {
+	ports := c.Ports(c.FlannelBackend, c.Disable)
+	for _, p := range otherPorts {
+		key, flag, _ := strings.Cut(p.moved, " ")
+		argument, _ := c.said(key, flag)
+		number := c.moved(p.moved, p.number)
+		if argument == "" || number == p.number {
+			continue
+		}
+		var there []string
+		for _, port := range ports {
+			if port.Number == number && port.Protocol == "tcp" {
+				there = append(there, port.Who)
+			}
+		}
+		if len(there) > 1 {
+			other := there[0]
+			if other == p.who {
+				other = there[1]
+			}
+			wrong(key, argument, "is a port that "+other+" listens on", "use another port")
+		}
 	}
 }
 

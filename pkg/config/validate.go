@@ -14,6 +14,8 @@ func (c *Config) validate() (errs []error) {
 		errs = append(errs, c.wrong(key, value, problem, remedy))
 	}
 	c.validatePort(wrong)
+	c.validateMoved(wrong)
+	c.validatePodRanges(wrong)
 	c.validateFamilies(wrong)
 	c.validateOverlaps(wrong)
 	if len(c.ServiceCIDR) > 0 && c.ClusterDNS.IsValid() {
@@ -52,6 +54,25 @@ func (c *Config) logs() (log, hook bool) {
 	}
 	argument, _ := c.said("kube-apiserver-arg", "audit-webhook-config-file")
 	return path != "", argument != ""
+}
+
+// validatePodRanges wants nodes to be given their ranges of pod addresses: the pod network
+// would wait for one for ever. Another network may have ranges of its own.
+func (c *Config) validatePodRanges(wrong func(key string, value any, problem, remedy string)) {
+	const key, problem = "kube-controller-manager-arg", "no node would be given a range of pod addresses"
+	const remedy = "remove it, or say disable: cni and bring a network that has ranges of its own"
+	if slices.Contains(c.Disable, "cni") {
+		return
+	}
+	if argument, on := c.said(key, "allocate-node-cidrs"); on == "false" {
+		wrong(key, argument, problem, remedy)
+	}
+	for _, argument := range c.arguments(key, "controllers") {
+		_, list, _ := strings.Cut(argument, "=")
+		if off := strings.Split(list, ","); slices.Contains(off, "-node-ipam-controller") || slices.Contains(off, "-nodeipam") {
+			wrong(key, argument, problem, remedy)
+		}
+	}
 }
 
 // families names the IP families of addresses, in order.

@@ -79,6 +79,9 @@ var refused = []struct{ component, name, problem, remedy string }{
 	{"kube-controller-manager", "service-cluster-ip-range", "all parts have to know it", "say --service-cidr"},
 	{"kube-scheduler", "write-config-to", "the scheduler would write a file and end", "remove the argument"},
 	{"kube-proxy", "cleanup", "kube-proxy would clean up and end", "remove the argument"},
+	{"kube-proxy", "hostname-override", "it serves the node that lite runs", "say --node-name"},
+	{"kube-proxy", "kubeconfig", "all parts of a node ask the API by one", "remove the argument"},
+	{"kube-proxy", "master", "all parts of a node ask the API in one way", "remove the argument"},
 	{"kube-proxy", "init-only", "kube-proxy would end at once", "remove the argument"},
 	{"kube-proxy", "write-config-to", "kube-proxy would write a file and end", "remove the argument"},
 }

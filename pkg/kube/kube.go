@@ -104,13 +104,17 @@ func ClientConfig(kubeconfig, userAgent string) (*rest.Config, error) {
 type Probe struct {
 	URL    string
 	Client *http.Client
+	// plain asks without the certificate; nil if Client has none.
+	plain *http.Client
 }
 
 // NewProbeAs is NewProbe with a client certificate: a user may have closed health
 // to the anonymous. The files are read for each probe, so they may be made later,
-// and be renewed.
+// and be renewed. Where the certificate is not accepted, since the user has told the
+// component of another authority, it asks once more without.
 func NewProbeAs(url, certFile, keyFile string) Probe {
 	p := NewProbe(url)
+	p.plain = NewProbe(url).Client
 	p.Client.Transport.(*http.Transport).TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		cert, err := tls.LoadX509KeyPair(certFile, keyFile)
 		return &cert, err
@@ -136,28 +140,36 @@ func NewProbe(url string) Probe {
 	t.Proxy = nil
 	// One request in a while: no connection is worth keeping.
 	t.DisableKeepAlives = true
-	return Probe{url, &http.Client{Transport: t, Timeout: 3 * time.Second}}
+	return Probe{URL: url, Client: &http.Client{Transport: t, Timeout: 3 * time.Second}}
 }
 
 // Check asks once.
 func (p Probe) Check(ctx context.Context) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.URL, nil)
-	if err != nil {
-		return err
+	status, err := ask(ctx, p.Client, p.URL)
+	if status == http.StatusUnauthorized && p.plain != nil {
+		_, err = ask(ctx, p.plain, p.URL)
 	}
-	res, err := p.Client.Do(req)
+	return err
+}
+
+func ask(ctx context.Context, client *http.Client, url string) (status int, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0, err
+	}
+	res, err := client.Do(req)
 	if err != nil {
 		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) {
-			return fmt.Errorf("no answer from %s", req.URL.Host)
+			return 0, fmt.Errorf("no answer from %s", req.URL.Host)
 		}
-		return errors.New("not listening yet")
+		return 0, errors.New("not listening yet")
 	}
 	defer res.Body.Close()
 	body, _ := io.ReadAll(io.LimitReader(res.Body, 4<<10))
 	if res.StatusCode == http.StatusOK {
-		return nil
+		return res.StatusCode, nil
 	}
-	return errors.New(failedChecks(res.Status, string(body)))
+	return res.StatusCode, errors.New(failedChecks(res.Status, string(body)))
 }
 
 // failedChecks picks the names of failing checks out of a healthz answer

@@ -2,6 +2,9 @@ package kube
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"io"
 	"net"
@@ -183,6 +186,39 @@ func TestProbe(t *testing.T) {
 				s.Close()
 			}
 		})
+	}
+}
+
+// A user may have told a component of another authority, whose certificates alone it
+// accepts, or may have closed it to the anonymous; not both.
+func TestProbeWithACertificate(t *testing.T) {
+	for name, accepts := range map[string]func(certificates int) bool{
+		"accepted":        func(n int) bool { return n > 0 },
+		"another's":       func(n int) bool { return n == 0 },
+		"neither of them": func(int) bool { return false },
+	} {
+		s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if !accepts(len(r.TLS.PeerCertificates)) {
+				w.WriteHeader(http.StatusUnauthorized)
+			}
+		}))
+		s.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
+		s.StartTLS()
+		pair := s.TLS.Certificates[0]
+		key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cert, keyFile := filepath.Join(t.TempDir(), "cert"), filepath.Join(t.TempDir(), "key")
+		for file, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: pair.Certificate[0]}, keyFile: {Type: "PRIVATE KEY", Bytes: key}} {
+			if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := NewProbeAs(s.URL, cert, keyFile).Check(t.Context()); (err == nil) != (name != "neither of them") || err != nil && err.Error() != "401 Unauthorized" {
+			t.Errorf("%s: got %v", name, err)
+		}
+		s.Close()
 	}
 }
 

@@ -131,6 +131,8 @@ func TestBeforeFirstStart(t *testing.T) {
 		"arguments that exclude": {args: []string{"--kube-apiserver-arg=oidc-issuer-url=https://a.test"}, want: []string{"oidc-client-id"}},
 		"file of an argument":    {args: []string{"--kubelet-arg=config=/no/such/file"}, want: []string{"kubelet-arg", "config=/no/such/file", "does not exist", "create it"}},
 		"argument":               {args: []string{"--kube-apiserver-arg=no-such-flag=1"}, want: []string{"no-such-flag"}},
+		"another name of a node": {args: []string{"--kubelet-arg=hostname-override=other"}, want: []string{"hostname-override=other", "--node-name"}},
+		"no ranges of pods":      {args: []string{"--kube-controller-manager-arg=allocate-node-cidrs=false"}, want: []string{"allocate-node-cidrs=false", "range of pod addresses", "disable: cni"}},
 		"data directory is file": {args: []string{"--data-dir=/etc/passwd"}, want: []string{"data-dir", "/etc/passwd"}},
 		"unwritable directory":   {args: []string{"--data-dir=/proc/lite"}, want: []string{"data-dir", "/proc/lite"}},
 	} {
@@ -211,9 +213,11 @@ func TestBeforeFirstStart(t *testing.T) {
 		path, text string
 		want       []string
 	}{
-		"registries":          {"/etc/lite/registries.yaml", "mirrors:\n  configs:\n    a.test: {}\n", []string{"/etc/lite/registries.yaml:2", "configs", "beginning of its line"}},
-		"drop-in of Docker's": {cluster.DataDir + "/agent/containerd/config.toml.d/docker.toml", "disabled_plugins = [\"cri\"]\n", []string{"docker.toml", "disabled_plugins", "remove it"}},
-		"drop-in too new":     {cluster.DataDir + "/agent/containerd/config.toml.d/new.toml", "version = 9\n", []string{"new.toml", "version = 9"}},
+		"registries":           {"/etc/lite/registries.yaml", "mirrors:\n  configs:\n    a.test: {}\n", []string{"/etc/lite/registries.yaml:2", "configs", "beginning of its line"}},
+		"drop-in of Docker's":  {cluster.DataDir + "/agent/containerd/config.toml.d/docker.toml", "disabled_plugins = [\"cri\"]\n", []string{"docker.toml", "disabled_plugins", "remove it"}},
+		"registries, a loop":   {"/etc/lite/registries.yaml", "mirrors: &m\n  <<: *m\n", []string{"/etc/lite/registries.yaml:2", "leads to itself", "write out"}},
+		"drop-in of a mixture": {cluster.DataDir + "/agent/containerd/config.toml.d/mixed.toml", "version = 3\n[plugins.cri.containerd.runtimes.kata]\nruntime_type = 'io.containerd.kata.v2'\n", []string{"mixed.toml", "plugins.cri", "version = 1"}},
+		"drop-in too new":      {cluster.DataDir + "/agent/containerd/config.toml.d/new.toml", "version = 9\n", []string{"new.toml", "version = 9"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n.WriteFile(t, file.path, file.text)
@@ -302,6 +306,19 @@ func TestCorruptedLog(t *testing.T) {
 			}
 			attempt{args: []string{"--log-level=error"}, below: below, want: gone.want}.check(t, n)
 		})
+	}
+	// etcd would end the process, where a file is mapped that is shorter than it says.
+	database := filepath.Join(n.Path(below), "member", "snap", "db")
+	whole, err := os.ReadFile(database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(database, whole[:64<<10], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	attempt{args: []string{"--log-level=error"}, below: below, want: []string{"etcd", "/member/snap/db is damaged", "cannot be read to its end", "nothing was changed", "restore a snapshot"}}.check(t, n)
+	if err := os.WriteFile(database, whole, 0o600); err != nil {
+		t.Fatal(err)
 	}
 	n.Start(t)
 	n.Kubectl(t, "get", "configmap", "precious")

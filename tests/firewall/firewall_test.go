@@ -57,6 +57,12 @@ nft delete table inet filter`, []string{"chain LITE-FORWARD of ip filter"}},
 		{"Bridge", onServer, "ip link delete cni0", []string{"interface cni0"}},
 		{"BridgeDown", onServer, "ip link set cni0 down", []string{"interface cni0"}},
 		{"PodOffTheBridge", onServer, "ip link set $(ip -o link show master cni0 | head -1 | sed 's/^[0-9]*: //; s/@.*//') nomaster", []string{"pod " + ns.Name + "/"}},
+		{"BridgeRenamed", onServer, "ip link set cni0 down; ip link set cni0 name elsewhere; ip link set elsewhere up", []string{"interface cni0"}},
+		{"Addresses", onServer, "ip address flush dev cni0", []string{"address 10.42.0.1/24 of cni0", "address fd42::1/64 of cni0"}},
+		{"Routes", onServer, "ip route flush dev cni0; ip -6 route flush dev cni0", []string{"the route to 10.42.0.0/24 by cni0"}},
+		{"RuleReplaced", onServer, "iptables -R LITE-FORWARD 1 -j DROP", []string{"chain LITE-FORWARD of ip filter"}},
+		// As by sysctl --system with a file for hardened machines.
+		{"Forwarding", onServer, "echo 0 >/proc/sys/net/ipv4/ip_forward; echo 0 >/proc/sys/net/ipv6/conf/all/forwarding", []string{"the setting net.ipv4.ip_forward"}},
 		{"OlderNat", onAgent, "iptables-legacy -t nat -F; iptables-legacy -t nat -X", []string{"chain LITE-POSTROUTING of ip nat"}},
 		{"OlderFilter", onAgent, "iptables-legacy -F; iptables-legacy -X", []string{"chain LITE-FORWARD of ip filter"}},
 		{"OlderServices", onAgent, "iptables-legacy -t nat -F KUBE-SERVICES", []string{"KUBE-SERVICES"}},
@@ -75,6 +81,7 @@ nft delete table inet filter`, []string{"chain LITE-FORWARD of ip filter"}},
 			}
 		})
 	}
+	t.Run("RoutesToOthers", onServer.testRoutesToOthers)
 	t.Run("OwnChangesAreNoInjuries", onServer.testOwnChanges)
 	t.Run("Killall", onAgent.testKillall)
 }
@@ -340,6 +347,26 @@ func (s *suite) injure(t *testing.T, does string, gone ...string) {
 	}
 	line := status[strings.Index(status, "removed at "):]
 	t.Logf("all checks passed after %s (last failed: %s); %s", took.Round(time.Millisecond), last, strings.TrimSpace(strings.SplitN(line, "\n", 2)[0]))
+}
+
+// testRoutesToOthers takes the way to the pods of other nodes, which the overlay puts back
+// and tells of itself.
+func (s *suite) testRoutesToOthers(t *testing.T) {
+	for _, does := range []string{"ip route flush dev lite-vxlan", "ip route flush proto 76", "ip address flush dev lite-vxlan"} {
+		before, told, start := s.injuries(), len(s.node.Log()), time.Now()
+		s.node.Output(t, "sh", "-ec", does)
+		cluster.Eventually(t, time.Minute, func() error {
+			if !strings.Contains(s.node.Log()[told:], "Setting up the way to other nodes again") {
+				return fmt.Errorf("%s: nobody has noticed", does)
+			}
+			return nil
+		})
+		took, last := s.await(t, start)
+		t.Logf("%s: all checks passed after %s (last failed: %s)", does, took.Round(time.Millisecond), last)
+		if s.injuries() != before {
+			t.Errorf("%s: told of as an injury of the packet filter:\n%s", does, s.node.Log()[told:])
+		}
+	}
 }
 
 // noticed is how the log begins to tell of an injury.

@@ -176,7 +176,10 @@ kube-apiserver-arg: [enable-admission-plugins=LimitPodHardAntiAffinityTopology, 
 	})
 	n.Stop(t)
 	n.WriteFile(t, "/etc/lite/kubelet.d/20-pods.conf", kubeletHead+"maxPods: 45\n")
-	n.Start(t)
+	// Authorities that know nobody who asks how these do.
+	const other = cluster.DataDir + "/server/pki/etcd/ca.crt"
+	n.Start(t, "--kube-controller-manager-arg=client-ca-file="+other, "--kube-controller-manager-arg=authorization-always-allow-paths=/healthz",
+		"--kube-scheduler-arg=config=/etc/lite/scheduler.yaml", "--kube-scheduler-arg=client-ca-file="+other)
 	t.Run("kubelet, changed", func(t *testing.T) { kubeletHas(t, n, 45) })
 	n.Stop(t)
 }

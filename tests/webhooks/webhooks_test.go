@@ -41,6 +41,12 @@ func TestWebhooks(t *testing.T) {
 
 	t.Run("PolicyEngine", s.testPolicyEngine)
 	t.Run("Everything", s.testEverything)
+	t.Run("Condition", func(t *testing.T) {
+		s.apply(t, read(t, "condition.yaml"))
+		s.held(t, "a webhook's matchConditions cannot be evaluated")
+		s.server.Kubectl(t, "delete", "validatingwebhookconfiguration/hold")
+		s.engineWorks(t)
+	})
 	for _, h := range holds {
 		t.Run(h.name, func(t *testing.T) { s.testHold(t, h) })
 	}
@@ -156,16 +162,18 @@ func (s *suite) pods(t *testing.T) []string {
 }
 
 // hold is something that keeps users' writes up, or nothing but what asks for all
-// kinds.
-type hold struct{ name, file, kinds, note string }
+// kinds; and what the server is told besides.
+type hold struct{ name, file, kinds, note, argument string }
 
 var holds = []hold{
-	{"Mutating", "mutating.yaml", "mutatingwebhookconfiguration/hold", `webhook "mutate.example.com" cannot be called`},
-	{"BlackHole", "black-hole.yaml", "validatingwebhookconfiguration/hold", `webhook "silent.example.com" cannot be called`},
-	{"ValidatingPolicy", "validating-policy.yaml", "validatingadmissionpolicybinding/hold validatingadmissionpolicy/hold", "policy 'hold' cannot be evaluated"},
-	{"MutatingPolicy", "mutating-policy.yaml", "mutatingadmissionpolicybinding/hold mutatingadmissionpolicy/hold", "cannot be evaluated"},
-	{"Labels", "labels.yaml", "validatingadmissionpolicybinding/hold validatingadmissionpolicy/hold", ""},
-	{"AggregatedAPI", "aggregated.yaml", "apiservice/v1.silent.example.com service/silent endpointslice/silent", "APIService v1.silent.example.com does not answer"},
+	{"Mutating", "mutating.yaml", "mutatingwebhookconfiguration/hold", `webhook "mutate.example.com" cannot be called`, ""},
+	// Its controllers write under one name then, in place of each under its own.
+	{"BlackHole", "black-hole.yaml", "validatingwebhookconfiguration/hold", `webhook "silent.example.com" cannot be called`,
+		"--kube-controller-manager-arg=use-service-account-credentials=false"},
+	{"ValidatingPolicy", "validating-policy.yaml", "validatingadmissionpolicybinding/hold validatingadmissionpolicy/hold", "policy 'hold' cannot be evaluated", ""},
+	{"MutatingPolicy", "mutating-policy.yaml", "mutatingadmissionpolicybinding/hold mutatingadmissionpolicy/hold", "cannot be evaluated", ""},
+	{"Labels", "labels.yaml", "validatingadmissionpolicybinding/hold validatingadmissionpolicy/hold", "", ""},
+	{"AggregatedAPI", "aggregated.yaml", "apiservice/v1.silent.example.com service/silent endpointslice/silent", "APIService v1.silent.example.com does not answer", ""},
 }
 
 // testHold starts all nodes anew under it.
@@ -175,7 +183,7 @@ func (s *suite) testHold(t *testing.T, h hold) {
 	s.server.Kill(t)
 	s.server.Output(t, "lite", "killall")
 	s.agent.Stop(t)
-	s.server.Start(t)
+	s.server.Start(t, strings.Fields(h.argument)...)
 	s.agent.Start(t)
 	s.nodesReady(t)
 	s.held(t, h.note)

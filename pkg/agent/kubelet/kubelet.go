@@ -229,6 +229,9 @@ func parse(c Config) (*options.KubeletServer, *pflag.FlagSet, error) {
 	if err := kube.ParseSet("kubelet", fs, args(c)); err != nil {
 		return nil, nil, err
 	}
+	if err := claim(c, server); err != nil {
+		return nil, nil, err
+	}
 	// A flag replaces the whole map, but says nothing of other gates.
 	for gate, on := range filed {
 		if _, said := server.FeatureGates[gate]; !said {
@@ -236,6 +239,27 @@ func parse(c Config) (*options.KubeletServer, *pflag.FlagSet, error) {
 		}
 	}
 	return server, fs, nil
+}
+
+// claim refuses arguments by which the kubelet would be another node than the rest of
+// lite serves, as the file may not say it either: all parts got ready then, and no pod
+// started. What is said as it is may be said.
+func claim(c Config, server *options.KubeletServer) error {
+	for _, o := range []struct {
+		flag            string
+		same            bool
+		problem, remedy string
+	}{
+		{"hostname-override", server.HostnameOverride == c.NodeName, "certificates and all other parts know the node as " + c.NodeName, "say --node-name"},
+		{"kubeconfig", server.KubeConfig == c.Kubeconfig, "all parts of a node ask the API by one", "remove the argument"},
+		{"register-node", server.RegisterNode, "there would be no node", "remove the argument"},
+		{"container-runtime-endpoint", server.ContainerRuntimeEndpoint == c.Runtime, "other parts ask the runtime as well", "say --container-runtime-endpoint"},
+	} {
+		if value, said := kube.Said(c.ExtraArgs, o.flag); said && !o.same {
+			return fmt.Errorf("kubelet-arg %q: %s; %s", o.flag+"="+value, o.problem, o.remedy)
+		}
+	}
+	return nil
 }
 
 // Name implements component.Component.

@@ -109,7 +109,7 @@ func TestUsersArgumentsWinOverTheConfiguration(t *testing.T) {
 		{[]string{"register-with-taints=x=y:NoSchedule"}, func(k *Kubelet) bool {
 			return len(k.server.RegisterWithTaints) == 1 && k.server.RegisterWithTaints[0].Key == "x"
 		}},
-		{[]string{"hostname-override=other"}, func(k *Kubelet) bool { return k.server.HostnameOverride == "other" }},
+		{[]string{"hostname-override=" + sample().NodeName, "register-node=true"}, func(k *Kubelet) bool { return k.server.RegisterNode }}, // as it is
 		{[]string{"root-dir=/data/kubelet"}, func(k *Kubelet) bool { return k.server.RootDirectory == "/data/kubelet" }},
 		{[]string{"resolv-conf=/etc/other"}, func(k *Kubelet) bool { return k.server.ResolverConfig == "/etc/other" }},
 		{[]string{"max-pods=1", "max-pods=2"}, func(k *Kubelet) bool { return k.server.MaxPods == 2 }},
@@ -138,6 +138,11 @@ func TestArgumentsThatAreWrongNameTheFlag(t *testing.T) {
 		"node-labels=a b=c":          "kubelet-arg: ",
 		"cpu-cfs-quota-period=0":     "kubelet-arg: ",
 		"feature-gates=Nothing=true": "kubelet-arg feature-gates=Nothing=true: unrecognized feature gate: Nothing",
+		// All parts got ready, and no pod started.
+		"hostname-override=other":                          `kubelet-arg "hostname-override=other": certificates and all other parts know the node as ` + sample().NodeName + "; say --node-name",
+		"register-node=false":                              `kubelet-arg "register-node=false": there would be no node; remove the argument`,
+		"kubeconfig=/etc/other":                            `kubelet-arg "kubeconfig=/etc/other": all parts of a node ask the API by one`,
+		"container-runtime-endpoint=unix:///run/crio.sock": `kubelet-arg "container-runtime-endpoint=unix:///run/crio.sock": other parts ask the runtime as well; say --container-runtime-endpoint`,
 		// As it is typed where a shell would take the quotes away (microk8s#4450).
 		`eviction-hard="memory.available<500Mi"`:      `kubelet-arg: eviction-hard, or its field in the file, is "memory.available<500Mi"`,
 		`eviction-hard=memory.available<"500Mi"`:      `kubelet-arg: eviction-hard, or its field in the file, is memory.available<"500Mi": `,

@@ -168,6 +168,11 @@ func mutualTLS(dir pki.Dir, leaf string) transport.TLSInfo {
 var (
 	// decided is the flags that would part etcd from the rest of the node.
 	decided = []string{"name", "data-dir", "wal-dir", "initial-cluster", "initial-cluster-state", "initial-cluster-token", "force-new-cluster"}
+	// certified is the flags by which the API server and etcd would not know each
+	// other any more.
+	certified = []string{"cert-file", "key-file", "trusted-ca-file"}
+	// logged is the flags of etcd's own log.
+	logged = []string{"logger", "log-level", "log-format", "enable-log-rotation", "log-rotation-config-json"}
 	// unserved is the flags that only etcd's own main function carries into
 	// its configuration (3.7): here they would have no effect.
 	unserved = []string{
@@ -185,6 +190,12 @@ func apply(flags *flag.FlagSet, args []string) error {
 		}
 		if strings.Contains(key, "urls") || slices.Contains(decided, key) {
 			return fmt.Errorf("etcd-arg %q: lite itself decides where its etcd listens, what it is called and where its data is; remove the argument", arg)
+		}
+		if slices.Contains(certified, key) {
+			return fmt.Errorf("etcd-arg %q: the API server and etcd know each other by certificates of an authority of lite's; remove the argument", arg)
+		}
+		if slices.Contains(logged, key) {
+			return fmt.Errorf("etcd-arg %q: all parts of lite have one log; remove the argument, or say --log-level or --log-format", arg)
 		}
 		if slices.Contains(unserved, key) {
 			return fmt.Errorf("etcd-arg %q: an etcd inside another process cannot be told that; remove the argument", arg)

@@ -178,11 +178,15 @@ func TestFlagsThatOnlyEtcdsMainCarriesAreRefused(t *testing.T) {
 
 func TestArgumentsThatAreRefused(t *testing.T) {
 	for arg, want := range map[string]string{
-		"listen-client-urls=http://0.0.0.0:2379":  `etcd-arg "listen-client-urls=http://0.0.0.0:2379": lite itself decides`,
-		"initial-advertise-peer-urls=https://x":   `lite itself decides`,
-		"listen-metrics-urls=http://0.0.0.0:1":    `use etcd-expose-metrics`,
-		"name=other":                              `lite itself decides`,
-		"initial-cluster=a=https://x":             `lite itself decides`,
+		"listen-client-urls=http://0.0.0.0:2379": `etcd-arg "listen-client-urls=http://0.0.0.0:2379": lite itself decides`,
+		"initial-advertise-peer-urls=https://x":  `lite itself decides`,
+		"listen-metrics-urls=http://0.0.0.0:1":   `use etcd-expose-metrics`,
+		"name=other":                             `lite itself decides`,
+		"initial-cluster=a=https://x":            `lite itself decides`,
+		// It was answered with the advice to restore a snapshot.
+		"log-level=verbose":                       `etcd-arg "log-level=verbose": all parts of lite have one log; remove the argument, or say --log-level`,
+		"cert-file=/other.crt":                    `etcd-arg "cert-file=/other.crt": the API server and etcd know each other by certificates`,
+		"trusted-ca-file=/other.crt":              `certificates of an authority of lite's; remove the argument`,
 		"quota-backend-byte=1":                    `etcd-arg "quota-backend-byte=1": no such flag -quota-backend-byte`,
 		"quota-backend-bytes=much":                `etcd-arg "quota-backend-bytes=much": parse error`,
 		"quota-backend-bytes":                     `etcd-arg "quota-backend-bytes": parse error`,

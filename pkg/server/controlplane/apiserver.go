@@ -201,6 +201,9 @@ func (a *APIServer) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := server.GenericAPIServer.AddPostStartHook("lite-own-apis", reclaim); err != nil {
+		return err
+	}
 	a.aggregated.Store(&apiServices{server.APIRegistrationInformers.Apiregistration().V1().APIServices().Lister(), a.local})
 	prepared, err := server.PrepareRun()
 	if err != nil {

@@ -126,6 +126,7 @@ func TestArgumentsThatExcludeEachOther(t *testing.T) {
 		want []string
 	}{
 		"a file and its flag":      {[]string{"authentication-config=" + dir + "authn.yaml", "anonymous-auth=false"}, []string{`kube-apiserver-arg "authentication-config=` + dir + `authn.yaml": has the field anonymous`, "; say one of them"}},
+		"a long end":               {[]string{"shutdown-delay-duration=60s"}, []string{"kube-apiserver-arg: shutdown-delay-duration=1m0s is longer than all parts of lite have to stop; use 15s or less"}},
 		"a file and OIDC":          {[]string{"authentication-config=" + dir + "jwt.yaml", "oidc-issuer-url=https://a.test", "oidc-client-id=a"}, []string{"kube-apiserver-arg: authentication-config file and oidc-* flags are mutually exclusive"}},
 		"half of OIDC":             {[]string{"oidc-issuer-url=https://a.test"}, []string{"oidc-issuer-url and oidc-client-id must be specified together"}},
 		"an unknown field":         {[]string{"authentication-config=" + dir + "unknown.yaml"}, []string{"unknown.yaml", `unknown field "anonymus"`, "correct the file"}},

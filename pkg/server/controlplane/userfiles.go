@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -115,11 +116,18 @@ func checkOptions(s *options.ServerRunOptions) error {
 		s.Authentication.Validate(), s.Authorization.Validate(), s.Admission.Validate(), s.Audit.Validate(),
 		s.Etcd.Validate(), s.SecureServing.Validate(), s.Features.Validate(),
 	)
+	if delay := s.GenericServerRunOptions.ShutdownDelayDuration; delay > shutdownWithin {
+		errs = append(errs, fmt.Errorf("shutdown-delay-duration=%s is longer than all parts of lite have to stop; use %s or less", delay, shutdownWithin))
+	}
 	if len(errs) == 0 {
 		return nil
 	}
 	return fmt.Errorf("kube-apiserver-arg: %w", utilerrors.NewAggregate(errs))
 }
+
+// shutdownWithin is what the API server may take of the 25 s within which lite stops. Were
+// it cut off, so would be etcd, which stops after it.
+const shutdownWithin = 15 * time.Second
 
 // warnings is what a user has said to the API server that takes away what others
 // rely on.
