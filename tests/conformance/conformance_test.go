@@ -123,6 +123,12 @@ func newBench(t *testing.T, cache, name string) *bench {
 	return b
 }
 
+// testHandler is the runtime that the specs of RuntimeClass look for.
+const testHandler = `version = 4
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.test-handler]
+  runtime_type = "io.containerd.runc.v2"
+`
+
 // makeCluster makes the cluster, and beside it a registry that has all images.
 func (b *bench) makeCluster(t *testing.T) {
 	t.Helper()
@@ -138,6 +144,7 @@ func (b *bench) makeCluster(t *testing.T) {
 	}
 	b.cluster = cluster.New(t, cluster.Agents(1), cluster.Prepare(func(n *cluster.Node) {
 		n.MountWhole(t)
+		n.WriteFile(t, cluster.DataDir+"/agent/containerd/config.toml.d/50-handler.toml", testHandler)
 		n.WriteFile(t, "/etc/lite/registries.yaml", mirrors.String())
 		// The nodes share the machine's disk with each other and with all that is on it: it is
 		// not theirs to keep a tenth of it free.

@@ -122,7 +122,7 @@ func NotMade() []Missing {
 		{"/node-perf/", "benchmarks of numerics, which only upstream's tests of a kubelet alone run", ""},
 		{"gcr.io/k8s-authenticated-test/", "it is meant to be where nobody may pull it", ""},
 		{"invalid.registry.k8s.io/", "it is meant not to be there", ""},
-		{"/sig-storage/", "the drivers and sidecars of CSI are modules with versions of Kubernetes of their own", `\[Driver: csi-hostpath|CSI Mock|MutableCSINodeAllocatableCount|VolumeAttributesClass .*CSI`},
+		{"/sig-storage/", "the drivers and sidecars of CSI are modules with versions of Kubernetes of their own", `\[Driver: csi-hostpath|CSI Mock|MutableCSINodeAllocatableCount|VolumeAttributesClass .*CSI|\[DRA\] control plane`},
 		{"/cloud-provider-gcp/", "it is for a cloud", `\[Driver: pd\.csi\.storage\.gke\.io\]`},
 		{"/e2e-test-images/busybox:1.36.1-1", "it belongs to the drivers of CSI", ""},
 	}
