@@ -34,8 +34,10 @@ func ensureBridge(ranges []netip.Prefix, mtu int, address net.HardwareAddr) erro
 	if err := os.WriteFile(acceptRA, []byte("0"), 0o600); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.EROFS) {
 		return fmt.Errorf("switch off router advertisements on %s: %w", Bridge, err)
 	}
-	for _, r := range ranges {
-		own := gateway(r)
+	if address == nil {
+		address = link.Attrs().HardwareAddr
+	}
+	for _, own := range addressesOf(ranges, address) {
 		addr, err := netlink.ParseAddr(own.String())
 		if err != nil {
 			return fmt.Errorf("address %s: %w", own, err)
@@ -49,9 +51,6 @@ func ensureBridge(ranges []netip.Prefix, mtu int, address net.HardwareAddr) erro
 	}
 	// Without one of its own a bridge takes the lowest of its pods', and changes
 	// it as they come and go.
-	if address == nil {
-		address = link.Attrs().HardwareAddr
-	}
 	if err := netlink.LinkSetHardwareAddr(link, address); err != nil {
 		return fmt.Errorf("give %s its hardware address: %w", Bridge, err)
 	}
@@ -59,6 +58,21 @@ func ensureBridge(ranges []netip.Prefix, mtu int, address net.HardwareAddr) erro
 		return fmt.Errorf("set %s up: %w", Bridge, err)
 	}
 	return nil
+}
+
+// addressesOf is all of a bridge with a hardware address. Without one of the link the
+// kernel does not ask where pods are that it forwards packets of IPv6 to; it makes one with
+// the interface, and not again.
+func addressesOf(ranges []netip.Prefix, hardware net.HardwareAddr) (all []netip.Prefix) {
+	for _, r := range ranges {
+		all = append(all, gateway(r))
+		if r.Addr().Is6() && len(hardware) == 6 {
+			h := hardware
+			link := netip.AddrFrom16([16]byte{0xfe, 0x80, 8: h[0] ^ 2, h[1], h[2], 0xff, 0xfe, h[3], h[4], h[5]})
+			all = append(all, netip.PrefixFrom(link, 64))
+		}
+	}
+	return all
 }
 
 // gateway is the bridge's address in a range of pods, as the plugin chooses it.

@@ -163,12 +163,15 @@ func (b *bridge) missingWays(link netlink.Link) (gone []string) {
 	if err != nil {
 		return nil
 	}
-	for _, r := range b.ranges {
-		own := gateway(r).String()
-		if !slices.ContainsFunc(addresses, func(a netlink.Addr) bool { return a.IPNet.String() == own }) {
+	for _, own := range addressesOf(b.ranges, link.Attrs().HardwareAddr) {
+		if !slices.ContainsFunc(addresses, func(a netlink.Addr) bool { return a.IPNet.String() == own.String() }) {
 			gone = append(gone, fmt.Sprintf("address %s of %s", own, Bridge))
-			continue
 		}
+	}
+	if len(gone) > 0 {
+		return gone // and their routes
+	}
+	for _, r := range b.ranges {
 		route := routeTo(r, link)
 		if found, err := netlink.RouteListFiltered(route.Family, route, netlink.RT_FILTER_DST|netlink.RT_FILTER_OIF); err == nil && len(found) == 0 {
 			gone = append(gone, fmt.Sprintf("the route to %s by %s", r.Masked(), Bridge))

@@ -172,6 +172,7 @@ func TestBridgeThatIsTakenApart(t *testing.T) {
 	}
 	own4, own6 := gateway(ipv4).String(), gateway(ipv6).String()
 	address := func(own string) string { return "address " + own + " of cni0" }
+	local := addressesOf(b.ranges, b.address)[2].String()
 	way := func(p netip.Prefix) string { return "the route to " + p.Masked().String() + " by cni0" }
 	before, index := wayOf(t), b.index
 	for _, c := range []struct {
@@ -181,11 +182,12 @@ func TestBridgeThatIsTakenApart(t *testing.T) {
 		{"true", nil},
 		{"ip address del " + own4 + " dev cni0", []string{address(own4)}},
 		{"ip -6 address del " + own6 + " dev cni0", []string{address(own6)}},
-		{"ip address flush dev cni0", []string{address(own4), address(own6)}},
+		{"ip address flush dev cni0", []string{address(own4), address(own6), address(local)}},
+		{"ip address flush dev cni0 scope link", []string{address(local)}},
 		{"ip route flush dev cni0", []string{way(ipv4)}},
 		{"ip -6 route flush dev cni0", []string{way(ipv6)}},
 		{"ip link set cni0 down; ip link set cni0 name br0; ip link set br0 up", []string{"interface cni0"}},
-		{"ip link set cni0 down; ip link set cni0 name br0; ip link add cni0 type bridge; ip link set cni0 up", []string{address(own4), address(own6)}},
+		{"ip link set cni0 down; ip link set cni0 name br0; ip link add cni0 address " + b.address.String() + " type bridge; ip link set cni0 up", []string{address(own4), address(own6), address(local)}},
 		{"ip link set cni0 down", []string{"interface cni0"}},
 	} {
 		if out, err := exec.Command("sh", "-ec", c.does).CombinedOutput(); err != nil {
