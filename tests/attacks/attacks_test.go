@@ -29,6 +29,7 @@ type suite struct {
 // its identity.
 func TestNode(t *testing.T) {
 	c := cluster.New(t, cluster.Agents(1), cluster.Prepare(func(n *cluster.Node) {
+		n.Output(t, "install", "-d", "-m", "700", "/etc/lite") // as the installer does
 		if n.Role == "server" {
 			n.WriteFile(t, "/etc/lite/config.yaml", fmt.Sprintf("token-nodes-per-hour: %d\n", perHour))
 		}
