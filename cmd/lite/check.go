@@ -130,10 +130,7 @@ func runCheck(ctx context.Context, w io.Writer, flags *pflag.FlagSet, o checkOpt
 		return errors.New("stopped")
 	}
 	if o.output == "json" {
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		e.SetEscapeHTML(false)
-		err = e.Encode(report)
+		err = writeJSON(w, report)
 	} else {
 		err = writeReport(w, report)
 	}
@@ -241,4 +238,12 @@ func writeReport(w io.Writer, r check.Report) error {
 	b.WriteString("\n")
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// writeJSON writes a report. Remedies have signs in them that only HTML has to escape.
+func writeJSON(w io.Writer, report any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(report)
 }

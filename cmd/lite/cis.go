@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -31,12 +30,7 @@ func runCIS(ctx context.Context, w io.Writer, flags *pflag.FlagSet, o checkOptio
 	write := map[string]func(cis.Report) error{
 		"table": func(r cis.Report) error { return r.WriteText(w) },
 		"junit": func(r cis.Report) error { return r.WriteJUnit(w) },
-		"json": func(r cis.Report) error {
-			e := json.NewEncoder(w)
-			e.SetIndent("", "  ")
-			e.SetEscapeHTML(false)
-			return e.Encode(r)
-		},
+		"json":  func(r cis.Report) error { return writeJSON(w, r) },
 	}[o.output]
 	machine := check.This()
 	switch {

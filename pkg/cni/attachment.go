@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
@@ -132,10 +133,14 @@ func (a attachment) gone() bool {
 // known after the plugin took its rules out. It is 50 ms on an idle machine.
 const removal = time.Second
 
-// goes reports whether the container runtime removes the pod from the network now,
-// and waits for that.
-func (a attachment) goes(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, removal)
+// stay returns those of the pods that the container runtime does not remove from the
+// network within a time.
+func stay(ctx context.Context, pods []attachment, within time.Duration) []attachment {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	return wait.PollUntilContextCancel(ctx, removal/20, true, func(context.Context) (bool, error) { return a.gone(), nil }) == nil
+	_ = wait.PollUntilContextCancel(ctx, removal/20, true, func(context.Context) (bool, error) {
+		pods = slices.DeleteFunc(pods, attachment.gone)
+		return len(pods) == 0, nil
+	})
+	return pods
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/coreos/go-iptables/iptables"
@@ -266,13 +267,16 @@ func (h *hostPorts) missing(ctx context.Context, lost firewall.Lost) (gone []str
 	if len(pods) == 0 {
 		return nil, err
 	}
-	all := !h.basis()
-	for _, pod := range pods {
-		// The plugin's check knows a pod's own rules and not those that lead to them.
-		if all && !pod.gone() || !all && pod.run(ctx, h.plugins, "CHECK") != nil && !pod.goes(ctx) {
-			h.lost = append(h.lost, pod)
-			gone = append(gone, "hostPorts of pod "+pod.pod)
-		}
+	// The plugin's check knows a pod's own rules and not those that lead to them. Who
+	// takes all of them is no pod that goes.
+	within := time.Duration(0)
+	if h.basis() {
+		pods = slices.DeleteFunc(pods, func(a attachment) bool { return a.run(ctx, h.plugins, "CHECK") == nil })
+		within = removal
+	}
+	h.lost = stay(ctx, pods, within)
+	for _, pod := range h.lost {
+		gone = append(gone, "hostPorts of pod "+pod.pod)
 	}
 	return gone, err
 }

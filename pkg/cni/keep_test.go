@@ -1,7 +1,6 @@
 package cni
 
 import (
-	"context"
 	"encoding/base64"
 	"fmt"
 	"net/netip"
@@ -11,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/vishvananda/netlink"
@@ -18,18 +18,25 @@ import (
 	"lite.io/lite/pkg/firewall"
 )
 
-func TestRulesThatSomebodyRemovesAreMissed(t *testing.T) {
+// ensured is rules that have been made, in a network of the test's own.
+func ensured(t *testing.T) *rules {
+	t.Helper()
 	ownNetwork(t)
 	if _, err := exec.LookPath("iptables"); err != nil {
 		t.Skip("needs the program iptables")
 	}
-	rules, err := newRules([]netip.Prefix{ipv4, ipv6}, []netip.Prefix{cluster4, cluster6}, []int{10053})
+	r, err := newRules([]netip.Prefix{ipv4, ipv6}, []netip.Prefix{cluster4, cluster6}, []int{10053})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := rules.ensure(); err != nil {
+	if err := r.ensure(); err != nil {
 		t.Fatal(err)
 	}
+	return r
+}
+
+func TestRulesThatSomebodyRemovesAreMissed(t *testing.T) {
+	rules := ensured(t)
 	filter := firewall.Table{Family: "ip", Name: "filter"}
 	for _, c := range []struct {
 		does string
@@ -73,17 +80,7 @@ func TestRulesThatSomebodyRemovesAreMissed(t *testing.T) {
 
 // TestNodesAreAdmitted has nodes come and go that ask by their own addresses.
 func TestNodesAreAdmitted(t *testing.T) {
-	ownNetwork(t)
-	if _, err := exec.LookPath("iptables"); err != nil {
-		t.Skip("needs the program iptables")
-	}
-	rules, err := newRules([]netip.Prefix{ipv4, ipv6}, []netip.Prefix{cluster4, cluster6}, []int{10053})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := rules.ensure(); err != nil {
-		t.Fatal(err)
-	}
+	rules := ensured(t)
 	const a, b, c = "192.0.2.1", "192.0.2.2", "192.0.2.3"
 	for _, nodes := range [][]string{{a}, {b, a, b}, {c, b}, {c, b}, nil} {
 		var addrs []netip.Addr
@@ -296,12 +293,10 @@ func TestAttachments(t *testing.T) {
 				t.Errorf("%q is not in what the plugin reads: %s", want, a.plugin.Bytes)
 			}
 		}
-		over, cancel := context.WithCancel(t.Context())
-		cancel()
-		if a.goes(over) {
+		if left := stay(t.Context(), []attachment{a}, time.Millisecond); len(left) != 1 {
 			t.Error("a pod that stays is taken for one that goes")
 		}
-		if err := os.Remove(filepath.Join(dir, "results", "lite-web-eth0")); err != nil || !a.gone() || !a.goes(t.Context()) {
+		if err := os.Remove(filepath.Join(dir, "results", "lite-web-eth0")); err != nil || !a.gone() || len(stay(t.Context(), []attachment{a}, removal)) != 0 {
 			t.Errorf("is still there: %v", err)
 		}
 	}

@@ -28,7 +28,7 @@ func (c *Config) validate() (errs []error) {
 			wrong("cluster-dns", c.ClusterDNS, "is the address of the kubernetes service", remedy)
 		}
 	}
-	if log, hook := c.logs(); c.AuditPolicyFile != "" && !log && !hook {
+	if path, hook := c.AuditLog(); c.AuditPolicyFile != "" && path == "" && !hook {
 		wrong("audit-policy-file", c.AuditPolicyFile, "has no effect without an audit log", "set audit-log-path")
 	}
 	if c.Token != "" && c.TokenFile != "" {
@@ -46,14 +46,15 @@ func (c *Config) validate() (errs []error) {
 	return errs
 }
 
-// logs is whether the API server writes an audit log, or sends one.
-func (c *Config) logs() (log, hook bool) {
-	path := c.AuditLogPath
+// AuditLog is where the API server logs requests to, "" = nowhere, and whether it sends
+// them to somebody: arguments of a user's come before audit-log-path.
+func (c *Config) AuditLog() (path string, hook bool) {
+	path = c.AuditLogPath
 	if argument, said := c.said("kube-apiserver-arg", "audit-log-path"); argument != "" {
 		path = said
 	}
 	argument, _ := c.said("kube-apiserver-arg", "audit-webhook-config-file")
-	return path != "", argument != ""
+	return path, argument != ""
 }
 
 // validatePodRanges wants nodes to be given their ranges of pod addresses: the pod network

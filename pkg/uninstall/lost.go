@@ -42,7 +42,7 @@ func EndLost(root, runDir string, grace time.Duration) (int, error) {
 		removeEmpty(dir)
 	}
 	if len(left) > 0 {
-		return len(found), fmt.Errorf("process %d (%s) does not end, though it was killed; it may wait for a disk or a server that does not answer", left[0], nameOf(left[0]))
+		return len(found), stuck(left[0])
 	}
 	return len(found), nil
 }

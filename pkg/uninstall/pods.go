@@ -159,7 +159,7 @@ func (w *work) stopPods(ctx context.Context) error {
 		}
 		if time.Now().After(deadline) {
 			for _, pid := range ours {
-				w.Fail(fmt.Errorf("process %d (%s) does not end, though it was killed; it may wait for a disk or a server that does not answer", pid, nameOf(pid)))
+				w.Fail(stuck(pid))
 			}
 			return nil
 		}
@@ -172,6 +172,11 @@ func (w *work) stopPods(ctx context.Context) error {
 		case <-time.After(pollEvery):
 		}
 	}
+}
+
+// stuck is what is to be said of a process that was killed and is still there.
+func stuck(pid int) error {
+	return fmt.Errorf("process %d (%s) does not end, though it was killed; it may wait for a disk or a server that does not answer", pid, nameOf(pid))
 }
 
 // killOurs kills a process, if it is still the one that was found.

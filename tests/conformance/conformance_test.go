@@ -93,10 +93,10 @@ type phase struct {
 func (b *bench) phases(t *testing.T, chosen selection) []phase {
 	t.Helper()
 	all := []phase{{name: "parallel", procs: b.procs, of: chosen.parallel()}, {name: "serial", procs: 1, of: chosen.serial()}}
-	sum := 0
+	sum, lacks := 0, lacks()
 	for i, p := range all {
 		specs := b.list(t, p.of)
-		all[i].of, all[i].left, specs = p.of.possible(specs, lacks())
+		all[i].of, all[i].left, specs = p.of.possible(specs, lacks)
 		all[i].specs = len(specs)
 		sum += len(specs)
 	}

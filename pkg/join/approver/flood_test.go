@@ -18,6 +18,7 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 
 	"lite.io/lite/pkg/join"
+	"lite.io/lite/pkg/join/gate"
 	"lite.io/lite/pkg/join/roll"
 )
 
@@ -25,7 +26,7 @@ import (
 func (a *ask) from(address string) *ask { a.address = address; return a }
 
 // by says which token a request is made with.
-func (a *ask) by(token string) *ask { a.user = bootstrapUser + token; return a }
+func (a *ask) by(token string) *ask { a.user = gate.TokenUser + token; return a }
 
 // token makes one more.
 func (c *cluster) token(id string) {

@@ -22,13 +22,6 @@ import (
 	"lite.io/lite/pkg/join/roll"
 )
 
-// Who asks, as the API server knows it.
-const (
-	bootstrapUser = "system:bootstrap:"
-	nodeUser      = "system:node:"
-	nodeGroup     = "system:nodes"
-)
-
 // bootstrapGroups are those of the tokens that machines join by, as agents and
 // as servers.
 var bootstrapGroups = [...]string{"system:bootstrappers:lite:agent", "system:bootstrappers:lite:server"}
@@ -60,7 +53,7 @@ func parse(object *certificates.CertificateSigningRequest) (*request, *verdict) 
 	if err := check(csr, usages); err != nil {
 		return nil, denied(badRequest, "%s", err)
 	}
-	r := &request{object: object, csr: csr, name: strings.TrimPrefix(csr.Subject.CommonName, nodeUser)}
+	r := &request{object: object, csr: csr, name: strings.TrimPrefix(csr.Subject.CommonName, gate.NodeUser)}
 	if problems := validation.IsDNS1123Subdomain(r.name); len(problems) > 0 {
 		return nil, denied(badRequest, "subject common name %q names no node: %s", csr.Subject.CommonName, problems[0])
 	}
@@ -70,7 +63,7 @@ func parse(object *certificates.CertificateSigningRequest) (*request, *verdict) 
 		return nil, denied(badRequest, "the subject has more than a common name and an organization: %s", csr.Subject)
 	}
 	switch {
-	case object.Spec.Username == csr.Subject.CommonName && slices.Contains(object.Spec.Groups, nodeGroup):
+	case object.Spec.Username == csr.Subject.CommonName && slices.Contains(object.Spec.Groups, gate.NodesGroup):
 	case !isServing && bootstraps(object):
 		r.joins = true
 	default:
@@ -82,7 +75,7 @@ func parse(object *certificates.CertificateSigningRequest) (*request, *verdict) 
 
 // bootstraps says that who asks joins by a token.
 func bootstraps(object *certificates.CertificateSigningRequest) bool {
-	return strings.HasPrefix(object.Spec.Username, bootstrapUser) &&
+	return strings.HasPrefix(object.Spec.Username, gate.TokenUser) &&
 		slices.ContainsFunc(bootstrapGroups[:], func(g string) bool { return slices.Contains(object.Spec.Groups, g) })
 }
 
@@ -120,7 +113,7 @@ func checkKey(key any) error {
 }
 
 // token is the ID of the token that is asked with.
-func (r *request) token() string { return strings.TrimPrefix(r.object.Spec.Username, bootstrapUser) }
+func (r *request) token() string { return strings.TrimPrefix(r.object.Spec.Username, gate.TokenUser) }
 
 // from is the address that is asked from; "" if the API server has not noted it.
 func (r *request) from() string { return extra(r.object, gate.AddressExtra) }

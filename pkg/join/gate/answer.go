@@ -40,8 +40,8 @@ func notYet() error {
 // tooFast names the token by its ID, which is no secret. Kubernetes' clients ask again.
 func tooFast(who, from string) error {
 	const seconds = 5
-	what, remedy := "node "+strings.TrimPrefix(who, nodePrefix), "`lite node revoke` takes it out"
-	if id, ok := strings.CutPrefix(who, bootstrapPrefix); ok {
+	what, remedy := "node "+strings.TrimPrefix(who, NodeUser), "`lite node revoke` takes it out"
+	if id, ok := strings.CutPrefix(who, TokenUser); ok {
 		what, remedy = "token "+id, fmt.Sprintf("`lite token revoke --nodes %s` ends it and takes out what has come of it", id)
 	}
 	return apierrors.NewTooManyRequests(fmt.Sprintf(

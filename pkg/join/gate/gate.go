@@ -30,10 +30,11 @@ const (
 	KeyExtra     = "lite.io/key"
 )
 
+// Who asks, as the API server knows it: names begin so, and a node is in the group.
 const (
-	nodePrefix      = "system:node:"
-	nodesGroup      = "system:nodes"
-	bootstrapPrefix = "system:bootstrap:"
+	NodeUser   = "system:node:"
+	NodesGroup = "system:nodes"
+	TokenUser  = "system:bootstrap:"
 )
 
 // Gate is complete once it has been told of an informer of Secrets, by [Gate.Follow].
@@ -142,8 +143,8 @@ func (g *Gate) Recognize(others authenticator.Request) authenticator.Request {
 		}
 		name := res.User.GetName()
 		node, key := shown(r)
-		isNode := node != "" && name == nodePrefix+node
-		if !isNode && !strings.HasPrefix(name, bootstrapPrefix) {
+		isNode := node != "" && name == NodeUser+node
+		if !isNode && !strings.HasPrefix(name, TokenUser) {
 			return res, ok, err
 		}
 		// What others have answered may be kept by them for the next time.
@@ -170,8 +171,8 @@ func shown(r *http.Request) (node, key string) {
 }
 
 func nodeOf(cert *x509.Certificate) (node, key string) {
-	node, ok := strings.CutPrefix(cert.Subject.CommonName, nodePrefix)
-	if !ok || !slices.Contains(cert.Subject.Organization, nodesGroup) {
+	node, ok := strings.CutPrefix(cert.Subject.CommonName, NodeUser)
+	if !ok || !slices.Contains(cert.Subject.Organization, NodesGroup) {
 		return "", ""
 	}
 	return node, roll.Key(cert.RawSubjectPublicKeyInfo)
@@ -225,7 +226,7 @@ func asks(r *http.Request) (who, from string, ok bool) {
 		return "", "", false
 	}
 	u, found := request.UserFrom(r.Context())
-	if !found || !strings.HasPrefix(u.GetName(), nodePrefix) && !strings.HasPrefix(u.GetName(), bootstrapPrefix) {
+	if !found || !strings.HasPrefix(u.GetName(), NodeUser) && !strings.HasPrefix(u.GetName(), TokenUser) {
 		return "", "", false
 	}
 	return u.GetName(), origin(r), true

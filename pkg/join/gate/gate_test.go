@@ -271,7 +271,7 @@ func (d *door) asking(token, from string) int {
 	w := httptest.NewRecorder()
 	d.handler.ServeHTTP(w, r.WithContext(ctx))
 	if w.Code == http.StatusTooManyRequests {
-		if id := strings.TrimPrefix(token, bootstrapPrefix); !strings.Contains(w.Body.String(), id) || w.Header().Get("Retry-After") == "" {
+		if id := strings.TrimPrefix(token, TokenUser); !strings.Contains(w.Body.String(), id) || w.Header().Get("Retry-After") == "" {
 			return 0
 		}
 	}

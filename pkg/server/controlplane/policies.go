@@ -32,21 +32,13 @@ func (c Config) writePolicies() error {
 	return nil
 }
 
-// auditLog is where requests are logged to; "" = nowhere.
-func (c Config) auditLog() string {
-	if path, given := kube.Said(c.Node.APIServerArgs, "audit-log-path"); given {
-		return path
-	}
-	return c.Node.AuditLogPath
-}
-
 // auditPolicyFile says what is logged; "" = there is no audit log. Upstream writes
 // nothing without a policy, and says nothing (1.37).
 func (c Config) auditPolicyFile() string {
-	_, hook := kube.Said(c.Node.APIServerArgs, "audit-webhook-config-file")
+	log, hook := c.Node.AuditLog()
 	file, own := kube.Said(c.Node.APIServerArgs, "audit-policy-file")
 	switch {
-	case c.auditLog() == "" && !hook:
+	case log == "" && !hook:
 		return ""
 	case own:
 		return file
@@ -65,7 +57,7 @@ func (c Config) auditArgs() map[string]string {
 		return nil
 	}
 	args := map[string]string{"audit-policy-file": policy}
-	if log := c.auditLog(); log != "" {
+	if log, _ := c.Node.AuditLog(); log != "" {
 		args["audit-log-path"] = log
 		args["audit-log-maxage"] = "30" // days
 		args["audit-log-maxbackup"] = "10"
