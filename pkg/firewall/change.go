@@ -34,7 +34,7 @@ type Lost struct {
 	Changes []Change
 	// Links are interfaces that are gone, down, renamed, or no longer on their bridge.
 	Links []string
-	// Ways are addresses and routes that are gone, each kind once.
+	// Ways are addresses, routes and neighbours that are gone, each kind once.
 	Ways []Way
 	// Forwarding is set when packets of a family of addresses are forwarded no more.
 	Forwarding bool
@@ -59,7 +59,7 @@ func (l Lost) From(t Table, chains ...string) bool {
 	})
 }
 
-// Way reports whether an interface has lost an address or a route, or may have.
+// Way reports whether an interface has lost an address, a route or a neighbour, or may have.
 func (l Lost) Way(link int) bool {
 	return l.Unknown || slices.ContainsFunc(l.Ways, func(w Way) bool { return w.Link == link })
 }

@@ -117,8 +117,8 @@ func TestLostWays(t *testing.T) {
 	const bridge = "ip link add br0 type bridge; ip link set br0 up; "
 	const path = bridge + "ip address add 192.0.2.1/24 dev br0; ip -6 address add 2001:db8::1/64 dev br0 nodad; ip route add 198.51.100.0/24 via 192.0.2.2 proto 76; "
 	forwards := "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding; "
-	index := func() int {
-		link, err := net.InterfaceByName("br0")
+	index := func(name string) int {
+		link, err := net.InterfaceByName(name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -132,14 +132,17 @@ func TestLostWays(t *testing.T) {
 		{bridge, "ip link set br0 down", func(l Lost) bool { return l.Link("br0") }},
 		{bridge + "ip link set br0 down; ", "ip link set br0 name br1; ip link set br1 up; ip link set br1 down; ip link set br1 name br0; ip link set br0 up", func(l Lost) bool { return l.Link("br0") }},
 		{bridge + "ip link add v0 type veth peer name v1; ip link set v0 up master br0; ", "ip link set v0 nomaster", func(l Lost) bool { return l.Link("v0") }},
-		{path, "ip address del 192.0.2.1/24 dev br0", func(l Lost) bool { return l.Way(index()) }},
-		{path, "ip address flush dev br0", func(l Lost) bool { return l.Way(index()) }},
-		{path, "ip -6 address del 2001:db8::1/64 dev br0", func(l Lost) bool { return l.Way(index()) }},
-		{path, "ip route del 192.0.2.0/24 dev br0", func(l Lost) bool { return l.Way(index()) }},
-		{path, "ip -6 route del 2001:db8::/64 dev br0", func(l Lost) bool { return l.Way(index()) }},
+		{path, "ip address del 192.0.2.1/24 dev br0", func(l Lost) bool { return l.Way(index("br0")) }},
+		{path, "ip address flush dev br0", func(l Lost) bool { return l.Way(index("br0")) }},
+		{path, "ip -6 address del 2001:db8::1/64 dev br0", func(l Lost) bool { return l.Way(index("br0")) }},
+		{path, "ip route del 192.0.2.0/24 dev br0", func(l Lost) bool { return l.Way(index("br0")) }},
+		{path, "ip -6 route del 2001:db8::/64 dev br0", func(l Lost) bool { return l.Way(index("br0")) }},
 		{path, "ip route del 198.51.100.0/24", func(l Lost) bool { return l.Route(76) }},
 		{path, "ip route flush table main", func(l Lost) bool { return l.Route(76) }},
 		{path + "ip route add unreachable 203.0.113.0/24 proto 76; ", "ip route del unreachable 203.0.113.0/24", func(l Lost) bool { return l.Route(76) }},
+		{bridge + "ip link add v0 type veth peer name v1; ip link set v0 up master br0; bridge fdb add 02:00:00:00:00:09 dev v0 master; ", "bridge fdb del 02:00:00:00:00:09 dev v0 master", func(l Lost) bool { return l.Way(index("v0")) }},
+		{"ip link add v0 type vxlan id 5 dstport 8472; bridge fdb add 02:00:00:00:00:09 dev v0 dst 192.0.2.9; ", "bridge fdb del 02:00:00:00:00:09 dev v0", func(l Lost) bool { return l.Way(index("v0")) }},
+		{path + "ip neigh add 192.0.2.9 lladdr 02:00:00:00:00:09 dev br0 nud permanent; ", "ip neigh flush dev br0 nud permanent", func(l Lost) bool { return l.Way(index("br0")) }},
 		{forwards, "echo 0 >/proc/sys/net/ipv4/ip_forward", func(l Lost) bool { return l.Forwarding }},
 		{forwards, "echo 0 >/proc/sys/net/ipv4/conf/all/forwarding", func(l Lost) bool { return l.Forwarding }},
 		{forwards, "echo 0 >/proc/sys/net/ipv6/conf/all/forwarding", func(l Lost) bool { return l.Forwarding }},
@@ -179,8 +182,8 @@ func tells(t *testing.T, do func(), what func(Lost) bool) (found bool) {
 	defer sh(t, "ip link delete last")
 	ctx, stop := context.WithCancel(t.Context())
 	err = read(ctx, socket, func(m syscall.NetlinkMessage) {
-		if m.Header.Type == unix.RTM_NEWROUTE {
-			t.Error("told of a route that is new")
+		if m.Header.Type == unix.RTM_NEWROUTE || m.Header.Type == unix.RTM_NEWNEIGH {
+			t.Error("told of what is new")
 		}
 		lost := names.lost(m)
 		found = found || what(lost)

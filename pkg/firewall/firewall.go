@@ -48,6 +48,8 @@ const (
 	againAfter = 3 * time.Second
 	// restoreWithin is how long a part has for what it puts back to be there.
 	restoreWithin = 10 * time.Second
+	// restoreAgain is when it is put back again if it is not.
+	restoreAgain = time.Second
 	// After burst times, what is removed is put back only once every pause: where another
 	// program removes what it sees, the two would do nothing else.
 	burst, pause = 30, 5 * time.Second
@@ -360,25 +362,31 @@ func missing(ctx context.Context, parts []*Part, lost Lost) (gone []string, hit 
 	return gone, hit
 }
 
-// restore has parts put back what they miss and waits until it is there. The error
-// says why something is not.
+// restore has parts put back what they miss and waits until it is there; once more where it
+// is removed again meanwhile. The error says why something is not.
 func restore(ctx context.Context, parts []*Part) error {
 	deadline := time.Now().Add(restoreWithin)
-	var errs []error
-	for _, p := range parts {
-		errs = append(errs, p.Restore(ctx))
-	}
-	for len(parts) > 0 && errors.Join(errs...) == nil {
-		var gone []string
-		gone, parts = missing(ctx, parts, Lost{Unknown: true})
-		if len(parts) > 0 && time.Now().After(deadline) {
-			return fmt.Errorf("not there after %s: %s", restoreWithin, strings.Join(gone, ", "))
+	for {
+		var errs []error
+		for _, p := range parts {
+			errs = append(errs, p.Restore(ctx))
 		}
-		if len(parts) > 0 && !wait(ctx, 50*time.Millisecond) {
-			return ctx.Err()
+		if err := errors.Join(errs...); err != nil {
+			return err
+		}
+		for again := time.Now().Add(restoreAgain); time.Now().Before(again); {
+			var gone []string
+			if gone, parts = missing(ctx, parts, Lost{Unknown: true}); len(parts) == 0 {
+				return nil
+			}
+			if time.Now().After(deadline) {
+				return fmt.Errorf("not there after %s: %s", restoreWithin, strings.Join(gone, ", "))
+			}
+			if !wait(ctx, 50*time.Millisecond) {
+				return ctx.Err()
+			}
 		}
 	}
-	return errors.Join(errs...)
 }
 
 func wait(ctx context.Context, d time.Duration) bool {

@@ -122,6 +122,24 @@ func TestWhatCannotBePutBackIsTriedAgain(t *testing.T) {
 	})
 }
 
+// Who flushes twice may do so between what is put back and the look whether it is there.
+func TestWhatIsRemovedAgainMeanwhileIsPutBackAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{}
+		part := f.part()
+		put := part.Restore
+		part.Restore = func(ctx context.Context) error {
+			defer f.gone.Store(f.restored.Load() == 0)
+			return put(ctx)
+		}
+		f.gone.Store(true)
+		start := time.Now()
+		if err := restore(t.Context(), []*Part{&part}); err != nil || f.gone.Load() || f.restored.Load() != 2 || time.Since(start) > 2*restoreAgain {
+			t.Errorf("got %v after %s, put back %d times, gone %t", err, time.Since(start), f.restored.Load(), f.gone.Load())
+		}
+	})
+}
+
 func TestTwoThatFightDoLittleElse(t *testing.T) {
 	watching(t, func(t *testing.T, w *Watcher, f *fake) {
 		for range 600 {

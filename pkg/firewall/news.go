@@ -22,7 +22,7 @@ func listen(protocol int, groups ...int) (*os.File, error) {
 		return nil, fmt.Errorf("ask the kernel to tell of changes: %w", err)
 	}
 	if protocol == unix.NETLINK_ROUTE {
-		_ = hideRoutes(fd) // without, it is more to read
+		_ = hideNew(fd) // without, it is more to read
 	}
 	var mask uint32
 	for _, group := range groups {

@@ -9,15 +9,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Way is an interface by which packets have lost an address or a route.
+// Way is an interface by which packets have lost an address, a route, or a neighbour.
 type Way struct {
 	Link     int   // its index; 0 if the route led out of none, or of several
-	Protocol uint8 // what the route was marked with; 0 for an address
+	Protocol uint8 // what the route was marked with; 0 for all else
 }
 
 // wayGroups are the news of interfaces, and of what belongs to them.
 var wayGroups = []int{
-	unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE,
+	unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE,
 	unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF,
 }
 
@@ -40,6 +40,13 @@ func (names interfaces) lost(m syscall.NetlinkMessage) Lost {
 		return Lost{Links: names.link(m)}
 	case unix.RTM_DELADDR:
 		if len(m.Data) >= unix.SizeofIfAddrmsg {
+			return Lost{Ways: []Way{{Link: int(binary.NativeEndian.Uint32(m.Data[4:]))}}}
+		}
+	case unix.RTM_DELNEIGH:
+		// One that somebody had set has failed by now, as those have that do not answer; not
+		// so in a forwarding database. The kernel forgets many of other states.
+		const sizeofNdmsg = 12 // family, index, state
+		if len(m.Data) >= sizeofNdmsg && binary.NativeEndian.Uint16(m.Data[8:])&(unix.NUD_PERMANENT|unix.NUD_FAILED) != 0 {
 			return Lost{Ways: []Way{{Link: int(binary.NativeEndian.Uint32(m.Data[4:]))}}}
 		}
 	case unix.RTM_DELROUTE:
@@ -102,15 +109,19 @@ func number(attrs []byte, kind uint16) int {
 	return 0
 }
 
-// hideRoutes has the kernel not tell of routes that are new: on a machine that learns
-// a great many from others they would drown the rest.
-func hideRoutes(fd int) error {
-	kind := binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, unix.RTM_NEWROUTE)) // a filter reads it in this order
+// hideNew has the kernel not tell of routes that are new, of which a machine may learn a
+// great many from others, nor of neighbours.
+func hideNew(fd int) error {
+	// A filter reads the type in the head of a message in this order.
+	kind := func(kind uint16) uint32 {
+		return uint32(binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, kind)))
+	}
 	filter := []unix.SockFilter{
-		{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: 4}, // the type in the head of the message
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: uint32(kind), Jt: 0, Jf: 1},
-		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+		{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: 4},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: kind(unix.RTM_NEWROUTE), Jt: 2},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: kind(unix.RTM_NEWNEIGH), Jt: 1},
 		{Code: unix.BPF_RET | unix.BPF_K, K: 0xffffffff},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
 	}
 	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
 }

@@ -352,12 +352,16 @@ func (s *suite) injure(t *testing.T, does string, gone ...string) {
 // testRoutesToOthers takes the way to the pods of other nodes, which the overlay puts back
 // and tells of itself.
 func (s *suite) testRoutesToOthers(t *testing.T) {
-	for _, does := range []string{"ip route flush dev lite-vxlan", "ip route flush proto 76", "ip address flush dev lite-vxlan"} {
+	const routes, neighbours = "ip route show dev lite-vxlan proto 76", "ip neigh show dev lite-vxlan nud permanent"
+	for does, back := range map[string]string{
+		"ip route flush dev lite-vxlan": routes, "ip route flush proto 76": routes, "ip address flush dev lite-vxlan": "ip -4 -o address show dev lite-vxlan",
+		"ip neigh flush dev lite-vxlan nud permanent": neighbours,
+	} {
 		before, told, start := s.injuries(), len(s.node.Log()), time.Now()
 		s.node.Output(t, "sh", "-ec", does)
-		cluster.Eventually(t, time.Minute, func() error {
-			if !strings.Contains(s.node.Log()[told:], "Setting up the way to other nodes again") {
-				return fmt.Errorf("%s: nobody has noticed", does)
+		cluster.Eventually(t, 10*time.Second, func() error {
+			if s.node.Output(t, "sh", "-ec", back) == "" {
+				return fmt.Errorf("%s: it is not back", does)
 			}
 			return nil
 		})

@@ -165,7 +165,7 @@ func (g guard) lostChains(ctx context.Context, lost firewall.Lost) (gone []strin
 		if c.Name != "nat" && c.Name != "filter" {
 			continue
 		}
-		ours := slices.ContainsFunc(c.Chains, func(name string) bool { return strings.HasPrefix(name, "KUBE-S") })
+		ours := slices.ContainsFunc(c.Chains, isProxys)
 		jumps := slices.ContainsFunc(proxyJumps, func(j struct{ table, from, to string }) bool {
 			return j.table == c.Name && slices.Contains(c.Chains, j.from)
 		})
@@ -197,6 +197,11 @@ func (g guard) lostChains(ctx context.Context, lost firewall.Lost) (gone []strin
 	return gone, nil
 }
 
+// isProxys tells kube-proxy's chains from the kubelet's.
+func isProxys(chain string) bool {
+	return strings.HasPrefix(chain, "KUBE-") && !slices.Contains([]string{"KUBE-FIREWALL", "KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY"}, chain)
+}
+
 // missingJumps names what a listing of a table should have and has not: the rules that
 // lead to kube-proxy's chains, and some in each chain that rules lead to.
 func missingJumps(table, listing string) (gone []string) {
@@ -209,7 +214,8 @@ func missingJumps(table, listing string) (gone []string) {
 		filled[words[1]] = true
 		if i := slices.Index(words, "-j"); i > 0 && i+1 < len(words) {
 			led[words[1]+" "+words[i+1]] = true
-			if strings.HasPrefix(words[i+1], "KUBE-S") {
+			// The one that is empty where there is no NodePort.
+			if isProxys(words[i+1]) && words[i+1] != "KUBE-NODEPORTS" {
 				led[words[i+1]] = true
 			}
 		}

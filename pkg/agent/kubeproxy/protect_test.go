@@ -64,6 +64,8 @@ func TestWhatOthersTakeFromChainsOfServices(t *testing.T) {
 		"a Service's":             {firewall.Change{Table: nat, Chains: []string{"KUBE-SVC-AAAA"}}, true},
 		"a Service by kube-proxy": {firewall.Change{Table: nat, Chains: []string{"KUBE-SEP-AAAA", "KUBE-SERVICES"}, Adds: true}, false},
 		"a table that was saved":  {firewall.Change{Table: nat, Chains: []string{"KUBE-SEP-AAAA", "KUBE-SERVICES", "PREROUTING"}, Adds: true}, true},
+		"those of NodePorts":      {firewall.Change{Table: nat, Chains: []string{"KUBE-NODEPORTS"}}, true},
+		"the kubelet's":           {firewall.Change{Table: firewall.Table{Family: "ip", Name: "filter"}, Chains: []string{"KUBE-FIREWALL"}}, false},
 		"another's chain":         {firewall.Change{Table: nat, Chains: []string{"DOCKER"}}, false},
 	} {
 		got, err := guard{}.lostChains(t.Context(), firewall.Lost{Changes: []firewall.Change{c.change}})
@@ -82,6 +84,10 @@ func TestMissingJumps(t *testing.T) {
 -A KUBE-SERVICES -d 10.43.0.1/32 -p tcp -m tcp --dport 443 -j KUBE-SVC-A
 -A KUBE-SVC-A -j KUBE-SEP-A
 -A KUBE-SEP-A -p tcp -j DNAT --to-destination 192.0.2.1:6443
+-A KUBE-SERVICES -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS
+-A KUBE-POSTROUTING -j MASQUERADE --random-fully
+-A KUBE-SVC-A -j KUBE-MARK-MASQ
+-A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000
 `
 	without := func(text string) string {
 		lines := slices.DeleteFunc(slices.Collect(strings.Lines(whole)), func(line string) bool { return strings.Contains(line, text) })
@@ -91,6 +97,8 @@ func TestMissingJumps(t *testing.T) {
 		"whole":                       {whole, ""},
 		"no jump":                     {without("-A PREROUTING"), "the jump from PREROUTING to KUBE-SERVICES"},
 		"no rules of a Service":       {without("-A KUBE-SVC-A"), "rules of chain KUBE-SVC-A"},
+		"nothing masqueraded":         {without("-A KUBE-POSTROUTING"), "rules of chain KUBE-POSTROUTING"},
+		"nothing marked":              {without("-A KUBE-MARK"), "rules of chain KUBE-MARK-MASQ"},
 		"no rules of a Service's pod": {without("-A KUBE-SEP-A"), "rules of chain KUBE-SEP-A"},
 		"nothing":                     {"-P PREROUTING ACCEPT\n", "the jump from OUTPUT to KUBE-SERVICES|the jump from POSTROUTING to KUBE-POSTROUTING|the jump from PREROUTING to KUBE-SERVICES"},
 	} {
