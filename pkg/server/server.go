@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"time"
 
 	"lite.io/lite/manifests"
@@ -93,9 +94,11 @@ func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, certs 
 	objects, err := addon.New(addon.Config{
 		Kubeconfig: cp.Kubeconfig(pki.Lite),
 		Files:      manifests.FS,
-		Values:     map[string]string{"CLUSTER_DNS": cfg.ClusterDNS.String(), "CLUSTER_DOMAIN": cfg.ClusterDomain},
-		Disable:    disable,
-		Profile:    cfg.Profile,
+		Values: map[string]string{
+			"API_PORT": strconv.Itoa(cfg.HTTPSListenPort), "CLUSTER_DNS": cfg.ClusterDNS.String(), "CLUSTER_DOMAIN": cfg.ClusterDomain,
+		},
+		Disable: disable,
+		Profile: cfg.Profile,
 	})
 	if err != nil {
 		return nil, err

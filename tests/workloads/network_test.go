@@ -1,12 +1,14 @@
 package workloads
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net"
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"lite.io/lite/tests/cluster"
 )
@@ -97,5 +99,34 @@ spec:
 			}
 			return nil
 		})
+	}
+	t.Run("OfTheClusterItself", func(t *testing.T) { hostPortsOfTheCluster(t, ns) })
+}
+
+// hostPortsOfTheCluster asks for ports on which something of the cluster listens: nobody
+// would reach that any more, and with the API server's nobody could take the pod away.
+func hostPortsOfTheCluster(t *testing.T, ns *cluster.Namespace) {
+	for name, test := range map[string]struct {
+		spec string
+		ok   bool
+	}{
+		"API":                    {"{containers: [{name: c, image: i, ports: [{containerPort: 80, hostPort: 6443}]}]}", false},
+		"kubelet":                {"{containers: [{name: c, image: i, ports: [{containerPort: 80}, {containerPort: 10250, hostPort: 10250, protocol: TCP}]}]}", false},
+		"at loopback":            {"{containers: [{name: c, image: i, ports: [{containerPort: 80, hostPort: 2379, hostIP: 127.0.0.1}]}]}", false},
+		"pod network":            {"{containers: [{name: c, image: i, ports: [{containerPort: 80, hostPort: 8472, protocol: UDP}]}]}", false},
+		"DNS":                    {"{containers: [{name: c, image: i, ports: [{containerPort: 53, hostPort: 10053, protocol: UDP}]}]}", false},
+		"of a sidecar":           {"{containers: [{name: c, image: i}], initContainers: [{name: d, image: i, restartPolicy: Always, ports: [{containerPort: 80, hostPort: 10257}]}]}", false},
+		"other protocol":         {"{containers: [{name: c, image: i, ports: [{containerPort: 80, hostPort: 8472}, {containerPort: 81, hostPort: 6443, protocol: UDP}, {containerPort: 82, hostPort: 6443, protocol: SCTP}]}]}", true},
+		"in the host's network":  {"{hostNetwork: true, containers: [{name: c, image: i, ports: [{containerPort: 10250}]}]}", true},
+		"not a port of the node": {"{containers: [{name: c, image: i, ports: [{containerPort: 6443}, {containerPort: 10250}]}]}", true},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		cmd := ns.Node.Command(ctx, "lite", "kubectl", "create", "--dry-run=server", "-n", ns.Name, "-f", "-")
+		cmd.Stdin = strings.NewReader("apiVersion: v1\nkind: Pod\nmetadata: {name: taker}\nspec: " + test.spec + "\n")
+		out, err := cmd.CombinedOutput()
+		cancel()
+		if (err == nil) != test.ok || !test.ok && !strings.Contains(string(out), "hostPort is one of the cluster's own") {
+			t.Errorf("%s: %v: %s", name, err, out)
+		}
 	}
 }
