@@ -67,8 +67,10 @@ type boot struct {
 // modules of the kernel were loaded is written down.
 func newBoot(role config.Role, flags *pflag.FlagSet) (*boot, error) {
 	b := &boot{began: time.Now(), environment: os.Environ()}
-	// Sockets are closed to others when they are made, and not a moment later.
-	syscall.Umask(syscall.Umask(0o022) | 0o022)
+	// Sockets are closed to others when they are made, and not a moment later. A stricter
+	// one would close to pods what they are to read: directories on the way to their files,
+	// their cgroups and their resolv.conf.
+	syscall.Umask(0o022)
 	if err := withoutCore(); err != nil {
 		return nil, err
 	}

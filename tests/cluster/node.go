@@ -48,6 +48,8 @@ type Node struct {
 	Role string
 	// Env is added to the environment that lite is started with, as NAME=value.
 	Env []string
+	// Umask is what lite is started with, in octal; "" = the test's own.
+	Umask string
 	// Clock is added to the time that lite reads, but not to that of what it starts
 	// or becomes. Processors other than x86-64 cannot do that.
 	Clock time.Duration
@@ -156,7 +158,11 @@ func (n *Node) Launch(t testing.TB, args ...string) {
 	}
 	defer log.Close()
 	// It may outlive the subtest that starts it, so not that one's context.
-	p := &process{Cmd: n.Command(context.Background(), "lite", append([]string{n.Role}, args...)...), exited: make(chan struct{})}
+	line := append([]string{"lite", n.Role}, args...)
+	if n.Umask != "" {
+		line = append([]string{"sh", "-c", "umask " + n.Umask + `; exec "$0" "$@"`}, line...)
+	}
+	p := &process{Cmd: n.Command(context.Background(), line[0], line[1:]...), exited: make(chan struct{})}
 	p.Env = append(p.Env, n.Env...)
 	p.clock = n.Clock
 	p.Stdout, p.Stderr = log, log

@@ -29,10 +29,12 @@ const nvidiaVersion2 = `version = 2
 
 // TestContainers has a server that runs containers by what a drop-in of containerd 1
 // says, and an agent on which NVIDIA's toolkit is found; on both there are pods with
-// users of their own. The agent's /run is mounted as some systems have it.
+// users of their own. The agent's /run is mounted as some systems have it, and both nodes
+// are started by somebody who makes files for himself alone.
 func TestContainers(t *testing.T) {
 	c := cluster.New(t, cluster.Agents(1), cluster.Prepare(func(n *cluster.Node) {
 		n.MountWhole(t)
+		n.Umask = "077"
 		if n.Role == "server" {
 			program(t, n, "recorder", recorder)
 			n.WriteFile(t, cluster.DataDir+"/agent/containerd/config.toml.d/50-nvidia.toml", nvidiaVersion2)
@@ -48,6 +50,7 @@ func TestContainers(t *testing.T) {
 	t.Run("RuntimeClass", func(t *testing.T) { testRuntimeClass(t, server, agent) })
 	for name, n := range map[string]*cluster.Node{"server": server, "agent": agent} {
 		t.Run("UserNamespaces/"+name, func(t *testing.T) { testUserNamespaces(t, server, n) })
+		t.Run("Umask/"+name, func(t *testing.T) { testUmask(t, server, n) })
 	}
 }
 
@@ -106,6 +109,28 @@ spec:
 	if trace := agent.ReadFile(t, tools+"/trace"); !strings.Contains(trace, "nvidia-container-runtime ") || !strings.Contains(trace, "create") {
 		t.Errorf("it was not run:\n%s", trace)
 	}
+}
+
+// testUmask: what the kubelet and containerd make for a pod is to be read by any user.
+func testUmask(t *testing.T, server, n *cluster.Node) {
+	ns := server.Namespace(t)
+	ns.Kubectl(t, "create", "configmap", "conf", "--from-literal=key=of-the-map")
+	ns.Apply(t, fmt.Sprintf(`
+apiVersion: v1
+kind: Pod
+metadata: {name: anybody}
+spec:
+  nodeSelector: {kubernetes.io/hostname: %s}
+  restartPolicy: Never
+  securityContext: {runAsUser: 12345, runAsGroup: 12345}
+  volumes: [{name: conf, configMap: {name: conf, items: [{key: key, path: deep/er/key}]}}]
+  containers:
+  - name: main
+    image: lite.test/busybox:1
+    command: [sh, -ec, "cat /etc/resolv.conf /etc/hosts /etc/hostname /conf/deep/er/key >/dev/null; nslookup kubernetes.default.svc.cluster.local"]
+    volumeMounts: [{name: conf, mountPath: /conf}]
+`, n.Name))
+	ns.WaitFor(t, "jsonpath={.status.phase}=Succeeded", "pod/anybody")
 }
 
 // withUsers is a pod with users of its own, and each kind of volume.
