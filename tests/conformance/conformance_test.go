@@ -53,7 +53,7 @@ func TestConformance(t *testing.T) {
 	}
 	b := newBench(t, cache, name)
 	phases := b.phases(t, chosen)
-	b.makeCluster(t)
+	b.makeCluster(t, groups[name].dualStack)
 	began := time.Now()
 	var s report.Summary
 	log, err := os.Create(filepath.Join(b.out, "e2e.log"))
@@ -129,8 +129,13 @@ const testHandler = `version = 4
   runtime_type = "io.containerd.runc.v2"
 `
 
+// nodeConfig is the configuration of both nodes. They share the machine's disk with each other and with all that is on
+// it: it is not theirs to keep a tenth of it free.
+const nodeConfig = `kubelet-arg: ["eviction-hard=memory.available<100Mi,nodefs.available<1Gi,imagefs.available<1Gi", image-gc-high-threshold=100]
+`
+
 // makeCluster makes the cluster, and beside it a registry that has all images.
-func (b *bench) makeCluster(t *testing.T) {
+func (b *bench) makeCluster(t *testing.T, dualStack bool) {
 	t.Helper()
 	layout := b.images(t)
 	handler, hosts, err := images.Registry(layout)
@@ -144,11 +149,19 @@ func (b *bench) makeCluster(t *testing.T) {
 	}
 	b.cluster = cluster.New(t, cluster.Agents(1), cluster.Prepare(func(n *cluster.Node) {
 		n.MountWhole(t)
+		config := nodeConfig
+		if dualStack {
+			last := n.IP[strings.LastIndex(n.IP, ".")+1:]
+			n.Output(t, "ip", "-6", "address", "add", "fd99::"+last+"/64", "dev", "eth0", "nodad")
+			n.Output(t, "ip", "-6", "route", "add", "default", "via", "fd99::fe") // where nodes look for Services from
+			config += "node-ip: " + n.IP + ",fd99::" + last + "\n"
+			if n.Role == "server" {
+				config += "cluster-cidr: 10.42.0.0/16,fd42::/48\nservice-cidr: 10.43.0.0/16,fd43::/112\n"
+			}
+		}
 		n.WriteFile(t, cluster.DataDir+"/agent/containerd/config.toml.d/50-handler.toml", testHandler)
 		n.WriteFile(t, "/etc/lite/registries.yaml", mirrors.String())
-		// The nodes share the machine's disk with each other and with all that is on it: it is
-		// not theirs to keep a tenth of it free.
-		n.WriteFile(t, "/etc/lite/config.yaml", "kubelet-arg: [\"eviction-hard=memory.available<100Mi,nodefs.available<1Gi,imagefs.available<1Gi\", image-gc-high-threshold=100]\n")
+		n.WriteFile(t, "/etc/lite/config.yaml", config)
 		// What the mirror does not have is asked for there. The kubelet pulls one image after
 		// the other, and a name that does not resolve is tried for half a minute.
 		n.WriteFile(t, "/etc/hosts", n.ReadFile(t, "/etc/hosts")+"127.0.0.1 registry-1.docker.io\n")

@@ -28,6 +28,7 @@ const usable = "!Disruptive && !Flaky && !Deprecated"
 type group struct {
 	focus, skip string
 	features    string // what the specs may need, besides what is on by default
+	dualStack   bool   // the cluster has addresses of both families
 }
 
 // groups are known by name.
@@ -39,6 +40,7 @@ var groups = map[string]group{
 	"sig-cli":         {focus: `\[sig-cli\]`},
 	"sig-sched":       {focus: `\[sig-scheduling\]`},
 	"NodeConformance": {focus: `\[NodeConformance\]`},
+	"dual-stack":      {focus: `\[Feature:IPv6DualStack\]`, features: "IPv6DualStack", dualStack: true},
 }
 
 // choose is what is asked for: conformance if nothing is.
