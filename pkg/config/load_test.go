@@ -380,6 +380,11 @@ func TestErrors(t *testing.T) {
 		"not YAML, second":        {yaml: "data-dir: /a\n---\na: b: c", want: []string{`config "/etc/lite/config.yaml" (` + main + `): yaml: `}},
 		"server key of an agent":  {role: Agent, yaml: "cluster-cidr: 10.0.0.0/8", want: []string{`cluster-cidr "10.0.0.0/8" (` + main + `:1): is for servers only, and this node is an agent; set it where only servers read it`}},
 		"server name of an agent": {role: Agent, env: []string{"LITE_DISABLE=dns"}, want: []string{`disable "dns" (environment LITE_DISABLE): is for servers only, and this node is an agent; `}},
+		"server by http":          {role: Agent, args: []string{"--server=http://192.0.2.1"}, want: []string{`server "http://192.0.2.1" (flag --server): is not an https URL; write it like https://192.0.2.1:6443`}},
+		"server with a path":      {role: Agent, args: []string{"--server=https://192.0.2.1:6443/api"}, want: []string{`server "https://192.0.2.1:6443/api" (flag --server): must be host:port; write it like https://192.0.2.1:6443`}},
+		"server with a query":     {role: Agent, args: []string{"--server=https://192.0.2.1?a=b"}, want: []string{`server "https://192.0.2.1?a=b" (flag --server): must be host:port; `}},
+		"server at port 0":        {role: Agent, args: []string{"--server=https://192.0.2.1:0"}, want: []string{`server "https://192.0.2.1:0" (flag --server): has an invalid port; `}},
+		"token and its file":      {args: []string{"--token=abcdefgh", "--token-file=/f"}, want: []string{`token-file "/f" (flag --token-file): cannot be combined with token; set only one of them`}},
 		"many at once": {
 			args: []string{"--log-level=loud", "--tls-san=a_b,c_d"}, env: []string{"LITE_NODE_IP=x"}, yaml: "wrong: 1\nhttps-listen-port: many",
 			want: []string{
