@@ -18,16 +18,17 @@ import (
 func agentCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "agent",
-		Short: "Make this machine a node of a cluster",
-		Long: `Make this machine a node of a cluster: it joins by a token, which a server
-prints when it starts and by ` + "`lite token create --print-join-command`" + `, and runs pods.
+		Short: "Join this machine to a cluster as a node",
+		Long: `Join this machine to a cluster as a node that runs pods. It needs a token: a server
+prints one when it starts, and so does ` + "`lite token create --print-join-command`" + `.
 
-  lite agent --token lite://...                     all in one
+  lite agent --token lite://...                     a token with the address of the server
   lite agent --token-file f --server https://host:6443
 
-The key of the node is made here and never leaves it. Once it has joined it
-needs no token. It runs in the foreground until it gets SIGTERM or SIGINT; pods
-go on running when it stops and are taken over at the next start.`,
+The private key of the node is generated here and never leaves the machine. Once
+the node has joined, it no longer needs a token. lite runs in the foreground until
+it gets SIGTERM or SIGINT. Pods keep running when it stops, and the next start
+takes them over.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runAgent(cmd.Flags())
@@ -69,7 +70,7 @@ func (b *boot) runAgent() error {
 	}
 	facts := member.Facts
 	if err := b.cfg.WithRanges(facts.ClusterCIDR, facts.ServiceCIDR, facts.Disable).CheckNetworks(); err != nil {
-		slog.Warn("The cluster has addresses of this machine's network: pods cannot reach them", "err", err)
+		slog.Warn("Ranges of the cluster overlap networks of this machine: pods cannot reach those networks", "err", err)
 	}
 	node, err := agent.New(b.cfg, member, b.host, b.ui.changed)
 	if err != nil {
@@ -84,7 +85,7 @@ func (b *boot) runAgent() error {
 			})
 		}
 	}
-	return b.run(node.Group, add, "See how its parts are doing:  lite status")
+	return b.run(node.Group, add, "Show its components:  lite status")
 }
 
 // join makes the machine a node, and says what that waits for.

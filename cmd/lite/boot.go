@@ -103,11 +103,11 @@ func newBoot(role config.Role, flags *pflag.FlagSet) (*boot, error) {
 func withoutCore() error {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_CORE, &limit); err != nil {
-		return fmt.Errorf("ask for the limit of core files: %w", err)
+		return fmt.Errorf("read the limit for core files: %w", err)
 	}
 	limit.Cur = 0
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &limit); err != nil {
-		return fmt.Errorf("leave out core files: %w", err)
+		return fmt.Errorf("disable core files: %w", err)
 	}
 	return nil
 }
@@ -169,7 +169,7 @@ func (b *boot) claim() (io.Closer, error) {
 		return nil, err
 	}
 	if err := service.CloseUnit(); err != nil {
-		slog.Warn("The file of the service can be read by all users of the machine", "err", err)
+		slog.Warn("All users of the machine can read the service file", "err", err)
 	}
 	slog.Info("Starting lite", "version", version.Version(), "role", b.cfg.Role, "node", b.cfg.NodeName, "address", b.cfg.NodeIP[0], "data-dir", b.cfg.DataDir)
 	slog.Info("Packet filter", "nft", b.tools.NFT, "iptables", b.tools.IPTables)
@@ -188,10 +188,10 @@ func (b *boot) endLost() {
 	}
 	n, err := uninstall.EndLost(filepath.Join(agent.RuntimeDir(b.cfg.DataDir), "root"), agent.StateDir, lostGrace)
 	if n > 0 {
-		slog.Warn("Ended containers that ran on: somebody has removed what lite keeps of them; their pods are made anew", "containers", n, "directory", agent.StateDir)
+		slog.Warn("Stopped containers whose state somebody has removed; their pods are recreated", "containers", n, "directory", agent.StateDir)
 	}
 	if err != nil {
-		slog.Warn("A container cannot be ended", "err", err)
+		slog.Warn("Cannot stop a container", "err", err)
 	}
 }
 
@@ -200,7 +200,7 @@ func (b *boot) stand() error {
 	if !b.cfg.Standby {
 		return machine.Stand(nil)
 	}
-	slog.Warn("There is no network: the node starts alone, and anew when there is one")
+	slog.Warn("This machine has no network: the node starts alone, and restarts when there is a network")
 	return machine.Stand(b.cfg.NodeIP)
 }
 
@@ -284,7 +284,7 @@ func (b *boot) run(g *component.Group, add func(*status.Node), next string) erro
 			b.manager.Ready()
 			b.ui.ready(b.cfg, time.Since(b.began), next)
 			if err := b.before.Ready(); err != nil {
-				slog.Warn("Uninstalling will not know which settings of the kernel are lite's", "err", err)
+				slog.Warn("An uninstall will not know which kernel settings lite changed", "err", err)
 			}
 			rest(b.ctx)
 		}
@@ -314,7 +314,7 @@ func (b *boot) run(g *component.Group, add func(*status.Node), next string) erro
 		errors.As(err, &stuck)
 		if b.ctx.Err() == nil {
 			if stuck != nil {
-				slog.Warn("Not all parts have ended", "err", stuck)
+				slog.Warn("Not all components have stopped", "err", stuck)
 			}
 			b.ui.again(changed)
 			return errAgain
@@ -358,7 +358,7 @@ func addCertificates(w *expiry.Watch) func(*status.Node) {
 }
 
 // errAgain ends a node that is to start anew, in the same process.
-var errAgain = errors.New("start anew")
+var errAgain = errors.New("restart")
 
 // settleUpgrade does what an interrupted upgrade has left to do. It does not
 // return if another program is in the place of this one afterwards.

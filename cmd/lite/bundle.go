@@ -27,7 +27,7 @@ import (
 func bundleCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bundle",
-		Short: "Make and check bundles: lite and images in one file, for machines without a network",
+		Short: "Create and check bundles: lite and images in one file, for machines without a network",
 	}
 	cmd.AddCommand(bundleCreateCommand(), bundleListCommand(), bundleVerifyCommand())
 	return cmd
@@ -44,26 +44,26 @@ func bundleCreateCommand() *cobra.Command {
 	var o bundleOptions
 	cmd := &cobra.Command{
 		Use:   "create",
-		Short: "Make a bundle of this lite, its installer and images",
-		Long: `Make one file of this lite, its installer, the images that are named, and
+		Short: "Create a bundle of lite, its installer and images",
+		Long: `Create one file that holds lite, its installer, the images that you name, and
 checksums. On a machine without a network, unpack install.sh from it:
 
   tar -xf lite-<version>-linux-<arch>.tar install.sh
   INSTALL_LITE_ARTIFACT=lite-<version>-linux-<arch>.tar sh install.sh
 
---image takes an image of this node, --image-file an archive that is there
-already. Both can be repeated, or take a list with commas. The same lite and
-the same images make the same bytes.`,
+--image adds an image of this node, --image-file an existing archive. Repeat them,
+or separate values with commas. The same lite and the same images always produce
+the same bytes.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return createBundle(cmd, o) },
 	}
 	f := cmd.Flags()
-	f.StringVarP(&o.output, "output", "o", "", "the file (default "+airgap.Name("<version>", "<arch>")+" here)")
-	f.StringSliceVar(&o.images, "image", nil, "an image of this node, by its name; lite must run")
+	f.StringVarP(&o.output, "output", "o", "", "file to write (default "+airgap.Name("<version>", "<arch>")+" here)")
+	f.StringSliceVar(&o.images, "image", nil, "name of an image of this node; lite must be running")
 	f.StringSliceVar(&o.files, "image-file", nil, "an archive of images: .tar, .tar.gz or .tar.zst")
-	f.StringVar(&o.arch, "arch", runtime.GOARCH, "the architecture: amd64 or arm64; with --binary")
-	f.StringVar(&o.binary, "binary", "", "the lite of another architecture, also compressed with gzip (default this one)")
-	f.BoolVar(&o.force, "force", false, "replace a file that is there")
+	f.StringVar(&o.arch, "arch", runtime.GOARCH, "architecture: amd64 or arm64; needs --binary")
+	f.StringVar(&o.binary, "binary", "", "lite for another architecture, plain or compressed with gzip (default this program)")
+	f.BoolVar(&o.force, "force", false, "replace an existing file")
 	_ = cmd.RegisterFlagCompletionFunc("arch", cobra.FixedCompletions(airgap.Architectures(), cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("image", completeImages)
 	return cmd
@@ -76,12 +76,12 @@ func (o *bundleOptions) check() error {
 	}
 	if o.binary == "" {
 		if o.arch != runtime.GOARCH {
-			return fmt.Errorf("--arch %s: this lite is for %s; name the other one with --binary", o.arch, runtime.GOARCH)
+			return fmt.Errorf("--arch %s: this lite is for %s; specify the other one with --binary", o.arch, runtime.GOARCH)
 		}
 		o.binary = "/proc/self/exe" // this very one, whatever its path leads to by now
 	}
 	if len(o.images) > 0 && o.arch != runtime.GOARCH {
-		return fmt.Errorf("--image: the images of this node are for %s; give those for %s with --image-file", runtime.GOARCH, o.arch)
+		return fmt.Errorf("--image: the images of this node are for %s; add those for %s with --image-file", runtime.GOARCH, o.arch)
 	}
 	if o.output == "" {
 		o.output = airgap.Name(version.Version(), o.arch)
@@ -89,11 +89,11 @@ func (o *bundleOptions) check() error {
 	info, err := os.Stat(o.output)
 	switch {
 	case o.output == "-":
-		return errors.New("--output -: a bundle is read again when it is written, so it has to be a file")
+		return errors.New("--output -: lite reads the bundle back to check it, so it must be a file")
 	case err == nil && info.IsDir():
-		return fmt.Errorf("--output %s: it is a directory; name a file in it", o.output)
+		return fmt.Errorf("--output %s: is a directory; specify a file in it", o.output)
 	case err == nil && !o.force:
-		return fmt.Errorf("--output %s: it is there already; use --force to replace it", o.output)
+		return fmt.Errorf("--output %s: already exists; use --force to replace it", o.output)
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("--output: %w", err)
 	}
@@ -131,7 +131,7 @@ func createBundle(cmd *cobra.Command, o bundleOptions) error {
 func writeBundle(ctx context.Context, output string, r airgap.Request) error {
 	part, err := file.NewPart(output, 0o644)
 	if err != nil {
-		return fmt.Errorf("make the bundle: %w", err)
+		return fmt.Errorf("create the bundle: %w", err)
 	}
 	defer part.Discard()
 	bar := newMeter(os.Stderr, output)
@@ -142,19 +142,19 @@ func writeBundle(ctx context.Context, output string, r airgap.Request) error {
 	case ctx.Err() != nil:
 		return errors.New("bundle: interrupted")
 	case errors.Is(err, syscall.ENOSPC):
-		return fmt.Errorf("make the bundle: %w; choose a disk with more room with --output", err)
+		return fmt.Errorf("create the bundle: %w; choose a disk with more room with --output", err)
 	case err != nil:
-		return fmt.Errorf("make the bundle: %w", err)
+		return fmt.Errorf("create the bundle: %w", err)
 	}
 	if _, err := part.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
 	files, err := airgap.Verify(part.File, func(file string, done int64) { bar.show("checking "+file, done, 0) })
 	if err != nil {
-		return fmt.Errorf("the bundle cannot be read again: %w", err)
+		return fmt.Errorf("read the bundle back: %w", err)
 	}
 	if err := part.Finish(); err != nil {
-		return fmt.Errorf("make the bundle: %w", err)
+		return fmt.Errorf("create the bundle: %w", err)
 	}
 	bar.end()
 	fmt.Println(output)
@@ -174,7 +174,7 @@ func bundleListCommand() *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use:   "list FILE",
-		Short: "Check a bundle, and list what is in it",
+		Short: "Check a bundle and list its contents",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if output != "table" && output != "json" {
@@ -200,13 +200,13 @@ func bundleListCommand() *cobra.Command {
 func bundleVerifyCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "verify FILE",
-		Short: "Check that a bundle is whole, by its checksums and by reading all that is in it",
+		Short: "Check that a bundle is complete: compare its checksums and read everything in it",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if _, err := verifyBundle(args[0]); err != nil {
 				return err
 			}
-			fmt.Println(args[0] + " is whole")
+			fmt.Println(args[0] + " is complete")
 			return nil
 		},
 	}

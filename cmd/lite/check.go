@@ -34,32 +34,31 @@ func checkCommand() *cobra.Command {
 	var o checkOptions
 	cmd := &cobra.Command{
 		Use:   "check",
-		Short: "Look at this machine and say what stands in the way of lite",
-		Long: `Look at this machine, before lite is installed and while it runs, and say what
-stands in its way: one line for each thing that was looked at, pass, warn, fail or
-skip, with what was found and what to do about it.
+		Short: "Check whether this machine can run lite",
+		Long: `Check this machine, before you install lite and while it runs. The report has one line
+per check: pass, warn, fail or skip, what was found, and how to fix it.
 
-It takes the flags of ` + "`lite server`" + ` (or, with --role agent, those of ` + "`lite agent`" + `),
-reads the same files and variables, and changes nothing. It writes for at most 2 s
-to a file without a name in the data directory, to see how long that takes, and
-tries the kernel in a network of its own. Without root it says what it could not see.
+The command takes the flags of ` + "`lite server`" + ` (or, with --role agent, those of ` + "`lite agent`" + `),
+reads the same files and variables, and changes nothing. To measure the disk, it writes
+for at most 2 s to an unnamed file in the data directory; to test the kernel, it uses a
+network namespace of its own. Without root, the report shows what could not be checked.
 
   lite check                                         as configured
   lite check --role agent --server https://host:6443
-  lite check --fix                                   put right what safely can be
+  lite check --fix                                   fix what can be fixed safely
 
---fix adds rules to firewalld, ufw, iptables or nftables, raises the limits of
-inotify, and tells NetworkManager to leave the interfaces of pods alone. It says what
-it did and how to take that back, and ` + "`lite uninstall`" + ` takes it back too.
+--fix adds rules to firewalld, ufw, iptables or nftables, raises the inotify limits,
+and tells NetworkManager to ignore the interfaces of pods. It prints each change and
+how to undo it; ` + "`lite uninstall`" + ` undoes it too.
 
-The exit code is 1 if something fails (with --strict: or is warned of), else 0.
+The exit code is 1 if a check fails (with --strict, also if one warns), otherwise 0.
 
---cis judges this node by the CIS Kubernetes Benchmark 1.12 instead: by what the
-lite that runs was told, by files, and by the objects of the cluster. It says of
-each entry pass, fail, manual (a person has to decide; with what can be seen), not
-applicable, or unknown (it could not be looked at, as where lite does not run). An
-agent is judged by section 4. Only root may. The exit code is 1 if an entry fails,
-or one that the benchmark calls automated is unknown, else 0.`,
+--cis checks this node against the CIS Kubernetes Benchmark 1.12 instead. It looks at
+the settings of the running lite, at files, and at the objects of the cluster. The result
+of each entry is pass, fail, manual (you decide; the report shows what it found), not
+applicable, or unknown (it could not be checked, for example because lite does not run).
+On an agent it checks section 4. It needs root. The exit code is 1 if an entry fails, or
+if one that the benchmark calls automated is unknown, otherwise 0.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -72,12 +71,12 @@ or one that the benchmark calls automated is unknown, else 0.`,
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVar(&o.role, "role", "", "server or agent (default: what this machine is, else server)")
+	f.StringVar(&o.role, "role", "", "server or agent (default: the role of this machine, otherwise server)")
 	f.StringVarP(&o.output, "output", "o", "table", "table or json; with --cis also junit")
-	f.StringSliceVar(&o.nodes, "nodes", nil, "networks that other nodes are in, for rules of firewalls (default: that of this node's address)")
-	f.BoolVar(&o.fix, "fix", false, "put right what safely can be, then look again")
+	f.StringSliceVar(&o.nodes, "nodes", nil, "networks of the other nodes, for firewall rules (default: the network of this node's address)")
+	f.BoolVar(&o.fix, "fix", false, "fix what can be fixed safely, then check again")
 	f.BoolVar(&o.strict, "strict", false, "exit with 1 for warnings too")
-	f.BoolVar(&o.cis, "cis", false, "judge this node by the CIS Kubernetes Benchmark")
+	f.BoolVar(&o.cis, "cis", false, "check this node against the CIS Kubernetes Benchmark")
 	f.AddFlagSet(config.Flags(config.Agent))
 	f.AddFlagSet(config.Flags(config.Server)) // those that are not there yet
 	fixed := func(values ...string) func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
@@ -98,7 +97,7 @@ func runCheck(ctx context.Context, w io.Writer, flags *pflag.FlagSet, o checkOpt
 		return err
 	}
 	if o.fix && machine.UID != 0 {
-		return errors.New("--fix: only root may change the machine; run `sudo lite check --fix`")
+		return errors.New("--fix: needs root; run `sudo lite check --fix`")
 	}
 	report := check.Run(ctx, machine, subject)
 	var failed error
@@ -116,7 +115,7 @@ func runCheck(ctx context.Context, w io.Writer, flags *pflag.FlagSet, o checkOpt
 		done := check.Fix(ctx, machine, report, told)
 		failed = check.FixErr(done)
 		if o.output == "table" && len(done) == 0 {
-			fmt.Fprintln(w, "There is nothing that --fix puts right.")
+			fmt.Fprintln(w, "There is nothing for --fix to do.")
 		}
 		if o.output == "table" {
 			fmt.Fprintln(w)
@@ -140,7 +139,7 @@ func runCheck(ctx context.Context, w io.Writer, flags *pflag.FlagSet, o checkOpt
 	case failed != nil:
 		return fmt.Errorf("--fix: %w", failed)
 	case report.Result == check.Fail || o.strict && report.Result == check.Warn:
-		return &saidError{errors.New("the machine is not as it should be")}
+		return &saidError{errors.New("some checks failed")}
 	}
 	return nil
 }
@@ -168,7 +167,7 @@ func checkSubject(m *check.Machine, flags *pflag.FlagSet, o checkOptions) (check
 	flags.Visit(func(f *pflag.Flag) {
 		ours := slices.Contains([]string{"role", "output", "nodes", "fix", "strict", "cis"}, f.Name)
 		if !ours && known.Lookup(f.Name) == nil && foreign == nil {
-			foreign = fmt.Errorf("--%s is not for a node of role %s: leave it out, or say another --role", f.Name, s.Role)
+			foreign = fmt.Errorf("--%s is not for a node of role %s: leave it out, or set another --role", f.Name, s.Role)
 		}
 	})
 	if foreign != nil {
@@ -231,9 +230,9 @@ func writeReport(w io.Writer, r check.Report) error {
 			b.WriteString(indent + "  # " + command + "\n")
 		}
 	}
-	fmt.Fprintf(&b, "\n%s: %d pass, %d warn, %d fail, %d could not be looked at.", r.Role, count[check.Pass], count[check.Warn], count[check.Fail], count[check.Skip])
+	fmt.Fprintf(&b, "\n%s: %d pass, %d warn, %d fail, %d skipped.", r.Role, count[check.Pass], count[check.Warn], count[check.Fail], count[check.Skip])
 	if fixable > 0 {
-		fmt.Fprintf(&b, " `lite check --fix` puts %d right.", fixable)
+		fmt.Fprintf(&b, " `lite check --fix` can fix %d.", fixable)
 	}
 	b.WriteString("\n")
 	_, err := io.WriteString(w, b.String())

@@ -37,9 +37,9 @@ func runCIS(ctx context.Context, w io.Writer, flags *pflag.FlagSet, o checkOptio
 	case write == nil:
 		return fmt.Errorf("--output %q: must be table, json or junit", o.output)
 	case o.fix || o.strict || len(o.nodes) > 0:
-		return errors.New("--cis: changes nothing, and has neither warnings nor firewalls; leave out --fix, --strict and --nodes")
+		return errors.New("--cis: cannot be combined with --fix, --strict or --nodes; leave them out")
 	case machine.UID != 0:
-		return errors.New("--cis: only root may see how lite runs and whose its files are; run `sudo lite check --cis`")
+		return errors.New("--cis: needs root to see how lite runs and who owns its files; run `sudo lite check --cis`")
 	}
 	ctx, cancel := context.WithTimeout(ctx, cisTimeout)
 	defer cancel()
@@ -53,7 +53,7 @@ func runCIS(ctx context.Context, w io.Writer, flags *pflag.FlagSet, o checkOptio
 		return err
 	}
 	if r.Failed() {
-		return &saidError{errors.New("not every entry of the benchmark that can be judged is met")}
+		return &saidError{errors.New("some entries of the benchmark failed or could not be checked")}
 	}
 	return nil
 }
@@ -63,15 +63,15 @@ func cisNode(ctx context.Context, m *check.Machine, flags *pflag.FlagSet, role s
 	n := &cis.Node{Root: m.Root}
 	s, err := status.GetSettings(ctx, status.Socket)
 	if err != nil {
-		n.Stopped, n.AskAgain = err.Error(), "start lite, wait until it is ready, and look again"
+		n.Stopped, n.AskAgain = err.Error(), "start lite, wait until it is ready, and check again"
 		n.Unasked = n.Stopped
 		return n, ofConfiguration(n, m, flags, role)
 	}
 	if role != "" && role != s.Role {
-		return nil, fmt.Errorf("--role %s: the lite that runs here is a node of role %s; leave it out", role, s.Role)
+		return nil, fmt.Errorf("--role %s: the lite that runs here has the role %s; leave --role out", role, s.Role)
 	}
 	n.Role, n.Name, n.DataDir, n.Kubeconfig, n.Parts = config.Role(s.Role), s.Name, s.DataDir, s.Kubeconfig, s.Components
-	n.AskAgain = "wait until `lite status` says that all is ready, and look again"
+	n.AskAgain = "wait until `lite status` shows everything ready, and check again"
 	if n.Parts == nil {
 		n.Stopped, n.Unasked = "lite is starting", "lite is starting"
 		return n, nil

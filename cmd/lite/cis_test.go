@@ -30,9 +30,9 @@ import (
 func TestCISRefuses(t *testing.T) {
 	for args, want := range map[string]string{
 		"check --cis -o xml":               "table, json or junit",
-		"check --cis --fix":                "leave out --fix",
-		"check --cis --strict":             "leave out --fix, --strict",
-		"check --cis --nodes 192.0.2.0/24": "and --nodes",
+		"check --cis --fix":                "cannot be combined with --fix",
+		"check --cis --strict":             "cannot be combined with --fix, --strict",
+		"check --cis --nodes 192.0.2.0/24": "or --nodes; leave them out",
 		"check -o junit":                   "must be table or json",
 	} {
 		root := command()

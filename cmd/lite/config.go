@@ -34,15 +34,15 @@ func configCommand() *cobra.Command {
 func configCheckCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
-		Short: "Say whether a start would accept the configuration",
-		Long: `Say whether ` + "`lite server`" + `, or with agent before the flags ` + "`lite agent`" + `, would accept
-its configuration: values, registries.yaml, and the arguments that are passed on
-to the components of Kubernetes. It touches nothing, and a node may run.
+		Short: "Check whether lite would start with the configuration",
+		Long: `Check whether ` + "`lite server`" + ` (or, with agent before the flags, ` + "`lite agent`" + `) would accept
+the configuration: values, registries.yaml, and the arguments for the components of
+Kubernetes. The command changes nothing; a node may be running meanwhile.
 
-The exit code is 0 if it would, 1 otherwise.`,
+The exit code is 0 if the configuration is valid, otherwise 1.`,
 		Args: cobra.NoArgs,
 	}
-	perRole(cmd, "Say whether the start of an agent would accept the configuration", accept)
+	perRole(cmd, "Check whether an agent would start with the configuration", accept)
 	return cmd
 }
 
@@ -50,9 +50,9 @@ func configPrintCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "print",
 		Short: "Print the effective configuration and where each value came from",
-		Long: `Print the effective configuration as YAML, with where each value came from:
-the default, a file, the environment or a flag. It takes the flags of
-` + "`lite server`" + `, or with agent before them those of ` + "`lite agent`" + `, and touches nothing.`,
+		Long: `Print the effective configuration as YAML, and where each value came from: the
+default, a file, the environment or a flag. The command takes the flags of
+` + "`lite server`" + `, or after agent those of ` + "`lite agent`" + `, and changes nothing.`,
 		Args: cobra.NoArgs,
 	}
 	perRole(cmd, "Print the effective configuration of an agent", func(cfg *config.Config) error { return cfg.Print(os.Stdout) })
@@ -80,13 +80,13 @@ func perRole(cmd *cobra.Command, agentShort string, do func(*config.Config) erro
 func configWriteCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "write",
-		Short: "Write flags and environment into a configuration file, for a service",
-		Long: `Write what flags and environment say into a file that lite reads, for a service
-that is started without either. It is how install.sh keeps what it was told.
+		Short: "Write flags and environment to a configuration file for a service",
+		Long: `Write the values of flags and environment to a file that lite reads, for a service
+that starts without either. install.sh stores its arguments this way.
 
-All is checked first, as far as that can be done without a start: together with
-the other files, and with what the data directory holds. If anything is wrong,
-nothing is written. The file is readable by root only, since it may hold a token.`,
+The command first checks everything that can be checked without a start, together
+with the other files and the content of the data directory. If anything is wrong, it
+writes nothing. Only root can read the file, since it may hold a token.`,
 		Args: cobra.NoArgs,
 	}
 	for role, short := range map[config.Role]string{
@@ -101,8 +101,8 @@ nothing is written. The file is readable by root only, since it may hold a token
 func writeFor(role config.Role, short string) *cobra.Command {
 	cmd := &cobra.Command{Use: string(role), Short: short, Args: cobra.NoArgs}
 	cmd.Flags().SortFlags = false
-	replaced := cmd.Flags().String("file", config.InstallFile, "file to replace: what it says now counts for nothing")
-	to := cmd.Flags().String("to", "", "file to write instead, to be renamed to that one")
+	replaced := cmd.Flags().String("file", config.InstallFile, "file to replace; its current content is ignored")
+	to := cmd.Flags().String("to", "", "file to write instead, for you to rename to that one")
 	cmd.Flags().AddFlagSet(config.Flags(role))
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		content, cfg, err := config.DropIn(role, cmd.Flags(), os.Environ(), *replaced)
@@ -165,13 +165,13 @@ func acceptArguments(cfg *config.Config) error {
 func writeConfig(path string, content []byte) error {
 	before, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("read what is there: %w", err)
+		return fmt.Errorf("read the existing file: %w", err)
 	}
 	if err == nil && bytes.Equal(before, content) {
 		return os.Chmod(path, 0o600)
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return fmt.Errorf("make the directory of the file: %w", err)
+		return fmt.Errorf("create the directory of the file: %w", err)
 	}
 	if err := file.Write(path, content, 0o600); err != nil {
 		return fmt.Errorf("write the configuration: %w", err)

@@ -29,8 +29,8 @@ func imagesCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "images",
 		Short: "Manage the images of this node",
-		Long: `Manage the images of this node, as root, while lite runs. What is imported is
-kept as an archive too, pinned, and there again after each start.`,
+		Long: `Manage the images of this node, as root, while lite runs. lite also keeps the archives
+that you import, pins their images, and restores missing images at each start.`,
 	}
 	cmd.AddCommand(imagesListCommand(), imagesImportCommand(), imagesExportCommand(), imagesRemoveCommand())
 	return cmd
@@ -44,15 +44,15 @@ func withStore(cmd *cobra.Command, f func(ctx context.Context, s *images.Store) 
 	log.Bridge(slog.New(slog.DiscardHandler)) // what containerd's client logs comes back as an error as well
 	cfg := configured()
 	if cfg.ContainerRuntimeEndpoint != "" {
-		return fmt.Errorf("images: this node runs its containers with %s (container-runtime-endpoint), which keeps its images itself; use its own tools, or `lite crictl`",
+		return fmt.Errorf("images: this node uses the container runtime %s (container-runtime-endpoint), which stores its own images; use its tools, or `lite crictl`",
 			cfg.ContainerRuntimeEndpoint)
 	}
 	if os.Geteuid() != 0 {
-		return errors.New("images: only root may use the container runtime of this node; run it as root")
+		return errors.New("images: needs root to use the container runtime of this node; run it as root")
 	}
 	s, err := images.Open(ctx, strings.TrimPrefix(agent.Socket(cfg), "unix://"), imageDir(cfg))
 	if errors.Is(err, images.ErrNotRunning) {
-		return fmt.Errorf("images: %w; start it first, or copy archives into %s, from which it imports when it starts", err, imageDir(cfg))
+		return fmt.Errorf("images: %w; start lite first, or copy archives into %s: lite imports them when it starts", err, imageDir(cfg))
 	}
 	if err != nil {
 		return fmt.Errorf("images: %w", err)
@@ -73,7 +73,7 @@ func imagesListCommand() *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use:   "list",
-		Short: "List the images of this node, and where they came from",
+		Short: "List the images of this node and where they came from",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if output != "table" && output != "json" {
@@ -115,13 +115,13 @@ func writeImages(w io.Writer, list []images.Image) error {
 func imagesImportCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "import FILE...",
-		Short: "Import image archives, and keep them on this node for good",
-		Long: `Import image archives: of docker save, lite images export and the like, or OCI
-layouts, as .tar, .tar.gz or .tar.zst. "-" reads one from standard input.
+		Short: "Import image archives and keep them on this node permanently",
+		Long: `Import image archives, for example from docker save or lite images export, or OCI
+layouts, as .tar, .tar.gz or .tar.zst. "-" reads an archive from standard input.
 
-An archive is copied into <data-dir>/agent/images. Its images are pinned: no
-garbage collection removes them, and each start brings back what is missing.
-lite images remove is for what is no longer wanted.`,
+lite copies the archive into <data-dir>/agent/images and pins its images: garbage
+collection does not remove them, and each start restores missing ones. To remove
+them, use lite images remove.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, files []string) error {
 			return withStore(cmd, func(ctx context.Context, s *images.Store) error {
@@ -142,7 +142,7 @@ func importArchive(ctx context.Context, s *images.Store, file string) error {
 	from, name, size := io.Reader(os.Stdin), "", int64(0)
 	if file == "-" {
 		if term.IsTerminal(int(os.Stdin.Fd())) {
-			return errors.New("standard input is a terminal; direct an archive into it")
+			return errors.New("standard input is a terminal; redirect an archive to it")
 		}
 	} else {
 		f, err := os.Open(file)
@@ -155,7 +155,7 @@ func importArchive(ctx context.Context, s *images.Store, file string) error {
 			return err
 		}
 		if info.IsDir() {
-			return errors.New("it is a directory; pack it first: tar -C DIR -cf layout.tar .")
+			return errors.New("is a directory; pack it first: tar -C DIR -cf layout.tar .")
 		}
 		from, name, size = f, filepath.Base(file), info.Size()
 	}
@@ -191,13 +191,13 @@ func imagesExportCommand() *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use:   "export [-o FILE] IMAGE...",
-		Short: "Write images of this node into one archive",
-		Long: `Write images of this node into one archive: an OCI layout that docker load reads
-too. It is compressed if FILE ends in .gz, .tgz, .zst or .tzst.`,
+		Short: "Write images of this node to one archive",
+		Long: `Write images of this node to one archive, an OCI layout that docker load can read.
+The archive is compressed if FILE ends in .gz, .tgz, .zst or .tzst.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, names []string) error {
 			if output == "-" && term.IsTerminal(int(os.Stdout.Fd())) {
-				return errors.New("export: standard output is a terminal; say -o FILE")
+				return errors.New("export: standard output is a terminal; use -o FILE")
 			}
 			return withStore(cmd, func(ctx context.Context, s *images.Store) error {
 				return exportImages(ctx, s, output, names)
@@ -205,7 +205,7 @@ too. It is compressed if FILE ends in .gz, .tgz, .zst or .tzst.`,
 		},
 		ValidArgsFunction: completeImages,
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "-", "the archive; - is standard output")
+	cmd.Flags().StringVarP(&output, "output", "o", "-", "archive to write; - is standard output")
 	return cmd
 }
 
@@ -248,8 +248,8 @@ func imagesRemoveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "remove IMAGE...",
 		Short: "Remove images from this node, and the archives they came from",
-		Long: `Remove images from this node, and the archives in <data-dir>/agent/images that
-would bring them back. The images of one archive can only be removed together.`,
+		Long: `Remove images from this node, and the archives in <data-dir>/agent/images that would
+restore them. You can only remove all images of an archive together.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, names []string) error {
 			return withStore(cmd, func(ctx context.Context, s *images.Store) error {
@@ -262,7 +262,7 @@ would bring them back. The images of one archive can only be removed together.`,
 		},
 		ValidArgsFunction: completeImages,
 	}
-	cmd.Flags().BoolVar(&force, "force", false, "also what containers are made from")
+	cmd.Flags().BoolVar(&force, "force", false, "also remove images that containers use")
 	return cmd
 }
 

@@ -21,20 +21,20 @@ type removal struct {
 
 func (r *removal) flags(cmd *cobra.Command) {
 	cmd.Flags().SortFlags = false
-	cmd.Flags().StringVar(&r.dataDir, "data-dir", "", "data directory of the node (default: what its configuration says)")
-	cmd.Flags().DurationVar(&r.options.Grace, "grace-period", 10*time.Second, "how long containers may take to end before they are killed")
+	cmd.Flags().StringVar(&r.dataDir, "data-dir", "", "data directory of the node (default: from its configuration)")
+	cmd.Flags().DurationVar(&r.options.Grace, "grace-period", 10*time.Second, "how long containers may take to stop before they are killed")
 }
 
 func killallCommand() *cobra.Command {
 	var r removal
 	cmd := &cobra.Command{
 		Use:   "killall",
-		Short: "Stop lite and all pods of this node, and keep all data",
-		Long: `Stop lite, and then all pods of this node: their processes, mounts, network,
-packet filter rules and cgroups. Data stays: start lite again, and pods come back.
+		Short: "Stop lite and all pods of this node; keep all data",
+		Long: `Stop lite, then all pods of this node, and clean up their processes, mounts, network,
+packet filter rules and cgroups. All data stays: start lite again, and the pods return.
 
-Containers are asked to end, and killed after --grace-period. Other programs on
-the machine, their containers and their rules are left alone.`,
+Containers get a signal to stop, and are killed after --grace-period. Other programs
+on the machine, their containers and their rules are not touched.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			if err := r.check(); err != nil {
@@ -62,7 +62,7 @@ func untilSignal(do func(context.Context) error) error {
 	defer release()
 	err := do(ctx)
 	if err != nil && ctx.Err() != nil {
-		return errors.New("interrupted; run it again to go on")
+		return errors.New("interrupted; run the command again to continue")
 	}
 	return err
 }

@@ -17,10 +17,10 @@ func licensesCommand() *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use:   "licenses [name]",
-		Short: "List what lite is made of and under which licences",
-		Long: `List what this binary and the programs in it are made of, with versions, SPDX
-expressions, and the programs that each is part of. With a name, print the
-licence and the notices of that one, and where its source is.`,
+		Short: "List the software in lite and its licenses",
+		Long: `List the software in this binary and in the programs that it contains, with versions,
+SPDX expressions, and the programs that each is part of. With a name, print the
+license and notices of that software, and where to find its source.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			all, err := licenses.All()

@@ -35,7 +35,7 @@ func main() {
 func again(environment []string) error {
 	program, err := os.Executable()
 	if err != nil {
-		return fmt.Errorf("start anew: %w", err)
+		return fmt.Errorf("restart: %w", err)
 	}
 	return upgrade.Become(program, environment)
 }
@@ -64,10 +64,10 @@ func command() *cobra.Command {
 that runs containers, all in one process.
 
   lite server            start a cluster on this machine
-  lite agent             make this machine a node of a cluster
-  lite kubectl get pods  work with it
-  lite status            see how its parts are doing
-  lite check             see whether the machine suits it`,
+  lite agent             join this machine to a cluster
+  lite kubectl get pods  work with the cluster
+  lite status            show the state of this node's components
+  lite check             check whether this machine can run lite`,
 		Version:           version.Version(),
 		SilenceErrors:     true,
 		SilenceUsage:      true,

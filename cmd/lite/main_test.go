@@ -378,8 +378,8 @@ func TestTokenRevokeTakesOutWhatItAdmitted(t *testing.T) {
 func TestNodeRevoke(t *testing.T) {
 	client := admitted(t)
 	for name, want := range map[string]string{
-		"n3": "node n3 has joined by token bbbbbb, which is still good", "long-gone": "there was no such node",
-		"server": "is a server", "N_1": "no name of a node",
+		"n3": "node n3 joined with token bbbbbb, which is still valid", "long-gone": "there was no such node",
+		"server": "is a server", "N_1": "not a valid node name",
 	} {
 		var out bytes.Buffer
 		err := revokeNode(t.Context(), client, &out, name)

@@ -24,7 +24,7 @@ func nodeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "node",
 		Short: "Manage the nodes of the cluster",
-		Long:  `Manage the nodes of the cluster. It works on a server, as root.`,
+		Long:  `Manage the nodes of the cluster. Run it on a server, as root.`,
 	}
 	cmd.AddCommand(nodeRevokeCommand())
 	return cmd
@@ -33,13 +33,13 @@ func nodeCommand() *cobra.Command {
 func nodeRevokeCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "revoke NAME...",
-		Short: "Refuse nodes' certificates from now on, and delete the nodes",
-		Long: `Refuse all certificates that nodes of these names have, from now on, though they have
-not run out, and delete the nodes. It is for machines that were lost or taken over; the
-node may have been deleted long ago. Pods that run there are made anew elsewhere; those
-on the machine itself run on, since nobody can stop them.
+		Short: "Revoke the certificates of nodes and delete the nodes",
+		Long: `Refuse all current certificates of nodes with these names from now on, even if they
+have not expired, and delete the nodes. Use it for machines that were lost or taken
+over, even if the node was deleted long ago. Their pods are recreated elsewhere; those
+on the machine itself keep running, since nobody can stop them.
 
-Such a machine joins anew with a token. If it knows one, end that too.`,
+With a valid token such a machine can join again. If it knows one, delete that token too.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, names []string) error {
 			return onServer(cmd, func(ctx context.Context, _ *config.Config, client kubernetes.Interface, _ join.Token) error {
@@ -72,14 +72,14 @@ func completeNodes(cmd *cobra.Command, _ []string, _ string) (names []cobra.Comp
 // revokeNode refuses first: a node whose Node is gone would else make it anew.
 func revokeNode(ctx context.Context, client kubernetes.Interface, w io.Writer, name string) error {
 	if problems := validation.IsDNS1123Subdomain(name); len(problems) > 0 {
-		return fmt.Errorf("%q is no name of a node: %s; `lite kubectl get nodes` shows them", name, problems[0])
+		return fmt.Errorf("%q is not a valid node name: %s; `lite kubectl get nodes` shows the names", name, problems[0])
 	}
 	node, err := client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("read node %s: %w", name, err)
 	}
 	if _, server := node.GetLabels()[kube.ServerLabel]; err == nil && server {
-		return fmt.Errorf("node %s is a server: who has its disk has the keys of the whole cluster, and refusing one certificate changes nothing; begin a new cluster if it is lost", name)
+		return fmt.Errorf("node %s is a server: whoever has its disk has the keys of the whole cluster, so revoking one certificate does not help; if the server is lost, create a new cluster", name)
 	}
 	if err := roll.Refuse(ctx, client, name, roll.Revoked, time.Now()); err != nil {
 		return err
@@ -90,9 +90,9 @@ func revokeNode(ctx context.Context, client kubernetes.Interface, w io.Writer, n
 		was, err = "there was no such node", nil
 	}
 	if err != nil {
-		return fmt.Errorf("the certificates of node %s are refused from now on, but it could not be deleted: %w; run `lite kubectl delete node %[1]s`", name, err)
+		return fmt.Errorf("the certificates of node %s are revoked, but the node could not be deleted: %w; run `lite kubectl delete node %[1]s`", name, err)
 	}
-	fmt.Fprintf(w, "node %s: its certificates are refused from now on; %s\n", name, was)
+	fmt.Fprintf(w, "node %s: its certificates are revoked; %s\n", name, was)
 	return hint(ctx, client, w, name)
 }
 
@@ -102,7 +102,7 @@ func hint(ctx context.Context, client kubernetes.Interface, w io.Writer, name st
 	tokens, err := roll.Forget(ctx, client, name)
 	for _, id := range tokens {
 		if valid, _ := join.Valid(ctx, client, id); valid {
-			fmt.Fprintf(w, "node %s has joined by token %s, which is still good; `lite token delete %[2]s` ends it\n", name, id)
+			fmt.Fprintf(w, "node %s joined with token %s, which is still valid; `lite token delete %[2]s` deletes it\n", name, id)
 		}
 	}
 	return err

@@ -160,7 +160,7 @@ func (p *progress) end(err error) {
 	case p.live:
 		fmt.Fprintln(p.out, "lite: "+oneLine(err))
 	default:
-		slog.Error("Stopped by a failure", "err", oneLine(err))
+		slog.Error("Stopped because of a failure", "err", oneLine(err))
 	}
 }
 
@@ -168,9 +168,9 @@ func (p *progress) end(err error) {
 func (p *progress) again(why error) {
 	p.finish()
 	if p.live {
-		fmt.Fprintln(p.out, "Starting anew: "+why.Error()+".")
+		fmt.Fprintln(p.out, "Restarting lite: "+why.Error()+".")
 	} else {
-		slog.Warn("Starting anew", "because", why)
+		slog.Warn("Restarting lite", "because", why)
 	}
 }
 

@@ -14,8 +14,8 @@ func serverCommand() *cobra.Command {
 		Short: "Start a cluster on this machine",
 		Long: `Start a cluster on this machine: the datastore, the control plane and a node.
 
-It runs in the foreground until it gets SIGTERM or SIGINT; pods go on running
-when it stops and are taken over at the next start. Every flag can also be set
+lite runs in the foreground until it gets SIGTERM or SIGINT. Pods keep running
+when it stops, and the next start takes them over. You can also set every flag
 in the environment (LITE_DATA_DIR for --data-dir) and in the configuration file;
 ` + "`lite config print`" + ` shows the result and where each value came from.`,
 		Args: cobra.NoArgs,
@@ -59,7 +59,7 @@ func (b *boot) runServer() error {
 	if err != nil {
 		return err
 	}
-	return b.run(node.Group, addCertificates(node.Certificates), "Use it:  lite kubectl get pods -A  (kubeconfig: "+b.cfg.WriteKubeconfig+")\n"+
-		"See how its parts are doing:  lite status\n"+
+	return b.run(node.Group, addCertificates(node.Certificates), "Use the cluster:  lite kubectl get pods -A  (kubeconfig: "+b.cfg.WriteKubeconfig+")\n"+
+		"Show its components:  lite status\n"+
 		"Add a machine:  lite agent --token "+token.Text())
 }

@@ -20,11 +20,11 @@ func statusCommand() *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Show how the parts of this node are doing",
-		Long: `Show each component of this node: its state (waiting, starting, ready,
-stopping, stopped, failed), since when, and why it is not ready.
+		Short: "Show the state of this node's components",
+		Long: `Show each component of this node: its state (waiting, starting, ready, stopping,
+stopped, failed), since when, and why it is not ready.
 
-The exit code is 0 if all are ready, 1 otherwise.`,
+The exit code is 0 if all components are ready, otherwise 1.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return showStatus(cmd.Context(), os.Stdout, output)

@@ -27,9 +27,9 @@ import (
 func tokenCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "token",
-		Short: "Manage the tokens by which machines join",
-		Long: `Manage the tokens by which machines join. It works on a server, as root: the
-text of a token has the server's address and the hash of the cluster's CA in it.`,
+		Short: "Manage the tokens that machines join with",
+		Long: `Manage the tokens that machines join with. Run it on a server, as root: a token
+contains the address of the server and the hash of the cluster's CA.`,
 	}
 	cmd.AddCommand(tokenCreateCommand(), tokenListCommand(), tokenDeleteCommand(), tokenRevokeCommand(), tokenRotateCommand())
 	return cmd
@@ -44,7 +44,7 @@ func onServer(cmd *cobra.Command, f func(ctx context.Context, c *config.Config, 
 	}
 	noun := cmd.Parent().Name()
 	if os.Geteuid() != 0 {
-		return fmt.Errorf("%s: only root may manage %[1]ss; run it as root", noun)
+		return fmt.Errorf("%s: needs root to manage %[1]ss; run it as root", noun)
 	}
 	standing, err := server.ReadToken(cfg.DataDir)
 	if errors.Is(err, os.ErrNotExist) {
@@ -78,7 +78,7 @@ func tokenCreateCommand() *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "create",
-		Short: "Make a token",
+		Short: "Create a token",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := join.ParseRole(role)
@@ -86,11 +86,11 @@ func tokenCreateCommand() *cobra.Command {
 				return fmt.Errorf("--role: %w", err)
 			}
 			if r == join.Server && printCommand {
-				return errors.New("--print-join-command: this version has no further servers; make a token for an agent")
+				return errors.New("--print-join-command: this version supports a single server; create a token for an agent")
 			}
 			return onServer(cmd, func(ctx context.Context, _ *config.Config, client kubernetes.Interface, standing join.Token) error {
 				if description == join.Standing {
-					return fmt.Errorf("--description: %q is that of the cluster's own token, of which there is one; choose another", description)
+					return fmt.Errorf("--description: %q is reserved for the cluster's own token; choose another", description)
 				}
 				t := join.New()
 				t.Server, t.CAHash = standing.Server, standing.CAHash
@@ -106,8 +106,8 @@ func tokenCreateCommand() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().StringVar(&role, "role", string(join.Agent), "what the token admits: agent or server")
-	cmd.Flags().DurationVar(&ttl, "ttl", 24*time.Hour, "how long the token is valid; 0 is for ever")
+	cmd.Flags().StringVar(&role, "role", string(join.Agent), "role that the token admits: agent or server")
+	cmd.Flags().DurationVar(&ttl, "ttl", 24*time.Hour, "how long the token is valid; 0 means forever")
 	cmd.Flags().StringVar(&description, "description", "", "what the token is for")
 	cmd.Flags().BoolVar(&printCommand, "print-join-command", false, "print the command to run on the machine that is to join")
 	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"agent", "server"}, cobra.ShellCompDirectiveNoFileComp))
@@ -118,7 +118,7 @@ func tokenListCommand() *cobra.Command {
 	nodes := false
 	cmd := &cobra.Command{
 		Use:   "list",
-		Short: "List the tokens, without their secrets, and what they admitted",
+		Short: "List the tokens, without their secrets, and the nodes they admitted",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return onServer(cmd, func(ctx context.Context, _ *config.Config, client kubernetes.Interface, _ join.Token) error {
@@ -137,7 +137,7 @@ func tokenListCommand() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&nodes, "nodes", false, "list the nodes that were admitted instead: by which token, when, and from where")
+	cmd.Flags().BoolVar(&nodes, "nodes", false, "list the admitted nodes instead: with which token, when, and from where")
 	return cmd
 }
 
@@ -202,7 +202,7 @@ func printable(text string) string {
 func tokenDeleteCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "delete ID...",
-		Short: "End tokens; nodes that have joined by them stay",
+		Short: "Delete tokens; nodes that joined with them stay",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			return onServer(cmd, func(ctx context.Context, _ *config.Config, client kubernetes.Interface, _ join.Token) error {
@@ -238,10 +238,10 @@ func tokenRevokeCommand() *cobra.Command {
 	nodes := false
 	cmd := &cobra.Command{
 		Use:   "revoke ID...",
-		Short: "End tokens, with --nodes also the nodes that have joined by them",
-		Long: `End tokens. With --nodes the nodes that have joined by them are taken out of the
-cluster too, as "lite node revoke" does: use it for a token that somebody else had.
-Tokens that are gone are accepted as well.`,
+		Short: "Delete tokens, and with --nodes also revoke the nodes that joined with them",
+		Long: `Delete tokens. With --nodes, also revoke the nodes that joined with them, as
+"lite node revoke" does: use it if somebody else has had a token. You can also name
+tokens that no longer exist.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			return onServer(cmd, func(ctx context.Context, _ *config.Config, client kubernetes.Interface, standing join.Token) error {
@@ -253,7 +253,7 @@ Tokens that are gone are accepted as well.`,
 		},
 		ValidArgsFunction: completeTokens,
 	}
-	cmd.Flags().BoolVar(&nodes, "nodes", false, "also take out the nodes that have joined by them")
+	cmd.Flags().BoolVar(&nodes, "nodes", false, "also revoke the nodes that joined with them")
 	return cmd
 }
 
@@ -266,7 +266,7 @@ func revokeTokens(ctx context.Context, client kubernetes.Interface, w io.Writer,
 			err = revokeToken(ctx, client, w, t.ID)
 		}
 		if err == nil && t.ID == standing {
-			fmt.Fprintf(w, "token %s is the cluster's own, and comes back with the next start of the server: replace it by `lite token rotate`, and where the server's configuration says it, there\n", t.ID)
+			fmt.Fprintf(w, "token %s is the cluster's own, and the next start of the server restores it: replace it with `lite token rotate`, and in the server's configuration if it is set there\n", t.ID)
 		}
 		errs = append(errs, err)
 	}
@@ -295,7 +295,7 @@ func revokeToken(ctx context.Context, client kubernetes.Interface, w io.Writer, 
 		return err
 	}
 	if missing == nil {
-		fmt.Fprintf(w, "token %s has ended\n", id)
+		fmt.Fprintf(w, "token %s is deleted\n", id)
 	}
 	var errs []error
 	current := roll.Current(joined)
@@ -310,7 +310,7 @@ func revokeToken(ctx context.Context, client kubernetes.Interface, w io.Writer, 
 func tokenRotateCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "rotate [ID]",
-		Short: "Put a new token in the place of one; without ID of the cluster's own",
+		Short: "Replace a token with a new one; without ID, the cluster's own token",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			return onServer(cmd, func(ctx context.Context, c *config.Config, client kubernetes.Interface, standing join.Token) error {

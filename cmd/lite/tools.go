@@ -34,8 +34,8 @@ type tool struct {
 
 var tools = []tool{
 	{"kubectl", "Work with the cluster (kubectl, preset to this node)", runKubectl},
-	{"crictl", "Look at the containers of this node (crictl, preset to its runtime)", runCrictl},
-	{"ctr", "Look at the containers of this node (ctr, preset to its containerd)", runCtr},
+	{"crictl", "Inspect the containers of this node (crictl, preset to its runtime)", runCrictl},
+	{"ctr", "Inspect the containers of this node (ctr, preset to its containerd)", runCtr},
 }
 
 // command leaves every argument to the tool, --help too.
@@ -86,12 +86,12 @@ func kubeconfig() string {
 // runCrictl becomes crictl, which is among the helpers.
 func runCrictl(args []string) error {
 	if os.Geteuid() != 0 {
-		return errors.New("crictl works on the container runtime of this node, which only root may use; run it as root")
+		return errors.New("crictl: needs root to use the container runtime of this node; run it as root")
 	}
 	cfg := configured()
 	// Unpack would make it readable by everybody.
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
-		return fmt.Errorf("make data-dir: %w", err)
+		return fmt.Errorf("create data-dir: %w", err)
 	}
 	helpers, err := bundle.Unpack(cfg.DataDir)
 	if err != nil {

@@ -9,12 +9,12 @@ import (
 func topCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "top [node|pod] [flags of kubectl top]",
-		Short: "Show what nodes and pods use of CPU and memory",
-		Long: `Show what nodes and pods use of CPU and memory. Without arguments it shows all
-nodes and the pods of all namespaces, those that use most memory first; with
-arguments it is ` + "`lite kubectl top`" + `.
+		Short: "Show the CPU and memory usage of nodes and pods",
+		Long: `Show the CPU and memory usage of nodes and pods. Without arguments, it shows all
+nodes and the pods of all namespaces, sorted by memory usage; with arguments, it is
+the same as ` + "`lite kubectl top`" + `.
 
-Figures are there some 15 s after a node or pod has started.`,
+Metrics are available about 15 s after a node or pod starts.`,
 		DisableFlagParsing: true, // all flags are kubectl's
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {

@@ -28,14 +28,14 @@ func uninstallCommand() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use:   "uninstall",
-		Short: "Remove lite from this machine, with all its data",
-		Long: `Remove lite from this machine: stop it and all pods, as ` + "`lite killall`" + ` does, and
-then remove the service, all data (the cluster's too if this is its server),
-configuration, logs of pods, what the installer has put here, and the program.
-Settings of the kernel are as they were before lite. What others have made stays.
+		Short: "Remove lite and all its data from this machine",
+		Long: `Remove lite from this machine: stop it and all pods, as ` + "`lite killall`" + ` does, then
+remove the service, all data (including the cluster's if this is its server), the
+configuration, pod logs, the files of the installer, and the program. Kernel settings
+return to what they were before lite. What other software has created stays.
 
-With --keep-data a later installation continues with the same data. It can be run
-again after it has failed or was killed.`,
+With --keep-data, a later installation continues with the same data. If the command
+fails or is killed, you can run it again.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			if err := r.check(); err != nil {
@@ -58,14 +58,14 @@ again after it has failed or was killed.`,
 		},
 	}
 	r.flags(cmd)
-	cmd.Flags().BoolVar(&r.options.KeepData, "keep-data", false, "keep the data directory, the configuration, and volumes and logs of pods")
-	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	cmd.Flags().BoolVar(&r.options.KeepData, "keep-data", false, "keep the data directory, the configuration, and the volumes and logs of pods")
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask for confirmation")
 	return cmd
 }
 
 func (r *removal) check() error {
 	if os.Geteuid() != 0 {
-		return errors.New("must run as root; try with `sudo`")
+		return errors.New("must run as root; use `sudo`")
 	}
 	if r.options.Grace < 0 {
 		return fmt.Errorf("--grace-period %s: must not be negative", r.options.Grace)
@@ -76,11 +76,11 @@ func (r *removal) check() error {
 // confirm asks a person, and refuses where there is none.
 func confirm(n uninstall.Node, keep bool) error {
 	if !term.IsTerminal(int(os.Stdin.Fd())) || !term.IsTerminal(int(os.Stdout.Fd())) {
-		return errors.New("there is no terminal to ask on; say --yes to remove lite without being asked")
+		return errors.New("stdin or stdout is not a terminal; pass --yes to remove lite without confirmation")
 	}
 	what := "with ALL its data in " + strings.Join(n.DataDirs, " and ")
 	if !n.Agent {
-		what += ", which is the cluster's"
+		what += ", including the cluster's"
 	}
 	if keep {
 		what = "and keep its data in " + strings.Join(n.DataDirs, " and ")
@@ -101,7 +101,7 @@ func confirm(n uninstall.Node, keep bool) error {
 func (r *removal) node() (uninstall.Node, error) {
 	cfg, err := r.configuration()
 	if err != nil && r.dataDir == "" {
-		return uninstall.Node{}, fmt.Errorf("%w; mend it, or name --data-dir to go on without the configuration", err)
+		return uninstall.Node{}, fmt.Errorf("%w; fix it, or pass --data-dir to continue without the configuration", err)
 	}
 	if err != nil {
 		dir, err := filepath.Abs(r.dataDir)

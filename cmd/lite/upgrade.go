@@ -27,50 +27,50 @@ func upgradeCommand() *cobra.Command {
 	var dryRun bool
 	cmd := &cobra.Command{
 		Use:   "upgrade",
-		Short: "Put a newer version of lite in the place of this one, and take it back if it fails",
-		Long: `Put a newer version of lite in the place of the one that runs on this machine.
-Pods keep running. Without arguments it takes what the channel stable has.
+		Short: "Upgrade lite to a newer version; roll back if that fails",
+		Long: `Upgrade the lite on this machine to a newer version. Pods keep running. Without
+arguments, lite upgrades to the version in the channel stable.
 
   lite upgrade --to v1.2.3
   lite upgrade --artifact ./lite-v1.2.3-linux-amd64.tar   (no network needed)
   lite upgrade --dry-run
 
-Everything that can be found wrong is found before anything is touched. Then the
-program, the datastore, the keys and the configuration are kept aside, the
-program is replaced and lite is restarted. If the new version is not healthy in
-time, all of it is put back: what was written to the cluster since is dropped.
-` + "`lite rollback`" + ` does the same later, by hand.
+lite checks everything that it can before it changes anything. Then it backs up the
+program, the datastore, the keys and the configuration, replaces the program, and
+restarts. If the new version does not become healthy in time, lite restores the
+backup; what was written to the cluster in between is lost. ` + "`lite rollback`" + ` does
+the same later, by hand.
 
-In a cluster: all servers first, one after the other, then the agents.`,
+In a cluster, upgrade all servers first, one after the other, then the agents.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.Artifact != "" && (o.Version != "" || cmd.Flags().Changed("channel") || o.BaseURL != "") {
-				return errors.New("--artifact: a file is what it is; leave --to, --channel and --base-url out")
+				return errors.New("--artifact: cannot be combined with --to, --channel or --base-url; leave them out")
 			}
 			if o.Artifact == "" && o.SHA256 != "" {
-				return errors.New("--sha256: it is for --artifact; a release has its SHA256SUMS")
+				return errors.New("--sha256: needs --artifact; a release has its own SHA256SUMS")
 			}
 			if raw, err := hex.DecodeString(o.SHA256); o.SHA256 != "" && (err != nil || len(raw) != sha256.Size) {
 				return fmt.Errorf("--sha256 %q: must be 64 hexadecimal digits, as sha256sum prints them", o.SHA256)
 			}
 			if o.HealthTimeout <= 0 {
-				return fmt.Errorf("--health-timeout %s: must be more than nothing", o.HealthTimeout)
+				return fmt.Errorf("--health-timeout %s: must be greater than 0", o.HealthTimeout)
 			}
 			return runUpgrade(o, dryRun)
 		},
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVar(&o.Version, "to", "", "the version to upgrade to, such as v1.2.3; without it what the channel has")
-	f.StringVar(&o.Artifact, "artifact", "", "take this file: the program, the program in gzip, a bundle, or a directory with one of these")
-	f.StringVar(&o.Channel, "channel", upgrade.Stable, "the channel to ask for a version")
-	f.StringVar(&o.BaseURL, "base-url", "", "where releases are (default $"+upgrade.BaseURLVariable+", then what this build was made with)")
-	f.StringVar(&o.PublicKey, "public-key", "", "a PEM file: SHA256SUMS must be signed with its key; none to do without (default $"+upgrade.KeyVariable+", then the key that the installer has remembered)")
-	f.StringVar(&o.SHA256, "sha256", "", "the SHA-256 of the artifact, if it is a program without a SHA256SUMS beside it")
-	f.BoolVar(&o.AllowHTTP, "allow-http", false, "take a release that is neither signed nor encrypted on its way")
-	f.BoolVar(&dryRun, "dry-run", false, "check everything, show what would be done, and change nothing")
-	f.BoolVar(&o.Force, "force", false, "go on where a part of this node is not ready, or a server does not answer")
-	f.DurationVar(&o.HealthTimeout, "health-timeout", healthTimeout, "how long the new version may take to be healthy")
+	f.StringVar(&o.Version, "to", "", "version to upgrade to, such as v1.2.3 (default: the version in the channel)")
+	f.StringVar(&o.Artifact, "artifact", "", "upgrade from this file: the program, the program compressed with gzip, a bundle, or a directory with one of these")
+	f.StringVar(&o.Channel, "channel", upgrade.Stable, "channel that names the version")
+	f.StringVar(&o.BaseURL, "base-url", "", "URL where releases are served (default $"+upgrade.BaseURLVariable+", then the URL built into lite)")
+	f.StringVar(&o.PublicKey, "public-key", "", "PEM file with the key that SHA256SUMS must be signed with, or none (default $"+upgrade.KeyVariable+", then the key that the installer stored)")
+	f.StringVar(&o.SHA256, "sha256", "", "SHA-256 of the artifact, if it is a program without a SHA256SUMS beside it")
+	f.BoolVar(&o.AllowHTTP, "allow-http", false, "accept a release that is neither signed nor encrypted in transit")
+	f.BoolVar(&dryRun, "dry-run", false, "check everything and show what would happen, but change nothing")
+	f.BoolVar(&o.Force, "force", false, "continue even if a component of this node is not ready, or a server does not answer")
+	f.DurationVar(&o.HealthTimeout, "health-timeout", healthTimeout, "how long the new version may take to become healthy")
 	_ = cmd.MarkFlagFilename("artifact")
 	_ = cmd.MarkFlagFilename("public-key")
 	cmd.AddCommand(upgradeResumeCommand(), upgradeAttendCommand())
@@ -80,7 +80,7 @@ In a cluster: all servers first, one after the other, then the agents.`,
 func upgradeResumeCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "resume",
-		Short: "Take back an upgrade whose new version does not start; for the service, before each start",
+		Short: "Roll back an upgrade whose new version does not start; run by the service before each start",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			self, err := os.Executable()
@@ -95,7 +95,7 @@ func upgradeResumeCommand() *cobra.Command {
 func upgradeAttendCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "attend DATA-DIR",
-		Short: "Start the service if the upgrade under way dies; an upgrade leaves this behind by itself",
+		Short: "Start the service if the running upgrade dies; an upgrade starts this by itself",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return upgrade.Attend(cmd.Context(), args[0])
@@ -112,7 +112,7 @@ func runUpgrade(o upgrade.Options, dryRun bool) error {
 	}
 	defer p.Close()
 	if p.Same {
-		fmt.Printf("lite %s runs already; there is nothing to do.\n", p.From.Version)
+		fmt.Printf("lite %s is already running; there is nothing to do.\n", p.From.Version)
 		return nil
 	}
 	if err := p.Print(os.Stdout); err != nil {
@@ -151,24 +151,24 @@ func rollbackCommand() *cobra.Command {
 	timeout := healthTimeout
 	cmd := &cobra.Command{
 		Use:   "rollback",
-		Short: "Go back to the version, and the data, that the last upgrade has kept",
-		Long: `Go back to what the last ` + "`lite upgrade`" + ` has kept: the program, the datastore,
-the keys and the configuration. Everything that was changed in the cluster since
-then is lost; pods that were made since end, those that were deleted since are
-started again. Images and volumes stay as they are.`,
+		Short: "Roll back to the version and the data from before the last upgrade",
+		Long: `Roll back to the backup of the last ` + "`lite upgrade`" + `: the program, the datastore, the
+keys and the configuration. All changes to the cluster since then are lost: pods that
+were created since then stop, and pods that were deleted since then start again.
+Images and volumes stay as they are.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			if timeout <= 0 {
-				return fmt.Errorf("--health-timeout %s: must be more than nothing", timeout)
+				return fmt.Errorf("--health-timeout %s: must be greater than 0", timeout)
 			}
 			return runRollback(yes, dryRun, timeout)
 		},
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.BoolVarP(&yes, "yes", "y", false, "do not ask")
-	f.BoolVar(&dryRun, "dry-run", false, "show what would be done, and change nothing")
-	f.DurationVar(&timeout, "health-timeout", timeout, "how long the old version may take to be healthy")
+	f.BoolVarP(&yes, "yes", "y", false, "do not ask for confirmation")
+	f.BoolVar(&dryRun, "dry-run", false, "show what would happen, but change nothing")
+	f.DurationVar(&timeout, "health-timeout", timeout, "how long the old version may take to become healthy")
 	return cmd
 }
 
@@ -187,9 +187,9 @@ func runRollback(yes, dryRun bool, timeout time.Duration) error {
 	}
 	if !yes {
 		if !term.IsTerminal(int(os.Stdin.Fd())) {
-			return errors.New("rollback: nobody can be asked here; say --yes if that is what you want")
+			return errors.New("rollback: stdin is not a terminal; pass --yes")
 		}
-		fmt.Print("Go back? [y/N] ")
+		fmt.Print("Roll back? [y/N] ")
 		answer, _ := bufio.NewReader(os.Stdin).ReadString('\n')
 		if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
 			return errors.New("rollback: nothing was changed")

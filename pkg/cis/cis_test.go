@@ -774,7 +774,7 @@ func TestText(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"1.2 API server\n", "\npass            1.2.2   No file of tokens lets anybody in\n",
+		"1.2 API server\n", "\npass            1.2.2   No token file lets anybody in\n",
 		"\nfail            1.2.15  Profiling of the API server is off\n                        --profiling=true\n", "\n                        → remove `profiling` from `kube-apiserver-arg`",
 		"\nCIS Kubernetes Benchmark 1.12, server node-a, 131 entries: ", " 1 fail, ", " 0 unknown.\n",
 	} {

@@ -39,7 +39,7 @@ func (n *Node) authorizers(a args) (modes []string, seen string, err error) {
 
 // unreadable is what cannot be judged because of a file that is named.
 func unreadable(err error) finding {
-	return finding{status: Unknown, seen: err.Error(), remedy: "see that the file is there and is what it should be"}
+	return finding{status: Unknown, seen: err.Error(), remedy: "make sure that the file exists and is correct"}
 }
 
 func (n *Node) parse(file string, into any) error {

@@ -56,7 +56,7 @@ func (r Report) WriteText(w io.Writer) error {
 	}
 	fmt.Fprintf(&b, "%s, %s, %d entries: %s.\n", r.Benchmark, strings.TrimSpace(string(r.Role)+" "+r.Node), len(r.Entries), r.totals())
 	if r.Role == config.Agent {
-		b.WriteString("Sections 1, 2, 3 and 5 are about servers and the cluster: run `lite check --cis` on a server too.\n")
+		b.WriteString("Sections 1, 2, 3 and 5 apply to servers and the cluster: run `lite check --cis` on a server too.\n")
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

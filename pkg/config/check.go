@@ -55,9 +55,9 @@ func (c *Config) checkDirectories(h host) (errs []error) {
 		}
 		info, err := h.stat(p.path)
 		if err == nil && info.IsDir() && p.path != p.dir {
-			errs = append(errs, c.wrong(p.key, p.path, "is a directory", "name a file"))
+			errs = append(errs, c.wrong(p.key, p.path, "is a directory", "specify a file"))
 		} else if err := usable(h, p.dir); err != nil {
-			errs = append(errs, c.wrong(p.key, p.path, err.Error(), "choose a path that can be written to"))
+			errs = append(errs, c.wrong(p.key, p.path, err.Error(), "choose a writable path"))
 		}
 	}
 	return errs
@@ -102,11 +102,11 @@ func (c *Config) checkFiles(h host) (errs []error) {
 		switch {
 		case errors.Is(err, fs.ErrNotExist) && c.sources[f.key] == "default":
 		case errors.Is(err, fs.ErrNotExist):
-			errs = append(errs, c.wrong(f.key, f.file, "does not exist", "create it, or name another"))
+			errs = append(errs, c.wrong(f.key, f.file, "does not exist", "create it, or specify another"))
 		case err != nil:
-			errs = append(errs, c.wrong(f.key, f.file, err.Error(), "name one that can be read"))
+			errs = append(errs, c.wrong(f.key, f.file, err.Error(), "specify one that can be read"))
 		case info.Mode().Type() != f.wanted:
-			errs = append(errs, c.wrong(f.key, f.file, "is not "+f.what, "name "+f.what))
+			errs = append(errs, c.wrong(f.key, f.file, "is not "+f.what, "specify "+f.what))
 		}
 	}
 	return errs
@@ -138,11 +138,11 @@ func (c *Config) checkArguments(h host) (errs []error) {
 			info, err := h.stat(file)
 			switch {
 			case errors.Is(err, fs.ErrNotExist):
-				errs = append(errs, c.wrong(o.name, argument, "the file does not exist", "create it, or name another"))
+				errs = append(errs, c.wrong(o.name, argument, "the file does not exist", "create it, or specify another"))
 			case err != nil:
-				errs = append(errs, c.wrong(o.name, argument, err.Error(), "name one that can be read"))
+				errs = append(errs, c.wrong(o.name, argument, err.Error(), "specify one that can be read"))
 			case !info.Mode().IsRegular():
-				errs = append(errs, c.wrong(o.name, argument, "is not a file", "name a file"))
+				errs = append(errs, c.wrong(o.name, argument, "is not a file", "specify a file"))
 			}
 		}
 	}
@@ -152,7 +152,7 @@ func (c *Config) checkArguments(h host) (errs []error) {
 // checkPorts wants the ports that others expect to find us at to be free.
 func (c *Config) checkPorts(h host) (errs []error) {
 	remedy := func(port int, other string) string {
-		return fmt.Sprintf("stop what listens there (ss -ltnp sport = :%d shows it)%s", port, other)
+		return fmt.Sprintf("stop the program that listens there (ss -ltnp sport = :%d shows it)%s", port, other)
 	}
 	if c.Role == Server {
 		addr := net.JoinHostPort(c.BindAddress.String(), strconv.Itoa(c.HTTPSListenPort))
@@ -179,7 +179,7 @@ func (c *Config) checkNodeIP(h host) (errs []error) {
 		if !slices.ContainsFunc(ifaces, func(i iface) bool {
 			return slices.ContainsFunc(i.addrs, func(p netip.Prefix) bool { return p.Addr() == ip })
 		}) {
-			errs = append(errs, c.wrong("node-ip", ip, "is the address of no interface of this host", "name one that `ip address` shows, or leave it out"))
+			errs = append(errs, c.wrong("node-ip", ip, "is not the address of any interface of this host", "use one that `ip address` shows, or leave it out"))
 		}
 	}
 	return errs
@@ -209,7 +209,7 @@ func (c *Config) checkNetworks(h host) (errs []error) {
 	for _, r := range ranges {
 		if at := slices.IndexFunc(routes, func(net route) bool { return net.isHost() && net.dst.Overlaps(r.prefix) }); at >= 0 {
 			errs = append(errs, c.wrong(r.key, r.prefix,
-				fmt.Sprintf("overlaps %s, which the host reaches by %s", routes[at].dst, routes[at].iface),
+				fmt.Sprintf("overlaps %s, which the host reaches through %s", routes[at].dst, routes[at].iface),
 				"choose a range that the host does not use"))
 		}
 	}

@@ -30,7 +30,7 @@ func dropIn(role Role, flags *pflag.FlagSet, env []string, file string, h host) 
 	maps.Copy(given, fromFlags(role, flags))
 	errs := unknownVariables(role, env)
 	if s, ok := given["config"]; ok {
-		errs = append(errs, &Error{"config", strings.Join(s.texts, ""), s.source, "cannot be said for a service, whose file all commands must find",
+		errs = append(errs, &Error{"config", strings.Join(s.texts, ""), s.source, "cannot be set for a service: every command must find its file",
 			"copy the file to /etc/lite/config.yaml"})
 	}
 	c, err := load(role, flags, env, h.without(file))
@@ -39,8 +39,8 @@ func dropIn(role Role, flags *pflag.FlagSet, env []string, file string, h host) 
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "# role: %s\n", role)
-	b.WriteString("# Written when lite was installed, and again each time it is installed with other arguments.\n" +
-		"# Put what is yours into /etc/lite/config.yaml, or into a file beside this one: later names win.\n")
+	b.WriteString("# The installer writes this file, and writes it again when it runs with other arguments.\n" +
+		"# Put your own settings into /etc/lite/config.yaml, or into a file beside this one: later names win.\n")
 	for _, name := range slices.SortedFunc(maps.Keys(given), cmp.Compare[string]) {
 		o, _ := lookup(name)
 		value, err := o.yaml(c)
@@ -66,7 +66,7 @@ func unknownVariables(role Role, env []string) (errs []error) {
 			continue
 		}
 		o, _ := lookup(nearest(strings.ToLower(strings.ReplaceAll(word, "_", "-")), role))
-		errs = append(errs, &Error{name, "…", "environment", "is not known", fmt.Sprintf("did you mean %s? unset it if it is not for lite", o.variable())})
+		errs = append(errs, &Error{name, "…", "environment", "is not a known variable", fmt.Sprintf("did you mean %s? unset it if it is not for lite", o.variable())})
 	}
 	return errs
 }

@@ -59,7 +59,7 @@ func TestDropInRefuses(t *testing.T) {
 		args, env []string
 		want      string
 	}{
-		"another configuration file": {[]string{"--config=/etc/passwd"}, nil, "cannot be said for a service"},
+		"another configuration file": {[]string{"--config=/etc/passwd"}, nil, "cannot be set for a service"},
 		"a typing error":             {nil, []string{"LITE_TOKNE=secret"}, "did you mean LITE_TOKEN?"},
 		"a wrong value":              {[]string{"--node-ip=x"}, nil, "is not an IP address"},
 		"what is for others":         {nil, []string{"LITE_URL=https://192.0.2.1:6443"}, "is for agents only"},

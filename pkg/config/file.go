@@ -71,7 +71,7 @@ func Unreadable(path string) string {
 }
 
 func unreadable(path, source string, err error) *Error {
-	problem, remedy := "cannot be read: "+err.Error(), "name a file that can be read"
+	problem, remedy := "cannot be read: "+err.Error(), "specify a file that can be read"
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		problem = "does not exist"
@@ -129,17 +129,17 @@ func (r *reader) entry(key, value *yaml.Node, before said, lineOf map[string]int
 		r.wrong("config", at, "has a key that is not text", "write lines of the form key: value")
 		return
 	case twice:
-		r.wrong(key.Value, value, fmt.Sprintf("is said twice, first in line %d", line), "keep one of the two")
+		r.wrong(key.Value, value, fmt.Sprintf("is set twice (first on line %d)", line), "keep one of the two")
 		return
 	case !known:
-		r.wrong(key.Value, value, "is not known", fmt.Sprintf("did you mean %s?", nearest(name, r.role)))
+		r.wrong(key.Value, value, "is not a known option", fmt.Sprintf("did you mean %s?", nearest(name, r.role)))
 	case name == "config":
-		r.wrong(key.Value, value, "cannot be said in a file", "use --config or LITE_CONFIG")
+		r.wrong(key.Value, value, "cannot be set in a file", "use --config or LITE_CONFIG")
 	case !o.isFor(r.role):
 		err := notFor(r.role, o, value.Value, r.at(at))
 		r.errs = append(r.errs, err)
 	case appends && !o.isList():
-		r.wrong(key.Value, value, "is not a list, nothing can be appended", "remove the +")
+		r.wrong(key.Value, value, "is not a list, so nothing can be appended", "remove the +")
 	default:
 		s, ok := r.statement(o, value)
 		if earlier := before[name]; ok && appends && earlier.source != "" {
@@ -161,7 +161,7 @@ func (r *reader) statement(o option, value *yaml.Node) (s statement, ok bool) {
 	case value.Kind == yaml.SequenceNode && o.isList():
 		items = value.Content
 	case value.Kind == yaml.SequenceNode:
-		r.wrong(o.name, value, "is a list, but takes one value", "give it a single "+o.arg)
+		r.wrong(o.name, value, "takes a single value, not a list", "give it a single "+o.arg)
 		return s, false
 	}
 	s.source = r.at(value)
@@ -172,7 +172,7 @@ func (r *reader) statement(o option, value *yaml.Node) (s statement, ok bool) {
 			return s, false
 		}
 		if document.IsNull(item) {
-			r.wrong(o.name, item, "has no value", "give it one, or leave the key out")
+			r.wrong(o.name, item, "has no value", "give it one, or remove the key")
 			return s, false
 		}
 		s.texts = append(s.texts, o.split(item.Value)...)

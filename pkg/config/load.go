@@ -121,7 +121,7 @@ func fromEnv(role Role, env []string) (said, []error) {
 func notFor(role Role, o option, value, source string) *Error {
 	return &Error{o.name, value, source,
 		fmt.Sprintf("is for %ss only, and this node is an %s", o.only, role),
-		fmt.Sprintf("say it where only %ss read it", o.only)}
+		fmt.Sprintf("set it where only %ss read it", o.only)}
 }
 
 // parse sets the field of every option that something was said about.
@@ -133,7 +133,7 @@ func (c *Config) parse(all said) (errs []error) {
 		}
 		c.sources[o.name] = s.source
 		if len(s.texts) == 0 && o.def+o.found != "" {
-			errs = append(errs, c.wrong(o.name, "", "is an empty list", "give it a value, or leave it out for its default"))
+			errs = append(errs, c.wrong(o.name, "", "is an empty list", "give it a value, or leave it out to use the default"))
 			continue
 		}
 		for _, err := range o.set(c, s.texts) {
@@ -198,7 +198,7 @@ func (c *Config) findNodeName(h host, found func(name, source string)) error {
 	}
 	if denied {
 		// Who is not root starts no node, and may look at its configuration.
-		source += "; only root can see whether " + file + " says another"
+		source += "; only root can see whether " + file + " has another"
 	}
 	found("node-name", source)
 	if err != nil {
@@ -241,7 +241,7 @@ func (c *Config) findNodeIP(h host, found func(name, source string)) error {
 		for _, p := range wanted {
 			c.NodeIP = append(c.NodeIP, standby[p.Addr().Is6()])
 		}
-		found("node-ip", "no interface that is up has an address other nodes could reach")
+		found("node-ip", "no interface that is up has an address that other nodes could reach")
 	}
 	return nil
 }

@@ -28,7 +28,7 @@ func because(reasons []string, remedy string) *Error {
 
 func configFile(text string) (string, *Error) {
 	if text == "" {
-		return "", bad("is empty", "name a file, or leave it out for its default")
+		return "", bad("is empty", "specify a file, or leave it out to use the default")
 	}
 	return text, nil
 }
@@ -36,7 +36,7 @@ func configFile(text string) (string, *Error) {
 // text takes any text of one line.
 func text(text string) (string, *Error) {
 	if strings.ContainsFunc(text, unicode.IsControl) {
-		return "", bad("holds control characters", "write it in one line")
+		return "", bad("contains control characters", "write it on one line")
 	}
 	return text, nil
 }
@@ -58,11 +58,11 @@ func serverURL(text string) (string, *Error) {
 	case u.Scheme != "https":
 		return "", bad("is not an https URL", remedy)
 	case u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
-		return "", bad("is more or less than a host and a port", remedy)
+		return "", bad("must be host:port", remedy)
 	}
 	number := cmp.Or(u.Port(), "6443")
 	if _, wrong := port(number); wrong != nil {
-		return "", bad("has a port that is none", remedy)
+		return "", bad("has an invalid port", remedy)
 	}
 	return "https://" + net.JoinHostPort(u.Hostname(), number), nil
 }
@@ -72,7 +72,7 @@ func absolutePath(text string) (string, *Error) {
 	case !filepath.IsAbs(text):
 		return "", bad("is not an absolute path", "write the path from /")
 	case strings.ContainsFunc(text, unicode.IsControl):
-		return "", bad("holds control characters", "choose another path")
+		return "", bad("contains control characters", "choose another path")
 	}
 	return filepath.Clean(text), nil
 }
@@ -106,9 +106,9 @@ func dataDir(text string) (string, *Error) {
 	case err != nil:
 		return "", err
 	case dir == "/":
-		return "", bad("is the root directory", "name a directory that lite has for itself")
+		return "", bad("is the root directory", "specify a directory that only lite uses")
 	case strings.ContainsAny(dir, `:,\"' `):
-		return "", bad("holds a character that cannot be part of a mount option", `choose a path without : , \ quotes and blanks`)
+		return "", bad("contains a character that mount options do not allow", `choose a path without : , \ quotes and blanks`)
 	}
 	return dir, nil
 }
@@ -117,7 +117,7 @@ func dataDir(text string) (string, *Error) {
 func storageDir(text string) (string, *Error) {
 	dir, err := absolutePath(text)
 	if err == nil && dir == "/" {
-		return "", bad("is the root directory", "name a directory that volumes have for themselves")
+		return "", bad("is the root directory", "specify a directory that only volumes use")
 	}
 	return dir, err
 }
@@ -125,7 +125,7 @@ func storageDir(text string) (string, *Error) {
 func truth(text string) (bool, *Error) {
 	value, err := strconv.ParseBool(text)
 	if err != nil {
-		return false, bad("is neither true nor false", "write true or false")
+		return false, bad("is not a boolean", "write true or false")
 	}
 	return value, nil
 }
@@ -134,7 +134,7 @@ func truth(text string) (bool, *Error) {
 func oneOf(words ...string) parser[string] {
 	return func(text string) (string, *Error) {
 		if !slices.Contains(words, text) {
-			return "", bad("is not known", "use one of "+strings.Join(words, ", "))
+			return "", bad("is not supported", "use one of "+strings.Join(words, ", "))
 		}
 		return text, nil
 	}
@@ -194,7 +194,7 @@ func port(text string) (int, *Error) {
 func count(text string) (int, *Error) {
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 0 {
-		return 0, bad("is no number of things", "use 0 or a whole number above")
+		return 0, bad("is not a count", "use 0 or a positive integer")
 	}
 	return n, nil
 }
@@ -243,7 +243,7 @@ func podRange(text string) (netip.Prefix, *Error) {
 	case p.Bits() > node:
 		return p, bad(fmt.Sprintf("is too small for the /%d of one node", node), remedy)
 	case p.Bits() < node-16:
-		return p, bad(fmt.Sprintf("holds more than 65536 ranges of /%d", node), remedy)
+		return p, bad(fmt.Sprintf("contains more than 65536 ranges of /%d", node), remedy)
 	}
 	return p, nil
 }
@@ -280,7 +280,7 @@ func fileMode(text string) (fs.FileMode, *Error) {
 	case err != nil || mode > 0o777:
 		return 0, bad("is not an octal file mode", `write it like "0600"`)
 	case mode&0o022 != 0:
-		return 0, bad("lets others than the owner write", fmt.Sprintf("use %04o", mode&^0o022))
+		return 0, bad("lets users other than the owner write", fmt.Sprintf("use %04o", mode&^0o022))
 	}
 	return fs.FileMode(mode), nil
 }
@@ -301,7 +301,7 @@ func argument(text string) (string, *Error) {
 	key, _, ok := strings.Cut(text, "=")
 	switch {
 	case key == "" || strings.ContainsFunc(key, unicode.IsSpace):
-		return "", bad("names no argument", "write key=value")
+		return "", bad("does not name an argument", "write key=value")
 	case !ok:
 		return "", bad("has no value", "write "+key+"=value")
 	}
@@ -320,11 +320,11 @@ func nodeLabel(text string) (string, *Error) {
 	}
 	namespace, _, _ := strings.Cut(key, "/")
 	if namespace == "lite.io" {
-		return "", bad("is a label that a node may not give itself", "set it with kubectl label node: what steers the whole cluster is for administrators to say")
+		return "", bad("is a label that a node must not set on itself", "set it with kubectl label node: only administrators may set what affects the whole cluster")
 	}
 	reserved := strings.HasSuffix("."+namespace, ".kubernetes.io") || strings.HasSuffix("."+namespace, ".k8s.io")
 	if namespace != key && reserved && !kubeletapis.IsKubeletLabel(key) {
-		return "", bad("is a label that a node may not give itself", "set it with kubectl label node, or use a prefix like "+
+		return "", bad("is a label that a node must not set on itself", "set it with kubectl label node, or use a prefix like "+
 			strings.Join(kubeletapis.KubeletLabelNamespaces(), "/ or ")+"/")
 	}
 	return text, nil

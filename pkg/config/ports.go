@@ -158,7 +158,7 @@ func (c *Config) validatePort(wrong func(key string, value any, problem, remedy 
 	}
 	// Who has moved one of the two is told of that.
 	if services.Contains(c.HTTPSListenPort) && (argument == "" || c.sources[key] != "default") {
-		wrong(key, c.HTTPSListenPort, fmt.Sprintf("is one of the ports %s, which a Service may be given", services), remedy)
+		wrong(key, c.HTTPSListenPort, fmt.Sprintf("is in the range %s, from which Services get their node ports", services), remedy)
 	} else {
 		others = append(others, Port{Number: c.HTTPSListenPort, Who: "the API server"})
 	}

@@ -32,7 +32,7 @@ func (c *Config) validate() (errs []error) {
 		wrong("audit-policy-file", c.AuditPolicyFile, "has no effect without an audit log", "set audit-log-path")
 	}
 	if c.Token != "" && c.TokenFile != "" {
-		wrong("token-file", c.TokenFile, "is said besides token", "say one of them")
+		wrong("token-file", c.TokenFile, "cannot be combined with token", "set only one of them")
 	}
 	seen := map[string]bool{}
 	for _, taint := range c.NodeTaints {
@@ -60,8 +60,8 @@ func (c *Config) AuditLog() (path string, hook bool) {
 // validatePodRanges wants nodes to be given their ranges of pod addresses: the pod network
 // would wait for one for ever. Another network may have ranges of its own.
 func (c *Config) validatePodRanges(wrong func(key string, value any, problem, remedy string)) {
-	const key, problem = "kube-controller-manager-arg", "no node would be given a range of pod addresses"
-	const remedy = "remove it, or say disable: cni and bring a network that has ranges of its own"
+	const key, problem = "kube-controller-manager-arg", "no node would get a range of pod addresses"
+	const remedy = "remove it, or set disable: cni and install a network that has its own ranges"
 	if slices.Contains(c.Disable, "cni") {
 		return
 	}
@@ -106,19 +106,19 @@ func (c *Config) validateFamilies(wrong func(key string, value any, problem, rem
 	switch {
 	case slices.Contains(distinct, false) || len(pods) == 0 || len(services) == 0:
 	case !slices.Equal(pods, services):
-		wrong("service-cidr", c.text("service-cidr"), "has not the IP families of cluster-cidr",
+		wrong("service-cidr", c.text("service-cidr"), "does not have the same IP families as cluster-cidr",
 			"give it "+strings.Join(pods, ", then "))
 	case c.AdvertiseAddress.IsValid() && c.AdvertiseAddress.Is4() != (services[0] == "IPv4"):
-		wrong("advertise-address", c.AdvertiseAddress, "is not of the first IP family of service-cidr",
-			"use an address of "+services[0]+", or put the other family first in cluster-cidr and service-cidr")
+		wrong("advertise-address", c.AdvertiseAddress, "does not belong to the first IP family of service-cidr",
+			"use an "+services[0]+" address, or put the other family first in cluster-cidr and service-cidr")
 	}
 	switch {
 	case len(pods) == 0 || c.FlannelBackend == "none":
 	case !slices.Contains(pods, "IPv4"):
-		wrong("flannel-backend", c.FlannelBackend, "carries packets between nodes over IPv4, and cluster-cidr has IPv6 only",
-			"give cluster-cidr and service-cidr an IPv4 range as well, or set flannel-backend to none and bring a network of your own")
+		wrong("flannel-backend", c.FlannelBackend, "carries packets between nodes over IPv4, but cluster-cidr has only IPv6",
+			"add an IPv4 range to cluster-cidr and to service-cidr, or set flannel-backend to none and install your own network")
 	case len(pods) > 1 && c.FlannelBackend == "host-gw":
-		wrong("flannel-backend", c.FlannelBackend, "carries IPv4 only, and cluster-cidr has two IP families", "use vxlan")
+		wrong("flannel-backend", c.FlannelBackend, "carries only IPv4, but cluster-cidr has two IP families", "use vxlan")
 	}
 }
 

@@ -250,7 +250,7 @@ func (s *suite) testToken(t *testing.T) {
 
 	out := s.server.Output(t, "lite", "token", "revoke", "--nodes", id)
 	for _, name := range []string{"x1", "x2"} {
-		if !strings.Contains(out, "node "+name+": its certificates are refused") {
+		if !strings.Contains(out, "node "+name+": its certificates are revoked") {
 			t.Errorf("the command says %s", out)
 		}
 	}

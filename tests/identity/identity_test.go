@@ -59,7 +59,7 @@ func (s *suite) testReaddressed(t *testing.T) {
 	uid, pid, containers := s.uid(t), s.node.PID(t), s.ns.Containers(t)
 	s.node.Network().Readdress(t, s.node.Host)
 	cluster.Eventually(t, soon, func() error {
-		if !strings.Contains(s.node.Log(), "Starting anew") {
+		if !strings.Contains(s.node.Log(), "Restarting lite") {
 			return errors.New("the node has not noticed that its address is gone")
 		}
 		return nil

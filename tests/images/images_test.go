@@ -513,7 +513,7 @@ func TestBundle(t *testing.T) {
 	says(t, from, append([]string{"lite", "bundle", "create", "-o", "/var/log/x.tar", "--arch", other}, binary...), "another architecture")
 	says(t, from, []string{"lite", "bundle", "create", "-o", "/var/log/x.tar", "--arch", other}, "--binary")
 	says(t, from, []string{"lite", "bundle", "create", "-o", "/var/log/x.tar", "--binary", "/etc/passwd"}, "no program for Linux")
-	says(t, from, []string{"lite", "bundle", "create", "-o", "-"}, "it has to be a file")
+	says(t, from, []string{"lite", "bundle", "create", "-o", "-"}, "it must be a file")
 	says(t, from, []string{"lite", "bundle", "create", "-o", "/dev/full", "--force"}, "/dev/full is there and is no file")
 	for _, left := range []string{"/var/log/x.tar", "/var/log/x.tar.part", bundle + ".part"} {
 		if _, err := os.Stat(from.Path(left)); err == nil {

@@ -157,7 +157,7 @@ func (g *guest) testClock(t *testing.T) {
 		t.Helper()
 		before := starts()
 		g.Output(t, "date -s @%d", to.Unix())
-		g.Eventually(t, readyTimeout, "test $(journalctl --no-pager -o cat -u lite | grep -c 'Starting lite') -gt %s && journalctl --no-pager -o cat -u lite | grep 'Starting anew' | tail -n 1 | grep '%s' && lite status", before, why)
+		g.Eventually(t, readyTimeout, "test $(journalctl --no-pager -o cat -u lite | grep -c 'Starting lite') -gt %s && journalctl --no-pager -o cat -u lite | grep 'Restarting lite' | tail -n 1 | grep '%s' && lite status", before, why)
 		g.Eventually(t, readyTimeout, whoami)
 		g.reach(t)
 		g.Output(t, "! lite status | grep clock")

@@ -301,7 +301,7 @@ func (s *suite) testRefused(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"uninstall"}, "there is no terminal to ask on; say --yes"},
+		{[]string{"uninstall"}, "is not a terminal; pass --yes"},
 		{[]string{"uninstall", "--yes", "--data-dir", "/home"}, "is a directory of the machine"},
 		{[]string{"uninstall", "--yes", "--data-dir", "/"}, "data-dir"},
 		{[]string{"killall", "--grace-period", "-1s"}, "must not be negative"},
