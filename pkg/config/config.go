@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/netip"
+	"regexp"
 	"strings"
 )
 
@@ -106,9 +107,12 @@ type Error struct {
 	Remedy  string // what the user can do, in the imperative
 }
 
-// Error is one line, whatever a file contained.
+// credentials are a user and a password in front of a host.
+var credentials = regexp.MustCompile(`^((?:.*//)?)[^/]*:.*@`)
+
+// Error is one line, whatever a file contained. It ends up in logs, and a password in a URL does not.
 func (e *Error) Error() string {
-	line := fmt.Sprintf("%s %q (%s): %s; %s", e.Key, e.Value, e.Source, e.Problem, e.Remedy)
+	line := fmt.Sprintf("%s %q (%s): %s; %s", e.Key, credentials.ReplaceAllString(e.Value, "${1}xxxxx@"), e.Source, e.Problem, e.Remedy)
 	return strings.Map(func(r rune) rune {
 		if r == '\n' || r == '\r' {
 			return ' '

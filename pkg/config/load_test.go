@@ -383,6 +383,8 @@ func TestErrors(t *testing.T) {
 		"server by http":          {role: Agent, args: []string{"--server=http://192.0.2.1"}, want: []string{`server "http://192.0.2.1" (flag --server): is not an https URL; write it like https://192.0.2.1:6443`}},
 		"server with a path":      {role: Agent, args: []string{"--server=https://192.0.2.1:6443/api"}, want: []string{`server "https://192.0.2.1:6443/api" (flag --server): must be host:port; write it like https://192.0.2.1:6443`}},
 		"server with a query":     {role: Agent, args: []string{"--server=https://192.0.2.1?a=b"}, want: []string{`server "https://192.0.2.1?a=b" (flag --server): must be host:port; `}},
+		"server with a password":  {role: Agent, args: []string{"--server=https://me:hush/a@b@192.0.2.1"}, want: []string{`server "https://xxxxx@192.0.2.1" (flag --server): `}},
+		"the same, no scheme":     {role: Agent, args: []string{"--server=me:hush@192.0.2.1"}, want: []string{`server "xxxxx@192.0.2.1" (flag --server): must be host:port; `}},
 		"server at port 0":        {role: Agent, args: []string{"--server=https://192.0.2.1:0"}, want: []string{`server "https://192.0.2.1:0" (flag --server): has an invalid port; `}},
 		"token and its file":      {args: []string{"--token=abcdefgh", "--token-file=/f"}, want: []string{`token-file "/f" (flag --token-file): cannot be combined with token; set only one of them`}},
 		"many at once": {
