@@ -18,6 +18,7 @@ import (
 
 	"lite.io/lite/pkg/check"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/service"
 	"lite.io/lite/pkg/version"
 )
@@ -103,7 +104,7 @@ func runCheck(ctx context.Context, w io.Writer, flags *pflag.FlagSet, o checkOpt
 	report := check.Run(ctx, machine, subject)
 	var failed error
 	if o.fix {
-		change, err := service.BeginChange(ctx, say, service.ConfigDir)
+		change, err := service.BeginChange(ctx, say, string(layout.Default().Config))
 		if err != nil {
 			return err
 		}
@@ -198,7 +199,7 @@ func configuredDataDir(flags *pflag.FlagSet) string {
 	if dir := flags.Lookup("data-dir").Value.String(); dir != "" {
 		return dir
 	}
-	return defaultDataDir
+	return string(layout.Default().Data)
 }
 
 // writeDone shows what --fix has done.

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -257,7 +256,7 @@ func (e *Env) serverAddresses() ([]string, error) {
 	}
 	if len(urls) == 0 {
 		var m agent.Membership
-		if data, err := e.read(filepath.Join(agent.Dir(c.DataDir), "cluster.json")); err == nil {
+		if data, err := e.read(c.Layout().Data.Agent().Cluster()); err == nil {
 			_ = json.Unmarshal(data, &m) // what is damaged names none
 		}
 		urls = m.Servers

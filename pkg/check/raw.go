@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // findRaw looks at the rules themselves, for chains that drop what no rule lets in.
@@ -52,7 +54,7 @@ func (e *Env) filter(ctx context.Context, program string, args ...string) (strin
 	out, err := e.Run(ctx, "", program, args...)
 	if errors.Is(err, exec.ErrNotFound) && e.Config != nil {
 		for _, dir := range []string{"nft", "bin"} {
-			for _, path := range e.glob(filepath.Join(e.Config.DataDir, "bundle", "*", "netfilter", dir, program)) {
+			for _, path := range e.glob(filepath.Join(layout.Data(e.Config.DataDir).Helpers("*").Netfilter(), dir, program)) {
 				return e.Run(ctx, "", path, args...)
 			}
 		}

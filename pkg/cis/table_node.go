@@ -1,12 +1,10 @@
 package cis
 
-import (
-	kubeletconfig "k8s.io/kubelet/config/v1beta1"
-)
+import kubeletconfig "k8s.io/kubelet/config/v1beta1"
 
 func nodeFiles() []entry {
-	proxy := at(kubeconfigOf(proxyPart, "agent/kubelet.conf"))
-	kubelet := at(kubeconfigOf(kubeletPart, "agent/kubelet.conf"))
+	proxy := at(kubeconfigOf(proxyPart, ofNode))
+	kubelet := at(kubeconfigOf(kubeletPart, ofNode))
 	return []entry{
 		{"4.1.1", 1, Automated, "Only root can read the file of the service", modes(unitMode, unitFiles), "Who changes it decides what root runs at the next boot. An OpenRC script has to be executable for its owner.", "take the rights away with `chmod 600`, or `chmod 700` for a script of OpenRC"},
 		{"4.1.2", 1, Automated, "root owns the file of the service", roots(unitFiles), owned, chownRoot},

@@ -1,5 +1,7 @@
 package cis
 
+import "lite.io/lite/pkg/pki"
+
 const (
 	noStaticPod = "no static pod runs here: the component is part of the process"
 	inProcess   = "lite runs it in its own process, so there is no file that describes a pod of it."
@@ -37,10 +39,10 @@ func controlPlaneFiles() []entry {
 		{"1.1.13", 1, Automated, "Only root can read the administrators' kubeconfigs", atMost(0o600, at(administrators)),
 			"Each is the key to the whole cluster.", "say --write-kubeconfig-mode 600, and give people kubeconfigs of their own"},
 		{"1.1.14", 1, Automated, "root owns the administrators' kubeconfigs", roots(at(administrators)), owned, chownRoot},
-		{"1.1.15", 1, Automated, "Only root can read the scheduler's kubeconfig", atMost(0o600, at(kubeconfigOf(schedulerPart, "server/kubeconfig/scheduler.conf"))), readable, chmod600},
-		{"1.1.16", 1, Automated, "root owns the scheduler's kubeconfig", roots(at(kubeconfigOf(schedulerPart, "server/kubeconfig/scheduler.conf"))), owned, chownRoot},
-		{"1.1.17", 1, Automated, "Only root can read the controller manager's kubeconfig", atMost(0o600, at(kubeconfigOf(controllerPart, "server/kubeconfig/controller-manager.conf"))), readable, chmod600},
-		{"1.1.18", 1, Automated, "root owns the controller manager's kubeconfig", roots(at(kubeconfigOf(controllerPart, "server/kubeconfig/controller-manager.conf"))), owned, chownRoot},
+		{"1.1.15", 1, Automated, "Only root can read the scheduler's kubeconfig", atMost(0o600, at(kubeconfigOf(schedulerPart, ofUser(pki.Scheduler)))), readable, chmod600},
+		{"1.1.16", 1, Automated, "root owns the scheduler's kubeconfig", roots(at(kubeconfigOf(schedulerPart, ofUser(pki.Scheduler)))), owned, chownRoot},
+		{"1.1.17", 1, Automated, "Only root can read the controller manager's kubeconfig", atMost(0o600, at(kubeconfigOf(controllerPart, ofUser(pki.ControllerManager)))), readable, chmod600},
+		{"1.1.18", 1, Automated, "root owns the controller manager's kubeconfig", roots(at(kubeconfigOf(controllerPart, ofUser(pki.ControllerManager)))), owned, chownRoot},
 		{"1.1.19", 1, Automated, "root owns the certificates and keys, and their directories", roots(pkiFiles("*", true)), owned, "give them back with `chown -R root:root`"},
 		{"1.1.20", 1, Manual, "Only root can change certificates", atMost(0o644, pkiFiles("*.crt", false)),
 			"Who changes the certificate of an authority decides who is trusted.", chmod644},
@@ -55,7 +57,7 @@ func removeArg(flag, name string) string {
 }
 
 func addArg(flag, arg string) string {
-	return "say `--" + flag + " " + arg + "`, or `" + flag + ": [" + arg + "]` in /etc/lite/config.yaml, and start lite again"
+	return "say `--" + flag + " " + arg + "`, or `" + flag + ": [" + arg + "]` in " + standard.Config.File() + ", and start lite again"
 }
 
 const (

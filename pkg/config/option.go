@@ -110,10 +110,10 @@ func plain(value any) any {
 
 // options is all that may be said, in the order of help.
 var options = []option{
-	{name: "config", short: "c", arg: "path", def: "/etc/lite/config.yaml",
+	{name: "config", short: "c", arg: "path", def: standard.Config.File(),
 		usage:   "Configuration file; files in the directory of its name and .d are read after it",
 		binding: one(func(c *Config) *string { return &c.ConfigFile }, configFile)},
-	{name: "data-dir", arg: "path", def: "/var/lib/lite",
+	{name: "data-dir", arg: "path", def: string(standard.Data),
 		usage:   "Directory of all that the node keeps",
 		binding: one(func(c *Config) *string { return &c.DataDir }, dataDir)},
 	{name: "server", short: "s", arg: "url", empty: "the address in the token", only: Agent, env: "LITE_URL",
@@ -181,7 +181,7 @@ var options = []option{
 		usage:   "Interface that carries the packets between nodes",
 		binding: one(func(c *Config) *string { return &c.FlannelIface }, text)},
 
-	{name: "write-kubeconfig", arg: "path", def: "/etc/lite/kubeconfig.yaml", only: Server,
+	{name: "write-kubeconfig", arg: "path", def: standard.Config.Kubeconfig(), only: Server,
 		usage:   "File to write the administrator's kubeconfig to",
 		binding: one(func(c *Config) *string { return &c.WriteKubeconfig }, absolutePath)},
 	{name: "write-kubeconfig-mode", arg: "mode", def: "0600", only: Server,
@@ -194,7 +194,7 @@ var options = []option{
 	{name: "default-local-storage-path", arg: "path", found: "storage in data-dir",
 		usage:   "Directory of the volumes that this node has for class local-path",
 		binding: one(func(c *Config) *string { return &c.LocalStoragePath }, storageDir)},
-	{name: "private-registry", arg: "path", def: "/etc/lite/registries.yaml",
+	{name: "private-registry", arg: "path", def: standard.Config.Registries(),
 		usage:   "File that says how to reach image registries",
 		binding: one(func(c *Config) *string { return &c.PrivateRegistry }, absolutePath)},
 	{name: "container-runtime-endpoint", arg: "path", empty: "the embedded containerd",
@@ -206,7 +206,7 @@ var options = []option{
 	{name: "profile", arg: "name", empty: "lite's defaults",
 		usage:   "Hardening beyond the defaults, the same on all nodes: cis, for the CIS Kubernetes Benchmark",
 		binding: one(func(c *Config) *string { return &c.Profile }, optional(oneOf(ProfileCIS)))},
-	{name: "audit-log-path", arg: "path", def: DefaultAuditLog, only: Server,
+	{name: "audit-log-path", arg: "path", def: standard.Host.AuditLog, only: Server,
 		usage:   "File to log requests to the API server to, or none",
 		binding: one(func(c *Config) *string { return &c.AuditLogPath }, optional(pathOrNone))},
 	{name: "audit-policy-file", arg: "path", empty: "lite's own", only: Server,

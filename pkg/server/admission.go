@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -23,6 +22,7 @@ import (
 	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/pki"
 	"lite.io/lite/pkg/server/controlplane"
 )
@@ -39,12 +39,9 @@ func facts(cfg *config.Config) join.Facts {
 	}
 }
 
-// TokenFile is where a server keeps the token by which agents may always join.
-func TokenFile(dataDir string) string { return filepath.Join(dataDir, "server", "token") }
-
-// ReadToken reads that token.
+// ReadToken reads the token by which agents may always join.
 func ReadToken(dataDir string) (join.Token, error) {
-	file := TokenFile(dataDir)
+	file := layout.Data(dataDir).Server().Token()
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return join.Token{}, fmt.Errorf("read the cluster's token: %w", err)
@@ -58,7 +55,7 @@ func ReadToken(dataDir string) (join.Token, error) {
 
 // WriteToken puts another token in its place.
 func WriteToken(dataDir string, t join.Token) error {
-	if err := file.Write(TokenFile(dataDir), []byte(t.Text()+"\n"), 0o600); err != nil {
+	if err := file.Write(layout.Data(dataDir).Server().Token(), []byte(t.Text()+"\n"), 0o600); err != nil {
 		return fmt.Errorf("write the cluster's token: %w", err)
 	}
 	return nil

@@ -15,6 +15,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/service"
 )
 
@@ -79,11 +80,11 @@ func (w *work) removeCgroups(ctx context.Context) {
 // leaves it where it is, and with cgroups of version 1 nobody tells systemd in a
 // container that they have ended.
 func (w *work) removeServiceCgroup(manager service.Manager) {
-	groups := []string{"system.slice/" + service.Name + ".service"}
+	groups := []string{"system.slice/" + layout.Service + ".service"}
 	var dirs []string
 	if manager.Name() == "OpenRC" {
-		groups = []string{service.Name, "openrc." + service.Name}
-		dirs = tree("/sys/fs/cgroup/openrc/" + service.Name) // which may be in no hierarchy
+		groups = []string{layout.Service, "openrc." + layout.Service}
+		dirs = tree("/sys/fs/cgroup/openrc/" + layout.Service) // which may be in no hierarchy
 	}
 	for _, h := range hierarchies() {
 		for _, group := range groups {

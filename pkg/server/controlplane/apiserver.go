@@ -113,7 +113,7 @@ func apiServerArgs(c Config) []string {
 		"authorization-mode":          "Node,RBAC",
 		"enable-admission-plugins":    c.plugins(),
 		"enable-bootstrap-token-auth": "true",
-		"encryption-provider-config":  c.encryptionFile(),
+		"encryption-provider-config":  c.Dir.Encryption(),
 		"profiling":                   "false",
 
 		"tls-cipher-suites": strings.Join(kube.CipherSuites(), ","),
@@ -161,7 +161,7 @@ func apiServerArgs(c Config) []string {
 	}
 	maps.Copy(args, c.auditArgs())
 	if c.admits() {
-		args["admission-control-config-file"] = c.admissionFile()
+		args["admission-control-config-file"] = c.Dir.Admission()
 	}
 	return kube.Args("kube-apiserver", args, n.APIServerArgs)
 }
