@@ -12,6 +12,7 @@ import (
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/status"
 )
 
@@ -23,7 +24,7 @@ func agentCommand() *cobra.Command {
 prints when it starts and by ` + "`lite token create --print-join-command`" + `, and runs pods.
 
   lite agent --token lite://...                     all in one
-  lite agent --token-file f --server https://host:6443
+  lite agent --token-file f --server https://host:` + layout.APIPortText + `
 
 The key of the node is made here and never leaves it. Once it has joined it
 needs no token. It runs in the foreground until it gets SIGTERM or SIGINT; pods

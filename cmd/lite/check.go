@@ -46,7 +46,7 @@ to a file without a name in the data directory, to see how long that takes, and
 tries the kernel in a network of its own. Without root it says what it could not see.
 
   lite check                                         as configured
-  lite check --role agent --server https://host:6443
+  lite check --role agent --server https://host:` + layout.APIPortText + `
   lite check --fix                                   put right what safely can be
 
 --fix adds rules to firewalld, ufw, iptables or nftables, raises the limits of

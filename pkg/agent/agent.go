@@ -26,6 +26,7 @@ import (
 	"lite.io/lite/pkg/firewall"
 	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/machine"
 	"lite.io/lite/pkg/resolver"
 	"lite.io/lite/pkg/version"
@@ -63,9 +64,6 @@ func Socket(c *config.Config) string {
 	return "unix://" + c.Layout().Run.Containerd().Socket()
 }
 
-// BalancerAddress is where an agent's own parts reach the API.
-const BalancerAddress = "127.0.0.1:6444"
-
 // New puts an agent together: the parts of a node, and before them the load
 // balancer by which they reach the servers. Nothing is touched before Run.
 func New(cfg *config.Config, m Membership, host Host, onChange func(component.Status)) (*Agent, error) {
@@ -78,7 +76,7 @@ func New(cfg *config.Config, m Membership, host Host, onChange func(component.St
 		seeds = append(seeds, u.Host)
 	}
 	b, err := loadbalancer.New(loadbalancer.Config{
-		Listen:     BalancerAddress,
+		Listen:     layout.Local(layout.BalancerPort),
 		Seed:       seeds,
 		File:       cfg.Layout().Data.Agent().Servers(),
 		CAFile:     m.CAFile(),
@@ -117,7 +115,7 @@ func CheckArguments(cfg *config.Config, host Host) error {
 func unknownCluster(cfg *config.Config) Membership {
 	network := netip.MustParsePrefix("192.0.2.0/24")
 	return Membership{
-		Servers: []string{"https://192.0.2.1:6443"},
+		Servers: []string{"https://192.0.2.1:" + layout.APIPortText},
 		Facts: join.Facts{
 			ClusterCIDR: []netip.Prefix{network}, ServiceCIDR: []netip.Prefix{network}, ClusterDNS: network.Addr().Next(),
 			ClusterDomain: "cluster.local", Backend: "vxlan",
@@ -164,7 +162,7 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 
 	var ports []int // that pods have to reach on their node
 	if !slices.Contains(c.Cluster.Disable, "dns") {
-		ports = []int{dns.Port, dns.MetricsPort}
+		ports = []int{layout.DNSPort, layout.DNSMetricsPort}
 		// It needs nobody to answer what it knows, and pods ask until the end.
 		g.AddLast(dns.New(nameServer(c, dir.DNS())))
 	}

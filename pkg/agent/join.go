@@ -129,7 +129,7 @@ func lacks(cfg *config.Config, token join.Token, damage error) error {
 	case token == (join.Token{}):
 		return errors.New("token: this machine has not joined a cluster yet; run `lite token create --print-join-command` on a server and then the command that it prints here")
 	case token.Server == "" && cfg.ServerURL == "":
-		return errors.New("server: the token does not say where the cluster is; add --server https://<address of a server>:6443")
+		return errors.New("server: the token does not say where the cluster is; add --server https://<address of a server>:" + layout.APIPortText)
 	}
 	return nil
 }
@@ -454,7 +454,7 @@ func (m *Membership) save() error {
 	if _, err := bootstrapped(current); err != nil {
 		return err
 	}
-	return m.writeKubeconfig(m.Kubeconfig(), "https://"+BalancerAddress, &api.AuthInfo{ClientCertificate: current, ClientKey: current})
+	return m.writeKubeconfig(m.Kubeconfig(), "https://"+layout.Local(layout.BalancerPort), &api.AuthInfo{ClientCertificate: current, ClientKey: current})
 }
 
 func (m *Membership) writeKubeconfig(path, server string, user *api.AuthInfo) error {

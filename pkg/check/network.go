@@ -18,6 +18,7 @@ import (
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/join"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/resolver"
 )
 
@@ -232,7 +233,7 @@ func reachServer(ctx context.Context, e *Env) []Result {
 		}
 		return pass(fmt.Sprintf("%s answers within %s", a, millis(time.Since(began))))
 	}
-	port := "6443"
+	port := layout.APIPortText
 	if _, p, err := net.SplitHostPort(addresses[0]); err == nil {
 		port = p
 	}

@@ -5,9 +5,12 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // option is one thing that may be said: a flag, an environment variable and a
@@ -154,7 +157,7 @@ var options = []option{
 	{name: "advertise-address", arg: "ip", found: "the first of node-ip", only: Server,
 		usage:   "Address at which the members of the cluster reach the API server",
 		binding: one(func(c *Config) *netip.Addr { return &c.AdvertiseAddress }, unicastAddress)},
-	{name: "https-listen-port", arg: "port", def: "6443", only: Server,
+	{name: "https-listen-port", arg: "port", def: layout.APIPortText, only: Server,
 		usage:   "Port the API server listens on",
 		binding: one(func(c *Config) *int { return &c.HTTPSListenPort }, port)},
 	{name: "tls-san", arg: "name", only: Server,
@@ -214,7 +217,7 @@ var options = []option{
 		binding: one(func(c *Config) *string { return &c.AuditPolicyFile }, optionalPath)},
 
 	{name: "etcd-expose-metrics", arg: "bool", def: "false", only: Server,
-		usage:   "Serve etcd's metrics at port 2381 of node-ip and of 127.0.0.1, to everybody who reaches it",
+		usage:   "Serve etcd's metrics at port " + strconv.Itoa(layout.EtcdMetricsPort) + " of node-ip and of 127.0.0.1, to everybody who reaches it",
 		binding: one(func(c *Config) *bool { return &c.EtcdExposeMetrics }, truth)},
 
 	{name: "kube-apiserver-arg", arg: "key=value", only: Server, usage: "Arguments for kube-apiserver" + perLine,

@@ -16,6 +16,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/validation"
 	kubeletapis "k8s.io/kubelet/pkg/apis"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // bad is what a parser says is wrong with a text.
@@ -47,7 +49,7 @@ func serverURL(text string) (string, *Error) {
 	if text == "" {
 		return "", nil
 	}
-	remedy := "write it like https://192.0.2.1:6443"
+	remedy := "write it like https://192.0.2.1:" + layout.APIPortText
 	if !strings.Contains(text, "://") {
 		text = "https://" + text
 	}
@@ -60,7 +62,7 @@ func serverURL(text string) (string, *Error) {
 	case u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
 		return "", bad("is more or less than a host and a port", remedy)
 	}
-	number := cmp.Or(u.Port(), "6443")
+	number := cmp.Or(u.Port(), layout.APIPortText)
 	if _, wrong := port(number); wrong != nil {
 		return "", bad("has a port that is none", remedy)
 	}

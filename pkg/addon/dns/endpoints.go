@@ -24,6 +24,7 @@ import (
 
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 )
 
 const (
@@ -272,7 +273,7 @@ func (e *Endpoints) addressType() discovery.AddressType {
 
 // ports is where the ports of the Service, by their names, lead to.
 func ports() []port {
-	return []port{{"dns", v1.ProtocolUDP, Port}, {"dns-tcp", v1.ProtocolTCP, Port}, {"metrics", v1.ProtocolTCP, MetricsPort}}
+	return []port{{"dns", v1.ProtocolUDP, layout.DNSPort}, {"dns-tcp", v1.ProtocolTCP, layout.DNSPort}, {"metrics", v1.ProtocolTCP, layout.DNSMetricsPort}}
 }
 
 type port struct {

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 )
 
 const (
@@ -154,16 +155,16 @@ var sshPort = port{22, corev1.ProtocolTCP}
 // reserved is what would cut the cluster's own traffic off, or the user: packets
 // to a Service's address and port never reach the program that listens there.
 func reserved(apiPort int) map[port]string {
-	return map[port]string{
-		sshPort:                              "the machines' SSH server (the annotation " + allowSSH + `: "true" of the Service allows it)`,
-		{2379, corev1.ProtocolTCP}:           "etcd",
-		{2380, corev1.ProtocolTCP}:           "etcd",
-		{int32(apiPort), corev1.ProtocolTCP}: "the API server",
-		{8472, corev1.ProtocolUDP}:           "the pod network",
-		{10250, corev1.ProtocolTCP}:          "the kubelet",
-		{10256, corev1.ProtocolTCP}:          "kube-proxy",
-		{51820, corev1.ProtocolUDP}:          "the pod network",
+	all := map[port]string{sshPort: "the machines' SSH server (the annotation " + allowSSH + `: "true" of the Service allows it)`}
+	for _, p := range layout.Ports() {
+		if p.Number == layout.APIPort {
+			p.Number = apiPort
+		}
+		if p.Reserved {
+			all[port{int32(p.Number), corev1.Protocol(strings.ToUpper(p.Protocol))}] = p.Who
+		}
 	}
+	return all
 }
 
 // verdict is what a Service gets: addresses, or a reason why not.

@@ -36,7 +36,7 @@ import (
 // double those of the process.
 func handler(figures api.MetricsGetter, pods cache.GenericLister, nodes listers.NodeLister) (http.Handler, error) {
 	c := genericapiserver.NewConfig(api.Codecs)
-	c.ExternalAddress = Address
+	c.ExternalAddress = Address()
 	c.EffectiveVersion = compatibility.DefaultBuildEffectiveVersion()
 	c.LoopbackClientConfig = &rest.Config{} // New insists; nothing here uses it
 	c.EnableIndex, c.EnableProfiling, c.EnableMetrics = false, false, false
@@ -86,7 +86,7 @@ func (m *Metrics) serve(ctx context.Context, running *sync.WaitGroup, h http.Han
 		return nil, err
 	}
 	failed := make(chan error, 1)
-	listener := m.listen(ctx, Address)
+	listener := m.listen(ctx, Address())
 	if listener == nil {
 		return failed, nil
 	}

@@ -13,6 +13,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"lite.io/lite/pkg/layout"
 )
 
 var backends = []string{VXLAN, HostGW, WireGuard}
@@ -216,7 +218,7 @@ func TestNodeThatLeavesLeavesNothing(t *testing.T) {
 func TestPeerThatChanges(t *testing.T) {
 	h := newHosts(t, VXLAN, 2)[0]
 	p := h.peers(&host{ns: -1, config: Config{Pods: netip.MustParsePrefix("10.42.9.0/24")}, local: Local{
-		Backend: VXLAN, IP: netip.MustParseAddr("192.0.2.9"), MAC: "02:00:00:00:00:09", Port: vxlanPort,
+		Backend: VXLAN, IP: netip.MustParseAddr("192.0.2.9"), MAC: "02:00:00:00:00:09", Port: layout.VXLANPort,
 	}})
 	must(t, h.Set(p))
 	for _, change := range []func(){

@@ -11,6 +11,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"lite.io/lite/pkg/layout"
 )
 
 const (
@@ -19,7 +21,6 @@ const (
 	// network must not be taken for each other's.
 	vni = 0x6c6974
 
-	vxlanPort = 8472
 	// vxlanOverhead is an IPv4, a UDP, a VXLAN and an Ethernet header.
 	vxlanOverhead = 20 + 8 + 8 + 14
 )
@@ -47,7 +48,7 @@ func newVXLAN(c Config, kernel *netlink.Handle) (*vxlan, error) {
 		offload: offload,
 	}
 	if v.port == 0 {
-		v.port = vxlanPort
+		v.port = layout.VXLANPort
 	}
 	return v, nil
 }

@@ -17,6 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/wgctrl"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // wireguardState is what the device knows: its key, its port and its peers.
@@ -139,7 +141,7 @@ func (h *host) expectPeers(when string, peers []Peer) {
 func wireguardPeer(number byte) Peer {
 	return Peer{
 		Node:  fmt.Sprintf("node%d", number),
-		Local: Local{Backend: WireGuard, IP: netip.AddrFrom4([4]byte{192, 0, 2, number}), PublicKey: key(number).String(), Port: wireguardPort},
+		Local: Local{Backend: WireGuard, IP: netip.AddrFrom4([4]byte{192, 0, 2, number}), PublicKey: key(number).String(), Port: layout.WireGuardPort},
 		Pods:  []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 42, number, 0}), 24)},
 	}
 }
