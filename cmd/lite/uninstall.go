@@ -12,11 +12,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"lite.io/lite/pkg/cni"
-	"lite.io/lite/pkg/cni/overlay"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/layout"
-	"lite.io/lite/pkg/machine"
 	"lite.io/lite/pkg/server"
 	"lite.io/lite/pkg/uninstall"
 )
@@ -121,10 +118,10 @@ func (r *removal) node() (uninstall.Node, error) {
 		AuditLog:   cfg.AuditLogPath,
 		OwnLog:     standard.Host.AuditLog,
 		Name:       cfg.NodeName,
-		Bridge:     cni.Bridge,
-		Tunnels:    append(overlay.Devices(), machine.StandbyLink),
-		Protocol:   int(overlay.Protocol),
-		Network:    cni.NetworkName,
+		Bridge:     layout.Bridge,
+		Tunnels:    layout.Devices(),
+		Protocol:   layout.RouteProtocol,
+		Network:    layout.Network,
 	}
 	for _, arg := range cfg.KubeletArgs {
 		if dir, ok := strings.CutPrefix(arg, "root-dir="); ok && filepath.IsAbs(dir) {

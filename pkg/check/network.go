@@ -171,7 +171,7 @@ func orChoose(p config.Port) string {
 
 // ownTunnel: the device of the pod network is there, so its port is taken by it.
 func (e *Env) ownTunnel() bool {
-	return e.exists("/sys/class/net/lite-vxlan") || e.exists("/sys/class/net/lite-wg")
+	return e.exists("/sys/class/net/"+layout.VXLANDevice) || e.exists("/sys/class/net/"+layout.WireGuardDevice)
 }
 
 // nameServers says what pods and the cluster's DNS ask.

@@ -13,7 +13,7 @@ var networkManagerFile = standard.Host.NetworkManager
 
 const (
 	networkManagerText = "# Written by `lite check --fix`: the interfaces of pods are lite's.\n" +
-		"[keyfile]\nunmanaged-devices+=interface-name:cni0;interface-name:veth*;interface-name:lite-*\n"
+		"[keyfile]\nunmanaged-devices+=interface-name:" + layout.Bridge + ";interface-name:" + layout.PodDevices + ";interface-name:" + layout.DevicePrefix + "*\n"
 )
 
 // networkManager takes interfaces over that it is not told to leave alone, and with
@@ -25,13 +25,13 @@ func networkManager(_ context.Context, e *Env) []Result {
 	for _, pattern := range []string{"/etc/NetworkManager/NetworkManager.conf", "/etc/NetworkManager/conf.d/*.conf", "/run/NetworkManager/conf.d/*.conf", "/usr/lib/NetworkManager/conf.d/*.conf"} {
 		for _, f := range e.glob(pattern) {
 			for l := range strings.Lines(e.text(f)) {
-				if strings.HasPrefix(l, "unmanaged-devices") && strings.Contains(l, "cni0") && strings.Contains(l, "veth") {
+				if strings.HasPrefix(l, "unmanaged-devices") && strings.Contains(l, layout.Bridge) && strings.Contains(l, strings.TrimSuffix(layout.PodDevices, "*")) {
 					return pass("runs, and leaves the interfaces of pods alone by " + f)
 				}
 			}
 		}
 	}
-	r := warn("runs, and may take over the interfaces of pods (cni0, veth*, lite-*)", "tell it to leave them alone, with `lite check --fix` or by hand",
+	r := warn("runs, and may take over the interfaces of pods ("+layout.Bridge+", "+layout.PodDevices+", "+layout.DevicePrefix+"*)", "tell it to leave them alone, with `lite check --fix` or by hand",
 		"printf '"+strings.ReplaceAll(networkManagerText, "\n", `\n`)+"' >"+networkManagerFile, "nmcli general reload")
 	r[0].fix = []step{{
 		say:  "write " + networkManagerFile + " and have NetworkManager read it",
@@ -184,7 +184,7 @@ func (e *Env) strangeChains(ctx context.Context) []Result {
 	var chains []string
 	for l := range strings.Lines(out) {
 		f := strings.Fields(l)
-		if len(f) == 2 && f[0] == "-N" && slices.ContainsFunc([]string{"KUBE-", "CNI-", "FLANNEL-", "cali-", "CILIUM_"}, func(p string) bool { return strings.HasPrefix(f[1], p) }) {
+		if len(f) == 2 && f[0] == "-N" && slices.ContainsFunc([]string{layout.KubeChains, layout.CNIChains, "FLANNEL-", "cali-", "CILIUM_"}, func(p string) bool { return strings.HasPrefix(f[1], p) }) {
 			chains = append(chains, f[1])
 		}
 	}

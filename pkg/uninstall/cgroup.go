@@ -41,7 +41,7 @@ func hierarchies() []hierarchy {
 
 // tops is what the kubelet calls the cgroup of all pods, by itself and through
 // systemd.
-var tops = []string{"kubepods", "kubepods.slice"}
+var tops = []string{layout.PodCgroup, layout.PodSlice}
 
 // removeCgroups removes those of pods, and those above them once they are empty.
 func (w *work) removeCgroups(ctx context.Context) {
@@ -101,7 +101,7 @@ func above(dir string) []string {
 	var dirs []string
 	for dir = filepath.Dir(dir); dir != "/"; dir = filepath.Dir(dir) {
 		name := filepath.Base(dir)
-		if name == "burstable" || name == "besteffort" || strings.HasPrefix(name, "kubepods-") || slices.Contains(tops, name) {
+		if name == "burstable" || name == "besteffort" || strings.HasPrefix(name, layout.PodCgroup+"-") || slices.Contains(tops, name) {
 			if exists(dir) {
 				dirs = append(dirs, dir)
 			}
@@ -172,15 +172,15 @@ func (w *work) stopSlices(ctx context.Context) {
 		return
 	}
 	for _, h := range hierarchies() {
-		for _, dir := range tree(filepath.Join(h.mount, "kubepods.slice")) {
+		for _, dir := range tree(filepath.Join(h.mount, layout.PodSlice)) {
 			if len(processes(dir)) > 0 {
 				return // removeCgroup says whose
 			}
 		}
 	}
-	if out, err := w.run(ctx, nil, "systemctl", "list-units", "--all", "--no-legend", "--plain", "kubepods.slice"); err != nil || strings.TrimSpace(out) == "" {
+	if out, err := w.run(ctx, nil, "systemctl", "list-units", "--all", "--no-legend", "--plain", layout.PodSlice); err != nil || strings.TrimSpace(out) == "" {
 		return
 	}
-	_, err := w.run(ctx, nil, "systemctl", "stop", "kubepods.slice")
+	_, err := w.run(ctx, nil, "systemctl", "stop", layout.PodSlice)
 	w.Fail(err)
 }

@@ -106,7 +106,7 @@ func (w *work) idPatterns() []string {
 
 // podName is the last element of the path of a pod's cgroup, as the kubelet
 // makes it by itself and through systemd.
-var podName = regexp.MustCompile(`^(pod|kubepods(-burstable|-besteffort)?-pod)[0-9a-f]{8}[-_][-_0-9a-f]{27}(\.slice)?$`)
+var podName = regexp.MustCompile(`^(pod|` + layout.PodCgroup + `(-burstable|-besteffort)?-pod)[0-9a-f]{8}[-_][-_0-9a-f]{27}(\.slice)?$`)
 
 // groupsOf is the cgroup of a container, from its path in the file system, and
 // that of its pod.
@@ -130,9 +130,9 @@ func groupsOf(hierarchies []hierarchy, path string) []string {
 func podGroups(hierarchies []hierarchy, uid string) []string {
 	found := map[string]bool{}
 	for _, h := range hierarchies {
-		for _, pattern := range []string{"kubepods/pod" + uid, "kubepods/*/pod" + uid,
-			"kubepods.slice/kubepods-*pod" + strings.ReplaceAll(uid, "-", "_") + ".slice",
-			"kubepods.slice/*/kubepods-*pod" + strings.ReplaceAll(uid, "-", "_") + ".slice"} {
+		for _, pattern := range []string{layout.PodCgroup + "/pod" + uid, layout.PodCgroup + "/*/pod" + uid,
+			layout.PodSlice + "/" + layout.PodCgroup + "-*pod" + strings.ReplaceAll(uid, "-", "_") + ".slice",
+			layout.PodSlice + "/*/" + layout.PodCgroup + "-*pod" + strings.ReplaceAll(uid, "-", "_") + ".slice"} {
 			paths, _ := filepath.Glob(filepath.Join(h.mount, pattern))
 			for _, path := range paths {
 				if rel, ok := within(h.mount, path); ok {

@@ -54,7 +54,7 @@ func newWireGuard(c Config, kernel *netlink.Handle) (*wireguard, error) {
 		return nil, fmt.Errorf("open a socket for wireguard: %w", err)
 	}
 	w := &wireguard{
-		tunnel:  newTunnel(kernel, wireguardDevice, wireguardOverhead, c.ranges()),
+		tunnel:  newTunnel(kernel, layout.WireGuardDevice, wireguardOverhead, c.ranges()),
 		port:    c.Port,
 		keyFile: c.KeyFile,
 		client:  client,

@@ -14,6 +14,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"lite.io/lite/pkg/cni/overlay"
+	"lite.io/lite/pkg/layout"
 )
 
 // watched makes an enforcer that believes to know all there is.
@@ -61,7 +62,7 @@ func TestTableIsKept(t *testing.T) {
 	if !strings.Contains(want, `10.42.0.2 comment "a/db" : goto`) {
 		t.Fatalf("the pod is not isolated:\n%s", want)
 	}
-	for _, tamper := range [][]string{{"flush", "ruleset"}, {"delete", "table", "inet", tableName}, {"flush", "chain", "inet", tableName, "egress"}} {
+	for _, tamper := range [][]string{{"flush", "ruleset"}, {"delete", "table", "inet", layout.PolicyTable}, {"flush", "chain", "inet", layout.PolicyTable, "egress"}} {
 		if out, err := exec.Command("nft", tamper...).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
@@ -89,7 +90,7 @@ func TestFailedWrite(t *testing.T) {
 	if err := e.sync(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command("nft", "delete", "table", "inet", tableName).CombinedOutput(); err != nil {
+	if out, err := exec.Command("nft", "delete", "table", "inet", layout.PolicyTable).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	e.filter.setPod(newPod("a", "db2", "app=db", "10.42.0.3"))
