@@ -234,7 +234,7 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 	}
 	r := &readiness{name: n.NodeName, kubeconfig: c.Kubeconfig, server: c.Server}
 	if slices.Contains(c.Cluster.Disable, "storage") {
-		r.unwanted = append(r.unwanted, storage.PathAnnotation, storage.CapableLabel)
+		r.unwanted = append(r.unwanted, layout.StoragePathAnnotation, layout.StorageLabel)
 	} else {
 		g.Add(storage.NewVolumes(storage.VolumesConfig{NodeName: n.NodeName, Kubeconfig: c.Kubeconfig, Path: n.LocalStoragePath}), network)
 	}

@@ -294,7 +294,7 @@ func waitsFor(requests []certificates.CertificateSigningRequest, nodeName string
 			continue
 		}
 		asked, err := x509.ParseCertificateRequest(block.Bytes)
-		if err != nil || asked.Subject.CommonName != "system:node:"+nodeName {
+		if err != nil || asked.Subject.CommonName != layout.NodeUser+nodeName {
 			continue
 		}
 		newest, why = r.CreationTimestamp.Time, ""
@@ -394,7 +394,7 @@ func (m *Membership) nodeName() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return strings.TrimPrefix(own.Subject.CommonName, "system:node:"), nil
+	return strings.TrimPrefix(own.Subject.CommonName, layout.NodeUser), nil
 }
 
 // checkCluster refuses another name, which the node's certificate does not have,

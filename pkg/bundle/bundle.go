@@ -20,9 +20,6 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// PauseImage is the name of the sandbox image inside images/pause.tar.
-const PauseImage = "lite.io/pause:3.10.2"
-
 const (
 	archiveFile = "bundle.tar.zst"
 	sumFile     = archiveFile + ".sha256"  // of the archive, so that a start need not read the archive

@@ -1,6 +1,9 @@
 package cis
 
-import "lite.io/lite/pkg/pki"
+import (
+	"lite.io/lite/pkg/layout"
+	"lite.io/lite/pkg/pki"
+)
 
 const (
 	noStaticPod = "no static pod runs here: the component is part of the process"
@@ -165,7 +168,7 @@ func controlPlane() []entry {
 		{"3.1.3", 1, Manual, "People do not use bootstrap tokens", told(apiserverPart, func(_ *Node, a args) finding {
 			return decide(a.shown("enable-bootstrap-token-auth") + "; lite's own are good for joining alone")
 		}),
-			people + "lite admits machines by bootstrap tokens.", "see that no role is bound to system:bootstrappers but lite's; set up OIDC for people"},
+			people + "lite admits machines by bootstrap tokens.", "see that no role is bound to " + layout.BootstrapGroup + " but lite's; set up OIDC for people"},
 		{"3.2.1", 1, Manual, "The audit log has a policy", told(apiserverPart, auditPolicy), "Without a policy nothing is written into it.", "say --audit-log-path, which brings a policy of lite's, and start lite again"},
 		{"3.2.2", 2, Manual, "The audit log has what matters for security, and no content that is secret", told(apiserverPart, auditCovers),
 			"It has to tell who read Secrets, who changed pods and Deployments, and who used exec, port-forward and proxy, without what is in Secrets, ConfigMaps and tokens.", "say --audit-policy-file with a policy that has these requests by their metadata; lite's own has"},

@@ -321,7 +321,7 @@ func nodeLabel(text string) (string, *Error) {
 		return "", because(reasons, "write key=value")
 	}
 	namespace, _, _ := strings.Cut(key, "/")
-	if namespace == "lite.io" {
+	if namespace == layout.Domain {
 		return "", bad("is a label that a node may not give itself", "set it with kubectl label node: what steers the whole cluster is for administrators to say")
 	}
 	reserved := strings.HasSuffix("."+namespace, ".kubernetes.io") || strings.HasSuffix("."+namespace, ".k8s.io")

@@ -239,7 +239,7 @@ func local(cfg *config.Config) map[string]string {
 	if slices.Contains(cfg.Disable, "metrics") {
 		return nil // the user may bring another under the same name
 	}
-	return map[string]string{"kube-system/metrics-server": metrics.Address()}
+	return map[string]string{layout.MetricsService: metrics.Address()}
 }
 
 // Kubeconfig is the path of the kubeconfig by which a server writes what is lite's

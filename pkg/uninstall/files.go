@@ -222,7 +222,7 @@ func (w *work) removeDataDir(dir string) {
 	for _, name := range all {
 		if named && name == storage {
 			// What else is in a directory of this name was not made by lite.
-			w.removeNames(filepath.Join(real, name), startingWith("pvc-", names(filepath.Join(real, name))))
+			w.removeNames(filepath.Join(real, name), startingWith(layout.VolumeNamesPrefix, names(filepath.Join(real, name))))
 			continue
 		}
 		w.remove(filepath.Join(real, name))

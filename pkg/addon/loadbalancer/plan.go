@@ -15,20 +15,6 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-const (
-	// class is the loadBalancerClass by which a Service asks for us by name.
-	class = "lite.io/node"
-	// chosenLabel on any node makes those that have it the only ones whose
-	// addresses are given. No node may give it to itself, as the admission plugin
-	// NodeRestriction has it.
-	chosenLabel = "node-restriction.kubernetes.io/lite-lb"
-	// chosenBefore is what the label was called first. The policy nodes.lite.io keeps
-	// nodes from it.
-	chosenBefore = "lite.io/lb"
-	// allowSSH is the annotation of a Service that may take the nodes' port 22.
-	allowSSH = "lite.io/lb-allow-ssh-port"
-)
-
 // The reasons of events.
 const (
 	portConflict = "PortConflict"
@@ -84,9 +70,9 @@ func reduceService(o any) service {
 		uid:      svc.UID,
 		version:  svc.ResourceVersion,
 		created:  svc.CreationTimestamp.Time,
-		ours:     svc.Spec.LoadBalancerClass == nil || *svc.Spec.LoadBalancerClass == class,
+		ours:     svc.Spec.LoadBalancerClass == nil || *svc.Spec.LoadBalancerClass == layout.BalancerClass,
 		local:    svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,
-		allowSSH: svc.Annotations[allowSSH] == "true",
+		allowSSH: svc.Annotations[layout.AllowSSHAnnotation] == "true",
 		families: svc.Spec.IPFamilies,
 	}
 	for _, p := range svc.Spec.Ports {
@@ -107,7 +93,7 @@ func reduceNode(o any) node {
 	if !ok {
 		return node{}
 	}
-	n := node{name: of.Name, created: of.CreationTimestamp.Time, chosen: of.Labels[chosenLabel] == "true" || of.Labels[chosenBefore] == "true"}
+	n := node{name: of.Name, created: of.CreationTimestamp.Time, chosen: of.Labels[layout.BalancerLabel] == "true" || of.Labels[layout.BalancerLabelBefore] == "true"}
 	_, n.server = of.Labels[kube.ServerLabel]
 	_, n.excluded = of.Labels[corev1.LabelNodeExcludeBalancers]
 	for _, c := range of.Status.Conditions {
@@ -155,7 +141,7 @@ var sshPort = port{22, corev1.ProtocolTCP}
 // reserved is what would cut the cluster's own traffic off, or the user: packets
 // to a Service's address and port never reach the program that listens there.
 func reserved(apiPort int) map[port]string {
-	all := map[port]string{sshPort: "the machines' SSH server (the annotation " + allowSSH + `: "true" of the Service allows it)`}
+	all := map[port]string{sshPort: "the machines' SSH server (the annotation " + layout.AllowSSHAnnotation + `: "true" of the Service allows it)`}
 	for _, p := range layout.Ports() {
 		if p.Number == layout.APIPort {
 			p.Number = apiPort

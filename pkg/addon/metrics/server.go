@@ -28,6 +28,7 @@ import (
 	"sigs.k8s.io/metrics-server/pkg/api/generated/openapi"
 
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 )
 
 // handler is the API of metrics-server. What its own server adds is left out:
@@ -145,5 +146,5 @@ func writeAuthority(ctx context.Context, client rest.Interface, ca []byte) error
 	}
 	return client.Patch(types.MergePatchType).
 		AbsPath("/apis/apiregistration.k8s.io/v1/apiservices", apiService).
-		Param("fieldManager", "lite-metrics").Body(patch).Do(ctx).Error()
+		Param("fieldManager", layout.MetricsManager).Body(patch).Do(ctx).Error()
 }

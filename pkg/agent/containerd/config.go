@@ -5,7 +5,6 @@ import (
 	"strings"
 	"text/template"
 
-	"lite.io/lite/pkg/bundle"
 	"lite.io/lite/pkg/layout"
 )
 
@@ -91,7 +90,7 @@ func (c Config) toml(snapshotter string, runtimes []found) (string, error) {
 		Config
 		Snapshotter, Pause, RegistryDir, DropIns, TheirTransfer, CNIPlugins string
 		Runtimes                                                            []found
-	}{c, snapshotter, bundle.PauseImage, c.registryDir(), c.dropIns(), theirTransfer, layout.Default().Host.CNIPlugins, runtimes}
+	}{c, snapshotter, layout.PauseImage, c.registryDir(), c.dropIns(), theirTransfer, layout.Default().Host.CNIPlugins, runtimes}
 	var b strings.Builder
 	if err := configTOML.Execute(&b, data); err != nil {
 		return "", fmt.Errorf("render containerd's configuration: %w", err)

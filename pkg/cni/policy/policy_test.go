@@ -13,7 +13,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"lite.io/lite/pkg/cni/overlay"
 	"lite.io/lite/pkg/layout"
 )
 
@@ -106,7 +105,7 @@ func TestFailedWrite(t *testing.T) {
 
 func TestAddressesOfNodes(t *testing.T) {
 	n := &v1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: "n", Annotations: map[string]string{overlay.Annotation: `{"backend":"host-gw","ip":"198.51.100.7"}`, "other": "x"}},
+		ObjectMeta: metav1.ObjectMeta{Name: "n", Annotations: map[string]string{layout.OverlayAnnotation: `{"backend":"host-gw","ip":"198.51.100.7"}`, "other": "x"}},
 		Spec:       v1.NodeSpec{PodCIDRs: []string{"10.42.3.0/24", "fd42:3::/64"}},
 		Status: v1.NodeStatus{Addresses: []v1.NodeAddress{
 			{Type: v1.NodeHostName, Address: "n"}, {Type: v1.NodeInternalIP, Address: "192.0.2.7"}, {Type: v1.NodeExternalIP, Address: "203.0.113.7"},
