@@ -53,8 +53,11 @@ func (c Config) join(names ...string) string {
 // File is the configuration.
 func (c Config) File() string { return c.join("config.yaml") }
 
+// DropIns is the directory of what is read after that file, as there is one beside each configuration.
+func (c Config) DropIns() string { return c.File() + ".d" }
+
 // Install is the drop-in that the installer has lite write.
-func (c Config) Install() string { return c.join("config.yaml.d", "50-install.yaml") }
+func (c Config) Install() string { return filepath.Join(c.DropIns(), "50-install.yaml") }
 
 // Environment is variables of the service, such as proxies.
 func (c Config) Environment() string { return c.join("lite.env") }
