@@ -12,6 +12,7 @@ import (
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/status"
 )
 
@@ -23,7 +24,7 @@ func agentCommand() *cobra.Command {
 prints one when it starts, and so does ` + "`lite token create --print-join-command`" + `.
 
   lite agent --token lite://...                     a token with the address of the server
-  lite agent --token-file f --server https://host:6443
+  lite agent --token-file f --server https://host:` + layout.APIPortText + `
 
 The private key of the node is generated here and never leaves the machine. Once
 the node has joined, it no longer needs a token. lite runs in the foreground until

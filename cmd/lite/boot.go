@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"runtime/debug"
 	"sync/atomic"
 	"syscall"
@@ -25,6 +24,7 @@ import (
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/expiry"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/log"
 	"lite.io/lite/pkg/machine"
 	"lite.io/lite/pkg/netfilter"
@@ -45,7 +45,7 @@ type boot struct {
 	host  agent.Host
 	cfg   *config.Config
 	// helpers is where the programs are that lite brings along, once unpacked.
-	helpers bundle.Dir
+	helpers layout.Helpers
 	tools   netfilter.Tools
 	ui      *progress
 	// environment is what the process was started with.
@@ -83,7 +83,7 @@ func newBoot(role config.Role, flags *pflag.FlagSet) (*boot, error) {
 	var release func()
 	b.ctx, release = signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	b.releases = append(b.releases, release)
-	b.before = uninstall.Look(agent.StateDir)
+	b.before = uninstall.Look(layout.Default().Run)
 	if err := b.inspect(role, flags); err != nil {
 		if b.before.Changed() {
 			err = errors.Join(err, b.before.Keep(""))
@@ -186,9 +186,10 @@ func (b *boot) endLost() {
 	if b.cfg.ContainerRuntimeEndpoint != "" {
 		return // another containerd knows what it has
 	}
-	n, err := uninstall.EndLost(filepath.Join(agent.RuntimeDir(b.cfg.DataDir), "root"), agent.StateDir, lostGrace)
+	at := b.cfg.Layout()
+	n, err := uninstall.EndLost(at.Data.Agent().Containerd().Root(), at.Run, lostGrace)
 	if n > 0 {
-		slog.Warn("Stopped containers whose state somebody has removed; their pods are recreated", "containers", n, "directory", agent.StateDir)
+		slog.Warn("Stopped containers whose state somebody has removed; their pods are recreated", "containers", n, "directory", at.Run)
 	}
 	if err != nil {
 		slog.Warn("Cannot stop a container", "err", err)
@@ -219,7 +220,7 @@ func (b *boot) serveStatus() error {
 	b.show(func(context.Context) status.Node { return b.self() })
 	serving, release := context.WithCancel(context.WithoutCancel(b.ctx))
 	b.releases = append(b.releases, release)
-	if err := status.Serve(serving, status.Socket, func(ctx context.Context) status.Node { return (*b.now.Load())(ctx) }, b.settings); err != nil {
+	if err := status.Serve(serving, b.cfg.Layout().Run.Socket(), func(ctx context.Context) status.Node { return (*b.now.Load())(ctx) }, b.settings); err != nil {
 		return err
 	}
 	go b.manager.Watch(serving, alive)
@@ -247,7 +248,7 @@ func (b *boot) settings() (status.Settings, error) {
 func alive(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	return status.Alive(ctx, status.Socket)
+	return status.Alive(ctx, layout.Default().Run.Socket())
 }
 
 // findManager finds the service manager and hides it from all that runs in this

@@ -18,6 +18,7 @@ import (
 
 	"lite.io/lite/pkg/check"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/service"
 	"lite.io/lite/pkg/version"
 )
@@ -44,7 +45,7 @@ for at most 2 s to an unnamed file in the data directory; to test the kernel, it
 network namespace of its own. Without root, the report shows what could not be checked.
 
   lite check                                         as configured
-  lite check --role agent --server https://host:6443
+  lite check --role agent --server https://host:` + layout.APIPortText + `
   lite check --fix                                   fix what can be fixed safely
 
 --fix adds rules to firewalld, ufw, iptables or nftables, raises the inotify limits,
@@ -102,7 +103,7 @@ func runCheck(ctx context.Context, w io.Writer, flags *pflag.FlagSet, o checkOpt
 	report := check.Run(ctx, machine, subject)
 	var failed error
 	if o.fix {
-		change, err := service.BeginChange(ctx, say, service.ConfigDir)
+		change, err := service.BeginChange(ctx, say, string(layout.Default().Config))
 		if err != nil {
 			return err
 		}
@@ -197,7 +198,7 @@ func configuredDataDir(flags *pflag.FlagSet) string {
 	if dir := flags.Lookup("data-dir").Value.String(); dir != "" {
 		return dir
 	}
-	return defaultDataDir
+	return string(layout.Default().Data)
 }
 
 // writeDone shows what --fix has done.

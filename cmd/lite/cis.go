@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -16,8 +15,8 @@ import (
 	"lite.io/lite/pkg/cis"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/pki"
-	"lite.io/lite/pkg/server/controlplane"
 	"lite.io/lite/pkg/status"
 	"lite.io/lite/pkg/version"
 )
@@ -61,7 +60,7 @@ func runCIS(ctx context.Context, w io.Writer, flags *pflag.FlagSet, o checkOptio
 // cisNode is this node: as it runs, or else as its files lie there.
 func cisNode(ctx context.Context, m *check.Machine, flags *pflag.FlagSet, role string) (*cis.Node, error) {
 	n := &cis.Node{Root: m.Root}
-	s, err := status.GetSettings(ctx, status.Socket)
+	s, err := status.GetSettings(ctx, layout.Default().Run.Socket())
 	if err != nil {
 		n.Stopped, n.AskAgain = err.Error(), "start lite, wait until it is ready, and check again"
 		n.Unasked = n.Stopped
@@ -104,7 +103,7 @@ func ofConfiguration(n *cis.Node, m *check.Machine, flags *pflag.FlagSet, role s
 
 // askCluster asks as the administrator.
 func askCluster(ctx context.Context, dataDir string) (*cis.Objects, error) {
-	file := controlplane.Config{Dir: filepath.Join(dataDir, "server")}.Kubeconfig(pki.Admin)
+	file := layout.Data(dataDir).Server().Kubeconfig(pki.Admin)
 	c, err := kube.ClientConfig(file, "check")
 	if err != nil {
 		return nil, fmt.Errorf("the kubeconfig %s cannot be used", file)

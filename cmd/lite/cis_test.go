@@ -220,7 +220,7 @@ func freshAgent(t *testing.T) cis.Report {
 	root := t.TempDir()
 	cfg := loaded(t, config.Agent, root)
 	g := &component.Group{}
-	dir := agent.Dir(cfg.DataDir)
+	dir := string(cfg.Layout().Data.Agent())
 	network := netip.MustParsePrefix("10.42.0.0/16")
 	if err := agent.Add(g, agent.Config{
 		Node: cfg, Host: agent.Host{Systemd: true, NFTables: true}, Kubeconfig: dir + "/kubelet.conf", CAFile: dir + "/ca.crt",

@@ -16,6 +16,7 @@ import (
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/file"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/log"
 	"lite.io/lite/pkg/server"
 	"lite.io/lite/pkg/service"
@@ -101,7 +102,7 @@ writes nothing. Only root can read the file, since it may hold a token.`,
 func writeFor(role config.Role, short string) *cobra.Command {
 	cmd := &cobra.Command{Use: string(role), Short: short, Args: cobra.NoArgs}
 	cmd.Flags().SortFlags = false
-	replaced := cmd.Flags().String("file", config.InstallFile, "file to replace; its current content is ignored")
+	replaced := cmd.Flags().String("file", layout.Default().Config.Install(), "file to replace; its current content is ignored")
 	to := cmd.Flags().String("to", "", "file to write instead, for you to rename to that one")
 	cmd.Flags().AddFlagSet(config.Flags(role))
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -114,7 +115,7 @@ func writeFor(role config.Role, short string) *cobra.Command {
 		}
 		if *to == "" {
 			*to = *replaced
-			change, err := service.BeginChange(cmd.Context(), say, service.ConfigDir)
+			change, err := service.BeginChange(cmd.Context(), say, string(layout.Default().Config))
 			if err != nil {
 				return err
 			}

@@ -67,7 +67,7 @@ func withStore(cmd *cobra.Command, f func(ctx context.Context, s *images.Store) 
 	return nil
 }
 
-func imageDir(cfg *config.Config) string { return filepath.Join(cfg.DataDir, "agent", "images") }
+func imageDir(cfg *config.Config) string { return cfg.Layout().Data.Agent().Images() }
 
 func imagesListCommand() *cobra.Command {
 	var output string

@@ -76,7 +76,7 @@ func says(printed, message string) bool {
 		words := strings.Fields(part)
 		n := min(3, len(words))
 		for i := range len(words) - n + 1 {
-			run := strings.Trim(strings.Join(words[i:i+n], " "), " ,;.:()")
+			run := strings.Trim(strings.Join(words[i:i+n], " "), " ,;.:()/")
 			if len(run) < 8 {
 				continue
 			}

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"lite.io/lite/pkg/component"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/status"
 )
 
@@ -44,7 +45,7 @@ func showStatus(ctx context.Context, w io.Writer, output string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	n, err := status.Get(ctx, status.Socket)
+	n, err := status.Get(ctx, layout.Default().Run.Socket())
 	if err != nil {
 		return err
 	}

@@ -23,6 +23,7 @@ import (
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/bundle"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/layout"
 )
 
 // tool is a program that comes with lite, preset to this node. It is reached
@@ -169,5 +170,6 @@ func configured() *config.Config {
 			return cfg
 		}
 	}
-	return &config.Config{DataDir: "/var/lib/lite", WriteKubeconfig: "/etc/lite/kubeconfig.yaml"}
+	standard := layout.Default()
+	return &config.Config{DataDir: string(standard.Data), WriteKubeconfig: standard.Config.Kubeconfig()}
 }

@@ -12,14 +12,9 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"lite.io/lite/pkg/agent"
-	"lite.io/lite/pkg/agent/kubelet"
-	"lite.io/lite/pkg/cni"
-	"lite.io/lite/pkg/cni/overlay"
 	"lite.io/lite/pkg/config"
-	"lite.io/lite/pkg/machine"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/server"
-	"lite.io/lite/pkg/service"
 	"lite.io/lite/pkg/uninstall"
 )
 
@@ -110,33 +105,33 @@ func (r *removal) node() (uninstall.Node, error) {
 		}
 		cfg = &config.Config{DataDir: dir}
 	}
+	at, standard := cfg.Layout(), layout.Default()
 	n := uninstall.Node{
 		DataDirs:   []string{cfg.DataDir},
-		DefaultDir: defaultDataDir,
-		RunDir:     agent.StateDir,
-		ConfigDir:  service.ConfigDir,
-		KubeletDir: kubelet.RootDir,
+		DefaultDir: string(standard.Data),
+		RunDir:     at.Run,
+		ConfigDir:  at.Config,
+		KubeletDir: at.Host.Kubelet,
+		Host:       at.Host,
 		Kubeconfig: cfg.WriteKubeconfig,
 		Volumes:    cfg.LocalStoragePath,
 		AuditLog:   cfg.AuditLogPath,
-		OwnLog:     config.DefaultAuditLog,
+		OwnLog:     standard.Host.AuditLog,
 		Name:       cfg.NodeName,
-		Bridge:     cni.Bridge,
-		Tunnels:    append(overlay.Devices(), machine.StandbyLink),
-		Protocol:   int(overlay.Protocol),
-		Network:    cni.NetworkName,
+		Bridge:     layout.Bridge,
+		Tunnels:    layout.Devices(),
+		Protocol:   layout.RouteProtocol,
+		Network:    layout.Network,
 	}
 	for _, arg := range cfg.KubeletArgs {
 		if dir, ok := strings.CutPrefix(arg, "root-dir="); ok && filepath.IsAbs(dir) {
 			n.KubeletDir = filepath.Clean(dir)
 		}
 	}
-	_, err = os.Stat(filepath.Join(agent.Dir(cfg.DataDir), "cluster.json"))
+	_, err = os.Stat(at.Data.Agent().Cluster())
 	n.Agent = err == nil && !server.Used(cfg.DataDir)
 	return n, nil
 }
-
-const defaultDataDir = "/var/lib/lite"
 
 // configuration is that of the role which this node has.
 func (r *removal) configuration() (*config.Config, error) {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
-	"path/filepath"
 	"slices"
 
 	"lite.io/lite/pkg/addon/dns"
@@ -27,13 +26,11 @@ import (
 	"lite.io/lite/pkg/firewall"
 	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/machine"
 	"lite.io/lite/pkg/resolver"
 	"lite.io/lite/pkg/version"
 )
-
-// StateDir is where a node keeps what a reboot makes worthless.
-const StateDir = "/run/lite"
 
 // Config is what a node has to be told beyond what its user said.
 type Config struct {
@@ -51,13 +48,9 @@ type Config struct {
 	KeyFile  string
 }
 
-// Dir is where the parts of a node keep their files.
-func Dir(dataDir string) string { return filepath.Join(dataDir, "agent") }
-
 // RememberName makes the node keep its name when the machine's changes.
 func RememberName(c *config.Config) error {
-	path := filepath.Join(c.DataDir, "node-name")
-	if err := file.Write(path, []byte(c.NodeName+"\n"), 0o600); err != nil {
+	if err := file.Write(c.Layout().Data.NodeName(), []byte(c.NodeName+"\n"), 0o600); err != nil {
 		return fmt.Errorf("remember the node's name: %w", err)
 	}
 	return nil
@@ -68,11 +61,8 @@ func Socket(c *config.Config) string {
 	if c.ContainerRuntimeEndpoint != "" {
 		return c.ContainerRuntimeEndpoint
 	}
-	return "unix://" + containerd.Config{StateDir: filepath.Join(StateDir, "containerd")}.Socket()
+	return "unix://" + c.Layout().Run.Containerd().Socket()
 }
-
-// BalancerAddress is where an agent's own parts reach the API.
-const BalancerAddress = "127.0.0.1:6444"
 
 // New puts an agent together: the parts of a node, and before them the load
 // balancer by which they reach the servers. Nothing is touched before Run.
@@ -86,9 +76,9 @@ func New(cfg *config.Config, m Membership, host Host, onChange func(component.St
 		seeds = append(seeds, u.Host)
 	}
 	b, err := loadbalancer.New(loadbalancer.Config{
-		Listen:     BalancerAddress,
+		Listen:     layout.Local(layout.BalancerPort),
 		Seed:       seeds,
-		File:       filepath.Join(Dir(cfg.DataDir), "servers.json"),
+		File:       cfg.Layout().Data.Agent().Servers(),
 		CAFile:     m.CAFile(),
 		Kubeconfig: m.Kubeconfig(),
 	})
@@ -125,12 +115,12 @@ func CheckArguments(cfg *config.Config, host Host) error {
 func unknownCluster(cfg *config.Config) Membership {
 	network := netip.MustParsePrefix("192.0.2.0/24")
 	return Membership{
-		Servers: []string{"https://192.0.2.1:6443"},
+		Servers: []string{"https://192.0.2.1:" + layout.APIPortText},
 		Facts: join.Facts{
 			ClusterCIDR: []netip.Prefix{network}, ServiceCIDR: []netip.Prefix{network}, ClusterDNS: network.Addr().Next(),
 			ClusterDomain: "cluster.local", Backend: "vxlan",
 		},
-		dir: Dir(cfg.DataDir),
+		dir: cfg.Layout().Data.Agent(),
 	}
 }
 
@@ -154,14 +144,15 @@ func carrier(ips []netip.Addr) netip.Addr {
 // reached; nil if it can be from the beginning.
 func Add(g *component.Group, c Config, api *component.Node) error {
 	n := c.Node
-	dir := Dir(n.DataDir)
+	at := n.Layout()
+	dir := at.Data.Agent()
 	helpers, err := bundle.At(n.DataDir)
 	if err != nil {
 		return err
 	}
-	confDir := filepath.Join(dir, "cni")
+	confDir := dir.CNI()
 	if slices.Contains(c.Cluster.Disable, "cni") {
-		confDir = "/etc/cni/net.d" // where everybody else's network plugin writes
+		confDir = at.Host.CNIConf // where everybody else's network plugin writes
 	}
 
 	g.Add(c.Certificates)
@@ -171,9 +162,9 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 
 	var ports []int // that pods have to reach on their node
 	if !slices.Contains(c.Cluster.Disable, "dns") {
-		ports = []int{dns.Port, dns.MetricsPort}
+		ports = []int{layout.DNSPort, layout.DNSMetricsPort}
 		// It needs nobody to answer what it knows, and pods ask until the end.
-		g.AddLast(dns.New(nameServer(c, filepath.Join(dir, "dns"))))
+		g.AddLast(dns.New(nameServer(c, dir.DNS())))
 	}
 
 	tools := g.Add(&unpacker{dataDir: n.DataDir})
@@ -181,8 +172,8 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 	if n.ContainerRuntimeEndpoint == "" {
 		cfg := containerd.Config{
 			DataDir:          n.DataDir,
-			Dir:              RuntimeDir(n.DataDir),
-			StateDir:         filepath.Join(StateDir, "containerd"),
+			Dir:              dir.Containerd(),
+			StateDir:         at.Run.Containerd(),
 			Helpers:          helpers,
 			CNIConfDir:       confDir,
 			RegistryFile:     n.PrivateRegistry,
@@ -196,7 +187,7 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 		runtime = g.Add(ctd, tools)
 		sandbox = g.Add(images.BuiltIn(cfg.Socket(), ctd.Contents, helpers.Images()), runtime)
 		// Unpacking gigabytes must not keep the API server from starting.
-		g.Add(images.Directory(cfg.Socket(), ctd.Contents, filepath.Join(dir, "images")), runtime, api)
+		g.Add(images.Directory(cfg.Socket(), ctd.Contents, dir.Images()), runtime, api)
 	}
 
 	k, err := kubelet.New(kubeletConfig(c))
@@ -214,13 +205,13 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 			ClusterCIDR: c.Cluster.ClusterCIDR,
 			Backend:     c.Cluster.Backend,
 			Interface:   n.FlannelIface,
-			KeyFile:     filepath.Join(dir, "overlay.key"),
+			KeyFile:     dir.OverlayKey(),
 			Ports:       ports,
 			NFTables:    c.Host.NFTables,
 			Runtime:     Socket(n),
 			ConfDir:     confDir,
 			Plugins:     helpers.CNI(),
-			StateDir:    filepath.Join(StateDir, "cni"),
+			StateDir:    at.Run.CNI(),
 			Firewall:    watcher,
 		}), api, tools)
 	}
@@ -243,7 +234,7 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 	}
 	r := &readiness{name: n.NodeName, kubeconfig: c.Kubeconfig, server: c.Server}
 	if slices.Contains(c.Cluster.Disable, "storage") {
-		r.unwanted = append(r.unwanted, storage.PathAnnotation, storage.CapableLabel)
+		r.unwanted = append(r.unwanted, layout.StoragePathAnnotation, layout.StorageLabel)
 	} else {
 		g.Add(storage.NewVolumes(storage.VolumesConfig{NodeName: n.NodeName, Kubeconfig: c.Kubeconfig, Path: n.LocalStoragePath}), network)
 	}
@@ -252,9 +243,10 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 }
 
 func kubeletConfig(c Config) kubelet.Config {
-	n := c.Node
+	n, at := c.Node, c.Node.Layout()
 	return kubelet.Config{
-		Dir:           filepath.Join(Dir(n.DataDir), "kubelet"),
+		Dir:           at.Data.Agent().Kubelet(),
+		Root:          at.Host.Kubelet,
 		NodeName:      n.NodeName,
 		NodeIP:        n.NodeIP,
 		Labels:        n.NodeLabels,

@@ -1,8 +1,6 @@
 package agent
 
 import (
-	"path/filepath"
-
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/pki"
@@ -10,22 +8,20 @@ import (
 
 // CertificateFiles is where an agent has certificates.
 func CertificateFiles(cfg *config.Config) []pki.File {
-	return Membership{dir: Dir(cfg.DataDir)}.certificateFiles(cfg)
+	return Membership{dir: cfg.Layout().Data.Agent()}.certificateFiles(cfg)
 }
 
 func (m Membership) certificateFiles(cfg *config.Config) []pki.File {
 	return append([]pki.File{
 		{Path: m.CAFile(), Renewal: pki.ByKubelet},
 		{Path: m.clientCertificate(), Renewal: pki.ByKubelet},
-		{Path: filepath.Join(m.certificates(), "kubelet-server-current.pem"), Renewal: pki.ByKubelet},
+		{Path: m.dir.Kubelet().Serving(), Renewal: pki.ByKubelet},
 	}, UserFiles(cfg)...)
 }
 
 // clientCertificate is the identity of the node, with which all of its parts reach the
 // API. The kubelet keeps it in one file with its key.
-func (m Membership) clientCertificate() string {
-	return filepath.Join(m.certificates(), "kubelet-client-current.pem")
-}
+func (m Membership) clientCertificate() string { return m.dir.Kubelet().Client() }
 
 // UserFiles is what users have brought for the parts of a node.
 func UserFiles(cfg *config.Config) (files []pki.File) {

@@ -194,13 +194,10 @@ func exists(path string) bool {
 func CheckRuntime(c *config.Config) error {
 	err := containerd.CheckRegistries(c.PrivateRegistry)
 	if c.ContainerRuntimeEndpoint == "" {
-		err = errors.Join(err, containerd.CheckDropIns(RuntimeDir(c.DataDir)))
+		err = errors.Join(err, containerd.CheckDropIns(c.Layout().Data.Agent().Containerd()))
 	}
 	return err
 }
-
-// RuntimeDir is where containerd keeps its files.
-func RuntimeDir(dataDir string) string { return filepath.Join(Dir(dataDir), "containerd") }
 
 // CheckDisk refuses to start on a disk that is all but full: a datastore that
 // runs out of room in the middle of a write is harder to mend than one that

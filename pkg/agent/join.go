@@ -14,7 +14,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -31,13 +30,13 @@ import (
 	"k8s.io/client-go/util/keyutil"
 	"k8s.io/kubernetes/pkg/kubelet/certificate/bootstrap"
 
-	"lite.io/lite/pkg/agent/kubelet"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/join/approver"
 	"lite.io/lite/pkg/join/roll"
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/version"
 )
 
@@ -46,25 +45,23 @@ type Membership struct {
 	// Servers are the URLs that the user has named, the newest first.
 	Servers []string   `json:"servers"`
 	Facts   join.Facts `json:"facts"`
-	dir     string
+	dir     layout.Agent
 	refused bool // the cluster lets nobody in by the certificate that is here
 }
 
 // CAFile is the file of the cluster's CA.
-func (m Membership) CAFile() string { return filepath.Join(m.dir, "ca.crt") }
+func (m Membership) CAFile() string { return m.dir.CA() }
 
 // Kubeconfig is the file of the node's identity, by way of the load balancer.
-func (m Membership) Kubeconfig() string { return filepath.Join(m.dir, "kubelet.conf") }
+func (m Membership) Kubeconfig() string { return m.dir.Kubeconfig() }
 
 // joined is the file of the node's identity as the kubelet's bootstrap writes
 // it: straight to the server that it joined by.
-func (m Membership) joined() string { return filepath.Join(m.dir, "joined.conf") }
-func (m Membership) file() string   { return filepath.Join(m.dir, "cluster.json") }
+func (m Membership) joined() string { return m.dir.Joined() }
+func (m Membership) file() string   { return m.dir.Cluster() }
 
 // certificates is where the kubelet keeps what the cluster has signed for it.
-func (m Membership) certificates() string {
-	return kubelet.Config{Dir: filepath.Join(m.dir, "kubelet")}.CertDir()
-}
+func (m Membership) certificates() string { return m.dir.Kubelet().PKI() }
 
 // Join makes this machine a node of its cluster: it finds the cluster by its
 // token, comes to trust it, and asks for a certificate for a key that is made
@@ -72,7 +69,7 @@ func (m Membership) certificates() string {
 // knows of the cluster is brought up to date if the server answers. One whose node
 // was deleted or revoked is new. say is told what is being waited for.
 func Join(ctx context.Context, cfg *config.Config, say func(string)) (Membership, error) {
-	m := Membership{dir: Dir(cfg.DataDir)}
+	m := Membership{dir: cfg.Layout().Data.Agent()}
 	member, damage := m.load()
 	token, err := join.Read(cfg.Token, cfg.TokenFile)
 	if err != nil && !(member && errors.Is(err, fs.ErrNotExist)) {
@@ -105,14 +102,14 @@ func Join(ctx context.Context, cfg *config.Config, say func(string)) (Membership
 
 // Joined reports whether a data directory is that of an agent that has joined.
 func Joined(dataDir string) bool {
-	_, err := os.Stat(Membership{dir: Dir(dataDir)}.file())
+	_, err := os.Stat(layout.Data(dataDir).Agent().Cluster())
 	return err == nil
 }
 
 // CheckJoin says what a machine would need to be told to join, if it is no node yet.
 // Nothing is touched and nobody is asked.
 func CheckJoin(cfg *config.Config) error {
-	m := Membership{dir: Dir(cfg.DataDir)}
+	m := Membership{dir: cfg.Layout().Data.Agent()}
 	member, damage := m.load()
 	token, err := join.Read(cfg.Token, cfg.TokenFile)
 	switch {
@@ -132,7 +129,7 @@ func lacks(cfg *config.Config, token join.Token, damage error) error {
 	case token == (join.Token{}):
 		return errors.New("token: this machine has not joined a cluster yet; run `lite token create --print-join-command` on a server and then the command that it prints here")
 	case token.Server == "" && cfg.ServerURL == "":
-		return errors.New("server: the token does not say where the cluster is; add --server https://<address of a server>:6443")
+		return errors.New("server: the token does not say where the cluster is; add --server https://<address of a server>:" + layout.APIPortText)
 	}
 	return nil
 }
@@ -221,9 +218,7 @@ func (m *Membership) clear(nodeName string) error {
 
 // unusedKey is where the kubelet's bootstrap keeps a key that has no certificate
 // yet.
-func (m Membership) unusedKey() string {
-	return filepath.Join(m.certificates(), "kubelet-client.key.tmp")
-}
+func (m Membership) unusedKey() string { return m.dir.Kubelet().UnusedKey() }
 
 // remove removes a file that may not be there.
 func remove(path string) error {
@@ -299,7 +294,7 @@ func waitsFor(requests []certificates.CertificateSigningRequest, nodeName string
 			continue
 		}
 		asked, err := x509.ParseCertificateRequest(block.Bytes)
-		if err != nil || asked.Subject.CommonName != "system:node:"+nodeName {
+		if err != nil || asked.Subject.CommonName != layout.NodeUser+nodeName {
 			continue
 		}
 		newest, why = r.CreationTimestamp.Time, ""
@@ -318,7 +313,7 @@ func (m *Membership) requestCertificate(ctx context.Context, client kubernetes.I
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	go sayWhyItWaits(ctx, client, nodeName, say, stop)
-	file := filepath.Join(m.dir, "bootstrap.conf")
+	file := m.dir.Bootstrap()
 	if err := m.writeKubeconfig(file, server, &api.AuthInfo{Token: bearer(token)}); err != nil {
 		return err
 	}
@@ -354,7 +349,7 @@ func (m *Membership) load() (member bool, err error) {
 	if ca, err := os.ReadFile(m.CAFile()); err != nil || !isCA(ca) {
 		return false, fmt.Errorf("read %s: it holds no certificate", m.CAFile())
 	}
-	_, own, err := bootstrapped(m.certificates())
+	own, err := bootstrapped(m.dir.Kubelet().Client())
 	if err != nil {
 		return false, err
 	}
@@ -395,11 +390,11 @@ func (m *Membership) check() error {
 
 // nodeName is the name that the cluster knows this machine by.
 func (m *Membership) nodeName() (string, error) {
-	_, own, err := bootstrapped(m.certificates())
+	own, err := bootstrapped(m.dir.Kubelet().Client())
 	if err != nil {
 		return "", err
 	}
-	return strings.TrimPrefix(own.Subject.CommonName, "system:node:"), nil
+	return strings.TrimPrefix(own.Subject.CommonName, layout.NodeUser), nil
 }
 
 // checkCluster refuses another name, which the node's certificate does not have,
@@ -455,11 +450,11 @@ func (m *Membership) save() error {
 	if err := file.Write(m.file(), append(data, '\n'), 0o600); err != nil {
 		return fmt.Errorf("write %s: %w", m.file(), err)
 	}
-	current, _, err := bootstrapped(m.certificates())
-	if err != nil {
+	current := m.dir.Kubelet().Client()
+	if _, err := bootstrapped(current); err != nil {
 		return err
 	}
-	return m.writeKubeconfig(m.Kubeconfig(), "https://"+BalancerAddress, &api.AuthInfo{ClientCertificate: current, ClientKey: current})
+	return m.writeKubeconfig(m.Kubeconfig(), "https://"+layout.Local(layout.BalancerPort), &api.AuthInfo{ClientCertificate: current, ClientKey: current})
 }
 
 func (m *Membership) writeKubeconfig(path, server string, user *api.AuthInfo) error {
@@ -484,11 +479,10 @@ func bearer(t join.Token) string { return join.Token{ID: t.ID, Secret: t.Secret}
 
 // bootstrapped finds the node's certificate as the kubelet keeps and renews it,
 // in one file with its key.
-func bootstrapped(dir string) (file string, own *x509.Certificate, err error) {
-	file = filepath.Join(dir, "kubelet-client-current.pem")
+func bootstrapped(file string) (*x509.Certificate, error) {
 	certs, err := cert.CertsFromFile(file)
 	if err != nil {
-		return file, nil, fmt.Errorf("read the node's certificate: %w", err)
+		return nil, fmt.Errorf("read the node's certificate: %w", err)
 	}
-	return file, certs[0], nil
+	return certs[0], nil
 }

@@ -29,6 +29,7 @@ import (
 
 	"lite.io/lite/pkg/join/approver"
 	"lite.io/lite/pkg/join/roll"
+	"lite.io/lite/pkg/layout"
 )
 
 func TestTheServerNamedLastComesFirst(t *testing.T) {
@@ -94,7 +95,7 @@ func TestForgetRemovesTheIdentityOfAnotherClusterOnly(t *testing.T) {
 		now  string
 		left bool
 	}{"same": {"ca", true}, "another": {"other", false}} {
-		m := Membership{dir: t.TempDir()}
+		m := Membership{dir: layout.Agent(t.TempDir())}
 		if err := os.MkdirAll(m.certificates(), 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -117,7 +118,7 @@ func TestForgetRemovesTheIdentityOfAnotherClusterOnly(t *testing.T) {
 // memberOf makes the files of a machine that has joined.
 func memberOf(t *testing.T, name string, until time.Time) Membership {
 	t.Helper()
-	m := Membership{dir: t.TempDir()}
+	m := Membership{dir: layout.Agent(t.TempDir())}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -179,7 +180,7 @@ func TestDamagedMembership(t *testing.T) {
 // The kubelet's bootstrap ends by a key that was not written whole.
 func TestHalfAKeyIsRemoved(t *testing.T) {
 	for content, stays := range map[string]bool{"": false, "-----BEGIN EC PRIVATE KEY-----\nMHc": false, privateKey(t): true} {
-		m := Membership{dir: t.TempDir()}
+		m := Membership{dir: layout.Agent(t.TempDir())}
 		if err := os.MkdirAll(m.certificates(), 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -245,7 +246,7 @@ func TestAnAgentLearnsThatItIsRefused(t *testing.T) {
 				_ = json.NewEncoder(w).Encode(test.answer.ErrStatus)
 			}))
 			defer server.Close()
-			m := Membership{dir: t.TempDir(), Servers: []string{server.URL}}
+			m := Membership{dir: layout.Agent(t.TempDir()), Servers: []string{server.URL}}
 			write(t, m.CAFile(), string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})))
 			if err := m.writeKubeconfig(m.joined(), server.URL, &api.AuthInfo{Token: "x"}); err != nil {
 				t.Fatal(err)

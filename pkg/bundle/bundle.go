@@ -17,10 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lite.io/lite/pkg/file"
+	"lite.io/lite/pkg/layout"
 )
-
-// PauseImage is the name of the sandbox image inside images/pause.tar.
-const PauseImage = "lite.io/pause:3.10.2"
 
 const (
 	archiveFile = "bundle.tar.zst"
@@ -30,48 +28,28 @@ const (
 	lockFile    = ".lock"
 )
 
-// Dir is a directory with the unpacked helpers.
-type Dir string
-
-// Bin returns the directory of runc, containerd-shim-runc-v2 and crictl.
-func (d Dir) Bin() string { return filepath.Join(string(d), "bin") }
-
-// Shim returns the program by which containerd runs containers with runc.
-func (d Dir) Shim() string { return filepath.Join(d.Bin(), "containerd-shim-runc-v2") }
-
-// CNI returns the directory of the CNI plugins bridge, host-local, portmap, loopback, bandwidth and firewall.
-func (d Dir) CNI() string { return filepath.Join(string(d), "cni") }
-
-// Netfilter returns the directory of the programs that write packet filter rules. Below it, each is a directory for PATH:
-// nft; iptables-nft and iptables-legacy with iptables, ip6tables and their -save and -restore; bin with the same under
-// the names that leave no doubt, such as iptables-legacy-save.
-func (d Dir) Netfilter() string { return filepath.Join(string(d), "netfilter") }
-
-// Images returns the directory of image archives; it holds pause.tar.
-func (d Dir) Images() string { return filepath.Join(string(d), "images") }
-
 // At returns the directory that Unpack(dataDir) will return, without touching anything.
-func At(dataDir string) (Dir, error) {
+func At(dataDir string) (layout.Helpers, error) {
 	files, err := fs.Sub(data, embedded)
 	if err != nil {
 		return "", err
 	}
 	digest, err := checksum(files)
-	return Dir(filepath.Join(dataDir, "bundle", digest)), err
+	return layout.Data(dataDir).Helpers(digest), err
 }
 
 // Unpack makes the helpers usable under dataDir/bundle/<sha256 of the archive> and returns that directory. What is there
 // and whole is left alone, what is damaged is replaced. Directories of other versions stay, because shims that outlived
 // an upgrade still run from them.
-func Unpack(dataDir string) (Dir, error) {
+func Unpack(dataDir string) (layout.Helpers, error) {
 	files, err := fs.Sub(data, embedded)
 	if err != nil {
 		return "", err
 	}
-	return unpackInto(files, filepath.Join(dataDir, "bundle"))
+	return unpackInto(files, layout.Data(dataDir).Bundles())
 }
 
-func unpackInto(files fs.FS, parent string) (Dir, error) {
+func unpackInto(files fs.FS, parent string) (layout.Helpers, error) {
 	digest, err := checksum(files)
 	if err != nil {
 		return "", err
@@ -89,7 +67,7 @@ func unpackInto(files fs.FS, parent string) (Dir, error) {
 	}
 	dir := filepath.Join(parent, digest)
 	if whole(dir) {
-		return Dir(dir), nil
+		return layout.Helpers(dir), nil
 	}
 	temp, err := os.MkdirTemp(parent, tempPrefix)
 	if err != nil {
@@ -102,7 +80,7 @@ func unpackInto(files fs.FS, parent string) (Dir, error) {
 	if err := replace(temp, dir); err != nil {
 		return "", fmt.Errorf("unpack helper programs into %s: %w", dir, err)
 	}
-	return Dir(dir), nil
+	return layout.Helpers(dir), nil
 }
 
 // checksum is the SHA-256 of the archive, in hexadecimal.

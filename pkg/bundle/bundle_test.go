@@ -14,6 +14,8 @@ import (
 	"testing/fstest"
 
 	"github.com/klauspost/compress/zstd"
+
+	"lite.io/lite/pkg/layout"
 )
 
 func TestUnpack(t *testing.T) {
@@ -53,22 +55,26 @@ func TestUnpackTwiceKeepsFiles(t *testing.T) {
 }
 
 func TestUnpackHeals(t *testing.T) {
-	for name, damage := range map[string]func(t *testing.T, dir Dir) error{
-		"deleted file":    func(t *testing.T, d Dir) error { return os.Remove(filepath.Join(d.Bin(), "runc")) },
-		"truncated file":  func(t *testing.T, d Dir) error { return os.Truncate(filepath.Join(d.CNI(), "bridge"), 3) },
-		"lost x bit":      func(t *testing.T, d Dir) error { return os.Chmod(filepath.Join(d.Bin(), "runc"), 0o644) },
-		"no marker":       func(t *testing.T, d Dir) error { return os.Remove(filepath.Join(string(d), markerFile)) },
-		"empty marker":    func(t *testing.T, d Dir) error { return os.Truncate(filepath.Join(string(d), markerFile), 0) },
-		"empty directory": func(t *testing.T, d Dir) error { return os.RemoveAll(d.Bin()) },
-		"deleted link":    func(t *testing.T, d Dir) error { return os.Remove(filepath.Join(d.Netfilter(), "nft", "nft")) },
-		"link elsewhere": func(t *testing.T, d Dir) error {
+	for name, damage := range map[string]func(t *testing.T, dir layout.Helpers) error{
+		"deleted file":   func(t *testing.T, d layout.Helpers) error { return os.Remove(filepath.Join(d.Bin(), "runc")) },
+		"truncated file": func(t *testing.T, d layout.Helpers) error { return os.Truncate(filepath.Join(d.CNI(), "bridge"), 3) },
+		"lost x bit":     func(t *testing.T, d layout.Helpers) error { return os.Chmod(filepath.Join(d.Bin(), "runc"), 0o644) },
+		"no marker":      func(t *testing.T, d layout.Helpers) error { return os.Remove(filepath.Join(string(d), markerFile)) },
+		"empty marker": func(t *testing.T, d layout.Helpers) error {
+			return os.Truncate(filepath.Join(string(d), markerFile), 0)
+		},
+		"empty directory": func(t *testing.T, d layout.Helpers) error { return os.RemoveAll(d.Bin()) },
+		"deleted link": func(t *testing.T, d layout.Helpers) error {
+			return os.Remove(filepath.Join(d.Netfilter(), "nft", "nft"))
+		},
+		"link elsewhere": func(t *testing.T, d layout.Helpers) error {
 			link := filepath.Join(d.Netfilter(), "nft", "nft")
 			if err := os.Remove(link); err != nil {
 				return err
 			}
 			return os.Symlink("../../bin/runc", link)
 		},
-		"file replaced by a link": func(t *testing.T, d Dir) error {
+		"file replaced by a link": func(t *testing.T, d layout.Helpers) error {
 			runc := filepath.Join(d.Bin(), "runc")
 			if err := os.Remove(runc); err != nil {
 				return err
@@ -224,7 +230,7 @@ func pack(t *testing.T, headers []tar.Header, version string) fstest.MapFS {
 	}
 }
 
-func mustUnpack(t *testing.T, files fs.FS, parent string) Dir {
+func mustUnpack(t *testing.T, files fs.FS, parent string) layout.Helpers {
 	t.Helper()
 	dir, err := unpackInto(files, parent)
 	if err != nil {

@@ -304,7 +304,7 @@ func TestFindings(t *testing.T) {
 		// lite itself
 		"not root":            {nil, func(b *bed) { b.UID = 1000 }, "user", Skip, []string{"user 1000 is not root", "sudo lite check"}},
 		"root in a container": {map[string]string{"/proc/self/status": "CapEff:\t00000000a80425fb\n"}, nil, "user", Fail, []string{"CAP_SYS_ADMIN and CAP_NET_ADMIN", "--privileged"}},
-		"installed, stopped":  {map[string]string{inventory: "/usr/local/bin/lite\n"}, nil, "node", Warn, []string{"does not run", "systemctl start lite"}},
+		"installed, stopped":  {map[string]string{"/etc/lite/installed": "/usr/local/bin/lite\n"}, nil, "node", Warn, []string{"does not run", "systemctl start lite"}},
 		"a part has failed": {nil, func(b *bed) {
 			b.lite(7, status.Component{Name: "etcd", State: component.Failed, Reason: "alarm NOSPACE"})
 		}, "node", Fail, []string{"etcd is failed: alarm NOSPACE"}},

@@ -14,8 +14,8 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
-	"lite.io/lite/pkg/agent/kubelet"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/layout"
 )
 
 // networked is the file systems that are elsewhere. etcd's are no place for them:
@@ -29,7 +29,7 @@ func fileSystem(_ context.Context, e *Env) []Result {
 		return noConfig()
 	}
 	results := e.underData(e.Config.DataDir)
-	for _, v := range []struct{ dir, what string }{{kubelet.RootDir, "emptyDir volumes, ConfigMaps and Secrets"}, {e.Config.LocalStoragePath, "volumes of claims"}} {
+	for _, v := range []struct{ dir, what string }{{standard.Host.Kubelet, "emptyDir volumes, ConfigMaps and Secrets"}, {e.Config.LocalStoragePath, "volumes of claims"}} {
 		results = append(results, e.underVolumes(v.dir, v.what)...)
 	}
 	return results
@@ -243,7 +243,7 @@ func nameless(dir string) (*os.File, error) {
 	if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EISDIR) {
 		return nil, err
 	}
-	f, err := os.CreateTemp(dir, ".lite-check-")
+	f, err := os.CreateTemp(dir, layout.TemporaryPrefix+"check-")
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/layout"
 )
 
 // opening is what a firewall has to let in.
@@ -40,14 +41,14 @@ func (e *Env) openings() []opening {
 	}
 	var four, six []opening
 	for _, nodes := range e.nodeNetworks() {
-		o := opening{from: nodes, proto: "tcp", port: 10250, why: "kubelet"}
+		o := opening{from: nodes, proto: "tcp", port: layout.KubeletPort, why: "kubelet"}
 		if !nodes.IsValid() || nodes.Addr().Is4() {
 			four = append(four, o)
 		} else {
 			six = append(six, o)
 		}
 		// Packets between nodes go over IPv4.
-		if port := config.OverlayPort(e.Facts.Backend); port > 0 && !e.disabled("cni") && (!nodes.IsValid() || nodes.Addr().Is4()) {
+		if port := layout.OverlayPort(e.Facts.Backend); port > 0 && !e.disabled("cni") && (!nodes.IsValid() || nodes.Addr().Is4()) {
 			four = append(four, opening{from: nodes, proto: "udp", port: port, why: "pods of other nodes"})
 		}
 	}

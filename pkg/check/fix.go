@@ -11,7 +11,7 @@ import (
 	"strings"
 
 	"lite.io/lite/pkg/file"
-	"lite.io/lite/pkg/service"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/uninstall"
 )
 
@@ -43,7 +43,7 @@ func Fix(ctx context.Context, m *Machine, r Report, say func(Done)) []Done {
 		}
 		for _, s := range found.fix {
 			done := Done{Check: found.Name, Did: s.say, Undo: s.undo}
-			err := uninstall.NoteFix(m.path(service.ConfigDir), uninstall.Fix{Did: s.say, Undo: s.undo})
+			err := uninstall.NoteFix(layout.Config(m.path(string(standard.Config))), uninstall.Fix{Did: s.say, Undo: s.undo})
 			if err == nil {
 				err = s.do(ctx)
 			}
@@ -68,7 +68,7 @@ func FixErr(all []Done) error {
 	return errors.Join(errs...)
 }
 
-const sysctlFile = "/etc/sysctl.d/90-lite.conf"
+var sysctlFile = standard.Host.Sysctl
 
 const (
 	inotifyInstances = "fs.inotify.max_user_instances"

@@ -19,6 +19,7 @@ import (
 
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 )
 
 // feature is something that a node wants of the kernel.
@@ -255,7 +256,7 @@ func tryKernel(ctx context.Context, backend string) map[string]error {
 		for kind, link := range map[string]netlink.Link{
 			"bridge":    &netlink.Bridge{LinkAttrs: named("probe-br")},
 			"veth":      &netlink.Veth{LinkAttrs: named("probe-a"), PeerName: "probe-b"},
-			"vxlan":     &netlink.Vxlan{LinkAttrs: named("probe-vx"), VxlanId: 1, Port: 8472},
+			"vxlan":     &netlink.Vxlan{LinkAttrs: named("probe-vx"), VxlanId: 1, Port: layout.VXLANPort},
 			"wireguard": &netlink.Wireguard{LinkAttrs: named("probe-wg")},
 		} {
 			if kind == "vxlan" && backend != "vxlan" || kind == "wireguard" && backend != "wireguard-native" {

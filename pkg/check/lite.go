@@ -14,13 +14,10 @@ import (
 	"lite.io/lite/pkg/agent/containerd"
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/pki"
 	"lite.io/lite/pkg/server"
-	"lite.io/lite/pkg/service"
 )
-
-// inventory lists what the installer has put on the machine.
-const inventory = service.ConfigDir + "/installed"
 
 func user(_ context.Context, e *Env) []Result {
 	if e.UID != 0 {
@@ -55,7 +52,7 @@ func node(_ context.Context, e *Env) []Result {
 	switch {
 	case n == nil && e.Running.PID != 0:
 		return skip(fmt.Sprintf("lite runs (pid %d) and cannot be asked: %v", e.Running.PID, e.Running.Err))
-	case n == nil && e.exists(inventory):
+	case n == nil && e.exists(standard.Config.Installed()):
 		return warn("lite is installed and does not run", "start it: `systemctl start lite` or `rc-service lite start`; its log says why it ended")
 	case n == nil:
 		return skip("lite does not run yet")
@@ -145,8 +142,8 @@ func dataDirectory(_ context.Context, e *Env) []Result {
 	if err := e.Fits(e.Config); err != nil {
 		return refused(err)
 	}
-	if used := e.text(filepath.Join(dir, "version")); used != "" {
-		return pass(fmt.Sprintf("%s was last used by lite %s", dir, used))
+	if s, _ := layout.Data(e.path(dir)).Stamp(); s.Version != "" {
+		return pass(fmt.Sprintf("%s was last used by lite %s", dir, s.Version))
 	}
 	return pass(dir + " holds no cluster yet")
 }
@@ -177,13 +174,13 @@ func dropIns(_ context.Context, e *Env) []Result {
 	case e.UID != 0:
 		return needsRoot("what containerd is told")
 	}
-	dir := agent.RuntimeDir(e.Config.DataDir)
-	if err := containerd.CheckDropIns(e.path(dir)); err != nil {
+	dir := layout.Data(e.Config.DataDir).Agent().Containerd()
+	if err := containerd.CheckDropIns(layout.Containerd(e.path(string(dir)))); err != nil {
 		return refused(err)
 	}
-	files := e.glob(filepath.Join(dir, "config.toml.d", "*.toml"))
+	files := e.glob(filepath.Join(dir.DropIns(), "*.toml"))
 	if len(files) == 0 {
-		return pass("nothing in " + dir + "/config.toml.d")
+		return pass("nothing in " + dir.DropIns())
 	}
 	return pass("can read " + strings.Join(files, ", "))
 }

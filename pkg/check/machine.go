@@ -26,10 +26,14 @@ import (
 	"lite.io/lite/pkg/bundle"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/join"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/netfilter"
 	"lite.io/lite/pkg/server"
 	"lite.io/lite/pkg/status"
 )
+
+// standard is where lite has what does not depend on where its data is.
+var standard = layout.Default()
 
 // Machine is the machine as the checks see it. Tests make one up, of files below
 // another root and of functions that answer what they are to.
@@ -92,7 +96,7 @@ func This() *Machine {
 		Tables:     netfilter.Tables, Detours: detours,
 		Dial: dial, Unsynchronised: unsynchronised, Random: random, OpenFiles: maxFiles,
 		Kernel: tryKernel, Overlay: containerd.TryOverlay, Sync: timeWrites,
-		Status: func(ctx context.Context) (status.Node, error) { return status.Get(ctx, status.Socket) },
+		Status: func(ctx context.Context) (status.Node, error) { return status.Get(ctx, standard.Run.Socket()) },
 		Claim:  server.CheckClaim, Fits: Role, Watches: checkWatches,
 		Room:  func(c *config.Config) error { return agent.CheckDisk(c.DataDir) },
 		Files: (*config.Config).CheckFiles,
@@ -145,7 +149,7 @@ func (e *Env) findFacts() (f join.Facts, assumed bool) {
 			Backend: c.FlannelBackend, Disable: c.Disable}, false
 	default:
 		var m agent.Membership
-		data, err := e.read(filepath.Join(agent.Dir(c.DataDir), "cluster.json"))
+		data, err := e.read(c.Layout().Data.Agent().Cluster())
 		if err == nil && json.Unmarshal(data, &m) == nil && len(m.Facts.ClusterCIDR) > 0 {
 			return m.Facts, false
 		}

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -19,6 +18,7 @@ import (
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/join"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/resolver"
 )
 
@@ -171,7 +171,7 @@ func orChoose(p config.Port) string {
 
 // ownTunnel: the device of the pod network is there, so its port is taken by it.
 func (e *Env) ownTunnel() bool {
-	return e.exists("/sys/class/net/lite-vxlan") || e.exists("/sys/class/net/lite-wg")
+	return e.exists("/sys/class/net/"+layout.VXLANDevice) || e.exists("/sys/class/net/"+layout.WireGuardDevice)
 }
 
 // nameServers says what pods and the cluster's DNS ask.
@@ -233,7 +233,7 @@ func reachServer(ctx context.Context, e *Env) []Result {
 		}
 		return pass(fmt.Sprintf("%s answers within %s", a, millis(time.Since(began))))
 	}
-	port := "6443"
+	port := layout.APIPortText
 	if _, p, err := net.SplitHostPort(addresses[0]); err == nil {
 		port = p
 	}
@@ -257,7 +257,7 @@ func (e *Env) serverAddresses() ([]string, error) {
 	}
 	if len(urls) == 0 {
 		var m agent.Membership
-		if data, err := e.read(filepath.Join(agent.Dir(c.DataDir), "cluster.json")); err == nil {
+		if data, err := e.read(c.Layout().Data.Agent().Cluster()); err == nil {
 			_ = json.Unmarshal(data, &m) // what is damaged names none
 		}
 		urls = m.Servers

@@ -6,13 +6,14 @@ import (
 	"slices"
 	"strings"
 
-	"lite.io/lite/pkg/agent"
+	"lite.io/lite/pkg/layout"
 )
 
+var networkManagerFile = standard.Host.NetworkManager
+
 const (
-	networkManagerFile = "/etc/NetworkManager/conf.d/lite.conf"
 	networkManagerText = "# Written by `lite check --fix`: the interfaces of pods are lite's.\n" +
-		"[keyfile]\nunmanaged-devices+=interface-name:cni0;interface-name:veth*;interface-name:lite-*\n"
+		"[keyfile]\nunmanaged-devices+=interface-name:" + layout.Bridge + ";interface-name:" + layout.PodDevices + ";interface-name:" + layout.DevicePrefix + "*\n"
 )
 
 // networkManager takes interfaces over that it is not told to leave alone, and with
@@ -24,13 +25,13 @@ func networkManager(_ context.Context, e *Env) []Result {
 	for _, pattern := range []string{"/etc/NetworkManager/NetworkManager.conf", "/etc/NetworkManager/conf.d/*.conf", "/run/NetworkManager/conf.d/*.conf", "/usr/lib/NetworkManager/conf.d/*.conf"} {
 		for _, f := range e.glob(pattern) {
 			for l := range strings.Lines(e.text(f)) {
-				if strings.HasPrefix(l, "unmanaged-devices") && strings.Contains(l, "cni0") && strings.Contains(l, "veth") {
+				if strings.HasPrefix(l, "unmanaged-devices") && strings.Contains(l, layout.Bridge) && strings.Contains(l, strings.TrimSuffix(layout.PodDevices, "*")) {
 					return pass("runs, and leaves the interfaces of pods alone by " + f)
 				}
 			}
 		}
 	}
-	r := warn("runs, and may take over the interfaces of pods (cni0, veth*, lite-*)", "tell it to leave them alone, with `lite check --fix` or by hand",
+	r := warn("runs, and may take over the interfaces of pods ("+layout.Bridge+", "+layout.PodDevices+", "+layout.DevicePrefix+"*)", "tell it to leave them alone, with `lite check --fix` or by hand",
 		"printf '"+strings.ReplaceAll(networkManagerText, "\n", `\n`)+"' >"+networkManagerFile, "nmcli general reload")
 	r[0].fix = []step{{
 		say:  "write " + networkManagerFile + " and have NetworkManager read it",
@@ -85,7 +86,7 @@ var distributions = []distribution{
 		"/usr/local/bin/rke2-uninstall.sh, or /usr/bin/rke2-uninstall.sh"},
 	{"k0s", []string{"k0s"}, []string{"/var/lib/k0s", "/etc/k0s", "/etc/systemd/system/k0s*.service"}, []string{"kube-bridge"}, "`k0s stop`, then `k0s reset`, and reboot"},
 	{"MicroK8s", []string{"kubelite"}, []string{"/var/snap/microk8s", "/snap/microk8s"}, nil, "`snap remove --purge microk8s`"},
-	{"kubeadm", []string{"kubelet"}, []string{"/etc/kubernetes/manifests/*.yaml", "/etc/kubernetes/*.conf", "/var/lib/kubelet/kubeadm-flags.env"}, nil,
+	{"kubeadm", []string{"kubelet"}, []string{"/etc/kubernetes/manifests/*.yaml", "/etc/kubernetes/*.conf", standard.Host.Kubelet + "/kubeadm-flags.env"}, nil,
 		"`kubeadm reset`, then stop and disable the unit kubelet"},
 	{"KubeSolo", []string{"kubesolo"}, []string{"/var/lib/kubesolo", "/etc/systemd/system/kubesolo.service"}, nil, "stop and disable its unit, and remove /var/lib/kubesolo"},
 	{"cri-dockerd", []string{"cri-dockerd"}, []string{"/run/cri-dockerd.sock"}, nil, "stop and disable its unit, if it was there for Kubernetes only"},
@@ -159,7 +160,7 @@ func (e *Env) strangeShims() []Result {
 	count := 0
 	for _, p := range e.processes() {
 		at := slices.Index(p.args, "-address") + 1
-		if !strings.HasPrefix(p.name, "containerd-shim") || !slices.Contains(p.args, "k8s.io") || at == 0 || at == len(p.args) || strings.HasPrefix(p.args[at], agent.StateDir+"/") {
+		if !strings.HasPrefix(p.name, "containerd-shim") || !slices.Contains(p.args, "k8s.io") || at == 0 || at == len(p.args) || strings.HasPrefix(p.args[at], string(standard.Run)+"/") {
 			continue
 		}
 		of = p.args[at]
@@ -173,7 +174,7 @@ func (e *Env) strangeShims() []Result {
 
 // strangeChains finds rules of another cluster, before lite has made any.
 func (e *Env) strangeChains(ctx context.Context) []Result {
-	if e.UID != 0 || e.Running.PID != 0 || e.Config == nil || e.exists(e.Config.DataDir+"/version") {
+	if e.UID != 0 || e.Running.PID != 0 || e.Config == nil || e.exists(layout.Data(e.Config.DataDir).Version()) {
 		return nil
 	}
 	out, err := e.filter(ctx, "iptables", "-w", "5", "-t", "nat", "-S")
@@ -183,7 +184,7 @@ func (e *Env) strangeChains(ctx context.Context) []Result {
 	var chains []string
 	for l := range strings.Lines(out) {
 		f := strings.Fields(l)
-		if len(f) == 2 && f[0] == "-N" && slices.ContainsFunc([]string{"KUBE-", "CNI-", "FLANNEL-", "cali-", "CILIUM_"}, func(p string) bool { return strings.HasPrefix(f[1], p) }) {
+		if len(f) == 2 && f[0] == "-N" && slices.ContainsFunc([]string{layout.KubeChains, layout.CNIChains, "FLANNEL-", "cali-", "CILIUM_"}, func(p string) bool { return strings.HasPrefix(f[1], p) }) {
 			chains = append(chains, f[1])
 		}
 	}

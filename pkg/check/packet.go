@@ -6,8 +6,8 @@ import (
 	"strconv"
 	"strings"
 
-	"lite.io/lite/pkg/cni"
 	"lite.io/lite/pkg/cni/overlay"
+	"lite.io/lite/pkg/layout"
 )
 
 // packets is packets that are alike in what rules ask of them. A zero field is all
@@ -141,12 +141,12 @@ func (e *Env) packetsOf(o opening) (all []packets) {
 	case e.disabled("cni"):
 		interfaces = []string{""}
 	default:
-		interfaces = []string{cni.Bridge}
+		interfaces = []string{layout.Bridge}
 		switch e.Facts.Backend {
 		case "vxlan":
-			interfaces = append(interfaces, overlay.Devices()[0])
+			interfaces = append(interfaces, layout.VXLANDevice)
 		case overlay.WireGuard:
-			interfaces = append(interfaces, overlay.Devices()[1])
+			interfaces = append(interfaces, layout.WireGuardDevice)
 		case overlay.HostGW:
 			interfaces = append(interfaces, e.nodeInterface())
 		}

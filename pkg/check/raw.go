@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // findRaw looks at the rules themselves, for chains that drop what no rule lets in.
@@ -52,7 +54,7 @@ func (e *Env) filter(ctx context.Context, program string, args ...string) (strin
 	out, err := e.Run(ctx, "", program, args...)
 	if errors.Is(err, exec.ErrNotFound) && e.Config != nil {
 		for _, dir := range []string{"nft", "bin"} {
-			for _, path := range e.glob(filepath.Join(e.Config.DataDir, "bundle", "*", "netfilter", dir, program)) {
+			for _, path := range e.glob(filepath.Join(layout.Data(e.Config.DataDir).Helpers("*").Netfilter(), dir, program)) {
 				return e.Run(ctx, "", path, args...)
 			}
 		}
@@ -157,7 +159,7 @@ func (t *tables) rule(o opening) command {
 	if o.port > 0 {
 		r = append(r, "-p", o.proto, "-m", o.proto, "--dport", strconv.Itoa(o.port))
 	}
-	return append(r, "-m", "comment", "--comment", "lite: "+o.why, "-j", "ACCEPT")
+	return append(r, "-m", "comment", "--comment", layout.RulePrefix+o.why, "-j", "ACCEPT")
 }
 
 // fits: a rule of one family has no addresses of the other.
@@ -267,7 +269,7 @@ func foreign(table, chain string) bool {
 	switch {
 	case table == "filter" && (chain == "INPUT" || chain == "FORWARD"):
 		return true
-	case slices.Contains([]string{"kube-proxy", "lite-policy", "cni_hostport", "docker-bridges"}, table):
+	case slices.Contains([]string{layout.ProxyTable, layout.PolicyTable, layout.PortmapTable, "docker-bridges"}, table):
 		return true
 	}
 	return false
@@ -281,7 +283,7 @@ func (n *nftChain) note() string {
 	return "rules of nft last until its file is loaded again: add them there too (/etc/nftables.conf)"
 }
 
-func (n *nftChain) comment(o opening) string { return "lite: " + o.String() }
+func (n *nftChain) comment(o opening) string { return layout.RulePrefix + o.String() }
 
 // fits: what is forwarded is pods', and a table of one family has its addresses.
 func (n *nftChain) fits(o opening) bool {

@@ -3,8 +3,8 @@ package check
 import (
 	"strings"
 
-	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/layout"
 )
 
 // RoleOf finds what this machine is, or is to be, and how that is known: by what
@@ -16,7 +16,7 @@ func (m *Machine) RoleOf(dataDir string) (role config.Role, why string) {
 			return config.Role(p.args[1]), "it runs"
 		}
 	}
-	for _, f := range []string{"/etc/systemd/system/lite.service", "/etc/init.d/lite"} {
+	for _, f := range []string{standard.Host.SystemdUnit, standard.Host.OpenRCScript} {
 		text := m.text(f)
 		for _, role := range []config.Role{config.Agent, config.Server} {
 			if strings.Contains(text, "lite "+string(role)) || strings.Contains(text, `command_args="`+string(role)) {
@@ -24,11 +24,8 @@ func (m *Machine) RoleOf(dataDir string) (role config.Role, why string) {
 			}
 		}
 	}
-	switch {
-	case m.exists(dataDir + "/server/etcd"):
-		return config.Server, dataDir + " holds one"
-	case m.exists(agent.Dir(dataDir) + "/cluster.json"):
-		return config.Agent, dataDir + " holds one"
+	if s, _ := layout.Data(m.path(dataDir)).Stamp(); s.Role != "" {
+		return config.Role(s.Role), dataDir + " holds one"
 	}
 	return config.Server, "nothing says otherwise"
 }

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // ufw keeps its rules in a file, each with a line that says what it is. It is
@@ -138,7 +140,7 @@ func (ufw) rule(o opening) command {
 }
 
 func (f ufw) allow(o opening) []command {
-	return []command{append(append(command{"ufw"}, f.rule(o)...), "comment", "lite: "+o.why)}
+	return []command{append(append(command{"ufw"}, f.rule(o)...), "comment", layout.RulePrefix+o.why)}
 }
 
 func (f ufw) undo(o opening) []string {

@@ -4,9 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/layout"
+	"lite.io/lite/pkg/pki"
 )
+
+// standard is where lite has what does not depend on where its data is.
+var standard = layout.Default()
 
 // place finds the files that an entry is about. Where there are none, without says
 // what that means.
@@ -94,9 +100,9 @@ func each(p place, look func(path string, f File) (wrong, remedy string), fine f
 func never(why string) judge { return func(*Node) finding { return inapplicable(why) } }
 
 // What keeps lite running. A script of OpenRC has to be executable for its owner.
-const (
-	systemdUnit  = "/etc/systemd/system/lite.service"
-	openRCScript = "/etc/init.d/lite"
+var (
+	systemdUnit  = standard.Host.SystemdUnit
+	openRCScript = standard.Host.OpenRCScript
 )
 
 var unitFiles = place{
@@ -114,20 +120,20 @@ func unitMode(path string) fs.FileMode {
 // networkFiles is the network's description and the addresses that it has given out.
 var networkFiles = place{
 	func(n *Node) ([]string, error) {
-		conf := n.data("agent/cni")
+		conf := n.data().Agent().CNI()
 		if found, err := n.below("*", false, conf); err != nil || len(found) == 0 {
-			conf = "/etc/cni/net.d" // another network's
+			conf = standard.Host.CNIConf // another network's
 		}
-		return n.below("*", false, conf, "/run/lite/cni", "/var/lib/cni/networks")
+		return n.below("*", false, conf, standard.Run.CNI(), filepath.Join(standard.Host.CNI, "networks"))
 	},
 	inapplicable("no network plugin has described a network"),
 }
 
-func etcdDir(n *Node) []string { return []string{n.data("server/etcd")} }
+func etcdDir(n *Node) []string { return []string{n.data().Server().Etcd()} }
 
 // administrators is every kubeconfig of somebody who may do everything.
 func administrators(n *Node) []string {
-	files := []string{n.data("server/kubeconfig/admin.conf"), n.data("server/kubeconfig/lite.conf")}
+	files := []string{n.data().Server().Kubeconfig(pki.Admin), n.data().Server().Kubeconfig(pki.Lite)}
 	if n.Kubeconfig != "" {
 		files = append(files, n.Kubeconfig)
 	}
@@ -136,18 +142,25 @@ func administrators(n *Node) []string {
 
 // kubeconfigOf is where a part finds the API server and its credentials, as it was
 // told, or where lite has it.
-func kubeconfigOf(part, usual string) func(*Node) []string {
+func kubeconfigOf(part string, usual func(layout.Data) string) func(*Node) []string {
 	return func(n *Node) []string {
 		if file, _ := args(n.Parts[part].Arguments).said("kubeconfig"); file != "" {
 			return []string{file}
 		}
-		return []string{n.data(usual)}
+		return []string{usual(n.data())}
 	}
 }
 
+// ofUser is the kubeconfig of a user that the control plane has, and ofNode the node's.
+func ofUser(name string) func(layout.Data) string {
+	return func(d layout.Data) string { return d.Server().Kubeconfig(name) }
+}
+
+func ofNode(d layout.Data) string { return d.Agent().Kubeconfig() }
+
 // pkiFiles is what lies in the directory of certificates and keys.
 func pkiFiles(pattern string, dirs bool) place {
-	return place{func(n *Node) ([]string, error) { return n.below(pattern, dirs, n.data("server/pki")) }, needed}
+	return place{func(n *Node) ([]string, error) { return n.below(pattern, dirs, n.data().Server().PKI()) }, needed}
 }
 
 // clientCA is the authority whose certificates the kubelet accepts.
@@ -156,9 +169,9 @@ func clientCA(n *Node) []string {
 		return []string{c.Authentication.X509.ClientCAFile}
 	}
 	if n.Role == config.Server {
-		return []string{n.data("server/pki/ca.crt")}
+		return []string{pki.Dir(n.data().Server().PKI()).CA(pki.ClusterCA)}
 	}
-	return []string{n.data("agent/ca.crt")}
+	return []string{n.data().Agent().CA()}
 }
 
 // kubeletFiles is the configuration files that a user has given to the kubelet.
@@ -187,16 +200,16 @@ var kubeletFiles = place{
 // etcdOwner judges who owns the datastore. The benchmark wants a user etcd, for an
 // etcd that is a process of its own.
 func etcdOwner(n *Node) finding {
-	f, err := n.stat(n.data("server/etcd"))
+	f, err := n.stat(n.data().Server().Etcd())
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return needed
 	case err != nil:
 		return unknown(err.Error())
 	case f.UID == 0 && f.GID == 0:
-		return inapplicable(n.data("server/etcd") + " is root's, as the process is that etcd runs in")
+		return inapplicable(n.data().Server().Etcd() + " is root's, as the process is that etcd runs in")
 	}
-	bad := fail(fmt.Sprintf("%s has user %d and group %d", n.data("server/etcd"), f.UID, f.GID))
-	bad.remedy = "`chown -R root:root " + n.data("server/etcd") + "`"
+	bad := fail(fmt.Sprintf("%s has user %d and group %d", n.data().Server().Etcd(), f.UID, f.GID))
+	bad.remedy = "`chown -R root:root " + n.data().Server().Etcd() + "`"
 	return bad
 }

@@ -12,6 +12,7 @@ import (
 
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/layout"
 )
 
 // Node is what is judged.
@@ -44,8 +45,8 @@ type File struct {
 
 func (n *Node) path(name string) string { return filepath.Join(n.Root, name) }
 
-// data is a file of lite's own.
-func (n *Node) data(name string) string { return filepath.Join(n.DataDir, name) }
+// data is where files of lite's own are.
+func (n *Node) data() layout.Data { return layout.Data(n.DataDir) }
 
 func (n *Node) read(name string) ([]byte, error) { return os.ReadFile(n.path(name)) }
 

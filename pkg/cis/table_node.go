@@ -1,12 +1,10 @@
 package cis
 
-import (
-	kubeletconfig "k8s.io/kubelet/config/v1beta1"
-)
+import kubeletconfig "k8s.io/kubelet/config/v1beta1"
 
 func nodeFiles() []entry {
-	proxy := at(kubeconfigOf(proxyPart, "agent/kubelet.conf"))
-	kubelet := at(kubeconfigOf(kubeletPart, "agent/kubelet.conf"))
+	proxy := at(kubeconfigOf(proxyPart, ofNode))
+	kubelet := at(kubeconfigOf(kubeletPart, ofNode))
 	return []entry{
 		{"4.1.1", 1, Automated, "Only root can read the service file", modes(unitMode, unitFiles), "Whoever changes it decides what root runs at the next boot. An OpenRC script must be executable for its owner.", "restrict it with `chmod 600`, or `chmod 700` for an OpenRC script"},
 		{"4.1.2", 1, Automated, "root owns the service file", roots(unitFiles), owned, chownRoot},

@@ -1,5 +1,10 @@
 package cis
 
+import (
+	"lite.io/lite/pkg/layout"
+	"lite.io/lite/pkg/pki"
+)
+
 const (
 	noStaticPod = "no static pod runs here: the component is part of the process"
 	inProcess   = "lite runs it in its own process, so it has no pod manifest."
@@ -37,10 +42,10 @@ func controlPlaneFiles() []entry {
 		{"1.1.13", 1, Automated, "Only root can read the administrators' kubeconfigs", atMost(0o600, at(administrators)),
 			"Each is the key to the whole cluster.", "set --write-kubeconfig-mode 600, and give people their own kubeconfigs"},
 		{"1.1.14", 1, Automated, "root owns the administrators' kubeconfigs", roots(at(administrators)), owned, chownRoot},
-		{"1.1.15", 1, Automated, "Only root can read the scheduler's kubeconfig", atMost(0o600, at(kubeconfigOf(schedulerPart, "server/kubeconfig/scheduler.conf"))), readable, chmod600},
-		{"1.1.16", 1, Automated, "root owns the scheduler's kubeconfig", roots(at(kubeconfigOf(schedulerPart, "server/kubeconfig/scheduler.conf"))), owned, chownRoot},
-		{"1.1.17", 1, Automated, "Only root can read the controller manager's kubeconfig", atMost(0o600, at(kubeconfigOf(controllerPart, "server/kubeconfig/controller-manager.conf"))), readable, chmod600},
-		{"1.1.18", 1, Automated, "root owns the controller manager's kubeconfig", roots(at(kubeconfigOf(controllerPart, "server/kubeconfig/controller-manager.conf"))), owned, chownRoot},
+		{"1.1.15", 1, Automated, "Only root can read the scheduler's kubeconfig", atMost(0o600, at(kubeconfigOf(schedulerPart, ofUser(pki.Scheduler)))), readable, chmod600},
+		{"1.1.16", 1, Automated, "root owns the scheduler's kubeconfig", roots(at(kubeconfigOf(schedulerPart, ofUser(pki.Scheduler)))), owned, chownRoot},
+		{"1.1.17", 1, Automated, "Only root can read the controller manager's kubeconfig", atMost(0o600, at(kubeconfigOf(controllerPart, ofUser(pki.ControllerManager)))), readable, chmod600},
+		{"1.1.18", 1, Automated, "root owns the controller manager's kubeconfig", roots(at(kubeconfigOf(controllerPart, ofUser(pki.ControllerManager)))), owned, chownRoot},
 		{"1.1.19", 1, Automated, "root owns the certificates and keys, and their directories", roots(pkiFiles("*", true)), owned, "restore the owner with `chown -R root:root`"},
 		{"1.1.20", 1, Manual, "Only root can change certificates", atMost(0o644, pkiFiles("*.crt", false)),
 			"Whoever changes the certificate of an authority decides who is trusted.", chmod644},
@@ -55,7 +60,7 @@ func removeArg(flag, name string) string {
 }
 
 func addArg(flag, arg string) string {
-	return "set `--" + flag + " " + arg + "`, or `" + flag + ": [" + arg + "]` in /etc/lite/config.yaml, and restart lite"
+	return "set `--" + flag + " " + arg + "`, or `" + flag + ": [" + arg + "]` in " + standard.Config.File() + ", and restart lite"
 }
 
 const (
@@ -163,7 +168,7 @@ func controlPlane() []entry {
 		{"3.1.3", 1, Manual, "People do not use bootstrap tokens", told(apiserverPart, func(_ *Node, a args) finding {
 			return decide(a.shown("enable-bootstrap-token-auth") + "; lite's own are good for joining alone")
 		}),
-			people + "lite admits machines with bootstrap tokens.", "make sure that only lite's role is bound to system:bootstrappers; set up OIDC for people"},
+			people + "lite admits machines with bootstrap tokens.", "make sure that only lite's role is bound to " + layout.BootstrapGroup + "; set up OIDC for people"},
 		{"3.2.1", 1, Manual, "The audit log has a policy", told(apiserverPart, auditPolicy), "Without a policy, nothing is logged.", "set --audit-log-path, which comes with lite's policy, and restart lite"},
 		{"3.2.2", 2, Manual, "The audit log contains what matters for security, and no secret content", told(apiserverPart, auditCovers),
 			"It must show who read Secrets, who changed pods and Deployments, and who used exec, port-forward and proxy, without the content of Secrets, ConfigMaps and tokens.", "set --audit-policy-file to a policy that logs the metadata of these requests; lite's own does"},

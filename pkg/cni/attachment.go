@@ -14,6 +14,8 @@ import (
 	cnitypes "github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"k8s.io/apimachinery/pkg/util/wait"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // attachment is a pod of this node on the pod network, as the container runtime has
@@ -35,7 +37,7 @@ func attachments(cached *libcni.CNIConfig) ([]attachment, error) {
 	var living []attachment
 	var errs []error
 	for _, a := range all {
-		if _, err := os.Stat(a.NetNS); a.Network != NetworkName || err != nil {
+		if _, err := os.Stat(a.NetNS); a.Network != layout.Network || err != nil {
 			continue
 		}
 		one, err := readAttachment(cached, a)
@@ -68,7 +70,7 @@ func readAttachment(cached *libcni.CNIConfig, a *libcni.NetworkAttachment) (atta
 		return one, err
 	}
 	for _, i := range now.Interfaces {
-		if i.Sandbox == "" && i.Name != Bridge {
+		if i.Sandbox == "" && i.Name != layout.Bridge {
 			one.port = i.Name
 		}
 	}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // ensureBridge makes the bridge as the plugin would for the first pod, which then
@@ -17,22 +19,22 @@ import (
 // address that it had, since pods know it; without one, the kernel chooses.
 func ensureBridge(ranges []netip.Prefix, mtu int, address net.HardwareAddr) error {
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU = Bridge, mtu
+	attrs.Name, attrs.MTU = layout.Bridge, mtu
 	err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs})
 	if err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("make bridge %s: %w", Bridge, err)
+		return fmt.Errorf("make bridge %s: %w", layout.Bridge, err)
 	}
-	link, err := netlink.LinkByName(Bridge)
+	link, err := netlink.LinkByName(layout.Bridge)
 	if err != nil {
-		return fmt.Errorf("look at %s: %w", Bridge, err)
+		return fmt.Errorf("look at %s: %w", layout.Bridge, err)
 	}
 	if link.Type() != "bridge" {
-		return fmt.Errorf("%s is in the way: it is not a bridge but a %s; remove it with `ip link delete %s`", Bridge, link.Type(), Bridge)
+		return fmt.Errorf("%s is in the way: it is not a bridge but a %s; remove it with `ip link delete %s`", layout.Bridge, link.Type(), layout.Bridge)
 	}
 	// Its routes are ours alone. The file is missing where there is no IPv6.
-	acceptRA := "/proc/sys/net/ipv6/conf/" + Bridge + "/accept_ra"
+	acceptRA := "/proc/sys/net/ipv6/conf/" + layout.Bridge + "/accept_ra"
 	if err := os.WriteFile(acceptRA, []byte("0"), 0o600); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.EROFS) {
-		return fmt.Errorf("switch off router advertisements on %s: %w", Bridge, err)
+		return fmt.Errorf("switch off router advertisements on %s: %w", layout.Bridge, err)
 	}
 	if address == nil {
 		address = link.Attrs().HardwareAddr
@@ -46,16 +48,16 @@ func ensureBridge(ranges []netip.Prefix, mtu int, address net.HardwareAddr) erro
 			addr.Flags = unix.IFA_F_NODAD // nobody else is there to have it
 		}
 		if err := netlink.AddrAdd(link, addr); err != nil && !errors.Is(err, unix.EEXIST) {
-			return fmt.Errorf("give %s the address %s: %w", Bridge, own, err)
+			return fmt.Errorf("give %s the address %s: %w", layout.Bridge, own, err)
 		}
 	}
 	// Without one of its own a bridge takes the lowest of its pods', and changes
 	// it as they come and go.
 	if err := netlink.LinkSetHardwareAddr(link, address); err != nil {
-		return fmt.Errorf("give %s its hardware address: %w", Bridge, err)
+		return fmt.Errorf("give %s its hardware address: %w", layout.Bridge, err)
 	}
 	if err := netlink.LinkSetUp(link); err != nil {
-		return fmt.Errorf("set %s up: %w", Bridge, err)
+		return fmt.Errorf("set %s up: %w", layout.Bridge, err)
 	}
 	return nil
 }

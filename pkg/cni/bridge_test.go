@@ -10,6 +10,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // ownNetwork moves the test to a network of its own, for good: the thread ends with
@@ -35,7 +37,7 @@ func TestBridge(t *testing.T) {
 		if err := ensureBridge(ranges, 1450, nil); err != nil {
 			t.Fatalf("round %d: %v", round, err)
 		}
-		link, err := netlink.LinkByName(Bridge)
+		link, err := netlink.LinkByName(layout.Bridge)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -65,7 +67,7 @@ func TestBridge(t *testing.T) {
 
 func TestBridgeInTheWay(t *testing.T) {
 	ownNetwork(t)
-	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: Bridge}, PeerName: "peer"}); err != nil {
+	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: layout.Bridge}, PeerName: "peer"}); err != nil {
 		t.Fatal(err)
 	}
 	err := ensureBridge([]netip.Prefix{netip.MustParsePrefix("10.42.3.0/24")}, 1450, nil)

@@ -21,6 +21,7 @@ import (
 	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/firewall"
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 )
 
 // Config is what the pod network has to be told.
@@ -186,7 +187,7 @@ func (n *Network) describe(ranges []netip.Prefix, mtu int) error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(n.config.ConfDir, "10-lite.conflist")
+	path := filepath.Join(n.config.ConfDir, layout.Conflist)
 	if old, err := os.ReadFile(path); err == nil && string(old) == string(content) {
 		return nil
 	}

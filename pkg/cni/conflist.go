@@ -4,14 +4,9 @@ import (
 	"encoding/json"
 	"net"
 	"net/netip"
+
+	"lite.io/lite/pkg/layout"
 )
-
-// Bridge is the name of the bridge that the node's pods are on.
-const Bridge = "cni0"
-
-// NetworkName is what the pod network is called in the caches of the CNI and in
-// the rules of host ports.
-const NetworkName = "lite"
 
 // conflist is the network's description in the form of the CNI specification
 // 1.0.0 (https://www.cni.dev/docs/spec/). An mtu of 0 leaves the choice to the
@@ -24,11 +19,11 @@ func conflist(ranges []netip.Prefix, mtu int, portmap, stateDir string) ([]byte,
 	}
 	return json.MarshalIndent(object{
 		"cniVersion": "1.0.0",
-		"name":       NetworkName,
+		"name":       layout.Network,
 		"plugins": []any{
 			object{
 				"type":             "bridge",
-				"bridge":           Bridge,
+				"bridge":           layout.Bridge,
 				"isDefaultGateway": true,
 				"hairpinMode":      true,
 				"mtu":              mtu,

@@ -16,8 +16,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"lite.io/lite/pkg/cni/overlay"
 	"lite.io/lite/pkg/firewall"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/netfilter"
 )
 
@@ -57,8 +57,8 @@ func usesOlder() bool {
 
 // overlayLost lets keep repair the way to other nodes, which tells of that itself.
 func (n *Network) overlayLost(_ context.Context, lost firewall.Lost) ([]string, error) {
-	device := func(name string) bool { return strings.HasPrefix(name, "lite-") }
-	if slices.ContainsFunc(lost.Links, device) || slices.ContainsFunc(lost.Ways, func(w firewall.Way) bool { return w.Protocol == uint8(overlay.Protocol) || device(nameOf(w.Link)) }) {
+	device := func(name string) bool { return strings.HasPrefix(name, layout.DevicePrefix) }
+	if slices.ContainsFunc(lost.Links, device) || slices.ContainsFunc(lost.Ways, func(w firewall.Way) bool { return w.Protocol == layout.RouteProtocol || device(nameOf(w.Link)) }) {
 		select {
 		case n.overlayGone <- struct{}{}:
 		default:
@@ -128,7 +128,7 @@ type bridge struct {
 
 // remember is what has to be the same when it is made again.
 func (b *bridge) remember() {
-	if link, err := netlink.LinkByName(Bridge); err == nil {
+	if link, err := netlink.LinkByName(layout.Bridge); err == nil {
 		b.address, b.index = link.Attrs().HardwareAddr, link.Attrs().Index
 	}
 }
@@ -137,9 +137,9 @@ func (b *bridge) missing(_ context.Context, lost firewall.Lost) (gone []string, 
 	if len(lost.Links) == 0 && !lost.Way(b.index) {
 		return nil, nil
 	}
-	link, err := netlink.LinkByName(Bridge)
+	link, err := netlink.LinkByName(layout.Bridge)
 	if err != nil || link.Attrs().Flags&net.FlagUp == 0 {
-		gone = append(gone, "interface "+Bridge)
+		gone = append(gone, "interface "+layout.Bridge)
 	} else {
 		gone = append(gone, b.missingWays(link)...)
 	}
@@ -152,7 +152,7 @@ func (b *bridge) missing(_ context.Context, lost firewall.Lost) (gone []string, 
 		}
 		if link == nil || port.Attrs().MasterIndex != link.Attrs().Index || port.Attrs().Flags&net.FlagUp == 0 {
 			b.off = append(b.off, pod)
-			gone = append(gone, "pod "+pod.pod+" on "+Bridge)
+			gone = append(gone, "pod "+pod.pod+" on "+layout.Bridge)
 		}
 	}
 	return gone, err
@@ -166,7 +166,7 @@ func (b *bridge) missingWays(link netlink.Link) (gone []string) {
 	}
 	for _, own := range addressesOf(b.ranges, link.Attrs().HardwareAddr) {
 		if !slices.ContainsFunc(addresses, func(a netlink.Addr) bool { return a.IPNet.String() == own.String() }) {
-			gone = append(gone, fmt.Sprintf("address %s of %s", own, Bridge))
+			gone = append(gone, fmt.Sprintf("address %s of %s", own, layout.Bridge))
 		}
 	}
 	if len(gone) > 0 {
@@ -175,7 +175,7 @@ func (b *bridge) missingWays(link netlink.Link) (gone []string) {
 	for _, r := range b.ranges {
 		route := routeTo(r, link)
 		if found, err := netlink.RouteListFiltered(route.Family, route, netlink.RT_FILTER_DST|netlink.RT_FILTER_OIF); err == nil && len(found) == 0 {
-			gone = append(gone, fmt.Sprintf("the route to %s by %s", r.Masked(), Bridge))
+			gone = append(gone, fmt.Sprintf("the route to %s by %s", r.Masked(), layout.Bridge))
 		}
 	}
 	return gone
@@ -189,16 +189,16 @@ func (b *bridge) restore() error {
 	if err := ensureBridge(b.ranges, b.mtu, b.address); err != nil {
 		return err
 	}
-	link, err := netlink.LinkByName(Bridge)
+	link, err := netlink.LinkByName(layout.Bridge)
 	if err != nil {
-		return fmt.Errorf("look at %s: %w", Bridge, err)
+		return fmt.Errorf("look at %s: %w", layout.Bridge, err)
 	}
 	b.index = link.Attrs().Index
 	var errs []error
 	for _, r := range b.ranges {
 		// The kernel makes it with the address, and only then.
 		if err := netlink.RouteReplace(routeTo(r, link)); err != nil {
-			errs = append(errs, fmt.Errorf("lead to %s by %s: %w", r.Masked(), Bridge, err))
+			errs = append(errs, fmt.Errorf("lead to %s by %s: %w", r.Masked(), layout.Bridge, err))
 		}
 	}
 	for _, pod := range b.off {
@@ -214,7 +214,7 @@ func (b *bridge) restore() error {
 			err = netlink.LinkSetHairpin(port, true)
 		}
 		if err != nil && !errors.Is(err, unix.ENODEV) {
-			errs = append(errs, fmt.Errorf("put pod %s on %s: %w", pod.pod, Bridge, err))
+			errs = append(errs, fmt.Errorf("put pod %s on %s: %w", pod.pod, layout.Bridge, err))
 		}
 	}
 	return errors.Join(errs...)
@@ -224,17 +224,17 @@ func (b *bridge) restore() error {
 // nowhere beside it.
 func (b *bridge) rename() error {
 	link, err := netlink.LinkByIndex(b.index)
-	if err != nil || link.Type() != "bridge" || link.Attrs().Name == Bridge {
+	if err != nil || link.Type() != "bridge" || link.Attrs().Name == layout.Bridge {
 		return nil // it is gone, or there
 	}
-	if other, err := netlink.LinkByName(Bridge); err == nil && other.Type() == "bridge" {
+	if other, err := netlink.LinkByName(layout.Bridge); err == nil && other.Type() == "bridge" {
 		// Made for a pod meanwhile, by the plugin.
 		if err := netlink.LinkDel(other); err != nil {
-			return fmt.Errorf("remove a second %s: %w", Bridge, err)
+			return fmt.Errorf("remove a second %s: %w", layout.Bridge, err)
 		}
 	}
-	if err := errors.Join(netlink.LinkSetDown(link), netlink.LinkSetName(link, Bridge)); err != nil {
-		return fmt.Errorf("call interface %s %s again: %w", link.Attrs().Name, Bridge, err)
+	if err := errors.Join(netlink.LinkSetDown(link), netlink.LinkSetName(link, layout.Bridge)); err != nil {
+		return fmt.Errorf("call interface %s %s again: %w", link.Attrs().Name, layout.Bridge, err)
 	}
 	return nil
 }
@@ -252,7 +252,7 @@ type hostPorts struct {
 
 // portmapTable is the plugin's, with nftables; its chains but those with a rule
 // for each pod.
-const portmapTable = "cni_hostport"
+const portmapTable = layout.PortmapTable
 
 var portmapBase = []string{"hostports_all", "prerouting", "output"}
 
@@ -292,7 +292,7 @@ func (h *hostPorts) concerns(lost firewall.Lost) bool {
 			return c.Name == portmapTable && (c.Dropped || !c.Adds)
 		}
 		return c.Name == "nat" && (c.Dropped || slices.ContainsFunc(c.Chains, func(name string) bool {
-			return strings.HasPrefix(name, "CNI-") || slices.Contains([]string{"PREROUTING", "OUTPUT", "POSTROUTING"}, name)
+			return strings.HasPrefix(name, layout.CNIChains) || slices.Contains([]string{"PREROUTING", "OUTPUT", "POSTROUTING"}, name)
 		}))
 	})
 }
@@ -304,7 +304,7 @@ func (h *hostPorts) basis() bool {
 			if !slices.ContainsFunc(f.chains, func(c chain) bool { return c.table == "nat" }) {
 				continue // not the iptables that the plugin uses
 			}
-			if !h.leads(f.tool, "PREROUTING", "CNI-HOSTPORT-DNAT") || !h.leads(f.tool, "OUTPUT", "CNI-HOSTPORT-DNAT") || !h.leads(f.tool, "POSTROUTING", "CNI-HOSTPORT-MASQ") {
+			if !h.leads(f.tool, "PREROUTING", layout.PortmapDNAT) || !h.leads(f.tool, "OUTPUT", layout.PortmapDNAT) || !h.leads(f.tool, "POSTROUTING", layout.PortmapMASQ) {
 				return false
 			}
 		}

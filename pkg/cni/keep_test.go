@@ -16,6 +16,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"lite.io/lite/pkg/firewall"
+	"lite.io/lite/pkg/layout"
 )
 
 // ensured is rules that have been made, in a network of the test's own.
@@ -97,7 +98,7 @@ func TestNodesAreAdmitted(t *testing.T) {
 			if err := rules.restore(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			out, err := exec.Command("iptables", "-S", inputChain).CombinedOutput()
+			out, err := exec.Command("iptables", "-S", layout.InputChain).CombinedOutput()
 			if err != nil {
 				t.Fatal(string(out))
 			}
@@ -121,7 +122,7 @@ func TestDeletedBridge(t *testing.T) {
 	if err := ensureBridge(b.ranges, b.mtu, nil); err != nil {
 		t.Fatal(err)
 	}
-	link, err := netlink.LinkByName(Bridge)
+	link, err := netlink.LinkByName(layout.Bridge)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +130,7 @@ func TestDeletedBridge(t *testing.T) {
 	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "veth1", MasterIndex: link.Attrs().Index}, PeerName: "peer"}); err != nil {
 		t.Fatal(err)
 	}
-	lost := firewall.Lost{Links: []string{Bridge}}
+	lost := firewall.Lost{Links: []string{layout.Bridge}}
 	if gone, err := b.missing(t.Context(), lost); err != nil || len(gone) > 0 {
 		t.Errorf("missing before anything was: %q, %v", gone, err)
 	}
@@ -143,7 +144,7 @@ func TestDeletedBridge(t *testing.T) {
 	if err := b.restore(); err != nil {
 		t.Fatal(err)
 	}
-	if link, err = netlink.LinkByName(Bridge); err != nil {
+	if link, err = netlink.LinkByName(layout.Bridge); err != nil {
 		t.Fatal(err)
 	}
 	port, err := netlink.LinkByName("veth1")
@@ -164,7 +165,7 @@ func TestBridgeThatIsTakenApart(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.remember()
-	if err := exec.Command("ip", "link", "add", "veth1", "up", "master", Bridge, "type", "veth", "peer", "name", "peer").Run(); err != nil {
+	if err := exec.Command("ip", "link", "add", "veth1", "up", "master", layout.Bridge, "type", "veth", "peer", "name", "peer").Run(); err != nil {
 		t.Fatal(err)
 	}
 	own4, own6 := gateway(ipv4).String(), gateway(ipv6).String()
@@ -190,7 +191,7 @@ func TestBridgeThatIsTakenApart(t *testing.T) {
 		if out, err := exec.Command("sh", "-ec", c.does).CombinedOutput(); err != nil {
 			t.Fatalf("%s: %v: %s", c.does, err, out)
 		}
-		if gone, err := b.missing(t.Context(), firewall.Lost{Ways: []firewall.Way{{Link: index}}, Links: []string{Bridge}}); err != nil || !slices.Equal(gone, c.want) {
+		if gone, err := b.missing(t.Context(), firewall.Lost{Ways: []firewall.Way{{Link: index}}, Links: []string{layout.Bridge}}); err != nil || !slices.Equal(gone, c.want) {
 			t.Errorf("%s: missing %q, %v, want %q", c.does, gone, err, c.want)
 		}
 		if err := b.restore(); err != nil {
@@ -262,9 +263,9 @@ func TestAttachments(t *testing.T) {
 	}
 	const result = `{"cniVersion": "1.0.0", "interfaces": [{"name": "cni0"}, {"name": "veth7"}, {"name": "eth0", "sandbox": "/x"}], "ips": [{"interface": 2, "address": "10.42.3.7/24"}], "dns": {}}`
 	for name, c := range map[string]struct{ network, namespace, ports string }{
-		"web":   {NetworkName, namespace, `[{"hostPort": 8081, "containerPort": 80, "protocol": "tcp", "hostIP": ""}]`},
-		"plain": {NetworkName, namespace, `[]`},
-		"dead":  {NetworkName, namespace + "-gone", `[]`},
+		"web":   {layout.Network, namespace, `[{"hostPort": 8081, "containerPort": 80, "protocol": "tcp", "hostIP": ""}]`},
+		"plain": {layout.Network, namespace, `[]`},
+		"dead":  {layout.Network, namespace + "-gone", `[]`},
 		"other": {"other", namespace, `[]`},
 	} {
 		entry := fmt.Sprintf(`{"kind": "cniCacheV1", "containerId": %q, "config": %q, "ifName": "eth0", "networkName": %q, "netns": %q,

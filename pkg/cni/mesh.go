@@ -22,9 +22,10 @@ import (
 
 	"lite.io/lite/pkg/cni/overlay"
 	"lite.io/lite/pkg/component"
+	"lite.io/lite/pkg/layout"
 )
 
-const annotation = overlay.Annotation
+const annotation = layout.OverlayAnnotation
 
 // mesh makes this node's overlay lead to the pods of all other nodes.
 type mesh struct {
@@ -219,7 +220,7 @@ func (m *mesh) tell(ctx context.Context, problem string) error {
 		ObjectMeta:     metav1.ObjectMeta{GenerateName: m.name + "."},
 		InvolvedObject: v1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: m.name, UID: types.UID(m.name)}, // as the kubelet names its node
 		Type:           v1.EventTypeWarning, Reason: "PodsUnreachable", Message: problem[:min(len(problem), 1024)],
-		Source:         v1.EventSource{Component: "lite-network", Host: m.name},
+		Source:         v1.EventSource{Component: layout.NetworkSource, Host: m.name},
 		FirstTimestamp: now, LastTimestamp: now, Count: 1,
 	}, metav1.CreateOptions{})
 	return err

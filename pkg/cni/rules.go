@@ -15,19 +15,13 @@ import (
 	"github.com/coreos/go-iptables/iptables"
 
 	"lite.io/lite/pkg/firewall"
-)
-
-// The chains of ours; they are reached by one jump from a chain of the kernel.
-const (
-	forwardChain    = "LITE-FORWARD"
-	inputChain      = "LITE-INPUT"
-	postroutingName = "LITE-POSTROUTING"
+	"lite.io/lite/pkg/layout"
 )
 
 // guardChain is the kubelet's. It keeps packets for loopback addresses off the machine, which
 // hostPorts would let in, and the kubelet puts it back only if somebody removes its chain in
 // another table as well (1.37).
-const guardChain = "KUBE-FIREWALL"
+const guardChain = layout.KubeletChain
 
 // chain is one chain of ours and what is in it.
 type chain struct {
@@ -68,7 +62,7 @@ func newRules(local, cluster []netip.Prefix, ports []int) (*rules, error) {
 		}
 		if len(ports) == 0 {
 			if err := removeInput(tool); err != nil {
-				return nil, fmt.Errorf("remove chain %s: %w", inputChain, err)
+				return nil, fmt.Errorf("remove chain %s: %w", layout.InputChain, err)
 			}
 		}
 		at := gateway(pods).Addr()
@@ -111,14 +105,14 @@ func chains(pods, cluster netip.Prefix, ports []int) []chain {
 	if pods.Addr().Is6() {
 		multicast = "ff00::/8"
 	}
-	all := []chain{{table: "filter", parent: "FORWARD", name: forwardChain, rules: [][]string{
+	all := []chain{{table: "filter", parent: "FORWARD", name: layout.ForwardChain, rules: [][]string{
 		{"-s", cluster.String(), "-j", "ACCEPT"},
 		{"-d", cluster.String(), "-j", "ACCEPT"},
 	}}}
 	if len(ports) > 0 {
 		all = append(all, input(gateway(pods).Addr(), cluster, ports))
 	}
-	return append(all, chain{table: "nat", parent: "POSTROUTING", name: postroutingName, rules: [][]string{
+	return append(all, chain{table: "nat", parent: "POSTROUTING", name: layout.PostroutingChain, rules: [][]string{
 		{"-s", pods.String(), "-d", cluster.String(), "-j", "RETURN"},
 		{"-s", pods.String(), "!", "-d", multicast, "-j", "MASQUERADE", "--random-fully"},
 	}})
@@ -129,7 +123,7 @@ func chains(pods, cluster netip.Prefix, ports []int) []chain {
 // Services lead there as well. What other nodes send themselves comes from an address of
 // the pod network through a tunnel; see admit for when there is none.
 func input(at netip.Addr, cluster netip.Prefix, ports []int) chain {
-	c := chain{table: "filter", parent: "INPUT", name: inputChain}
+	c := chain{table: "filter", parent: "INPUT", name: layout.InputChain}
 	for _, who := range []struct{ match, verdict []string }{
 		{[]string{"-s", cluster.String()}, []string{"-j", "ACCEPT"}},
 		{[]string{"!", "-i", "lo"}, []string{"-j", "DROP"}},
@@ -159,7 +153,7 @@ func (r *rules) admit(nodes []netip.Addr) error {
 	}
 	var errs []error
 	for _, f := range r.families {
-		i := slices.IndexFunc(f.chains, func(c chain) bool { return c.name == inputChain })
+		i := slices.IndexFunc(f.chains, func(c chain) bool { return c.name == layout.InputChain })
 		if i >= 0 && f.name == "ip" {
 			errs = append(errs, f.chains[i].admit(f, r.nodes, nodes))
 		}
@@ -200,14 +194,14 @@ func guard() []chain {
 
 // removeInput takes away what is of no more use.
 func removeInput(tool *iptables.IPTables) error {
-	exists, err := tool.ChainExists("filter", inputChain)
+	exists, err := tool.ChainExists("filter", layout.InputChain)
 	if err != nil || !exists {
 		return err
 	}
-	if err := tool.DeleteIfExists("filter", "INPUT", chain{name: inputChain}.jump()...); err != nil {
+	if err := tool.DeleteIfExists("filter", "INPUT", chain{name: layout.InputChain}.jump()...); err != nil {
 		return err
 	}
-	return tool.ClearAndDeleteChain("filter", inputChain)
+	return tool.ClearAndDeleteChain("filter", layout.InputChain)
 }
 
 // unreadable reports whether iptables cannot say what is in a chain, or that there is one.
@@ -223,7 +217,7 @@ func (c chain) jump() []string {
 	if c.bare {
 		return []string{"-j", c.name}
 	}
-	return []string{"-m", "comment", "--comment", "lite pod network", "-j", c.name}
+	return []string{"-m", "comment", "--comment", layout.JumpComment, "-j", c.name}
 }
 
 // ensure puts back what is missing and touches nothing that is there.

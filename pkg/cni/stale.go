@@ -12,6 +12,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // leave takes away what is left of other ranges than the node has now: those
@@ -34,16 +36,16 @@ func (n *Network) leave(ctx context.Context, ranges []netip.Prefix) error {
 
 // removeBridge removes our bridge if it has an address outside the ranges.
 func removeBridge(ranges []netip.Prefix) (removed bool, err error) {
-	link, err := netlink.LinkByName(Bridge)
+	link, err := netlink.LinkByName(layout.Bridge)
 	if missing := (netlink.LinkNotFoundError{}); errors.As(err, &missing) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("look at %s: %w", Bridge, err)
+		return false, fmt.Errorf("look at %s: %w", layout.Bridge, err)
 	}
 	addrs, err := netlink.AddrList(link, netlink.FAMILY_ALL)
 	if err != nil {
-		return false, fmt.Errorf("look at %s: %w", Bridge, err)
+		return false, fmt.Errorf("look at %s: %w", layout.Bridge, err)
 	}
 	old := slices.ContainsFunc(addrs, func(a netlink.Addr) bool {
 		addr, ok := netip.AddrFromSlice(a.IP)
@@ -54,7 +56,7 @@ func removeBridge(ranges []netip.Prefix) (removed bool, err error) {
 	}
 	slog.Info("This node has been given other pod addresses; its pods on the pod network start anew")
 	if err := netlink.LinkDel(link); err != nil {
-		return false, fmt.Errorf("remove %s, which has addresses of another range: %w", Bridge, err)
+		return false, fmt.Errorf("remove %s, which has addresses of another range: %w", layout.Bridge, err)
 	}
 	return true, nil
 }

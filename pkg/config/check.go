@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // Check looks at whether this machine, as it is now, can be the node that the
@@ -161,7 +163,7 @@ func (c *Config) checkPorts(h host) (errs []error) {
 				remedy(c.HTTPSListenPort, ", or choose another port or bind-address")))
 		}
 	}
-	kubelet := c.moved("kubelet-arg port", kubeletPort)
+	kubelet := c.moved("kubelet-arg port", layout.KubeletPort)
 	if err := h.listen(net.JoinHostPort("", strconv.Itoa(kubelet))); err != nil {
 		errs = append(errs, &Error{"kubelet-arg", fmt.Sprintf("port=%d", kubelet), c.sources["kubelet-arg"], err.Error(), remedy(kubelet, "")})
 	}

@@ -14,6 +14,8 @@ import (
 	"net/netip"
 	"regexp"
 	"strings"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // Role is what a node does in its cluster.
@@ -29,8 +31,8 @@ const (
 // programs do not bear, so that it is no default.
 const ProfileCIS = "cis"
 
-// DefaultAuditLog is where the audit log is unless a user says otherwise.
-const DefaultAuditLog = "/var/log/lite/audit.log"
+// standard is where a node has what, as far as nobody says otherwise.
+var standard = layout.Default()
 
 // Config is complete and valid once Load has returned it; nobody changes it.
 // The fields of options that are for servers only are zero for an agent, which
@@ -124,3 +126,10 @@ func (e *Error) Error() string {
 // NamesNodeIP reports whether the user has named the node's addresses, rather
 // than left it to lite to find them.
 func (c *Config) NamesNodeIP() bool { return !strings.HasPrefix(c.sources["node-ip"], "default") }
+
+// Layout is where the node has what.
+func (c *Config) Layout() layout.Layout {
+	l := standard
+	l.Data = layout.Data(c.DataDir)
+	return l
+}

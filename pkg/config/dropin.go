@@ -12,11 +12,6 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// InstallFile is the drop-in that the installer has lite write. What a service is
-// started with stands there and not on its command line, so that every command
-// sees it and no user of the machine reads a token in the list of processes.
-const InstallFile = "/etc/lite/config.yaml.d/50-install.yaml"
-
 // DropIn is what flags and environment say, as the content of the file; and the
 // configuration that a node of the role would have with it, in which what the file
 // says now is left out. Paths are absolute in it and secrets are shown. Its error is
@@ -31,7 +26,7 @@ func dropIn(role Role, flags *pflag.FlagSet, env []string, file string, h host) 
 	errs := unknownVariables(role, env)
 	if s, ok := given["config"]; ok {
 		errs = append(errs, &Error{"config", strings.Join(s.texts, ""), s.source, "cannot be set for a service: every command must find its file",
-			"copy the file to /etc/lite/config.yaml"})
+			"copy the file to " + standard.Config.File()})
 	}
 	c, err := load(role, flags, env, h.without(file))
 	if err := errors.Join(append(errs, err)...); err != nil {
@@ -40,7 +35,7 @@ func dropIn(role Role, flags *pflag.FlagSet, env []string, file string, h host) 
 	var b strings.Builder
 	fmt.Fprintf(&b, "# role: %s\n", role)
 	b.WriteString("# The installer writes this file, and writes it again when it runs with other arguments.\n" +
-		"# Put your own settings into /etc/lite/config.yaml, or into a file beside this one: later names win.\n")
+		"# Put your own settings into " + standard.Config.File() + ", or into a file beside this one: later names win.\n")
 	for _, name := range slices.SortedFunc(maps.Keys(given), cmp.Compare[string]) {
 		o, _ := lookup(name)
 		value, err := o.yaml(c)

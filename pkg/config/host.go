@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lite.io/lite/pkg/file"
+	"lite.io/lite/pkg/layout"
 )
 
 // host is what there is to know about the machine; tests make one up.
@@ -99,7 +100,7 @@ func interfaces() ([]iface, error) {
 // ours reports whether an interface was made by a cluster on this host, by us
 // or by what came before, rather than being the host's own.
 func ours(name string) bool {
-	return slices.ContainsFunc([]string{"cni0", "flannel.*", "lite*", "veth*", "kube-*"}, func(pattern string) bool {
+	return slices.ContainsFunc([]string{layout.Bridge, "flannel.*", layout.DevicePattern, layout.PodDevices, "kube-*"}, func(pattern string) bool {
 		match, err := path.Match(pattern, name)
 		return match && err == nil
 	})
@@ -140,13 +141,10 @@ func (h host) networks() ([]iface, []route, error) {
 	return ifaces, routes, nil
 }
 
-// overlayProtocol marks our routes; it is overlay.Protocol.
-const overlayProtocol = 'L'
-
 // overlayRoutes is what an earlier process has left, since pods need it: with
 // host-gw they lead out of an interface of the host's.
 func overlayRoutes() (all []netip.Prefix) {
-	routes, _ := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Protocol: overlayProtocol}, netlink.RT_FILTER_PROTOCOL)
+	routes, _ := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Protocol: layout.RouteProtocol}, netlink.RT_FILTER_PROTOCOL)
 	for _, r := range routes {
 		if r.Dst == nil {
 			continue

@@ -13,8 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"lite.io/lite/pkg/cni/overlay"
 	"lite.io/lite/pkg/file"
+	"lite.io/lite/pkg/layout"
 )
 
 const (
@@ -128,7 +128,7 @@ func TestOwnRoutesAreNoNetworkOfTheHost(t *testing.T) {
 	if errs := c.checkNetworks(h); len(errs) != 0 {
 		t.Errorf("a route of ours: %v", errs)
 	}
-	if overlayProtocol != overlay.Protocol {
+	if layout.RouteProtocol != 76 {
 		t.Error("our routes have another protocol")
 	}
 }

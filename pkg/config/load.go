@@ -177,7 +177,7 @@ func (c *Config) complete(h host) (errs []error) {
 		found("cluster-dns", "the 10th address of service-cidr")
 	}
 	if unsaid("default-local-storage-path") && c.DataDir != "" {
-		c.LocalStoragePath = filepath.Join(c.DataDir, "storage")
+		c.LocalStoragePath = c.Layout().Data.Storage()
 		found("default-local-storage-path", "storage in data-dir")
 	}
 	return errs
@@ -187,7 +187,7 @@ func (c *Config) complete(h host) (errs []error) {
 // node that a new host name made another node would leave its volumes, and on
 // a server its place in etcd, behind.
 func (c *Config) findNodeName(h host, found func(name, source string)) error {
-	file := filepath.Join(c.DataDir, "node-name")
+	file := c.Layout().Data.NodeName()
 	data, err := h.readRegular(file)
 	name, source := strings.TrimSpace(string(data)), "remembered in "+file
 	denied := errors.Is(err, fs.ErrPermission)

@@ -5,9 +5,12 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // option is one thing that may be said: a flag, an environment variable and a
@@ -110,10 +113,10 @@ func plain(value any) any {
 
 // options is all that may be said, in the order of help.
 var options = []option{
-	{name: "config", short: "c", arg: "path", def: "/etc/lite/config.yaml",
+	{name: "config", short: "c", arg: "path", def: standard.Config.File(),
 		usage:   "Configuration file; drop-ins from the directory of the same name plus .d are read after it",
 		binding: one(func(c *Config) *string { return &c.ConfigFile }, configFile)},
-	{name: "data-dir", arg: "path", def: "/var/lib/lite",
+	{name: "data-dir", arg: "path", def: string(standard.Data),
 		usage:   "Directory for the node's data",
 		binding: one(func(c *Config) *string { return &c.DataDir }, dataDir)},
 	{name: "server", short: "s", arg: "url", empty: "the address in the token", only: Agent, env: "LITE_URL",
@@ -154,7 +157,7 @@ var options = []option{
 	{name: "advertise-address", arg: "ip", found: "the first of node-ip", only: Server,
 		usage:   "Address where the members of the cluster reach the API server",
 		binding: one(func(c *Config) *netip.Addr { return &c.AdvertiseAddress }, unicastAddress)},
-	{name: "https-listen-port", arg: "port", def: "6443", only: Server,
+	{name: "https-listen-port", arg: "port", def: layout.APIPortText, only: Server,
 		usage:   "Port the API server listens on",
 		binding: one(func(c *Config) *int { return &c.HTTPSListenPort }, port)},
 	{name: "tls-san", arg: "name", only: Server,
@@ -181,7 +184,7 @@ var options = []option{
 		usage:   "Interface that carries the packets between nodes",
 		binding: one(func(c *Config) *string { return &c.FlannelIface }, text)},
 
-	{name: "write-kubeconfig", arg: "path", def: "/etc/lite/kubeconfig.yaml", only: Server,
+	{name: "write-kubeconfig", arg: "path", def: standard.Config.Kubeconfig(), only: Server,
 		usage:   "File to write the administrator's kubeconfig to",
 		binding: one(func(c *Config) *string { return &c.WriteKubeconfig }, absolutePath)},
 	{name: "write-kubeconfig-mode", arg: "mode", def: "0600", only: Server,
@@ -194,7 +197,7 @@ var options = []option{
 	{name: "default-local-storage-path", arg: "path", found: "storage in data-dir",
 		usage:   "Directory for this node's volumes of class local-path",
 		binding: one(func(c *Config) *string { return &c.LocalStoragePath }, storageDir)},
-	{name: "private-registry", arg: "path", def: "/etc/lite/registries.yaml",
+	{name: "private-registry", arg: "path", def: standard.Config.Registries(),
 		usage:   "File that configures access to image registries",
 		binding: one(func(c *Config) *string { return &c.PrivateRegistry }, absolutePath)},
 	{name: "container-runtime-endpoint", arg: "path", empty: "the embedded containerd",
@@ -206,7 +209,7 @@ var options = []option{
 	{name: "profile", arg: "name", empty: "lite's defaults",
 		usage:   "Hardening beyond the defaults, the same on all nodes: cis, for the CIS Kubernetes Benchmark",
 		binding: one(func(c *Config) *string { return &c.Profile }, optional(oneOf(ProfileCIS)))},
-	{name: "audit-log-path", arg: "path", def: DefaultAuditLog, only: Server,
+	{name: "audit-log-path", arg: "path", def: standard.Host.AuditLog, only: Server,
 		usage:   "File for the audit log of requests to the API server, or none",
 		binding: one(func(c *Config) *string { return &c.AuditLogPath }, optional(pathOrNone))},
 	{name: "audit-policy-file", arg: "path", empty: "lite's own", only: Server,
@@ -214,7 +217,7 @@ var options = []option{
 		binding: one(func(c *Config) *string { return &c.AuditPolicyFile }, optionalPath)},
 
 	{name: "etcd-expose-metrics", arg: "bool", def: "false", only: Server,
-		usage:   "Serve etcd's metrics on port 2381 of node-ip and of 127.0.0.1, to anybody who can reach it",
+		usage:   "Serve etcd's metrics on port " + strconv.Itoa(layout.EtcdMetricsPort) + " of node-ip and of 127.0.0.1, to anybody who can reach it",
 		binding: one(func(c *Config) *bool { return &c.EtcdExposeMetrics }, truth)},
 
 	{name: "kube-apiserver-arg", arg: "key=value", only: Server, usage: "Arguments for kube-apiserver" + perLine,

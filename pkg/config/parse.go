@@ -16,6 +16,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/validation"
 	kubeletapis "k8s.io/kubelet/pkg/apis"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // bad is what a parser says is wrong with a text.
@@ -47,7 +49,7 @@ func serverURL(text string) (string, *Error) {
 	if text == "" {
 		return "", nil
 	}
-	remedy := "write it like https://192.0.2.1:6443"
+	remedy := "write it like https://192.0.2.1:" + layout.APIPortText
 	if !strings.Contains(text, "://") {
 		text = "https://" + text
 	}
@@ -60,7 +62,7 @@ func serverURL(text string) (string, *Error) {
 	case u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
 		return "", bad("must be host:port", remedy)
 	}
-	number := cmp.Or(u.Port(), "6443")
+	number := cmp.Or(u.Port(), layout.APIPortText)
 	if _, wrong := port(number); wrong != nil {
 		return "", bad("has an invalid port", remedy)
 	}
@@ -319,7 +321,7 @@ func nodeLabel(text string) (string, *Error) {
 		return "", because(reasons, "write key=value")
 	}
 	namespace, _, _ := strings.Cut(key, "/")
-	if namespace == "lite.io" {
+	if namespace == layout.Domain {
 		return "", bad("is a label that a node must not set on itself", "set it with kubectl label node: only administrators may set what affects the whole cluster")
 	}
 	reserved := strings.HasSuffix("."+namespace, ".kubernetes.io") || strings.HasSuffix("."+namespace, ".k8s.io")

@@ -9,13 +9,9 @@ import (
 	"strings"
 
 	utilnet "k8s.io/apimachinery/pkg/util/net"
+
+	"lite.io/lite/pkg/layout"
 )
-
-// kubeletPort is where the API server reaches the kubelet of every node.
-const kubeletPort = 10250
-
-// etcdMetricsPort is where etcd's metrics are, if anywhere. It is etcd.MetricsPort.
-const etcdMetricsPort = 2381
 
 // Port is one that a node listens on.
 type Port struct {
@@ -25,63 +21,37 @@ type Port struct {
 	Who      string     // a part of the node
 }
 
-// otherPorts is who listens on which TCP port of a server besides the API
-// server, on all addresses or on loopback.
-var otherPorts = []struct {
-	number int
-	who    string
-	role   Role   // "" = every node
-	local  bool   // on 127.0.0.1 only
-	part   string // of Batteries, without which nobody listens
-	moved  string // the option and the argument by which a user moves it
-}{
-	{2379, "etcd", Server, true, "", ""},
-	{2380, "etcd", Server, true, "", ""},
-	{kubeletPort, "the kubelet", "", false, "", "kubelet-arg port"},
-	{10248, "the kubelet", "", true, "", "kubelet-arg healthz-port"},
-	{10249, "kube-proxy", "", true, "kube-proxy", "kube-proxy-arg metrics-bind-address"},
-	{10256, "kube-proxy", "", false, "kube-proxy", "kube-proxy-arg healthz-bind-address"},
-	{10257, "the controller manager", Server, true, "", "kube-controller-manager-arg secure-port"},
-	{10259, "the scheduler", Server, true, "", "kube-scheduler-arg secure-port"},
-	{10349, "the metrics API", Server, true, "metrics", ""},
-}
-
-// podPorts is where DNS answers pods, on the node's address for them. It is
-// dns.Port and dns.MetricsPort.
-var podPorts = []int{10053, 9153}
-
-// balancerPort is where an agent's own parts reach the API.
-const balancerPort = 6444
-
 // Ports returns what the node listens on, whatever is in it of pods. Backend and
 // disable are the cluster's, which an agent learns when it joins.
 func (c *Config) Ports(backend string, disable []string) []Port {
 	loopback, all := netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv4Unspecified()
 	var ports []Port
-	if c.Role == Server {
-		ports = append(ports, Port{c.HTTPSListenPort, "tcp", c.BindAddress, "the API server"})
-	} else {
-		ports = append(ports, Port{balancerPort, "tcp", loopback, "the load balancer to the API"})
-	}
-	for _, p := range otherPorts {
-		if p.role != "" && p.role != c.Role || slices.Contains(disable, p.part) {
-			continue
+	for _, p := range layout.Ports() {
+		port := Port{c.moved(p.Moved, p.Number), p.Protocol, all, p.Who}
+		switch {
+		case p.Only != "" && Role(p.Only) != c.Role, slices.Contains(disable, p.Battery), p.Backend != "" && p.Backend != backend, p.At == layout.ForPods:
+		case p.Number == layout.APIPort:
+			ports = append(ports, Port{c.HTTPSListenPort, p.Protocol, c.BindAddress, p.Who})
+		case p.Number == layout.EtcdMetricsPort:
+			for _, a := range c.etcdMetrics() {
+				ports = append(ports, Port{p.Number, p.Protocol, a, p.Who})
+			}
+		case p.At == layout.OnLoopback:
+			port.Address = loopback
+			ports = append(ports, port)
+		default:
+			ports = append(ports, port)
 		}
-		address := all
-		if p.local {
-			address = loopback
-		}
-		ports = append(ports, Port{c.moved(p.moved, p.number), "tcp", address, p.who})
-	}
-	if c.EtcdExposeMetrics {
-		for _, a := range append([]netip.Addr{loopback}, c.NodeIP...) {
-			ports = append(ports, Port{etcdMetricsPort, "tcp", a, "etcd's metrics"})
-		}
-	}
-	if number := OverlayPort(backend); number > 0 && !slices.Contains(disable, "cni") {
-		ports = append(ports, Port{number, "udp", all, "the pod network"})
 	}
 	return ports
+}
+
+// etcdMetrics is where etcd's metrics are told, if anywhere.
+func (c *Config) etcdMetrics() []netip.Addr {
+	if !c.EtcdExposeMetrics {
+		return nil
+	}
+	return append([]netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}, c.NodeIP...)
 }
 
 // moved is the port of a part, which a user may have moved by an argument: a number,
@@ -121,15 +91,9 @@ func (c *Config) arguments(key, flag string) (all []string) {
 	return all
 }
 
-// OverlayPort is the UDP port by which a backend carries packets between nodes; 0
-// if it has none.
-func OverlayPort(backend string) int {
-	return map[string]int{"vxlan": 8472, "wireguard-native": 51820}[backend]
-}
-
 // nodePorts is what Services are given ports of, unless the API server is told
 // another range.
-var nodePorts = utilnet.PortRange{Base: 30000, Size: 2768}
+var nodePorts = utilnet.PortRange{Base: layout.NodePortFirst, Size: layout.NodePorts}
 
 // validatePort keeps the API server off the ports of all others, and Services off
 // those of all nodes. One that is taken on another address only is refused too:
@@ -151,7 +115,7 @@ func (c *Config) validatePort(wrong func(key string, value any, problem, remedy 
 	remedy := fmt.Sprintf("use another port, like %d", freePort(others, services))
 	for _, other := range others {
 		// The balancer is on agents, where there is no API server.
-		if other.Number == c.HTTPSListenPort && other.Protocol == "tcp" && other.Number != balancerPort {
+		if other.Number == c.HTTPSListenPort && other.Protocol == "tcp" && other.Number != layout.BalancerPort {
 			wrong(key, c.HTTPSListenPort, "is a port that "+other.Who+" listens on", remedy)
 			break
 		}
@@ -171,11 +135,11 @@ func (c *Config) validatePort(wrong func(key string, value any, problem, remedy 
 // could not listen, and lite would wait for it, or end when it has begun.
 func (c *Config) validateMoved(wrong func(key string, value any, problem, remedy string)) {
 	ports := c.Ports(c.FlannelBackend, c.Disable)
-	for _, p := range otherPorts {
-		key, flag, _ := strings.Cut(p.moved, " ")
+	for _, p := range layout.Ports() {
+		key, flag, ofPart := strings.Cut(p.Moved, " ")
 		argument, _ := c.said(key, flag)
-		number := c.moved(p.moved, p.number)
-		if argument == "" || number == p.number {
+		number := c.moved(p.Moved, p.Number)
+		if !ofPart || argument == "" || number == p.Number {
 			continue
 		}
 		var there []string
@@ -186,7 +150,7 @@ func (c *Config) validateMoved(wrong func(key string, value any, problem, remedy
 		}
 		if len(there) > 1 {
 			other := there[0]
-			if other == p.who {
+			if other == p.Who {
 				other = there[1]
 			}
 			wrong(key, argument, "is a port that "+other+" listens on", "use another port")
@@ -200,8 +164,10 @@ func (c *Config) others() []Port {
 	server.Role, agent.Role = Server, Agent
 	ports := append(server.Ports(c.FlannelBackend, c.Disable)[1:], agent.Ports("none", c.Disable)...)
 	if !slices.Contains(c.Disable, "dns") {
-		for _, number := range podPorts {
-			ports = append(ports, Port{Number: number, Protocol: "tcp", Who: "DNS"})
+		for _, p := range layout.Ports() {
+			if p.At == layout.ForPods && p.Protocol == "tcp" {
+				ports = append(ports, Port{Number: p.Number, Protocol: p.Protocol, Who: p.Who})
+			}
 		}
 	}
 	return ports
@@ -209,7 +175,7 @@ func (c *Config) others() []Port {
 
 // freePort is one for the API server that nobody has.
 func freePort(others []Port, services utilnet.PortRange) int {
-	for port := 6443; ; port++ {
+	for port := layout.APIPort; ; port++ {
 		taken := func(p Port) bool { return p.Number == port }
 		if port == 65535 || !services.Contains(port) && !slices.ContainsFunc(others, taken) {
 			return port

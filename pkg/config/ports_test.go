@@ -1,29 +1,19 @@
 package config
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
 
-	"lite.io/lite/pkg/addon/dns"
 	"lite.io/lite/pkg/addon/metrics"
-	"lite.io/lite/pkg/datastore/etcd"
+	"lite.io/lite/pkg/layout"
 )
 
 // What listens is above this package, which knows its ports all the same.
 func TestPortsAreThoseOfTheirParts(t *testing.T) {
-	if etcdMetricsPort != etcd.MetricsPort {
-		t.Errorf("etcd's metrics are at %d", etcd.MetricsPort)
-	}
-	if !slices.Equal(podPorts, []int{dns.Port, dns.MetricsPort}) {
-		t.Errorf("DNS listens on %d and %d", dns.Port, dns.MetricsPort)
-	}
-	var known bool
-	for _, p := range otherPorts {
-		known = known || p.part == "metrics" && strings.HasSuffix(metrics.Address, fmt.Sprintf(":%d", p.number))
-	}
-	if !known {
-		t.Errorf("the metrics API is at %s", metrics.Address)
+	if !slices.ContainsFunc(layout.Ports(), func(p layout.Port) bool {
+		return p.Battery == "metrics" && strings.HasSuffix(metrics.Address(), ":10349") && p.Number == 10349
+	}) {
+		t.Errorf("the metrics API is at %s", metrics.Address())
 	}
 }

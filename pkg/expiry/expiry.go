@@ -23,6 +23,7 @@ import (
 	"k8s.io/component-base/metrics/legacyregistry"
 
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/pki"
 )
 
@@ -257,7 +258,7 @@ func (t *teller) connect(ctx context.Context) error {
 	}
 	t.events = record.NewBroadcaster(record.WithContext(ctx))
 	t.events.StartRecordingToSink(&corev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
-	t.to = t.events.NewRecorder(scheme.Scheme, v1.EventSource{Component: "lite-certificates", Host: t.config.NodeName})
+	t.to = t.events.NewRecorder(scheme.Scheme, v1.EventSource{Component: layout.CertificatesSource, Host: t.config.NodeName})
 	return nil
 }
 

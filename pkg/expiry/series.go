@@ -2,6 +2,8 @@ package expiry
 
 import (
 	"k8s.io/component-base/metrics"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // series is the metric: when each certificate ends. The kubelet serves it, which each
@@ -13,7 +15,7 @@ type series struct {
 }
 
 func newSeries(w *Watch) *series {
-	return &series{watch: w, ends: metrics.NewDesc("lite_certificate_expiration_timestamp_seconds",
+	return &series{watch: w, ends: metrics.NewDesc(layout.SeriesPrefix+"certificate_expiration_timestamp_seconds",
 		"When a certificate in the files of this node ends, in seconds since 1970.",
 		[]string{"path", "subject"}, nil, metrics.ALPHA, "")}
 }

@@ -11,6 +11,8 @@ import (
 	"path"
 
 	"golang.org/x/sys/unix"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // ErrMounted is that something is mounted where something is to be removed.
@@ -64,7 +66,7 @@ func (r *removal) entry(dir *os.Root, place []string, name string) (gone bool, e
 	}
 	if len(place) > maxDepth {
 		// It comes up again further up.
-		if err := r.top.Rename(where, path.Join(place[0], ".lite-removing-"+rand.Text())); err != nil {
+		if err := r.top.Rename(where, path.Join(place[0], layout.TemporaryPrefix+"removing-"+rand.Text())); err != nil {
 			return false, r.stays(where, err)
 		}
 		return true, nil

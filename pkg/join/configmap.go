@@ -9,6 +9,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/util/retry"
 	bootstrap "k8s.io/cluster-bootstrap/token/api"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // configMap names a ConfigMap that several write.
@@ -16,7 +18,7 @@ type configMap struct{ namespace, name string }
 
 var (
 	clusterInfo  = configMap{metav1.NamespacePublic, bootstrap.ConfigMapClusterInfo}
-	clusterFacts = configMap{metav1.NamespaceSystem, "lite-cluster"}
+	clusterFacts = configMap{metav1.NamespaceSystem, layout.ClusterFacts}
 )
 
 // put changes it, or makes it.

@@ -15,6 +15,8 @@ import (
 	api "k8s.io/client-go/tools/clientcmd/api"
 	bootstrap "k8s.io/cluster-bootstrap/token/api"
 	"k8s.io/cluster-bootstrap/token/jws"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // Cluster is a cluster that may be trusted.
@@ -61,11 +63,11 @@ func Discover(ctx context.Context, t Token, server string) (Cluster, error) {
 
 // serverOf checks the address and writes it as a URL.
 func serverOf(t Token, server string) (string, error) {
-	const remedy = "give the address as https://<host>:6443"
+	const remedy = "give the address as https://<host>:" + layout.APIPortText
 	if server == "" && t.Server == "" {
 		return "", &Error{
 			Problem: "the token does not say where the server is",
-			Remedy:  "give its address with --server https://<host>:6443, or a token that begins with " + scheme,
+			Remedy:  "give its address with --server https://<host>:" + layout.APIPortText + ", or a token that begins with " + scheme,
 		}
 	}
 	if server == "" {

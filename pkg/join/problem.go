@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // Error is why a machine cannot join, for the one who sits before it.
@@ -81,7 +83,7 @@ func (p peer) unreachable(why string, err error) error {
 func (p peer) notKubernetes(what string, err error) error {
 	return &Error{
 		Problem: fmt.Sprintf("what listens at %s is no lite server: it %s", p.server, what),
-		Remedy:  "correct the server's address; its port is 6443 unless --https-listen-port says otherwise",
+		Remedy:  "correct the server's address; its port is " + layout.APIPortText + " unless --https-listen-port says otherwise",
 		err:     err,
 	}
 }

@@ -14,6 +14,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	bootstrap "k8s.io/cluster-bootstrap/token/api"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // Role is what a token lets a machine become.
@@ -25,10 +27,6 @@ const (
 	Server Role = "server"
 )
 
-// groupPrefix and a role are the group that a token authenticates in, which
-// RBAC and the approver go by.
-const groupPrefix = bootstrap.BootstrapDefaultGroup + ":lite:"
-
 // ParseRole reads what a user wrote.
 func ParseRole(text string) (Role, error) {
 	switch r := Role(text); r {
@@ -38,8 +36,9 @@ func ParseRole(text string) (Role, error) {
 	return "", fmt.Errorf("role %q does not exist; use agent, or server for a further server", text)
 }
 
-// Group is the group that tokens of the role authenticate in.
-func (r Role) Group() string { return groupPrefix + string(r) }
+// Group is the group that tokens of the role authenticate in, which RBAC and the
+// approver go by.
+func (r Role) Group() string { return layout.TokenGroup(string(r)) }
 
 // roleIn finds the role that membership in groups gives; "" if none.
 func roleIn(groups []string) Role {

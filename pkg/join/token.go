@@ -19,6 +19,8 @@ import (
 	"unicode/utf8"
 
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // Token is what a node needs to know to join. Printing or logging it shows only
@@ -36,7 +38,6 @@ const (
 	idLength     = 6
 	secretLength = 16
 	letters      = "abcdefghijklmnopqrstuvwxyz0123456789"
-	defaultPort  = "6443"
 	// shortest is the least length of a pre-shared secret. cluster-info shows
 	// everybody a signature made with it, by which guesses can be tried.
 	shortest = 8
@@ -63,10 +64,10 @@ const (
 	badID         malformed = "has an ID, before the dot, that is not 6 of a-z and 0-9" + whole
 	badSecret     malformed = "has a secret, between the dot and @, that is not 16 of a-z and 0-9" + whole
 	badHash       malformed = "has a CA hash, after /sha256/, that is not 64 of 0-9 and a-f" + whole
-	badPort       malformed = "has a port that is not a number from 1 to 65535; write the server's address as <host>:6443"
-	badHost       malformed = "has a host that is neither a name nor an address; write the server's address as <host>:6443"
-	badIPv6       malformed = "has a host in brackets that is not an IPv6 address without a zone; write the server's address as [<address>]:6443"
-	missingBraces malformed = "has an IPv6 address without brackets; write the server's address as [<address>]:6443"
+	badPort       malformed = "has a port that is not a number from 1 to 65535; write the server's address as <host>:" + layout.APIPortText
+	badHost       malformed = "has a host that is neither a name nor an address; write the server's address as <host>:" + layout.APIPortText
+	badIPv6       malformed = "has a host in brackets that is not an IPv6 address without a zone; write the server's address as [<address>]:" + layout.APIPortText
+	missingBraces malformed = "has an IPv6 address without brackets; write the server's address as [<address>]:" + layout.APIPortText
 )
 
 // Parse reads a token as `lite token create` prints it, a bootstrap token of
@@ -210,7 +211,7 @@ func (t Token) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
 
 // address checks host:port and writes it in one way; the port may be left out.
 func address(text string) (string, error) {
-	host, port := text, defaultPort
+	host, port := text, layout.APIPortText
 	if i := strings.LastIndexByte(text, ':'); i >= 0 && !strings.HasSuffix(text, "]") {
 		host, port = text[:i], text[i+1:]
 	}

@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 
 	"lite.io/lite/pkg/component"
+	"lite.io/lite/pkg/layout"
 )
 
 // Election decides which server runs what must run once per cluster: a single
@@ -30,7 +31,7 @@ type Election struct {
 
 // The timing of upstream's components.
 const (
-	leaseName     = "lite-leader"
+	leaseName     = layout.Lease
 	leaseDuration = 15 * time.Second
 	renewDeadline = 10 * time.Second
 	retryPeriod   = 2 * time.Second

@@ -4,6 +4,8 @@ import (
 	"log/slog"
 	"regexp"
 	"strings"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // usual is what upstream warns of while things take their course (1.37, containerd 2.4): by how its
@@ -45,7 +47,7 @@ var usual = []struct {
 	{"get container info failed", cause(`not found`)},
 	{"failed to delete task", cause(`not found`)},
 	{"collecting metrics for ", cause(`cgroup deleted|ttrpc: closed|no such device|` + noFile)},
-	{"Failed to create existing container: /kubepods", cause(`not found$`)},
+	{"Failed to create existing container: /" + layout.PodCgroup, cause(`not found$`)},
 	{"Partial failure issuing cadvisor.ContainerInfoV2", cause(`unable to find data in memory cache`)},
 	{"failed to read memory cgroup config for the pod", cause(noFile)},
 	{"failed to read memory cgroup limits for the pod", cause(noFile)},

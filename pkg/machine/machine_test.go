@@ -14,6 +14,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"lite.io/lite/pkg/layout"
 )
 
 func TestTooFar(t *testing.T) {
@@ -177,7 +179,7 @@ func TestStand(t *testing.T) {
 			if err := Stand(addrs); err != nil {
 				t.Fatalf("%v: %v", addrs, err)
 			}
-			_, err := netlink.LinkByName(StandbyLink)
+			_, err := netlink.LinkByName(layout.StandbyDevice)
 			if missing := errors.As(err, &netlink.LinkNotFoundError{}); missing != (len(addrs) == 0) {
 				t.Errorf("%v: %v", addrs, err)
 			}

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"lite.io/lite/pkg/bundle"
+	"lite.io/lite/pkg/layout"
 )
 
 // Tools is what a node runs.
@@ -75,7 +75,7 @@ func (t Tools) NFTables() bool { return t.NFT.Source != None }
 // The helpers come first. containerd has the full path of its shim written into its configuration, and yet looks it and
 // runc up by name when it comes back after a crash and finds a container that was being made: not finding them it forgets
 // the container, whose processes go on running (2.4).
-func (t Tools) Path(helpers bundle.Dir, path string) string {
+func (t Tools) Path(helpers layout.Helpers, path string) string {
 	dirs := []string{helpers.Bin()}
 	for _, tool := range []Tool{t.NFT, t.IPTables} {
 		if tool.Source == Bundled {
@@ -92,18 +92,18 @@ func (t Tools) Path(helpers bundle.Dir, path string) string {
 
 // Choose tries what the machine has, the first of PATH, and decides. helpers may be yet to be unpacked. Unless bundled is
 // set, in which case what lite brings along is used wherever the kernel lets it.
-func Choose(ctx context.Context, helpers bundle.Dir, bundled bool) Tools {
+func Choose(ctx context.Context, helpers layout.Helpers, bundled bool) Tools {
 	return choose(ctx, helpers, bundled, lookAtKernel())
 }
 
-func choose(ctx context.Context, helpers bundle.Dir, bundled bool, k kernel) Tools {
+func choose(ctx context.Context, helpers layout.Helpers, bundled bool, k kernel) Tools {
 	nft, iptables := make(chan Tool), make(chan Tool)
 	go func() { nft <- chooseNFT(ctx, helpers, bundled, k) }()
 	go func() { iptables <- chooseIPTables(ctx, helpers, bundled, k) }()
 	return Tools{NFT: <-nft, IPTables: <-iptables}
 }
 
-func chooseNFT(ctx context.Context, helpers bundle.Dir, bundled bool, k kernel) Tool {
+func chooseNFT(ctx context.Context, helpers layout.Helpers, bundled bool, k kernel) Tool {
 	if k.nftables != nil {
 		return Tool{Source: None, Reason: k.nftables.Error()}
 	}
@@ -129,7 +129,7 @@ func chooseNFT(ctx context.Context, helpers bundle.Dir, bundled bool, k kernel) 
 // preferred is the reason where the user has said so.
 const preferred = "prefer-bundled-bin is set"
 
-func chooseIPTables(ctx context.Context, helpers bundle.Dir, bundled bool, k kernel) Tool {
+func chooseIPTables(ctx context.Context, helpers layout.Helpers, bundled bool, k kernel) Tool {
 	reason := preferred
 	if !bundled {
 		own, err := tryIPTables(ctx, k.ipv6)

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"lite.io/lite/pkg/bundle"
+	"lite.io/lite/pkg/layout"
 )
 
 // good is programs that work, as far as the choice can tell.
@@ -80,7 +80,7 @@ func TestTheMachinesOwnAreUsedWhereTheyWork(t *testing.T) {
 		dir := t.TempDir()
 		install(t, dir, good, c.programs)
 		t.Setenv("PATH", dir)
-		helpers := bundle.Dir(t.TempDir())
+		helpers := layout.Helpers(t.TempDir())
 		got := choose(t.Context(), helpers, c.bundled, c.kernel)
 		if got.NFT.Source != c.nft || !strings.Contains(got.NFT.Reason, c.nftReason) || c.nftReason == "" && got.NFT.Reason != "" {
 			t.Errorf("%s: nft: got %+v", name, got.NFT)
@@ -111,7 +111,7 @@ func TestTheMachinesOwnAreUsedWhereTheyWork(t *testing.T) {
 // A kernel may have nf_tables and yet not all that rules are made of. Once the helpers are unpacked, theirs shows it.
 func TestKernelThatCannotDoWhatServicesNeed(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	helpers := bundle.Dir(t.TempDir())
+	helpers := layout.Helpers(t.TempDir())
 	install(t, filepath.Join(helpers.Netfilter(), "nft"), map[string]string{
 		"nft": `case "$*" in --version) echo "nftables v1.0.6";; *list*) echo '{}';; *) echo "Error: Could not process rule: No such file" >&2; exit 1;; esac`,
 	})
@@ -121,7 +121,7 @@ func TestKernelThatCannotDoWhatServicesNeed(t *testing.T) {
 }
 
 func TestPath(t *testing.T) {
-	helpers := bundle.Dir("/b")
+	helpers := layout.Helpers("/b")
 	for name, c := range map[string]struct {
 		tools Tools
 		path  string

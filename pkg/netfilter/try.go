@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // tryTimeout is far above what any of the programs takes, even with thousands of rules.
@@ -29,14 +31,14 @@ const (
 )
 
 // trial is what Services and policies are made of. It is checked by the kernel and then thrown away.
-const trial = `add table ip lite-trial
-add set ip lite-trial ips { type ipv4_addr . inet_proto . inet_service ; comment "set" ; }
-add map ip lite-trial services { type ipv4_addr . inet_proto . inet_service : verdict ; }
-add chain ip lite-trial to { type nat hook prerouting priority -100 ; }
-add chain ip lite-trial from { type nat hook postrouting priority 100 ; }
-add rule ip lite-trial to ip daddr . meta l4proto . th dport vmap @services
-add rule ip lite-trial to fib daddr type local meta l4proto tcp dnat to numgen random mod 2 map { 0 : 192.0.2.1 . 80 , 1 : 192.0.2.2 . 80 }
-add rule ip lite-trial from mark and 0x4000 != 0 masquerade fully-random
+const trial = `add table ip ` + layout.TrialTable + `
+add set ip ` + layout.TrialTable + ` ips { type ipv4_addr . inet_proto . inet_service ; comment "set" ; }
+add map ip ` + layout.TrialTable + ` services { type ipv4_addr . inet_proto . inet_service : verdict ; }
+add chain ip ` + layout.TrialTable + ` to { type nat hook prerouting priority -100 ; }
+add chain ip ` + layout.TrialTable + ` from { type nat hook postrouting priority 100 ; }
+add rule ip ` + layout.TrialTable + ` to ip daddr . meta l4proto . th dport vmap @services
+add rule ip ` + layout.TrialTable + ` to fib daddr type local meta l4proto tcp dnat to numgen random mod 2 map { 0 : 192.0.2.1 . 80 , 1 : 192.0.2.2 . 80 }
+add rule ip ` + layout.TrialTable + ` from mark and 0x4000 != 0 masquerade fully-random
 `
 
 // tryNFT says what the program is, or why it will not do.

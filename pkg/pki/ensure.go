@@ -58,7 +58,7 @@ func Ensure(dir Dir, n Node, now time.Time) (renewed []string, err error) {
 }
 
 func makeDirs(dir Dir) error {
-	for _, d := range []string{string(dir), filepath.Join(string(dir), "etcd")} {
+	for _, d := range []string{string(dir), filepath.Dir(dir.Cert(EtcdServer))} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return fmt.Errorf("make the PKI directory: %w", err)
 		}

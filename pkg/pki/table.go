@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"lite.io/lite/pkg/layout"
 )
 
 const (
@@ -71,12 +73,6 @@ const (
 	KubeletClient          = "kubelet-client"
 )
 
-// The users that parts of lite are to the API.
-const (
-	ServerUser  = "lite:server"
-	MetricsUser = "lite:metrics"
-)
-
 // leaf is one row of the table.
 type leaf struct {
 	path   string
@@ -117,7 +113,7 @@ func leaves(n Node) []leaf {
 
 		{Admin, ClusterCA, "kubernetes-admin", "system:masters", client, nil},
 		// What lite writes of its own is told from what administrators write.
-		{Lite, ClusterCA, ServerUser, "system:masters", client, nil},
+		{Lite, ClusterCA, layout.ServerUser, "system:masters", client, nil},
 		// These two serve health and metrics on loopback with the same
 		// certificate that they show to the API.
 		{ControllerManager, ClusterCA, "system:kube-controller-manager", "", both, local},
@@ -125,10 +121,10 @@ func leaves(n Node) []leaf {
 
 		// It serves the metrics API on loopback, under the name of its Service, and
 		// asks kubelets and the API.
-		{Metrics, ClusterCA, MetricsUser, "", both, []string{"metrics-server.kube-system.svc"}},
+		{Metrics, ClusterCA, layout.MetricsUser, "", both, []string{layout.MetricsServiceDNS}},
 
-		{Kubelet, ClusterCA, "system:node:" + n.Name, "system:nodes", server, slices.Concat([]string{n.Name}, texts(n.IPs))},
-		{KubeletClient, ClusterCA, "system:node:" + n.Name, "system:nodes", client, nil},
+		{Kubelet, ClusterCA, layout.NodeUser + n.Name, layout.NodesGroup, server, slices.Concat([]string{n.Name}, texts(n.IPs))},
+		{KubeletClient, ClusterCA, layout.NodeUser + n.Name, layout.NodesGroup, client, nil},
 	}
 }
 

@@ -79,9 +79,6 @@ type Key struct {
 	public any
 }
 
-// KeyFile is where the installer puts the key by which it has verified a release.
-const KeyFile = "/etc/lite/release.pub"
-
 // ReadKey reads a PEM file with an RSA or EC key.
 func ReadKey(path string) (*Key, error) {
 	data, err := os.ReadFile(path)

@@ -13,6 +13,8 @@ package series
 import (
 	"slices"
 	"strings"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // Owner is a component that serves series.
@@ -64,7 +66,7 @@ var families = map[string][]Owner{
 	"scheduler_":                     {Scheduler},
 	"kubeproxy_":                     {KubeProxy},
 	"kubelet_":                       {Kubelet},
-	"lite_":                          {Kubelet}, // which each node has
+	layout.SeriesPrefix:              {Kubelet}, // which each node has
 	"plugin_manager_":                {Kubelet},
 	"volume_manager_":                {Kubelet},
 	"dra_":                           {Kubelet},

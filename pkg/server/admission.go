@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -23,6 +22,7 @@ import (
 	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/pki"
 	"lite.io/lite/pkg/server/controlplane"
 )
@@ -39,12 +39,9 @@ func facts(cfg *config.Config) join.Facts {
 	}
 }
 
-// TokenFile is where a server keeps the token by which agents may always join.
-func TokenFile(dataDir string) string { return filepath.Join(dataDir, "server", "token") }
-
-// ReadToken reads that token.
+// ReadToken reads the token by which agents may always join.
 func ReadToken(dataDir string) (join.Token, error) {
-	file := TokenFile(dataDir)
+	file := layout.Data(dataDir).Server().Token()
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return join.Token{}, fmt.Errorf("read the cluster's token: %w", err)
@@ -58,7 +55,7 @@ func ReadToken(dataDir string) (join.Token, error) {
 
 // WriteToken puts another token in its place.
 func WriteToken(dataDir string, t join.Token) error {
-	if err := file.Write(TokenFile(dataDir), []byte(t.Text()+"\n"), 0o600); err != nil {
+	if err := file.Write(layout.Data(dataDir).Server().Token(), []byte(t.Text()+"\n"), 0o600); err != nil {
 		return fmt.Errorf("write the cluster's token: %w", err)
 	}
 	return nil
@@ -144,7 +141,7 @@ func (a *admission) Run(ctx context.Context) error {
 				hidden = time.Now()
 			}
 			if time.Since(hidden) > hiddenFor && written(ctx, client) == nil {
-				slog.Warn("Whether the policy nodes.lite.io is in force cannot be asked, as another refuses first; it was written long enough ago", "err", err)
+				slog.Warn("Whether the policy "+layout.PolicyOfNodes+" is in force cannot be asked, as another refuses first; it was written long enough ago", "err", err)
 				err = nil
 			}
 		}
@@ -179,9 +176,9 @@ func (a *admission) Run(ctx context.Context) error {
 // before it keeps nodes from choosing their own ranges. The API server looks at its
 // policies once a second (1.37), so having written it is not enough. Nothing is made.
 func guarded(ctx context.Context, cfg *rest.Config) error {
-	const probe = "lite-policy-probe"
+	const probe = layout.PolicyProbe
 	cfg = rest.CopyConfig(cfg)
-	cfg.Impersonate = rest.ImpersonationConfig{UserName: "system:node:" + probe, Groups: []string{"system:nodes", "system:authenticated"}}
+	cfg.Impersonate = rest.ImpersonationConfig{UserName: layout.NodeUser + probe, Groups: []string{layout.NodesGroup, "system:authenticated"}}
 	client, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		return err
@@ -191,11 +188,11 @@ func guarded(ctx context.Context, cfg *rest.Config) error {
 	}, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	switch {
 	case err == nil:
-		return errors.New("the ValidatingAdmissionPolicy nodes.lite.io is not in force; if this stays so, do not disable the admission plugin of that name")
-	case strings.Contains(err.Error(), "'nodes.lite.io'"):
+		return errors.New("the ValidatingAdmissionPolicy " + layout.PolicyOfNodes + " is not in force; if this stays so, do not disable the admission plugin of that name")
+	case strings.Contains(err.Error(), "'"+layout.PolicyOfNodes+"'"):
 		return nil
 	}
-	err = fmt.Errorf("ask for the ValidatingAdmissionPolicy nodes.lite.io: %w", err)
+	err = fmt.Errorf("ask for the ValidatingAdmissionPolicy %s: %w", layout.PolicyOfNodes, err)
 	if strings.Contains(err.Error(), " denied request: ") {
 		return otherPolicy{err}
 	}
@@ -211,7 +208,7 @@ const hiddenFor = 5 * time.Second
 
 // written returns nil if the policy nodes.lite.io is there.
 func written(ctx context.Context, client kubernetes.Interface) error {
-	const name = "nodes.lite.io"
+	const name = layout.PolicyOfNodes
 	_, err := client.AdmissionregistrationV1().ValidatingAdmissionPolicies().Get(ctx, name, metav1.GetOptions{})
 	if err == nil {
 		_, err = client.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().Get(ctx, name, metav1.GetOptions{})

@@ -16,7 +16,7 @@ import (
 // server that runs.
 func TestADamagedTokenNamesItsRemedy(t *testing.T) {
 	cfg := &config.Config{DataDir: t.TempDir()}
-	file := TokenFile(cfg.DataDir)
+	file := cfg.Layout().Data.Server().Token()
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -14,8 +14,8 @@ import (
 // CertificateFiles is where a server has certificates: the table's, the kubeconfigs
 // that repeat them, which may be older, and what users have brought.
 func CertificateFiles(cfg *config.Config) []pki.File {
-	files := pkiDir(cfg.DataDir).Files()
-	for _, path := range append(controlplane.Config{Dir: Dir(cfg.DataDir)}.Kubeconfigs(), nodeKubeconfig(cfg), cfg.WriteKubeconfig) {
+	files := pkiDir(cfg).Files()
+	for _, path := range append(controlplane.Config{Dir: cfg.Layout().Data.Server()}.Kubeconfigs(), cfg.Layout().Data.Agent().Kubeconfig(), cfg.WriteKubeconfig) {
 		files = append(files, pki.File{Path: path})
 	}
 	if path, given := kube.Said(cfg.APIServerArgs, "oidc-ca-file"); given {

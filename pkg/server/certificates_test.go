@@ -19,7 +19,7 @@ func TestUses(t *testing.T) {
 		looked = append(looked, f.Path)
 	}
 	used := map[string]bool{}
-	for part, files := range uses(pkiDir(cfg.DataDir)) {
+	for part, files := range uses(pkiDir(cfg)) {
 		for _, f := range files {
 			used[f] = true
 			if !slices.Contains(looked, f) {
@@ -27,7 +27,7 @@ func TestUses(t *testing.T) {
 			}
 		}
 	}
-	for _, f := range pkiDir(cfg.DataDir).Files() {
+	for _, f := range pkiDir(cfg).Files() {
 		if !used[f.Path] {
 			t.Errorf("%s fails no part when it ends", f.Path)
 		}

@@ -6,13 +6,13 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
 	utilversion "k8s.io/apimachinery/pkg/util/version"
 
 	"lite.io/lite/pkg/file"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/service"
 )
 
@@ -38,7 +38,7 @@ func recordVersion(dataDir, version string) error {
 	if _, err := utilversion.ParseSemantic(version); err != nil {
 		return nil
 	}
-	if err := file.Write(versionFile(dataDir), []byte(version+"\n"), 0o600); err != nil {
+	if err := file.Write(layout.Data(dataDir).Version(), []byte(version+"\n"), 0o600); err != nil {
 		return fmt.Errorf("record the version: %w", err)
 	}
 	return nil
@@ -55,7 +55,7 @@ func CheckClaim(dataDir, version string) error {
 
 // CheckVersion refuses data of a newer lite, whether one runs or not.
 func CheckVersion(dataDir, version string) error {
-	data, err := os.ReadFile(versionFile(dataDir))
+	data, err := os.ReadFile(layout.Data(dataDir).Version())
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return nil
 	}
@@ -70,7 +70,7 @@ func CheckVersion(dataDir, version string) error {
 func checkVersion(dataDir, theirs, ours string) error {
 	was, err := utilversion.ParseSemantic(theirs)
 	if err != nil {
-		return fmt.Errorf("%s holds %q, which is no version; restore it from a backup", versionFile(dataDir), theirs)
+		return fmt.Errorf("%s holds %q, which is no version; restore it from a backup", layout.Data(dataDir).Version(), theirs)
 	}
 	now, err := utilversion.ParseSemantic(ours)
 	if err != nil {
@@ -81,5 +81,3 @@ func checkVersion(dataDir, theirs, ours string) error {
 	}
 	return nil
 }
-
-func versionFile(dataDir string) string { return filepath.Join(dataDir, "version") }

@@ -13,6 +13,7 @@ import (
 
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/pki"
 )
 
@@ -49,7 +50,7 @@ func TestRefusedClaimChangesNothing(t *testing.T) {
 	if _, err := Claim(dir, "v9.0.0"); err == nil {
 		t.Fatal("two claims")
 	}
-	for path, want := range map[string]string{filepath.Join(dir, "lite.lock"): fmt.Sprintln(os.Getpid()), versionFile(dir): "v0.1.0\n"} {
+	for path, want := range map[string]string{filepath.Join(dir, "lite.lock"): fmt.Sprintln(os.Getpid()), layout.Data(dir).Version(): "v0.1.0\n"} {
 		if data, err := os.ReadFile(path); err != nil || string(data) != want {
 			t.Errorf("%s: got %q, %v", path, data, err)
 		}
@@ -74,7 +75,7 @@ func TestClaimEndsWhenItIsClosed(t *testing.T) {
 			}
 		}
 	}
-	for _, path := range []string{filepath.Join(dir, "lite.lock"), versionFile(dir)} {
+	for _, path := range []string{filepath.Join(dir, "lite.lock"), layout.Data(dir).Version()} {
 		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("%s: %v, %v", path, info.Mode(), err)
 		}
@@ -149,14 +150,14 @@ func TestDataOfANewerVersionIsRefused(t *testing.T) {
 		{"v1", "v0.1.0", `holds "v1", which is no version`},
 	} {
 		dir := t.TempDir()
-		if err := os.WriteFile(versionFile(dir), []byte(test.theirs+"\n"), 0o600); err != nil {
+		if err := os.WriteFile(layout.Data(dir).Version(), []byte(test.theirs+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		err := CheckClaim(dir, test.ours)
 		if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), dir)) {
 			t.Errorf("%s after %s: got %v, want %q", test.ours, test.theirs, err, test.want)
 		}
-		if data, _ := os.ReadFile(versionFile(dir)); string(data) != test.theirs+"\n" {
+		if data, _ := os.ReadFile(layout.Data(dir).Version()); string(data) != test.theirs+"\n" {
 			t.Errorf("CheckClaim wrote %q", data)
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 
 	"lite.io/lite/pkg/config"
@@ -22,11 +21,9 @@ type ranges struct {
 	ServiceCIDR []netip.Prefix `json:"serviceCIDR"`
 }
 
-func rangesFile(dataDir string) string { return filepath.Join(dataDir, "server", "ranges.json") }
-
 // CheckRanges refuses other ranges of addresses than the cluster was made with.
 func CheckRanges(cfg *config.Config) error {
-	file := rangesFile(cfg.DataDir)
+	file := cfg.Layout().Data.Server().Ranges()
 	data, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -54,7 +51,7 @@ func CheckRanges(cfg *config.Config) error {
 func rememberRanges(cfg *config.Config) error {
 	data, err := json.Marshal(ranges{cfg.ClusterCIDR, cfg.ServiceCIDR})
 	if err == nil {
-		err = file.Write(rangesFile(cfg.DataDir), append(data, '\n'), 0o600)
+		err = file.Write(cfg.Layout().Data.Server().Ranges(), append(data, '\n'), 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("remember the cluster's ranges of addresses: %w", err)

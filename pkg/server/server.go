@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"time"
@@ -29,6 +28,7 @@ import (
 	"lite.io/lite/pkg/expiry"
 	"lite.io/lite/pkg/join/approver"
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/pki"
 	"lite.io/lite/pkg/server/controlplane"
 	"lite.io/lite/pkg/version"
@@ -36,12 +36,12 @@ import (
 
 // New puts a server node together; nothing is touched before Prepare and Run.
 func New(cfg *config.Config, host agent.Host, onChange func(component.Status)) (*Server, error) {
-	dir, dirPKI := Dir(cfg.DataDir), pkiDir(cfg.DataDir)
+	dir, dirPKI := cfg.Layout().Data.Server(), pkiDir(cfg)
 	s := &Server{config: cfg, controlplane: controlplane.Config{
 		Node:  cfg,
 		Dir:   dir,
 		PKI:   dirPKI,
-		Used:  etcd.Used(storeDir(dir)),
+		Used:  etcd.Used(dir.Etcd()),
 		Local: local(cfg),
 		Datastore: datastore.Endpoint{
 			URLs:     []string{etcd.Endpoint()},
@@ -51,7 +51,7 @@ func New(cfg *config.Config, host agent.Host, onChange func(component.Status)) (
 		},
 	}}
 	s.Certificates = expiry.New(expiry.Config{
-		NodeName: cfg.NodeName, Kubeconfig: nodeKubeconfig(cfg), Files: CertificateFiles(cfg), Uses: uses(dirPKI),
+		NodeName: cfg.NodeName, Kubeconfig: cfg.Layout().Data.Agent().Kubeconfig(), Files: CertificateFiles(cfg), Uses: uses(dirPKI),
 	})
 	var err error
 	s.Group, err = compose(cfg, s.controlplane, host, s.Certificates, onChange)
@@ -70,7 +70,7 @@ type Server struct {
 // compose is the whole node at a glance.
 func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, certs *expiry.Watch, onChange func(component.Status)) (*component.Group, error) {
 	store, err := etcd.New(etcd.Config{
-		Name: cfg.NodeName, Dir: storeDir(cp.Dir), PKI: cp.PKI, Metrics: etcdMetrics(cfg), Args: cfg.EtcdArgs,
+		Name: cfg.NodeName, Dir: cp.Dir.Etcd(), PKI: cp.PKI, Metrics: etcdMetrics(cfg), Args: cfg.EtcdArgs,
 	})
 	if err != nil {
 		return nil, err
@@ -118,7 +118,7 @@ func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, certs 
 	// What users declare is written as an administrator writes it, so that their
 	// webhooks see it; see package exemption.
 	g.Add(alone.Guard(addon.NewDirectory(addon.DirectoryConfig{
-		Kubeconfig: cp.Kubeconfig(pki.Admin), Dir: filepath.Join(cp.Dir, "manifests"), Server: cfg.NodeName,
+		Kubeconfig: cp.Kubeconfig(pki.Admin), Dir: cp.Dir.Manifests(), Server: cfg.NodeName,
 	})), roles)
 	g.Add(alone.Guard(newAdmission(cfg, cp)), roles)
 	g.Add(alone.Guard(approver.New(approver.Config{
@@ -128,7 +128,7 @@ func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, certs 
 	g.Add(alone.Guard(runtimeclass.New(cp.Kubeconfig(pki.Admin))), roles)
 	addBatteries(g, alone, cfg, cp, api, roles)
 	node := agent.Config{
-		Node: cfg, Cluster: facts(cfg), Host: host, Certificates: certs, Kubeconfig: nodeKubeconfig(cfg), Server: cp.Kubeconfig(pki.Lite),
+		Node: cfg, Cluster: facts(cfg), Host: host, Certificates: certs, Kubeconfig: cfg.Layout().Data.Agent().Kubeconfig(), Server: cp.Kubeconfig(pki.Lite),
 		CAFile: cp.PKI.CA(pki.ClusterCA), CertFile: cp.PKI.Cert(pki.Kubelet), KeyFile: cp.PKI.Key(pki.Kubelet),
 	}
 	if err := agent.Add(g, node, api); err != nil {
@@ -187,7 +187,7 @@ func (s *Server) Prepare() error {
 		return err
 	}
 	for _, k := range []pki.Kubeconfig{
-		{Path: nodeKubeconfig(cfg), Server: cp.LocalURL(), User: pki.KubeletClient, Mode: 0o600, SameProcess: true},
+		{Path: cfg.Layout().Data.Agent().Kubeconfig(), Server: cp.LocalURL(), User: pki.KubeletClient, Mode: 0o600, SameProcess: true},
 		// A user's, who may take it to another machine.
 		{Path: cfg.WriteKubeconfig, Server: cp.LocalURL(), User: pki.Admin, Mode: cfg.WriteKubeconfigMode},
 	} {
@@ -205,15 +205,9 @@ func (s *Server) Prepare() error {
 }
 
 // Used reports whether a data directory holds a server's data.
-func Used(dataDir string) bool { return etcd.Used(storeDir(Dir(dataDir))) }
+func Used(dataDir string) bool { return etcd.Used(layout.Data(dataDir).Server().Etcd()) }
 
-// Dir is where a server keeps what agents do not have.
-func Dir(dataDir string) string { return filepath.Join(dataDir, "server") }
-
-func pkiDir(dataDir string) pki.Dir { return pki.Dir(filepath.Join(Dir(dataDir), "pki")) }
-
-// storeDir is where etcd keeps its data, below the control plane's directory.
-func storeDir(dir string) string { return filepath.Join(dir, "etcd") }
+func pkiDir(cfg *config.Config) pki.Dir { return pki.Dir(cfg.Layout().Data.Server().PKI()) }
 
 // identity is what the certificates say of this server.
 func identity(cfg *config.Config) pki.Node {
@@ -245,15 +239,11 @@ func local(cfg *config.Config) map[string]string {
 	if slices.Contains(cfg.Disable, "metrics") {
 		return nil // the user may bring another under the same name
 	}
-	return map[string]string{"kube-system/metrics-server": metrics.Address}
+	return map[string]string{layout.MetricsService: metrics.Address()}
 }
 
 // Kubeconfig is the path of the kubeconfig by which a server writes what is lite's
 // own.
 func Kubeconfig(dataDir string) string {
-	return controlplane.Config{Dir: Dir(dataDir)}.Kubeconfig(pki.Lite)
-}
-
-func nodeKubeconfig(cfg *config.Config) string {
-	return filepath.Join(agent.Dir(cfg.DataDir), "kubelet.conf")
+	return layout.Data(dataDir).Server().Kubeconfig(pki.Lite)
 }

@@ -13,14 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ConfigDir is the directory of configuration, which stands for what is installed.
-const ConfigDir = "/etc/lite"
-
 // Change is the right to change what is installed on this machine: install.sh,
-// upgrade, rollback, uninstall, killall, and what writes below /etc/lite take it.
+// upgrade, rollback, uninstall, killall, and what writes into the directory of
+// configuration take it.
 // It ends with the process that has it.
 //
-// It is flock(2) on ConfigDir itself, and for those that work on a
+// It is flock(2) on that directory itself, which stands for what is installed, and for those that work on a
 // data directory on that one too, for a lite that is not installed. A process that
 // was started with the locked directory open, as what install.sh runs is, has the
 // right from the one that started it.

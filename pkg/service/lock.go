@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"lite.io/lite/pkg/layout"
 )
 
 // Hold keeps every lite away from a data directory: it has the lock that a
@@ -94,18 +94,11 @@ func taken(lock *os.File) error {
 // takeLock takes the lock of a data directory. If another process has it, the file is
 // returned for the caller to look at and close.
 func takeLock(dataDir string, flags int) (hold *Hold, refused *os.File, err error) {
-	f, err := os.OpenFile(filepath.Join(dataDir, "lite.lock"), flags|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return nil, nil, err
+	held, refused, err := layout.Data(dataDir).TryLock(flags)
+	if held != nil {
+		hold = &Hold{held}
 	}
-	switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
-	case err == nil:
-		return &Hold{f}, nil, nil
-	case errors.Is(err, unix.EWOULDBLOCK):
-		return nil, f, nil
-	default:
-		return nil, nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), f.Close())
-	}
+	return hold, refused, err
 }
 
 // sign writes down who has the lock, for those who are refused it.

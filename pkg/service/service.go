@@ -16,10 +16,12 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"lite.io/lite/pkg/layout"
 )
 
-// Name is what the service is called, whichever the init system.
-const Name = "lite"
+// standard is where the installer puts a service.
+var standard = layout.Default()
 
 // stopTimeout is how long a stop may take before lite is killed: more than the
 // 25 s that it gives itself, and what the service is given by its unit.
@@ -96,7 +98,7 @@ func (m machine) find() (Manager, error) {
 		}
 		installed = state["LoadState"] != "not-found"
 	case openRC:
-		installed = m.has(openRCUnit)
+		installed = m.has(standard.Host.OpenRCScript)
 	}
 	if !installed {
 		return nil, ErrNone

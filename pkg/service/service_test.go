@@ -99,13 +99,13 @@ func TestActive(t *testing.T) {
 		}
 	}
 	for code, want := range map[int]bool{0: true, 3: false, 4: true, 8: true, 16: true, 32: false} {
-		f := newFake(t, openRCUnit)
+		f := newFake(t, standard.Host.OpenRCScript)
 		f.answers["rc-service lite status"] = answer{code: code}
 		if got, err := (openRC{f.machine}).Active(t.Context()); got != want || err != nil {
 			t.Errorf("OpenRC, %d: active %v, %v", code, got, err)
 		}
 	}
-	f := newFake(t, openRCUnit)
+	f := newFake(t, standard.Host.OpenRCScript)
 	f.answers["rc-service lite status"] = answer{code: 1, output: "you are not allowed"}
 	if _, err := (openRC{f.machine}).Active(t.Context()); err == nil {
 		t.Error("OpenRC that refuses to answer counts as an answer")
@@ -133,12 +133,12 @@ func TestVerbs(t *testing.T) {
 			[]string{"systemctl daemon-reload", show}},
 		{"systemd reload after it is gone", nil, gone, func(f *fake) error { return systemd{f.machine}.Reload(t.Context()) },
 			[]string{"systemctl daemon-reload", show, "systemctl reset-failed lite.service"}},
-		{"OpenRC stop", []string{openRCUnit}, enabled, func(f *fake) error { return openRC{f.machine}.Stop(t.Context()) },
+		{"OpenRC stop", []string{standard.Host.OpenRCScript}, enabled, func(f *fake) error { return openRC{f.machine}.Stop(t.Context()) },
 			[]string{"rc-service lite status", "rc-service lite stop"}},
 		{"OpenRC stop what is gone", nil, enabled, func(f *fake) error { return openRC{f.machine}.Stop(t.Context()) }, nil},
-		{"OpenRC disable", []string{openRCUnit, link}, enabled, func(f *fake) error { return openRC{f.machine}.Disable(t.Context()) },
+		{"OpenRC disable", []string{standard.Host.OpenRCScript, link}, enabled, func(f *fake) error { return openRC{f.machine}.Disable(t.Context()) },
 			[]string{"rc-update delete lite default"}},
-		{"OpenRC disable what is not enabled", []string{openRCUnit}, enabled, func(f *fake) error { return openRC{f.machine}.Disable(t.Context()) }, nil},
+		{"OpenRC disable what is not enabled", []string{standard.Host.OpenRCScript}, enabled, func(f *fake) error { return openRC{f.machine}.Disable(t.Context()) }, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			f := newFake(t, test.files...)

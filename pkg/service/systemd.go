@@ -9,25 +9,25 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-)
 
-const systemdUnit = "etc/systemd/system/" + Name + ".service"
+	"lite.io/lite/pkg/layout"
+)
 
 // systemd is asked by systemctl, which waits for the jobs that it gives.
 type systemd struct{ machine }
 
 func (systemd) Name() string   { return "systemd" }
-func (s systemd) Unit() string { return filepath.Join(s.root, systemdUnit) }
+func (s systemd) Unit() string { return filepath.Join(s.root, standard.Host.SystemdUnit) }
 
 // state is what systemd knows of the service. LoadState is not-found if that is
 // nothing.
 func (s systemd) state(ctx context.Context) (map[string]string, error) {
-	output, code, err := s.run(ctx, "systemctl", "show", "--property=LoadState,ActiveState,UnitFileState", Name+".service")
+	output, code, err := s.run(ctx, "systemctl", "show", "--property=LoadState,ActiveState,UnitFileState", layout.Service+".service")
 	if err == nil && code != 0 {
 		err = fmt.Errorf("exit code %d: %s", code, oneLine(output))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("ask systemd for the service %s: %w", Name, err)
+		return nil, fmt.Errorf("ask systemd for the service %s: %w", layout.Service, err)
 	}
 	state := map[string]string{}
 	for line := range strings.Lines(output) {
@@ -36,7 +36,7 @@ func (s systemd) state(ctx context.Context) (map[string]string, error) {
 		}
 	}
 	if state["LoadState"] == "" {
-		return nil, fmt.Errorf("ask systemd for the service %s: it answered %q", Name, oneLine(output))
+		return nil, fmt.Errorf("ask systemd for the service %s: it answered %q", layout.Service, oneLine(output))
 	}
 	return state, nil
 }
@@ -82,12 +82,12 @@ func (s systemd) Reload(ctx context.Context) error {
 		return err
 	}
 	// It fails if there is nothing to forget.
-	_, _, err = s.run(ctx, "systemctl", "reset-failed", Name+".service")
+	_, _, err = s.run(ctx, "systemctl", "reset-failed", layout.Service+".service")
 	return err
 }
 
 func (s systemd) control(ctx context.Context, verb string) error {
-	return s.must(ctx, "systemctl", "--no-ask-password", verb, Name+".service")
+	return s.must(ctx, "systemctl", "--no-ask-password", verb, layout.Service+".service")
 }
 
 // CloseUnit takes the file of the service from the eyes of others, where an earlier
@@ -95,14 +95,14 @@ func (s systemd) control(ctx context.Context, verb string) error {
 func CloseUnit() error { return machine{"/", execute}.closeUnit() }
 
 func (m machine) closeUnit() error {
-	installed, err := os.ReadFile(filepath.Join(m.root, ConfigDir, "installed"))
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !slices.Contains(strings.Split(string(installed), "\n"), "/"+systemdUnit) {
+	installed, err := os.ReadFile(filepath.Join(m.root, standard.Config.Installed()))
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !slices.Contains(strings.Split(string(installed), "\n"), standard.Host.SystemdUnit) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	unit := filepath.Join(m.root, systemdUnit)
+	unit := filepath.Join(m.root, standard.Host.SystemdUnit)
 	info, err := os.Lstat(unit)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && (!info.Mode().IsRegular() || info.Mode().Perm()&0o077 == 0) {
 		return nil

@@ -52,8 +52,8 @@ func TestTheUnitOfAnEarlierInstallerIsClosed(t *testing.T) {
 // A link leads to a file that is not the installer's.
 func TestAUnitThatIsALinkStays(t *testing.T) {
 	root := t.TempDir()
-	unit, other := filepath.Join(root, systemdUnit), filepath.Join(root, "other")
-	for path, content := range map[string]string{other: "", filepath.Join(root, "etc/lite/installed"): "/" + systemdUnit + "\n", filepath.Join(filepath.Dir(unit), "x"): ""} {
+	unit, other := filepath.Join(root, standard.Host.SystemdUnit), filepath.Join(root, "other")
+	for path, content := range map[string]string{other: "", filepath.Join(root, "etc/lite/installed"): standard.Host.SystemdUnit + "\n", filepath.Join(filepath.Dir(unit), "x"): ""} {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
 		}

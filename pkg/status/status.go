@@ -21,9 +21,6 @@ import (
 	"lite.io/lite/pkg/netfilter"
 )
 
-// Socket is where a running node answers.
-const Socket = "/run/lite/lite.sock"
-
 // Node is the answer.
 type Node struct {
 	Role       string      `json:"role"`

@@ -15,6 +15,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/service"
 )
 
@@ -40,7 +41,7 @@ func hierarchies() []hierarchy {
 
 // tops is what the kubelet calls the cgroup of all pods, by itself and through
 // systemd.
-var tops = []string{"kubepods", "kubepods.slice"}
+var tops = []string{layout.PodCgroup, layout.PodSlice}
 
 // removeCgroups removes those of pods, and those above them once they are empty.
 func (w *work) removeCgroups(ctx context.Context) {
@@ -79,11 +80,11 @@ func (w *work) removeCgroups(ctx context.Context) {
 // leaves it where it is, and with cgroups of version 1 nobody tells systemd in a
 // container that they have ended.
 func (w *work) removeServiceCgroup(manager service.Manager) {
-	groups := []string{"system.slice/" + service.Name + ".service"}
+	groups := []string{"system.slice/" + layout.Service + ".service"}
 	var dirs []string
 	if manager.Name() == "OpenRC" {
-		groups = []string{service.Name, "openrc." + service.Name}
-		dirs = tree("/sys/fs/cgroup/openrc/" + service.Name) // which may be in no hierarchy
+		groups = []string{layout.Service, "openrc." + layout.Service}
+		dirs = tree("/sys/fs/cgroup/openrc/" + layout.Service) // which may be in no hierarchy
 	}
 	for _, h := range hierarchies() {
 		for _, group := range groups {
@@ -100,7 +101,7 @@ func above(dir string) []string {
 	var dirs []string
 	for dir = filepath.Dir(dir); dir != "/"; dir = filepath.Dir(dir) {
 		name := filepath.Base(dir)
-		if name == "burstable" || name == "besteffort" || strings.HasPrefix(name, "kubepods-") || slices.Contains(tops, name) {
+		if name == "burstable" || name == "besteffort" || strings.HasPrefix(name, layout.PodCgroup+"-") || slices.Contains(tops, name) {
 			if exists(dir) {
 				dirs = append(dirs, dir)
 			}
@@ -171,15 +172,15 @@ func (w *work) stopSlices(ctx context.Context) {
 		return
 	}
 	for _, h := range hierarchies() {
-		for _, dir := range tree(filepath.Join(h.mount, "kubepods.slice")) {
+		for _, dir := range tree(filepath.Join(h.mount, layout.PodSlice)) {
 			if len(processes(dir)) > 0 {
 				return // removeCgroup says whose
 			}
 		}
 	}
-	if out, err := w.run(ctx, nil, "systemctl", "list-units", "--all", "--no-legend", "--plain", "kubepods.slice"); err != nil || strings.TrimSpace(out) == "" {
+	if out, err := w.run(ctx, nil, "systemctl", "list-units", "--all", "--no-legend", "--plain", layout.PodSlice); err != nil || strings.TrimSpace(out) == "" {
 		return
 	}
-	_, err := w.run(ctx, nil, "systemctl", "stop", "kubepods.slice")
+	_, err := w.run(ctx, nil, "systemctl", "stop", layout.PodSlice)
 	w.Fail(err)
 }

@@ -13,22 +13,9 @@ import (
 
 	"github.com/moby/sys/mountinfo"
 
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/service"
 )
-
-// inventoryFile lists what the installer has put on the machine, one absolute
-// path per line.
-const inventoryFile = "installed"
-
-// lockFile is there from the first start of a lite on a data directory.
-const lockFile = "lite.lock"
-
-// dataNames is what lite makes in its data directory. Whoever adds to it, adds
-// to docs/files.md too.
-var dataNames = []string{
-	lockFile, "version", "node-name", "bundle", "server", "agent", "storage",
-	"rollback", "rollback.new", "rollback.old", "upgrade.json", "upgrade.lock", "upgrade.download",
-}
 
 // kubeletNames is what a kubelet makes in its directory (1.37, and older ones).
 var kubeletNames = []string{
@@ -69,7 +56,8 @@ func isSystemDir(path string) bool {
 	case "/usr":
 		return true
 	case "/var/lib":
-		return slices.Contains([]string{"/var/lib/kubelet", "/var/lib/cni", "/var/lib/docker", "/var/lib/containerd", "/var/lib/rancher", "/var/lib/etcd"}, path)
+		host := layout.Default().Host
+		return slices.Contains([]string{host.Kubelet, host.CNI, "/var/lib/docker", "/var/lib/containerd", "/var/lib/rancher", "/var/lib/etcd"}, path)
 	}
 	for _, dir := range []string{"/proc", "/sys", "/dev", "/boot", "/etc", "/usr/bin", "/usr/sbin", "/usr/lib", "/bin", "/sbin", "/lib"} {
 		if _, ok := within(dir, path); ok {
@@ -87,9 +75,9 @@ func (w *work) removeState() {
 			w.Fail(err)
 		}
 	}
-	for _, name := range names(w.RunDir) {
-		if name != recordFile {
-			w.remove(filepath.Join(w.RunDir, name))
+	for _, name := range names(string(w.RunDir)) {
+		if path := filepath.Join(string(w.RunDir), name); path != w.RunDir.Before() {
+			w.remove(path)
 		}
 	}
 }
@@ -103,7 +91,7 @@ func (w *work) removeService(ctx context.Context) {
 		}
 		return
 	}
-	w.Step("Disabling the service %s (%s)", service.Name, manager.Name())
+	w.Step("Disabling the service %s (%s)", layout.Service, manager.Name())
 	if err := manager.Disable(ctx); err != nil {
 		w.Fail(err)
 	}
@@ -124,17 +112,17 @@ func (w *work) removeService(ctx context.Context) {
 func (w *work) removeFiles() {
 	inventory := w.inventory()
 	if w.KeepData {
-		w.Leave("data in %s, configuration in %s, volumes of pods in %s and their logs in /var/log/pods (--keep-data)",
-			strings.Join(w.DataDirs, " and "), w.ConfigDir, w.KubeletDir)
+		w.Leave("data in %s, configuration in %s, volumes of pods in %s and their logs in %s (--keep-data)",
+			strings.Join(w.DataDirs, " and "), w.ConfigDir, w.KubeletDir, w.Host.PodLogs)
 		// What is in the directory of configuration is what a user would say again.
 		inventory = slices.DeleteFunc(inventory, func(path string) bool {
-			_, config := within(w.ConfigDir, path)
+			_, config := within(string(w.ConfigDir), path)
 			return config
 		})
 	} else {
 		w.removeData()
 	}
-	w.remove(w.RunDir)
+	w.remove(string(w.RunDir))
 	self, _ := os.Executable()
 	var program []string
 	for _, path := range inventory {
@@ -146,23 +134,23 @@ func (w *work) removeFiles() {
 		w.Step("Removing what the installer has put here")
 	}
 	w.removeInstalled(slices.DeleteFunc(slices.Clone(inventory), func(path string) bool {
-		_, config := within(w.ConfigDir, path)
+		_, config := within(string(w.ConfigDir), path)
 		return slices.Contains(program, path) || config
 	}))
 	switch {
 	case len(w.failed) > 0:
-		w.Leave("%s and %s, to run this again", self, filepath.Join(w.ConfigDir, inventoryFile))
+		w.Leave("%s and %s, to run this again", self, w.ConfigDir.Installed())
 		return
 	case len(program) == 0:
 		w.Leave("%s, which the installer has not put there: remove it with `rm %s`", self, self)
 	}
 	if w.KeepData {
-		w.removeInstalled([]string{filepath.Join(w.ConfigDir, inventoryFile)})
+		w.removeInstalled([]string{w.ConfigDir.Installed()})
 	} else {
-		w.remove(w.ConfigDir)
+		w.remove(string(w.ConfigDir))
 	}
 	if len(program) > 0 { // what an upgrade that was killed leaves beside it
-		program = append(program, filepath.Join(filepath.Dir(self), "."+filepath.Base(self)+".upgrade"))
+		program = append(program, layout.Staged(self))
 	}
 	w.removeInstalled(program)
 }
@@ -176,22 +164,22 @@ func (w *work) removeData() {
 		}
 		w.removeLogs()
 		w.removeAuditLog()
-		w.removeNames(filepath.Join(cniDir, "results"), nil)
-		w.removeNames(cniDir, nil)
+		w.removeNames(filepath.Join(w.Host.CNI, "results"), nil)
+		w.removeNames(w.Host.CNI, nil)
 	}
 	// After that: by them it is known that lite has run here.
 	for _, dir := range w.DataDirs {
 		w.removeDataDir(dir)
 	}
 	w.removeServiceLog()
-	if w.Kubeconfig != "" && filepath.Dir(w.Kubeconfig) != w.ConfigDir {
+	if w.Kubeconfig != "" && filepath.Dir(w.Kubeconfig) != string(w.ConfigDir) {
 		w.removeInstalled([]string{w.Kubeconfig})
 	}
 	// What is in the directory of configuration but for the list of what is
 	// still to be removed.
-	for _, name := range names(w.ConfigDir) {
-		if name != inventoryFile {
-			w.remove(filepath.Join(w.ConfigDir, name))
+	for _, name := range names(string(w.ConfigDir)) {
+		if path := filepath.Join(string(w.ConfigDir), name); path != w.ConfigDir.Installed() {
+			w.remove(path)
 		}
 	}
 	for _, kept := range []struct{ what, path string }{{"volumes in", w.Volumes}, {"the audit log", w.AuditLog}} {
@@ -214,7 +202,9 @@ func (w *work) removeDataDir(dir string) {
 		return
 	}
 	w.Step("Removing %s", dir)
-	all := slices.Clone(dataNames)
+	at := layout.Data(dir)
+	lock, storage := filepath.Base(at.Lock()), filepath.Base(at.Storage())
+	all := at.Names()
 	info, err := os.Lstat(dir)
 	if !named && err == nil && info.IsDir() {
 		all = append(all, names(dir)...)
@@ -223,35 +213,35 @@ func (w *work) removeDataDir(dir string) {
 		}
 	}
 	slices.Sort(all)
-	all = slices.DeleteFunc(slices.Compact(all), func(name string) bool { return name == lockFile })
+	all = slices.DeleteFunc(slices.Compact(all), func(name string) bool { return name == lock })
 	real, err := filepath.EvalSymlinks(dir)
 	if err != nil {
 		w.Fail(err)
 		return
 	}
 	for _, name := range all {
-		if named && name == "storage" {
+		if named && name == storage {
 			// What else is in a directory of this name was not made by lite.
-			w.removeNames(filepath.Join(real, name), startingWith("pvc-", names(filepath.Join(real, name))))
+			w.removeNames(filepath.Join(real, name), startingWith(layout.VolumeNamesPrefix, names(filepath.Join(real, name))))
 			continue
 		}
 		w.remove(filepath.Join(real, name))
 	}
 	if slices.ContainsFunc(all, func(name string) bool { return exists(filepath.Join(real, name)) }) {
-		w.Leave("%s, until all of lite in it can be removed", filepath.Join(dir, lockFile))
+		w.Leave("%s, until all of lite in it can be removed", at.Lock())
 		return
 	}
-	w.removeNames(dir, []string{lockFile})
+	w.removeNames(dir, []string{lock})
 }
 
 // removeUnused removes what the installer has put into a data directory that no lite
 // has worked in. Whose the rest is, is not known.
 func (w *work) removeUnused(dir string) {
-	agent := filepath.Join(dir, "agent")
-	if !exists(filepath.Join(agent, "images")) {
+	agent := layout.Data(dir).Agent()
+	if !exists(agent.Images()) {
 		return
 	}
-	w.removeNames(agent, []string{"images"})
+	w.removeNames(string(agent), []string{filepath.Base(agent.Images())})
 	w.removeNames(dir, nil)
 }
 
@@ -261,7 +251,7 @@ func startingWith(prefix string, all []string) []string {
 
 // removeLogs removes the logs of pods, and the links to them.
 func (w *work) removeLogs() {
-	const pods, containers = "/var/log/pods", "/var/log/containers"
+	pods, containers := w.Host.PodLogs, w.Host.ContainerLogs
 	if exists(pods) {
 		w.Step("Removing %s and %s", pods, containers)
 		w.removeNames(pods, names(pods))
@@ -284,18 +274,13 @@ func (w *work) removeAuditLog() {
 }
 
 // Where the installer lets OpenRC write what lite logs. systemd has a journal.
-const (
-	openRCScript = "/etc/init.d/" + service.Name
-	openRCLog    = "/var/log/" + service.Name + ".log"
-)
-
 // removeServiceLog removes the log of the service and what logrotate made of it.
 func (w *work) removeServiceLog() {
-	if !slices.Contains(w.inventory(), openRCScript) {
+	if !slices.Contains(w.inventory(), w.Host.OpenRCScript) {
 		return
 	}
-	rotated, _ := filepath.Glob(openRCLog + ".[0-9]*")
-	for _, path := range append(rotated, openRCLog) {
+	rotated, _ := filepath.Glob(w.Host.OpenRCLog + ".[0-9]*")
+	for _, path := range append(rotated, w.Host.OpenRCLog) {
 		w.remove(path)
 	}
 }
@@ -341,7 +326,7 @@ func summary(names []string) string {
 // inventory is what the installer has put on the machine. A line that could not
 // have been written by it is told and left alone.
 func (w *work) inventory() []string {
-	f, err := os.Open(filepath.Join(w.ConfigDir, inventoryFile))
+	f, err := os.Open(w.ConfigDir.Installed())
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
 			w.Fail(err)

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/upstream"
 )
 
@@ -40,7 +41,7 @@ func TestCheckDataDir(t *testing.T) {
 func newWork(t *testing.T) (*work, *bytes.Buffer) {
 	var out bytes.Buffer
 	dir := t.TempDir()
-	return &work{Report: NewReport(&out), Node: Node{RunDir: dir + "/run", ConfigDir: dir + "/etc"}}, &out
+	return &work{Report: NewReport(&out), Node: Node{RunDir: layout.Run(dir + "/run"), ConfigDir: layout.Config(dir + "/etc"), Host: layout.Default().Host}}, &out
 }
 
 func write(t *testing.T, paths ...string) {
@@ -289,9 +290,9 @@ func TestInventory(t *testing.T) {
 	w, _ := newWork(t)
 	dir := t.TempDir()
 	write(t, dir+"/bin/lite", dir+"/bin/other", dir+"/lib/only/x")
-	write(t, w.ConfigDir+"/config.yaml")
+	write(t, w.ConfigDir.File())
 	list := strings.Join([]string{dir + "/bin/lite", dir + "/bin", dir + "/lib/only/x", dir + "/lib/only/", dir + "/missing", "relative", "/a/../b", ""}, "\n")
-	if err := os.WriteFile(filepath.Join(w.ConfigDir, inventoryFile), []byte(list), 0o644); err != nil {
+	if err := os.WriteFile(w.ConfigDir.Installed(), []byte(list), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	w.removeInstalled(w.inventory())
@@ -356,7 +357,7 @@ func TestDocumentedDataIsRemoved(t *testing.T) {
 				continue // below what is removed as a whole, and the directory itself
 			}
 			found++
-			if !slices.Contains(dataNames, name) {
+			if !slices.Contains(layout.Data("").Names(), name) {
 				t.Errorf("docs/files.md has %s in the data directory, and uninstall does not remove it", name)
 			}
 		}

@@ -12,11 +12,8 @@ import (
 	"slices"
 
 	"lite.io/lite/pkg/file"
+	"lite.io/lite/pkg/layout"
 )
-
-// fixesFile lists what `lite check --fix` has done to the machine, one Fix per
-// line as JSON.
-const fixesFile = "fixes"
 
 // Fix is something that `lite check --fix` has done. Undo takes it back, as a
 // line for a shell, and does nothing if that has been done already.
@@ -27,7 +24,7 @@ type Fix struct {
 
 // NoteFix writes a Fix down, once, in the directory of configuration; call it
 // before it is done.
-func NoteFix(configDir string, f Fix) error {
+func NoteFix(configDir layout.Config, f Fix) error {
 	all, err := readFixes(configDir)
 	if err != nil {
 		return err
@@ -36,7 +33,7 @@ func NoteFix(configDir string, f Fix) error {
 		return nil
 	}
 	// The directory may hold secrets later; the modes are those of the installer.
-	if err := os.MkdirAll(configDir, 0o700); err != nil {
+	if err := os.MkdirAll(string(configDir), 0o700); err != nil {
 		return fmt.Errorf("make %s: %w", configDir, err)
 	}
 	var text bytes.Buffer
@@ -44,14 +41,14 @@ func NoteFix(configDir string, f Fix) error {
 	lines.SetEscapeHTML(false)
 	for _, one := range append(all, f) {
 		if err := lines.Encode(one); err != nil {
-			return fmt.Errorf("write %s: %w", fixesFile, err)
+			return fmt.Errorf("write %s: %w", filepath.Base(configDir.Fixes()), err)
 		}
 	}
-	return file.Write(filepath.Join(configDir, fixesFile), text.Bytes(), 0o600)
+	return file.Write(configDir.Fixes(), text.Bytes(), 0o600)
 }
 
-func readFixes(configDir string) (all []Fix, err error) {
-	path := filepath.Join(configDir, fixesFile)
+func readFixes(configDir layout.Config) (all []Fix, err error) {
+	path := configDir.Fixes()
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -84,6 +81,6 @@ func (w *work) undoFixes(ctx context.Context) {
 		}
 	}
 	if ctx.Err() == nil {
-		w.Fail(os.Remove(filepath.Join(w.ConfigDir, fixesFile)))
+		w.Fail(os.Remove(w.ConfigDir.Fixes()))
 	}
 }

@@ -6,13 +6,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // What `lite check --fix` has done is taken back, the last first; what cannot be is
 // told, and uninstalling goes on.
 func TestUndoFixes(t *testing.T) {
 	dir := t.TempDir()
-	etc, log := filepath.Join(dir, "etc"), filepath.Join(dir, "log")
+	etc, log := layout.Config(filepath.Join(dir, "etc")), filepath.Join(dir, "log")
 	for _, f := range []Fix{{"one", "echo 'one <&>' >>" + log}, {"two", "false # gone"}, {"three", "echo three >>" + log}} {
 		for range 2 { // a second time is the same
 			if err := NoteFix(etc, f); err != nil {
@@ -33,15 +35,15 @@ func TestUndoFixes(t *testing.T) {
 	if text := out.String(); strings.Count(text, "Taking back") != 1 || !strings.Contains(text, "Left: what lite check --fix did (two), as `false # gone` could not") {
 		t.Errorf("said:\n%s", text)
 	}
-	if entries, _ := os.ReadDir(etc); len(entries) != 0 {
+	if entries, _ := os.ReadDir(string(etc)); len(entries) != 0 {
 		t.Errorf("there is %v", entries)
 	}
 }
 
 // A file that somebody has damaged is told, and does not stop the rest.
 func TestDamagedFixes(t *testing.T) {
-	w := &work{Node: Node{ConfigDir: t.TempDir()}, Report: NewReport(&bytes.Buffer{})}
-	if err := os.WriteFile(filepath.Join(w.ConfigDir, fixesFile), []byte("{\"did\":"), 0o600); err != nil {
+	w := &work{Node: Node{ConfigDir: layout.Config(t.TempDir())}, Report: NewReport(&bytes.Buffer{})}
+	if err := os.WriteFile(w.ConfigDir.Fixes(), []byte("{\"did\":"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	w.undoFixes(t.Context())

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // chainOwner tells whose a chain of iptables is.
@@ -56,12 +58,8 @@ func (o chainOwner) script(saved string) (script string, chains int) {
 	return b.String(), chains
 }
 
-// hostPorts is what the CNI's plugin portmap (1.9) calls the chain that leads to
-// one per container.
-const hostPorts = "CNI-HOSTPORT-DNAT"
-
-// liteChains are those of the pod network.
-var liteChains = []string{"LITE-FORWARD", "LITE-INPUT", "LITE-POSTROUTING"}
+// hostPorts is the chain that leads to one per container.
+const hostPorts = layout.PortmapDNAT
 
 // chains is those of a table that are ours. The ones of the plugin portmap are
 // shared by all who use it, but for one per container.
@@ -79,9 +77,9 @@ func (o chainOwner) chains(t savedTable) map[string]bool {
 	}
 	for _, c := range t.chains {
 		switch {
-		case slices.Contains(liteChains, c),
-			strings.HasPrefix(c, "KUBE-") && o.kubernetes,
-			strings.HasPrefix(c, "CNI-HOSTPORT-") && !shared && (o.kubernetes || len(ours) > 0):
+		case slices.Contains(layout.Chains(), c),
+			strings.HasPrefix(c, layout.KubeChains) && o.kubernetes,
+			strings.HasPrefix(c, layout.PortmapChains) && !shared && (o.kubernetes || len(ours) > 0):
 			ours[c] = true
 		}
 	}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // EndLost ends the containers that nobody can be told of any more, and returns how many these are. Who
@@ -22,8 +24,8 @@ import (
 //
 // root is where containerd keeps what outlives a reboot. It has a directory for each container, named by
 // 32 random bytes, and so have the cgroups of the container: what has none in root is not of this lite.
-func EndLost(root, runDir string, grace time.Duration) (int, error) {
-	l := lost{ids: lostIDs(root, runDir), address: filepath.Join(runDir, "containerd/containerd.sock")}
+func EndLost(root string, runDir layout.Run, grace time.Duration) (int, error) {
+	l := lost{ids: lostIDs(root, runDir), address: runDir.Containerd().Socket()}
 	if len(l.ids) == 0 {
 		return 0, nil
 	}
@@ -55,10 +57,10 @@ type lost struct {
 
 // lostIDs is the containers of root whose shim containerd will not find, among them all that have
 // ended.
-func lostIDs(root, runDir string) map[string]bool {
+func lostIDs(root string, runDir layout.Run) map[string]bool {
 	ids := map[string]bool{}
 	// Of tasks, and of sandboxes that a shim makes by itself.
-	bundles, _ := filepath.Glob(filepath.Join(runDir, "containerd/state/*/k8s.io"))
+	bundles, _ := filepath.Glob(filepath.Join(runDir.Containerd().State(), "*/k8s.io"))
 	for _, kind := range []string{"sandboxes", "containers"} {
 		for _, id := range names(filepath.Join(root, "io.containerd.grpc.v1.cri", kind)) {
 			if idOf(id) == id && !slices.ContainsFunc(bundles, func(dir string) bool { return reachable(filepath.Join(dir, id)) }) {

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // What containerd can reach is left to it, and what is not named as a container is nobody's.
@@ -41,7 +43,7 @@ func TestWhatIsLost(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	got := slices.Sorted(maps.Keys(lostIDs(root, run)))
+	got := slices.Sorted(maps.Keys(lostIDs(root, layout.Run(run))))
 	if want := []string{id("1"), id("2"), id("4"), id("c"), id("d"), id("e")}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
@@ -91,13 +93,13 @@ func TestShimsOfWhatIsLost(t *testing.T) {
 // signalled.
 func TestNothingIsLost(t *testing.T) {
 	root := t.TempDir()
-	if n, err := EndLost(root, t.TempDir(), 0); n != 0 || err != nil {
+	if n, err := EndLost(root, layout.Run(t.TempDir()), 0); n != 0 || err != nil {
 		t.Errorf("got %d, %v", n, err)
 	}
 	if err := os.MkdirAll(filepath.Join(root, "io.containerd.grpc.v1.cri/sandboxes", strings.Repeat("0", 64)), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := EndLost(root, t.TempDir(), 0); n != 0 || err != nil {
+	if n, err := EndLost(root, layout.Run(t.TempDir()), 0); n != 0 || err != nil {
 		t.Errorf("after a reboot: got %d, %v", n, err)
 	}
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // unmount takes away the mounts of pods and of containerd, the last one first.
@@ -43,12 +45,12 @@ func (w *work) ourMount(path string) bool {
 }
 
 func (w *work) mountDirs() []string {
-	dirs := []string{w.RunDir + "/containerd"}
+	dirs := []string{string(w.RunDir.Containerd())}
 	if w.hasRun {
 		dirs = append(dirs, w.KubeletDir+"/pods", w.KubeletDir+"/plugins")
 	}
 	for _, dir := range w.DataDirs {
-		dirs = append(dirs, filepath.Join(dir, "agent/containerd/root"))
+		dirs = append(dirs, layout.Data(dir).Agent().Containerd().Root())
 	}
 	for _, dir := range dirs {
 		if real, err := filepath.EvalSymlinks(dir); err == nil && real != dir {

@@ -16,6 +16,8 @@ import (
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // containers is what is known of the containers of this node, from the state of
@@ -43,7 +45,7 @@ const (
 func (w *work) findContainers() containers {
 	c := containers{ids: map[string]bool{}, groups: map[string]bool{}}
 	hierarchies := hierarchies()
-	states, _ := filepath.Glob(filepath.Join(w.RunDir, "containerd/run*/*/*/state.json")) // runc, and programs that are like it
+	states, _ := filepath.Glob(filepath.Join(w.RunDir.Containerd().Runtimes(), "*/*/state.json")) // runc, and programs that are like it
 	for _, path := range states {
 		var one container
 		data, err := os.ReadFile(path)
@@ -91,19 +93,20 @@ func (w *work) podUIDs() []string {
 
 // idPatterns is where a directory is named after each container.
 func (w *work) idPatterns() []string {
+	state := w.RunDir.Containerd().State()
 	patterns := []string{
-		filepath.Join(w.RunDir, "containerd/state/io.containerd.runtime.v2.task/*/*"),
-		filepath.Join(w.RunDir, "containerd/state/io.containerd.grpc.v1.cri/sandboxes/*"),
+		filepath.Join(state, "io.containerd.runtime.v2.task/*/*"),
+		filepath.Join(state, "io.containerd.grpc.v1.cri/sandboxes/*"),
 	}
 	for _, dir := range w.DataDirs {
-		patterns = append(patterns, filepath.Join(globQuote(dir), "agent/containerd/root/io.containerd.grpc.v1.cri/sandboxes/*"))
+		patterns = append(patterns, filepath.Join(layout.Data(globQuote(dir)).Agent().Containerd().Root(), "io.containerd.grpc.v1.cri/sandboxes/*"))
 	}
 	return patterns
 }
 
 // podName is the last element of the path of a pod's cgroup, as the kubelet
 // makes it by itself and through systemd.
-var podName = regexp.MustCompile(`^(pod|kubepods(-burstable|-besteffort)?-pod)[0-9a-f]{8}[-_][-_0-9a-f]{27}(\.slice)?$`)
+var podName = regexp.MustCompile(`^(pod|` + layout.PodCgroup + `(-burstable|-besteffort)?-pod)[0-9a-f]{8}[-_][-_0-9a-f]{27}(\.slice)?$`)
 
 // groupsOf is the cgroup of a container, from its path in the file system, and
 // that of its pod.
@@ -127,9 +130,9 @@ func groupsOf(hierarchies []hierarchy, path string) []string {
 func podGroups(hierarchies []hierarchy, uid string) []string {
 	found := map[string]bool{}
 	for _, h := range hierarchies {
-		for _, pattern := range []string{"kubepods/pod" + uid, "kubepods/*/pod" + uid,
-			"kubepods.slice/kubepods-*pod" + strings.ReplaceAll(uid, "-", "_") + ".slice",
-			"kubepods.slice/*/kubepods-*pod" + strings.ReplaceAll(uid, "-", "_") + ".slice"} {
+		for _, pattern := range []string{layout.PodCgroup + "/pod" + uid, layout.PodCgroup + "/*/pod" + uid,
+			layout.PodSlice + "/" + layout.PodCgroup + "-*pod" + strings.ReplaceAll(uid, "-", "_") + ".slice",
+			layout.PodSlice + "/*/" + layout.PodCgroup + "-*pod" + strings.ReplaceAll(uid, "-", "_") + ".slice"} {
 			paths, _ := filepath.Glob(filepath.Join(h.mount, pattern))
 			for _, path := range paths {
 				if rel, ok := within(h.mount, path); ok {
@@ -294,7 +297,7 @@ func (w *work) isHelper(proc, exe string) bool {
 		return false
 	}
 	for _, dir := range w.realDirs() {
-		if _, ok := within(filepath.Join(dir, "bundle"), exe); ok {
+		if _, ok := within(layout.Data(dir).Bundles(), exe); ok {
 			return true
 		}
 	}
@@ -305,7 +308,7 @@ func (w *work) isHelper(proc, exe string) bool {
 	data, _ := os.ReadFile(filepath.Join(proc, "cmdline"))
 	args := strings.Split(string(data), "\x00")
 	i := slices.Index(args, "-address")
-	return i > 0 && i+1 < len(args) && args[i+1] == filepath.Join(w.RunDir, "containerd/containerd.sock")
+	return i > 0 && i+1 < len(args) && args[i+1] == w.RunDir.Containerd().Socket()
 }
 
 // livesInImage reports whether the root of a process is a container of ours.
@@ -322,7 +325,7 @@ func (w *work) livesInImage(proc string) bool {
 	for option := range strings.SplitSeq(mounts[0].VFSOptions, ",") {
 		_, value, _ := strings.Cut(option, "=")
 		for _, dir := range append(w.realDirs(), w.DataDirs...) {
-			if _, ok := within(filepath.Join(dir, "agent/containerd/root"), value); ok && strings.HasPrefix(option, "upperdir=") {
+			if _, ok := within(layout.Data(dir).Agent().Containerd().Root(), value); ok && strings.HasPrefix(option, "upperdir=") {
 				return true
 			}
 		}
@@ -354,13 +357,10 @@ type cniResult struct {
 	ContainerID string `json:"containerId"`
 }
 
-// cniDir is where the CNI library keeps its cache.
-const cniDir = "/var/lib/cni"
-
 // cniResults is those of our network.
 func (w *work) cniResults() []cniResult {
 	var ours []cniResult
-	found, _ := filepath.Glob(filepath.Join(cniDir, "results", "*"))
+	found, _ := filepath.Glob(filepath.Join(w.Host.CNI, "results", "*"))
 	for _, path := range found {
 		one := cniResult{path: path}
 		data, err := os.ReadFile(path)

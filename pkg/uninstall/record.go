@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"lite.io/lite/pkg/file"
+	"lite.io/lite/pkg/layout"
 )
 
 // record is what the machine was like before lite ran on it for the first time
@@ -34,14 +35,13 @@ type record struct {
 }
 
 const (
-	recordFile = "before.json"
-	sysDir     = "/proc/sys"
-	bootFile   = sysDir + "/kernel/random/boot_id"
+	sysDir   = "/proc/sys"
+	bootFile = sysDir + "/kernel/random/boot_id"
 )
 
 // Before is how the machine is before a start of lite.
 type Before struct {
-	runDir string
+	runDir layout.Run
 	now    record
 	// tables is done when those of nftables are known: to list them takes longer than
 	// all else.
@@ -52,7 +52,7 @@ type Before struct {
 
 // Look looks at the machine, unless that has been done since boot. Call it before
 // anything is changed. Packet filter rules may be changed after Keep.
-func Look(runDir string) *Before {
+func Look(runDir layout.Run) *Before {
 	b := &Before{runDir: runDir}
 	if r, err := readRecord(runDir); err == nil && r.Boot != "" {
 		return b
@@ -142,24 +142,24 @@ func (b *Before) Ready() error {
 	return r.write(b.runDir)
 }
 
-func (r record) write(runDir string) error {
+func (r record) write(runDir layout.Run) error {
 	data, err := json.MarshalIndent(r, "", "\t")
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(runDir, file.Passable); err != nil {
+	if err := os.MkdirAll(string(runDir), file.Passable); err != nil {
 		return fmt.Errorf("write down what the machine is like: %w", err)
 	}
-	if err := file.Write(filepath.Join(runDir, recordFile), append(data, '\n'), 0o600); err != nil {
+	if err := file.Write(runDir.Before(), append(data, '\n'), 0o600); err != nil {
 		return fmt.Errorf("write down what the machine is like: %w", err)
 	}
 	return nil
 }
 
 // readRecord returns an empty one if there is none of this boot.
-func readRecord(runDir string) (record, error) {
+func readRecord(runDir layout.Run) (record, error) {
 	var r record
-	data, err := os.ReadFile(filepath.Join(runDir, recordFile))
+	data, err := os.ReadFile(runDir.Before())
 	if errors.Is(err, fs.ErrNotExist) {
 		return record{}, nil
 	}

@@ -5,10 +5,12 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"lite.io/lite/pkg/layout"
 )
 
 func TestRecord(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "run")
+	dir := layout.Run(filepath.Join(t.TempDir(), "run"))
 	first := Look(dir)
 	first.now.Settings = map[string]string{"vm/panic_on_oom": "seven"}
 	if err := first.Keep("/a"); err != nil {
@@ -21,7 +23,7 @@ func TestRecord(t *testing.T) {
 	if err != nil || r.Settings["vm/panic_on_oom"] != "seven" || !slices.Equal(r.DataDirs, []string{"/a", "/b"}) {
 		t.Errorf("%v, %v: the first start since boot counts, and all data directories", r, err)
 	}
-	if info, err := os.Stat(filepath.Join(dir, recordFile)); err != nil || info.Mode().Perm() != 0o600 {
+	if info, err := os.Stat(dir.Before()); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
 	r.Boot = "another"
@@ -35,7 +37,7 @@ func TestRecord(t *testing.T) {
 
 // What an administrator has set between two starts was taken for lite's, and undone.
 func TestSettingsOfOthersAreNotLites(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "run")
+	dir := layout.Run(filepath.Join(t.TempDir(), "run"))
 	now := readSettings()
 	const changed, others, untouched = "vm/overcommit_memory", "kernel/panic", "vm/panic_on_oom"
 	first := Look(dir)

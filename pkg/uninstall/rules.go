@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/netfilter"
 )
 
@@ -63,13 +64,13 @@ func (w *work) removeTables(ctx context.Context) {
 			continue
 		}
 		switch t := table.Family + " " + table.Name; t {
-		case "inet lite-policy":
+		case "inet " + layout.PolicyTable:
 			w.deleteTable(ctx, t)
-		case "ip kube-proxy", "ip6 kube-proxy":
+		case "ip " + layout.ProxyTable, "ip6 " + layout.ProxyTable:
 			if w.hadRun {
 				w.deleteTable(ctx, t)
 			}
-		case "ip cni_hostport", "ip6 cni_hostport":
+		case "ip " + layout.PortmapTable, "ip6 " + layout.PortmapTable:
 			w.removeHostPorts(ctx, t)
 		}
 	}

@@ -16,17 +16,19 @@ import (
 	"strings"
 	"time"
 
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/service"
 )
 
 // Node is where lite keeps what on this machine.
 type Node struct {
-	DataDirs   []string // of every lite that has run since boot, the configured one first
-	DefaultDir string   // a data directory that is named after lite, so that all in it is lite's
-	RunDir     string   // what a reboot makes worthless
-	ConfigDir  string
-	KubeletDir string
-	Kubeconfig string // "" = none is written
+	DataDirs   []string   // of every lite that has run since boot, the configured one first
+	DefaultDir string     // a data directory that is named after lite, so that all in it is lite's
+	RunDir     layout.Run // what a reboot makes worthless
+	ConfigDir  layout.Config
+	KubeletDir string      // which a user may have named
+	Host       layout.Host // in directories of the machine's
+	Kubeconfig string      // "" = none is written
 	// Volumes and AuditLog are of users, where they have named a place for them.
 	Volumes  string
 	AuditLog string
@@ -112,7 +114,7 @@ func change(ctx context.Context, n Node, o Options, r *Report, do func(*work) er
 	if err != nil {
 		return err
 	}
-	c, err := service.BeginChange(ctx, func(text string) { r.Step("%s", text) }, append([]string{n.ConfigDir}, before.DataDirs...)...)
+	c, err := service.BeginChange(ctx, func(text string) { r.Step("%s", text) }, append([]string{string(n.ConfigDir)}, before.DataDirs...)...)
 	if err != nil {
 		return err
 	}
@@ -146,11 +148,11 @@ func Present(n Node) bool {
 }
 
 func (w *work) present() bool {
-	if exists(w.RunDir) || exists(w.ConfigDir) {
+	if exists(string(w.RunDir)) || exists(string(w.ConfigDir)) {
 		return true
 	}
 	for _, dir := range w.DataDirs {
-		for _, name := range dataNames {
+		for _, name := range layout.Data(dir).Names() {
 			if exists(filepath.Join(dir, name)) {
 				return true
 			}
@@ -161,7 +163,7 @@ func (w *work) present() bool {
 }
 
 func begin(n Node, o Options, r *Report) (*work, error) {
-	w := &work{Node: n, Options: o, Report: r, hadRun: exists(n.RunDir), used: map[string]bool{}}
+	w := &work{Node: n, Options: o, Report: r, hadRun: exists(string(n.RunDir)), used: map[string]bool{}}
 	w.hasRun = w.hadRun
 	var err error
 	if w.record, err = readRecord(n.RunDir); err != nil {
@@ -176,7 +178,7 @@ func begin(n Node, o Options, r *Report) (*work, error) {
 		if err := checkDataDir(dir); err != nil {
 			return nil, err
 		}
-		if exists(filepath.Join(dir, lockFile)) {
+		if exists(layout.Data(dir).Lock()) {
 			w.used[dir], w.hasRun = true, true
 		}
 	}
@@ -219,7 +221,7 @@ func (w *work) stopLite(ctx context.Context) error {
 			return err
 		}
 		if active {
-			w.Step("Stopping the service %s (%s)", service.Name, manager.Name())
+			w.Step("Stopping the service %s (%s)", layout.Service, manager.Name())
 			if err := manager.Stop(ctx); err != nil {
 				return err
 			}
@@ -244,7 +246,7 @@ func (w *work) stopLite(ctx context.Context) error {
 			return err
 		}
 		// An upgrade may have stopped one that waits to start again, and have died.
-		if err := service.EndOpeners(ctx, filepath.Join(dir, "upgrade.lock")); err != nil {
+		if err := service.EndOpeners(ctx, layout.Data(dir).Driver()); err != nil {
 			return err
 		}
 	}
@@ -301,7 +303,7 @@ func (w *work) release() {
 func (w *work) findHelpers() {
 	for _, dir := range w.DataDirs {
 		for _, name := range []string{"nft", "bin"} {
-			found, _ := filepath.Glob(filepath.Join(globQuote(dir), "bundle", "*", "netfilter", name))
+			found, _ := filepath.Glob(filepath.Join(layout.Data(globQuote(dir)).Helpers("*").Netfilter(), name))
 			w.helpers = append(w.helpers, found...)
 		}
 	}

@@ -21,7 +21,7 @@ import (
 	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
 
-	"lite.io/lite/pkg/agent"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/release"
 	"lite.io/lite/pkg/version"
 )
@@ -107,7 +107,7 @@ func (c contents) toUnpack(dir string) (total int64) {
 }
 
 // imageDir is where a node imports archives of images from.
-func imageDir(dataDir string) string { return filepath.Join(agent.Dir(dataDir), "images") }
+func imageDir(dataDir string) string { return layout.Data(dataDir).Agent().Images() }
 
 // stage writes the program that an artifact holds to a file, and makes sure that
 // all of the artifact is what its SHA256SUMS says.

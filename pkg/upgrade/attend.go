@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/service"
 )
 
@@ -44,7 +45,7 @@ func Attend(ctx context.Context, dataDir string) error {
 
 // awaitDriver returns when the process has ended that drives, if there is one.
 func awaitDriver(dataDir string) error {
-	f, err := os.Open(lockFile(dataDir))
+	f, err := os.Open(layout.Data(dataDir).Driver())
 	if err != nil {
 		return fmt.Errorf("wait for the upgrade: %w", err)
 	}

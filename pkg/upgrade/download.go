@@ -19,7 +19,6 @@ import (
 
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/release"
-	"lite.io/lite/pkg/service"
 	"lite.io/lite/pkg/version"
 )
 
@@ -93,7 +92,7 @@ func find(ctx context.Context, o Options, t trust, env []string) (*published, er
 
 // proxyFile is where the service's proxies are: a shell of root's does not have
 // them.
-const proxyFile = service.ConfigDir + "/lite.env"
+var proxyFile = standard.Config.Environment()
 
 // newClient goes by the proxies of this process, else by those of lite, else by
 // those of the service.

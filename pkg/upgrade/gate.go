@@ -117,7 +117,7 @@ func (g gate) silence() time.Duration {
 func (g gate) look(ctx context.Context) (answers bool, ended []string, waiting error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	n, err := status.Get(ctx, status.Socket)
+	n, err := status.Get(ctx, standard.Run.Socket())
 	switch {
 	case err != nil:
 		return false, nil, errors.New("it does not answer yet")

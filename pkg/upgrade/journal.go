@@ -15,6 +15,7 @@ import (
 
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/file"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/service"
 )
 
@@ -73,11 +74,9 @@ func (j *Journal) Pending() bool {
 	return j != nil && j.State != Healthy && j.State != RolledBack
 }
 
-func journalFile(dataDir string) string { return filepath.Join(dataDir, "upgrade.json") }
-
 // ReadJournal returns the journal of a data directory, nil if there is none.
 func ReadJournal(dataDir string) (*Journal, error) {
-	path := journalFile(dataDir)
+	path := layout.Data(dataDir).Journal()
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return nil, nil
@@ -90,7 +89,7 @@ func ReadJournal(dataDir string) (*Journal, error) {
 		return nil, fmt.Errorf("read the journal of the upgrade %s: %w; it is written in one piece, so the disk may be damaged: remove it if lite runs well", path, err)
 	}
 	if j.Guard == "" {
-		j.Guard = serviceGuard
+		j.Guard = standard.Config.Guard()
 	}
 	return j, nil
 }
@@ -101,7 +100,7 @@ func (j *Journal) write(dataDir string) error {
 	if err != nil {
 		return fmt.Errorf("write the journal of the upgrade: %w", err)
 	}
-	if err := file.Write(journalFile(dataDir), append(data, '\n'), 0o600); err != nil {
+	if err := file.Write(layout.Data(dataDir).Journal(), append(data, '\n'), 0o600); err != nil {
 		return fmt.Errorf("write the journal of the upgrade: %w", err)
 	}
 	return file.SyncDir(dataDir)
@@ -120,7 +119,7 @@ func (j *Journal) enter(dataDir string, s State) error {
 
 // forget removes the journal of an upgrade that has changed nothing.
 func forget(dataDir string) error {
-	if err := os.Remove(journalFile(dataDir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(layout.Data(dataDir).Journal()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the journal of the upgrade: %w", err)
 	}
 	return file.SyncDir(dataDir)
@@ -138,12 +137,10 @@ type Driver struct {
 // Close lets others drive.
 func (d *Driver) Close() error { return errors.Join(d.file.Close(), d.change.Close()) }
 
-func lockFile(dataDir string) string { return filepath.Join(dataDir, "upgrade.lock") }
-
 // Drive takes the right. If another process has it, its number is returned; 0 if
 // that is not known.
 func Drive(dataDir string) (d *Driver, other int, err error) {
-	f, err := os.OpenFile(lockFile(dataDir), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	f, err := os.OpenFile(layout.Data(dataDir).Driver(), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, 0, fmt.Errorf("lock the upgrade: %w", err)
 	}

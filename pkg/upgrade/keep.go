@@ -18,8 +18,7 @@ import (
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/datastore/etcd"
 	"lite.io/lite/pkg/file"
-	"lite.io/lite/pkg/release"
-	"lite.io/lite/pkg/service"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/version"
 )
 
@@ -55,14 +54,11 @@ const (
 // reserve is far more than a journal takes.
 const reserve = 1 << 20
 
-func keptDir(dataDir string) string { return filepath.Join(dataDir, "rollback") }
+func keptDir(dataDir string) string { return layout.Data(dataDir).Kept() }
 
-// making is where it is made, so that what the upgrade before has kept stays
-// until this is complete.
-func making(dataDir string) string { return keptDir(dataDir) + ".new" }
+func making(dataDir string) string { return layout.Data(dataDir).Keeping() }
 
-// former is where what was kept before is for the moment of the exchange.
-func former(dataDir string) string { return keptDir(dataDir) + ".old" }
+func former(dataDir string) string { return layout.Data(dataDir).KeptBefore() }
 
 // readKept returns what is kept, nil if that is nothing or not complete.
 func readKept(dataDir string) (*Kept, error) {
@@ -93,18 +89,9 @@ func newKeeper(cfg *config.Config, binary string) *keeper {
 	return k
 }
 
-// entries are the names in the data directory that make the node what it is. Of
-// what an agent has they are what its own start reads and writes; its key and
-// its certificate are renewed by the kubelet and stay as they are.
+// entries are those of the names that make the node what it is that there are.
 func entries(dataDir string, role config.Role) []string {
-	names := []string{"node-name", "version"}
-	if role == config.Server {
-		names = append(names, "server")
-	}
-	for _, name := range []string{"cluster.json", "ca.crt", "joined.conf", "kubelet.conf", "servers.json", "overlay.key"} {
-		names = append(names, filepath.Join("agent", name))
-	}
-	return slices.DeleteFunc(names, func(name string) bool {
+	return slices.DeleteFunc(layout.Data(dataDir).Identity(role == config.Server), func(name string) bool {
 		_, err := os.Lstat(filepath.Join(dataDir, name))
 		return err != nil
 	})
@@ -120,7 +107,7 @@ const mostLinks = 40
 // lead to them. What belongs to the installation is none of them: its inventory, the
 // key of releases and the guard; and the kubeconfig is made at each start.
 func configuration(cfg *config.Config) (files, dirs []string) {
-	others := []string{cfg.WriteKubeconfig, filepath.Join(service.ConfigDir, "installed"), release.KeyFile, serviceGuard}
+	others := []string{cfg.WriteKubeconfig, standard.Config.Installed(), standard.Config.ReleaseKey(), standard.Config.Guard()}
 	add := func(path string) {
 		for range mostLinks {
 			info, err := os.Lstat(path)
@@ -148,7 +135,7 @@ func configuration(cfg *config.Config) (files, dirs []string) {
 	if cfg.AuditPolicyFile != "" {
 		add(cfg.AuditPolicyFile)
 	}
-	for _, dir := range append([]string{service.ConfigDir}, dirs...) {
+	for _, dir := range append([]string{string(standard.Config)}, dirs...) {
 		found, _ := os.ReadDir(dir)
 		for _, entry := range found {
 			add(filepath.Join(dir, entry.Name()))
@@ -173,8 +160,9 @@ func (k *keeper) begin() error {
 	if err := remove(dir); err != nil {
 		return fmt.Errorf("remove what an interrupted upgrade has left: %w", err)
 	}
-	for _, path := range []string{dir, filepath.Join(dir, keptEntries), filepath.Join(dir, keptEntries, "agent"), filepath.Join(dir, keptFiles), filepath.Join(dir, keptImages),
-		filepath.Join(dir, keptDropped), filepath.Join(dir, keptDropped, "agent")} {
+	agent := string(layout.Data("").Agent()) // some entries are in it
+	for _, path := range []string{dir, filepath.Join(dir, keptEntries), filepath.Join(dir, keptEntries, agent), filepath.Join(dir, keptFiles), filepath.Join(dir, keptImages),
+		filepath.Join(dir, keptDropped), filepath.Join(dir, keptDropped, agent)} {
 		if err := os.Mkdir(path, 0o700); err != nil {
 			return fmt.Errorf("keep the old version: %w", err)
 		}
@@ -191,7 +179,8 @@ func (k *keeper) begin() error {
 		}
 	}
 	if k.kept.Role == config.Server {
-		if err := copyTree(filepath.Join(k.dataDir, "server"), filepath.Join(dir, keptEntries, "server"), early); err != nil {
+		server := string(layout.Data(k.dataDir).Server())
+		if err := copyTree(server, filepath.Join(dir, keptEntries, filepath.Base(server)), early); err != nil {
 			return fmt.Errorf("keep the datastore: %w", err)
 		}
 	}
@@ -280,7 +269,7 @@ func cleanUp(dataDir string, j *Journal) error {
 		}
 	}
 	errs := []error{remove(making(dataDir)), remove(former(dataDir))}
-	for _, path := range []string{staged(j.Binary), filepath.Join(dataDir, "upgrade.download"), j.Guard} {
+	for _, path := range []string{layout.Staged(j.Binary), layout.Data(dataDir).Download(), j.Guard} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
@@ -291,14 +280,9 @@ func cleanUp(dataDir string, j *Journal) error {
 	return nil
 }
 
-// staged is where a program waits beside the one that it is to replace.
-func staged(binary string) string {
-	return filepath.Join(filepath.Dir(binary), "."+filepath.Base(binary)+".upgrade")
-}
-
 // swap puts the program that waits in the place of the one that is there.
 func swap(binary string) error {
-	if err := os.Rename(staged(binary), binary); err != nil {
+	if err := os.Rename(layout.Staged(binary), binary); err != nil {
 		return fmt.Errorf("replace the program: %w", err)
 	}
 	return file.SyncDir(filepath.Dir(binary))
@@ -325,8 +309,9 @@ func restore(dataDir string) error {
 			return fmt.Errorf("put %s back: %w", filepath.Join(dataDir, name), err)
 		}
 	}
-	if slices.Contains(k.Entries, "server") {
-		const store = "server/etcd"
+	server := layout.Data("").Server()
+	if slices.Contains(k.Entries, string(server)) {
+		store := server.Etcd()
 		// Going back matters more than the other nodes' view of it, which heals
 		// when they are restarted.
 		if err := etcd.Advance(filepath.Join(dataDir, store), filepath.Join(dir, keptDropped, store)); err != nil {
@@ -344,7 +329,7 @@ func restore(dataDir string) error {
 	if err := k.setAside(dir); err != nil {
 		return fmt.Errorf("put the configuration back: %w", err)
 	}
-	if err := linkOrCopy(filepath.Join(dir, keptBinary), staged(k.Binary)); err != nil {
+	if err := linkOrCopy(filepath.Join(dir, keptBinary), layout.Staged(k.Binary)); err != nil {
 		return fmt.Errorf("put the program back: %w", err)
 	}
 	return swap(k.Binary)

@@ -14,7 +14,8 @@ import (
 
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/config"
-	"lite.io/lite/pkg/release"
+	"lite.io/lite/pkg/datastore/etcd"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/version"
 )
 
@@ -56,7 +57,7 @@ type Plan struct {
 func (p *Plan) Close() error {
 	j, err := ReadJournal(p.Node.Config.DataDir)
 	if err == nil && !j.Pending() {
-		err = os.Remove(staged(p.Node.Binary))
+		err = os.Remove(layout.Staged(p.Node.Binary))
 		if errors.Is(err, os.ErrNotExist) {
 			err = nil
 		}
@@ -97,11 +98,11 @@ func (p *Plan) make(ctx context.Context, o Options, say func(string)) error {
 	if err := p.checkHealth(o.Force); err != nil {
 		return err
 	}
-	t, err := newTrust(o, release.KeyFile)
+	t, err := newTrust(o, standard.Config.ReleaseKey())
 	if err != nil {
 		return err
 	}
-	target, asked := staged(p.Node.Binary), ""
+	target, asked := layout.Staged(p.Node.Binary), ""
 	if o.Artifact == "" {
 		r, err := find(ctx, o, t, p.Node.env)
 		if err != nil {
@@ -111,7 +112,7 @@ func (p *Plan) make(ctx context.Context, o Options, say func(string)) error {
 			p.To, p.Same = p.From, true
 			return nil
 		}
-		if err := r.stage(ctx, filepath.Join(p.Node.Config.DataDir, "upgrade.download"), target, say); err != nil {
+		if err := r.stage(ctx, p.Node.Config.Layout().Data.Download(), target, say); err != nil {
 			return err
 		}
 		asked = r.version
@@ -177,7 +178,7 @@ func (p *Plan) settle() error {
 		return err
 	}
 	if !j.Pending() {
-		return cleanUp(dataDir, &Journal{Binary: p.Node.Binary, Guard: serviceGuard})
+		return cleanUp(dataDir, &Journal{Binary: p.Node.Binary, Guard: standard.Config.Guard()})
 	}
 	switch {
 	case j.State == Prepared:
@@ -233,8 +234,8 @@ func (p *Plan) checkSkew(ctx context.Context, force bool) error {
 // link would be kept, and what it leads to is changed by the new version. A mount is
 // fine: what is in it is kept, and copied back.
 func checkWhole(dataDir string) error {
-	for _, name := range []string{"agent", "server", "server/etcd", "server/etcd/member", "server/etcd/member/snap", "server/etcd/member/wal"} {
-		path := filepath.Join(dataDir, name)
+	at := layout.Data(dataDir)
+	for _, path := range append([]string{string(at.Agent()), string(at.Server())}, etcd.Directories(at.Server().Etcd())...) {
 		info, err := os.Lstat(path)
 		if errors.Is(err, os.ErrNotExist) {
 			continue

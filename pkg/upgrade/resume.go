@@ -15,15 +15,14 @@ import (
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/service"
 	"lite.io/lite/pkg/version"
 )
 
-// serviceGuard is a link to the old program, there while a new one is tried: the service
+// setGuard makes a link to the old program, there while a new one is tried: the service
 // runs `upgrade resume` by it before each start, for a new program that cannot
 // even do that. Its place does not depend on where the data is.
-const serviceGuard = service.ConfigDir + "/upgrading"
-
 func setGuard(dataDir, guard string) error {
 	if err := os.MkdirAll(filepath.Dir(guard), 0o700); err != nil {
 		return fmt.Errorf("make a link to the old program: %w", err)
@@ -133,7 +132,7 @@ func isSelf(program string) bool {
 // isReplaced reports whether the program that is installed is another one than
 // the one that was kept.
 func isReplaced(dataDir string, j *Journal) (bool, error) {
-	if _, err := os.Lstat(staged(j.Binary)); err == nil {
+	if _, err := os.Lstat(layout.Staged(j.Binary)); err == nil {
 		return false, nil // it waits still
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return false, fmt.Errorf("look at the program: %w", err)
@@ -260,7 +259,7 @@ func Relaunch(dataDir string, end End, environment []string) error {
 	}
 	slog.Info("Waiting for the upgrade to start lite again", "state", entered)
 	// By this file uninstall and killall find who waits.
-	lock, err := os.Open(lockFile(dataDir))
+	lock, err := os.Open(layout.Data(dataDir).Driver())
 	if err != nil {
 		return fmt.Errorf("wait for the upgrade: %w", err)
 	}

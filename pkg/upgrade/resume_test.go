@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/layout"
 )
 
 // scene is a data directory and a program beside it, as an upgrade from old to
@@ -46,7 +47,7 @@ func newScene(t *testing.T) scene {
 	s.write(t, filepath.Join(s.dataDir, "version"), "v0.1.0\n")
 	s.write(t, filepath.Join(s.dataDir, "node-name"), "node\n")
 	s.write(t, filepath.Join(s.dataDir, "server", "token"), "before")
-	s.write(t, staged(s.binary), "new")
+	s.write(t, layout.Staged(s.binary), "new")
 	if err := s.journal.enter(s.dataDir, Prepared); err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +103,7 @@ func (s scene) ended(t *testing.T, want State) {
 	if j == nil && want != "" || j != nil && j.State != want {
 		t.Errorf("the journal is %+v, want %q", j, want)
 	}
-	for _, path := range []string{staged(s.binary), making(s.dataDir), former(s.dataDir)} {
+	for _, path := range []string{layout.Staged(s.binary), making(s.dataDir), former(s.dataDir)} {
 		if _, err := os.Lstat(path); err == nil {
 			t.Errorf("%s was left behind", path)
 		}
@@ -254,7 +255,7 @@ func TestRestoreGoesOnWhereItWas(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			s.write(t, staged(s.binary), "ol")
+			s.write(t, layout.Staged(s.binary), "ol")
 		},
 		"after all": func(t *testing.T, s scene) {
 			if err := restore(s.dataDir); err != nil {
@@ -330,7 +331,7 @@ func TestUnderWay(t *testing.T) {
 	if UnderWay(s.dataDir) {
 		t.Error("what this process drives was taken for another's")
 	}
-	s.write(t, lockFile(s.dataDir), "1\n")
+	s.write(t, layout.Data(s.dataDir).Driver(), "1\n")
 	if !UnderWay(s.dataDir) {
 		t.Error("not under way, and another process drives")
 	}

@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -19,9 +18,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/service"
 	"lite.io/lite/pkg/status"
 )
@@ -46,7 +45,7 @@ func Running(ctx context.Context) (*Node, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("upgrade: only root may replace lite; run it as root")
 	}
-	s, err := status.Get(ctx, status.Socket)
+	s, err := status.Get(ctx, standard.Run.Socket())
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +113,7 @@ func kubeconfigOf(cfg *config.Config) string {
 	if cfg.Role == config.Server {
 		return cfg.WriteKubeconfig
 	}
-	return filepath.Join(agent.Dir(cfg.DataDir), "kubelet.conf")
+	return cfg.Layout().Data.Agent().Kubeconfig()
 }
 
 // stop ends the work of lite and keeps every other from beginning, until what it
@@ -281,7 +280,7 @@ func (l *logTail) lines() []string {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		// Not --unit: that is also what systemd says of it, a line or two for each shim.
-		text, _ = exec.CommandContext(ctx, "journalctl", "--no-pager", "--output=cat", "_SYSTEMD_UNIT="+service.Name+".service",
+		text, _ = exec.CommandContext(ctx, "journalctl", "--no-pager", "--output=cat", "_SYSTEMD_UNIT="+layout.Service+".service",
 			fmt.Sprintf("--lines=%d", tailLines), fmt.Sprintf("--since=@%d", l.since.Unix())).Output()
 	} else if info, err := l.file.Stat(); err == nil {
 		from := max(l.from, info.Size()-tailBytes)

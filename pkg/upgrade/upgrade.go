@@ -23,9 +23,13 @@ import (
 
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/service"
 	"lite.io/lite/pkg/version"
 )
+
+// standard is where all is that does not depend on where the data is.
+var standard = layout.Default()
 
 // Run makes an upgrade that was planned. say is told each step.
 func Run(ctx context.Context, p *Plan, say func(string)) error {
@@ -47,7 +51,7 @@ func (r *run) run(ctx context.Context) error {
 		return err
 	}
 	r.journal = &Journal{
-		From: r.From.Version, To: r.To.Version, Role: n.Config.Role, Binary: n.Binary, Guard: serviceGuard, Service: n.Manager != nil,
+		From: r.From.Version, To: r.To.Version, Role: n.Config.Role, Binary: n.Binary, Guard: standard.Config.Guard(), Service: n.Manager != nil,
 		Began: time.Now().UTC(), HealthTimeout: r.HealthTimeout, Runtime: r.runtime, Containers: containers,
 	}
 	if err := r.journal.enter(r.dataDir, Prepared); err != nil {
@@ -294,7 +298,7 @@ func (k *Kept) checkProgram(ctx context.Context, path string) error {
 
 // drive takes the right to drive, or names who has it.
 func drive(ctx context.Context, dataDir string, say func(string)) (*Driver, error) {
-	change, err := service.BeginChange(ctx, say, service.ConfigDir, dataDir)
+	change, err := service.BeginChange(ctx, say, string(standard.Config), dataDir)
 	if err != nil {
 		return nil, err
 	}
@@ -318,7 +322,7 @@ func drive(ctx context.Context, dataDir string, say func(string)) (*Driver, erro
 func Rollback(ctx context.Context, p *RollbackPlan, timeout time.Duration, say func(string)) error {
 	ctx = context.WithoutCancel(ctx)
 	j := &Journal{
-		From: p.Kept.Versions.Version, To: p.Now, Role: p.Kept.Role, Binary: p.Kept.Binary, Guard: serviceGuard, Began: time.Now().UTC(),
+		From: p.Kept.Versions.Version, To: p.Now, Role: p.Kept.Role, Binary: p.Kept.Binary, Guard: standard.Config.Guard(), Began: time.Now().UTC(),
 		HealthTimeout: timeout, Reason: "lite rollback",
 	}
 	var manager service.Manager

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"lite.io/lite/pkg/cni/overlay"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/tests/cluster"
 )
 
@@ -72,7 +72,7 @@ func (s *suite) ranges(t *testing.T, node string) string {
 // claims is a Node with a range and a place in the overlay.
 func claims(name, pods string) string {
 	return fmt.Sprintf(`{apiVersion: v1, kind: Node, metadata: {name: %s, annotations: {%s: %q}}, spec: {podCIDR: %s, podCIDRs: [%s]}}`,
-		name, overlay.Annotation, `{"backend":"vxlan","ip":"10.99.0.254","mac":"a6:7a:c3:ec:08:07","port":8472}`, pods, pods)
+		name, layout.OverlayAnnotation, `{"backend":"vxlan","ip":"10.99.0.254","mac":"a6:7a:c3:ec:08:07","port":8472}`, pods, pods)
 }
 
 func (s *suite) testRange(t *testing.T) {

@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/status"
 	"lite.io/lite/tests/cluster"
 )
@@ -135,7 +136,7 @@ func awaitNode(ctx context.Context, client kubernetes.Interface, name string, ex
 // awaitStatus asks lite's own socket.
 func awaitStatus(ctx context.Context, node *cluster.Node) (n status.Node, err error) {
 	err = try(ctx, statusPoll, func(ctx context.Context) error {
-		if n, err = status.Get(ctx, node.Path(status.Socket)); err != nil {
+		if n, err = status.Get(ctx, node.Path(layout.Default().Run.Socket())); err != nil {
 			return err
 		}
 		if !n.Ready {

@@ -23,6 +23,7 @@ import (
 	api "k8s.io/client-go/tools/clientcmd/api"
 
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 
 	// The plugins that a Corefile may name; each registers itself.
 	_ "github.com/coredns/coredns/plugin/bind"
@@ -72,7 +73,7 @@ var (
 func (s *Server) claim() error {
 	register.Do(func() {
 		dnsserver.Quiet = true // else it prints to the terminal
-		dnsserver.Port = strconv.Itoa(Port)
+		dnsserver.Port = strconv.Itoa(layout.DNSPort)
 		dnsserver.Directives = directives()
 		plugin.Register(kubernetesDirective, setupKubernetes)
 		plugin.Register("loop", setupLoop)

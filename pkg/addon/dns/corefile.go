@@ -12,9 +12,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/coredns/caddy/caddyfile"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // rewriter makes of the Corefile that all nodes share, and that people read and
@@ -120,7 +123,7 @@ func imports(text string) (patterns []string) {
 // block changes what is another on each node.
 func (r rewriter) block(number int, b caddyfile.ServerBlock) {
 	for i, key := range b.Keys {
-		// Our port takes the place of the usual one, see Port.
+		// Our port takes the place of the usual one, see layout.DNSPort.
 		b.Keys[i] = cmp.Or(strings.TrimSuffix(key, ":53"), ".")
 	}
 	bind := directive("bind")
@@ -128,7 +131,7 @@ func (r rewriter) block(number int, b caddyfile.ServerBlock) {
 		bind = append(bind, word(a.String()))
 	}
 	b.Tokens["bind"] = bind
-	for name, port := range map[string]string{"prometheus": "9153", "health": "8080", "ready": "8181"} {
+	for name, port := range map[string]string{"prometheus": strconv.Itoa(layout.DNSMetricsPort), "health": "8080", "ready": "8181"} {
 		if tokens, ok := b.Tokens[name]; ok {
 			b.Tokens[name] = r.address(tokens, port)
 		}

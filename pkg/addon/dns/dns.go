@@ -29,16 +29,6 @@ import (
 	"lite.io/lite/pkg/resolver"
 )
 
-const (
-	// Port is where DNS listens, for UDP and TCP. It is not 53, which belongs to
-	// whoever serves the machine or its network with names: a dnsmasq on all
-	// addresses would take ours too. Pods ask the address of Service kube-dns, on
-	// port 53, and never see it.
-	Port = 10053
-	// MetricsPort is where the default Corefile serves metrics.
-	MetricsPort = 9153
-)
-
 // Config is what a node's DNS has to be told.
 type Config struct {
 	NodeName   string

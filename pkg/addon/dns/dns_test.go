@@ -13,6 +13,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/resolver"
 )
 
@@ -91,7 +92,7 @@ func eventually(t testing.TB, f func() error) {
 func (b *bed) asks(name, want string) func() error {
 	return func() error {
 		client := dns.Client{Timeout: 6 * time.Second}
-		m, _, err := client.Exchange(new(dns.Msg).SetQuestion(dns.Fqdn(name), dns.TypeA), net.JoinHostPort("127.0.53.1", fmt.Sprint(Port)))
+		m, _, err := client.Exchange(new(dns.Msg).SetQuestion(dns.Fqdn(name), dns.TypeA), net.JoinHostPort("127.0.53.1", fmt.Sprint(layout.DNSPort)))
 		if err != nil {
 			return err
 		}
@@ -179,7 +180,7 @@ func TestServer(t *testing.T) {
 	if !listening("127.0.53.1") {
 		t.Error("127.0.53.1 is no address of this machine")
 	}
-	if conn, err := net.ListenPacket("udp", net.JoinHostPort("127.0.53.1", fmt.Sprint(Port))); err != nil {
+	if conn, err := net.ListenPacket("udp", net.JoinHostPort("127.0.53.1", fmt.Sprint(layout.DNSPort))); err != nil {
 		t.Errorf("the socket is still open: %v", err)
 	} else {
 		conn.Close()
@@ -310,7 +311,7 @@ func BenchmarkServer(b *testing.B) {
 	}
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
-		conn, err := net.Dial("udp", net.JoinHostPort("127.0.53.1", fmt.Sprint(Port)))
+		conn, err := net.Dial("udp", net.JoinHostPort("127.0.53.1", fmt.Sprint(layout.DNSPort)))
 		if err != nil {
 			b.Error(err)
 			return

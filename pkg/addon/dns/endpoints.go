@@ -24,11 +24,12 @@ import (
 
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 )
 
 const (
-	service   = "kube-dns"
-	managedBy = "dns.lite.io"
+	service   = layout.DNSService
+	managedBy = layout.DNSEndpoints
 	// perSlice is what the API allows an EndpointSlice to hold.
 	perSlice = 1000
 )
@@ -67,14 +68,14 @@ func (e *Endpoints) Ready(context.Context) error {
 	if note := e.Note(); note != "" {
 		return errors.New(note)
 	}
-	return errors.New("waiting to tell Service kube-dns where the nodes answer")
+	return errors.New("waiting to tell Service " + service + " where the nodes answer")
 }
 
 // Note implements component.Noter.
 func (e *Endpoints) Note() string { return e.trouble.Note() }
 
 func (e *Endpoints) complain(problems ...error) {
-	e.trouble.Become("Not all nodes are told to Service kube-dns", problems...)
+	e.trouble.Become("Not all nodes are told to Service "+service, problems...)
 }
 
 // Run implements component.Component.
@@ -198,7 +199,7 @@ func (e *Endpoints) write(ctx context.Context, client kubernetes.Interface, node
 		if exists && holds(old.(*discovery.EndpointSlice), part, s) {
 			continue
 		}
-		if _, err := client.DiscoveryV1().EndpointSlices(namespace).Apply(ctx, e.slice(name, s, part), metav1.ApplyOptions{FieldManager: "lite-dns", Force: true}); err != nil {
+		if _, err := client.DiscoveryV1().EndpointSlices(namespace).Apply(ctx, e.slice(name, s, part), metav1.ApplyOptions{FieldManager: layout.DNSManager, Force: true}); err != nil {
 			return refused, fmt.Errorf("write EndpointSlice %s: %w", name, err)
 		}
 	}
@@ -272,7 +273,7 @@ func (e *Endpoints) addressType() discovery.AddressType {
 
 // ports is where the ports of the Service, by their names, lead to.
 func ports() []port {
-	return []port{{"dns", v1.ProtocolUDP, Port}, {"dns-tcp", v1.ProtocolTCP, Port}, {"metrics", v1.ProtocolTCP, MetricsPort}}
+	return []port{{"dns", v1.ProtocolUDP, layout.DNSPort}, {"dns-tcp", v1.ProtocolTCP, layout.DNSPort}, {"metrics", v1.ProtocolTCP, layout.DNSMetricsPort}}
 }
 
 type port struct {

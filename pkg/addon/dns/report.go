@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 )
 
 // reportBroken says on the ConfigMap that its Corefile is not served. All nodes
@@ -51,7 +52,7 @@ func (s *Server) report(ctx context.Context, about v1.ObjectReference, reason, v
 		Type:           v1.EventTypeWarning,
 		Reason:         reason,
 		Message:        message,
-		Source:         v1.EventSource{Component: "lite-dns", Host: s.config.NodeName},
+		Source:         v1.EventSource{Component: layout.DNSManager, Host: s.config.NodeName},
 		FirstTimestamp: now,
 		LastTimestamp:  now,
 		Count:          1,

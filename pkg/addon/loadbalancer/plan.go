@@ -12,20 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"lite.io/lite/pkg/kube"
-)
-
-const (
-	// class is the loadBalancerClass by which a Service asks for us by name.
-	class = "lite.io/node"
-	// chosenLabel on any node makes those that have it the only ones whose
-	// addresses are given. No node may give it to itself, as the admission plugin
-	// NodeRestriction has it.
-	chosenLabel = "node-restriction.kubernetes.io/lite-lb"
-	// chosenBefore is what the label was called first. The policy nodes.lite.io keeps
-	// nodes from it.
-	chosenBefore = "lite.io/lb"
-	// allowSSH is the annotation of a Service that may take the nodes' port 22.
-	allowSSH = "lite.io/lb-allow-ssh-port"
+	"lite.io/lite/pkg/layout"
 )
 
 // The reasons of events.
@@ -83,9 +70,9 @@ func reduceService(o any) service {
 		uid:      svc.UID,
 		version:  svc.ResourceVersion,
 		created:  svc.CreationTimestamp.Time,
-		ours:     svc.Spec.LoadBalancerClass == nil || *svc.Spec.LoadBalancerClass == class,
+		ours:     svc.Spec.LoadBalancerClass == nil || *svc.Spec.LoadBalancerClass == layout.BalancerClass,
 		local:    svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,
-		allowSSH: svc.Annotations[allowSSH] == "true",
+		allowSSH: svc.Annotations[layout.AllowSSHAnnotation] == "true",
 		families: svc.Spec.IPFamilies,
 	}
 	for _, p := range svc.Spec.Ports {
@@ -106,7 +93,7 @@ func reduceNode(o any) node {
 	if !ok {
 		return node{}
 	}
-	n := node{name: of.Name, created: of.CreationTimestamp.Time, chosen: of.Labels[chosenLabel] == "true" || of.Labels[chosenBefore] == "true"}
+	n := node{name: of.Name, created: of.CreationTimestamp.Time, chosen: of.Labels[layout.BalancerLabel] == "true" || of.Labels[layout.BalancerLabelBefore] == "true"}
 	_, n.server = of.Labels[kube.ServerLabel]
 	_, n.excluded = of.Labels[corev1.LabelNodeExcludeBalancers]
 	for _, c := range of.Status.Conditions {
@@ -154,16 +141,16 @@ var sshPort = port{22, corev1.ProtocolTCP}
 // reserved is what would cut the cluster's own traffic off, or the user: packets
 // to a Service's address and port never reach the program that listens there.
 func reserved(apiPort int) map[port]string {
-	return map[port]string{
-		sshPort:                              "the machines' SSH server (the annotation " + allowSSH + `: "true" of the Service allows it)`,
-		{2379, corev1.ProtocolTCP}:           "etcd",
-		{2380, corev1.ProtocolTCP}:           "etcd",
-		{int32(apiPort), corev1.ProtocolTCP}: "the API server",
-		{8472, corev1.ProtocolUDP}:           "the pod network",
-		{10250, corev1.ProtocolTCP}:          "the kubelet",
-		{10256, corev1.ProtocolTCP}:          "kube-proxy",
-		{51820, corev1.ProtocolUDP}:          "the pod network",
+	all := map[port]string{sshPort: "the machines' SSH server (the annotation " + layout.AllowSSHAnnotation + `: "true" of the Service allows it)`}
+	for _, p := range layout.Ports() {
+		if p.Number == layout.APIPort {
+			p.Number = apiPort
+		}
+		if p.Reserved {
+			all[port{int32(p.Number), corev1.Protocol(strings.ToUpper(p.Protocol))}] = p.Who
+		}
 	}
+	return all
 }
 
 // verdict is what a Service gets: addresses, or a reason why not.

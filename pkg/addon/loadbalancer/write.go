@@ -19,10 +19,11 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"lite.io/lite/pkg/component"
+	"lite.io/lite/pkg/layout"
 )
 
 // fieldManager is how statuses that we wrote are told from others.
-const fieldManager = "lite-loadbalancer"
+const fieldManager = layout.BalancerManager
 
 // callTimeout keeps one call that hangs from keeping the others waiting.
 const callTimeout = 10 * time.Second

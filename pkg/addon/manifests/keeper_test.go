@@ -18,6 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // api is what the keeper needs of an API server: ConfigMaps, applied as they are.
@@ -71,7 +73,7 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case strings.HasSuffix(path, "/configmaps"):
 		var items []any
 		for _, name := range slices.Sorted(maps.Keys(a.objects)) {
-			if a.objects[name].GetLabels()[recordLabel] != "" {
+			if a.objects[name].GetLabels()[layout.RecordLabel] != "" {
 				items = append(items, a.objects[name].Object)
 			}
 		}

@@ -23,16 +23,14 @@ import (
 	"k8s.io/client-go/dynamic"
 
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 )
 
 const (
-	fieldManager = "lite"
+	fieldManager = layout.Manager
 	retryEvery   = 200 * time.Millisecond
 	batteries    = "batteries"
 	profiles     = "profiles"
-	// keepEdits is the annotation of objects that are the user's to change: once
-	// somebody else owns a field that we would set, ours stays as it is.
-	keepEdits = "lite.io/keep-edits"
 )
 
 // Config is what the component has to be told.
@@ -149,7 +147,7 @@ func (m *Manifests) Ready(context.Context) error {
 func (m *Manifests) apply(ctx context.Context, client dynamic.Interface) error {
 	var refused []error
 	for _, o := range m.objects {
-		theirs := o.GetAnnotations()[keepEdits] == "true"
+		theirs := o.GetAnnotations()[layout.KeepEditsAnnotation] == "true"
 		_, err := objects(client, o).Apply(ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: fieldManager, Force: !theirs})
 		if theirs && apierrors.IsConflict(err) {
 			slog.Info("Left an object as its users have changed it", "kind", o.GetKind(), "namespace", o.GetNamespace(), "name", o.GetName())

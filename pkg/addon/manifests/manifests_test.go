@@ -19,6 +19,7 @@ import (
 
 	"lite.io/lite/manifests"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/layout"
 )
 
 func TestEveryObjectThatShipsHasAKnownResource(t *testing.T) {
@@ -62,7 +63,7 @@ func TestApplyIsServerSideUnderOurName(t *testing.T) {
 	var applied []string
 	client.PrependReactor("patch", "*", func(a clienttesting.Action) (bool, runtime.Object, error) {
 		p := a.(clienttesting.PatchActionImpl)
-		theirs := strings.Contains(string(p.GetPatch()), keepEdits)
+		theirs := strings.Contains(string(p.GetPatch()), layout.KeepEditsAnnotation)
 		if p.PatchOptions.FieldManager != "lite" || p.PatchOptions.Force == nil || *p.PatchOptions.Force == theirs {
 			t.Errorf("%s is applied with %+v", p.Name, p.PatchOptions)
 		}
@@ -225,7 +226,7 @@ func TestNamespacesAreAnAdministratorsToChange(t *testing.T) {
 	mine := 0
 	for _, o := range m.objects {
 		if o.GetKind() == "Namespace" || o.GetKind() == "ServiceAccount" {
-			if mine++; o.GetAnnotations()[keepEdits] != "true" {
+			if mine++; o.GetAnnotations()[layout.KeepEditsAnnotation] != "true" {
 				t.Errorf("%s %s/%s would be forced", o.GetKind(), o.GetNamespace(), o.GetName())
 			}
 			if o.GetName() == "default" && o.GetNamespace() == "default" {
@@ -247,7 +248,7 @@ func TestUsersChangesAreKept(t *testing.T) {
 	object := func(name, keep string) *unstructured.Unstructured {
 		o := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "ConfigMap"}}
 		o.SetName(name)
-		o.SetAnnotations(map[string]string{keepEdits: keep})
+		o.SetAnnotations(map[string]string{layout.KeepEditsAnnotation: keep})
 		return o
 	}
 	m := &Manifests{objects: []*unstructured.Unstructured{object("theirs", "true"), object("ours", "")}}

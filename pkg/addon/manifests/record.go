@@ -13,19 +13,17 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // What a file owns is in a ConfigMap of its own, so that a restart, another
 // leader, or a file that goes while lite is down leaves nothing behind.
 const (
 	recordNamespace = metav1.NamespaceSystem
-	recordPrefix    = "lite-manifest-"
-	recordLabel     = "lite.io/record"
 	recordKind      = "manifest" // value of the label
-	recordFile      = "lite.io/file"
-	recordServer    = "lite.io/server"
-	recordCreated   = "created" // key: objects that came with the file
-	recordAdopted   = "adopted" // key: objects that had been there before
+	recordCreated   = "created"  // key: objects that came with the file
+	recordAdopted   = "adopted"  // key: objects that had been there before
 	maxRecord       = 1000 << 10
 )
 
@@ -58,7 +56,7 @@ type record struct {
 // recordName is the ConfigMap of a file, whose name may be anything.
 func recordName(file string) string {
 	sum := sha256.Sum256([]byte(file))
-	return recordPrefix + hex.EncodeToString(sum[:8])
+	return layout.RecordPrefix + hex.EncodeToString(sum[:8])
 }
 
 // fieldManagerOf is under which name a file's objects are applied: at most 128
@@ -91,7 +89,7 @@ func (r *record) lines(adopted bool) string {
 
 // parseRecord reads a ConfigMap. A line that nobody here has written is left out.
 func parseRecord(m corev1.ConfigMap) *record {
-	r := &record{file: m.Annotations[recordFile], server: m.Annotations[recordServer], uid: m.UID, objects: map[key]owned{}}
+	r := &record{file: m.Annotations[layout.RecordFileAnnotation], server: m.Annotations[layout.RecordServerAnnotation], uid: m.UID, objects: map[key]owned{}}
 	for _, adopted := range []bool{false, true} {
 		for line := range strings.Lines(m.Data[dataKey(adopted)]) {
 			fields := strings.Fields(line)
@@ -139,7 +137,7 @@ func (r *record) configMap() (*unstructured.Unstructured, error) {
 	}}
 	o.SetNamespace(recordNamespace)
 	o.SetName(recordName(r.file))
-	o.SetLabels(map[string]string{recordLabel: recordKind})
-	o.SetAnnotations(map[string]string{recordFile: r.file, recordServer: r.server})
+	o.SetLabels(map[string]string{layout.RecordLabel: recordKind})
+	o.SetAnnotations(map[string]string{layout.RecordFileAnnotation: r.file, layout.RecordServerAnnotation: r.server})
 	return o, nil
 }

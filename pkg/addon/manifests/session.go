@@ -22,6 +22,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 )
 
 const groupCRD = "apiextensions.k8s.io"
@@ -243,7 +244,7 @@ func established(ctx context.Context, at dynamic.ResourceInterface, name string)
 
 // records lists what the files owned when lite last worked on them.
 func (s *session) records(ctx context.Context) ([]*record, error) {
-	list, err := s.core.ConfigMaps(recordNamespace).List(ctx, metav1.ListOptions{LabelSelector: recordLabel + "=" + recordKind})
+	list, err := s.core.ConfigMaps(recordNamespace).List(ctx, metav1.ListOptions{LabelSelector: layout.RecordLabel + "=" + recordKind})
 	if err != nil {
 		return nil, fmt.Errorf("list what the manifests own: %w", err)
 	}
@@ -305,9 +306,9 @@ func (s *session) event(ctx context.Context, r *record, kind, reason, message st
 			APIVersion: "v1", Kind: "ConfigMap", Namespace: recordNamespace, Name: recordName(r.file), UID: r.uid,
 		},
 		Type: kind, Reason: reason, Message: cut(message, 1024),
-		Source:         corev1.EventSource{Component: "lite", Host: r.server},
+		Source:         corev1.EventSource{Component: layout.Manager, Host: r.server},
 		FirstTimestamp: now, LastTimestamp: now, Count: 1,
-		ReportingController: "lite.io/manifests", ReportingInstance: r.server,
+		ReportingController: layout.ManifestsController, ReportingInstance: r.server,
 	}, metav1.CreateOptions{})
 	return err
 }

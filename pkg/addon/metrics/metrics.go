@@ -18,10 +18,11 @@ import (
 	"k8s.io/client-go/metadata"
 
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 )
 
 // Address is where the API server of the same process finds it.
-const Address = "127.0.0.1:10349"
+func Address() string { return layout.Local(layout.MetricsPort) }
 
 // Config is what the component has to be told.
 type Config struct {

@@ -20,6 +20,8 @@ import (
 	"sigs.k8s.io/metrics-server/pkg/scraper/client"
 	"sigs.k8s.io/metrics-server/pkg/scraper/client/resource"
 	"sigs.k8s.io/metrics-server/pkg/storage"
+
+	"lite.io/lite/pkg/layout"
 )
 
 const (
@@ -45,7 +47,7 @@ func newReadings(cfg *rest.Config, n *nodes) (*readings, error) {
 	kubelets, err := resource.NewForConfig(&client.KubeletClientConfig{
 		Client:              *rest.CopyConfig(cfg),
 		Scheme:              "https",
-		DefaultPort:         10250,
+		DefaultPort:         layout.KubeletPort,
 		UseNodeStatusPort:   true,
 		AddressTypePriority: []corev1.NodeAddressType{corev1.NodeInternalIP, corev1.NodeExternalIP, corev1.NodeHostName},
 	})

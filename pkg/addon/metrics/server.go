@@ -28,6 +28,7 @@ import (
 	"sigs.k8s.io/metrics-server/pkg/api/generated/openapi"
 
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 )
 
 // handler is the API of metrics-server. What its own server adds is left out:
@@ -36,7 +37,7 @@ import (
 // double those of the process.
 func handler(figures api.MetricsGetter, pods cache.GenericLister, nodes listers.NodeLister) (http.Handler, error) {
 	c := genericapiserver.NewConfig(api.Codecs)
-	c.ExternalAddress = Address
+	c.ExternalAddress = Address()
 	c.EffectiveVersion = compatibility.DefaultBuildEffectiveVersion()
 	c.LoopbackClientConfig = &rest.Config{} // New insists; nothing here uses it
 	c.EnableIndex, c.EnableProfiling, c.EnableMetrics = false, false, false
@@ -86,7 +87,7 @@ func (m *Metrics) serve(ctx context.Context, running *sync.WaitGroup, h http.Han
 		return nil, err
 	}
 	failed := make(chan error, 1)
-	listener := m.listen(ctx, Address)
+	listener := m.listen(ctx, Address())
 	if listener == nil {
 		return failed, nil
 	}
@@ -145,5 +146,5 @@ func writeAuthority(ctx context.Context, client rest.Interface, ca []byte) error
 	}
 	return client.Patch(types.MergePatchType).
 		AbsPath("/apis/apiregistration.k8s.io/v1/apiservices", apiService).
-		Param("fieldManager", "lite-metrics").Body(patch).Do(ctx).Error()
+		Param("fieldManager", layout.MetricsManager).Body(patch).Do(ctx).Error()
 }

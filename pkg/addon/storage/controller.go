@@ -19,6 +19,7 @@ import (
 	"k8s.io/component-helpers/storage/volume"
 
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 )
 
 // What Kubernetes says to provisioners in annotations of a claim: who is to make
@@ -80,7 +81,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	c.use(client)
 	claims, claimsSynced, claimsDone := watch(ctx, client, "persistentvolumeclaims", "", &v1.PersistentVolumeClaim{}, trimClaim, c.changed)
 	defer claimsDone()
-	volumes, volumesSynced, volumesDone := watch(ctx, client, "persistentvolumes", nodeLabel, &v1.PersistentVolume{}, withoutManagedFields, c.changed)
+	volumes, volumesSynced, volumesDone := watch(ctx, client, "persistentvolumes", layout.VolumeNodeLabel, &v1.PersistentVolume{}, withoutManagedFields, c.changed)
 	defer volumesDone()
 	c.claims, c.volumes = claims, volumes
 	defer c.synced.Store(false)
@@ -108,7 +109,7 @@ func trimClaim(o any) (any, error) {
 
 // waits reports whether a claim waits for a volume from here.
 func waits(claim *v1.PersistentVolumeClaim) bool {
-	return claim.Annotations[claimProvisioner] == Provisioner && claim.Spec.VolumeName == "" && claim.DeletionTimestamp == nil
+	return claim.Annotations[claimProvisioner] == layout.Provisioner && claim.Spec.VolumeName == "" && claim.DeletionTimestamp == nil
 }
 
 // sync does for each claim and volume what there is to do.
@@ -125,7 +126,7 @@ func (c *Controller) sync(ctx context.Context) (well bool) {
 		}
 	}
 	for _, o := range c.volumes.List() {
-		if pv := o.(*v1.PersistentVolume); pv.Annotations[provisionedBy] == Provisioner {
+		if pv := o.(*v1.PersistentVolume); pv.Annotations[provisionedBy] == layout.Provisioner {
 			names[pv.Name] = true
 			err := c.follow(ctx, pv)
 			if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
@@ -168,7 +169,7 @@ var errChoosing = errors.New("the scheduler is choosing a node")
 // provision makes the volume of a claim. The node makes the directory as soon as
 // it sees the volume.
 func (c *Controller) provision(ctx context.Context, claim *v1.PersistentVolumeClaim, ask classGetter) error {
-	name := "pvc-" + string(claim.UID)
+	name := layout.VolumeNamesPrefix + string(claim.UID)
 	if _, exists, _ := c.volumes.GetByKey(name); exists {
 		return nil // it is being bound
 	}
@@ -191,7 +192,7 @@ func (c *Controller) provision(ctx context.Context, claim *v1.PersistentVolumeCl
 	if err != nil {
 		return errors.Join(err, c.reschedule(ctx, claim))
 	}
-	root, host := node.Annotations[PathAnnotation], node.Labels[v1.LabelHostname]
+	root, host := node.Annotations[layout.StoragePathAnnotation], node.Labels[v1.LabelHostname]
 	if !filepath.IsAbs(root) || host == "" {
 		err := fmt.Errorf("node %s has no directory for volumes: `lite status` there says why, if storage is not disabled", on)
 		return errors.Join(err, c.reschedule(ctx, claim))
@@ -212,7 +213,7 @@ func refuse(claim *v1.PersistentVolumeClaim, class *storagev1.StorageClass, on s
 		}
 	}
 	for parameter := range class.Parameters {
-		return fmt.Errorf("class %s has the parameter %q; provisioner %s knows none", class.Name, parameter, Provisioner)
+		return fmt.Errorf("class %s has the parameter %q; provisioner %s knows none", class.Name, parameter, layout.Provisioner)
 	}
 	switch {
 	case on == "":
@@ -246,7 +247,7 @@ func (c *Controller) reschedule(ctx context.Context, claim *v1.PersistentVolumeC
 func describe(name string, claim *v1.PersistentVolumeClaim, class *storagev1.StorageClass, node, host, root string) *v1.PersistentVolume {
 	mode := v1.PersistentVolumeFilesystem
 	pv := &v1.PersistentVolume{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{nodeLabel: node}, Annotations: map[string]string{provisionedBy: Provisioner}},
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{layout.VolumeNodeLabel: node}, Annotations: map[string]string{provisionedBy: layout.Provisioner}},
 		Spec: v1.PersistentVolumeSpec{
 			AccessModes:                   claim.Spec.AccessModes,
 			Capacity:                      v1.ResourceList{v1.ResourceStorage: claim.Spec.Resources.Requests[v1.ResourceStorage]},
@@ -268,7 +269,7 @@ func describe(name string, claim *v1.PersistentVolumeClaim, class *storagev1.Sto
 		pv.Spec.PersistentVolumeReclaimPolicy = *class.ReclaimPolicy
 	}
 	if pv.Spec.PersistentVolumeReclaimPolicy == v1.PersistentVolumeReclaimDelete {
-		pv.Finalizers = []string{finalizer}
+		pv.Finalizers = []string{layout.VolumeFinalizer}
 	}
 	return pv
 }
@@ -276,9 +277,9 @@ func describe(name string, claim *v1.PersistentVolumeClaim, class *storagev1.Sto
 // follow deletes a volume when its data is gone. Until then a finalizer holds
 // one whose data is to go, also against those who delete the volume itself.
 func (c *Controller) follow(ctx context.Context, pv *v1.PersistentVolume) error {
-	held := slices.Contains(pv.Finalizers, finalizer)
+	held := slices.Contains(pv.Finalizers, layout.VolumeFinalizer)
 	deletes := pv.Spec.PersistentVolumeReclaimPolicy == v1.PersistentVolumeReclaimDelete
-	removed := pv.Annotations[stateAnnotation] == stateRemoved
+	removed := pv.Annotations[layout.VolumeAnnotation] == stateRemoved
 	switch {
 	case !deletes && held:
 		return c.hold(ctx, pv, false)
@@ -298,9 +299,9 @@ func (c *Controller) follow(ctx context.Context, pv *v1.PersistentVolume) error 
 
 // hold puts the finalizer on a volume, or takes it away.
 func (c *Controller) hold(ctx context.Context, pv *v1.PersistentVolume, hold bool) error {
-	finalizers := slices.DeleteFunc(slices.Clone(pv.Finalizers), func(f string) bool { return f == finalizer })
+	finalizers := slices.DeleteFunc(slices.Clone(pv.Finalizers), func(f string) bool { return f == layout.VolumeFinalizer })
 	if hold {
-		finalizers = append(finalizers, finalizer)
+		finalizers = append(finalizers, layout.VolumeFinalizer)
 	}
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
 		"uid": pv.UID, "resourceVersion": pv.ResourceVersion, "finalizers": finalizers,
@@ -315,7 +316,7 @@ func (c *Controller) hold(ctx context.Context, pv *v1.PersistentVolume, hold boo
 // explain says at a volume what it waits for.
 func (c *Controller) explain(ctx context.Context, pv *v1.PersistentVolume) error {
 	message := fmt.Sprintf("Waiting for lite on node %s to remove the data. If that node never comes back, set "+
-		"persistentVolumeReclaimPolicy to Retain, then delete this volume", pv.Labels[nodeLabel])
+		"persistentVolumeReclaimPolicy to Retain, then delete this volume", pv.Labels[layout.VolumeNodeLabel])
 	if pv.Status.Message == message {
 		return nil
 	}

@@ -11,12 +11,14 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/tools/cache"
+
+	"lite.io/lite/pkg/layout"
 )
 
 func aNode(path, host string) *v1.Node {
 	n := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "a", Annotations: map[string]string{}, Labels: map[string]string{}}}
 	if path != "" {
-		n.Annotations[PathAnnotation] = path
+		n.Annotations[layout.StoragePathAnnotation] = path
 	}
 	if host != "" {
 		n.Labels[v1.LabelHostname] = host
@@ -29,7 +31,7 @@ func pending() *v1.PersistentVolumeClaim {
 	class := "c"
 	return &v1.PersistentVolumeClaim{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: "ns", Name: "data", UID: "1", Annotations: map[string]string{claimProvisioner: Provisioner, selectedNode: "a"},
+			Namespace: "ns", Name: "data", UID: "1", Annotations: map[string]string{claimProvisioner: layout.Provisioner, selectedNode: "a"},
 		},
 		Spec: v1.PersistentVolumeClaimSpec{
 			StorageClassName: &class,
@@ -42,7 +44,7 @@ func pending() *v1.PersistentVolumeClaim {
 func aClass() *storagev1.StorageClass {
 	retain, wait := v1.PersistentVolumeReclaimRetain, storagev1.VolumeBindingWaitForFirstConsumer
 	return &storagev1.StorageClass{
-		ObjectMeta: metav1.ObjectMeta{Name: "c"}, Provisioner: Provisioner,
+		ObjectMeta: metav1.ObjectMeta{Name: "c"}, Provisioner: layout.Provisioner,
 		ReclaimPolicy: &retain, VolumeBindingMode: &wait, MountOptions: []string{"noatime"},
 	}
 }
@@ -88,7 +90,7 @@ func TestProvision(t *testing.T) {
 	}
 	term := pv.Spec.NodeAffinity.Required.NodeSelectorTerms[0].MatchExpressions[0]
 	size := pv.Spec.Capacity[v1.ResourceStorage]
-	if pv.Labels[nodeLabel] != "a" || pv.Annotations[provisionedBy] != Provisioner || pv.Spec.Local.Path != "/disk/pvc-1_ns_data" ||
+	if pv.Labels[layout.VolumeNodeLabel] != "a" || pv.Annotations[provisionedBy] != layout.Provisioner || pv.Spec.Local.Path != "/disk/pvc-1_ns_data" ||
 		term.Key != v1.LabelHostname || term.Values[0] != "host-a" || size.String() != "1Gi" || pv.Spec.ClaimRef.UID != "1" ||
 		pv.Spec.PersistentVolumeReclaimPolicy != v1.PersistentVolumeReclaimRetain || len(pv.Finalizers) != 0 || pv.Spec.MountOptions[0] != "noatime" {
 		t.Errorf("got %+v", pv)
@@ -165,7 +167,7 @@ func TestProvisionRefuses(t *testing.T) {
 
 func TestFollow(t *testing.T) {
 	now := metav1.Now()
-	held := []string{"kubernetes.io/pv-protection", finalizer}
+	held := []string{"kubernetes.io/pv-protection", layout.VolumeFinalizer}
 	for name, test := range map[string]struct {
 		phase      v1.PersistentVolumePhase
 		policy     v1.PersistentVolumeReclaimPolicy
@@ -188,9 +190,9 @@ func TestFollow(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			pv := localVolume("pvc-1", "/disk/pvc-1_a_b")
-			pv.Labels = map[string]string{nodeLabel: "a"}
+			pv.Labels = map[string]string{layout.VolumeNodeLabel: "a"}
 			pv.Status.Phase, pv.Spec.PersistentVolumeReclaimPolicy = test.phase, test.policy
-			pv.Annotations = map[string]string{provisionedBy: Provisioner, stateAnnotation: test.state}
+			pv.Annotations = map[string]string{provisionedBy: layout.Provisioner, layout.VolumeAnnotation: test.state}
 			pv.Finalizers = test.finalizers
 			if test.deleted {
 				pv.DeletionTimestamp = &now

@@ -19,28 +19,14 @@ import (
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
+
+	"lite.io/lite/pkg/layout"
 )
 
 const (
-	// Provisioner is what a StorageClass says to get volumes from here.
-	Provisioner = "lite.io/local-path"
-	// PathAnnotation of a Node is the directory of its volumes. A node without it
-	// has none to give.
-	PathAnnotation = "lite.io/storage-path"
-	// CapableLabel is on a Node that has such a directory. The class local-path
-	// names it in allowedTopologies: the scheduler knows nothing else by which to
-	// choose another node, and would come back to the same one for ever.
-	CapableLabel = "lite.io/storage"
+	stateReady   = "ready"   // made, and never to be made again: an empty one would hide a loss
+	stateRemoved = "removed" // nothing is left of it
 
-	// nodeLabel of a volume is the name of the node that has its data.
-	nodeLabel = "lite.io/node"
-	// stateAnnotation of a volume is what its node says about the directory.
-	stateAnnotation = "lite.io/local-volume"
-	stateReady      = "ready"   // made, and never to be made again: an empty one would hide a loss
-	stateRemoved    = "removed" // nothing is left of it
-
-	// finalizer holds a volume until its data is gone.
-	finalizer = "lite.io/local-volume"
 	// provisionedBy is Kubernetes' word for who made a volume.
 	provisionedBy = "pv.kubernetes.io/provisioned-by"
 )
@@ -66,7 +52,7 @@ func entryOf(pv *v1.PersistentVolume, root string) (string, error) {
 	switch {
 	case path != filepath.Clean(path) || filepath.Clean(dir) != root:
 		return "", fmt.Errorf("%q is not directly in %s, the directory of this node's volumes; lite leaves it alone", path, root)
-	case !strings.HasPrefix(name, "pvc-") || !strings.HasPrefix(name, pv.Name+"_"):
+	case !strings.HasPrefix(name, layout.VolumeNamesPrefix) || !strings.HasPrefix(name, pv.Name+"_"):
 		return "", fmt.Errorf("%q is not named after the volume, %s_…; lite leaves it alone", path, pv.Name)
 	}
 	return name, nil

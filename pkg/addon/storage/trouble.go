@@ -13,6 +13,8 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+
+	"lite.io/lite/pkg/layout"
 )
 
 const (
@@ -97,7 +99,7 @@ func (t *trouble) event(ctx context.Context, about *v1.ObjectReference, kind, re
 		Reason:         reason,
 		Message:        message[:min(len(message), 1024)],
 		Type:           kind,
-		Source:         v1.EventSource{Component: Provisioner, Host: t.host},
+		Source:         v1.EventSource{Component: layout.Provisioner, Host: t.host},
 		FirstTimestamp: now,
 		LastTimestamp:  now,
 		Count:          1,

@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 )
 
 // VolumesConfig is what a node's half has to be told.
@@ -147,7 +148,7 @@ func (v *Volumes) await(ctx context.Context) bool {
 }
 
 // mine selects the volumes of this node.
-func (v *Volumes) mine() string { return nodeLabel + "=" + v.node }
+func (v *Volumes) mine() string { return layout.VolumeNodeLabel + "=" + v.node }
 
 // watch returns what the API has of a resource, kept up to date until ctx is
 // done, whether it has been read, and what waits for the end.
@@ -186,7 +187,7 @@ func (v *Volumes) publish(ctx context.Context) error {
 		path, capable = string(v.dir), "true"
 	}
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
-		"annotations": map[string]any{PathAnnotation: path}, "labels": map[string]any{CapableLabel: capable},
+		"annotations": map[string]any{layout.StoragePathAnnotation: path}, "labels": map[string]any{layout.StorageLabel: capable},
 	}})
 	if err != nil {
 		return err
@@ -209,8 +210,8 @@ func (v *Volumes) sync(ctx context.Context) (well bool) {
 	names := map[string]bool{}
 	for _, o := range v.volumes.List() {
 		pv := o.(*v1.PersistentVolume)
-		state := pv.Annotations[stateAnnotation]
-		if pv.Annotations[provisionedBy] != Provisioner || state == stateRemoved {
+		state := pv.Annotations[layout.VolumeAnnotation]
+		if pv.Annotations[provisionedBy] != layout.Provisioner || state == stateRemoved {
 			continue
 		}
 		names[pv.Name] = true
@@ -299,7 +300,7 @@ func (v *Volumes) erase(ctx context.Context, pv *v1.PersistentVolume) error {
 // report writes to a volume what has become of its directory.
 func (v *Volumes) report(ctx context.Context, pv *v1.PersistentVolume, state string) error {
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
-		"uid": pv.UID, "annotations": map[string]string{stateAnnotation: state},
+		"uid": pv.UID, "annotations": map[string]string{layout.VolumeAnnotation: state},
 	}})
 	if err != nil {
 		return err

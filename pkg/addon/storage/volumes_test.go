@@ -9,6 +9,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/tools/cache"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // nodeWith is the half of node a, which has seen the given volumes.
@@ -33,9 +35,9 @@ func nodeWith(t *testing.T, volumes ...*v1.PersistentVolume) (*Volumes, *fake.Cl
 func ours(phase v1.PersistentVolumePhase, policy v1.PersistentVolumeReclaimPolicy, state string) *v1.PersistentVolume {
 	pv := localVolume("pvc-1", "")
 	pv.UID = "u"
-	pv.Annotations = map[string]string{provisionedBy: Provisioner}
+	pv.Annotations = map[string]string{provisionedBy: layout.Provisioner}
 	if state != "" {
-		pv.Annotations[stateAnnotation] = state
+		pv.Annotations[layout.VolumeAnnotation] = state
 	}
 	pv.Status.Phase, pv.Spec.PersistentVolumeReclaimPolicy = phase, policy
 	pv.Spec.ClaimRef = &v1.ObjectReference{Kind: "PersistentVolumeClaim", Namespace: "ns", Name: "data"}
@@ -96,8 +98,8 @@ func TestSync(t *testing.T) {
 				t.Errorf("the directory is to be %q", test.after)
 			}
 			now, err := client.CoreV1().PersistentVolumes().Get(t.Context(), pv.Name, metav1.GetOptions{})
-			if err != nil || now.Annotations[stateAnnotation] != test.says {
-				t.Errorf("the node says %q, %v", now.Annotations[stateAnnotation], err)
+			if err != nil || now.Annotations[layout.VolumeAnnotation] != test.says {
+				t.Errorf("the node says %q, %v", now.Annotations[layout.VolumeAnnotation], err)
 			}
 		})
 	}
@@ -166,8 +168,8 @@ func TestPublish(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		path := n.Annotations[PathAnnotation]
-		if (n.Labels[CapableLabel] == "true") != (path != "") {
+		path := n.Annotations[layout.StoragePathAnnotation]
+		if (n.Labels[layout.StorageLabel] == "true") != (path != "") {
 			t.Errorf("the node says %q, with the labels %v", path, n.Labels)
 		}
 		return path

@@ -2,21 +2,20 @@ package containerd
 
 import (
 	"fmt"
-	"path/filepath"
 	"strings"
 	"text/template"
 
-	"lite.io/lite/pkg/bundle"
+	"lite.io/lite/pkg/layout"
 )
 
 // Config is what containerd has to be told.
 type Config struct {
-	DataDir      string     // where the helpers are unpacked
-	Dir          string     // <data-dir>/agent/containerd: images and snapshots
-	StateDir     string     // on a tmpfs: what is worth nothing after a reboot
-	Helpers      bundle.Dir // runc, the shim and the pod network plugins, once they are unpacked
-	CNIConfDir   string     // where package cni puts the network's description
-	RegistryFile string     // registries.yaml; it need not exist
+	DataDir      string               // where the helpers are unpacked
+	Dir          layout.Containerd    // <data-dir>/agent/containerd: images and snapshots
+	StateDir     layout.RunContainerd // on a tmpfs: what is worth nothing after a reboot
+	Helpers      layout.Helpers       // runc, the shim and the pod network plugins, once they are unpacked
+	CNIConfDir   string               // where package cni puts the network's description
+	RegistryFile string               // registries.yaml; it need not exist
 	// SystemdCgroup makes runc create cgroups through systemd. It must be what
 	// kubelet does.
 	SystemdCgroup bool
@@ -25,16 +24,16 @@ type Config struct {
 }
 
 // Socket is the path of containerd's socket; its CRI is served there too.
-func (c Config) Socket() string { return filepath.Join(c.StateDir, "containerd.sock") }
+func (c Config) Socket() string { return c.StateDir.Socket() }
 
-func (c Config) registryDir() string { return filepath.Join(c.Dir, "registries") }
+func (c Config) registryDir() string { return c.Dir.Registries() }
 
 // configTOML is containerd's configuration, version 4 (containerd 2.4). Each
 // path that would by default be outside our directories is named.
 var configTOML = template.Must(template.New("config.toml").Parse(`# Written by lite at each start. Put changes into {{.DropIns}}.
 version = 4
-root = '{{.Dir}}/root'
-state = '{{.StateDir}}/state'
+root = '{{.Dir.Root}}'
+state = '{{.StateDir.State}}'
 imports = ['{{.DropIns}}']
 # Both register gRPC metrics in the process's one registry, where etcd has them.
 # The third is replaced by one that knows registries.yaml.
@@ -47,9 +46,9 @@ required_plugins = ['io.containerd.cri.v1.images', 'io.containerd.cri.v1.runtime
 [plugins.'io.containerd.server.v1.ttrpc']
   address = '{{.Socket}}.ttrpc'
 [plugins.'io.containerd.shim.v1.manager']
-  socket_dir = '{{.StateDir}}/s'
+  socket_dir = '{{.StateDir.Shims}}'
 [plugins.'io.containerd.internal.v1.opt']
-  path = '{{.Dir}}/opt'
+  path = '{{.Dir.Opt}}'
 
 [plugins.'io.containerd.cri.v1.images']
   snapshotter = '{{.Snapshotter}}'
@@ -62,7 +61,7 @@ required_plugins = ['io.containerd.cri.v1.images', 'io.containerd.cri.v1.runtime
   restrict_oom_score_adj = {{.RestrictOOMScore}}
   netns_mounts_under_state_dir = true
   [plugins.'io.containerd.cri.v1.runtime'.cni]
-    bin_dirs = ['{{.Helpers.CNI}}', '/opt/cni/bin']
+    bin_dirs = ['{{.Helpers.CNI}}', '{{.CNIPlugins}}']
     conf_dir = '{{.CNIConfDir}}'
     use_internal_loopback = true
   [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
@@ -70,7 +69,7 @@ required_plugins = ['io.containerd.cri.v1.images', 'io.containerd.cri.v1.runtime
     runtime_path = '{{.Helpers.Shim}}'
     [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
       BinaryName = '{{.Helpers.Bin}}/runc'
-      Root = '{{.StateDir}}/runc'
+      Root = '{{.StateDir.Runc}}'
       SystemdCgroup = {{.SystemdCgroup}}
 {{- range .Runtimes}}
   [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.{{.Name}}]
@@ -89,9 +88,9 @@ required_plugins = ['io.containerd.cri.v1.images', 'io.containerd.cri.v1.runtime
 func (c Config) toml(snapshotter string, runtimes []found) (string, error) {
 	data := struct {
 		Config
-		Snapshotter, Pause, RegistryDir, DropIns, TheirTransfer string
-		Runtimes                                                []found
-	}{c, snapshotter, bundle.PauseImage, c.registryDir(), c.dropIns(), theirTransfer, runtimes}
+		Snapshotter, Pause, RegistryDir, DropIns, TheirTransfer, CNIPlugins string
+		Runtimes                                                            []found
+	}{c, snapshotter, layout.PauseImage, c.registryDir(), c.dropIns(), theirTransfer, layout.Default().Host.CNIPlugins, runtimes}
 	var b strings.Builder
 	if err := configTOML.Execute(&b, data); err != nil {
 		return "", fmt.Errorf("render containerd's configuration: %w", err)

@@ -11,6 +11,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"lite.io/lite/pkg/golden"
+	"lite.io/lite/pkg/layout"
 )
 
 func sample() Config {
@@ -144,7 +145,7 @@ func TestConfigurationWithPasswordsIsForRootAlone(t *testing.T) {
 	if err := os.WriteFile(file, []byte("mirrors: {docker.io: {endpoint: [mirror.example.test]}}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c, err := New(Config{Dir: filepath.Join(dir, "c"), StateDir: filepath.Join(dir, "r", "s"), CNIConfDir: filepath.Join(dir, "n"), RegistryFile: file})
+	c, err := New(Config{Dir: layout.Containerd(filepath.Join(dir, "c")), StateDir: layout.RunContainerd(filepath.Join(dir, "r", "s")), CNIConfDir: filepath.Join(dir, "n"), RegistryFile: file})
 	if err != nil {
 		t.Fatal(err)
 	}

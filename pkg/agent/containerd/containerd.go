@@ -64,7 +64,7 @@ func (c *Containerd) Run(ctx context.Context) error {
 	if err := registerPuller(c.registries.credentials); err != nil {
 		return err
 	}
-	if err := boundPlugins(unpack.ForImages(c.config.Dir), func(s content.Store) { c.contents.Store(&s) }); err != nil {
+	if err := boundPlugins(unpack.ForImages(string(c.config.Dir)), func(s content.Store) { c.contents.Store(&s) }); err != nil {
 		return err
 	}
 	if err := server.CreateTopLevelDirectories(cfg); err != nil {
@@ -139,7 +139,7 @@ func (c *Containerd) writeConfig() (string, error) {
 	if err := c.config.makeDirectories(); err != nil {
 		return "", err
 	}
-	snapshotter, reason := probe(c.config.Dir)
+	snapshotter, reason := probe(string(c.config.Dir))
 	if reason != nil {
 		slog.Warn("Images cannot be stacked with overlayfs here and will take more room", "snapshotter", snapshotter, "reason", reason)
 	}
@@ -147,7 +147,7 @@ func (c *Containerd) writeConfig() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(c.config.Dir, "config.toml")
+	path := c.config.Dir.Config()
 	if err := file.Write(path, []byte(content), 0o600); err != nil {
 		return "", fmt.Errorf("write %s: %w", path, err)
 	}
@@ -158,17 +158,18 @@ func (c *Containerd) writeConfig() (string, error) {
 // container with users of its own (hostUsers: false) is made by a user who is nobody
 // here: he has to pass to the root of its files, and sees nothing on his way.
 func (c Config) makeDirectories() error {
+	run := filepath.Dir(string(c.StateDir))
 	for _, d := range []struct {
 		path string
 		mode fs.FileMode
 	}{
-		{c.Dir, 0o700}, {c.CNIConfDir, 0o700}, {filepath.Dir(c.StateDir), file.Passable}, {c.StateDir, file.Passable},
-		{filepath.Join(c.StateDir, "state"), file.Passable}, {filepath.Join(c.StateDir, "s"), 0o700}, {filepath.Join(c.StateDir, "runc"), 0o700},
+		{string(c.Dir), 0o700}, {c.CNIConfDir, 0o700}, {run, file.Passable}, {string(c.StateDir), file.Passable},
+		{c.StateDir.State(), file.Passable}, {c.StateDir.Shims(), 0o700}, {c.StateDir.Runc(), 0o700},
 	} {
 		if err := os.MkdirAll(d.path, d.mode); err != nil {
 			return fmt.Errorf("make a directory for containerd: %w", err)
 		}
-		if strings.HasPrefix(d.path, filepath.Dir(c.StateDir)) {
+		if strings.HasPrefix(d.path, run) {
 			// An earlier lite has made it otherwise.
 			if err := os.Chmod(d.path, d.mode); err != nil {
 				return fmt.Errorf("make a directory for containerd: %w", err)

@@ -16,6 +16,8 @@ import (
 	"github.com/containerd/plugin"
 	"github.com/containerd/plugin/registry"
 	"github.com/pelletier/go-toml/v2"
+
+	"lite.io/lite/pkg/layout"
 )
 
 const (
@@ -26,11 +28,11 @@ const (
 )
 
 // dropIns is where a user's settings of containerd are.
-func (c Config) dropIns() string { return filepath.Join(c.Dir, "config.toml.d", "*.toml") }
+func (c Config) dropIns() string { return filepath.Join(c.Dir.DropIns(), "*.toml") }
 
 // CheckDropIns finds what in the drop-ins of the containerd whose files are in dir keeps
 // it from working, before it is started.
-func CheckDropIns(dir string) error {
+func CheckDropIns(dir layout.Containerd) error {
 	files, err := filepath.Glob(Config{Dir: dir}.dropIns())
 	if err != nil {
 		return err
@@ -121,7 +123,7 @@ func misplaced(cfg *srvconfig.Config) (errs []error) {
 
 // usualConfDir is where other programs put descriptions of networks; a file that was
 // made for a containerd of the machine's may name it.
-const usualConfDir = "/etc/cni/net.d"
+var usualConfDir = layout.Default().Host.CNIConf
 
 // directories refuses to have containerd look elsewhere than where lite writes.
 func directories(cfg *srvconfig.Config) (errs []error) {
@@ -176,7 +178,7 @@ func (c Config) complete(runtimes map[string]any) {
 		binary, _ := options["BinaryName"].(string)
 		setDefault(r, "runtime_path", c.Helpers.Shim())
 		setDefault(options, "SystemdCgroup", c.SystemdCgroup)
-		setDefault(options, "Root", filepath.Join(c.StateDir, stateOf(name, binary)))
+		setDefault(options, "Root", c.stateOf(name, binary))
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"lite.io/lite/pkg/golden"
+	"lite.io/lite/pkg/layout"
 )
 
 // nvidiaVersion2 is what nvidia-ctk writes for containerd 1.
@@ -36,7 +37,7 @@ func TestDropInsOfOlderVersionsAreTranslated(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			quietly(t)
 			c := sample()
-			c.Dir = t.TempDir()
+			c.Dir = layout.Containerd(t.TempDir())
 			put(t, c, "50-test.toml", test.text)
 			if err := CheckDropIns(c.Dir); err != nil {
 				t.Fatal(err)
@@ -74,7 +75,7 @@ func TestDropInsOfOlderVersionsAreTranslated(t *testing.T) {
 func TestDropInKeepsThePodNetwork(t *testing.T) {
 	quietly(t)
 	c := sample()
-	c.Dir = t.TempDir()
+	c.Dir = layout.Containerd(t.TempDir())
 	put(t, c, "50-whole.toml", "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".cni]\n  bin_dir = \"/usr/lib/cni\"\n  conf_dir = \"/etc/cni/net.d\"\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\n  config_path = \"\"\n")
 	if err := CheckDropIns(c.Dir); err != nil {
 		t.Fatal(err)
@@ -116,7 +117,7 @@ func TestDropInsThatCannotBe(t *testing.T) {
 		"without the CRI":         {"version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n", `disabled_plugins has "io.containerd.grpc.v1.cri"`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := Config{Dir: t.TempDir()}
+			c := Config{Dir: layout.Containerd(t.TempDir())}
 			file := put(t, c, "50-test.toml", test.text)
 			err := CheckDropIns(c.Dir)
 			if err == nil || !strings.HasPrefix(err.Error(), "containerd's drop-in "+file+": ") || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), "; ") {
@@ -124,7 +125,7 @@ func TestDropInsThatCannotBe(t *testing.T) {
 			}
 		})
 	}
-	if err := CheckDropIns(t.TempDir()); err != nil {
+	if err := CheckDropIns(layout.Containerd(t.TempDir())); err != nil {
 		t.Errorf("none: %v", err)
 	}
 }
@@ -144,7 +145,7 @@ func TestDropInsThatHaveContainerdPullByItself(t *testing.T) {
 		images + "[plugins.'io.containerd.cri.v1.images'.registry.configs.'a.test'.auth]\nusername = 'theirs'": true,
 	} {
 		c := sample()
-		c.Dir = t.TempDir()
+		c.Dir = layout.Containerd(t.TempDir())
 		put(t, c, "50-test.toml", text)
 		cfg, err := c.load(t.Context(), written(t, c))
 		if err != nil {
@@ -206,7 +207,7 @@ func put(t *testing.T, c Config, name, text string) string {
 // written writes the configuration that reads the drop-ins.
 func written(t *testing.T, c Config) string {
 	t.Helper()
-	path := filepath.Join(c.Dir, "config.toml")
+	path := c.Dir.Config()
 	if err := os.WriteFile(path, []byte(rendered(t, c, overlayfs)), 0o600); err != nil {
 		t.Fatal(err)
 	}

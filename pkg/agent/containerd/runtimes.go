@@ -45,7 +45,7 @@ func (c Config) findRuntimes(dirs []string) (all []found) {
 		f := found{Name: k.name, Type: k.kind, Shim: quote(path)}
 		if k.kind == runcV2 {
 			f.Shim, f.Binary = quote(c.Helpers.Shim()), quote(path)
-			f.Root = quote(filepath.Join(c.StateDir, stateOf(k.name, path)))
+			f.Root = quote(c.stateOf(k.name, path))
 		}
 		all = append(all, f)
 	}
@@ -54,12 +54,12 @@ func (c Config) findRuntimes(dirs []string) (all []found) {
 
 // stateOf is the directory of a runtime's state: NVIDIA's calls runc, whose state it
 // is; others write theirs in their own way.
-func stateOf(name, binary string) string {
+func (c Config) stateOf(name, binary string) string {
 	base := filepath.Base(binary)
 	if binary == "" || base == "runc" || strings.HasPrefix(base, "nvidia-container-runtime") {
-		return "runc"
+		return c.StateDir.Runc()
 	}
-	return "runtime-" + name
+	return c.StateDir.Runtime(name)
 }
 
 // describeRuntimes is which runtimes there are, for people.

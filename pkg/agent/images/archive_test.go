@@ -66,7 +66,7 @@ var nameless = entry{"manifest.json", `[{"Config": "c.json", "RepoTags": ["a:1"]
 
 // layout is an OCI layout with one image for several architectures. The content of
 // all but the first is not in it.
-func layout(name string, architectures ...string) []entry {
+func ociLayout(name string, architectures ...string) []entry {
 	entries := []entry{{"oci-layout", `{"imageLayoutVersion":"1.0.0"}`}}
 	add := func(mediaType string, content any, keep bool) ocispec.Descriptor {
 		data, _ := json.Marshal(content)
@@ -199,9 +199,9 @@ func TestInspect(t *testing.T) {
 		"docker":                   {short, "docker.io/library/busybox:1 lite.test/b:2", ".tar"},
 		"docker, gzip":             {gzipped(short), "docker.io/library/busybox:1 lite.test/b:2", ".tar.gz"},
 		"docker, zstd":             {zstandard(short), "docker.io/library/busybox:1 lite.test/b:2", ".tar.zst"},
-		"layout":                   {pack(t, layout("lite.test/a:1", "amd64")...), "lite.test/a:1", ".tar"},
-		"layout, two platforms":    {pack(t, layout("lite.test/a:1", "amd64", "arm64")...), "lite.test/a:1", ".tar"},
-		"layout, 386":              {pack(t, layout("lite.test/a:1", "386")...), "lite.test/a:1", ".tar"}, // runs here as well
+		"layout":                   {pack(t, ociLayout("lite.test/a:1", "amd64")...), "lite.test/a:1", ".tar"},
+		"layout, two platforms":    {pack(t, ociLayout("lite.test/a:1", "amd64", "arm64")...), "lite.test/a:1", ".tar"},
+		"layout, 386":              {pack(t, ociLayout("lite.test/a:1", "386")...), "lite.test/a:1", ".tar"}, // runs here as well
 		"layout, docker's types":   {pack(t, artifact("lite.test/a:1", kind(images.MediaTypeDockerSchema2Config, images.MediaTypeDockerSchema2LayerGzip))...), "lite.test/a:1", ".tar"},
 		"layout, no layers":        {pack(t, artifact("lite.test/a:1", kind(ocispec.MediaTypeImageConfig))...), "lite.test/a:1", ".tar"},
 		"an image and a signature": {pack(t, artifact("lite.test/a:1", kind(sigstore, "application/octet-stream"), kind(ocispec.MediaTypeImageConfig, ocispec.MediaTypeImageLayerZstd))...), "lite.test/a:1", ".tar"},
@@ -241,10 +241,10 @@ func TestInspectRefuses(t *testing.T) {
 		"a bad name":            {pack(t, docker("amd64", "UPPER:1")...), `"UPPER:1"`},
 		"docker, a platform":    {pack(t, docker("arm64", "a:1")...), "docker.io/library/a:1 in it is for linux/arm64"},
 		"docker, no layer":      {pack(t, without(docker("amd64", "a:1"), "b/")...), "layer b/layer.tar of docker.io/library/a:1 is missing"},
-		"layout, a platform":    {pack(t, layout("lite.test/a:1", "arm64")...), "lite.test/a:1 in it is for linux/arm64"},
-		"layout, two platforms": {pack(t, layout("lite.test/a:1", "arm64", "riscv64")...), "linux/arm64, linux/riscv64"},
-		"layout, left out":      {pack(t, layout("lite.test/a:1", "arm64", "amd64")...), "is missing"},
-		"layout, a tag":         {pack(t, layout("latest", "amd64")...), `only "latest"`},
+		"layout, a platform":    {pack(t, ociLayout("lite.test/a:1", "arm64")...), "lite.test/a:1 in it is for linux/arm64"},
+		"layout, two platforms": {pack(t, ociLayout("lite.test/a:1", "arm64", "riscv64")...), "linux/arm64, linux/riscv64"},
+		"layout, left out":      {pack(t, ociLayout("lite.test/a:1", "arm64", "amd64")...), "is missing"},
+		"layout, a tag":         {pack(t, ociLayout("latest", "amd64")...), `only "latest"`},
 		"a chart of Helm":       {pack(t, artifact("lite.test/c:1", kind("application/vnd.cncf.helm.config.v1+json", "application/vnd.cncf.helm.chart.content.v1.tar+gzip"))...), "lite.test/c:1 in it is no image but another artifact (application/vnd.cncf.helm.config.v1+json)"},
 		"files of ORAS":         {pack(t, artifact("lite.test/c:1", typed("application/vnd.test", kind(ocispec.MediaTypeEmptyJSON, "text/plain")))...), "another artifact (application/vnd.test)"},
 		"ORAS, an older one":    {pack(t, artifact("lite.test/c:1", kind("application/vnd.unknown.config.v1+json", ocispec.MediaTypeImageLayerGzip))...), "another artifact (application/vnd.unknown.config.v1+json)"},
@@ -252,7 +252,7 @@ func TestInspectRefuses(t *testing.T) {
 		"an index of artifacts": {pack(t, artifact("lite.test/c:1", kind(sigstore, "text/plain"), kind(ocispec.MediaTypeEmptyJSON))...), "another artifact"},
 		"another manifest":      {pack(t, artifact("lite.test/c:1", ocispec.Manifest{MediaType: "application/vnd.oci.artifact.manifest.v1+json"})...), "another artifact (application/vnd.oci.artifact.manifest.v1+json)"},
 		"no configuration":      {pack(t, artifact("lite.test/c:1", kind("", ocispec.MediaTypeImageLayer))...), "another artifact (of no type)"},
-		"layout, no blobs":      {pack(t, without(layout("lite.test/a:1", "amd64"), "blobs/")...), "is missing"},
+		"layout, no blobs":      {pack(t, without(ociLayout("lite.test/a:1", "amd64"), "blobs/")...), "is missing"},
 	} {
 		_, err := inspect(c.archive)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
@@ -267,7 +267,7 @@ func TestInspectRefuses(t *testing.T) {
 // nested is indexes of so many levels, each of which names the one below so often; at the
 // bottom is an image.
 func nested(levels, times int) []entry {
-	entries := layout("lite.test/a:1", "amd64")
+	entries := ociLayout("lite.test/a:1", "amd64")
 	var index ocispec.Index
 	_ = json.Unmarshal([]byte(entries[len(entries)-1].content), &index)
 	d := index.Manifests[0]
@@ -284,7 +284,7 @@ func nested(levels, times int) []entry {
 
 // names is one image under many names.
 func names(number int) []entry {
-	entries := layout("lite.test/a:1", "amd64", "arm64")
+	entries := ociLayout("lite.test/a:1", "amd64", "arm64")
 	var index ocispec.Index
 	_ = json.Unmarshal([]byte(entries[len(entries)-1].content), &index)
 	d := index.Manifests[0]
@@ -430,7 +430,7 @@ func TestOlder(t *testing.T) {
 
 func TestKeep(t *testing.T) {
 	dir := t.TempDir()
-	data := pack(t, layout("lite.test/a:1", runtime.GOARCH)...)
+	data := pack(t, ociLayout("lite.test/a:1", runtime.GOARCH)...)
 	now := time.Date(2026, time.May, 1, 12, 0, 0, 0, time.UTC)
 	keep := func(data []byte, at time.Time) (string, string, bool) {
 		t.Helper()

@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/containerd/v2/core/leases"
 	"google.golang.org/grpc"
 
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/unpack"
 	"lite.io/lite/pkg/unpack/layers"
 )
@@ -45,9 +46,8 @@ func connect(socket string, contents content.Store) (*client.Client, error) {
 
 // Leases of imports end after a day, should nobody be left to end them.
 const (
-	leaseFor  = 24 * time.Hour
-	leaseName = "lite-import-"
-	endFor    = 30 * time.Second
+	leaseFor = 24 * time.Hour
+	endFor   = 30 * time.Second
 )
 
 // hold takes a lease on all that is written for an import. When it is released after a
@@ -56,7 +56,7 @@ const (
 // that time.
 func hold(ctx context.Context, c *client.Client, name string) (_ context.Context, release func(good bool), err error) {
 	if name == "" {
-		name = leaseName
+		name = layout.ImportLease
 	}
 	service := c.LeasesService()
 	lease, err := service.Create(ctx, leases.WithID(fmt.Sprint(name, time.Now().UnixNano())), leases.WithExpiration(leaseFor))

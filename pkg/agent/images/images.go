@@ -29,8 +29,8 @@ import (
 	"github.com/fsnotify/fsnotify"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/unpack"
-	"lite.io/lite/pkg/unpack/layers"
 )
 
 const (
@@ -44,15 +44,6 @@ const (
 	// pinLabel is containerd's mark for an image the kubelet may not collect.
 	pinLabel = "io.cri-containerd.pinned"
 	pinned   = "pinned"
-	// fromLabel remembers which archive an image came from, by name, size and
-	// time, and how many images are in it, so that a start does not read
-	// gigabytes again. beforeLabel remembers the older archives that have an image
-	// of the same name. asLabel is the name and the digest that the image had then:
-	// whoever gives it another name copies the labels, and whoever imports another
-	// one under its name leaves them.
-	fromLabel   = "lite.io/imported-from"
-	beforeLabel = "lite.io/imported-before"
-	asLabel     = "lite.io/imported-as"
 )
 
 // suffixes are the names of archives, docker-archive or OCI layout, plain or
@@ -260,7 +251,7 @@ func (i *Importer) importDir(ctx context.Context, c *client.Client) error {
 func (i *Importer) importOne(ctx context.Context, c *client.Client, a archive) error {
 	path := filepath.Join(i.dir, a.name)
 	if !i.watch {
-		if _, err := importFile(ctx, c, layers.BuiltIn, path, a.mark, &work{}); err != nil {
+		if _, err := importFile(ctx, c, layout.BuiltInLease, path, a.mark, &work{}); err != nil {
 			return fmt.Errorf("import %s: %w", path, err)
 		}
 		return nil
@@ -373,11 +364,11 @@ func imported(ctx context.Context, c *client.Client) (map[string]bool, error) {
 
 // fromArchives is the images that some archive brought, as it brought them.
 func fromArchives(ctx context.Context, c *client.Client) ([]images.Image, error) {
-	list, err := c.ImageService().List(ctx, fmt.Sprintf("labels.%q", fromLabel))
+	list, err := c.ImageService().List(ctx, fmt.Sprintf("labels.%q", layout.ImportedFromLabel))
 	if err != nil {
 		return nil, fmt.Errorf("list images: %w", err)
 	}
-	return slices.DeleteFunc(list, func(i images.Image) bool { return i.Labels[asLabel] != identity(i) }), nil
+	return slices.DeleteFunc(list, func(i images.Image) bool { return i.Labels[layout.ImportedAsLabel] != identity(i) }), nil
 }
 
 // identity is what makes an image the one that it is.
@@ -506,9 +497,9 @@ func pin(ctx context.Context, c *client.Client, found []images.Image, mark strin
 	for _, image := range found {
 		before := older(sources(image), mark)
 		image.Labels = map[string]string{
-			fromLabel: source, beforeLabel: strings.Join(before, " "), asLabel: identity(image), pinLabel: pinned,
+			layout.ImportedFromLabel: source, layout.ImportedBeforeLabel: strings.Join(before, " "), layout.ImportedAsLabel: identity(image), pinLabel: pinned,
 		}
-		_, err := c.ImageService().Update(ctx, image, "labels."+fromLabel, "labels."+beforeLabel, "labels."+asLabel, "labels."+pinLabel)
+		_, err := c.ImageService().Update(ctx, image, "labels."+layout.ImportedFromLabel, "labels."+layout.ImportedBeforeLabel, "labels."+layout.ImportedAsLabel, "labels."+pinLabel)
 		if err != nil {
 			return fmt.Errorf("label %s: %w", image.Name, err)
 		}
@@ -519,12 +510,12 @@ func pin(ctx context.Context, c *client.Client, found []images.Image, mark strin
 // sources is what the labels of an image say of the archives that have it, the
 // newest first: the mark of each, and how many images are in it.
 func sources(image images.Image) []string {
-	return strings.Fields(image.Labels[fromLabel] + " " + image.Labels[beforeLabel])
+	return strings.Fields(image.Labels[layout.ImportedFromLabel] + " " + image.Labels[layout.ImportedBeforeLabel])
 }
 
 // from is the mark of the archive that an image came from.
 func from(image images.Image) string {
-	mark, _, _ := strings.Cut(image.Labels[fromLabel], "/")
+	mark, _, _ := strings.Cut(image.Labels[layout.ImportedFromLabel], "/")
 	return mark
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/unpack"
 )
 
@@ -95,7 +96,7 @@ func (s *Store) List(ctx context.Context) ([]Image, error) {
 
 func source(i images.Image, archives []archive) string {
 	switch mark := from(i); {
-	case mark == "" || i.Labels[asLabel] != identity(i):
+	case mark == "" || i.Labels[layout.ImportedAsLabel] != identity(i):
 		return "pulled"
 	case builtIn(i.Name):
 		return "lite"
@@ -109,7 +110,7 @@ func source(i images.Image, archives []archive) string {
 }
 
 // builtIn says whether an image comes with lite. Pods can't start without it.
-func builtIn(name string) bool { return strings.HasPrefix(name, "lite.io/") }
+func builtIn(name string) bool { return strings.HasPrefix(name, layout.BuiltInImages) }
 
 // named is the images that have a name of their own. containerd's CRI plugin adds
 // each image once more under its ID and under the digest it was pulled by.

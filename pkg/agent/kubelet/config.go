@@ -3,7 +3,6 @@ package kubelet
 import (
 	"fmt"
 	"net/netip"
-	"path/filepath"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
@@ -35,7 +34,7 @@ func configuration(c Config) (*v1beta1.KubeletConfiguration, error) {
 		ResolverConfig:           &c.ResolvConf,
 		TLSCertFile:              c.CertFile,
 		TLSPrivateKeyFile:        c.KeyFile,
-		VolumePluginDir:          filepath.Join(c.Dir, "flexvolume"),
+		VolumePluginDir:          c.Dir.FlexVolumes(),
 
 		// A machine with swap is no reason not to start; pods don't use it.
 		FailSwapOn: &no,

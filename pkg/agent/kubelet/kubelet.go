@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,12 +31,16 @@ import (
 
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/series"
 )
 
 // Config is what the kubelet has to be told.
 type Config struct {
-	Dir      string // for files of ours; the kubelet's own root is RootDir
+	Dir layout.Kubelet // for files of ours
+	// Root is the kubelet's own directory. It is not under our data directory: CSI
+	// drivers and device plugins have its path written into them.
+	Root     string
 	NodeName string
 	NodeIP   []netip.Addr
 	Labels   []string // key=value
@@ -56,10 +59,6 @@ type Config struct {
 	Protect    bool   // the kernel's settings are as they have to be, or the node does not start
 	ExtraArgs  []string
 }
-
-// RootDir is not under our data directory: CSI drivers and device plugins
-// have this path written into them.
-const RootDir = "/var/lib/kubelet"
 
 // Kubelet is the component.
 type Kubelet struct {
@@ -194,7 +193,7 @@ func said(maps ...map[string]string) string {
 }
 
 // CertDir is where the kubelet keeps certificates that the cluster signed for it.
-func (c Config) CertDir() string { return filepath.Join(c.Dir, "pki") }
+func (c Config) CertDir() string { return c.Dir.PKI() }
 
 // args is what can be said by flags alone; the rest is in configuration.
 func args(c Config) []string {
@@ -203,7 +202,7 @@ func args(c Config) []string {
 		"hostname-override": c.NodeName,
 		"kubeconfig":        c.Kubeconfig,
 		"node-ip":           kube.Join(c.NodeIP),
-		"root-dir":          RootDir,
+		"root-dir":          c.Root,
 	}
 	if len(c.Labels) > 0 {
 		flags["node-labels"] = strings.Join(c.Labels, ",")

@@ -18,6 +18,7 @@ import (
 func sample() Config {
 	return Config{
 		Dir:           "/var/lib/lite/agent/kubelet",
+		Root:          "/var/lib/kubelet",
 		NodeName:      "node-a",
 		NodeIP:        []netip.Addr{netip.MustParseAddr("192.0.2.10")},
 		ClusterDNS:    netip.MustParseAddr("10.43.0.10"),
@@ -69,7 +70,7 @@ func TestUpstreamAcceptsWhatWeSay(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if k.Name() != "kubelet" || k.server.KubeConfig != c.Kubeconfig || k.server.RootDirectory != RootDir || k.server.HostnameOverride != "node-a" {
+		if k.Name() != "kubelet" || k.server.KubeConfig != c.Kubeconfig || k.server.RootDirectory != "/var/lib/kubelet" || k.server.HostnameOverride != "node-a" {
 			t.Errorf("%s: got %+v", name, k.server.KubeletFlags)
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"k8s.io/kubernetes/pkg/kubelet/eviction"
 
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 )
 
 // internalConfiguration is upstream's defaults, below our configuration, below the
@@ -169,7 +170,7 @@ func owned(c Config, ours *v1beta1.KubeletConfiguration) []kube.Owned {
 		{Field: "serverTLSBootstrap", Value: ours.ServerTLSBootstrap, Remedy: certificate},
 		{Field: "containerRuntimeEndpoint", Value: c.Runtime, Remedy: "say --container-runtime-endpoint"},
 		{Field: "cgroupDriver", Value: ours.CgroupDriver, Remedy: "remove it: kubelet and containerd have to agree"},
-		{Field: "port", Value: 10250, Remedy: "remove it"},
+		{Field: "port", Value: layout.KubeletPort, Remedy: "remove it"},
 		{Field: "enableServer", Value: true, Remedy: "remove it: there would be no logs and no exec"},
 		{Field: "registerNode", Value: true, Remedy: "remove it: there would be no node"},
 		{Field: "logging.format", Value: "text", Remedy: "say --log-format"},

@@ -19,6 +19,7 @@ import (
 
 	"lite.io/lite/pkg/firewall"
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/netfilter"
 )
 
@@ -172,7 +173,7 @@ func (g guard) lostChains(ctx context.Context, lost firewall.Lost) (gone []strin
 		// kube-proxy always brings the chains that lead to what it changes. Who takes the jumps
 		// as well has put a table in its place, such as one that was saved some time ago.
 		if ours && (!c.Adds || jumps) {
-			gone = append(gone, fmt.Sprintf("chains KUBE-* of %s", c.Table))
+			gone = append(gone, fmt.Sprintf("chains %s* of %s", layout.KubeChains, c.Table))
 		}
 		look = look || c.Dropped || jumps
 	}
@@ -199,7 +200,7 @@ func (g guard) lostChains(ctx context.Context, lost firewall.Lost) (gone []strin
 
 // isProxys tells kube-proxy's chains from the kubelet's.
 func isProxys(chain string) bool {
-	return strings.HasPrefix(chain, "KUBE-") && !slices.Contains([]string{"KUBE-FIREWALL", "KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY"}, chain)
+	return strings.HasPrefix(chain, layout.KubeChains) && !slices.Contains([]string{layout.KubeletChain, "KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY"}, chain)
 }
 
 // missingJumps names what a listing of a table should have and has not: the rules that

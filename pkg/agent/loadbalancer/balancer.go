@@ -27,6 +27,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // Config is what the load balancer has to be told.
@@ -76,7 +78,7 @@ type Balancer struct {
 func New(c Config) (*Balancer, error) {
 	listen, err := netip.ParseAddrPort(c.Listen)
 	if err != nil {
-		return nil, fmt.Errorf("load balancer: listen address %q: not of the form 127.0.0.1:6444", c.Listen)
+		return nil, fmt.Errorf("load balancer: listen address %q: not of the form %s", c.Listen, layout.Local(layout.BalancerPort))
 	}
 	if !listen.Addr().IsLoopback() {
 		return nil, fmt.Errorf("load balancer: listen address %s is not a loopback address: other machines could use it", c.Listen)
@@ -185,7 +187,7 @@ func (b *Balancer) Ready(context.Context) error {
 			tried = append(tried, s.address+" (not asked yet)")
 		}
 	}
-	return fmt.Errorf("no API server answers: %s; if a server has another address by now, restart this agent with --server https://<that address>:6443 (where it was installed as a service: run the installer again with LITE_URL=https://<that address>:6443)", strings.Join(tried, ", "))
+	return fmt.Errorf("no API server answers: %[1]s; if a server has another address by now, restart this agent with --server https://<that address>:%[2]s (where it was installed as a service: run the installer again with LITE_URL=https://<that address>:%[2]s)", strings.Join(tried, ", "), layout.APIPortText)
 }
 
 // Server is what is known of one API server.

@@ -17,6 +17,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // The ways to other nodes.
@@ -25,16 +27,6 @@ const (
 	HostGW    = "host-gw"
 	WireGuard = "wireguard-native"
 )
-
-// The devices that lite makes. The names are ours: what has one of them is
-// adopted, made again or removed.
-const (
-	vxlanDevice     = "lite-vxlan"
-	wireguardDevice = "lite-wg"
-)
-
-// Devices is the names of those that a node may have.
-func Devices() []string { return []string{vxlanDevice, wireguardDevice} }
 
 // What every host must be able to take in (RFC 791, RFC 8200).
 const (
@@ -251,7 +243,7 @@ func Remove() error {
 // devices than that.
 func remove(kernel *netlink.Handle, except string, exceptLink int) error {
 	var errs []error
-	for _, name := range []string{vxlanDevice, wireguardDevice} {
+	for _, name := range []string{layout.VXLANDevice, layout.WireGuardDevice} {
 		if name == except {
 			continue
 		}
@@ -269,7 +261,7 @@ func remove(kernel *netlink.Handle, except string, exceptLink int) error {
 		errs = append(errs, err)
 	}
 	for _, r := range routes {
-		if hopOf(r).nowhere && except == wireguardDevice {
+		if hopOf(r).nowhere && except == layout.WireGuardDevice {
 			continue // Set knows whether it is wanted; until then nothing may pass
 		}
 		if r.LinkIndex != exceptLink || exceptLink == 0 {

@@ -13,6 +13,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"lite.io/lite/pkg/layout"
 )
 
 var backends = []string{VXLAN, HostGW, WireGuard}
@@ -24,7 +26,7 @@ func (h *host) state() []string {
 	var lines []string
 	routes, err := h.kernel.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{}, 0)
 	must(h.t, err)
-	ours := &netlink.Route{Protocol: Protocol}
+	ours := &netlink.Route{Protocol: layout.RouteProtocol}
 	routes6, err := h.kernel.RouteListFiltered(netlink.FAMILY_V6, ours, netlink.RT_FILTER_PROTOCOL)
 	must(h.t, err)
 	for _, r := range append(routes, routes6...) {
@@ -205,7 +207,7 @@ func TestNodeThatLeavesLeavesNothing(t *testing.T) {
 			must(t, h.Set(h.peers(hosts...)))
 			must(t, h.reaches(hosts[2], "tcp", 1<<10, false))
 			must(t, h.Set(nil))
-			if lines := h.state(); about(lines, fmt.Sprintf("proto %d", Protocol)) != 0 {
+			if lines := h.state(); about(lines, fmt.Sprintf("proto %d", layout.RouteProtocol)) != 0 {
 				t.Errorf("routes are left in\n%s", strings.Join(lines, "\n"))
 			}
 		})
@@ -216,7 +218,7 @@ func TestNodeThatLeavesLeavesNothing(t *testing.T) {
 func TestPeerThatChanges(t *testing.T) {
 	h := newHosts(t, VXLAN, 2)[0]
 	p := h.peers(&host{ns: -1, config: Config{Pods: netip.MustParsePrefix("10.42.9.0/24")}, local: Local{
-		Backend: VXLAN, IP: netip.MustParseAddr("192.0.2.9"), MAC: "02:00:00:00:00:09", Port: vxlanPort,
+		Backend: VXLAN, IP: netip.MustParseAddr("192.0.2.9"), MAC: "02:00:00:00:00:09", Port: layout.VXLANPort,
 	}})
 	must(t, h.Set(p))
 	for _, change := range []func(){
@@ -264,11 +266,11 @@ func TestWhatBreaksIsSeenAndRepaired(t *testing.T) {
 	}
 	anotherKey := func(h *host) error {
 		other := key(9)
-		return h.backend.(*wireguard).client.ConfigureDevice(wireguardDevice, wgtypes.Config{PrivateKey: &other})
+		return h.backend.(*wireguard).client.ConfigureDevice(layout.WireGuardDevice, wgtypes.Config{PrivateKey: &other})
 	}
 	anotherPort := func(h *host) error {
 		port := 9999
-		return h.backend.(*wireguard).client.ConfigureDevice(wireguardDevice, wgtypes.Config{ListenPort: &port})
+		return h.backend.(*wireguard).client.ConfigureDevice(layout.WireGuardDevice, wgtypes.Config{ListenPort: &port})
 	}
 	for name, test := range map[string]struct {
 		backend string
@@ -455,9 +457,9 @@ func TestChecksumsAreSwitchedOff(t *testing.T) {
 	hosts := newHosts(t, VXLAN, 2)
 	for _, h := range hosts {
 		o := h.backend.(*vxlan).offload
-		must(t, o.off(vxlanDevice))
-		must(t, o.off(vxlanDevice))
-		features, err := o.tool.Features(vxlanDevice)
+		must(t, o.off(layout.VXLANDevice))
+		must(t, o.off(layout.VXLANDevice))
+		features, err := o.tool.Features(layout.VXLANDevice)
 		if err != nil || features[checksums] {
 			t.Errorf("got %v, %v", features[checksums], err)
 		}

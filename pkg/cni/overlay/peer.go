@@ -9,9 +9,6 @@ import (
 	"time"
 )
 
-// Annotation is where a Node says how its pods are reached, in JSON: a Local.
-const Annotation = "lite.io/overlay"
-
 // Local is what the other nodes must know of this one. Nothing in it is secret.
 type Local struct {
 	Backend   string     `json:"backend"`

@@ -8,13 +8,9 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-)
 
-// Protocol marks our routes, so that we find exactly those again: `ip route show
-// proto 76`. It is the letter L. Neither the kernel (rtnetlink.h), iproute2
-// (rt_protos) nor FRR uses it, and those who make pod networks have others
-// (Calico 80). 99 is Open/R's.
-const Protocol netlink.RouteProtocol = 'L'
+	"lite.io/lite/pkg/layout"
+)
 
 // hop is where a route leads.
 type hop struct {
@@ -27,10 +23,10 @@ type hop struct {
 
 func (h hop) route(dst netip.Prefix) *netlink.Route {
 	if h.nowhere {
-		return &netlink.Route{Dst: netOf(dst), Protocol: Protocol, Table: unix.RT_TABLE_MAIN, Type: unix.RTN_UNREACHABLE}
+		return &netlink.Route{Dst: netOf(dst), Protocol: layout.RouteProtocol, Table: unix.RT_TABLE_MAIN, Type: unix.RTN_UNREACHABLE}
 	}
 	r := &netlink.Route{
-		Dst: netOf(dst), LinkIndex: h.link, Protocol: Protocol,
+		Dst: netOf(dst), LinkIndex: h.link, Protocol: layout.RouteProtocol,
 		Table: unix.RT_TABLE_MAIN, Type: unix.RTN_UNICAST, Scope: netlink.SCOPE_LINK,
 	}
 	if h.via.IsValid() {
@@ -130,7 +126,7 @@ func (o *Overlay) checkRoutes() error {
 }
 
 func ownRoutes(kernel *netlink.Handle) ([]netlink.Route, error) {
-	ours := &netlink.Route{Protocol: Protocol, Table: unix.RT_TABLE_MAIN}
+	ours := &netlink.Route{Protocol: layout.RouteProtocol, Table: unix.RT_TABLE_MAIN}
 	var all []netlink.Route
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
 		routes, err := dump(func() ([]netlink.Route, error) {

@@ -13,6 +13,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"lite.io/lite/pkg/layout"
 )
 
 func TestInterface(t *testing.T) {
@@ -88,11 +90,11 @@ func TestAccept(t *testing.T) {
 	o := &Overlay{
 		config:  Config{Backend: VXLAN, Pods: netip.MustParsePrefix("10.42.1.0/24"), Cluster: cluster},
 		outer:   Iface{IP: netip.MustParseAddr("192.0.2.1")},
-		backend: &vxlan{port: vxlanPort, mac: mac},
+		backend: &vxlan{port: layout.VXLANPort, mac: mac},
 	}
 	peer := func(node string, number byte) Peer {
 		ip, pods := netip.AddrFrom4([4]byte{192, 0, 2, number}), netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 42, number, 0}), 24)
-		return Peer{node, time.Time{}, Local{Backend: VXLAN, IP: ip, MAC: hardwareAddr(ip, pods).String(), Port: vxlanPort}, []netip.Prefix{pods}}
+		return Peer{node, time.Time{}, Local{Backend: VXLAN, IP: ip, MAC: hardwareAddr(ip, pods).String(), Port: layout.VXLANPort}, []netip.Prefix{pods}}
 	}
 	for want, change := range map[string]func(*Peer){
 		"does not say yet":                      func(p *Peer) { p.Local = Local{} },
@@ -132,11 +134,11 @@ func TestTheOlderNodeKeepsItsRange(t *testing.T) {
 	o := &Overlay{
 		config:  Config{Backend: VXLAN, Pods: own, Cluster: cluster},
 		outer:   Iface{IP: netip.MustParseAddr("192.0.2.1")},
-		backend: &vxlan{port: vxlanPort, mac: hardwareAddr(netip.MustParseAddr("192.0.2.1"), own)},
+		backend: &vxlan{port: layout.VXLANPort, mac: hardwareAddr(netip.MustParseAddr("192.0.2.1"), own)},
 	}
 	peer := func(node, address string, created int64) Peer {
 		ip := netip.MustParseAddr(address)
-		return Peer{node, time.Unix(created, 0), Local{Backend: VXLAN, IP: ip, MAC: hardwareAddr(ip, pods).String(), Port: vxlanPort}, []netip.Prefix{pods}}
+		return Peer{node, time.Unix(created, 0), Local{Backend: VXLAN, IP: ip, MAC: hardwareAddr(ip, pods).String(), Port: layout.VXLANPort}, []netip.Prefix{pods}}
 	}
 	owner, thief := peer("h2", "192.0.2.2", 1), peer("a0", "192.0.2.254", 2)
 	for _, peers := range [][]Peer{{owner, thief}, {thief, owner}} {
@@ -154,10 +156,10 @@ func TestStolenHardwareAddrDoesNotCutItsOwnerOff(t *testing.T) {
 	o := &Overlay{
 		config:  Config{Backend: VXLAN, Pods: own, Cluster: cluster},
 		outer:   Iface{IP: netip.MustParseAddr("192.0.2.1")},
-		backend: &vxlan{port: vxlanPort, mac: hardwareAddr(netip.MustParseAddr("192.0.2.1"), own)},
+		backend: &vxlan{port: layout.VXLANPort, mac: hardwareAddr(netip.MustParseAddr("192.0.2.1"), own)},
 	}
 	ip, pods := netip.MustParseAddr("192.0.2.2"), netip.MustParsePrefix("10.42.2.0/24")
-	stolen := Local{Backend: VXLAN, IP: ip, MAC: hardwareAddr(ip, pods).String(), Port: vxlanPort}
+	stolen := Local{Backend: VXLAN, IP: ip, MAC: hardwareAddr(ip, pods).String(), Port: layout.VXLANPort}
 	owner := Peer{"z", time.Time{}, stolen, []netip.Prefix{pods}}
 	for _, ip := range []string{"192.0.2.2", "192.0.2.3"} {
 		stolen.IP = netip.MustParseAddr(ip)
@@ -170,7 +172,7 @@ func TestStolenHardwareAddrDoesNotCutItsOwnerOff(t *testing.T) {
 }
 
 func TestLocalAsJSON(t *testing.T) {
-	local := Local{Backend: VXLAN, IP: netip.MustParseAddr("192.0.2.1"), MAC: "02:00:00:00:00:01", Port: vxlanPort}
+	local := Local{Backend: VXLAN, IP: netip.MustParseAddr("192.0.2.1"), MAC: "02:00:00:00:00:01", Port: layout.VXLANPort}
 	text, err := json.Marshal(local)
 	if err != nil || string(text) != `{"backend":"vxlan","ip":"192.0.2.1","mac":"02:00:00:00:00:01","port":8472}` {
 		t.Errorf("got %s, %v", text, err)

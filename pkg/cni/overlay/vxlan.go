@@ -11,15 +11,11 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"lite.io/lite/pkg/layout"
 )
 
 const (
-	// vni spells "lit". The small numbers are taken on many networks (flannel
-	// has 1, Calico 4096, Cilium the small ones): packets of two products on one
-	// network must not be taken for each other's.
-	vni = 0x6c6974
-
-	vxlanPort = 8472
 	// vxlanOverhead is an IPv4, a UDP, a VXLAN and an Ethernet header.
 	vxlanOverhead = 20 + 8 + 8 + 14
 )
@@ -41,13 +37,13 @@ func newVXLAN(c Config, kernel *netlink.Handle) (*vxlan, error) {
 		return nil, err
 	}
 	v := &vxlan{
-		tunnel:  newTunnel(kernel, vxlanDevice, vxlanOverhead, c.ranges()),
+		tunnel:  newTunnel(kernel, layout.VXLANDevice, vxlanOverhead, c.ranges()),
 		port:    c.Port,
 		pods:    c.Pods,
 		offload: offload,
 	}
 	if v.port == 0 {
-		v.port = vxlanPort
+		v.port = layout.VXLANPort
 	}
 	return v, nil
 }
@@ -102,7 +98,7 @@ func (v *vxlan) adopt(outer Iface) (netlink.Link, error) {
 func (v *vxlan) wanted(outer Iface) *netlink.Vxlan {
 	want := &netlink.Vxlan{
 		LinkAttrs:    v.attrs(outer),
-		VxlanId:      vni,
+		VxlanId:      layout.VNI,
 		VtepDevIndex: outer.Index,
 		SrcAddr:      outer.IP.AsSlice(),
 		Port:         v.port,
@@ -119,8 +115,8 @@ func (v *vxlan) differs(link netlink.Link, outer Iface) error {
 	switch {
 	case !ok:
 		return fmt.Errorf("device %s is of type %s instead of vxlan", v.name, link.Type())
-	case have.VxlanId != vni || have.Port != v.port:
-		return fmt.Errorf("device %s has network %d and port %d instead of %d and %d", v.name, have.VxlanId, have.Port, vni, v.port)
+	case have.VxlanId != layout.VNI || have.Port != v.port:
+		return fmt.Errorf("device %s has network %d and port %d instead of %d and %d", v.name, have.VxlanId, have.Port, layout.VNI, v.port)
 	case have.VtepDevIndex != outer.Index || addrOf(have.SrcAddr) != outer.IP:
 		return fmt.Errorf("device %s does not lead out of %s with %s", v.name, outer.Name, outer.IP)
 	case have.Learning || have.FlowBased || have.GBP || have.Group != nil:

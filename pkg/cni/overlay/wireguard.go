@@ -18,10 +18,10 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"lite.io/lite/pkg/file"
+	"lite.io/lite/pkg/layout"
 )
 
 const (
-	wireguardPort = 51820
 	// wireguardOverhead is an IPv6, a UDP and a WireGuard header. Over IPv4 it is
 	// 20 less; but 1420 is what all the world uses, and a node that is reached
 	// over IPv6 one day must not need another MTU in every pod.
@@ -54,13 +54,13 @@ func newWireGuard(c Config, kernel *netlink.Handle) (*wireguard, error) {
 		return nil, fmt.Errorf("open a socket for wireguard: %w", err)
 	}
 	w := &wireguard{
-		tunnel:  newTunnel(kernel, wireguardDevice, wireguardOverhead, c.ranges()),
+		tunnel:  newTunnel(kernel, layout.WireGuardDevice, wireguardOverhead, c.ranges()),
 		port:    c.Port,
 		keyFile: c.KeyFile,
 		client:  client,
 	}
 	if w.port == 0 {
-		w.port = wireguardPort
+		w.port = layout.WireGuardPort
 	}
 	return w, nil
 }

@@ -17,6 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/wgctrl"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // wireguardState is what the device knows: its key, its port and its peers.
@@ -123,14 +125,14 @@ func (h *host) expectPeers(when string, peers []Peer) {
 		var nets []net.IPNet
 		for _, pods := range p.Pods {
 			nets = append(nets, *netOf(pods))
-			routes += about(lines, fmt.Sprintf("route %s via <nil> dev %d proto %d ", pods, h.device().Attrs().Index, Protocol))
+			routes += about(lines, fmt.Sprintf("route %s via <nil> dev %d proto %d ", pods, h.device().Attrs().Index, layout.RouteProtocol))
 		}
 		want := fmt.Sprintf("peer %s at %s:%d for %s keepalive 0s", p.PublicKey, p.IP, p.Port, sorted(nets))
 		if !slices.Contains(lines, want) {
 			h.t.Errorf("%s: no %q in\n%s", when, want, strings.Join(lines, "\n"))
 		}
 	}
-	if got := about(lines, fmt.Sprintf(" proto %d ", Protocol)); got != routes || routes < len(peers) {
+	if got := about(lines, fmt.Sprintf(" proto %d ", layout.RouteProtocol)); got != routes || routes < len(peers) {
 		h.t.Errorf("%s: %d routes, %d of them right:\n%s", when, got, routes, strings.Join(lines, "\n"))
 	}
 }
@@ -139,7 +141,7 @@ func (h *host) expectPeers(when string, peers []Peer) {
 func wireguardPeer(number byte) Peer {
 	return Peer{
 		Node:  fmt.Sprintf("node%d", number),
-		Local: Local{Backend: WireGuard, IP: netip.AddrFrom4([4]byte{192, 0, 2, number}), PublicKey: key(number).String(), Port: wireguardPort},
+		Local: Local{Backend: WireGuard, IP: netip.AddrFrom4([4]byte{192, 0, 2, number}), PublicKey: key(number).String(), Port: layout.WireGuardPort},
 		Pods:  []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 42, number, 0}), 24)},
 	}
 }
@@ -155,7 +157,7 @@ func TestManyPeersOfWireGuard(t *testing.T) {
 		must(t, h.Set(p))
 		must(t, h.Check())
 		h.expectPeers(fmt.Sprintf("%d peers", len(p)), p)
-		have, err := h.backend.(*wireguard).client.Device(wireguardDevice)
+		have, err := h.backend.(*wireguard).client.Device(layout.WireGuardDevice)
 		must(t, err)
 		if changes := peerChanges(have.Peers, p); len(changes) != 0 {
 			t.Errorf("%d peers would be written again", len(changes))
@@ -369,7 +371,7 @@ func TestNothingLeavesUnencrypted(t *testing.T) {
 	refused("before anything is known of the node")
 	must(t, h.Set(h.peers(hosts...)))
 	must(t, h.reaches(other, "udp", 64, false))
-	link, err := h.kernel.LinkByName(wireguardDevice)
+	link, err := h.kernel.LinkByName(layout.WireGuardDevice)
 	must(t, err)
 	must(t, h.kernel.LinkDel(link))
 	refused("when the device is gone")

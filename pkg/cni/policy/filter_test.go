@@ -15,6 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/knftables"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // bed is a filter and a packet filter to which its changes are written.
@@ -25,7 +27,7 @@ type bed struct {
 }
 
 func newBed(fs []family) *bed {
-	fake := knftables.NewFake(knftables.InetFamily, tableName)
+	fake := knftables.NewFake(knftables.InetFamily, layout.PolicyTable)
 	return &bed{newFilter(fs), fake, &table{nft: fake, families: fs}}
 }
 

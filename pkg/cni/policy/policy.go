@@ -30,6 +30,7 @@ import (
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/firewall"
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 )
 
 // Config is what the component has to be told.
@@ -148,7 +149,7 @@ func (p *Policy) awaitPermission(ctx context.Context, client kubernetes.Interfac
 // it is not as it should be, it is written anew.
 func (p *Policy) missing(ctx context.Context, lost firewall.Lost) ([]string, error) {
 	if !lost.Unknown && !slices.ContainsFunc(lost.Changes, func(c firewall.Change) bool {
-		return c.Table == firewall.Table{Family: "inet", Name: tableName} && !p.wrote(c.Generation)
+		return c.Table == firewall.Table{Family: "inet", Name: layout.PolicyTable} && !p.wrote(c.Generation)
 	}) {
 		return nil, nil
 	}
@@ -165,7 +166,7 @@ func (p *Policy) missing(ctx context.Context, lost firewall.Lost) ([]string, err
 		if ok {
 			return nil, nil
 		}
-		return []string{"table inet " + tableName}, nil
+		return []string{"table inet " + layout.PolicyTable}, nil
 	case <-ctx.Done():
 		return nil, nil
 	}
@@ -358,7 +359,7 @@ func (e *enforcer) check(ctx context.Context) (right bool) {
 		slog.Warn("Could not check the rules of NetworkPolicies", "err", err)
 	}
 	if err == nil && !intact {
-		slog.Warn("Somebody has changed the rules of NetworkPolicies; they are put back", "table", tableName)
+		slog.Warn("Somebody has changed the rules of NetworkPolicies; they are put back", "table", layout.PolicyTable)
 		e.mu.Lock()
 		e.filter.startOver()
 		e.mu.Unlock()
@@ -399,7 +400,7 @@ func (*Absent) Note() string { return "disabled" }
 // Run implements component.Component.
 func (a *Absent) Run(ctx context.Context) error {
 	if err := Remove(ctx); err != nil {
-		slog.Warn("Could not remove the rules of NetworkPolicies", "err", err, "remedy", "nft delete table inet "+tableName)
+		slog.Warn("Could not remove the rules of NetworkPolicies", "err", err, "remedy", "nft delete table inet "+layout.PolicyTable)
 	}
 	a.removed.Store(true)
 	<-ctx.Done()

@@ -13,7 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"lite.io/lite/pkg/cni/overlay"
+	"lite.io/lite/pkg/layout"
 )
 
 // watched makes an enforcer that believes to know all there is.
@@ -61,7 +61,7 @@ func TestTableIsKept(t *testing.T) {
 	if !strings.Contains(want, `10.42.0.2 comment "a/db" : goto`) {
 		t.Fatalf("the pod is not isolated:\n%s", want)
 	}
-	for _, tamper := range [][]string{{"flush", "ruleset"}, {"delete", "table", "inet", tableName}, {"flush", "chain", "inet", tableName, "egress"}} {
+	for _, tamper := range [][]string{{"flush", "ruleset"}, {"delete", "table", "inet", layout.PolicyTable}, {"flush", "chain", "inet", layout.PolicyTable, "egress"}} {
 		if out, err := exec.Command("nft", tamper...).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
@@ -89,7 +89,7 @@ func TestFailedWrite(t *testing.T) {
 	if err := e.sync(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command("nft", "delete", "table", "inet", tableName).CombinedOutput(); err != nil {
+	if out, err := exec.Command("nft", "delete", "table", "inet", layout.PolicyTable).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	e.filter.setPod(newPod("a", "db2", "app=db", "10.42.0.3"))
@@ -105,7 +105,7 @@ func TestFailedWrite(t *testing.T) {
 
 func TestAddressesOfNodes(t *testing.T) {
 	n := &v1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: "n", Annotations: map[string]string{overlay.Annotation: `{"backend":"host-gw","ip":"198.51.100.7"}`, "other": "x"}},
+		ObjectMeta: metav1.ObjectMeta{Name: "n", Annotations: map[string]string{layout.OverlayAnnotation: `{"backend":"host-gw","ip":"198.51.100.7"}`, "other": "x"}},
 		Spec:       v1.NodeSpec{PodCIDRs: []string{"10.42.3.0/24", "fd42:3::/64"}},
 		Status: v1.NodeStatus{Addresses: []v1.NodeAddress{
 			{Type: v1.NodeHostName, Address: "n"}, {Type: v1.NodeInternalIP, Address: "192.0.2.7"}, {Type: v1.NodeExternalIP, Address: "203.0.113.7"},

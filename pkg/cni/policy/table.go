@@ -12,10 +12,9 @@ import (
 	"strings"
 
 	"sigs.k8s.io/knftables"
-)
 
-// tableName is the table of ours, in the family inet.
-const tableName = "lite-policy"
+	"lite.io/lite/pkg/layout"
+)
 
 // table writes what a filter hands out into the packet filter of the kernel.
 type table struct {
@@ -31,7 +30,7 @@ func openTable(fs []family) (*table, error) {
 	if _, err := exec.LookPath("nft"); err != nil {
 		return nil, errors.New("there is no nft that works with this kernel; use a kernel built with CONFIG_NF_TABLES")
 	}
-	nft, err := knftables.New(knftables.InetFamily, tableName)
+	nft, err := knftables.New(knftables.InetFamily, layout.PolicyTable)
 	if err != nil {
 		return nil, fmt.Errorf("use the packet filter: %w", err)
 	}
@@ -44,13 +43,13 @@ func Remove(ctx context.Context) error {
 	if err != nil {
 		return nil // without it there never was a table
 	}
-	out, err := exec.CommandContext(ctx, nft, "delete", "table", "inet", tableName).CombinedOutput()
+	out, err := exec.CommandContext(ctx, nft, "delete", "table", "inet", layout.PolicyTable).CombinedOutput()
 	// A kernel that cannot have such a table has none.
 	if err == nil || strings.Contains(string(out), "No such file") || strings.Contains(string(out), "not supported") {
 		return nil
 	}
 	said, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
-	return fmt.Errorf("remove table %s: %w: %s", tableName, err, said)
+	return fmt.Errorf("remove table %s: %w: %s", layout.PolicyTable, err, said)
 }
 
 // write makes changes, all of them at the same moment. Fresh ones replace the
@@ -163,7 +162,7 @@ func (t *table) baseRules(d direction) []string {
 		// Nobody tells of these addresses, which pods on one bridge have even in a
 		// cluster of IPv4: they would lead past every policy. What else the machine
 		// has on bridges comes by here, too, and needs them for DHCP.
-		rules = append(rules, `iifname "cni0" ip6 saddr fe80::/10 drop`, `iifname "cni0" ip6 daddr fe80::/10 drop`)
+		rules = append(rules, `iifname "`+layout.Bridge+`" ip6 saddr fe80::/10 drop`, `iifname "`+layout.Bridge+`" ip6 daddr fe80::/10 drop`)
 	}
 	for _, f := range t.families {
 		rules = append(rules, fmt.Sprintf("%s saddr . %s daddr @self%s accept", f.name, f.name, f.number))
@@ -186,17 +185,17 @@ func (t *table) intact(ctx context.Context, rules int, elements map[string]int) 
 		return true, nil
 	}
 	// The library lists the elements of one set at a time.
-	out, err := exec.CommandContext(ctx, "nft", "--json", "list", "table", "inet", tableName).Output()
+	out, err := exec.CommandContext(ctx, "nft", "--json", "list", "table", "inet", layout.PolicyTable).Output()
 	var failed *exec.ExitError
 	if errors.As(err, &failed) && strings.Contains(string(failed.Stderr), "No such file") {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("look at table %s: %w", tableName, err)
+		return false, fmt.Errorf("look at table %s: %w", layout.PolicyTable, err)
 	}
 	hasRules, hasElements, err := count(out)
 	if err != nil {
-		return false, fmt.Errorf("look at table %s: %w", tableName, err)
+		return false, fmt.Errorf("look at table %s: %w", layout.PolicyTable, err)
 	}
 	intact := hasRules == rules+len(t.baseRules(ingress))+len(t.baseRules(egress)) && maps.Equal(hasElements, elements)
 	if intact {

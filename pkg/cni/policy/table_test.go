@@ -13,6 +13,8 @@ import (
 	"github.com/vishvananda/netns"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // kernel makes a packet filter of the real kernel, in a network namespace of its
@@ -118,7 +120,7 @@ func TestKernel(t *testing.T) {
 		write("one policy less")
 	}
 
-	if out, err := exec.Command("nft", "flush", "chain", "inet", tableName, "ingress").CombinedOutput(); err != nil {
+	if out, err := exec.Command("nft", "flush", "chain", "inet", layout.PolicyTable, "ingress").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	if intact, err := intact(t, tab, f); err != nil || intact {

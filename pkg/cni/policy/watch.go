@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"lite.io/lite/pkg/cni/overlay"
+	"lite.io/lite/pkg/layout"
 )
 
 // informer makes one that keeps of each object what trim leaves of it.
@@ -144,8 +145,8 @@ func trimPod(p *v1.Pod) *v1.Pod {
 func trimNode(n *v1.Node) *v1.Node {
 	o := &v1.Node{ObjectMeta: small(n.ObjectMeta), Spec: v1.NodeSpec{PodCIDRs: n.Spec.PodCIDRs}}
 	o.Labels = nil
-	if text, ok := n.Annotations[overlay.Annotation]; ok {
-		o.Annotations = map[string]string{overlay.Annotation: text}
+	if text, ok := n.Annotations[layout.OverlayAnnotation]; ok {
+		o.Annotations = map[string]string{layout.OverlayAnnotation: text}
 	}
 	for _, a := range n.Status.Addresses {
 		if a.Type == v1.NodeInternalIP || a.Type == v1.NodeExternalIP {
@@ -162,7 +163,7 @@ func trimNode(n *v1.Node) *v1.Node {
 func ownAddresses(n *v1.Node) []netip.Addr {
 	var all []netip.Addr
 	var carrier overlay.Local
-	if json.Unmarshal([]byte(n.Annotations[overlay.Annotation]), &carrier) == nil && carrier.IP.IsValid() {
+	if json.Unmarshal([]byte(n.Annotations[layout.OverlayAnnotation]), &carrier) == nil && carrier.IP.IsValid() {
 		all = append(all, carrier.IP)
 	}
 	for _, a := range n.Status.Addresses {

@@ -30,14 +30,12 @@ import (
 
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/log"
 	"lite.io/lite/pkg/pki"
 )
 
 const (
-	clientURL = "https://127.0.0.1:2379"
-	peerURL   = "https://127.0.0.1:2380"
-
 	// quota is the size of the store at which etcd refuses writes and raises
 	// an alarm. Kubernetes' own scalability tests fit into half of it.
 	quota = 4 << 30
@@ -78,7 +76,7 @@ func New(c Config) (*Etcd, error) {
 }
 
 // Endpoint is the URL at which clients reach the member.
-func Endpoint() string { return clientURL }
+func Endpoint() string { return "https://" + layout.Local(layout.EtcdPort) }
 
 // configuration is configure without the flags.
 func configuration(c Config) (*embed.Config, error) {
@@ -96,9 +94,9 @@ func configure(c Config) (*embed.Config, *flag.FlagSet, error) {
 
 	cfg.Name = c.Name
 	cfg.Dir = c.Dir
-	cfg.ListenClientUrls = []url.URL{mustParse(clientURL)}
+	cfg.ListenClientUrls = []url.URL{mustParse(Endpoint())}
 	cfg.AdvertiseClientUrls = cfg.ListenClientUrls
-	cfg.ListenPeerUrls = []url.URL{mustParse(peerURL)}
+	cfg.ListenPeerUrls = []url.URL{mustParse("https://" + layout.Local(layout.EtcdPeerPort))}
 	cfg.AdvertisePeerUrls = cfg.ListenPeerUrls
 	cfg.InitialCluster = cfg.InitialClusterFromName(c.Name)
 	cfg.ClientTLSInfo = mutualTLS(c.PKI, pki.EtcdServer)
@@ -142,16 +140,13 @@ func arguments(flags *flag.FlagSet) (args []string) {
 	return args
 }
 
-// MetricsPort is kubeadm's.
-const MetricsPort = 2381
-
 // metricsURLs is where figures are told. What is served there is in package series.
 func metricsURLs(addresses []netip.Addr) (urls []url.URL) {
 	if len(addresses) == 0 {
 		return nil
 	}
 	for _, a := range append([]netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}, addresses...) {
-		urls = append(urls, url.URL{Scheme: "http", Host: netip.AddrPortFrom(a, MetricsPort).String()})
+		urls = append(urls, url.URL{Scheme: "http", Host: netip.AddrPortFrom(a, layout.EtcdMetricsPort).String()})
 	}
 	return urls
 }

@@ -15,12 +15,17 @@ func remedy(dir string) string {
 	return "restore a snapshot or a copy of " + dir + ", or move it away to begin an empty cluster"
 }
 
+// Directories is those in which a member keeps its data, the one of the member first.
+func Directories(dir string) []string {
+	return []string{dir, filepath.Join(dir, "member"), walDir(dir), filepath.Dir(databaseFile(dir))}
+}
+
 // inPlace finds what etcd would fall over when it has begun to change things, or in
 // a goroutine of its own: something else in the place of a directory, a link that
 // leads to a disk that is not mounted, and what cannot be written. What is not
 // there is made.
 func inPlace(dir string) error {
-	for _, d := range []string{dir, filepath.Join(dir, "member"), walDir(dir), filepath.Dir(databaseFile(dir))} {
+	for _, d := range Directories(dir) {
 		if _, err := os.Lstat(d); errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

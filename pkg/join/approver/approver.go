@@ -23,8 +23,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
-	"lite.io/lite/pkg/join/gate"
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 )
 
 // Config is what the approver has to be told.
@@ -205,7 +205,7 @@ func (*inbox) Resync() error { return nil }
 
 // itemOf says whose turn a request has. An API server of before notes no address.
 func itemOf(csr *certificates.CertificateSigningRequest) item {
-	return item{csr.Spec.Username, extra(csr, gate.AddressExtra), csr.Name}
+	return item{csr.Spec.Username, extra(csr, layout.AddressExtra), csr.Name}
 }
 
 // extra is what the API server has noted of who has asked; "" if nothing.

@@ -34,8 +34,8 @@ import (
 
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/join"
-	"lite.io/lite/pkg/join/gate"
 	"lite.io/lite/pkg/join/roll"
+	"lite.io/lite/pkg/layout"
 )
 
 var _ component.Component = (*Approver)(nil)
@@ -162,10 +162,10 @@ func (a *ask) object(name string) *certificates.CertificateSigningRequest {
 		},
 	}
 	if a.address != "" {
-		csr.Spec.Extra[gate.AddressExtra] = certificates.ExtraValue{a.address}
+		csr.Spec.Extra[layout.AddressExtra] = certificates.ExtraValue{a.address}
 	}
 	if a.shown != "" {
-		csr.Spec.Extra[gate.KeyExtra] = certificates.ExtraValue{a.shown}
+		csr.Spec.Extra[layout.KeyExtra] = certificates.ExtraValue{a.shown}
 	}
 	return csr
 }

@@ -13,11 +13,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/util/workqueue"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // Waiting is the condition of a request that is neither approved nor denied
 // yet. Its message says why, for people; who joins may read it.
-const Waiting certificates.RequestConditionType = "lite.io/Waiting"
+const Waiting certificates.RequestConditionType = layout.WaitingCondition
 
 // desk carries requests to the judge and the verdicts back.
 type desk struct {
@@ -141,7 +143,7 @@ func (d *desk) tell(ctx context.Context, csr *certificates.CertificateSigningReq
 			APIVersion: certificates.SchemeGroupVersion.String(), Kind: "CertificateSigningRequest", Name: csr.Name, UID: csr.UID,
 		},
 		Type: v1.EventTypeWarning, Reason: v.reason, Message: v.message,
-		Source:         v1.EventSource{Component: "lite"},
+		Source:         v1.EventSource{Component: layout.Manager},
 		FirstTimestamp: now, LastTimestamp: now, Count: 1,
 	}, metav1.CreateOptions{})
 	if err != nil {

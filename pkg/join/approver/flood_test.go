@@ -18,15 +18,15 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 
 	"lite.io/lite/pkg/join"
-	"lite.io/lite/pkg/join/gate"
 	"lite.io/lite/pkg/join/roll"
+	"lite.io/lite/pkg/layout"
 )
 
 // from says which address a request comes from.
 func (a *ask) from(address string) *ask { a.address = address; return a }
 
 // by says which token a request is made with.
-func (a *ask) by(token string) *ask { a.user = gate.TokenUser + token; return a }
+func (a *ask) by(token string) *ask { a.user = layout.TokenUser + token; return a }
 
 // token makes one more.
 func (c *cluster) token(id string) {

@@ -12,8 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"lite.io/lite/pkg/join"
-	"lite.io/lite/pkg/join/gate"
 	"lite.io/lite/pkg/join/roll"
+	"lite.io/lite/pkg/layout"
 )
 
 const (
@@ -83,7 +83,7 @@ func (j judge) readmit(ctx context.Context, r *request, refusal *roll.Refusal) e
 // refusedOf denies what a node has asked with a certificate that is refused: it may
 // have asked before.
 func refusedOf(r *request, refusal *roll.Refusal) *verdict {
-	if refusal.Admits(extra(r.object, gate.KeyExtra)) {
+	if refusal.Admits(extra(r.object, layout.KeyExtra)) {
 		return nil
 	}
 	return denied(nodeRefused, "node %s %s, and its certificate is refused since", r.name, refusal.Text())

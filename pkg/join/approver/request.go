@@ -18,13 +18,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	kubelet "k8s.io/kubernetes/pkg/apis/certificates"
 
-	"lite.io/lite/pkg/join/gate"
 	"lite.io/lite/pkg/join/roll"
+	"lite.io/lite/pkg/layout"
 )
-
-// bootstrapGroups are those of the tokens that machines join by, as agents and
-// as servers.
-var bootstrapGroups = [...]string{"system:bootstrappers:lite:agent", "system:bootstrappers:lite:server"}
 
 // request is a certificate signing request whose form is right.
 type request struct {
@@ -53,7 +49,7 @@ func parse(object *certificates.CertificateSigningRequest) (*request, *verdict) 
 	if err := check(csr, usages); err != nil {
 		return nil, denied(badRequest, "%s", err)
 	}
-	r := &request{object: object, csr: csr, name: strings.TrimPrefix(csr.Subject.CommonName, gate.NodeUser)}
+	r := &request{object: object, csr: csr, name: strings.TrimPrefix(csr.Subject.CommonName, layout.NodeUser)}
 	if problems := validation.IsDNS1123Subdomain(r.name); len(problems) > 0 {
 		return nil, denied(badRequest, "subject common name %q names no node: %s", csr.Subject.CommonName, problems[0])
 	}
@@ -63,7 +59,7 @@ func parse(object *certificates.CertificateSigningRequest) (*request, *verdict) 
 		return nil, denied(badRequest, "the subject has more than a common name and an organization: %s", csr.Subject)
 	}
 	switch {
-	case object.Spec.Username == csr.Subject.CommonName && slices.Contains(object.Spec.Groups, gate.NodesGroup):
+	case object.Spec.Username == csr.Subject.CommonName && slices.Contains(object.Spec.Groups, layout.NodesGroup):
 	case !isServing && bootstraps(object):
 		r.joins = true
 	default:
@@ -75,8 +71,8 @@ func parse(object *certificates.CertificateSigningRequest) (*request, *verdict) 
 
 // bootstraps says that who asks joins by a token.
 func bootstraps(object *certificates.CertificateSigningRequest) bool {
-	return strings.HasPrefix(object.Spec.Username, gate.TokenUser) &&
-		slices.ContainsFunc(bootstrapGroups[:], func(g string) bool { return slices.Contains(object.Spec.Groups, g) })
+	return strings.HasPrefix(object.Spec.Username, layout.TokenUser) &&
+		slices.ContainsFunc(layout.AllTokenGroups(), func(g string) bool { return slices.Contains(object.Spec.Groups, g) })
 }
 
 // decode reads the one request in data, and checks its key and signature.
@@ -113,10 +109,10 @@ func checkKey(key any) error {
 }
 
 // token is the ID of the token that is asked with.
-func (r *request) token() string { return strings.TrimPrefix(r.object.Spec.Username, gate.TokenUser) }
+func (r *request) token() string { return strings.TrimPrefix(r.object.Spec.Username, layout.TokenUser) }
 
 // from is the address that is asked from; "" if the API server has not noted it.
-func (r *request) from() string { return extra(r.object, gate.AddressExtra) }
+func (r *request) from() string { return extra(r.object, layout.AddressExtra) }
 
 // key names the key that the certificate is for.
 func (r *request) key() string { return roll.Key(r.csr.RawSubjectPublicKeyInfo) }

@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 
 	"lite.io/lite/pkg/join/roll"
+	"lite.io/lite/pkg/layout"
 )
 
 func answer(w http.ResponseWriter, r *http.Request, err error) {
@@ -40,8 +41,8 @@ func notYet() error {
 // tooFast names the token by its ID, which is no secret. Kubernetes' clients ask again.
 func tooFast(who, from string) error {
 	const seconds = 5
-	what, remedy := "node "+strings.TrimPrefix(who, NodeUser), "`lite node revoke` takes it out"
-	if id, ok := strings.CutPrefix(who, TokenUser); ok {
+	what, remedy := "node "+strings.TrimPrefix(who, layout.NodeUser), "`lite node revoke` takes it out"
+	if id, ok := strings.CutPrefix(who, layout.TokenUser); ok {
 		what, remedy = "token "+id, fmt.Sprintf("`lite token revoke --nodes %s` ends it and takes out what has come of it", id)
 	}
 	return apierrors.NewTooManyRequests(fmt.Sprintf(

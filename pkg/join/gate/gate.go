@@ -21,20 +21,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"lite.io/lite/pkg/join/roll"
-)
-
-// What a certificate signing request says of who has made it (spec.extra). The API
-// server writes it, not who asks.
-const (
-	AddressExtra = "lite.io/address"
-	KeyExtra     = "lite.io/key"
-)
-
-// Who asks, as the API server knows it: names begin so, and a node is in the group.
-const (
-	NodeUser   = "system:node:"
-	NodesGroup = "system:nodes"
-	TokenUser  = "system:bootstrap:"
+	"lite.io/lite/pkg/layout"
 )
 
 // Gate is complete once it has been told of an informer of Secrets, by [Gate.Follow].
@@ -143,8 +130,8 @@ func (g *Gate) Recognize(others authenticator.Request) authenticator.Request {
 		}
 		name := res.User.GetName()
 		node, key := shown(r)
-		isNode := node != "" && name == NodeUser+node
-		if !isNode && !strings.HasPrefix(name, TokenUser) {
+		isNode := node != "" && name == layout.NodeUser+node
+		if !isNode && !strings.HasPrefix(name, layout.TokenUser) {
 			return res, ok, err
 		}
 		// What others have answered may be kept by them for the next time.
@@ -152,9 +139,9 @@ func (g *Gate) Recognize(others authenticator.Request) authenticator.Request {
 		if extra == nil {
 			extra = map[string][]string{}
 		}
-		extra[AddressExtra] = []string{origin(r)}
-		if delete(extra, KeyExtra); isNode {
-			extra[KeyExtra] = []string{key}
+		extra[layout.AddressExtra] = []string{origin(r)}
+		if delete(extra, layout.KeyExtra); isNode {
+			extra[layout.KeyExtra] = []string{key}
 		}
 		known := *res
 		known.User = &user.DefaultInfo{Name: name, UID: res.User.GetUID(), Groups: res.User.GetGroups(), Extra: extra}
@@ -171,8 +158,8 @@ func shown(r *http.Request) (node, key string) {
 }
 
 func nodeOf(cert *x509.Certificate) (node, key string) {
-	node, ok := strings.CutPrefix(cert.Subject.CommonName, NodeUser)
-	if !ok || !slices.Contains(cert.Subject.Organization, NodesGroup) {
+	node, ok := strings.CutPrefix(cert.Subject.CommonName, layout.NodeUser)
+	if !ok || !slices.Contains(cert.Subject.Organization, layout.NodesGroup) {
 		return "", ""
 	}
 	return node, roll.Key(cert.RawSubjectPublicKeyInfo)
@@ -226,7 +213,7 @@ func asks(r *http.Request) (who, from string, ok bool) {
 		return "", "", false
 	}
 	u, found := request.UserFrom(r.Context())
-	if !found || !strings.HasPrefix(u.GetName(), NodeUser) && !strings.HasPrefix(u.GetName(), TokenUser) {
+	if !found || !strings.HasPrefix(u.GetName(), layout.NodeUser) && !strings.HasPrefix(u.GetName(), layout.TokenUser) {
 		return "", "", false
 	}
 	return u.GetName(), origin(r), true

@@ -29,6 +29,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 
 	"lite.io/lite/pkg/join/roll"
+	"lite.io/lite/pkg/layout"
 )
 
 // certificate is one as the cluster signs it.
@@ -229,7 +230,7 @@ func TestRecognize(t *testing.T) {
 		"a token, IPv6":            {kept, nil, "[2001:db8:1:2:3::4]:1234", "2001:db8:1:2::/64", ""},
 		"a token, mapped":          {kept, nil, "[::ffff:192.0.2.1]:1234", "192.0.2.1", ""},
 		"a token, with a zone":     {kept, nil, "[fe80::1%eth0]:1234", "fe80::/64", ""},
-		"a token that says more":   {&user.DefaultInfo{Name: "system:bootstrap:abcdef", Extra: map[string][]string{AddressExtra: {"192.0.2.9"}, KeyExtra: {"x"}}}, nil, "192.0.2.1:1", "192.0.2.1", ""},
+		"a token that says more":   {&user.DefaultInfo{Name: "system:bootstrap:abcdef", Extra: map[string][]string{layout.AddressExtra: {"192.0.2.9"}, layout.KeyExtra: {"x"}}}, nil, "192.0.2.1:1", "192.0.2.1", ""},
 		"a node":                   {&user.DefaultInfo{Name: "system:node:n1"}, node, "192.0.2.1:1234", "192.0.2.1", keyOf(node)},
 		"a node by another's cert": {&user.DefaultInfo{Name: "system:node:n2"}, node, "192.0.2.1:1234", "", ""},
 		"an administrator":         {&user.DefaultInfo{Name: "kubernetes-admin"}, admin, "192.0.2.1:1234", "", ""},
@@ -248,7 +249,7 @@ func TestRecognize(t *testing.T) {
 			if !ok || err != nil || res.User.GetName() != test.user.GetName() {
 				t.Fatal(res, ok, err)
 			}
-			for key, want := range map[string]string{AddressExtra: test.address, KeyExtra: test.key} {
+			for key, want := range map[string]string{layout.AddressExtra: test.address, layout.KeyExtra: test.key} {
 				if got := strings.Join(res.User.GetExtra()[key], " "); got != want {
 					t.Errorf("%s is %q, want %q", key, got, want)
 				}
@@ -271,7 +272,7 @@ func (d *door) asking(token, from string) int {
 	w := httptest.NewRecorder()
 	d.handler.ServeHTTP(w, r.WithContext(ctx))
 	if w.Code == http.StatusTooManyRequests {
-		if id := strings.TrimPrefix(token, TokenUser); !strings.Contains(w.Body.String(), id) || w.Header().Get("Retry-After") == "" {
+		if id := strings.TrimPrefix(token, layout.TokenUser); !strings.Contains(w.Body.String(), id) || w.Header().Get("Retry-After") == "" {
 			return 0
 		}
 	}

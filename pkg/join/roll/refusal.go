@@ -14,18 +14,20 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/util/retry"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // TypeRefused is the type of the Secrets that hold whose certificates are refused.
-const TypeRefused corev1.SecretType = "lite.io/refused"
+const TypeRefused corev1.SecretType = layout.RefusedType
 
 // Refused is the cause in an answer by which a node learns that its certificate is
 // refused for good.
-const Refused metav1.CauseType = "lite.io/NodeRefused"
+const Refused metav1.CauseType = layout.RefusedCause
 
 // refusedPrefix and a digit name these Secrets. There are sixteen, since each node
 // that was ever deleted is in them and a Secret has a MiB at most.
-const refusedPrefix = "lite-refused-"
+const refusedPrefix = layout.RefusedPrefix
 
 // Why is what has ended the certificates of a node.
 type Why string

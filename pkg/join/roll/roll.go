@@ -22,14 +22,16 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // TypeJoined is the type of the Secrets that hold what tokens have admitted.
-const TypeJoined corev1.SecretType = "lite.io/joined"
+const TypeJoined corev1.SecretType = layout.JoinedType
 
 const (
-	joinedPrefix = "lite-joined-" // and the ID of the token
-	endedKey     = "_ended"       // no node has that name
+	joinedPrefix = layout.JoinedPrefix // and the ID of the token
+	endedKey     = "_ended"            // no node has that name
 )
 
 // Key names a public key, by the hash of how a certificate and a request for one

@@ -26,6 +26,7 @@ import (
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/join/gate"
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/pki"
 	"lite.io/lite/pkg/series"
 	"lite.io/lite/pkg/server/exemption"
@@ -113,7 +114,7 @@ func apiServerArgs(c Config) []string {
 		"authorization-mode":          "Node,RBAC",
 		"enable-admission-plugins":    c.plugins(),
 		"enable-bootstrap-token-auth": "true",
-		"encryption-provider-config":  c.encryptionFile(),
+		"encryption-provider-config":  c.Dir.Encryption(),
 		"profiling":                   "false",
 
 		"tls-cipher-suites": strings.Join(kube.CipherSuites(), ","),
@@ -161,7 +162,7 @@ func apiServerArgs(c Config) []string {
 	}
 	maps.Copy(args, c.auditArgs())
 	if c.admits() {
-		args["admission-control-config-file"] = c.admissionFile()
+		args["admission-control-config-file"] = c.Dir.Admission()
 	}
 	return kube.Args("kube-apiserver", args, n.APIServerArgs)
 }
@@ -201,7 +202,7 @@ func (a *APIServer) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := server.GenericAPIServer.AddPostStartHook("lite-own-apis", reclaim); err != nil {
+	if err := server.GenericAPIServer.AddPostStartHook(layout.OwnAPIsHook, reclaim); err != nil {
 		return err
 	}
 	a.aggregated.Store(&apiServices{server.APIRegistrationInformers.Apiregistration().V1().APIServices().Lister(), a.local})

@@ -180,7 +180,7 @@ func TestUpstreamAcceptsWhatAUserSays(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			if (name != "… with a policy") != (a.options.Audit.PolicyFile == filepath.Join(c.Dir, "audit-policy.yaml")) {
+			if (name != "… with a policy") != (a.options.Audit.PolicyFile == filepath.Join(string(c.Dir), "audit-policy.yaml")) {
 				t.Errorf("the policy is %q", a.options.Audit.PolicyFile)
 			}
 		})

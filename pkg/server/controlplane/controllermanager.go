@@ -3,7 +3,6 @@ package controlplane
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -75,7 +74,7 @@ func controllerManagerArgs(c Config) []string {
 		// have expired so that it can say so to whoever still uses one.
 		"controllers": "*,bootstrapsigner,-csrapproving",
 		// The default is outside everything that is ours.
-		"flex-volume-plugin-dir": filepath.Join(c.Dir, "flexvolume"),
+		"flex-volume-plugin-dir": c.Dir.FlexVolumes(),
 		// Each controller takes a token at its first start: at the default of
 		// 20 a second they would keep the first pod waiting for 5 s (1.37).
 		"kube-api-burst": "600",

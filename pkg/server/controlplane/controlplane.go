@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strconv"
 
 	apiserveroptions "k8s.io/apiserver/pkg/server/options"
@@ -18,6 +17,7 @@ import (
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/datastore"
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/pki"
 )
 
@@ -25,7 +25,7 @@ import (
 // the first component starts.
 type Config struct {
 	Node      *config.Config
-	Dir       string // where the control plane keeps files of its own
+	Dir       layout.Server // where the control plane keeps files of its own
 	PKI       pki.Dir
 	Datastore datastore.Endpoint
 	// Used is whether the datastore may hold what an earlier start encrypted.
@@ -37,7 +37,7 @@ type Config struct {
 
 // Kubeconfig is the path of the kubeconfig of a leaf of the PKI table.
 func (c Config) Kubeconfig(leaf string) string {
-	return filepath.Join(c.Dir, "kubeconfig", leaf+".conf")
+	return c.Dir.Kubeconfig(leaf)
 }
 
 // users are the leaves that have a kubeconfig here.
@@ -62,11 +62,11 @@ func (c Config) WriteFiles() error {
 		}
 	}
 	// Versions until 1.36 said in a file what is public now.
-	if err := os.Remove(filepath.Join(c.Dir, "authentication.yaml")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(c.Dir.Authentication()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove what a version before has left: %w", err)
 	}
 	if _, own := kube.Said(c.Node.APIServerArgs, "encryption-provider-config"); !own {
-		if err := ensureEncryption(c.encryptionFile(), c.Used); err != nil {
+		if err := ensureEncryption(c.Dir.Encryption(), c.Used); err != nil {
 			return err
 		}
 	}
@@ -91,8 +91,6 @@ func healthURL(component string, s *apiserveroptions.SecureServingOptions, path 
 func (c Config) LocalURL() string {
 	return "https://" + net.JoinHostPort(kube.Near(c.Node.BindAddress.String()), strconv.Itoa(c.Node.HTTPSListenPort))
 }
-
-func (c Config) encryptionFile() string { return filepath.Join(c.Dir, "encryption.yaml") }
 
 // FirstAddress is the first usable address of a service network, which
 // Kubernetes gives to the API.

@@ -26,6 +26,7 @@ import (
 	"lite.io/lite/pkg/datastore"
 	"lite.io/lite/pkg/golden"
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/pki"
 )
 
@@ -40,7 +41,7 @@ func sample(change ...func(*config.Config)) Config {
 		ClusterCIDR:      []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")},
 		ServiceCIDR:      []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")},
 		ClusterDomain:    "cluster.local",
-		AuditLogPath:     config.DefaultAuditLog,
+		AuditLogPath:     layout.Default().Host.AuditLog,
 	}
 	for _, c := range change {
 		c(n)
@@ -162,8 +163,8 @@ func prepared(t *testing.T, change ...func(*config.Config)) Config {
 
 func withFiles(t *testing.T, c Config) Config {
 	t.Helper()
-	c.Dir = filepath.Join(t.TempDir(), "server")
-	c.PKI = pki.Dir(filepath.Join(c.Dir, "pki"))
+	c.Dir = layout.Data(t.TempDir()).Server()
+	c.PKI = pki.Dir(c.Dir.PKI())
 	c.Datastore.CAFile, c.Datastore.CertFile, c.Datastore.KeyFile = c.PKI.CA(pki.EtcdCA), c.PKI.Cert(pki.APIServerEtcdClient), c.PKI.Key(pki.APIServerEtcdClient)
 	identity := pki.Node{Name: c.Node.NodeName, IPs: c.Node.NodeIP, ServiceIPs: []netip.Addr{FirstAddress(c.Node.ServiceCIDR[0])}, ClusterDomain: c.Node.ClusterDomain}
 	if _, err := pki.Ensure(c.PKI, identity, time.Now()); err != nil {
@@ -318,7 +319,7 @@ func TestFirstAddress(t *testing.T) {
 func TestFilesAreForRootAlone(t *testing.T) {
 	c := prepared(t)
 	for _, path := range []string{
-		c.encryptionFile(), c.auditPolicyFile(), c.admissionFile(),
+		c.Dir.Encryption(), c.auditPolicyFile(), c.Dir.Admission(),
 		c.Kubeconfig(pki.Admin), c.Kubeconfig(pki.Scheduler), c.Kubeconfig(pki.ControllerManager),
 	} {
 		info, err := os.Stat(path)
@@ -337,27 +338,27 @@ func TestFilesAreForRootAlone(t *testing.T) {
 
 func TestEncryptionKeyIsMadeOnceAndNeverRewritten(t *testing.T) {
 	c := prepared(t)
-	first, err := os.ReadFile(c.encryptionFile())
+	first, err := os.ReadFile(c.Dir.Encryption())
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := c.WriteFiles(); err != nil {
 		t.Fatal(err)
 	}
-	if again, err := os.ReadFile(c.encryptionFile()); err != nil || !bytes.Equal(first, again) {
+	if again, err := os.ReadFile(c.Dir.Encryption()); err != nil || !bytes.Equal(first, again) {
 		t.Errorf("the file was rewritten: %v", err)
 	}
 	// A file that a user has changed, or broken, is theirs.
-	if err := os.WriteFile(c.encryptionFile(), []byte("mine"), 0o600); err != nil {
+	if err := os.WriteFile(c.Dir.Encryption(), []byte("mine"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.WriteFiles(); err != nil {
 		t.Fatal(err)
 	}
-	if data, _ := os.ReadFile(c.encryptionFile()); string(data) != "mine" {
+	if data, _ := os.ReadFile(c.Dir.Encryption()); string(data) != "mine" {
 		t.Errorf("got %s", data)
 	}
-	other, err := os.ReadFile(prepared(t).encryptionFile())
+	other, err := os.ReadFile(prepared(t).Dir.Encryption())
 	if err != nil || bytes.Equal(first, other) {
 		t.Errorf("two clusters have the same key: %v", err)
 	}
@@ -365,7 +366,7 @@ func TestEncryptionKeyIsMadeOnceAndNeverRewritten(t *testing.T) {
 
 func TestEncryptionKeyIs32Bytes(t *testing.T) {
 	c := prepared(t)
-	data, err := os.ReadFile(c.encryptionFile())
+	data, err := os.ReadFile(c.Dir.Encryption())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -393,7 +394,7 @@ func TestEncryptionKeyIs32Bytes(t *testing.T) {
 
 func TestUpstreamEncryptsSecretsAndReadsOldOnes(t *testing.T) {
 	c := prepared(t)
-	e, err := encryptionconfig.LoadEncryptionConfig(t.Context(), c.encryptionFile(), false, "test")
+	e, err := encryptionconfig.LoadEncryptionConfig(t.Context(), c.Dir.Encryption(), false, "test")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -416,14 +417,14 @@ func TestUpstreamEncryptsSecretsAndReadsOldOnes(t *testing.T) {
 // A new key in place of a lost one would make every Secret unreadable.
 func TestALostEncryptionKeyIsNotReplaced(t *testing.T) {
 	c := prepared(t)
-	if err := os.Remove(c.encryptionFile()); err != nil {
+	if err := os.Remove(c.Dir.Encryption()); err != nil {
 		t.Fatal(err)
 	}
 	c.Used = true
-	if err := c.WriteFiles(); err == nil || !strings.Contains(err.Error(), c.encryptionFile()) {
+	if err := c.WriteFiles(); err == nil || !strings.Contains(err.Error(), c.Dir.Encryption()) {
 		t.Errorf("got %v", err)
 	}
-	if _, err := os.Stat(c.encryptionFile()); err == nil {
+	if _, err := os.Stat(c.Dir.Encryption()); err == nil {
 		t.Error("there is a new key")
 	}
 }

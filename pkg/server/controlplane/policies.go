@@ -2,7 +2,6 @@ package controlplane
 
 import (
 	_ "embed" // the policies
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -21,13 +20,13 @@ var (
 
 // writePolicies writes those of ours that are in force.
 func (c Config) writePolicies() error {
-	if c.auditPolicyFile() == c.ownAuditPolicy() {
-		if err := writeFile(c.ownAuditPolicy(), auditPolicy); err != nil {
+	if c.auditPolicyFile() == c.Dir.AuditPolicy() {
+		if err := writeFile(c.Dir.AuditPolicy(), auditPolicy); err != nil {
 			return err
 		}
 	}
 	if c.admits() {
-		return writeFile(c.admissionFile(), c.admission())
+		return writeFile(c.Dir.Admission(), c.admission())
 	}
 	return nil
 }
@@ -45,10 +44,8 @@ func (c Config) auditPolicyFile() string {
 	case c.Node.AuditPolicyFile != "":
 		return c.Node.AuditPolicyFile
 	}
-	return c.ownAuditPolicy()
+	return c.Dir.AuditPolicy()
 }
-
-func (c Config) ownAuditPolicy() string { return filepath.Join(c.Dir, "audit-policy.yaml") }
 
 // auditArgs is what the API server is told of the audit log.
 func (c Config) auditArgs() map[string]string {
@@ -73,8 +70,6 @@ func (c Config) admits() bool {
 	_, theirs := kube.Said(c.Node.APIServerArgs, "admission-control-config-file")
 	return !theirs
 }
-
-func (c Config) admissionFile() string { return filepath.Join(c.Dir, "admission.yaml") }
 
 func (c Config) admission() string {
 	if c.Node.Profile == config.ProfileCIS {

@@ -17,6 +17,7 @@ import (
 	"k8s.io/pod-security-admission/admission/api/load"
 
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/layout"
 )
 
 // Who may be whose request.
@@ -133,15 +134,15 @@ func TestAUsersAuditLog(t *testing.T) {
 		change      func(*config.Config)
 		log, policy string
 	}{
-		"nothing said":          {func(*config.Config) {}, config.DefaultAuditLog, ours},
+		"nothing said":          {func(*config.Config) {}, layout.Default().Host.AuditLog, ours},
 		"off":                   {withoutAudit, "", ""},
-		"a policy":              {func(n *config.Config) { n.AuditPolicyFile = own }, config.DefaultAuditLog, own},
-		"a policy by argument":  {func(n *config.Config) { n.APIServerArgs = []string{"audit-policy-file=" + own} }, config.DefaultAuditLog, own},
+		"a policy":              {func(n *config.Config) { n.AuditPolicyFile = own }, layout.Default().Host.AuditLog, own},
+		"a policy by argument":  {func(n *config.Config) { n.APIServerArgs = []string{"audit-policy-file=" + own} }, layout.Default().Host.AuditLog, own},
 		"a path by argument":    {func(n *config.Config) { n.APIServerArgs = []string{"audit_log_path=/var/log/k8s"} }, "/var/log/k8s", ours},
 		"off by argument":       {func(n *config.Config) { n.APIServerArgs = []string{"audit-log-path="} }, "", ""},
-		"a webhook besides":     {func(n *config.Config) { n.APIServerArgs = []string{"audit-webhook-config-file=/k"} }, config.DefaultAuditLog, ours},
+		"a webhook besides":     {func(n *config.Config) { n.APIServerArgs = []string{"audit-webhook-config-file=/k"} }, layout.Default().Host.AuditLog, ours},
 		"a webhook in place of": {func(n *config.Config) { withoutAudit(n); n.APIServerArgs = []string{"audit-webhook-config-file=/k"} }, "", ours},
-		"rotated otherwise":     {func(n *config.Config) { n.APIServerArgs = []string{"audit-log-maxage=365"} }, config.DefaultAuditLog, ours},
+		"rotated otherwise":     {func(n *config.Config) { n.APIServerArgs = []string{"audit-log-maxage=365"} }, layout.Default().Host.AuditLog, ours},
 	} {
 		args := apiServerArgs(sample(test.change))
 		last := func(flag string) (value string) {
@@ -164,7 +165,7 @@ func TestAUsersAuditLog(t *testing.T) {
 // settings reads what a plugin is told, as the API server does.
 func settings(t *testing.T, c Config, plugin string) io.Reader {
 	t.Helper()
-	all, err := admission.ReadAdmissionConfiguration([]string{plugin}, c.admissionFile(), apiServerScheme())
+	all, err := admission.ReadAdmissionConfiguration([]string{plugin}, c.Dir.Admission(), apiServerScheme())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,7 +236,7 @@ func TestAUsersAdmissionConfiguration(t *testing.T) {
 	if want := []string{"DenyServiceExternalIPs", "NodeRestriction", "AlwaysPullImages"}; !slices.Equal(plugins.EnablePlugins, want) || plugins.ConfigFile != dir+"admit.yaml" {
 		t.Errorf("got %q and %s", plugins.EnablePlugins, plugins.ConfigFile)
 	}
-	if found, _ := filepath.Glob(filepath.Join(c.Dir, "admission*")); len(found) > 0 {
+	if found, _ := filepath.Glob(filepath.Join(string(c.Dir), "admission*")); len(found) > 0 {
 		t.Errorf("there is %q", found)
 	}
 	if got := strings.Join(warnings(c, a.options), " "); !strings.Contains(got, "Pod Security") {

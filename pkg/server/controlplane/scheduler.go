@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -54,7 +53,7 @@ func NewScheduler(c Config) (*Scheduler, error) {
 		if s.config, err = schedulerConfig(c, o.ConfigFile); err != nil {
 			return nil, err
 		}
-		o.ConfigFile = filepath.Join(c.Dir, "scheduler.yaml")
+		o.ConfigFile = c.Dir.Scheduler()
 	}
 	return s, nil
 }

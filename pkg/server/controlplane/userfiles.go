@@ -49,10 +49,10 @@ func checkFiles(c Config, s *options.ServerRunOptions) error {
 			return err
 		})
 	}
-	if s.Audit.PolicyFile != c.ownAuditPolicy() && s.Audit.PolicyFile != c.Node.AuditPolicyFile {
+	if s.Audit.PolicyFile != c.Dir.AuditPolicy() && s.Audit.PolicyFile != c.Node.AuditPolicyFile {
 		check("audit-policy-file", s.Audit.PolicyFile, readPolicy)
 	}
-	if file := s.Etcd.EncryptionProviderConfigFilepath; file != c.encryptionFile() {
+	if file := s.Etcd.EncryptionProviderConfigFilepath; file != c.Dir.Encryption() {
 		check("encryption-provider-config", file, readEncryption)
 	}
 	if file := c.Node.AuditPolicyFile; file != "" {
@@ -163,7 +163,7 @@ func warnings(c Config, s *options.ServerRunOptions) (lines []string) {
 		warn("enable-bootstrap-token-auth=false: no machine can join")
 	}
 	if file, own := kube.Said(c.Node.APIServerArgs, "encryption-provider-config"); own && c.Used {
-		warn("encryption-provider-config=%s: Secrets that were written before can be read only if the key in %s is among its own", file, c.encryptionFile())
+		warn("encryption-provider-config=%s: Secrets that were written before can be read only if the key in %s is among its own", file, c.Dir.Encryption())
 	}
 	return lines
 }

@@ -8,7 +8,7 @@ import (
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authentication/user"
 
-	"lite.io/lite/pkg/pki"
+	"lite.io/lite/pkg/layout"
 )
 
 // rule is a row of the table: what somebody writes without a webhook of a user's
@@ -28,8 +28,8 @@ const certificates = "certificatesigningrequests.certificates.k8s.io"
 
 var (
 	masters     = []string{user.SystemPrivilegedGroup}
-	node        = []string{"system:node:*"}
-	nodes       = []string{user.NodesGroup}
+	node        = []string{layout.NodeUser + "*"}
+	nodes       = []string{layout.NodesGroup}
 	controlPart = []string{user.KubeControllerManager, user.KubeScheduler}
 	events      = []string{"events", "events.events.k8s.io"}
 	kubeSystem  = []string{"kube-system"}
@@ -47,8 +47,8 @@ var rules = []rule{
 	// roles, priorities, system namespaces, Service "kubernetes".
 	{users: []string{user.APIServerUser}, groups: masters},
 	// So does lite: its manifests, how to join, DNS's endpoints, approvals.
-	{users: []string{pki.ServerUser}, groups: masters},
-	{users: []string{pki.MetricsUser}, resources: []string{"apiservices.apiregistration.k8s.io"}},
+	{users: []string{layout.ServerUser}, groups: masters},
+	{users: []string{layout.MetricsUser}, resources: []string{"apiservices.apiregistration.k8s.io"}},
 
 	// No controller starts before it has an account and a token.
 	{users: []string{user.KubeControllerManager}, resources: []string{"serviceaccounts", "serviceaccounts/token"}, namespaces: kubeSystem},
@@ -56,7 +56,7 @@ var rules = []rule{
 	{users: controlPart, resources: []string{"leases.coordination.k8s.io"}, namespaces: kubeSystem},
 
 	// Nodes join, say that they are alive, and start the pods that they have.
-	{groups: []string{"system:bootstrappers:lite:agent", "system:bootstrappers:lite:server"}, resources: []string{certificates}, judged: true},
+	{groups: layout.AllTokenGroups(), resources: []string{certificates}, judged: true},
 	{users: node, groups: nodes, resources: []string{certificates, "nodes", "nodes/status"}, judged: true},
 	{users: node, groups: nodes, resources: []string{"leases.coordination.k8s.io"}, namespaces: []string{"kube-node-lease"}},
 	{users: node, groups: nodes, resources: []string{"csinodes.storage.k8s.io", "pods/status", "serviceaccounts/token"}},

@@ -19,16 +19,15 @@ import (
 	"github.com/containerd/typeurl/v2"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/unpack"
 )
 
-// BuiltIn is how the lease begins under which an image that comes with lite is imported.
-// It is small, and no pod starts without it: it may take of what is kept of the disk.
-const BuiltIn = "lite-built-in-"
-
+// builtIn is whether what is written is an image that comes with lite. It is small, and
+// no pod starts without it: it may take of what is kept of the disk.
 func builtIn(ctx context.Context) bool {
 	lease, ok := leases.FromContext(ctx)
-	return ok && strings.HasPrefix(lease, BuiltIn)
+	return ok && strings.HasPrefix(lease, layout.BuiltInLease)
 }
 
 // Store is a store that leaves of its disk what is kept, and gives nobody the whole of

@@ -25,6 +25,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/unpack"
 )
 
@@ -191,7 +192,7 @@ func TestHonestLayersAreUnpacked(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, applied, err)
 		}
 	}
-	ctx := leases.WithLease(t.Context(), BuiltIn+"1")
+	ctx := leases.WithLease(t.Context(), layout.BuiltInLease+"1")
 	if _, err := unpackInto(t, ctx, gzipped(t, 1<<20), ocispec.MediaTypeImageLayerGzip, 20); err != nil {
 		t.Errorf("what comes with lite: %v", err)
 	}
@@ -246,7 +247,7 @@ func TestStoreKeepsTheReserve(t *testing.T) {
 	if err := write(t.Context(), "three", 100<<20, 0); !errors.As(err, new(*unpack.Full)) {
 		t.Errorf("got %v", err)
 	}
-	if err := write(leases.WithLease(t.Context(), BuiltIn+"1"), "four", 30<<20, 30<<20); err != nil {
+	if err := write(leases.WithLease(t.Context(), layout.BuiltInLease+"1"), "four", 30<<20, 30<<20); err != nil {
 		t.Errorf("what comes with lite: %v", err)
 	}
 }
