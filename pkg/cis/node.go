@@ -70,17 +70,30 @@ func Stat(path string) (File, error) {
 }
 
 // below is the files in directories and below them whose names fit a pattern, and
-// with dirs the directories too. A directory that is not there has none. What a link
-// leads to is judged where it lies.
+// with dirs the directories too. A directory that is not there has none. Of a link
+// what it leads to counts, as it does for who reads it: a key of a user's lies
+// elsewhere, and is a key.
 func (n *Node) below(pattern string, dirs bool, roots ...string) (found []string, err error) {
 	for _, root := range roots {
-		err := filepath.WalkDir(n.path(root), func(path string, e fs.DirEntry, err error) error {
+		// By the slash a link to a directory is followed where it is the root.
+		err := filepath.WalkDir(n.path(root)+"/", func(path string, e fs.DirEntry, err error) error {
 			if err != nil {
 				return err
 			}
+			name := filepath.Join("/", strings.TrimPrefix(path, n.Root))
+			kind := e.Type()
+			if kind == fs.ModeSymlink {
+				f, err := n.stat(name)
+				if errors.Is(err, fs.ErrNotExist) {
+					return nil
+				} else if err != nil {
+					return err
+				}
+				kind = f.Mode.Type()
+			}
 			ok, _ := filepath.Match(pattern, e.Name())
-			if e.IsDir() && dirs || e.Type().IsRegular() && ok {
-				found = append(found, "/"+strings.TrimPrefix(strings.TrimPrefix(path, n.Root), "/"))
+			if kind.IsDir() && dirs || kind.IsRegular() && ok {
+				found = append(found, name)
 			}
 			return nil
 		})
