@@ -112,6 +112,10 @@ func validate(server *options.KubeletServer) error {
 	if err := validation.ValidateKubeletConfiguration(&server.KubeletConfiguration, utilfeature.DefaultFeatureGate); err != nil {
 		return fmt.Errorf("kubelet-arg: %w", err)
 	}
+	listener := kube.Listener{Suites: server.TLSCipherSuites, MinVersion: server.TLSMinVersion, Curves: server.TLSCurvePreferences}
+	if err := listener.Check("kubelet"); err != nil {
+		return err
+	}
 	return validateAmounts(&server.KubeletConfiguration)
 }
 
