@@ -72,7 +72,7 @@ var layers = []struct{ pkg, imports string }{
 	{"pkg/agent", "addon/dns addon/storage agent/containerd agent/images agent/kubelet agent/kubeproxy agent/loadbalancer bundle cni cni/policy component config expiry file firewall join join/approver join/roll kube machine pki resolver version"},
 	{"pkg/upgrade", "agent component config datastore/etcd file kube release service status version"},
 	{"pkg/server", "*"},
-	{"pkg/cis", "component config kube manifests"},
+	{"pkg/cis", "component config file kube manifests"},
 	{"pkg/check", "agent agent/containerd agent/kubelet bundle cni cni/overlay component config file join kube netfilter pki resolver server service status uninstall version"},
 	{"scripts", ""},
 	{"cmd/lite", "*"},

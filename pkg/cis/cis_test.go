@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -130,6 +131,14 @@ func (b *bed) link(file, name string, mode os.FileMode) {
 	b.chmod(file, mode)
 	os.Remove(b.path(name))
 	if err := os.Symlink(b.path(file), b.path(name)); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// pipe puts one in the place of a file: who reads it waits for ever.
+func (b *bed) pipe(name string) {
+	b.t.Helper()
+	if err := errors.Join(os.Remove(b.path(name)), syscall.Mkfifo(b.path(name), 0o600)); err != nil {
 		b.t.Fatal(err)
 	}
 }
@@ -354,6 +363,13 @@ var cases = []example{
 		b.write("/var/lib/lite/server/pki/a'$(reboot).crt", "")
 		b.chmod("/var/lib/lite/server/pki/a'$(reboot).crt", 0o666)
 	}, Fail, `'/var/lib/lite/server/pki/a'\''$(reboot).crt'`},
+
+	{"1.2.28", "a pipe in the place of a file", func(b *bed) { b.pipe("/var/lib/lite/server/encryption.yaml") }, Unknown, "/var/lib/lite/server/encryption.yaml is not a regular file"},
+	{"3.2.2", "a pipe in the place of a policy", func(b *bed) { b.pipe("/var/lib/lite/server/audit-policy.yaml") }, Unknown, "is not a regular file"},
+	{"5.2.2", "a pipe in the place of settings of plugins", func(b *bed) { b.pipe("/var/lib/lite/server/admission.yaml") }, Unknown, "is not a regular file"},
+	{"5.1.1", "no kubeconfig to ask with", func(b *bed) {
+		b.Objects, b.Unasked, b.Ask = nil, "the kubeconfig is gone", "start lite again"
+	}, Unknown, "start lite again"},
 
 	{"1.2.1", "everybody", func(b *bed) { b.told(apiserverPart, "--anonymous-auth=true") }, Fail, "--anonymous-auth=true"},
 	{"1.2.1", "everybody, without a value", func(b *bed) { b.told(apiserverPart, "--anonymous-auth") }, Fail, "--anonymous-auth=true"},

@@ -12,6 +12,7 @@ import (
 
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/file"
 )
 
 // Node is what is judged.
@@ -25,9 +26,11 @@ type Node struct {
 	// `lite status`. Where it is nil, Stopped says why.
 	Parts   map[string]component.Settings
 	Stopped string
-	// Objects is what the cluster holds. Where it is nil, Unasked says why.
+	// Objects is what the cluster holds. Where it is nil, Unasked says why, and Ask how
+	// it could be looked at, if that is otherwise than AskAgain.
 	Objects *Objects
 	Unasked string
+	Ask     string
 	// AskAgain is how what is unknown could be looked at.
 	AskAgain string
 	// Stat tells mode and owner of a file of the machine; nil asks the system.
@@ -47,7 +50,14 @@ func (n *Node) path(name string) string { return filepath.Join(n.Root, name) }
 // data is a file of lite's own.
 func (n *Node) data(name string) string { return filepath.Join(n.DataDir, name) }
 
-func (n *Node) read(name string) ([]byte, error) { return os.ReadFile(n.path(name)) }
+// read reads a file. From a pipe it would read for ever.
+func (n *Node) read(name string) ([]byte, error) {
+	data, err := file.ReadRegular(n.path(name))
+	if errors.Is(err, file.ErrIrregular) {
+		return nil, fmt.Errorf("%s %w", name, err)
+	}
+	return data, err
+}
 
 func (n *Node) stat(name string) (File, error) {
 	if n.Stat != nil {
