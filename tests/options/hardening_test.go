@@ -250,7 +250,7 @@ func testPods(t *testing.T, n *cluster.Node) {
 // in case that nothing stops it.)
 func testForkBomb(t *testing.T, n *cluster.Node) {
 	ns := n.Namespace(t)
-	ns.Apply(t, fmt.Sprintf(shell, "bomb", "{}", "i=0; while [ $i -lt 6000 ]; do sleep 1000 & i=$((i+1)); echo $i; done", "{}"))
+	ns.Apply(t, fmt.Sprintf(shell, "bomb", "{}", "exec 2>&1; i=0; while [ $i -lt 6000 ]; do sleep 1000 & i=$((i+1)); echo $i; done", "{}"))
 	ns.WaitFor(t, "jsonpath={.status.phase}=Failed", "pod/bomb")
 	log := strings.Split(strings.TrimSpace(ns.Kubectl(t, "logs", "bomb", "--tail=5")), "\n")
 	if len(log) < 2 || !strings.Contains(strings.Join(log, "\n"), "can't fork") {
