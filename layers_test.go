@@ -73,7 +73,7 @@ var layers = []struct{ pkg, imports string }{
 	{"pkg/agent", "addon/dns addon/storage agent/containerd agent/images agent/kubelet agent/kubeproxy agent/loadbalancer bundle cni cni/policy component config expiry file firewall join join/approver join/roll kube layout machine pki resolver version"},
 	{"pkg/upgrade", "agent component config datastore/etcd file kube layout release service status version"},
 	{"pkg/server", "*"},
-	{"pkg/cis", "component config kube layout manifests pki"},
+	{"pkg/cis", "component config file kube layout manifests pki"},
 	{"pkg/check", "agent agent/containerd bundle cni/overlay component config file join kube layout netfilter pki resolver server status uninstall version"},
 	{"scripts", ""},
 	{"cmd/lite", "*"},

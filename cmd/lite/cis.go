@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"lite.io/lite/pkg/check"
 	"lite.io/lite/pkg/cis"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/pki"
@@ -76,7 +78,10 @@ func cisNode(ctx context.Context, m *check.Machine, flags *pflag.FlagSet, role s
 		return n, nil
 	}
 	if n.Role == config.Server {
-		if n.Objects, err = askCluster(ctx, n.DataDir); err != nil {
+		admin := layout.Data(n.DataDir).Server().Kubeconfig(pki.Admin)
+		if c, err := administrator(admin); err != nil {
+			n.Unasked, n.Ask = fmt.Sprintf("the kubeconfig %s cannot be used: %v", admin, err), "start lite again, which writes that file"
+		} else if n.Objects, err = cis.Ask(ctx, c); err != nil {
 			n.Unasked = err.Error()
 		}
 	}
@@ -101,16 +106,17 @@ func ofConfiguration(n *cis.Node, m *check.Machine, flags *pflag.FlagSet, role s
 	return nil
 }
 
-// askCluster asks as the administrator.
-func askCluster(ctx context.Context, dataDir string) (*cis.Objects, error) {
-	file := layout.Data(dataDir).Server().Kubeconfig(pki.Admin)
-	c, err := kube.ClientConfig(file, "check")
-	if err != nil {
-		return nil, fmt.Errorf("the kubeconfig %s cannot be used", file)
+// administrator is a client of the API with a kubeconfig, whose text is not told.
+func administrator(kubeconfig string) (kubernetes.Interface, error) {
+	if _, err := file.ReadRegular(kubeconfig); err != nil {
+		if what := (*fs.PathError)(nil); errors.As(err, &what) {
+			err = what.Err
+		}
+		return nil, err
 	}
-	client, err := kubernetes.NewForConfig(c)
+	c, err := kube.ClientConfig(kubeconfig, "check")
 	if err != nil {
-		return nil, fmt.Errorf("the kubeconfig %s cannot be used", file)
+		return nil, errors.New("it is damaged")
 	}
-	return cis.Ask(ctx, client)
+	return kubernetes.NewForConfig(c)
 }

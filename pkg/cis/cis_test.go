@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -119,6 +120,33 @@ func (b *bed) write(name, text string) {
 func (b *bed) chmod(name string, mode os.FileMode) {
 	b.t.Helper()
 	if err := os.Chmod(b.path(name), mode); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// link puts a file of a mode elsewhere and a link to it in its place.
+func (b *bed) link(file, name string, mode os.FileMode) {
+	b.t.Helper()
+	b.write(file, "")
+	b.chmod(file, mode)
+	os.Remove(b.path(name))
+	if err := os.Symlink(b.path(file), b.path(name)); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// pipe puts one in the place of a file: who reads it waits for ever.
+func (b *bed) pipe(name string) {
+	b.t.Helper()
+	if err := errors.Join(os.Remove(b.path(name)), syscall.Mkfifo(b.path(name), 0o600)); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// elsewhere moves a directory and leaves a link to it.
+func (b *bed) elsewhere(dir string) {
+	b.t.Helper()
+	if err := errors.Join(os.Rename(b.path(dir), b.path("/moved")), os.Symlink(b.path("/moved"), b.path(dir))); err != nil {
 		b.t.Fatal(err)
 	}
 }
@@ -306,6 +334,42 @@ var cases = []example{
 		b.chmod("/var/lib/lite/server/pki/ca.key", 0o644)
 		b.chmod("/var/lib/lite/server/pki/etcd/ca.key", 0o640)
 	}, Fail, "and so on"},
+
+	{"1.1.21", "a key of a user's that lies elsewhere", func(b *bed) { b.link("/srv/keys/ca.key", "/var/lib/lite/server/pki/ca.key", 0o644) }, Fail, "/var/lib/lite/server/pki/ca.key has mode 0644"},
+	{"1.1.21", "one that only root can read", func(b *bed) { b.link("/srv/keys/ca.key", "/var/lib/lite/server/pki/ca.key", 0o600) }, Pass, ""},
+	{"1.1.21", "a link that leads nowhere", func(b *bed) {
+		b.link("/srv/keys/ca.key", "/var/lib/lite/server/pki/old.key", 0o600)
+		os.Remove(b.path("/srv/keys/ca.key"))
+	}, Pass, ""},
+	{"1.1.21", "keys in a directory that lies elsewhere", func(b *bed) {
+		b.chmod("/var/lib/lite/server/pki/ca.key", 0o644)
+		b.elsewhere("/var/lib/lite/server/pki")
+	}, Fail, "/var/lib/lite/server/pki/ca.key has mode 0644"},
+	{"1.1.19", "somebody's key that lies elsewhere", func(b *bed) {
+		b.link("/srv/keys/ca.key", "/var/lib/lite/server/pki/ca.key", 0o600)
+		b.owners["/var/lib/lite/server/pki/ca.key"] = 7
+	}, Fail, "pki/ca.key has user 7"},
+	{"1.1.9", "another network's, in a directory that lies elsewhere", func(b *bed) {
+		os.RemoveAll(b.path("/var/lib/lite/agent/cni"))
+		b.write("/etc/cni/net.d/10-other.conflist", "{}")
+		b.chmod("/etc/cni/net.d/10-other.conflist", 0o644)
+		b.elsewhere("/etc/cni/net.d")
+	}, Fail, "/etc/cni/net.d/10-other.conflist has mode 0644"},
+	{"1.1.20", "a name with a space", func(b *bed) {
+		b.write("/var/lib/lite/server/pki/my ca.crt", "")
+		b.chmod("/var/lib/lite/server/pki/my ca.crt", 0o666)
+	}, Fail, "`chmod 644 '/var/lib/lite/server/pki/my ca.crt'`"},
+	{"1.1.20", "a name that is a command", func(b *bed) {
+		b.write("/var/lib/lite/server/pki/a'$(reboot).crt", "")
+		b.chmod("/var/lib/lite/server/pki/a'$(reboot).crt", 0o666)
+	}, Fail, `'/var/lib/lite/server/pki/a'\''$(reboot).crt'`},
+
+	{"1.2.28", "a pipe in the place of a file", func(b *bed) { b.pipe("/var/lib/lite/server/encryption.yaml") }, Unknown, "/var/lib/lite/server/encryption.yaml is not a regular file"},
+	{"3.2.2", "a pipe in the place of a policy", func(b *bed) { b.pipe("/var/lib/lite/server/audit-policy.yaml") }, Unknown, "is not a regular file"},
+	{"5.2.2", "a pipe in the place of settings of plugins", func(b *bed) { b.pipe("/var/lib/lite/server/admission.yaml") }, Unknown, "is not a regular file"},
+	{"5.1.1", "no kubeconfig to ask with", func(b *bed) {
+		b.Objects, b.Unasked, b.Ask = nil, "the kubeconfig is gone", "start lite again"
+	}, Unknown, "start lite again"},
 
 	{"1.2.1", "everybody", func(b *bed) { b.told(apiserverPart, "--anonymous-auth=true") }, Fail, "--anonymous-auth=true"},
 	{"1.2.1", "everybody, without a value", func(b *bed) { b.told(apiserverPart, "--anonymous-auth") }, Fail, "--anonymous-auth=true"},

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"strings"
+	"unicode"
 
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/layout"
@@ -38,7 +40,7 @@ func modes(most func(path string) fs.FileMode, p place) judge {
 		if f.Mode.Perm()&^most(path) == 0 {
 			return "", ""
 		}
-		return "mode " + perm(f.Mode), fmt.Sprintf("chmod %o %s", f.Mode.Perm()&most(path), path)
+		return "mode " + perm(f.Mode), fmt.Sprintf("chmod %o %s", f.Mode.Perm()&most(path), quoted(path))
 	}, func(path string) string { return perm(most(path)) + " or less" })
 }
 
@@ -48,7 +50,7 @@ func roots(p place) judge {
 		if f.UID == 0 && f.GID == 0 {
 			return "", ""
 		}
-		return fmt.Sprintf("user %d and group %d", f.UID, f.GID), "chown root:root " + path
+		return fmt.Sprintf("user %d and group %d", f.UID, f.GID), "chown root:root " + quoted(path)
 	}, func(string) string { return "root's" })
 }
 
@@ -94,6 +96,17 @@ func each(p place, look func(path string, f File) (wrong, remedy string), fine f
 		}
 		return pass(fmt.Sprintf("%s, all %s", count(len(files), "file"), fine(files[0])))
 	}
+}
+
+// quoted is a path as one word of a command that root copies: whoever names a file
+// shall not say what else is run.
+func quoted(path string) string {
+	if !strings.ContainsFunc(path, func(r rune) bool {
+		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("/._-+:@%,=", r)
+	}) {
+		return path
+	}
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
 }
 
 // never is an entry about what no node of lite has.
@@ -210,6 +223,6 @@ func etcdOwner(n *Node) finding {
 		return inapplicable(n.data().Server().Etcd() + " is root's, as the process is that etcd runs in")
 	}
 	bad := fail(fmt.Sprintf("%s has user %d and group %d", n.data().Server().Etcd(), f.UID, f.GID))
-	bad.remedy = "`chown -R root:root " + n.data().Server().Etcd() + "`"
+	bad.remedy = "`chown -R root:root " + quoted(n.data().Server().Etcd()) + "`"
 	return bad
 }

@@ -12,6 +12,7 @@ import (
 
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/layout"
 )
 
@@ -26,9 +27,11 @@ type Node struct {
 	// `lite status`. Where it is nil, Stopped says why.
 	Parts   map[string]component.Settings
 	Stopped string
-	// Objects is what the cluster holds. Where it is nil, Unasked says why.
+	// Objects is what the cluster holds. Where it is nil, Unasked says why, and Ask how
+	// it could be looked at, if that is otherwise than AskAgain.
 	Objects *Objects
 	Unasked string
+	Ask     string
 	// AskAgain is how what is unknown could be looked at.
 	AskAgain string
 	// Stat tells mode and owner of a file of the machine; nil asks the system.
@@ -48,7 +51,14 @@ func (n *Node) path(name string) string { return filepath.Join(n.Root, name) }
 // data is where files of lite's own are.
 func (n *Node) data() layout.Data { return layout.Data(n.DataDir) }
 
-func (n *Node) read(name string) ([]byte, error) { return os.ReadFile(n.path(name)) }
+// read reads a file. From a pipe it would read for ever.
+func (n *Node) read(name string) ([]byte, error) {
+	data, err := file.ReadRegular(n.path(name))
+	if errors.Is(err, file.ErrIrregular) {
+		return nil, fmt.Errorf("%s %w", name, err)
+	}
+	return data, err
+}
 
 func (n *Node) stat(name string) (File, error) {
 	if n.Stat != nil {
@@ -71,17 +81,30 @@ func Stat(path string) (File, error) {
 }
 
 // below is the files in directories and below them whose names fit a pattern, and
-// with dirs the directories too. A directory that is not there has none. What a link
-// leads to is judged where it lies.
+// with dirs the directories too. A directory that is not there has none. Of a link
+// what it leads to counts, as it does for who reads it: a key of a user's lies
+// elsewhere, and is a key.
 func (n *Node) below(pattern string, dirs bool, roots ...string) (found []string, err error) {
 	for _, root := range roots {
-		err := filepath.WalkDir(n.path(root), func(path string, e fs.DirEntry, err error) error {
+		// By the slash a link to a directory is followed where it is the root.
+		err := filepath.WalkDir(n.path(root)+"/", func(path string, e fs.DirEntry, err error) error {
 			if err != nil {
 				return err
 			}
+			name := filepath.Join("/", strings.TrimPrefix(path, n.Root))
+			kind := e.Type()
+			if kind == fs.ModeSymlink {
+				f, err := n.stat(name)
+				if errors.Is(err, fs.ErrNotExist) {
+					return nil
+				} else if err != nil {
+					return err
+				}
+				kind = f.Mode.Type()
+			}
 			ok, _ := filepath.Match(pattern, e.Name())
-			if e.IsDir() && dirs || e.Type().IsRegular() && ok {
-				found = append(found, "/"+strings.TrimPrefix(strings.TrimPrefix(path, n.Root), "/"))
+			if kind.IsDir() && dirs || kind.IsRegular() && ok {
+				found = append(found, name)
 			}
 			return nil
 		})

@@ -97,7 +97,7 @@ func pages[T any](what string, all *[]T, list func(metav1.ListOptions) ([]T, str
 func among(look func(*Node, *Objects) finding) judge {
 	return func(n *Node) finding {
 		if n.Objects == nil {
-			return unknown(n.Unasked)
+			return finding{status: Unknown, seen: n.Unasked, remedy: n.Ask}
 		}
 		return look(n, n.Objects)
 	}

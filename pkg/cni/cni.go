@@ -177,10 +177,26 @@ func (n *Network) podRanges(ctx context.Context, client kubernetes.Interface) ([
 	return ranges, nil
 }
 
+// keepAddresses makes the directory in which the plugin that gives addresses keeps them,
+// and its lock, which it would make for others too (1.9).
+func (n *Network) keepAddresses() error {
+	dir := n.config.StateDir
+	network := filepath.Join(dir, layout.Network)
+	for _, d := range []string{dir, network} {
+		if err := errors.Join(os.MkdirAll(d, 0o700), os.Chmod(d, 0o700)); err != nil {
+			return err
+		}
+	}
+	lock, err := os.OpenFile(filepath.Join(network, "lock"), os.O_CREATE|os.O_RDONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(lock.Chmod(0o600), lock.Close())
+}
+
 // describe writes the network's description where containerd looks for it.
 func (n *Network) describe(ranges []netip.Prefix, mtu int) error {
-	// The plugin that gives addresses would make it for everybody to see.
-	if err := errors.Join(os.MkdirAll(n.config.StateDir, 0o700), os.Chmod(n.config.StateDir, 0o700)); err != nil {
+	if err := n.keepAddresses(); err != nil {
 		return fmt.Errorf("make a directory for pod addresses: %w", err)
 	}
 	content, err := conflist(ranges, mtu, portmapBackend(n.config.NFTables), n.config.StateDir)

@@ -54,7 +54,7 @@ func TestConflist(t *testing.T) {
 
 // An unchanged file keeps containerd from loading the network again.
 func TestDescribeWritesOnlyWhatChanged(t *testing.T) {
-	n := New(Config{NodeIP: netip.MustParseAddr("192.0.2.1"), ConfDir: filepath.Join(t.TempDir(), "net.d"), StateDir: "/run/lite/cni"})
+	n := New(Config{NodeIP: netip.MustParseAddr("192.0.2.1"), ConfDir: filepath.Join(t.TempDir(), "net.d"), StateDir: filepath.Join(t.TempDir(), "cni")})
 	path := filepath.Join(n.config.ConfDir, "10-lite.conflist")
 	describe := func(ranges ...netip.Prefix) fs.FileInfo {
 		t.Helper()
@@ -80,6 +80,25 @@ func TestDescribeWritesOnlyWhatChanged(t *testing.T) {
 	data, err := os.ReadFile(path)
 	if err != nil || !json.Valid(data) || !strings.Contains(string(data), ipv6.String()) {
 		t.Errorf("got %s, %v", data, err)
+	}
+}
+
+// The plugin makes its lock for its group as well, and an older lite let it.
+func TestAddressesAreForRootAlone(t *testing.T) {
+	n := New(Config{NodeIP: netip.MustParseAddr("192.0.2.1"), ConfDir: t.TempDir(), StateDir: filepath.Join(t.TempDir(), "cni")})
+	lock := filepath.Join(n.config.StateDir, "lite", "lock")
+	for range 2 {
+		if err := n.describe([]netip.Prefix{ipv4}, 1450); err != nil {
+			t.Fatal(err)
+		}
+		for path, want := range map[string]fs.FileMode{lock: 0o600, filepath.Dir(lock): 0o700, n.config.StateDir: 0o700} {
+			if info, err := os.Stat(path); err != nil || info.Mode().Perm() != want {
+				t.Errorf("%s: %v, %v", path, info, err)
+			}
+		}
+		if err := os.Chmod(lock, 0o750); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

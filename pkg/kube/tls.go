@@ -1,6 +1,14 @@
 package kube
 
-import "crypto/tls"
+import (
+	"crypto/tls"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"golang.org/x/net/http2"
+	cliflag "k8s.io/component-base/cli/flag"
+)
 
 // suites is what all that listens in lite offers by TLS 1.2: forward secrecy and
 // authenticated encryption. Go offers CBC with SHA-1 as well (1.26). The names are
@@ -28,6 +36,43 @@ func CipherSuites() (names []string) {
 		names = append(names, s.name)
 	}
 	return names
+}
+
+// Listener is how a component of upstream's is to serve.
+type Listener struct {
+	Suites     []string
+	MinVersion string
+	Curves     []int32
+	HTTP1      bool // and nothing newer
+}
+
+// Check finds what upstream finds only when it begins to serve (1.37), by which the
+// kubelet ends the process. component is as the user's flag has it.
+func (l Listener) Check(component string) error {
+	wrong := func(flag, value string, err error, remedy string) error {
+		return fmt.Errorf("%s-arg %q, or its field in the file: %w; %s", component, flag+"="+value, err, remedy)
+	}
+	suites, err := cliflag.TLSCipherSuites(l.Suites)
+	said := strings.Join(l.Suites, ",")
+	if err != nil {
+		return wrong("tls-cipher-suites", said, err, "use names such as "+CipherSuites()[0])
+	}
+	version, err := cliflag.TLSVersion(l.MinVersion)
+	if err != nil {
+		return wrong("tls-min-version", l.MinVersion, err, "use "+MinTLSVersion+" or VersionTLS13")
+	}
+	if _, err := cliflag.TLSCurvePreferences(l.Curves); err != nil {
+		return wrong("tls-curve-preferences", fmt.Sprint(l.Curves), err, "use the numbers that the registry of TLS gives to curves")
+	}
+	if l.HTTP1 {
+		return nil
+	}
+	// Who has to speak HTTP/2 has to have one suite.
+	server := &http.Server{TLSConfig: &tls.Config{MinVersion: version, CipherSuites: suites}}
+	if err := http2.ConfigureServer(server, nil); err != nil {
+		return wrong("tls-cipher-suites", said, err, "add "+CipherSuites()[0]+", or say tls-min-version=VersionTLS13, whose suites nobody can choose")
+	}
+	return nil
 }
 
 // ServerTLS is what a listener of lite's own begins with: the same versions and

@@ -130,6 +130,7 @@ func TestBeforeFirstStart(t *testing.T) {
 		"refused argument":       {args: []string{"--kube-apiserver-arg=secure-port=7443"}, want: []string{"secure-port=7443", "--https-listen-port"}},
 		"arguments that exclude": {args: []string{"--kube-apiserver-arg=oidc-issuer-url=https://a.test"}, want: []string{"oidc-client-id"}},
 		"file of an argument":    {args: []string{"--kubelet-arg=config=/no/such/file"}, want: []string{"kubelet-arg", "config=/no/such/file", "does not exist", "create it"}},
+		"suites, no HTTP/2":      {args: []string{"--kubelet-arg=tls-cipher-suites=TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"}, want: []string{"kubelet-arg", "tls-cipher-suites=TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", "HTTP/2", "add TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"}},
 		"argument":               {args: []string{"--kube-apiserver-arg=no-such-flag=1"}, want: []string{"no-such-flag"}},
 		"another name of a node": {args: []string{"--kubelet-arg=hostname-override=other"}, want: []string{"hostname-override=other", "--node-name"}},
 		"no ranges of pods":      {args: []string{"--kube-controller-manager-arg=allocate-node-cidrs=false"}, want: []string{"allocate-node-cidrs=false", "range of pod addresses", "disable: cni"}},

@@ -227,6 +227,13 @@ func TestFirewalls(t *testing.T) {
 	web.Kubectl(t, "run", "web", "--image=lite.test/busybox:1", "--", "httpd", "-f", "-p", "8080")
 	web.WaitFor(t, "condition=Ready", "pod/web")
 	pod := web.Field(t, "pod/web", ".status.podIP") + ":8080"
+	t.Run("cis, with a pod", func(t *testing.T) {
+		for _, e := range judge(t, server).Entries {
+			if e.Status == cis.Fail || e.Status == cis.Unknown {
+				t.Errorf("%s is %s: %s", e.Number, e.Status, e.Seen)
+			}
+		}
+	})
 	token := strings.TrimSpace(server.Output(t, "lite", "token", "create"))
 	agent := cluster.NewNode(t, cluster.On(net))
 	agent.Role = "agent"

@@ -37,6 +37,7 @@ func TestHardening(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { test(t, n) })
 	}
+	older := deploy(t, n)
 	n.Stop(t)
 	n.WriteFile(t, ownPolicy, `
 apiVersion: audit.k8s.io/v1
@@ -57,7 +58,61 @@ rules:
 			}
 		}
 	})
+	t.Run("CIS/WhatIsOlder", func(t *testing.T) { older.staysAndGetsNoMore(t, n) })
 	n.Stop(t)
+	n.Start(t)
+	t.Run("CISLeftOut", func(t *testing.T) { older.isAsBefore(t, n) })
+	n.Stop(t)
+}
+
+// workload is a Deployment from before the profile, whose pods are not as it wants
+// them (rancher#48880).
+type workload struct {
+	ns         *cluster.Namespace
+	containers map[string]string
+}
+
+func deploy(t *testing.T, n *cluster.Node) workload {
+	ns := n.Namespace(t)
+	ns.Apply(t, cluster.Web(1))
+	ns.WaitRollout(t, "deployment/web")
+	return workload{ns, ns.Containers(t)}
+}
+
+// serves: its pods of before were not touched, and answer.
+func (w workload) serves(t *testing.T, n *cluster.Node) {
+	t.Helper()
+	now := w.ns.Containers(t)
+	for id, restarts := range w.containers {
+		if got, there := now[id]; !there || got != restarts {
+			t.Errorf("container %s is gone or was restarted: %v", id, now)
+		}
+	}
+	if _, err := cluster.Get(n, "http://"+w.ns.Field(t, "service/web", ".spec.clusterIP")+"/hostname"); err != nil {
+		t.Error(err)
+	}
+}
+
+func (w workload) staysAndGetsNoMore(t *testing.T, n *cluster.Node) {
+	w.serves(t, n)
+	w.ns.Kubectl(t, "scale", "deployment/web", "--replicas=2")
+	eventually(t, func() error {
+		if said := w.ns.Kubectl(t, "get", "events", "--field-selector=reason=FailedCreate"); !strings.Contains(said, `violates PodSecurity "restricted:latest"`) {
+			return fmt.Errorf("no event says why there is no second pod: %s", said)
+		}
+		return nil
+	})
+}
+
+func (w workload) isAsBefore(t *testing.T, n *cluster.Node) {
+	w.serves(t, n)
+	w.ns.WaitRollout(t, "deployment/web")
+	eventually(t, func() error {
+		if left := n.Kubectl(t, "get", "networkpolicies", "-A", "-o", "name"); left != "" {
+			return fmt.Errorf("of the profile there are still %s", left)
+		}
+		return nil
+	})
 }
 
 const ownLog, ownPolicy = "/var/log/audit/lite.log", "/etc/lite/audit-policy.yaml"
@@ -195,7 +250,7 @@ func testPods(t *testing.T, n *cluster.Node) {
 // in case that nothing stops it.)
 func testForkBomb(t *testing.T, n *cluster.Node) {
 	ns := n.Namespace(t)
-	ns.Apply(t, fmt.Sprintf(shell, "bomb", "{}", "i=0; while [ $i -lt 6000 ]; do sleep 1000 & i=$((i+1)); echo $i; done", "{}"))
+	ns.Apply(t, fmt.Sprintf(shell, "bomb", "{}", "exec 2>&1; i=0; while [ $i -lt 6000 ]; do sleep 1000 & i=$((i+1)); echo $i; done", "{}"))
 	ns.WaitFor(t, "jsonpath={.status.phase}=Failed", "pod/bomb")
 	log := strings.Split(strings.TrimSpace(ns.Kubectl(t, "logs", "bomb", "--tail=5")), "\n")
 	if len(log) < 2 || !strings.Contains(strings.Join(log, "\n"), "can't fork") {

@@ -111,6 +111,10 @@ func validate(server *options.KubeletServer) error {
 	if err := validation.ValidateKubeletConfiguration(&server.KubeletConfiguration, utilfeature.DefaultFeatureGate); err != nil {
 		return fmt.Errorf("kubelet-arg: %w", err)
 	}
+	listener := kube.Listener{Suites: server.TLSCipherSuites, MinVersion: server.TLSMinVersion, Curves: server.TLSCurvePreferences}
+	if err := listener.Check("kubelet"); err != nil {
+		return err
+	}
 	return validateAmounts(&server.KubeletConfiguration)
 }
 
@@ -252,6 +256,10 @@ func claim(c Config, server *options.KubeletServer) error {
 		{"hostname-override", server.HostnameOverride == c.NodeName, "certificates and all other parts know the node as " + c.NodeName, "say --node-name"},
 		{"kubeconfig", server.KubeConfig == c.Kubeconfig, "all parts of a node ask the API by one", "remove the argument"},
 		{"register-node", server.RegisterNode, "there would be no node", "remove the argument"},
+		// A server's kubelet has asked for one for ever, and was refused each time: its
+		// authority is beside it. Without one of the cluster's there were no logs of an agent.
+		{"rotate-certificates", server.RotateCertificates == (c.CertFile == ""), "lite makes and renews the certificates of a node", "remove the argument"},
+		{"rotate-server-certificates", server.ServerTLSBootstrap == (c.CertFile == ""), "lite makes and renews the certificates of a node", "remove the argument"},
 		{"container-runtime-endpoint", server.ContainerRuntimeEndpoint == c.Runtime, "other parts ask the runtime as well", "say --container-runtime-endpoint"},
 	} {
 		if value, said := kube.Said(c.ExtraArgs, o.flag); said && !o.same {

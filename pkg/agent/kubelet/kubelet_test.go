@@ -144,6 +144,12 @@ func TestArgumentsThatAreWrongNameTheFlag(t *testing.T) {
 		"register-node=false":                              `kubelet-arg "register-node=false": there would be no node; remove the argument`,
 		"kubeconfig=/etc/other":                            `kubelet-arg "kubeconfig=/etc/other": all parts of a node ask the API by one`,
 		"container-runtime-endpoint=unix:///run/crio.sock": `kubelet-arg "container-runtime-endpoint=unix:///run/crio.sock": other parts ask the runtime as well; say --container-runtime-endpoint`,
+		// The kubelet ended the whole process by these (rke2#7316).
+		"tls-cipher-suites=TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384": `kubelet-arg "tls-cipher-suites=TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", or its field in the file: http2: `,
+		"tls-cipher-suites=ECDHE-ECDSA-AES128-GCM-SHA256":           `kubelet-arg "tls-cipher-suites=ECDHE-ECDSA-AES128-GCM-SHA256", or its field in the file: Cipher suite `,
+		// Guides to the CIS benchmark say so; a server's kubelet asked for a certificate for ever.
+		"rotate-certificates=true":        `kubelet-arg "rotate-certificates=true": lite makes and renews the certificates of a node; remove the argument`,
+		"rotate-server-certificates=true": `kubelet-arg "rotate-server-certificates=true": lite makes and renews`,
 		// As it is typed where a shell would take the quotes away (microk8s#4450).
 		`eviction-hard="memory.available<500Mi"`:      `kubelet-arg: eviction-hard, or its field in the file, is "memory.available<500Mi"`,
 		`eviction-hard=memory.available<"500Mi"`:      `kubelet-arg: eviction-hard, or its field in the file, is memory.available<"500Mi": `,
@@ -156,6 +162,17 @@ func TestArgumentsThatAreWrongNameTheFlag(t *testing.T) {
 		c.ExtraArgs = []string{arg}
 		if _, err := New(c); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %s", arg, err, want)
+		}
+	}
+}
+
+// An agent's kubelet asks for its certificates, and may be told so.
+func TestAnAgentRotates(t *testing.T) {
+	for arg, good := range map[string]bool{"rotate-certificates=true": true, "rotate-server-certificates=true": true, "rotate-certificates=false": false, "rotate-server-certificates=false": false} {
+		c := sample()
+		c.CertFile, c.KeyFile, c.ExtraArgs = "", "", []string{arg}
+		if _, err := New(c); (err == nil) != good {
+			t.Errorf("%s: %v", arg, err)
 		}
 	}
 }

@@ -79,6 +79,9 @@ func NewAPIServer(c Config) (*APIServer, error) {
 	if err := checkOptions(s); err != nil {
 		return nil, err
 	}
+	if err := checkListener("kube-apiserver", s.SecureServing.SecureServingOptions); err != nil {
+		return nil, err
+	}
 	for _, warning := range warnings(c, s) {
 		slog.Warn(warning)
 	}

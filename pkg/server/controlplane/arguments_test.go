@@ -53,6 +53,11 @@ plugins: []
 	policies = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: None}]\n"
 )
 
+// plugin is a file with settings of one.
+func plugin(name, settings string) string {
+	return strings.Replace(admit, "[]", "[{name: "+name+", "+settings+"}]", 1)
+}
+
 // The API server's own parts see a user's file as it is. What anonymous requests
 // may do is what the user says of them, or what they may by default.
 func TestAnonymousRequests(t *testing.T) {
@@ -120,6 +125,14 @@ func TestArgumentsThatExcludeEachOther(t *testing.T) {
 		"wrong.yaml": authnHead + "anonymous: {enabled: false, conditions: [{path: /x}]}\n", "empty.yaml": "",
 		"authz.yaml": authz, "none.yaml": strings.Replace(authz, "RBAC, name: rbac", "RBAC, name: other", 1),
 		"encrypt.yaml": strings.Replace(encrypt, "identity", "identty", 1), "admit.yaml": admit + "plugin: []\n", "policy.yaml": "rules: []\n",
+		// kubernetes#62861, rke#2012, kubespray#12439
+		"admit0.yaml": admit, "limits.yaml": "limits: [{type: Server, qps: 6000, burst: 30000}]\n", "podsec.yaml": "# left empty\n",
+		"kind.yaml":     plugin("EventRateLimit", "path: limits.yaml"),
+		"qps.yaml":      plugin("EventRateLimit", "configuration: {apiVersion: eventratelimit.admission.k8s.io/v1alpha1, kind: Configuration, limits: [{type: Server, qps: 0, burst: 1}]}"),
+		"missing.yaml":  plugin("EventRateLimit", "path: none.yml"),
+		"podpath.yaml":  plugin("PodSecurity", "path: podsec.yaml"),
+		"podlevel.yaml": plugin("PodSecurity", "configuration: {apiVersion: pod-security.admission.config.k8s.io/v1, kind: PodSecurityConfiguration, defaults: {enforce: strict}}"),
+		"misspelt.yaml": plugin("PodSecurty", "configuration: {}"),
 	})
 	for name, test := range map[string]struct {
 		args []string
@@ -141,6 +154,13 @@ func TestArgumentsThatExcludeEachOther(t *testing.T) {
 		"two lists of plugins":     {[]string{"admission-control=NodeRestriction", "enable-admission-plugins=EventRateLimit"}, []string{"mutually exclusive"}},
 		"encryption":               {[]string{"encryption-provider-config=" + dir + "encrypt.yaml"}, []string{"encrypt.yaml", `unknown field "resources[0].providers[0].identty"`}},
 		"admission":                {[]string{"admission-control-config-file=" + dir + "admit.yaml"}, []string{"admit.yaml", `unknown field "plugin"`}},
+		"limits that are nowhere":  {[]string{"enable-admission-plugins=EventRateLimit", "admission-control-config-file=" + dir + "admit0.yaml"}, []string{dir + "admit0.yaml", "EventRateLimit", "limits"}},
+		"limits of no kind":        {[]string{"enable-admission-plugins=EventRateLimit", "admission-control-config-file=" + dir + "kind.yaml"}, []string{"EventRateLimit", "'Kind' is missing"}},
+		"limits of nothing":        {[]string{"enable-admission-plugins=EventRateLimit", "admission-control-config-file=" + dir + "qps.yaml"}, []string{"EventRateLimit", "qps"}},
+		"limits in no file":        {[]string{"enable-admission-plugins=EventRateLimit", "admission-control-config-file=" + dir + "missing.yaml"}, []string{"EventRateLimit", dir + "none.yml", "no such file"}},
+		"Pod Security, empty":      {[]string{"admission-control-config-file=" + dir + "podpath.yaml"}, []string{"PodSecurity", "'Kind' is missing"}},
+		"Pod Security, no level":   {[]string{"admission-control-config-file=" + dir + "podlevel.yaml"}, []string{"PodSecurity", "enforce"}},
+		"Pod Security, misspelt":   {[]string{"admission-control-config-file=" + dir + "misspelt.yaml"}, []string{"misspelt.yaml", `"PodSecurty", and there is no such plugin`}},
 		"an audit policy":          {[]string{"audit-policy-file=" + dir + "policy.yaml"}, []string{`kube-apiserver-arg "audit-policy-file=` + dir + `policy.yaml": `}},
 		"the port":                 {[]string{"secure-port=7443"}, []string{"say --https-listen-port"}},
 	} {
@@ -158,10 +178,16 @@ func TestArgumentsThatExcludeEachOther(t *testing.T) {
 func TestUpstreamAcceptsWhatAUserSays(t *testing.T) {
 	klog.SetLogger(logr.Discard())
 	defer klog.ClearLogger()
-	dir := files(t, map[string]string{"authz.yaml": authz, "encrypt.yaml": encrypt, "admit.yaml": admit, "policy.yaml": policies})
+	dir := files(t, map[string]string{
+		"authz.yaml": authz, "encrypt.yaml": encrypt, "admit.yaml": admit, "policy.yaml": policies, "off.yaml": plugin("PodSecurity", "configuration: {}"),
+		"limits.yaml":  "apiVersion: eventratelimit.admission.k8s.io/v1alpha1\nkind: Configuration\nlimits: [{type: Server, qps: 6000, burst: 30000}]\n",
+		"plugins.yaml": plugin("EventRateLimit", "path: limits.yaml}, {name: PodSecurity, configuration: {apiVersion: pod-security.admission.config.k8s.io/v1, kind: PodSecurityConfiguration, defaults: {enforce: baseline}}"),
+	})
 	for name, args := range map[string][]string{
 		"authorization-config":          {"authorization-config=" + dir + "authz.yaml"},
 		"admission-control-config-file": {"admission-control-config-file=" + dir + "admit.yaml"},
+		"admission, of plugins":         {"admission-control-config-file=" + dir + "plugins.yaml", "enable-admission-plugins=EventRateLimit", "disable-admission-plugins=PodTolerationRestriction"},
+		"admission, plugin off":         {"admission-control-config-file=" + dir + "off.yaml", "disable-admission-plugins=PodSecurity"},
 		"admission-control":             {"admission-control=NodeRestriction,ServiceAccount"},
 		"NodeRestriction off":           {"disable-admission-plugins=NodeRestriction"},
 		"NodeRestriction twice":         {"enable-admission-plugins=NodeRestriction,AlwaysPullImages"},
@@ -170,7 +196,7 @@ func TestUpstreamAcceptsWhatAUserSays(t *testing.T) {
 		"… with a policy":               {"audit-log-path=" + dir + "log", "audit-policy-file=" + dir + "policy.yaml"},
 		"issuers":                       {"service-account-issuer=https://a.test", "service-account-jwks-uri=https://a.test/keys", "api-audiences=a"},
 		"request headers":               {"requestheader-allowed-names=other", "requestheader-username-headers=X-User"},
-		"lists of their own":            {"runtime-config=api/beta=true", "tls-cipher-suites=TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"},
+		"lists of their own":            {"runtime-config=api/beta=true", "tls-cipher-suites=TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := prepared(t, func(n *config.Config) { n.APIServerArgs = args })
@@ -184,6 +210,25 @@ func TestUpstreamAcceptsWhatAUserSays(t *testing.T) {
 				t.Errorf("the policy is %q", a.options.Audit.PolicyFile)
 			}
 		})
+	}
+}
+
+// rke2#7316 and kubernetes#81145 ask for such lists. Each part began to serve before it
+// found out.
+func TestSuitesThatNobodyCanServeBy(t *testing.T) {
+	const strong = "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"
+	for _, args := range [][]string{{"tls-cipher-suites=" + strong}, {"tls_cipher_suites=" + strong}, {"tls-cipher-suites=" + strong, "disable-http2-serving=true"}, {"tls-cipher-suites=" + strong, "tls-min-version=VersionTLS13"}} {
+		c := sample(func(n *config.Config) { n.APIServerArgs, n.ControllerManagerArgs, n.SchedulerArgs = args, args, args })
+		for component, made := range map[string]func(Config) error{
+			"kube-apiserver":          func(c Config) error { _, err := NewAPIServer(c); return err },
+			"kube-controller-manager": func(c Config) error { _, err := NewControllerManager(c); return err },
+			"kube-scheduler":          func(c Config) error { _, err := NewScheduler(c); return err },
+		} {
+			err := made(c)
+			if len(args) == 2 && err != nil || len(args) == 1 && (err == nil || !strings.HasPrefix(err.Error(), component+`-arg "tls-cipher-suites=`+strong+`"`)) {
+				t.Errorf("%s %q: %v", component, args, err)
+			}
+		}
 	}
 }
 
@@ -238,20 +283,21 @@ func TestSignersWithAuthoritiesOfTheirOwn(t *testing.T) {
 }
 
 func TestWarnings(t *testing.T) {
-	dir := files(t, map[string]string{"rbac.yaml": strings.Replace(authz, "- {type: Node, name: node}\n", "", 1), "all.yaml": authz, "encrypt.yaml": encrypt})
+	dir := files(t, map[string]string{"rbac.yaml": strings.Replace(authz, "- {type: Node, name: node}\n", "", 1), "all.yaml": authz, "encrypt.yaml": encrypt, "limits.yaml": plugin("EventRateLimit", "configuration: {}")})
 	for name, test := range map[string]struct {
 		args []string
 		want string
 	}{
-		"nothing":                {nil, ""},
-		"what adds":              {[]string{"enable-admission-plugins=AlwaysPullImages", "anonymous-auth=false", "authorization-config=" + dir + "all.yaml"}, ""},
-		"NodeRestriction off":    {[]string{"disable-admission-plugins=NodeRestriction"}, "leaves out the admission plugin NodeRestriction"},
-		"the old list":           {[]string{"admission-control=ServiceAccount"}, "leaves out the admission plugin NodeRestriction"},
-		"an authorizer":          {[]string{"authorization-mode=RBAC"}, "leaves out the authorizer Node"},
-		"an authorizer, by file": {[]string{"authorization-config=" + dir + "rbac.yaml"}, "leaves out the authorizer Node"},
-		"all for everybody":      {[]string{"anonymous-auth=true"}, "allows anonymous requests to every path"},
-		"tokens":                 {[]string{"enable-bootstrap-token-auth=false"}, "no machine can join"},
-		"a key of another":       {[]string{"encryption-provider-config=" + dir + "encrypt.yaml"}, "can be read only if the key in /var/lib/lite/server/encryption.yaml is among"},
+		"nothing":                 {nil, ""},
+		"what adds":               {[]string{"enable-admission-plugins=AlwaysPullImages", "anonymous-auth=false", "authorization-config=" + dir + "all.yaml"}, ""},
+		"NodeRestriction off":     {[]string{"disable-admission-plugins=NodeRestriction"}, "leaves out the admission plugin NodeRestriction"},
+		"the old list":            {[]string{"admission-control=ServiceAccount"}, "leaves out the admission plugin NodeRestriction"},
+		"an authorizer":           {[]string{"authorization-mode=RBAC"}, "leaves out the authorizer Node"},
+		"an authorizer, by file":  {[]string{"authorization-config=" + dir + "rbac.yaml"}, "leaves out the authorizer Node"},
+		"settings of what is off": {[]string{"admission-control-config-file=" + dir + "limits.yaml"}, "has settings of EventRateLimit, which is off; say enable-admission-plugins=EventRateLimit"},
+		"all for everybody":       {[]string{"anonymous-auth=true"}, "allows anonymous requests to every path"},
+		"tokens":                  {[]string{"enable-bootstrap-token-auth=false"}, "no machine can join"},
+		"a key of another":        {[]string{"encryption-provider-config=" + dir + "encrypt.yaml"}, "can be read only if the key in /var/lib/lite/server/encryption.yaml is among"},
 	} {
 		c := sample(func(n *config.Config) { n.APIServerArgs = test.args })
 		c.Used = true

@@ -79,12 +79,20 @@ func (c Config) probe(url string) kube.Probe {
 	return kube.NewProbeAs(url, c.PKI.Cert(pki.Admin), c.PKI.Key(pki.Admin))
 }
 
-// healthURL is where a component serves its health check, wherever a user has put it.
+// healthURL is where a component serves its health check, wherever a user has put it and
+// if it can serve as the user says.
 func healthURL(component string, s *apiserveroptions.SecureServingOptions, path string) (string, error) {
 	if s.BindPort == 0 {
 		return "", fmt.Errorf("%s-arg %q: the component would serve no health check, and lite needs it; remove the argument", component, "secure-port=0")
 	}
+	if err := checkListener(component, s); err != nil {
+		return "", err
+	}
 	return "https://" + net.JoinHostPort(kube.Near(s.BindAddress.String()), strconv.Itoa(s.BindPort)) + path, nil
+}
+
+func checkListener(component string, s *apiserveroptions.SecureServingOptions) error {
+	return kube.Listener{Suites: s.CipherSuites, MinVersion: s.MinTLSVersion, Curves: s.CurvePreferences, HTTP1: s.DisableHTTP2Serving}.Check(component)
 }
 
 // LocalURL is how this node's own components reach the API server.

@@ -3,6 +3,7 @@ package controlplane
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -12,7 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/apimachinery/pkg/util/sets"
-	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/apis/apiserver"
 	"k8s.io/apiserver/pkg/apis/apiserver/install"
 	"k8s.io/apiserver/pkg/apis/apiserver/validation"
@@ -42,12 +42,8 @@ func checkFiles(c Config, s *options.ServerRunOptions) error {
 		_, _, err := authorizer.LoadAndValidateFile(file, authorizationcel.NewDefaultCompiler(), nil)
 		return err
 	})
-	admit := s.Admission.GenericAdmission
 	if !c.admits() {
-		check("admission-control-config-file", admit.ConfigFile, func(file string) error {
-			_, err := admission.ReadAdmissionConfiguration(admit.Plugins.Registered(), file, apiServerScheme())
-			return err
-		})
+		check("admission-control-config-file", s.Admission.GenericAdmission.ConfigFile, func(file string) error { return readAdmission(s, file) })
 	}
 	if s.Audit.PolicyFile != c.Dir.AuditPolicy() && s.Audit.PolicyFile != c.Node.AuditPolicyFile {
 		check("audit-policy-file", s.Audit.PolicyFile, readPolicy)
@@ -135,15 +131,18 @@ func warnings(c Config, s *options.ServerRunOptions) (lines []string) {
 	warn := func(format string, args ...any) {
 		lines = append(lines, fmt.Sprintf("kube-apiserver-arg "+format, args...))
 	}
-	enabled := s.Admission.GenericAdmission.EnablePlugins
-	if s.Admission.PluginNames != nil {
-		enabled = s.Admission.PluginNames
-	}
-	if !slices.Contains(enabled, "NodeRestriction") {
+	if !slices.Contains(enabled(s), "NodeRestriction") {
 		warn("leaves out the admission plugin NodeRestriction: who takes over a node may change all others")
 	}
 	if c.Node.Profile == config.ProfileCIS && !c.admits() {
 		warn("admission-control-config-file replaces what profile cis says: what Pod Security demands by default is for that file to say")
+	}
+	if said, err := settled(s.Admission.GenericAdmission.ConfigFile); err == nil && !c.admits() {
+		for _, name := range slices.Sorted(maps.Keys(said)) {
+			if !admits(s, name) {
+				warn("admission-control-config-file has settings of %s, which is off; say enable-admission-plugins=%s", name, name)
+			}
+		}
 	}
 	modes := sets.New(s.Authorization.Modes...)
 	if file := s.Authorization.AuthorizationConfigurationFile; file != "" {
