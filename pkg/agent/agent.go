@@ -183,6 +183,7 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 			DataDir:          n.DataDir,
 			Dir:              RuntimeDir(n.DataDir),
 			StateDir:         filepath.Join(StateDir, "containerd"),
+			TempDir:          TempDir,
 			Helpers:          helpers,
 			CNIConfDir:       confDir,
 			RegistryFile:     n.PrivateRegistry,

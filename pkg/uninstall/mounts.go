@@ -43,7 +43,7 @@ func (w *work) ourMount(path string) bool {
 }
 
 func (w *work) mountDirs() []string {
-	dirs := []string{w.RunDir + "/containerd"}
+	dirs := []string{w.RunDir + "/containerd", w.RunDir + "/tmp"}
 	if w.hasRun {
 		dirs = append(dirs, w.KubeletDir+"/pods", w.KubeletDir+"/plugins")
 	}

@@ -14,6 +14,7 @@ type Config struct {
 	DataDir      string     // where the helpers are unpacked
 	Dir          string     // <data-dir>/agent/containerd: images and snapshots
 	StateDir     string     // on a tmpfs: what is worth nothing after a reboot
+	TempDir      string     // where images are mounted to be looked into
 	Helpers      bundle.Dir // runc, the shim and the pod network plugins, once they are unpacked
 	CNIConfDir   string     // where package cni puts the network's description
 	RegistryFile string     // registries.yaml; it need not exist
