@@ -42,6 +42,7 @@ type bed struct {
 	answers map[string]string
 	byPath  map[string]string // what a program says that is named by its path, by its arguments
 	ran     []string
+	pipe    string // a named pipe, "" = none
 }
 
 // healthy is a machine that has nothing in the way: a server before its first start.
@@ -49,6 +50,8 @@ func healthy(t *testing.T) *bed {
 	b := &bed{
 		files: map[string]string{
 			"/proc/meminfo":                                "MemTotal:        4028332 kB\n",
+			"/dev/kmsg":                                    "",
+			"/proc/self/uid_map":                           "         0          0 4294967295\n",
 			"/proc/self/status":                            "NSpid:\t1\nCapEff:\t000001ffffffffff\n",
 			"/proc/swaps":                                  "Filename Type Size Used Priority\n",
 			"/proc/filesystems":                            "nodev overlay\n",
@@ -170,6 +173,12 @@ func (b *bed) write(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if b.pipe != "" {
+		file := filepath.Join(b.Root, b.pipe)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), unix.Mkfifo(file, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for name, target := range b.links {
 		file := filepath.Join(b.Root, name)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.Symlink(target, file)); err != nil {
@@ -272,6 +281,10 @@ func TestStartRefusesWhatKeepsPodsFromRunning(t *testing.T) {
 		"with IPVS":                   {map[string]string{"/proc/net/ip_vs": ""}, func(b *bed) { b.Config.KubeProxyArgs = []string{"proxy-mode=ipvs"} }, ""},
 		"without VXLAN, not joined":   {without("CONFIG_VXLAN=m"), func(b *bed) { b.agent(); lacking("vxlan")(b) }, ""},
 		"without seccomp":             {without("CONFIG_SECCOMP_FILTER=y"), nil, "no seccomp"},
+		"without the kernel's log":    {nil, func(b *bed) { delete(b.files, kmsg) }, "/dev/kmsg, the kernel's log, cannot be read: no such file or directory; the kubelet does not start without it; in a container let it in: "},
+		"a pipe as the kernel's log":  {nil, func(b *bed) { delete(b.files, kmsg); b.pipe = kmsg }, "it is a named pipe"},
+		"the kernel's log is a loop":  {nil, func(b *bed) { delete(b.files, kmsg); b.links[kmsg] = "kmsg" }, "too many levels of symbolic links; the kubelet does not start without it; let it into the container"},
+		"without it, root of users":   {map[string]string{"/proc/self/uid_map": "0 100000 65536\n"}, func(b *bed) { delete(b.files, kmsg) }, ""},
 		"a network of the user's":     {without("CONFIG_BRIDGE=m"), func(b *bed) { lacking("bridge")(b); b.Config.Disable = []string{"cni"} }, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -341,6 +354,9 @@ func TestFindings(t *testing.T) {
 		"no meminfo":             {map[string]string{"/proc/meminfo": ""}, nil, "memory", Skip, nil},
 		"an old kernel":          {nil, func(b *bed) { b.Uname = uname("4.18.0-553.el8", "node-a") }, "kernel", Fail, []string{"4.18", "4.19"}},
 		"a kernel without all":   {nil, func(b *bed) { b.Uname = uname("5.10.0-28", "node-a") }, "kernel", Warn, []string{"5.13"}},
+		"no log of the kernel":   {nil, func(b *bed) { delete(b.files, kmsg) }, "kernel log", Fail, []string{"the kubelet does not start without it", "lxc.mount.entry", "mknod -m 600 /dev/kmsg c 1 11"}},
+		"no log, root of users":  {map[string]string{"/proc/self/uid_map": "0 100000 65536\n"}, func(b *bed) { delete(b.files, kmsg) }, "kernel log", Warn, []string{"runs out of memory", "lxc.mount.entry"}},
+		"a link as the log":      {nil, func(b *bed) { delete(b.files, kmsg); b.links[kmsg] = "null"; b.files["/dev/null"] = "" }, "kernel log", Pass, nil},
 		"odd release":            {nil, func(b *bed) { b.Uname = uname("custom", "node-a") }, "kernel", Skip, nil},
 		"no vxlan, tried":        {nil, func(b *bed) { b.Kernel = kernelWith("vxlan", errors.New("operation not supported")) }, "kernel features", Fail, []string{"no vxlan (operation not supported)", "modprobe vxlan", "--flannel-backend", "CONFIG_VXLAN"}},
 		"no nftables, tried":     {nil, func(b *bed) { b.Kernel = kernelWith("nftables", errors.New("not supported")) }, "kernel features", Warn, []string{"no nftables"}},

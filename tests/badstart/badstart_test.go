@@ -209,6 +209,22 @@ func TestBeforeFirstStart(t *testing.T) {
 		defer n.Output(t, "umount", "/var/lib/kubelet")
 		attempt{want: []string{"/var/lib/kubelet", "read-only", "mount it for writing"}}.check(t, n)
 	})
+	// As in a container that was given no devices. The kubelet used to end the start.
+	for name, log := range map[string]struct {
+		make string
+		want []string
+	}{
+		"no kernel log":               {"true", []string{"no such file or directory", "--device /dev/kmsg"}},
+		"kernel log is a pipe":        {"mkfifo kmsg", []string{"it is a named pipe", "lxc.mount.entry"}},
+		"kernel log cannot be opened": {"mknod kmsg c 251 251", []string{"cannot be read", "lxc.mount.entry"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n.Output(t, "sh", "-ec", "mkdir -p /var/lib/dev; mount -t tmpfs -o mode=755 dev /var/lib/dev; cd /var/lib/dev; "+
+				"for d in null:3 zero:5 random:8 urandom:9; do mknod -m 666 ${d%:*} c 1 ${d#*:}; done; "+log.make+"; cd /; mount --bind /var/lib/dev /dev")
+			defer n.Output(t, "umount", "-l", "/dev", "/var/lib/dev") // umount itself has /dev/null open
+			attempt{want: append(log.want, "/dev/kmsg", "the kubelet does not start without it")}.check(t, n)
+		})
+	}
 	for name, file := range map[string]struct {
 		path, text string
 		want       []string
