@@ -110,6 +110,7 @@ func TestUsersArgumentsWinOverTheConfiguration(t *testing.T) {
 			return len(k.server.RegisterWithTaints) == 1 && k.server.RegisterWithTaints[0].Key == "x"
 		}},
 		{[]string{"hostname-override=" + sample().NodeName, "register-node=true"}, func(k *Kubelet) bool { return k.server.RegisterNode }}, // as it is
+		{[]string{"tls-cert-file=" + sample().CertFile, "client-ca-file=" + sample().CAFile, "port=10251", "address=192.0.2.10", "rotate-certificates=false"}, func(k *Kubelet) bool { return k.server.Address == "192.0.2.10" }},
 		{[]string{"root-dir=/data/kubelet"}, func(k *Kubelet) bool { return k.server.RootDirectory == "/data/kubelet" }},
 		{[]string{"resolv-conf=/etc/other"}, func(k *Kubelet) bool { return k.server.ResolverConfig == "/etc/other" }},
 		{[]string{"max-pods=1", "max-pods=2"}, func(k *Kubelet) bool { return k.server.MaxPods == 2 }},
@@ -143,6 +144,14 @@ func TestArgumentsThatAreWrongNameTheFlag(t *testing.T) {
 		"register-node=false":                              `kubelet-arg "register-node=false": there would be no node; remove the argument`,
 		"kubeconfig=/etc/other":                            `kubelet-arg "kubeconfig=/etc/other": all parts of a node ask the API by one`,
 		"container-runtime-endpoint=unix:///run/crio.sock": `kubelet-arg "container-runtime-endpoint=unix:///run/crio.sock": other parts ask the runtime as well; say --container-runtime-endpoint`,
+		// There were no logs and no exec.
+		"tls-cert-file=/etc/other.crt":        `kubelet-arg "tls-cert-file=/etc/other.crt": the API server and others verify this node by the cluster's own authority: there would be no logs and no exec; remove the argument`,
+		"tls-private-key-file=/etc/other.key": `kubelet-arg "tls-private-key-file=/etc/other.key": the API server`,
+		"client-ca-file=/etc/other.crt":       `kubelet-arg "client-ca-file=/etc/other.crt": the API server shows a certificate of the cluster's authority`,
+		"client-ca-file=":                     `kubelet-arg "client-ca-file=": `,
+		"enable-server=false":                 `kubelet-arg "enable-server=false": there would be no logs and no exec; remove the argument`,
+		"address=127.0.0.1":                   `kubelet-arg "address=127.0.0.1": the API server reaches the kubelet at the node's address`,
+		"address=::1":                         `kubelet-arg "address=::1": `,
 		// As it is typed where a shell would take the quotes away (microk8s#4450).
 		`eviction-hard="memory.available<500Mi"`:      `kubelet-arg: eviction-hard, or its field in the file, is "memory.available<500Mi"`,
 		`eviction-hard=memory.available<"500Mi"`:      `kubelet-arg: eviction-hard, or its field in the file, is memory.available<"500Mi": `,
@@ -155,6 +164,20 @@ func TestArgumentsThatAreWrongNameTheFlag(t *testing.T) {
 		c.ExtraArgs = []string{arg}
 		if _, err := New(c); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %s", arg, err, want)
+		}
+	}
+}
+
+// An agent's kubelet has its certificates from the cluster, and renews them.
+func TestAnAgentsCertificates(t *testing.T) {
+	for arg, refused := range map[string]bool{
+		"rotate-server-certificates=false": true, "rotate-certificates=false": true, "tls-cert-file=/etc/other.crt": true,
+		"rotate-server-certificates=true": false, "rotate-certificates=true": false,
+	} {
+		c := sample()
+		c.CertFile, c.KeyFile, c.ExtraArgs = "", "", []string{arg}
+		if _, err := New(c); (err != nil) != refused || err != nil && !strings.Contains(err.Error(), `kubelet-arg "`+arg+`": `) {
+			t.Errorf("%s: got %v", arg, err)
 		}
 	}
 }
