@@ -62,7 +62,7 @@ var layers = []struct{ pkg, imports string }{
 	{"pkg/cni/overlay", "file"},
 	{"pkg/cni", "cni/overlay component file firewall kube netfilter"},
 	{"pkg/cni/policy", "cni/overlay component firewall kube"},
-	{"pkg/resolver", ""},
+	{"pkg/resolver", "file"},
 	{"pkg/addon/dns", "component file kube resolver series"},
 	{"pkg/addon/manifests", "kube"},
 	{"pkg/addon/storage", "file kube"},

@@ -458,12 +458,14 @@ func TestFindings(t *testing.T) {
 				return &config.Error{Key: "https-listen-port", Problem: "cannot assign requested address", Remedy: "choose"}
 			}
 		}, "ports", Fail, []string{"cannot assign"}},
-		"no resolv.conf":  {nil, func(b *bed) { delete(b.files, "/etc/resolv.conf") }, "name servers", Warn, []string{"there is no /etc/resolv.conf"}},
-		"only a stub":     {map[string]string{"/etc/resolv.conf": "nameserver 127.0.0.53\n"}, nil, "name servers", Warn, []string{"systemd-resolved"}},
-		"behind the stub": {map[string]string{"/etc/resolv.conf": "nameserver 127.0.0.53\n", "/run/systemd/resolve/resolv.conf": "nameserver 192.0.2.9\n"}, nil, "name servers", Pass, []string{"192.0.2.9, of /run/systemd/resolve/resolv.conf"}},
-		"a forwarder":     {map[string]string{"/etc/resolv.conf": "nameserver 127.0.0.1\n"}, nil, "name servers", Warn, []string{"loopback", "resolv-conf="}},
-		"a loop":          {map[string]string{"/etc/resolv.conf": "nameserver 10.43.0.10\n"}, nil, "name servers", Fail, []string{"loop"}},
-		"many servers":    {map[string]string{"/etc/resolv.conf": "nameserver 192.0.2.1\nnameserver 192.0.2.2\nnameserver 192.0.2.3\nnameserver 192.0.2.4\n"}, nil, "name servers", Warn, []string{"the first 3"}},
+		"a pipe as resolv.conf":      {nil, func(b *bed) { delete(b.files, "/etc/resolv.conf"); b.pipe = "/etc/resolv.conf" }, "name servers", Warn, []string{"/etc/resolv.conf is not a regular file", "put a file there"}},
+		"a directory as resolv.conf": {map[string]string{"/etc/resolv.conf/x": ""}, func(b *bed) { delete(b.files, "/etc/resolv.conf") }, "name servers", Warn, []string{"/etc/resolv.conf is not a regular file"}},
+		"no resolv.conf":             {nil, func(b *bed) { delete(b.files, "/etc/resolv.conf") }, "name servers", Warn, []string{"there is no /etc/resolv.conf"}},
+		"only a stub":                {map[string]string{"/etc/resolv.conf": "nameserver 127.0.0.53\n"}, nil, "name servers", Warn, []string{"systemd-resolved"}},
+		"behind the stub":            {map[string]string{"/etc/resolv.conf": "nameserver 127.0.0.53\n", "/run/systemd/resolve/resolv.conf": "nameserver 192.0.2.9\n"}, nil, "name servers", Pass, []string{"192.0.2.9, of /run/systemd/resolve/resolv.conf"}},
+		"a forwarder":                {map[string]string{"/etc/resolv.conf": "nameserver 127.0.0.1\n"}, nil, "name servers", Warn, []string{"loopback", "resolv-conf="}},
+		"a loop":                     {map[string]string{"/etc/resolv.conf": "nameserver 10.43.0.10\n"}, nil, "name servers", Fail, []string{"loop"}},
+		"many servers":               {map[string]string{"/etc/resolv.conf": "nameserver 192.0.2.1\nnameserver 192.0.2.2\nnameserver 192.0.2.3\nnameserver 192.0.2.4\n"}, nil, "name servers", Warn, []string{"the first 3"}},
 		"no way to server": {nil, func(b *bed) {
 			b.agent()
 			b.Config.ServerURL = "https://192.0.2.1:6443"

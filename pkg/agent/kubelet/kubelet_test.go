@@ -238,6 +238,12 @@ func TestNote(t *testing.T) {
 	if note := k.Note(); note != "" {
 		t.Errorf("with it the note is %q", note)
 	}
+	if err := errors.Join(os.Remove(file), os.Mkdir(file, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if note := k.Note(); !strings.Contains(note, "no pod starts") || !strings.Contains(note, "is not a regular file") {
+		t.Errorf("with a directory in its place the note is %q", note)
+	}
 	c.ExtraArgs = []string{"resolv-conf="}
 	if k, err = New(c); err != nil {
 		t.Fatal(err)
