@@ -36,7 +36,7 @@ var layers = []struct{ pkg, imports string }{
 	{"pkg/pki", "file"},
 	{"pkg/bundle", "file unpack"},
 	{"pkg/netfilter", "bundle"},
-	{"pkg/firewall", ""},
+	{"pkg/firewall", "netfilter"},
 	{"pkg/kube", "component document file"},
 	{"pkg/expiry", "kube pki"},
 	{"pkg/machine", "kube"},

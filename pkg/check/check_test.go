@@ -660,7 +660,7 @@ func TestJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `{"version":"v1.0.0","role":"server","node":"node-a","result":"warn","checks":[{"name":"swap","status":"pass","found":"none"},` +
-		`{"name":"inotify","status":"warn","found":"128 instances and 65536 watches for each user; a server opens 27 instances, and pods of root share them","remedy":"raise them",` +
+		`{"name":"inotify","status":"warn","found":"128 instances and 65536 watches for each user; a server opens 28 instances, and pods of root share them","remedy":"raise them",` +
 		`"commands":["printf 'fs.inotify.max_user_instances = 1024\\nfs.inotify.max_user_watches = 524288\\n' \u003e/etc/sysctl.d/90-lite.conf","sysctl -p /etc/sysctl.d/90-lite.conf"],"fixable":true}],` +
 		`"fixed":[{"check":"inotify","did":"write /etc/sysctl.d/90-lite.conf and raise the limits of inotify","undo":"rm","error":"disk full"}]}`
 	if string(got) != want {
