@@ -194,7 +194,7 @@ func exists(path string) bool {
 func CheckRuntime(c *config.Config) error {
 	err := containerd.CheckRegistries(c.PrivateRegistry)
 	if c.ContainerRuntimeEndpoint == "" {
-		err = errors.Join(err, containerd.CheckDropIns(RuntimeDir(c.DataDir)))
+		err = errors.Join(err, containerd.CheckDropIns(RuntimeDir(c.DataDir)), containerd.CheckDevices("/"))
 	}
 	return err
 }

@@ -178,7 +178,7 @@ func dropIns(_ context.Context, e *Env) []Result {
 		return needsRoot("what containerd is told")
 	}
 	dir := agent.RuntimeDir(e.Config.DataDir)
-	if err := containerd.CheckDropIns(e.path(dir)); err != nil {
+	if err := errors.Join(containerd.CheckDropIns(e.path(dir)), containerd.CheckDevices(e.Root)); err != nil {
 		return refused(err)
 	}
 	files := e.glob(filepath.Join(dir, "config.toml.d", "*.toml"))

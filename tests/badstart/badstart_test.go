@@ -246,6 +246,12 @@ func TestBeforeFirstStart(t *testing.T) {
 			attempt{want: file.want}.check(t, n)
 		})
 	}
+	// containerd would wait for somebody to write, and so would the start.
+	t.Run("pipe among devices", func(t *testing.T) {
+		n.Output(t, "sh", "-c", "mkdir -p /etc/cdi && mkfifo /etc/cdi/gpu.yaml")
+		defer n.Output(t, "rm", "-r", "/etc/cdi")
+		attempt{want: []string{"/etc/cdi/gpu.yaml", "is a named pipe", "remove it"}}.check(t, n)
+	})
 	t.Run("missing kernel feature", func(t *testing.T) {
 		const memory = "/sys/fs/cgroup/memory"
 		if _, err := os.Stat(n.Path(memory)); err != nil {
