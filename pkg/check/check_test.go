@@ -284,6 +284,9 @@ func TestStartRefusesWhatKeepsPodsFromRunning(t *testing.T) {
 		"without the kernel's log":    {nil, func(b *bed) { delete(b.files, kmsg) }, "/dev/kmsg, the kernel's log, cannot be read: no such file or directory; the kubelet does not start without it; in a container let it in: "},
 		"a pipe as the kernel's log":  {nil, func(b *bed) { delete(b.files, kmsg); b.pipe = kmsg }, "it is a named pipe"},
 		"the kernel's log is a loop":  {nil, func(b *bed) { delete(b.files, kmsg); b.links[kmsg] = "kmsg" }, "too many levels of symbolic links; the kubelet does not start without it; let it into the container"},
+		"hardly any open files":       {nil, func(b *bed) { b.OpenFiles = func() (uint64, error) { return 1023, nil } }, "1023 for each process; a server opens more before it is ready, and then waits for ever; raise it"},
+		"few open files":              {nil, func(b *bed) { b.OpenFiles = func() (uint64, error) { return 1024, nil } }, ""},
+		"an agent with few of them":   {nil, func(b *bed) { b.agent(); b.OpenFiles = func() (uint64, error) { return 512, nil } }, ""},
 		"without it, root of users":   {map[string]string{"/proc/self/uid_map": "0 100000 65536\n"}, func(b *bed) { delete(b.files, kmsg) }, ""},
 		"a network of the user's":     {without("CONFIG_BRIDGE=m"), func(b *bed) { lacking("bridge")(b); b.Config.Disable = []string{"cni"} }, ""},
 	} {
@@ -385,6 +388,8 @@ func TestFindings(t *testing.T) {
 		"inotify used up": {nil, func(b *bed) {
 			b.Watches = func(*config.Config) error { return errors.New("hardly any left; raise them") }
 		}, "inotify", Fail, []string{"hardly any left"}},
+		"hardly any files":     {nil, func(b *bed) { b.OpenFiles = func() (uint64, error) { return 256, nil } }, "open files", Fail, []string{"256 for each process; a server opens more before it is ready", "LimitNOFILE"}},
+		"an agent with as few": {nil, func(b *bed) { b.agent(); b.OpenFiles = func() (uint64, error) { return 511, nil } }, "open files", Fail, []string{"an agent opens more"}},
 		"few files":            {nil, func(b *bed) { b.OpenFiles = func() (uint64, error) { return 1024, nil } }, "open files", Warn, []string{"LimitNOFILE"}},
 		"few files, of a user": {nil, func(b *bed) { b.OpenFiles = func() (uint64, error) { return 1024, nil }; b.UID = 1000 }, "open files", Skip, nil},
 		"few files of lite":    {map[string]string{"/proc/7/limits": "Limit Soft Hard\nMax open files            1024                 4096                 files\n"}, func(b *bed) { b.lite(7) }, "open files", Warn, []string{"4096 for lite"}},

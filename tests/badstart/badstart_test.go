@@ -24,9 +24,11 @@ func TestMain(m *testing.M) { cluster.Main(m) }
 
 // attempt is a start that is to fail.
 type attempt struct {
-	uid  uint32
-	env  []string
-	args []string
+	// before is a command of the shell that comes before.
+	before string
+	uid    uint32
+	env    []string
+	args   []string
 	// want are words that the one line must have; upper and lower case are alike.
 	want []string
 	// below is the directory that must not change; the data directory if empty.
@@ -43,7 +45,11 @@ func (a attempt) check(t *testing.T, n *cluster.Node) {
 		below = cluster.DataDir
 	}
 	before := tree(t, n.Path(below))
-	lite := n.Command(ctx, "lite", append([]string{"server"}, a.args...)...)
+	line := append([]string{"lite", "server"}, a.args...)
+	if a.before != "" {
+		line = append([]string{"sh", "-c", a.before + `; exec "$0" "$@"`}, line...)
+	}
+	lite := n.Command(ctx, line[0], line[1:]...)
 	lite.Env = append(lite.Env, a.env...)
 	if a.uid != 0 {
 		lite.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: a.uid, Gid: a.uid}}
@@ -115,6 +121,9 @@ func TestBeforeFirstStart(t *testing.T) {
 
 	for name, a := range map[string]attempt{
 		"not root": {uid: 65534, want: []string{"root"}},
+
+		// It used to wait for ever.
+		"few open files": {before: "ulimit -n 256", want: []string{"256 for each process", "LimitNOFILE=1048576"}},
 
 		"unknown flag":           {args: []string{"--colour=blue"}, want: []string{"colour"}},
 		"bad CIDR":               {args: []string{"--cluster-cidr=10.42.0.0/99"}, want: []string{"cluster-cidr", "10.42.0.0/99"}},
