@@ -200,8 +200,8 @@ func kernelLog(_ context.Context, e *Env) []Result {
 	return fail(found+"; the kubelet does not start without it", "let it into the container: "+letIn)
 }
 
-// letIn says how a container gets it. A link to /dev/console or /dev/null, which is often
-// recommended, does too; the first takes away what is typed there.
+// letIn says how a container gets it. A link to /dev/console, which is often recommended,
+// would take away what is typed there, and systemd refuses it (kind#2913).
 const letIn = "docker and podman by `--privileged` or `--device " + kmsg + "`, LXC by `lxc.mount.entry = " + kmsg + " dev/kmsg none bind,create=file` and `lxc.cgroup2.devices.allow = c 1:11 rwm`"
 
 // mapped reports whether root is another user outside, which the kubelet asks as well.
