@@ -164,7 +164,7 @@ func (b *boot) claim() (io.Closer, error) {
 	}
 	path := b.tools.Path(b.helpers, os.Getenv("PATH"))
 	local, _ := net.InterfaceAddrs() // without it nothing is added
-	if err := errors.Join(os.Setenv("PATH", path), os.Setenv("NO_PROXY", noProxy(b.cfg, os.Getenv, local)), b.before.Keep(b.cfg.DataDir), b.stand()); err != nil {
+	if err := errors.Join(os.Setenv("PATH", path), os.Setenv("NO_PROXY", noProxy(b.cfg, os.Getenv, local)), b.before.Keep(b.cfg.DataDir), ownTemp(b.cfg.Layout().Run.Temporary()), b.stand()); err != nil {
 		claim.Close()
 		return nil, err
 	}
@@ -175,6 +175,13 @@ func (b *boot) claim() (io.Closer, error) {
 	slog.Info("Packet filter", "nft", b.tools.NFT, "iptables", b.tools.IPTables)
 	b.endLost()
 	return claim, nil
+}
+
+// ownTemp gives the process and what it starts a directory for temporary files. Whatever
+// TMPDIR and XDG_RUNTIME_DIR, which containerd prefers, named may not be there: pods with
+// users of their own did not start, and all parts were ready.
+func ownTemp(dir string) error {
+	return errors.Join(agent.MakeTemp(dir), os.Setenv("TMPDIR", dir), os.Unsetenv("XDG_RUNTIME_DIR"))
 }
 
 // lostGrace is how long containers of which all but they themselves has been removed may take

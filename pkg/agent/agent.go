@@ -174,6 +174,7 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 			DataDir:          n.DataDir,
 			Dir:              dir.Containerd(),
 			StateDir:         at.Run.Containerd(),
+			TempDir:          at.Run.Temporary(),
 			Helpers:          helpers,
 			CNIConfDir:       confDir,
 			RegistryFile:     n.PrivateRegistry,

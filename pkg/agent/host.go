@@ -62,8 +62,8 @@ func HasSystemd() bool {
 // ServerWatches, most of them for files of the API server (1.37). To ask for more would
 // refuse a restart on a machine that has room for what ran before.
 const (
-	Watches       = 10
-	ServerWatches = 27
+	Watches       = 11
+	ServerWatches = 28
 )
 
 // CheckWatches makes sure that root may still open as many inotify instances.
@@ -194,7 +194,7 @@ func exists(path string) bool {
 func CheckRuntime(c *config.Config) error {
 	err := containerd.CheckRegistries(c.PrivateRegistry)
 	if c.ContainerRuntimeEndpoint == "" {
-		err = errors.Join(err, containerd.CheckDropIns(c.Layout().Data.Agent().Containerd()))
+		err = errors.Join(err, containerd.CheckDropIns(c.Layout().Data.Agent().Containerd()), containerd.CheckDevices("/"))
 	}
 	return err
 }

@@ -107,6 +107,7 @@ var checks = []check{
 	{"memory", "", memory},
 	{"kernel", "", kernel},
 	{"kernel features", "", features},
+	{"kernel log", "", kernelLog},
 	{"cgroups", "", cgroups},
 	{"programs", "", programs},
 	{"swap", "", swap},

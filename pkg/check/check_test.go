@@ -42,6 +42,7 @@ type bed struct {
 	answers map[string]string
 	byPath  map[string]string // what a program says that is named by its path, by its arguments
 	ran     []string
+	pipe    string // a named pipe, "" = none
 }
 
 // healthy is a machine that has nothing in the way: a server before its first start.
@@ -49,6 +50,8 @@ func healthy(t *testing.T) *bed {
 	b := &bed{
 		files: map[string]string{
 			"/proc/meminfo":                                "MemTotal:        4028332 kB\n",
+			"/dev/kmsg":                                    "",
+			"/proc/self/uid_map":                           "         0          0 4294967295\n",
 			"/proc/self/status":                            "NSpid:\t1\nCapEff:\t000001ffffffffff\n",
 			"/proc/swaps":                                  "Filename Type Size Used Priority\n",
 			"/proc/filesystems":                            "nodev overlay\n",
@@ -170,6 +173,12 @@ func (b *bed) write(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if b.pipe != "" {
+		file := filepath.Join(b.Root, b.pipe)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), unix.Mkfifo(file, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for name, target := range b.links {
 		file := filepath.Join(b.Root, name)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.Symlink(target, file)); err != nil {
@@ -272,6 +281,13 @@ func TestStartRefusesWhatKeepsPodsFromRunning(t *testing.T) {
 		"with IPVS":                   {map[string]string{"/proc/net/ip_vs": ""}, func(b *bed) { b.Config.KubeProxyArgs = []string{"proxy-mode=ipvs"} }, ""},
 		"without VXLAN, not joined":   {without("CONFIG_VXLAN=m"), func(b *bed) { b.agent(); lacking("vxlan")(b) }, ""},
 		"without seccomp":             {without("CONFIG_SECCOMP_FILTER=y"), nil, "no seccomp"},
+		"without the kernel's log":    {nil, func(b *bed) { delete(b.files, kmsg) }, "/dev/kmsg, the kernel's log, cannot be read: no such file or directory; the kubelet does not start without it; in a container let it in: "},
+		"a pipe as the kernel's log":  {nil, func(b *bed) { delete(b.files, kmsg); b.pipe = kmsg }, "it is a named pipe"},
+		"the kernel's log is a loop":  {nil, func(b *bed) { delete(b.files, kmsg); b.links[kmsg] = "kmsg" }, "too many levels of symbolic links; the kubelet does not start without it; let it into the container"},
+		"hardly any open files":       {nil, func(b *bed) { b.OpenFiles = func() (uint64, error) { return 1023, nil } }, "1023 for each process; a server opens more before it is ready, and then waits for ever; raise it"},
+		"few open files":              {nil, func(b *bed) { b.OpenFiles = func() (uint64, error) { return 1024, nil } }, ""},
+		"an agent with few of them":   {nil, func(b *bed) { b.agent(); b.OpenFiles = func() (uint64, error) { return 512, nil } }, ""},
+		"without it, root of users":   {map[string]string{"/proc/self/uid_map": "0 100000 65536\n"}, func(b *bed) { delete(b.files, kmsg) }, ""},
 		"a network of the user's":     {without("CONFIG_BRIDGE=m"), func(b *bed) { lacking("bridge")(b); b.Config.Disable = []string{"cni"} }, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -341,6 +357,9 @@ func TestFindings(t *testing.T) {
 		"no meminfo":             {map[string]string{"/proc/meminfo": ""}, nil, "memory", Skip, nil},
 		"an old kernel":          {nil, func(b *bed) { b.Uname = uname("4.18.0-553.el8", "node-a") }, "kernel", Fail, []string{"4.18", "4.19"}},
 		"a kernel without all":   {nil, func(b *bed) { b.Uname = uname("5.10.0-28", "node-a") }, "kernel", Warn, []string{"5.13"}},
+		"no log of the kernel":   {nil, func(b *bed) { delete(b.files, kmsg) }, "kernel log", Fail, []string{"the kubelet does not start without it", "lxc.mount.entry", "mknod -m 600 /dev/kmsg c 1 11"}},
+		"no log, root of users":  {map[string]string{"/proc/self/uid_map": "0 100000 65536\n"}, func(b *bed) { delete(b.files, kmsg) }, "kernel log", Warn, []string{"runs out of memory", "lxc.mount.entry"}},
+		"a link as the log":      {nil, func(b *bed) { delete(b.files, kmsg); b.links[kmsg] = "null"; b.files["/dev/null"] = "" }, "kernel log", Pass, nil},
 		"odd release":            {nil, func(b *bed) { b.Uname = uname("custom", "node-a") }, "kernel", Skip, nil},
 		"no vxlan, tried":        {nil, func(b *bed) { b.Kernel = kernelWith("vxlan", errors.New("operation not supported")) }, "kernel features", Fail, []string{"no vxlan (operation not supported)", "modprobe vxlan", "--flannel-backend", "CONFIG_VXLAN"}},
 		"no nftables, tried":     {nil, func(b *bed) { b.Kernel = kernelWith("nftables", errors.New("not supported")) }, "kernel features", Warn, []string{"no nftables"}},
@@ -369,6 +388,8 @@ func TestFindings(t *testing.T) {
 		"inotify used up": {nil, func(b *bed) {
 			b.Watches = func(*config.Config) error { return errors.New("hardly any left; raise them") }
 		}, "inotify", Fail, []string{"hardly any left"}},
+		"hardly any files":     {nil, func(b *bed) { b.OpenFiles = func() (uint64, error) { return 256, nil } }, "open files", Fail, []string{"256 for each process; a server opens more before it is ready", "LimitNOFILE"}},
+		"an agent with as few": {nil, func(b *bed) { b.agent(); b.OpenFiles = func() (uint64, error) { return 511, nil } }, "open files", Fail, []string{"an agent opens more"}},
 		"few files":            {nil, func(b *bed) { b.OpenFiles = func() (uint64, error) { return 1024, nil } }, "open files", Warn, []string{"LimitNOFILE"}},
 		"few files, of a user": {nil, func(b *bed) { b.OpenFiles = func() (uint64, error) { return 1024, nil }; b.UID = 1000 }, "open files", Skip, nil},
 		"few files of lite":    {map[string]string{"/proc/7/limits": "Limit Soft Hard\nMax open files            1024                 4096                 files\n"}, func(b *bed) { b.lite(7) }, "open files", Warn, []string{"4096 for lite"}},
@@ -442,12 +463,14 @@ func TestFindings(t *testing.T) {
 				return &config.Error{Key: "https-listen-port", Problem: "cannot assign requested address", Remedy: "choose"}
 			}
 		}, "ports", Fail, []string{"cannot assign"}},
-		"no resolv.conf":  {nil, func(b *bed) { delete(b.files, "/etc/resolv.conf") }, "name servers", Warn, []string{"there is no /etc/resolv.conf"}},
-		"only a stub":     {map[string]string{"/etc/resolv.conf": "nameserver 127.0.0.53\n"}, nil, "name servers", Warn, []string{"systemd-resolved"}},
-		"behind the stub": {map[string]string{"/etc/resolv.conf": "nameserver 127.0.0.53\n", "/run/systemd/resolve/resolv.conf": "nameserver 192.0.2.9\n"}, nil, "name servers", Pass, []string{"192.0.2.9, of /run/systemd/resolve/resolv.conf"}},
-		"a forwarder":     {map[string]string{"/etc/resolv.conf": "nameserver 127.0.0.1\n"}, nil, "name servers", Warn, []string{"loopback", "resolv-conf="}},
-		"a loop":          {map[string]string{"/etc/resolv.conf": "nameserver 10.43.0.10\n"}, nil, "name servers", Fail, []string{"loop"}},
-		"many servers":    {map[string]string{"/etc/resolv.conf": "nameserver 192.0.2.1\nnameserver 192.0.2.2\nnameserver 192.0.2.3\nnameserver 192.0.2.4\n"}, nil, "name servers", Warn, []string{"the first 3"}},
+		"a pipe as resolv.conf":      {nil, func(b *bed) { delete(b.files, "/etc/resolv.conf"); b.pipe = "/etc/resolv.conf" }, "name servers", Warn, []string{"/etc/resolv.conf is not a regular file", "put a file there"}},
+		"a directory as resolv.conf": {map[string]string{"/etc/resolv.conf/x": ""}, func(b *bed) { delete(b.files, "/etc/resolv.conf") }, "name servers", Warn, []string{"/etc/resolv.conf is not a regular file"}},
+		"no resolv.conf":             {nil, func(b *bed) { delete(b.files, "/etc/resolv.conf") }, "name servers", Warn, []string{"there is no /etc/resolv.conf"}},
+		"only a stub":                {map[string]string{"/etc/resolv.conf": "nameserver 127.0.0.53\n"}, nil, "name servers", Warn, []string{"systemd-resolved"}},
+		"behind the stub":            {map[string]string{"/etc/resolv.conf": "nameserver 127.0.0.53\n", "/run/systemd/resolve/resolv.conf": "nameserver 192.0.2.9\n"}, nil, "name servers", Pass, []string{"192.0.2.9, of /run/systemd/resolve/resolv.conf"}},
+		"a forwarder":                {map[string]string{"/etc/resolv.conf": "nameserver 127.0.0.1\n"}, nil, "name servers", Warn, []string{"loopback", "resolv-conf="}},
+		"a loop":                     {map[string]string{"/etc/resolv.conf": "nameserver 10.43.0.10\n"}, nil, "name servers", Fail, []string{"loop"}},
+		"many servers":               {map[string]string{"/etc/resolv.conf": "nameserver 192.0.2.1\nnameserver 192.0.2.2\nnameserver 192.0.2.3\nnameserver 192.0.2.4\n"}, nil, "name servers", Warn, []string{"the first 3"}},
 		"no way to server": {nil, func(b *bed) {
 			b.agent()
 			b.Config.ServerURL = "https://192.0.2.1:6443"
@@ -642,7 +665,7 @@ func TestJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `{"version":"v1.0.0","role":"server","node":"node-a","result":"warn","checks":[{"name":"swap","status":"pass","found":"none"},` +
-		`{"name":"inotify","status":"warn","found":"128 instances and 65536 watches for each user; a server opens 27 instances, and pods of root share them","remedy":"raise them",` +
+		`{"name":"inotify","status":"warn","found":"128 instances and 65536 watches for each user; a server opens 28 instances, and pods of root share them","remedy":"raise them",` +
 		`"commands":["printf 'fs.inotify.max_user_instances = 1024\\nfs.inotify.max_user_watches = 524288\\n' \u003e/etc/sysctl.d/90-lite.conf","sysctl -p /etc/sysctl.d/90-lite.conf"],"fixable":true}],` +
 		`"fixed":[{"check":"inotify","did":"write /etc/sysctl.d/90-lite.conf and raise the limits of inotify","undo":"rm","error":"disk full"}]}`
 	if string(got) != want {

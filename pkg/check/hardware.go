@@ -218,6 +218,22 @@ func inotify(_ context.Context, e *Env) []Result {
 	return pass(found)
 }
 
+// fewestFiles is how many files a node may have to be allowed to open. Measured: a server
+// has 350 open when it is ready and idle, an agent 160; each pod and each client adds some.
+func fewestFiles(role config.Role) uint64 {
+	if role == config.Server {
+		return 1024
+	}
+	return 512
+}
+
+func article(role config.Role) string {
+	if role == config.Server {
+		return "a server"
+	}
+	return "an agent"
+}
+
 func openFiles(_ context.Context, e *Env) []Result {
 	limit, err := e.OpenFiles()
 	if err != nil {
@@ -242,11 +258,14 @@ func openFiles(_ context.Context, e *Env) []Result {
 		}
 	}
 	const least = 8192
+	const remedy = "raise it: LimitNOFILE=1048576 in the unit, or `ulimit -n 1048576` before lite"
 	switch {
+	case limit < fewestFiles(e.Role) && e.UID == 0:
+		return fail(fmt.Sprintf("%s; %s opens more before it is ready, and then waits for ever", found, article(e.Role)), remedy)
 	case limit < least && e.UID != 0:
 		return skip(found + " of yours; that of root may be another")
 	case limit < least:
-		return warn(found+"; a server has hundreds open, and each pod adds some", "raise it: LimitNOFILE=1048576 in the unit, or `ulimit -n 1048576` before lite")
+		return warn(found+"; a server has hundreds open, and each pod adds some", remedy)
 	}
 	return pass(found)
 }

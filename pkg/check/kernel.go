@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path"
@@ -165,6 +166,49 @@ func (e *Env) lookUp(f feature, options map[string]string, source string) (state
 		}
 	}
 	return missing, source + " has no CONFIG_" + f.options[0]
+}
+
+// kmsg is where the kubelet reads of memory that ran out. It ends where that cannot be
+// opened (1.37), unless root is another user outside.
+const kmsg = "/dev/kmsg"
+
+// kernelLog opens what the kubelet opens, and does not wait for who might write there.
+func kernelLog(_ context.Context, e *Env) []Result {
+	info, err := os.Stat(e.path(kmsg))
+	if err == nil && info.Mode().Type() == fs.ModeNamedPipe {
+		err = errors.New("it is a named pipe, and the kubelet would wait for somebody to write")
+	}
+	if err == nil {
+		var f *os.File
+		if f, err = os.OpenFile(e.path(kmsg), os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0); err == nil {
+			f.Close()
+			return pass(kmsg + " can be read")
+		}
+	}
+	var reason *fs.PathError
+	if errors.As(err, &reason) {
+		err = reason.Err
+	}
+	found := kmsg + ", the kernel's log, cannot be read: " + err.Error()
+	switch {
+	case denied(err) && e.UID != 0:
+		return needsRoot(kmsg)
+	case e.mapped():
+		return warn(found+"; nobody is told when the machine runs out of memory", "let it into the container: "+letIn)
+	case errors.Is(err, fs.ErrNotExist):
+		return fail(found+"; the kubelet does not start without it", "in a container let it in: "+letIn+"; on a machine make it with `mknod -m 600 "+kmsg+" c 1 11`")
+	}
+	return fail(found+"; the kubelet does not start without it", "let it into the container: "+letIn)
+}
+
+// letIn says how a container gets it. A link to /dev/console, which is often recommended,
+// would take away what is typed there, and systemd refuses it (kind#2913).
+const letIn = "docker and podman by `--privileged` or `--device " + kmsg + "`, LXC by `lxc.mount.entry = " + kmsg + " dev/kmsg none bind,create=file` and `lxc.cgroup2.devices.allow = c 1:11 rwm`"
+
+// mapped reports whether root is another user outside, which the kubelet asks as well.
+func (m *Machine) mapped() bool {
+	users := strings.Fields(m.text("/proc/self/uid_map"))
+	return len(users) > 0 && strings.Join(users, " ") != "0 0 4294967295"
 }
 
 // modules is the directory of the kernel's modules, "" if there is none.

@@ -175,7 +175,7 @@ func dropIns(_ context.Context, e *Env) []Result {
 		return needsRoot("what containerd is told")
 	}
 	dir := layout.Data(e.Config.DataDir).Agent().Containerd()
-	if err := containerd.CheckDropIns(layout.Containerd(e.path(string(dir)))); err != nil {
+	if err := errors.Join(containerd.CheckDropIns(layout.Containerd(e.path(string(dir)))), containerd.CheckDevices(e.Root)); err != nil {
 		return refused(err)
 	}
 	files := e.glob(filepath.Join(dir.DropIns(), "*.toml"))

@@ -25,6 +25,7 @@ import (
 	"lite.io/lite/pkg/agent/containerd"
 	"lite.io/lite/pkg/bundle"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/netfilter"
@@ -162,7 +163,7 @@ func (e *Env) findFacts() (f join.Facts, assumed bool) {
 
 func (m *Machine) path(name string) string { return filepath.Join(m.Root, name) }
 
-func (m *Machine) read(name string) ([]byte, error) { return os.ReadFile(m.path(name)) }
+func (m *Machine) read(name string) ([]byte, error) { return file.ReadRegular(m.path(name)) }
 
 // text is a file of one line, "" if it cannot be read.
 func (m *Machine) text(name string) string {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -180,6 +181,9 @@ func nameServers(_ context.Context, e *Env) []Result {
 	files := resolver.Files{Usual: e.path(usual.Usual), BehindResolved: e.path(usual.BehindResolved)}
 	file := "/" + strings.TrimPrefix(strings.TrimPrefix(files.File(), e.Root), "/")
 	if files.File() == "" {
+		if info, err := os.Stat(files.Usual); err == nil && !info.Mode().IsRegular() {
+			return warn(usual.Usual+" is not a regular file: no name outside the cluster resolves, and images cannot be pulled", "put a file there, with a line `nameserver <address>`")
+		}
 		return warn("there is no "+usual.Usual+": no name outside the cluster resolves, and images cannot be pulled", "write one, with a line `nameserver <address>`")
 	}
 	servers := files.Servers()

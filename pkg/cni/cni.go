@@ -118,7 +118,7 @@ func (n *Network) Run(ctx context.Context) error {
 	if err := ensureBridge(ranges, mtu, nil); err != nil {
 		return err
 	}
-	defer n.protect(rules, ranges, mtu)()
+	defer n.protect(ctx, rules, ranges, mtu)()
 	n.written.Store(true)
 	return n.keep(ctx, mesh)
 }

@@ -23,12 +23,15 @@ import (
 
 // protect has the watcher look after what the pod network consists of, until the
 // function that it returns is called.
-func (n *Network) protect(rules *rules, ranges []netip.Prefix, mtu int) (leave func()) {
+func (n *Network) protect(ctx context.Context, rules *rules, ranges []netip.Prefix, mtu int) (leave func()) {
 	cached := libcni.NewCNIConfig(nil, nil) // where the container runtime keeps it
 	b := &bridge{cached: cached, ranges: ranges, mtu: mtu}
 	b.remember()
 	h := &hostPorts{cached: cached, plugins: n.config.Plugins, nftables: n.config.NFTables, rules: rules}
 	older := usesOlder()
+	rules.watcher = n.config.Firewall
+	kernel := &settings{all: kernel(ranges), local: h.any}
+	kernel.look(ctx, n.config.Firewall)
 	var all []func()
 	for _, part := range []firewall.Part{
 		{Missing: rules.missing, Restore: rules.restore, Older: older},
@@ -36,7 +39,8 @@ func (n *Network) protect(rules *rules, ranges []netip.Prefix, mtu int) (leave f
 		{Missing: b.missing, Restore: func(ctx context.Context) error { return errors.Join(b.restore(), h.readmit(ctx)) }},
 		{Missing: h.missing, Restore: h.restore, Older: older && !n.config.NFTables},
 		{Missing: n.overlayLost, Restore: func(context.Context) error { return nil }},
-		{Missing: kernel(ranges).missing, Restore: func(context.Context) error { return prepareKernel(ranges) }},
+		{Missing: kernel.missing, Restore: kernel.restore},
+		firewall.Awake("filter", "nat", "mangle", portmapTable),
 	} {
 		all = append(all, n.config.Firewall.Keep(part))
 	}
@@ -80,6 +84,7 @@ func nameOf(index int) string {
 func (r *rules) missing(_ context.Context, lost firewall.Lost) (gone []string, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	lost.Older = r.findOlder(lost) || lost.Older
 	var errs []error
 	for i := range r.families {
 		f := &r.families[i]
@@ -90,7 +95,11 @@ func (r *rules) missing(_ context.Context, lost firewall.Lost) (gone []string, e
 			}
 			missing, err := c.missing(f.tool)
 			errs = append(errs, err)
-			if text := fmt.Sprintf("chain %s of %s %s", c.name, f.name, c.table); missing && !slices.Contains(gone, text) {
+			text := fmt.Sprintf("chain %s of %s %s", c.name, f.name, c.table)
+			if f.older {
+				text += " of the older interface"
+			}
+			if missing && !slices.Contains(gone, text) {
 				gone = append(gone, text)
 			}
 		}
@@ -104,7 +113,7 @@ func (f *family) adopt(lost firewall.Lost) {
 	was := slices.ContainsFunc(lost.Changes, func(c firewall.Change) bool {
 		return c.Family == f.name && c.Name == "filter" && slices.Contains(c.Chains, guardChain)
 	})
-	if !adopted && f.name == "ip" && (was || f.has(guardChain)) {
+	if !adopted && f.name == "ip" && !f.older && (was || f.has(guardChain)) {
 		f.chains = append(guard(), f.chains...)
 	}
 }
@@ -279,6 +288,12 @@ func (h *hostPorts) missing(ctx context.Context, lost firewall.Lost) (gone []str
 		gone = append(gone, "hostPorts of pod "+pod.pod)
 	}
 	return gone, err
+}
+
+// any reports whether a pod has a hostPort.
+func (h *hostPorts) any() bool {
+	pods, _ := attachments(h.cached)
+	return slices.ContainsFunc(pods, func(a attachment) bool { return a.plugin != nil })
 }
 
 // concerns reports whether rules of hostPorts may be among what was lost. Those that the

@@ -226,26 +226,104 @@ func TestKernelThatForwardsNoMore(t *testing.T) {
 	if err := prepareKernel(ranges); err != nil {
 		t.Skip("needs br_netfilter: ", err)
 	}
+	if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: layout.Bridge}}); err != nil {
+		t.Fatal(err)
+	}
+	needed := true
+	s := &settings{all: kernel(ranges), local: func() bool { return needed }}
+	watch, err := newSentinel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.watch = watch
+	s.follow()
+	told := make(chan struct{}, 100)
+	go watch.tell(t.Context(), func() { told <- struct{}{} })
+	if err := os.WriteFile(localnet, []byte("1"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	<-told
 	for path, want := range map[string]string{
 		"/proc/sys/net/ipv4/ip_forward":                 "the setting net.ipv4.ip_forward",
 		"/proc/sys/net/ipv6/conf/all/forwarding":        "the setting net.ipv6.conf.all.forwarding",
 		"/proc/sys/net/bridge/bridge-nf-call-iptables":  "the setting net.bridge.bridge-nf-call-iptables",
 		"/proc/sys/net/bridge/bridge-nf-call-ip6tables": "the setting net.bridge.bridge-nf-call-ip6tables",
+		localnet: "the setting net.ipv4.conf.cni0.route_localnet",
 	} {
 		if err := os.WriteFile(path, []byte("0"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if gone, err := kernel(ranges).missing(t.Context(), firewall.Lost{Links: []string{"eth0"}}); err != nil || len(gone) > 0 {
+		<-told
+		if gone, err := s.missing(t.Context(), firewall.Lost{Links: []string{"eth0"}}); err != nil || len(gone) > 0 {
 			t.Errorf("%s: looked at without reason: %q, %v", path, gone, err)
 		}
-		if gone, err := kernel(ranges).missing(t.Context(), firewall.Lost{Forwarding: true}); err != nil || len(gone) != 1 || gone[0] != want {
+		if gone, err := s.missing(t.Context(), firewall.Lost{Settings: true}); err != nil || len(gone) != 1 || gone[0] != want {
 			t.Errorf("%s: missing %q, %v", path, gone, err)
 		}
-		if err := prepareKernel(ranges); err != nil {
+		if err := s.restore(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if gone, err := kernel(ranges).missing(t.Context(), firewall.Lost{Unknown: true}); err != nil || len(gone) > 0 {
+		<-told
+		if gone, err := s.missing(t.Context(), firewall.Lost{Unknown: true}); err != nil || len(gone) > 0 {
 			t.Errorf("%s: still missing %q, %v", path, gone, err)
+		}
+	}
+	needed = false // by no pod
+	if err := os.WriteFile(localnet, []byte("0"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	<-told
+	if gone, err := s.missing(t.Context(), firewall.Lost{Unknown: true}); err != nil || len(gone) > 0 {
+		t.Errorf("missing %q, %v, and nobody needs it", gone, err)
+	}
+	needed = true
+	// Another bridge has files of its own.
+	old, err := netlink.LinkByName(layout.Bridge)
+	if err == nil {
+		err = netlink.LinkDel(old)
+	}
+	if err == nil {
+		err = netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: layout.Bridge}})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if gone, err := s.missing(t.Context(), firewall.Lost{Links: []string{layout.Bridge}}); err != nil || len(gone) != 1 {
+		t.Errorf("missing %q, %v, of another bridge", gone, err)
+	}
+	if err := s.restore(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	<-told
+}
+
+// TestOlderInterfaceComes has somebody drop by the older interface what passes, when all
+// is there.
+func TestOlderInterfaceComes(t *testing.T) {
+	rules := ensured(t)
+	older := exec.Command("iptables-legacy", "-P", "FORWARD", "DROP")
+	if out, err := older.CombinedOutput(); err != nil {
+		t.Skipf("needs iptables-legacy: %s", out)
+	}
+	if legacy(rules.families[0].tool.Proto()) == nil {
+		t.Skip("/proc/net is not that of the test's network")
+	}
+	if gone, err := rules.missing(t.Context(), firewall.Lost{Changes: []firewall.Change{{Table: firewall.Table{Family: "ip", Name: "shop"}, Dropped: true}}}); err != nil || len(gone) > 0 {
+		t.Errorf("looked at without reason: %q, %v", gone, err)
+	}
+	for _, does := range []string{"true", "iptables-legacy -F", "iptables-legacy -D FORWARD 1"} {
+		if out, err := exec.Command("sh", "-ec", does).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %s", does, out)
+		}
+		gone, err := rules.missing(t.Context(), firewall.Lost{Links: []string{"docker0"}, Older: does != "true"})
+		if err != nil || len(gone) == 0 || gone[0] != "chain LITE-FORWARD of ip filter of the older interface" {
+			t.Fatalf("%s: missing %q, %v", does, gone, err)
+		}
+		if err := rules.restore(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if gone, err := rules.missing(t.Context(), firewall.Lost{Unknown: true}); err != nil || len(gone) > 0 {
+			t.Errorf("%s: still missing %q, %v", does, gone, err)
 		}
 	}
 }

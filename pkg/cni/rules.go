@@ -1,7 +1,6 @@
 package cni
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -36,6 +35,7 @@ type family struct {
 	tool   *iptables.IPTables
 	at     netip.Addr // the node's address in the pod network
 	chains []chain
+	older  bool // it is beside another, of the newer interface
 }
 
 // rules are those of all families. What looks after them and what follows the nodes
@@ -43,14 +43,16 @@ type family struct {
 type rules struct {
 	mu       sync.Mutex
 	families []family
-	nodes    []netip.Addr // see admit
+	nodes    []netip.Addr      // see admit
+	watcher  *firewall.Watcher // is told when the older interface is used as well
+	settled  map[string]bool   // families of which it is known whose the older interface is
 }
 
 // newRules makes the rules that let packets of pods through, whatever the
 // policy of FORWARD, and to ports of their nodes, whatever that of INPUT, keep
 // others from these, and masquerade what leaves the pod network.
 func newRules(local, cluster []netip.Prefix, ports []int) (*rules, error) {
-	all := &rules{}
+	all := &rules{settled: map[string]bool{}}
 	for i, pods := range local {
 		protocol := iptables.ProtocolIPv4
 		if pods.Addr().Is6() {
@@ -68,21 +70,55 @@ func newRules(local, cluster []netip.Prefix, ports []int) (*rules, error) {
 		at := gateway(pods).Addr()
 		mine := chains(pods, cluster[min(i, len(cluster)-1)], ports)
 		name := map[iptables.Protocol]string{iptables.ProtocolIPv4: "ip", iptables.ProtocolIPv6: "ip6"}[protocol]
-		all.families = append(all.families, family{name, tool, at, mine})
+		all.families = append(all.families, family{name: name, tool: tool, at: at, chains: mine})
 		if other := legacy(protocol); other != nil {
-			all.families = append(all.families, family{name, other, at, slices.Clone(mine[:len(mine)-1])})
+			all.families = append(all.families, beside(all.families[len(all.families)-1], other))
+			all.settled[name] = true
 		}
 	}
 	return all, nil
+}
+
+// beside is what a family has in the older interface, besides: its chains of the table
+// filter, without the kubelet's.
+func beside(f family, tool *iptables.IPTables) family {
+	f.tool, f.older = tool, true
+	f.chains = slices.DeleteFunc(slices.Clone(f.chains), func(c chain) bool { return c.table != "filter" || c.name == guardChain })
+	return f
+}
+
+// findOlder finds that somebody uses the older interface by now, such as a program that
+// drops there by policy what nobody lets through.
+func (r *rules) findOlder(lost firewall.Lost) (found bool) {
+	if !lost.Older && !lost.Unknown && len(lost.Links) == 0 {
+		return false
+	}
+	for _, f := range slices.Clone(r.families) {
+		if r.settled[f.name] {
+			continue
+		}
+		tool := legacy(f.tool.Proto())
+		if tool == nil {
+			continue
+		}
+		r.settled[f.name] = true
+		// Where it is the one that the node uses, ours are there.
+		if there, err := tool.ChainExists("filter", layout.ForwardChain); err == nil && !there {
+			r.families = append(r.families, beside(f, tool))
+			r.watcher.FollowOlder()
+			found = true
+		}
+	}
+	return found
 }
 
 // legacy is the iptables of the older kernel interface where the machine uses
 // both: a packet must get past the policies of both, whoever asks which. Nothing
 // is asked of it if it has no rules, since that would make its tables.
 func legacy(protocol iptables.Protocol) *iptables.IPTables {
-	names, program := "/proc/net/ip_tables_names", "iptables-legacy"
+	names, program := "/proc/thread-self/net/ip_tables_names", "iptables-legacy"
 	if protocol == iptables.ProtocolIPv6 {
-		names, program = "/proc/net/ip6_tables_names", "ip6tables-legacy"
+		names, program = "/proc/thread-self/net/ip6_tables_names", "ip6tables-legacy"
 	}
 	tables, err := os.ReadFile(names)
 	if err != nil || !slices.Contains(strings.Fields(string(tables)), "filter") {
@@ -317,52 +353,4 @@ func prepareKernel(ranges []netip.Prefix) error {
 		}
 	}
 	return nil
-}
-
-// setting is one of the kernel's that has to be on.
-type setting struct{ path, module string }
-
-type settings []setting
-
-// kernel is those that packets of pods need.
-func kernel(ranges []netip.Prefix) settings {
-	all := settings{
-		{"/proc/sys/net/ipv4/ip_forward", ""},
-		{"/proc/sys/net/bridge/bridge-nf-call-iptables", "br_netfilter"},
-	}
-	for _, r := range ranges {
-		if r.Addr().Is6() {
-			all = append(all, setting{"/proc/sys/net/ipv6/conf/all/forwarding", ""},
-				setting{"/proc/sys/net/bridge/bridge-nf-call-ip6tables", "br_netfilter"})
-		}
-	}
-	return all
-}
-
-// missing names those that are off. The kernel tells when it forwards no more, as where
-// somebody applies a file of settings; of the others it tells nothing.
-func (all settings) missing(_ context.Context, lost firewall.Lost) (gone []string, err error) {
-	if !lost.Forwarding && !lost.Unknown {
-		return nil, nil
-	}
-	for _, s := range all {
-		if on, err := isOn(s.path); err == nil && !on {
-			gone = append(gone, "the setting "+strings.ReplaceAll(strings.TrimPrefix(s.path, "/proc/sys/"), "/", "."))
-		}
-	}
-	return gone, nil
-}
-
-// enable writes 1 unless it is there: in a container the file may be read-only
-// and already right.
-func enable(path string) error {
-	if on, err := isOn(path); err != nil || on {
-		return err
-	}
-	return os.WriteFile(path, []byte("1"), 0o600)
-}
-
-func isOn(path string) (bool, error) {
-	data, err := os.ReadFile(path)
-	return strings.TrimSpace(string(data)) == "1", err
 }

@@ -22,6 +22,7 @@ func (t Table) String() string { return t.Family + " " + t.Name }
 type Change struct {
 	Table
 	Dropped bool     // the table itself; another of that name may have been made at once
+	Dormant bool     // nothing was taken, and what is in the table is in force no more
 	Chains  []string // those that lost rules, or are gone with rules in them; sorted
 	Sets    []string // and maps that lost elements; sorted
 	Adds    bool     // the transaction also brought something into the table
@@ -36,8 +37,9 @@ type Lost struct {
 	Links []string
 	// Ways are addresses, routes and neighbours that are gone, each kind once.
 	Ways []Way
-	// Forwarding is set when packets of a family of addresses are forwarded no more.
-	Forwarding bool
+	// Settings is set when those of the kernel may be others: packets of a family of
+	// addresses are forwarded no more, or somebody has written one; see Watcher.Look.
+	Settings bool
 	// Older is set when tables of the older interface have changed, of which the
 	// kernel does not tell more.
 	Older bool
@@ -48,7 +50,7 @@ type Lost struct {
 }
 
 func (l *Lost) empty() bool {
-	return len(l.Changes) == 0 && len(l.Links) == 0 && len(l.Ways) == 0 && !l.Forwarding && !l.Older && !l.Unknown
+	return len(l.Changes) == 0 && len(l.Links) == 0 && len(l.Ways) == 0 && !l.Settings && !l.Older && !l.Unknown
 }
 
 // From reports whether one of some chains of a table has lost rules, or all of them with
@@ -77,8 +79,8 @@ func (l Lost) Link(name string) bool { return l.Unknown || slices.Contains(l.Lin
 type transaction struct{ tables map[Table]*taken }
 
 type taken struct {
-	dropped, adds bool
-	chains, sets  map[string]bool
+	dropped, dormant, adds bool
+	chains, sets           map[string]bool
 }
 
 // read takes in one message. When it ends the transaction, done is true; changes
@@ -104,7 +106,11 @@ func (t *transaction) read(m syscall.NetlinkMessage) (changes []Change, by strin
 		on.chains[text(attrs, unix.NFTA_RULE_CHAIN)] = true
 	case unix.NFT_MSG_DELSETELEM:
 		on.sets[text(attrs, unix.NFTA_SET_ELEM_LIST_SET)] = true
-	case unix.NFT_MSG_NEWTABLE, unix.NFT_MSG_NEWCHAIN, unix.NFT_MSG_NEWRULE, unix.NFT_MSG_NEWSET, unix.NFT_MSG_NEWSETELEM:
+	case unix.NFT_MSG_NEWTABLE:
+		flags := attribute(attrs, unix.NFTA_TABLE_FLAGS)
+		on.dormant = len(flags) == 4 && binary.BigEndian.Uint32(flags)&unix.NFT_TABLE_F_DORMANT != 0
+		on.adds = !on.dormant
+	case unix.NFT_MSG_NEWCHAIN, unix.NFT_MSG_NEWRULE, unix.NFT_MSG_NEWSET, unix.NFT_MSG_NEWSETELEM:
 		on.adds = true
 	}
 	return nil, "", false
@@ -125,9 +131,9 @@ func (t *transaction) of(name Table) *taken {
 // end returns what the transaction took away and begins another.
 func (t *transaction) end(generation uint32) (changes []Change) {
 	for name, on := range t.tables {
-		if on.dropped || len(on.chains) > 0 || len(on.sets) > 0 {
+		if on.dropped || on.dormant || len(on.chains) > 0 || len(on.sets) > 0 {
 			changes = append(changes, Change{
-				Table: name, Dropped: on.dropped, Chains: slices.Sorted(maps.Keys(on.chains)), Sets: slices.Sorted(maps.Keys(on.sets)),
+				Table: name, Dropped: on.dropped, Dormant: on.dormant, Chains: slices.Sorted(maps.Keys(on.chains)), Sets: slices.Sorted(maps.Keys(on.sets)),
 				Adds: on.adds, Generation: generation,
 			})
 		}

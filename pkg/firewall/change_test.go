@@ -63,6 +63,7 @@ func TestChanges(t *testing.T) {
 		"delete element ip shop s { 192.0.2.1 }":               {{Table: shop, Sets: []string{"s"}}},
 		"flush chain ip shop a; add rule ip shop a accept":     {{Table: shop, Chains: []string{"a"}, Adds: true}},
 		"delete table inet guard; add table inet guard":        {{Table: guard, Dropped: true, Chains: []string{"in"}, Adds: true}},
+		"add table ip shop { flags dormant; }":                 {{Table: shop, Dormant: true}},
 		"flush chain ip shop b; add rule inet guard in accept": {{Table: shop, Chains: []string{"b"}}},
 		"add chain ip shop empty; delete chain ip shop empty":  nil,
 	} {
@@ -71,7 +72,7 @@ func TestChanges(t *testing.T) {
 			nft(t, ruleset)
 			got, by := changesOf(t, func() { nft(t, strings.ReplaceAll(does, "; ", "\n")) })
 			for i := range got {
-				if got[i].Sets == nil && got[i].Chains == nil || got[i].Generation == 0 {
+				if got[i].Sets == nil && got[i].Chains == nil && !got[i].Dormant || got[i].Generation == 0 {
 					t.Errorf("%+v is incomplete", got[i])
 				}
 				got[i].Generation = 0
@@ -143,9 +144,9 @@ func TestLostWays(t *testing.T) {
 		{bridge + "ip link add v0 type veth peer name v1; ip link set v0 up master br0; bridge fdb add 02:00:00:00:00:09 dev v0 master; ", "bridge fdb del 02:00:00:00:00:09 dev v0 master", func(l Lost) bool { return l.Way(index("v0")) }},
 		{"ip link add v0 type vxlan id 5 dstport 8472; bridge fdb add 02:00:00:00:00:09 dev v0 dst 192.0.2.9; ", "bridge fdb del 02:00:00:00:00:09 dev v0", func(l Lost) bool { return l.Way(index("v0")) }},
 		{path + "ip neigh add 192.0.2.9 lladdr 02:00:00:00:00:09 dev br0 nud permanent; ", "ip neigh flush dev br0 nud permanent", func(l Lost) bool { return l.Way(index("br0")) }},
-		{forwards, "echo 0 >/proc/sys/net/ipv4/ip_forward", func(l Lost) bool { return l.Forwarding }},
-		{forwards, "echo 0 >/proc/sys/net/ipv4/conf/all/forwarding", func(l Lost) bool { return l.Forwarding }},
-		{forwards, "echo 0 >/proc/sys/net/ipv6/conf/all/forwarding", func(l Lost) bool { return l.Forwarding }},
+		{forwards, "echo 0 >/proc/sys/net/ipv4/ip_forward", func(l Lost) bool { return l.Settings }},
+		{forwards, "echo 0 >/proc/sys/net/ipv4/conf/all/forwarding", func(l Lost) bool { return l.Settings }},
+		{forwards, "echo 0 >/proc/sys/net/ipv6/conf/all/forwarding", func(l Lost) bool { return l.Settings }},
 	} {
 		sh(t, c.before)
 		if !tells(t, func() { sh(t, c.does) }, c.is) {
@@ -155,7 +156,7 @@ func TestLostWays(t *testing.T) {
 	}
 	// What lite and others do all day.
 	for _, does := range []string{path, forwards, path + "ip route add 203.0.113.0/24 via 192.0.2.2; ip address add 192.0.2.3/24 dev br0"} {
-		if tells(t, func() { sh(t, does) }, func(l Lost) bool { return len(l.Ways) > 0 || l.Forwarding }) {
+		if tells(t, func() { sh(t, does) }, func(l Lost) bool { return len(l.Ways) > 0 || l.Settings }) {
 			t.Errorf("%s: told as a loss", does)
 		}
 		_ = exec.Command("sh", "-c", "ip route flush table main; ip link delete br0").Run()

@@ -99,12 +99,19 @@ func (w *Watcher) Keep(p Part) (leave func()) {
 	w.parts = append(w.parts, &p)
 	w.mu.Unlock()
 	if p.Older {
-		w.once.Do(func() { close(w.older) })
+		w.FollowOlder()
 	}
 	return func() {
 		w.mu.Lock()
 		w.parts = slices.DeleteFunc(w.parts, func(other *Part) bool { return other == &p })
 		w.mu.Unlock()
+	}
+}
+
+// FollowOlder has tables of the older interface counted: a part has rules there by now.
+func (w *Watcher) FollowOlder() {
+	if w != nil {
+		w.once.Do(func() { close(w.older) })
 	}
 }
 
@@ -218,16 +225,35 @@ func (w *Watcher) grope(ctx context.Context, why error) {
 	}
 }
 
-// followOlder counts older tables once a part has rules there.
+// followOlder counts older tables once a part has rules there, and until then looks now
+// and then whether there are any: others that drop packets there keep pods from theirs.
 func (w *Watcher) followOlder(ctx context.Context) {
-	select {
-	case <-w.older:
-	case <-ctx.Done():
-		return
+	before, tick := olderNames(), time.NewTicker(olderAppear)
+	defer tick.Stop()
+	for followed := false; !followed; {
+		select {
+		case <-w.older:
+			followed = true
+		case <-tick.C:
+			if now := olderNames(); now != before {
+				before = now
+				w.tell(Lost{Older: true})
+			}
+		case <-ctx.Done():
+			return
+		}
 	}
+	tick.Stop()
 	o := openOlder()
 	defer o.close()
 	o.follow(ctx, func() { w.tell(Lost{Older: true}) })
+}
+
+// Look has settings of the kernel looked at, of which it does not tell by itself.
+func (w *Watcher) Look() {
+	if w != nil {
+		w.tell(Lost{Settings: true})
+	}
 }
 
 // tell adds to what is to be looked at.
@@ -245,7 +271,7 @@ func (w *Watcher) tell(more Lost) {
 			w.lost.Ways = append(w.lost.Ways, way)
 		}
 	}
-	w.lost.Forwarding = w.lost.Forwarding || more.Forwarding
+	w.lost.Settings = w.lost.Settings || more.Settings
 	w.lost.Older = w.lost.Older || more.Older
 	w.lost.Unknown = w.lost.Unknown || more.Unknown
 	if len(w.lost.Changes) > most {

@@ -15,6 +15,19 @@ import (
 // system call per table, of some microseconds, and only while a part has rules there.
 const olderEvery = 2 * time.Second
 
+// olderAppear is how often it is looked whether there are older tables at all, where no
+// part has rules there: two files of a few bytes.
+const olderAppear = 30 * time.Second
+
+// olderNames is which tables of the older interface there are.
+func olderNames() (all string) {
+	for _, f := range olderFamilies {
+		names, _ := os.ReadFile(f.names) // not there without the kernel's module
+		all += string(names) + ";"
+	}
+	return all
+}
+
 // olderGetInfo is IPT_SO_GET_INFO and IP6T_SO_GET_INFO of linux/netfilter_ipv4/ip_tables.h.
 const olderGetInfo = 64
 

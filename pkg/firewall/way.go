@@ -54,7 +54,7 @@ func (names interfaces) lost(m syscall.NetlinkMessage) Lost {
 			return Lost{Ways: []Way{{Link: number(m.Data[unix.SizeofRtMsg:], unix.RTA_OIF), Protocol: m.Data[5]}}}
 		}
 	case unix.RTM_NEWNETCONF:
-		return Lost{Forwarding: forwardingEnds(m)}
+		return Lost{Settings: forwardingEnds(m)}
 	}
 	return Lost{}
 }

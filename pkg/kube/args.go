@@ -77,6 +77,8 @@ var refused = []struct{ component, name, problem, remedy string }{
 	{"kube-controller-manager", "cluster-cidr", "all parts have to know it", "say --cluster-cidr"},
 	{"kube-controller-manager", "config", "this component has no configuration file", "say its flags"},
 	{"kube-controller-manager", "service-cluster-ip-range", "all parts have to know it", "say --service-cidr"},
+	{"kube-controller-manager", "master", "all parts of the control plane ask the API in one way", "remove the argument"},
+	{"kube-scheduler", "master", "all parts of the control plane ask the API in one way", "remove the argument"},
 	{"kube-scheduler", "write-config-to", "the scheduler would write a file and end", "remove the argument"},
 	{"kube-proxy", "cleanup", "kube-proxy would clean up and end", "remove the argument"},
 	{"kube-proxy", "hostname-override", "it serves the node that lite runs", "say --node-name"},

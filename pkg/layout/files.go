@@ -82,6 +82,7 @@ func (l Layout) Files() []File {
 		{run.Runtime("<name>"), 0o700},
 		{run.State(), 0o711},
 		{r.CNI(), 0o700},
+		{r.Temporary(), 0o700},
 
 		{h.Kubelet, 0},
 		{h.PodLogs, 0},

@@ -16,6 +16,9 @@ func (r Run) Before() string { return r.join("before.json") }
 // CNI is the addresses that pods were given.
 func (r Run) CNI() string { return r.join("cni") }
 
+// Temporary is the directory of temporary files: of lite, and of what it starts.
+func (r Run) Temporary() string { return r.join("tmp") }
+
 // Containerd is the directory of sockets, and of the state of containers.
 func (r Run) Containerd() RunContainerd { return RunContainerd(r.join("containerd")) }
 

@@ -1,7 +1,11 @@
 package netfilter
 
 import (
+	"bytes"
+	"context"
+	"encoding/binary"
 	"fmt"
+	"os/exec"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -20,32 +24,85 @@ func Tables() ([]string, error) {
 	return nftTables(unix.NFPROTO_IPV4, unix.NFPROTO_IPV6, unix.NFPROTO_INET, unix.NFPROTO_NETDEV)
 }
 
+// Table is one of nftables.
+type Table struct{ Family, Name string }
+
+// String is what nft calls it.
+func (t Table) String() string { return t.Family + " " + t.Name }
+
+// Dormant returns the tables of IP that are dormant: what is in them is not in force.
+func Dormant() (asleep []Table, err error) {
+	for family, name := range map[uint8]string{unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6", unix.NFPROTO_INET: "inet"} {
+		tables, err := listTables(family)
+		if err != nil {
+			return nil, err
+		}
+		for _, t := range tables {
+			if t.flags&unix.NFT_TABLE_F_DORMANT != 0 {
+				asleep = append(asleep, Table{name, t.name})
+			}
+		}
+	}
+	return asleep, nil
+}
+
+// Wake puts a table in force again. It runs nft, which says flags with a table, and
+// that it has none.
+func Wake(ctx context.Context, t Table) error {
+	if out, err := exec.CommandContext(ctx, "nft", "add", "table", t.Family, t.Name).CombinedOutput(); err != nil {
+		return fmt.Errorf("wake table %s: %w: %s", t, err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
 // nftTables returns the names of the tables of nftables of some families.
 func nftTables(families ...uint8) ([]string, error) {
 	var names []string
 	for _, family := range families {
-		req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETTABLE, unix.NLM_F_DUMP)
-		req.AddData(&nl.Nfgenmsg{NfgenFamily: family})
-		answers, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+		tables, err := listTables(family)
 		if err != nil {
-			return nil, fmt.Errorf("list its tables: %w", err)
+			return nil, err
 		}
-		for _, answer := range answers {
-			if len(answer) < nl.SizeofNfgenmsg {
-				continue
-			}
-			attrs, err := nl.ParseRouteAttr(answer[nl.SizeofNfgenmsg:])
-			if err != nil {
-				return nil, fmt.Errorf("list its tables: %w", err)
-			}
-			for _, a := range attrs {
-				if a.Attr.Type == unix.NFTA_TABLE_NAME {
-					names = append(names, unix.ByteSliceToString(a.Value))
-				}
-			}
+		for _, t := range tables {
+			names = append(names, t.name)
 		}
 	}
 	return names, nil
+}
+
+// table is one of a family.
+type table struct {
+	name  string
+	flags uint32
+}
+
+func listTables(family uint8) (all []table, err error) {
+	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETTABLE, unix.NLM_F_DUMP)
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: family})
+	answers, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+	if err != nil {
+		return nil, fmt.Errorf("list its tables: %w", err)
+	}
+	for _, answer := range answers {
+		if len(answer) < nl.SizeofNfgenmsg {
+			continue
+		}
+		attrs, err := nl.ParseRouteAttr(answer[nl.SizeofNfgenmsg:])
+		if err != nil {
+			return nil, fmt.Errorf("list its tables: %w", err)
+		}
+		var t table
+		for _, a := range attrs {
+			switch {
+			case a.Attr.Type == unix.NFTA_TABLE_NAME:
+				t.name = unix.ByteSliceToString(a.Value)
+			case a.Attr.Type == unix.NFTA_TABLE_FLAGS && len(a.Value) == 4:
+				t.flags = binary.BigEndian.Uint32(a.Value)
+			}
+		}
+		all = append(all, t)
+	}
+	return all, nil
 }
 
 // Rules counts the rules of each chain of a table of nftables that has some; there is

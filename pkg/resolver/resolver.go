@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"lite.io/lite/pkg/file"
 )
 
 // Files is where name servers stand.
@@ -66,9 +68,10 @@ func allLoopback(servers []netip.Addr) bool {
 	return !slices.ContainsFunc(servers, func(a netip.Addr) bool { return !isLoopback(a) })
 }
 
-// servers reads the lines "nameserver <address>" of a file (resolv.conf(5)).
+// servers reads the lines "nameserver <address>" of a file (resolv.conf(5)). A FIFO in its
+// place would hold up the start, and DNS, for ever.
 func servers(path string) ([]netip.Addr, error) {
-	data, err := os.ReadFile(path)
+	data, err := file.ReadRegular(path)
 	if err != nil {
 		return nil, err
 	}

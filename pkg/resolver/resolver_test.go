@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -50,6 +51,29 @@ func TestServers(t *testing.T) {
 				t.Errorf("pods inherit %q, want %q", f.File(), want)
 			}
 		})
+	}
+}
+
+// What is in the place of the file holds nothing up: who reads a FIFO waits for ever.
+func TestOtherThingsThanAFile(t *testing.T) {
+	for name, make := range map[string]func(path string) error{
+		"a FIFO":      func(path string) error { return unix.Mkfifo(path, 0o644) },
+		"a directory": func(path string) error { return os.Mkdir(path, 0o755) },
+		"a device":    func(path string) error { return os.Symlink("/dev/zero", path) },
+		"a loop":      func(path string) error { return os.Symlink(path, path) },
+	} {
+		f := write(t, "-", "nameserver 192.0.2.9\n")
+		if err := errors.Join(os.MkdirAll(filepath.Dir(f.Usual), 0o755), make(f.Usual)); err != nil {
+			t.Fatal(err)
+		}
+		if got := f.Servers(); len(got) != 1 || f.File() != "" {
+			t.Errorf("%s: servers %v, file %q", name, got, f.File())
+		}
+	}
+	// What nobody would write is read like anything else.
+	long := strings.Repeat("# nobody needs this\n", 1<<16) + strings.Repeat("nameserver 192.0.2.1\n\x00\xff\n", 1000) + "nameserver 192.0.2.2\nnameserver"
+	if got := write(t, long, "-").Servers(); len(got) != 2 {
+		t.Errorf("of a long file: %v", got)
 	}
 }
 

@@ -185,6 +185,19 @@ func TestDataDirWithoutLite(t *testing.T) {
 	}
 }
 
+// What was mounted there to be looked into when lite was killed is taken away, and what
+// is mounted on the directory itself is not.
+func TestMountsOfTemporaryFiles(t *testing.T) {
+	w, _ := newWork(t)
+	for path, want := range map[string]bool{
+		w.RunDir.Temporary() + "/containerd-mount1": true, w.RunDir.Temporary() + "/ovl-idmapped2": true, w.RunDir.Temporary(): false, w.RunDir.Temporary() + "files/a": false,
+	} {
+		if got := w.ourMount(path); got != want {
+			t.Errorf("%s: got %t", path, got)
+		}
+	}
+}
+
 // uninstall on a machine where lite has never run, or once more, took the volumes of
 // another distribution's pods for lite's.
 func TestOthersKubelet(t *testing.T) {

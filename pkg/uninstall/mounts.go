@@ -45,7 +45,7 @@ func (w *work) ourMount(path string) bool {
 }
 
 func (w *work) mountDirs() []string {
-	dirs := []string{string(w.RunDir.Containerd())}
+	dirs := []string{string(w.RunDir.Containerd()), w.RunDir.Temporary()}
 	if w.hasRun {
 		dirs = append(dirs, w.KubeletDir+"/pods", w.KubeletDir+"/plugins")
 	}

@@ -24,9 +24,11 @@ func TestMain(m *testing.M) { cluster.Main(m) }
 
 // attempt is a start that is to fail.
 type attempt struct {
-	uid  uint32
-	env  []string
-	args []string
+	// before is a command of the shell that comes before.
+	before string
+	uid    uint32
+	env    []string
+	args   []string
 	// want are words that the one line must have; upper and lower case are alike.
 	want []string
 	// below is the directory that must not change; the data directory if empty.
@@ -43,7 +45,11 @@ func (a attempt) check(t *testing.T, n *cluster.Node) {
 		below = cluster.DataDir
 	}
 	before := tree(t, n.Path(below))
-	lite := n.Command(ctx, "lite", append([]string{"server"}, a.args...)...)
+	line := append([]string{"lite", "server"}, a.args...)
+	if a.before != "" {
+		line = append([]string{"sh", "-c", a.before + `; exec "$0" "$@"`}, line...)
+	}
+	lite := n.Command(ctx, line[0], line[1:]...)
 	lite.Env = append(lite.Env, a.env...)
 	if a.uid != 0 {
 		lite.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: a.uid, Gid: a.uid}}
@@ -116,6 +122,9 @@ func TestBeforeFirstStart(t *testing.T) {
 	for name, a := range map[string]attempt{
 		"not root": {uid: 65534, want: []string{"root"}},
 
+		// It used to wait for ever.
+		"few open files": {before: "ulimit -n 256", want: []string{"256 for each process", "LimitNOFILE=1048576"}},
+
 		"unknown flag":           {args: []string{"--colour=blue"}, want: []string{"colour"}},
 		"bad CIDR":               {args: []string{"--cluster-cidr=10.42.0.0/99"}, want: []string{"cluster-cidr", "10.42.0.0/99"}},
 		"pods overlap services":  {args: []string{"--cluster-cidr=10.42.0.0/15"}, want: []string{"service-cidr", "10.43.0.0/16", "overlap"}},
@@ -132,6 +141,11 @@ func TestBeforeFirstStart(t *testing.T) {
 		"file of an argument":    {args: []string{"--kubelet-arg=config=/no/such/file"}, want: []string{"kubelet-arg", "config=/no/such/file", "does not exist", "create it"}},
 		"suites, no HTTP/2":      {args: []string{"--kubelet-arg=tls-cipher-suites=TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"}, want: []string{"kubelet-arg", "tls-cipher-suites=TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", "HTTP/2", "add TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"}},
 		"argument":               {args: []string{"--kube-apiserver-arg=no-such-flag=1"}, want: []string{"no-such-flag"}},
+		"APIs turned off":        {args: []string{"--kube-apiserver-arg=runtime-config=api/ga=false,/v1=true"}, want: []string{"kube-apiserver-arg", "runtime-config=", "turns off", "leave stable APIs on"}},
+		"one API turned off":     {args: []string{"--kube-apiserver-arg=runtime-config=node.k8s.io/v1=false"}, want: []string{"kube-apiserver-arg", "runtime-config=node.k8s.io/v1=false", "leave stable APIs on"}},
+		"another API server":     {args: []string{"--kube-scheduler-arg=master=https://192.0.2.1:6443"}, want: []string{"kube-scheduler-arg", "master=https://192.0.2.1:6443", "remove the argument"}},
+		"a quota of a byte":      {args: []string{"--etcd-arg=quota-backend-bytes=1"}, want: []string{"etcd-arg", "quota-backend-bytes=1", "say 67108864 or more"}},
+		"a kubelet's own key":    {args: []string{"--kubelet-arg=tls-cert-file=/etc/other.crt"}, want: []string{"kubelet-arg", "tls-cert-file=/etc/other.crt", "no logs and no exec", "remove the argument"}},
 		"another name of a node": {args: []string{"--kubelet-arg=hostname-override=other"}, want: []string{"hostname-override=other", "--node-name"}},
 		"no ranges of pods":      {args: []string{"--kube-controller-manager-arg=allocate-node-cidrs=false"}, want: []string{"allocate-node-cidrs=false", "range of pod addresses", "disable: cni"}},
 		"data directory is file": {args: []string{"--data-dir=/etc/passwd"}, want: []string{"data-dir", "/etc/passwd"}},
@@ -210,6 +224,22 @@ func TestBeforeFirstStart(t *testing.T) {
 		defer n.Output(t, "umount", "/var/lib/kubelet")
 		attempt{want: []string{"/var/lib/kubelet", "read-only", "mount it for writing"}}.check(t, n)
 	})
+	// As in a container that was given no devices. The kubelet used to end the start.
+	for name, log := range map[string]struct {
+		make string
+		want []string
+	}{
+		"no kernel log":               {"true", []string{"no such file or directory", "--device /dev/kmsg"}},
+		"kernel log is a pipe":        {"mkfifo kmsg", []string{"it is a named pipe", "lxc.mount.entry"}},
+		"kernel log cannot be opened": {"mknod kmsg c 251 251", []string{"cannot be read", "lxc.mount.entry"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n.Output(t, "sh", "-ec", "mkdir -p /var/lib/dev; mount -t tmpfs -o mode=755 dev /var/lib/dev; cd /var/lib/dev; "+
+				"for d in null:3 zero:5 random:8 urandom:9; do mknod -m 666 ${d%:*} c 1 ${d#*:}; done; "+log.make+"; cd /; mount --bind /var/lib/dev /dev")
+			defer n.Output(t, "umount", "-l", "/dev", "/var/lib/dev") // umount itself has /dev/null open
+			attempt{want: append(log.want, "/dev/kmsg", "the kubelet does not start without it")}.check(t, n)
+		})
+	}
 	for name, file := range map[string]struct {
 		path, text string
 		want       []string
@@ -226,6 +256,12 @@ func TestBeforeFirstStart(t *testing.T) {
 			attempt{want: file.want}.check(t, n)
 		})
 	}
+	// containerd would wait for somebody to write, and so would the start.
+	t.Run("pipe among devices", func(t *testing.T) {
+		n.Output(t, "sh", "-c", "mkdir -p /etc/cdi && mkfifo /etc/cdi/gpu.yaml")
+		defer n.Output(t, "rm", "-r", "/etc/cdi")
+		attempt{want: []string{"/etc/cdi/gpu.yaml", "is a named pipe", "remove it"}}.check(t, n)
+	})
 	t.Run("missing kernel feature", func(t *testing.T) {
 		const memory = "/sys/fs/cgroup/memory"
 		if _, err := os.Stat(n.Path(memory)); err != nil {

@@ -63,9 +63,16 @@ nft delete table inet filter`, []string{"chain LITE-FORWARD of ip filter"}},
 		{"RuleReplaced", onServer, "iptables -R LITE-FORWARD 1 -j DROP", []string{"chain LITE-FORWARD of ip filter"}},
 		// As by sysctl --system with a file for hardened machines.
 		{"Forwarding", onServer, "echo 0 >/proc/sys/net/ipv4/ip_forward; echo 0 >/proc/sys/net/ipv6/conf/all/forwarding", []string{"the setting net.ipv4.ip_forward"}},
+		{"Settings", onServer, "echo 0 >/proc/sys/net/bridge/bridge-nf-call-iptables; echo 0 >/proc/sys/net/ipv4/conf/cni0/route_localnet",
+			[]string{"the setting net.bridge.bridge-nf-call-iptables", "the setting net.ipv4.conf.cni0.route_localnet"}},
+		{"Dormant", onServer, `nft "$(for t in 'ip kube-proxy' 'ip nat' 'ip cni_hostport' 'inet lite-policy'; do echo "add table $t { flags dormant; }"; done)"`,
+			[]string{"table ip kube-proxy, which is dormant", "table ip nat, which is dormant", "table ip cni_hostport, which is dormant", "table inet lite-policy, which is dormant"}},
+		{"OlderNodePorts", onAgent, "iptables-legacy -t nat -F KUBE-NODEPORTS", []string{"rules of chain KUBE-NODEPORTS"}},
 		{"OlderNat", onAgent, "iptables-legacy -t nat -F; iptables-legacy -t nat -X", []string{"chain LITE-POSTROUTING of ip nat"}},
 		{"OlderFilter", onAgent, "iptables-legacy -F; iptables-legacy -X", []string{"chain LITE-FORWARD of ip filter"}},
 		{"OlderServices", onAgent, "iptables-legacy -t nat -F KUBE-SERVICES", []string{"KUBE-SERVICES"}},
+		// As docker does when it starts, where iptables is iptables-legacy.
+		{"OlderPolicy", onServer, "for i in iptables-legacy ip6tables-legacy; do $i -P FORWARD DROP; done; ip link add docker9 type bridge; ip link delete docker9", []string{"chain LITE-FORWARD of ip filter of the older interface"}},
 		{"Everything", onAgent, "nft flush ruleset; for i in iptables-legacy ip6tables-legacy; do for t in nat filter mangle; do $i -t $t -F; $i -t $t -X; done; done; ip link delete cni0",
 			[]string{"interface cni0"}},
 	} {
@@ -352,10 +359,11 @@ func (s *suite) injure(t *testing.T, does string, gone ...string) {
 // testRoutesToOthers takes the way to the pods of other nodes, which the overlay puts back
 // and tells of itself.
 func (s *suite) testRoutesToOthers(t *testing.T) {
-	const routes, neighbours = "ip route show dev lite-vxlan proto 76", "ip neigh show dev lite-vxlan nud permanent"
+	const routes, neighbours = "ip route show proto 76 | grep lite-vxlan || true", "ip neigh show dev lite-vxlan nud permanent"
 	for does, back := range map[string]string{
 		"ip route flush dev lite-vxlan": routes, "ip route flush proto 76": routes, "ip address flush dev lite-vxlan": "ip -4 -o address show dev lite-vxlan",
-		"ip neigh flush dev lite-vxlan nud permanent": neighbours,
+		"ip neigh flush dev lite-vxlan nud permanent":                                        neighbours,
+		"ip link set lite-vxlan down; ip link set lite-vxlan name away; ip link set away up": routes,
 	} {
 		before, told, start := s.injuries(), len(s.node.Log()), time.Now()
 		s.node.Output(t, "sh", "-ec", does)

@@ -320,8 +320,9 @@ func (s *suite) testWrongAuthority(t *testing.T) {
 	s.agent.Stop(t)
 	s.agent.Output(t, "sh", "-c", `mkdir -p /var/lib/wrong && cd /var/lib/wrong && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \
 		-keyout key.pem -out cert.pem -days 1 -subj "/O=system:nodes/CN=system:node:`+s.agent.Name+`" -addext "subjectAltName=IP:`+s.agent.IP+`,DNS:`+s.agent.Name+`" 2>&1`)
-	s.agent.Start(t, "--kubelet-arg=rotate-server-certificates=false",
-		"--kubelet-arg=tls-cert-file=/var/lib/wrong/cert.pem", "--kubelet-arg=tls-private-key-file=/var/lib/wrong/key.pem")
+	const current = cluster.DataDir + "/agent/kubelet/pki/kubelet-server-current.pem"
+	s.agent.Output(t, "sh", "-ec", "cd /var/lib/wrong; cp "+current+" was.pem; cat cert.pem key.pem >"+current)
+	s.agent.Start(t)
 	cluster.Eventually(t, timeout, func() error {
 		if err := figures(s.agent); err == nil || !strings.Contains(err.Error(), "not found") {
 			return fmt.Errorf("figures of a kubelet with a wrong certificate: %v, want none", err)
@@ -332,6 +333,7 @@ func (s *suite) testWrongAuthority(t *testing.T) {
 		return figures(s.server)
 	})
 	s.agent.Stop(t)
+	s.agent.Output(t, "sh", "-ec", "cat /var/lib/wrong/was.pem >"+current)
 	s.agent.Start(t)
 	cluster.Eventually(t, timeout, func() error { return figures(s.agent) })
 }

@@ -401,6 +401,23 @@ func (s *suite) testOpenedPorts(t *testing.T) {
 	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
 		DialContext: s.agent.DialContext, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true,
 	}}
+	status := func(address, token string) int {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if token != "" {
+			request.Header.Set("Authorization", "Bearer "+token)
+		}
+		response, err := client.Do(request)
+		if err != nil {
+			t.Errorf("%s: %v", address, err)
+			return 0
+		}
+		response.Body.Close()
+		return response.StatusCode
+	}
+	nobody := strings.TrimSpace(s.ns.Kubectl(t, "create", "token", "default"))
 	for address, want := range map[string]int{
 		"https://" + s.server.IP + ":10257/metrics": http.StatusForbidden,
 		"https://" + s.server.IP + ":10257/configz": http.StatusForbidden,
@@ -411,14 +428,16 @@ func (s *suite) testOpenedPorts(t *testing.T) {
 		"http://" + s.server.IP + ":2381/metrics":   http.StatusOK,
 		"http://" + s.server.IP + ":2381/health":    http.StatusOK,
 	} {
-		response, err := client.Get(address)
-		if err != nil {
-			t.Errorf("%s: %v", address, err)
+		if got := status(address, ""); got != want {
+			t.Errorf("%s: %d, want %d", address, got, want)
+		}
+		if !strings.HasPrefix(address, "https://") || !strings.HasSuffix(address, "/metrics") {
 			continue
 		}
-		response.Body.Close()
-		if response.StatusCode != want {
-			t.Errorf("%s: %s, want %d", address, response.Status, want)
+		for token, want := range map[string]int{"wrong": http.StatusUnauthorized, nobody + "x": http.StatusUnauthorized, nobody: http.StatusForbidden} {
+			if got := status(address, token); got != want {
+				t.Errorf("%s with the token %.8s…: %d, want %d", address, token, got, want)
+			}
 		}
 	}
 	for _, n := range []*cluster.Node{s.server, s.agent} {

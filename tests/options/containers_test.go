@@ -30,18 +30,20 @@ const nvidiaVersion2 = `version = 2
 // TestContainers has a server that runs containers by what a drop-in of containerd 1
 // says, and an agent on which NVIDIA's toolkit is found; on both there are pods with
 // users of their own. The agent's /run is mounted as some systems have it, and both nodes
-// are started by somebody who makes files for himself alone.
+// are started by somebody who makes files for himself alone, and whose directory for
+// temporary files is of no use: no pod with users of its own started there.
 func TestContainers(t *testing.T) {
 	c := cluster.New(t, cluster.Agents(1), cluster.Prepare(func(n *cluster.Node) {
 		n.MountWhole(t)
 		n.Umask = "077"
 		if n.Role == "server" {
 			program(t, n, "recorder", recorder)
+			n.Output(t, "mount", "-o", "remount,ro", "/tmp")
 			n.WriteFile(t, cluster.DataDir+"/agent/containerd/config.toml.d/50-nvidia.toml", nvidiaVersion2)
 			return
 		}
 		program(t, n, "nvidia-container-runtime", recorder)
-		n.Env = append(n.Env, "PATH="+tools+":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+		n.Env = append(n.Env, "PATH="+tools+":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TMPDIR=/nowhere", "XDG_RUNTIME_DIR=/run/user/0")
 		n.Output(t, "mount", "-o", "remount,noexec,nosuid,nodev", "/run")
 	}))
 	server, agent := c.Server(), c.Agents[0]
@@ -213,6 +215,12 @@ func testUserNamespaces(t *testing.T, server, n *cluster.Node) {
 	if len(mine) == 0 {
 		t.Error("no container of the pod was found")
 	}
+	eventually(t, func() error {
+		if left := n.Output(t, "find", "/run/lite/tmp", "-mindepth", "1"); left != "" {
+			return fmt.Errorf("of temporary files there are left:\n%s", left)
+		}
+		return nil
+	})
 }
 
 // bundles is the directories of the containers of a group.

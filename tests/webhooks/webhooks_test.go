@@ -47,6 +47,7 @@ func TestWebhooks(t *testing.T) {
 		s.server.Kubectl(t, "delete", "validatingwebhookconfiguration/hold")
 		s.engineWorks(t)
 	})
+	t.Run("OwnGroups", s.testOwnGroups)
 	for _, h := range holds {
 		t.Run(h.name, func(t *testing.T) { s.testHold(t, h) })
 	}
@@ -152,6 +153,31 @@ func (s *suite) testEverything(t *testing.T) {
 	s.engineWorks(t)
 	joined.Stop(t)
 	s.server.Kubectl(t, "delete", "node", joined.Name)
+}
+
+// testOwnGroups leads APIs of Kubernetes' own to nobody while it runs: the cluster stood
+// still until the next start.
+func (s *suite) testOwnGroups(t *testing.T) {
+	for _, api := range []string{"v1.", "v1.apps", "v1.coordination.k8s.io"} {
+		s.server.Kubectl(t, "patch", "apiservice", api, "--type=merge", "--patch",
+			`{"spec": {"service": {"namespace": "default", "name": "thief", "port": 443}, "insecureSkipTLSVerify": true}}`)
+		cluster.Eventually(t, soon, func() error {
+			if got, err := s.server.KubectlErr(t, "get", "apiservice", api, "-o", "jsonpath={.spec.service}"); err != nil || got != "" {
+				return fmt.Errorf("%s leads to %q, %w", api, got, err)
+			}
+			if err := s.create(t, "default"); err != nil {
+				return err
+			}
+			if out, err := s.server.Command(t.Context(), "lite", "status").CombinedOutput(); err != nil {
+				return fmt.Errorf("not all parts are ready: %w\n%s", err, out)
+			}
+			return nil
+		})
+		if log := s.server.Log(); !strings.Contains(log, "apiservice="+api+" ") {
+			t.Errorf("the log does not name %s", api)
+		}
+	}
+	s.nodesReady(t)
 }
 
 // pods lists the web pods that are ready.

@@ -13,6 +13,7 @@ type Config struct {
 	DataDir      string               // where the helpers are unpacked
 	Dir          layout.Containerd    // <data-dir>/agent/containerd: images and snapshots
 	StateDir     layout.RunContainerd // on a tmpfs: what is worth nothing after a reboot
+	TempDir      string               // where images are mounted to be looked into
 	Helpers      layout.Helpers       // runc, the shim and the pod network plugins, once they are unpacked
 	CNIConfDir   string               // where package cni puts the network's description
 	RegistryFile string               // registries.yaml; it need not exist

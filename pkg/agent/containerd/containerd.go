@@ -18,6 +18,7 @@ import (
 	"github.com/containerd/containerd/v2/cmd/containerd/server"
 	srvconfig "github.com/containerd/containerd/v2/cmd/containerd/server/config"
 	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/mount"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
@@ -69,6 +70,10 @@ func (c *Containerd) Run(ctx context.Context) error {
 	}
 	if err := server.CreateTopLevelDirectories(cfg); err != nil {
 		return err
+	}
+	// By itself it takes the one that the machine had when the process began (2.4).
+	if err := mount.SetTempMountLocation(c.config.TempDir); err != nil {
+		return fmt.Errorf("choose %s for mounts of images: %w", c.config.TempDir, err)
 	}
 	// Not ctx: what the plugins do in the background must be able to end in
 	// order, in Stop.

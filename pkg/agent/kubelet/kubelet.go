@@ -248,6 +248,11 @@ func parse(c Config) (*options.KubeletServer, *pflag.FlagSet, error) {
 // lite serves, as the file may not say it either: all parts got ready then, and no pod
 // started. What is said as it is may be said.
 func claim(c Config, server *options.KubeletServer) error {
+	const (
+		verified    = "the API server and others verify this node by the cluster's own authority: there would be no logs and no exec"
+		certificate = "remove the argument: lite makes and renews the certificates of a node"
+	)
+	renewed := c.CertFile == ""
 	for _, o := range []struct {
 		flag            string
 		same            bool
@@ -258,15 +263,25 @@ func claim(c Config, server *options.KubeletServer) error {
 		{"register-node", server.RegisterNode, "there would be no node", "remove the argument"},
 		// A server's kubelet has asked for one for ever, and was refused each time: its
 		// authority is beside it. Without one of the cluster's there were no logs of an agent.
-		{"rotate-certificates", server.RotateCertificates == (c.CertFile == ""), "lite makes and renews the certificates of a node", "remove the argument"},
-		{"rotate-server-certificates", server.ServerTLSBootstrap == (c.CertFile == ""), "lite makes and renews the certificates of a node", "remove the argument"},
+		{"rotate-certificates", server.RotateCertificates == renewed, "lite makes and renews the certificates of a node", "remove the argument"},
+		{"rotate-server-certificates", server.ServerTLSBootstrap == renewed, "lite makes and renews the certificates of a node", "remove the argument"},
 		{"container-runtime-endpoint", server.ContainerRuntimeEndpoint == c.Runtime, "other parts ask the runtime as well", "say --container-runtime-endpoint"},
+		{"client-ca-file", server.Authentication.X509.ClientCAFile == c.CAFile, "the API server shows a certificate of the cluster's authority: there would be no logs and no exec", "let that sign, or let clients come with tokens"},
+		{"tls-cert-file", server.TLSCertFile == c.CertFile, verified, certificate},
+		{"tls-private-key-file", server.TLSPrivateKeyFile == c.KeyFile, verified, certificate},
+		{"enable-server", server.EnableServer, "there would be no logs and no exec", "remove the argument"},
+		{"address", !loopback(server.Address), "the API server reaches the kubelet at the node's address: there would be no logs and no exec", "say " + unspecified(c.NodeIP) + ", or remove the argument"},
 	} {
 		if value, said := kube.Said(c.ExtraArgs, o.flag); said && !o.same {
 			return fmt.Errorf("kubelet-arg %q: %s; %s", o.flag+"="+value, o.problem, o.remedy)
 		}
 	}
 	return nil
+}
+
+func loopback(address string) bool {
+	ip, err := netip.ParseAddr(address)
+	return err == nil && ip.IsLoopback()
 }
 
 // Name implements component.Component.

@@ -111,6 +111,7 @@ func TestUsersArgumentsWinOverTheConfiguration(t *testing.T) {
 			return len(k.server.RegisterWithTaints) == 1 && k.server.RegisterWithTaints[0].Key == "x"
 		}},
 		{[]string{"hostname-override=" + sample().NodeName, "register-node=true"}, func(k *Kubelet) bool { return k.server.RegisterNode }}, // as it is
+		{[]string{"tls-cert-file=" + sample().CertFile, "client-ca-file=" + sample().CAFile, "port=10251", "address=192.0.2.10", "rotate-certificates=false"}, func(k *Kubelet) bool { return k.server.Address == "192.0.2.10" }},
 		{[]string{"root-dir=/data/kubelet"}, func(k *Kubelet) bool { return k.server.RootDirectory == "/data/kubelet" }},
 		{[]string{"resolv-conf=/etc/other"}, func(k *Kubelet) bool { return k.server.ResolverConfig == "/etc/other" }},
 		{[]string{"max-pods=1", "max-pods=2"}, func(k *Kubelet) bool { return k.server.MaxPods == 2 }},
@@ -150,6 +151,14 @@ func TestArgumentsThatAreWrongNameTheFlag(t *testing.T) {
 		// Guides to the CIS benchmark say so; a server's kubelet asked for a certificate for ever.
 		"rotate-certificates=true":        `kubelet-arg "rotate-certificates=true": lite makes and renews the certificates of a node; remove the argument`,
 		"rotate-server-certificates=true": `kubelet-arg "rotate-server-certificates=true": lite makes and renews`,
+		// There were no logs and no exec.
+		"tls-cert-file=/etc/other.crt":        `kubelet-arg "tls-cert-file=/etc/other.crt": the API server and others verify this node by the cluster's own authority: there would be no logs and no exec; remove the argument`,
+		"tls-private-key-file=/etc/other.key": `kubelet-arg "tls-private-key-file=/etc/other.key": the API server`,
+		"client-ca-file=/etc/other.crt":       `kubelet-arg "client-ca-file=/etc/other.crt": the API server shows a certificate of the cluster's authority`,
+		"client-ca-file=":                     `kubelet-arg "client-ca-file=": `,
+		"enable-server=false":                 `kubelet-arg "enable-server=false": there would be no logs and no exec; remove the argument`,
+		"address=127.0.0.1":                   `kubelet-arg "address=127.0.0.1": the API server reaches the kubelet at the node's address`,
+		"address=::1":                         `kubelet-arg "address=::1": `,
 		// As it is typed where a shell would take the quotes away (microk8s#4450).
 		`eviction-hard="memory.available<500Mi"`:      `kubelet-arg: eviction-hard, or its field in the file, is "memory.available<500Mi"`,
 		`eviction-hard=memory.available<"500Mi"`:      `kubelet-arg: eviction-hard, or its field in the file, is memory.available<"500Mi": `,
@@ -166,13 +175,16 @@ func TestArgumentsThatAreWrongNameTheFlag(t *testing.T) {
 	}
 }
 
-// An agent's kubelet asks for its certificates, and may be told so.
-func TestAnAgentRotates(t *testing.T) {
-	for arg, good := range map[string]bool{"rotate-certificates=true": true, "rotate-server-certificates=true": true, "rotate-certificates=false": false, "rotate-server-certificates=false": false} {
+// An agent's kubelet has its certificates from the cluster, and renews them.
+func TestAnAgentsCertificates(t *testing.T) {
+	for arg, refused := range map[string]bool{
+		"rotate-server-certificates=false": true, "rotate-certificates=false": true, "tls-cert-file=/etc/other.crt": true,
+		"rotate-server-certificates=true": false, "rotate-certificates=true": false,
+	} {
 		c := sample()
 		c.CertFile, c.KeyFile, c.ExtraArgs = "", "", []string{arg}
-		if _, err := New(c); (err == nil) != good {
-			t.Errorf("%s: %v", arg, err)
+		if _, err := New(c); (err != nil) != refused || err != nil && !strings.Contains(err.Error(), `kubelet-arg "`+arg+`": `) {
+			t.Errorf("%s: got %v", arg, err)
 		}
 	}
 }
@@ -232,6 +244,12 @@ func TestNote(t *testing.T) {
 	}
 	if note := k.Note(); note != "" {
 		t.Errorf("with it the note is %q", note)
+	}
+	if err := errors.Join(os.Remove(file), os.Mkdir(file, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if note := k.Note(); !strings.Contains(note, "no pod starts") || !strings.Contains(note, "is not a regular file") {
+		t.Errorf("with a directory in its place the note is %q", note)
 	}
 	c.ExtraArgs = []string{"resolv-conf="}
 	if k, err = New(c); err != nil {

@@ -16,7 +16,11 @@ func (k *Kubelet) Note() string {
 	if k.server.ResolverConfig == "" {
 		return ""
 	}
-	if _, err := os.Stat(k.server.ResolverConfig); err != nil {
+	info, err := os.Stat(k.server.ResolverConfig)
+	if err == nil && !info.Mode().IsRegular() { // a directory cannot be read, a FIFO would be waited for
+		err = fmt.Errorf("%s is not a regular file", k.server.ResolverConfig)
+	}
+	if err != nil {
 		return fmt.Sprintf("no pod starts: its resolv-conf cannot be read: %v", err)
 	}
 	return ""

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os/exec"
 	"slices"
 	"strings"
@@ -56,17 +57,27 @@ func (p *Proxy) protect(ctx context.Context, server *app.ProxyServer) {
 			return
 		}
 	}
-	g := guard{server}
+	g := guard{server, map[string][]string{}}
 	part := firewall.Part{Missing: g.lostTables, Restore: g.syncAll}
 	if server.Config.Mode != kubeproxyconfig.ProxyModeNFTables {
 		part.Missing, part.Older = g.lostChains, true
+		// What leads to NodePorts now is what somebody may take.
+		if _, err := g.lostChains(ctx, firewall.Lost{Unknown: true}); err != nil && ctx.Err() == nil {
+			slog.Warn("Could not look at the rules of this node", "err", err)
+		}
 	}
 	defer p.config.Firewall.Keep(part)()
+	defer p.config.Firewall.Keep(firewall.Awake(proxyTable))()
 	<-ctx.Done()
 }
 
 // guard looks after the rules of a running kube-proxy.
-type guard struct{ server *app.ProxyServer }
+type guard struct {
+	server *app.ProxyServer
+	// nodePorts is the chains of Services that KUBE-NODEPORTS led to when it was last
+	// looked at, by the program that lists them.
+	nodePorts map[string][]string
+}
 
 // states are the families that kube-proxy writes rules of, and when it last has.
 func (g guard) states() map[v1.IPFamily]healthcheck.ProxierHealth {
@@ -80,6 +91,7 @@ func (g guard) syncAll(ctx context.Context) error {
 		return errors.New("kube-proxy cannot be made to write its rules")
 	}
 	since := time.Now()
+	clear(g.nodePorts) // what it writes now is right
 	proxier.writeAll()
 	for time.Since(since) < syncWithin {
 		late := false
@@ -190,7 +202,15 @@ func (g guard) lostChains(ctx context.Context, lost firewall.Lost) (gone []strin
 			if err != nil {
 				return gone, fmt.Errorf("list the rules of %s: %w", program, err)
 			}
-			for _, what := range missingJumps(table, string(rules)) {
+			missing := missingJumps(table, string(rules))
+			if table == "nat" {
+				if lost, now := lostNodePorts(g.nodePorts[program], string(rules)); lost {
+					missing = append(missing, "rules of chain "+nodePortsChain)
+				} else {
+					g.nodePorts[program] = now
+				}
+			}
+			for _, what := range missing {
 				gone = append(gone, what+" of "+program)
 			}
 		}
@@ -216,7 +236,7 @@ func missingJumps(table, listing string) (gone []string) {
 		if i := slices.Index(words, "-j"); i > 0 && i+1 < len(words) {
 			led[words[1]+" "+words[i+1]] = true
 			// The one that is empty where there is no NodePort.
-			if isProxys(words[i+1]) && words[i+1] != "KUBE-NODEPORTS" {
+			if isProxys(words[i+1]) && words[i+1] != nodePortsChain {
 				led[words[i+1]] = true
 			}
 		}
@@ -233,4 +253,34 @@ func missingJumps(table, listing string) (gone []string) {
 	}
 	slices.Sort(gone)
 	return gone
+}
+
+// nodePortsChain leads from ports of the node to chains of Services.
+const nodePortsChain = "KUBE-NODEPORTS"
+
+// lostNodePorts reports whether rules of nodePortsChain are gone that led to Services
+// which are still there: a listing of the table alone does not tell, as there need be none.
+// It returns what the chain leads to now. A chain of a Service is called KUBE-EXT-…, and
+// that by which its cluster IP is reached has the same end.
+func lostNodePorts(before []string, listing string) (lost bool, now []string) {
+	served := map[string]bool{}
+	for line := range strings.Lines(listing) {
+		words := strings.Fields(line)
+		i := slices.Index(words, "-j")
+		if len(words) < 2 || words[0] != "-A" || i < 0 || i+1 == len(words) {
+			continue
+		}
+		switch target := words[i+1]; words[1] {
+		case nodePortsChain:
+			now = append(now, target)
+		case "KUBE-SERVICES":
+			served[target[strings.LastIndex(target, "-")+1:]] = true
+		}
+	}
+	for _, chain := range before {
+		if !slices.Contains(now, chain) && served[chain[strings.LastIndex(chain, "-")+1:]] && strings.Contains(listing, "-A "+chain+" ") {
+			return true, now
+		}
+	}
+	return false, now
 }

@@ -107,3 +107,39 @@ func TestMissingJumps(t *testing.T) {
 		}
 	}
 }
+
+func TestLostNodePorts(t *testing.T) {
+	const (
+		services = "-A KUBE-SERVICES -d 10.43.0.5/32 -p tcp -j KUBE-SVC-A\n-A KUBE-SERVICES -d 10.43.0.6/32 -p tcp -j KUBE-SVC-B\n-A KUBE-SERVICES -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS\n"
+		chains   = "-A KUBE-EXT-A -j KUBE-SVC-A\n-A KUBE-EXT-B -j KUBE-SVC-B\n"
+		ports    = "-A KUBE-NODEPORTS -p tcp -m tcp --dport 30001 -j KUBE-EXT-A\n-A KUBE-NODEPORTS -p tcp -m tcp --dport 30002 -j KUBE-EXT-B\n"
+	)
+	_, before := lostNodePorts(nil, services+chains+ports)
+	if !slices.Equal(before, []string{"KUBE-EXT-A", "KUBE-EXT-B"}) {
+		t.Fatalf("it leads to %q", before)
+	}
+	without := func(text string, gone ...string) string {
+		return strings.Join(slices.DeleteFunc(slices.Collect(strings.Lines(text)), func(line string) bool {
+			return slices.ContainsFunc(gone, func(g string) bool { return strings.Contains(line, g) })
+		}), "")
+	}
+	whole := services + chains + ports
+	for name, c := range map[string]struct {
+		listing string
+		want    bool
+	}{
+		"nothing":                            {whole, false},
+		"the chain is empty":                 {services + chains, true},
+		"one rule is gone":                   {without(whole, "30002"), true},
+		"a Service is gone, its chain stays": {without(whole, "30002", "10.43.0.6"), false},
+		"it is no NodePort any more":         {without(whole, "30002", "KUBE-EXT-B"), false},
+		"all Services are gone":              {chains, false},
+	} {
+		if got, _ := lostNodePorts(before, c.listing); got != c.want {
+			t.Errorf("%s: got %t", name, got)
+		}
+	}
+	if got, _ := lostNodePorts(nil, services+chains); got {
+		t.Error("who has seen nothing misses something")
+	}
+}

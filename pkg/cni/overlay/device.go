@@ -3,6 +3,7 @@ package overlay
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -66,6 +67,26 @@ func (t tunnel) add(link netlink.Link, module string) (netlink.Link, error) {
 
 func missingModule(module string) error {
 	return fmt.Errorf("the kernel does not know %s: load it with `modprobe %s`; some systems have it in a package of its own (linux-modules-extra-…)", module, module)
+}
+
+// strayed removes the device where somebody has given it another name: another of the
+// kind could not be beside it. mine tells it from those of others.
+func (t tunnel) strayed(mine func(netlink.Link) bool) error {
+	links, err := dump(t.kernel.LinkList)
+	if err != nil {
+		return fmt.Errorf("list interfaces: %w", err)
+	}
+	for _, link := range links {
+		name := link.Attrs().Name
+		if name == t.name || !mine(link) {
+			continue
+		}
+		slog.Info("Making a device of the pod network again", "device", t.name, "because", "it was called "+name)
+		if err := t.kernel.LinkDel(link); err != nil {
+			return fmt.Errorf("remove device %s, which is %s by another name: %w", name, t.name, err)
+		}
+	}
+	return nil
 }
 
 // find returns the device, or an error if there is none.

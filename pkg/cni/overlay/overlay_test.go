@@ -250,6 +250,10 @@ func TestWhatBreaksIsSeenAndRepaired(t *testing.T) {
 	remove := func(h *host) error { return h.kernel.LinkDel(h.device()) }
 	down := func(h *host) error { return h.kernel.LinkSetDown(h.device()) }
 	downAndUp := func(h *host) error { return errors.Join(down(h), h.kernel.LinkSetUp(h.device())) }
+	renamed := func(h *host) error {
+		link := h.device()
+		return errors.Join(h.kernel.LinkSetDown(link), h.kernel.LinkSetName(link, "away"), h.kernel.LinkSetUp(link))
+	}
 	mtu := func(h *host) error { return h.kernel.LinkSetMTU(h.device(), 1200) }
 	mtuOutside := func(h *host) error { return h.kernel.LinkSetMTU(eth0(h), 1400) }
 	address := func(h *host) error {
@@ -278,6 +282,7 @@ func TestWhatBreaksIsSeenAndRepaired(t *testing.T) {
 		want    string
 	}{
 		"vxlan: device deleted":      {VXLAN, remove, "device lite-vxlan is gone"},
+		"vxlan: device renamed":      {VXLAN, renamed, "device lite-vxlan is gone"},
 		"vxlan: device down":         {VXLAN, down, "is down"},
 		"vxlan: MTU":                 {VXLAN, mtu, "MTU of 1200 instead of 1450"},
 		"vxlan: MTU outside":         {VXLAN, mtuOutside, "MTU 1400"},
@@ -288,6 +293,7 @@ func TestWhatBreaksIsSeenAndRepaired(t *testing.T) {
 		"host-gw: MTU outside":       {HostGW, mtuOutside, "MTU 1400"},
 		"host-gw: route":             {HostGW, route, "10.42.2.0/24 is gone"},
 		"wireguard: device deleted":  {WireGuard, remove, "device lite-wg is gone"},
+		"wireguard: device renamed":  {WireGuard, renamed, "device lite-wg is gone"},
 		"wireguard: device down":     {WireGuard, down, "is down"},
 		"wireguard: MTU":             {WireGuard, mtu, "MTU of 1200 instead of 1420"},
 		"wireguard: MTU outside":     {WireGuard, mtuOutside, "MTU 1400"},

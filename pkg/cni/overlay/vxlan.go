@@ -63,6 +63,9 @@ func (v *vxlan) setup(outer Iface) (Local, error) {
 	v.mac = hardwareAddr(outer.IP, v.pods)
 	link, err := v.adopt(outer)
 	if err == nil && link == nil {
+		if err := v.strayed(v.mine); err != nil {
+			return Local{}, err
+		}
 		link, err = v.add(v.wanted(outer), "vxlan")
 	}
 	if err != nil {
@@ -93,6 +96,13 @@ func (v *vxlan) adopt(outer Iface) (netlink.Link, error) {
 		return nil, fmt.Errorf("remove device %s: %w", v.name, err)
 	}
 	return nil, nil
+}
+
+// mine reports whether a device is this one, whatever it is called: nobody else has our
+// network, and two with it cannot be on one port.
+func (v *vxlan) mine(link netlink.Link) bool {
+	have, ok := link.(*netlink.Vxlan)
+	return ok && have.VxlanId == layout.VNI && have.Port == v.port
 }
 
 func (v *vxlan) wanted(outer Iface) *netlink.Vxlan {

@@ -74,6 +74,9 @@ func (w *wireguard) setup(outer Iface) (Local, error) {
 	}
 	link, err := w.adopt()
 	if err == nil && link == nil {
+		if err := w.strayed(w.mine); err != nil {
+			return Local{}, err
+		}
 		link, err = w.add(&netlink.Wireguard{LinkAttrs: w.attrs(outer)}, "wireguard")
 	}
 	if err != nil {
@@ -104,6 +107,15 @@ func (w *wireguard) adopt() (netlink.Link, error) {
 		return nil, fmt.Errorf("remove device %s: %w", w.name, err)
 	}
 	return nil, nil
+}
+
+// mine reports whether a device is this one, whatever it is called: it has our key.
+func (w *wireguard) mine(link netlink.Link) bool {
+	if link.Type() != "wireguard" {
+		return false
+	}
+	have, err := w.client.Device(link.Attrs().Name)
+	return err == nil && have.PrivateKey == w.key
 }
 
 func (w *wireguard) differs(link netlink.Link) error {

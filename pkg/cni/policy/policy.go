@@ -118,6 +118,7 @@ func (p *Policy) Run(ctx context.Context) error {
 	defer wait()
 	e := &enforcer{Policy: p, client: client}
 	defer e.stopWatching()
+	defer p.config.Firewall.Keep(firewall.Awake(layout.PolicyTable))()
 	defer p.config.Firewall.Keep(firewall.Part{Missing: p.missing, Restore: func(context.Context) error { return nil }})()
 	for ctx.Err() == nil {
 		e.step(ctx)

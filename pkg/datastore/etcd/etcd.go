@@ -127,7 +127,35 @@ func configure(c Config) (*embed.Config, *flag.FlagSet, error) {
 
 	cfg.EnableGRPCGateway = false
 	cfg.ListenMetricsUrls = metricsURLs(c.Metrics)
-	return cfg, flags, apply(flags, c.Args)
+	if err := apply(flags, c.Args); err != nil {
+		return cfg, flags, err
+	}
+	return cfg, flags, checkBounds(cfg)
+}
+
+const (
+	// leastQuota is room for a new cluster; a running one grows beyond it within hours.
+	leastQuota = 64 << 20
+	// leastRequest is what Kubernetes lets a ConfigMap or Secret have.
+	leastRequest = 1 << 20
+)
+
+// checkBounds refuses bounds within which no cluster works: the start would wait for ever.
+// Mostly somebody took another unit than bytes.
+func checkBounds(cfg *embed.Config) error {
+	for _, b := range []struct {
+		flag        string
+		said, least int64
+	}{
+		// With 0 etcd takes its default, with less than that no bound.
+		{"quota-backend-bytes", cfg.QuotaBackendBytes, leastQuota},
+		{"max-request-bytes", int64(cfg.MaxRequestBytes), leastRequest},
+	} {
+		if b.said < b.least && (b.said > 0 || b.flag == "max-request-bytes") {
+			return fmt.Errorf("etcd-arg %q: no cluster can work with so few bytes; say %d or more, or remove the argument", fmt.Sprintf("%s=%d", b.flag, b.said), b.least)
+		}
+	}
+	return nil
 }
 
 // arguments is what an etcd of its own would have to be told to run like this.

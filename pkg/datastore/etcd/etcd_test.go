@@ -100,7 +100,9 @@ func TestMemberBoundsItsStore(t *testing.T) {
 
 func TestUsersArgumentsWin(t *testing.T) {
 	for arg, got := range map[string]func(*embed.Config) bool{
-		"quota-backend-bytes=1048576":            func(c *embed.Config) bool { return c.QuotaBackendBytes == 1<<20 },
+		"quota-backend-bytes=134217728":          func(c *embed.Config) bool { return c.QuotaBackendBytes == 128<<20 },
+		"quota-backend-bytes=0":                  func(c *embed.Config) bool { return c.QuotaBackendBytes == 0 },
+		"quota-backend-bytes=-1":                 func(c *embed.Config) bool { return c.QuotaBackendBytes == -1 },
 		"heartbeat-interval=100":                 func(c *embed.Config) bool { return c.TickMs == 100 },
 		"auto-compaction-retention=5m":           func(c *embed.Config) bool { return c.AutoCompactionRetention == "5m" },
 		"snapshot-count=7":                       func(c *embed.Config) bool { return c.SnapshotCount == 7 },
@@ -188,6 +190,10 @@ func TestArgumentsThatAreRefused(t *testing.T) {
 		"cert-file=/other.crt":                    `etcd-arg "cert-file=/other.crt": the API server and etcd know each other by certificates`,
 		"trusted-ca-file=/other.crt":              `certificates of an authority of lite's; remove the argument`,
 		"quota-backend-byte=1":                    `etcd-arg "quota-backend-byte=1": no such flag -quota-backend-byte`,
+		"quota-backend-bytes=1":                   `etcd-arg "quota-backend-bytes=1": no cluster can work with so few bytes; say 67108864 or more, or remove the argument`,
+		"quota-backend-bytes=8192":                `etcd-arg "quota-backend-bytes=8192": no cluster can work with so few bytes`,
+		"max-request-bytes=1000":                  `etcd-arg "max-request-bytes=1000": no cluster can work with so few bytes; say 1048576 or more`,
+		"max-request-bytes=0":                     `etcd-arg "max-request-bytes=0": no cluster`,
 		"quota-backend-bytes=much":                `etcd-arg "quota-backend-bytes=much": parse error`,
 		"quota-backend-bytes":                     `etcd-arg "quota-backend-bytes": parse error`,
 		"experimental-compaction-batch-limit=5":   `etcd-arg "experimental-compaction-batch-limit=5": etcd 3.7 has no such flag any more; use compaction-batch-limit`,
@@ -508,7 +514,8 @@ func TestVerifyFindsADamagedDatabase(t *testing.T) {
 
 func TestFullStoreIsReportedAndRecovers(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "etcd")
-	e := member(t, dir, "quota-backend-bytes=262144")
+	e := member(t, dir)
+	e.config.QuotaBackendBytes = 256 << 10
 	stop := running(t, e)
 	var err error
 	for i := 0; i < 1000 && err == nil; i++ {

@@ -8,9 +8,11 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/client-go/tools/cache"
 	v1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 	"k8s.io/kube-aggregator/pkg/apis/apiregistration/v1/helper"
 	"k8s.io/kube-aggregator/pkg/client/clientset_generated/clientset"
@@ -52,18 +54,65 @@ func (s *apiServices) users(api *v1.APIService) bool {
 	return service != nil && s.local[service.Namespace+"/"+service.Name] == ""
 }
 
-// reclaim gives the API server its own groups back at each start, where APIServices lead
-// them to somebody else. Upstream's own hooks ask for roles by way of them and end the
-// process, each time, so that nobody could take such an APIService away (1.37).
-func reclaim(h genericapiserver.PostStartHookContext) error {
+// reclaim gives the API server its own groups back where APIServices lead them to somebody
+// else, at each start and while it runs. Upstream's own hooks ask for roles by way of them
+// and end the process, each time, so that nobody could take such an APIService away (1.37).
+// With "v1." whatever is in the cluster stands still, and asks for help in vain.
+type reclaim struct{ changed chan struct{} }
+
+// reclaimPause is how long somebody has who leads a group away again and again.
+const reclaimPause = time.Second
+
+// watch has the API server tell when an APIService leads a group of its own elsewhere.
+func (r reclaim) watch(informer cache.SharedIndexInformer) error {
+	look := func(o any) {
+		if api, ok := o.(*v1.APIService); ok && astray(api) {
+			select {
+			case r.changed <- struct{}{}:
+			default:
+			}
+		}
+	}
+	_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: look, UpdateFunc: func(_, now any) { look(now) }})
+	return err
+}
+
+// hook is a post-start hook: nothing is asked for before it is done.
+func (r reclaim) hook(h genericapiserver.PostStartHookContext) error {
 	client, err := clientset.NewForConfig(h.LoopbackClientConfig)
 	if err != nil {
 		return err
 	}
-	for err = reclaimOnce(h, client); err != nil && kube.Sleep(h, 100*time.Millisecond); {
-		err = reclaimOnce(h, client)
-	}
+	r.all(h, client)
+	go r.follow(h, client)
 	return nil
+}
+
+// follow gives groups back when one was led away, until ctx is done.
+func (r reclaim) follow(ctx context.Context, client clientset.Interface) {
+	for {
+		select {
+		case <-r.changed:
+			r.all(ctx, client)
+			kube.Sleep(ctx, reclaimPause)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// all tries until it is done.
+func (r reclaim) all(ctx context.Context, client clientset.Interface) {
+	for err := reclaimOnce(ctx, client); err != nil && kube.Sleep(ctx, 100*time.Millisecond); {
+		err = reclaimOnce(ctx, client)
+	}
+}
+
+// astray reports whether an APIService leads a group that the API server has itself to
+// somebody else.
+func astray(api *v1.APIService) bool {
+	own := legacyscheme.Scheme.IsGroupRegistered(api.Spec.Group) || api.Spec.Group == apiextensions.GroupName || api.Spec.Group == v1.GroupName
+	return own && api.Spec.Service != nil
 }
 
 func reclaimOnce(ctx context.Context, client clientset.Interface) error {
@@ -73,7 +122,7 @@ func reclaimOnce(ctx context.Context, client clientset.Interface) error {
 		return err
 	}
 	for _, api := range all.Items {
-		if api.Spec.Service == nil || !legacyscheme.Scheme.IsGroupRegistered(api.Spec.Group) {
+		if !astray(&api) {
 			continue
 		}
 		slog.Warn("An APIService leads a group of Kubernetes' own elsewhere; it is the API server's again",

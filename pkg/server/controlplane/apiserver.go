@@ -205,10 +205,11 @@ func (a *APIServer) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := server.GenericAPIServer.AddPostStartHook(layout.OwnAPIsHook, reclaim); err != nil {
+	apis, own := server.APIRegistrationInformers.Apiregistration().V1().APIServices(), reclaim{make(chan struct{}, 1)}
+	if err := errors.Join(own.watch(apis.Informer()), server.GenericAPIServer.AddPostStartHook(layout.OwnAPIsHook, own.hook)); err != nil {
 		return err
 	}
-	a.aggregated.Store(&apiServices{server.APIRegistrationInformers.Apiregistration().V1().APIServices().Lister(), a.local})
+	a.aggregated.Store(&apiServices{apis.Lister(), a.local})
 	prepared, err := server.PrepareRun()
 	if err != nil {
 		return err

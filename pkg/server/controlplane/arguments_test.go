@@ -162,6 +162,16 @@ func TestArgumentsThatExcludeEachOther(t *testing.T) {
 		"Pod Security, no level":   {[]string{"admission-control-config-file=" + dir + "podlevel.yaml"}, []string{"PodSecurity", "enforce"}},
 		"Pod Security, misspelt":   {[]string{"admission-control-config-file=" + dir + "misspelt.yaml"}, []string{"misspelt.yaml", `"PodSecurty", and there is no such plugin`}},
 		"an audit policy":          {[]string{"audit-policy-file=" + dir + "policy.yaml"}, []string{`kube-apiserver-arg "audit-policy-file=` + dir + `policy.yaml": `}},
+		"all APIs off":             {[]string{"runtime-config=api/all=false"}, []string{"kube-apiserver-arg: invalid runtime-config with only api/all=false"}},
+		"nearly all APIs off":      {[]string{"runtime-config=api/all=false,/v1=true"}, []string{"kube-apiserver-arg: runtime-config=", "turns off admissionregistration.k8s.io/v1, ", " more, without which parts of the cluster wait for ever; leave stable APIs on"}},
+		"stable APIs off":          {[]string{"runtime-config=api/ga=false"}, []string{"runtime-config=api/ga=false turns off "}},
+		"the core API off":         {[]string{"runtime-config=/v1=false"}, []string{"runtime-config=/v1=false turns off v1, without"}},
+		"one of them off":          {[]string{"runtime-config=api/beta=true", "runtime-config=discovery.k8s.io/v1=false"}, []string{"turns off discovery.k8s.io/v1, without"}},
+		"definitions off":          {[]string{"runtime-config=apiextensions.k8s.io/v1=false"}, []string{"turns off apiextensions.k8s.io/v1, without"}},
+		"aggregation off":          {[]string{"runtime-config=apiregistration.k8s.io/v1=false"}, []string{"turns off apiregistration.k8s.io/v1, without"}},
+		"a kind off":               {[]string{"runtime-config=apps/v1/deployments=false"}, []string{"turns off apps/v1/deployments, without"}},
+		"an API that is none":      {[]string{"runtime-config=shops.test/v1=true"}, []string{"kube-apiserver-arg: unknown api groups shops.test/v1"}},
+		"a version that is none":   {[]string{"runtime-config=apps/v9=true"}, []string{"kube-apiserver-arg: runtime-config: group version apps/v9 that has not been registered; correct it"}},
 		"the port":                 {[]string{"secure-port=7443"}, []string{"say --https-listen-port"}},
 	} {
 		_, err := NewAPIServer(sample(func(n *config.Config) { n.APIServerArgs = test.args }))
@@ -196,6 +206,8 @@ func TestUpstreamAcceptsWhatAUserSays(t *testing.T) {
 		"… with a policy":               {"audit-log-path=" + dir + "log", "audit-policy-file=" + dir + "policy.yaml"},
 		"issuers":                       {"service-account-issuer=https://a.test", "service-account-jwks-uri=https://a.test/keys", "api-audiences=a"},
 		"request headers":               {"requestheader-allowed-names=other", "requestheader-username-headers=X-User"},
+		"beta APIs off":                 {"runtime-config=api/alpha=false,api/beta=false,/v1=true"},
+		"no APIs named":                 {"runtime-config="},
 		"lists of their own":            {"runtime-config=api/beta=true", "tls-cipher-suites=TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"},
 	} {
 		t.Run(name, func(t *testing.T) {

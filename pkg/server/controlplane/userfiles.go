@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
 
+	definitions "k8s.io/apiextensions-apiserver/pkg/apiserver"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
@@ -19,7 +21,14 @@ import (
 	"k8s.io/apiserver/pkg/audit/policy"
 	authenticationcel "k8s.io/apiserver/pkg/authentication/cel"
 	authorizationcel "k8s.io/apiserver/pkg/authorization/cel"
+	"k8s.io/apiserver/pkg/server/resourceconfig"
+	serverstorage "k8s.io/apiserver/pkg/server/storage"
+	cliflag "k8s.io/component-base/cli/flag"
+	aggregator "k8s.io/kube-aggregator/pkg/apiserver"
+	aggregatorscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
+	"k8s.io/kubernetes/pkg/api/legacyscheme"
+	"k8s.io/kubernetes/pkg/controlplane"
 	"k8s.io/kubernetes/pkg/kubeapiserver/authorizer"
 
 	"lite.io/lite/pkg/config"
@@ -111,7 +120,13 @@ func checkOptions(s *options.ServerRunOptions) error {
 	errs := slices.Concat(
 		s.Authentication.Validate(), s.Authorization.Validate(), s.Admission.Validate(), s.Audit.Validate(),
 		s.Etcd.Validate(), s.SecureServing.Validate(), s.Features.Validate(),
+		s.APIEnablement.Validate(legacyscheme.Scheme, definitions.Scheme, aggregatorscheme.Scheme),
 	)
+	if len(errs) == 0 {
+		if err := checkAPIs(s.APIEnablement.RuntimeConfig); err != nil {
+			errs = append(errs, err)
+		}
+	}
 	if delay := s.GenericServerRunOptions.ShutdownDelayDuration; delay > shutdownWithin {
 		errs = append(errs, fmt.Errorf("shutdown-delay-duration=%s is longer than all parts of lite have to stop; use %s or less", delay, shutdownWithin))
 	}
@@ -119,6 +134,49 @@ func checkOptions(s *options.ServerRunOptions) error {
 		return nil
 	}
 	return fmt.Errorf("kube-apiserver-arg: %w", utilerrors.NewAggregate(errs))
+}
+
+// stable is the versions of APIs that the parts of Kubernetes ask for.
+var stable = regexp.MustCompile(`^v\d+$`)
+
+// checkAPIs refuses to turn stable APIs off. Some part waits for nearly each of them, for
+// ever, and which ones changes with each version of Kubernetes.
+func checkAPIs(said cliflag.ConfigurationMap) error {
+	var off []string
+	for _, served := range []struct {
+		source   func() *serverstorage.ResourceConfig
+		registry resourceconfig.GroupVersionRegistry
+	}{
+		{controlplane.DefaultAPIResourceConfigSource, legacyscheme.Scheme},
+		{definitions.DefaultAPIResourceConfigSource, definitions.Scheme},
+		{aggregator.DefaultAPIResourceConfigSource, aggregatorscheme.Scheme},
+	} {
+		before := served.source()
+		after, err := resourceconfig.MergeAPIResourceConfigs(served.source(), said, served.registry)
+		if err != nil {
+			return fmt.Errorf("runtime-config: %w; correct it", err)
+		}
+		for gv, on := range before.GroupVersionConfigs {
+			if on && stable.MatchString(gv.Version) && !after.GroupVersionConfigs[gv] {
+				off = append(off, gv.String())
+			}
+		}
+		for gvr, on := range after.ResourceConfigs {
+			if !on && stable.MatchString(gvr.Version) && before.ResourceEnabled(gvr) {
+				off = append(off, gvr.GroupVersion().String()+"/"+gvr.Resource)
+			}
+		}
+	}
+	if len(off) == 0 {
+		return nil
+	}
+	slices.Sort(off)
+	const few = 3
+	text := strings.Join(off[:min(few, len(off))], ", ")
+	if more := len(off) - few; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return fmt.Errorf("runtime-config=%s turns off %s, without which parts of the cluster wait for ever; leave stable APIs on, alpha and beta ones may be off", said.String(), text)
 }
 
 // shutdownWithin is what the API server may take of the 25 s within which lite stops. Were
