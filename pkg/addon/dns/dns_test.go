@@ -2,16 +2,20 @@ package dns
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
 
 	"lite.io/lite/pkg/resolver"
 )
@@ -183,6 +187,56 @@ func TestServer(t *testing.T) {
 		t.Errorf("the socket is still open: %v", err)
 	} else {
 		conn.Close()
+	}
+}
+
+// shares opens sockets as a program does that wants its share of the queries: the kernel
+// lets it if who is there has opened his so.
+func shares(port int) (io.Closer, error) {
+	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
+		return errors.Join(c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }), err)
+	}}
+	udp, err := config.ListenPacket(context.Background(), "udp", net.JoinHostPort("127.0.53.1", fmt.Sprint(port)))
+	if err != nil {
+		return nil, err
+	}
+	return udp, nil
+}
+
+// A pod in the host's network answered half of what the pods of its node asked.
+func TestNobodyElseAnswers(t *testing.T) {
+	b := newBed(t)
+	other, err := shares(Port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, stop := b.run(t)
+	defer stop()
+	eventually(t, func() error {
+		if err := s.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "address already in use") {
+			return fmt.Errorf("beside somebody who was there before: %w", err)
+		}
+		return nil
+	})
+	other.Close()
+	eventually(t, func() error { return s.Ready(t.Context()) })
+	refused := func(when string) {
+		t.Helper()
+		if other, err := shares(Port); err == nil {
+			other.Close()
+			t.Errorf("%s somebody else can answer as well", when)
+		}
+	}
+	refused("after a start")
+	b.api.put("configmaps", namespace, customName, map[string]any{"data": map[string]string{
+		"a.override": "template IN A a.test {\n answer \"a.test 60 IN A 192.0.2.1\"\n}\n",
+		"b.server":   "b.test:10054 {\n template IN A b.test {\n answer \"b.test 60 IN A 192.0.2.1\"\n}\n}\n",
+	}})
+	eventually(t, b.asks("a.test", "192.0.2.1"))
+	refused("after another Corefile")
+	if other, err := shares(10054); err == nil {
+		other.Close()
+		t.Error("at a port that a Corefile has added somebody else can answer as well")
 	}
 }
 
