@@ -36,6 +36,15 @@ const (
 // Devices is the names of those that a node may have.
 func Devices() []string { return []string{vxlanDevice, wireguardDevice} }
 
+// Unauthenticated is the device and the UDP port of a backend that believes every packet
+// that comes to it; "" and 0 for one that does not.
+func Unauthenticated(backend string) (device string, port int) {
+	if backend == VXLAN {
+		return vxlanDevice, vxlanPort
+	}
+	return "", 0
+}
+
 // What every host must be able to take in (RFC 791, RFC 8200).
 const (
 	minMTU  = 576
