@@ -321,7 +321,7 @@ func TestAFloodFromManyAddresses(t *testing.T) {
 		if passed != burstPerAsker {
 			t.Errorf("%d passed, want %d", passed, burstPerAsker)
 		}
-		if n := len(d.limits.young) + len(d.limits.old); n > 2*mostLimits {
+		if n := len(d.limits.all.young) + len(d.limits.all.old); n > 2*mostLimits {
 			t.Errorf("%d are remembered", n)
 		}
 	})
