@@ -152,16 +152,21 @@ func (p plan) believe(nodes []node) ([]node, []error) {
 var sshPort = port{22, corev1.ProtocolTCP}
 
 // reserved is what would cut the cluster's own traffic off, or the user: packets
-// to a Service's address and port never reach the program that listens there.
+// to a Service's address and port never reach the program that listens there. Some
+// listen at addresses of nodes only if somebody says so.
 func reserved(apiPort int) map[port]string {
 	return map[port]string{
 		sshPort:                              "the machines' SSH server (the annotation " + allowSSH + `: "true" of the Service allows it)`,
 		{2379, corev1.ProtocolTCP}:           "etcd",
 		{2380, corev1.ProtocolTCP}:           "etcd",
+		{2381, corev1.ProtocolTCP}:           "etcd",
 		{int32(apiPort), corev1.ProtocolTCP}: "the API server",
 		{8472, corev1.ProtocolUDP}:           "the pod network",
+		{10249, corev1.ProtocolTCP}:          "kube-proxy",
 		{10250, corev1.ProtocolTCP}:          "the kubelet",
 		{10256, corev1.ProtocolTCP}:          "kube-proxy",
+		{10257, corev1.ProtocolTCP}:          "the controller manager",
+		{10259, corev1.ProtocolTCP}:          "the scheduler",
 		{51820, corev1.ProtocolUDP}:          "the pod network",
 	}
 }
