@@ -26,6 +26,7 @@ func (s *suite) testReach(t *testing.T) {
 	s.ns.WaitFor(t, "condition=Ready", "pod/reaches")
 	t.Run("NamespaceAdmin", s.testNamespaceAdmin)
 	t.Run("Pod", s.testPod)
+	t.Run("Tunnel", s.testTunnel)
 	t.Run("HostNetwork", s.testHostNetwork)
 	t.Run("Stranger", s.testStranger)
 	t.Run("LocalUser", s.testLocalUser)
@@ -55,6 +56,17 @@ func (s *suite) testNamespaceAdmin(t *testing.T) {
 			t.Errorf("%s: %v, %s", line, err, out)
 		}
 	}
+	// The nodes' own ports, by what a Service may say of itself.
+	s.ns.Apply(t, "{apiVersion: v1, kind: Service, metadata: {name: ssh}, spec: {type: LoadBalancer, selector: {app: web}, ports: [{port: 22}]}}")
+	const why = "needs the right to update nodes"
+	if out, err := as("annotate service ssh lite.io/lb-allow-ssh-port=true" + ns); err == nil || !strings.Contains(out, why) {
+		t.Errorf("takes SSH of all nodes: %v, %s", err, out)
+	}
+	s.ns.Kubectl(t, "annotate", "service", "ssh", "lite.io/lb-allow-ssh-port=true")
+	if out, err := as("label service ssh own=label" + ns); err != nil {
+		t.Errorf("may not change its Service any more: %s", out)
+	}
+	s.ns.Kubectl(t, "delete", "service", "ssh")
 }
 
 // testPod is what runs in a pod, with the token that it is given and the network.
