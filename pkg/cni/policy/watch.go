@@ -81,7 +81,7 @@ func (e *enforcer) startWatching(ctx context.Context) error {
 	wait := follow(inner,
 		informer(core, "pods", &v1.Pod{}, trimPod, (*filter).setPod, (*filter).deletePod, e.Policy),
 		informer(core, "namespaces", &v1.Namespace{}, trimNamespace, func(f *filter, n *v1.Namespace) { f.setNamespace(n.Name, n.Labels) }, (*filter).deleteNamespace, e.Policy),
-		informer(core, "nodes", &v1.Node{}, trimNode, func(f *filter, n *v1.Node) { f.setNode(n.Name, ownAddresses(n)) }, (*filter).deleteNode, e.Policy),
+		informer(core, "nodes", &v1.Node{}, trimNode, func(f *filter, n *v1.Node) { f.setNode(n.Name, ownAddresses(n, e.config.ClusterCIDR)) }, (*filter).deleteNode, e.Policy),
 	)
 	if ctx.Err() != nil {
 		cancel()
@@ -158,16 +158,23 @@ func trimNode(n *v1.Node) *v1.Node {
 // ownAddresses are those from which a node itself sends to pods: its addresses,
 // that of the interface that carries its overlay, and in its range of pod
 // addresses the first, which its end of the overlay has, and the second, which the
-// bridge has.
-func ownAddresses(n *v1.Node) []netip.Addr {
+// bridge has. It says the others itself: one of a pod's would let that pod past the
+// policies of all others.
+func ownAddresses(n *v1.Node, pods []netip.Prefix) []netip.Addr {
 	var all []netip.Addr
+	add := func(a netip.Addr) {
+		host := a.IsGlobalUnicast() || a.IsLinkLocalUnicast()
+		if host && !slices.ContainsFunc(pods, func(p netip.Prefix) bool { return p.Contains(a) }) {
+			all = append(all, a)
+		}
+	}
 	var carrier overlay.Local
-	if json.Unmarshal([]byte(n.Annotations[overlay.Annotation]), &carrier) == nil && carrier.IP.IsValid() {
-		all = append(all, carrier.IP)
+	if json.Unmarshal([]byte(n.Annotations[overlay.Annotation]), &carrier) == nil {
+		add(carrier.IP)
 	}
 	for _, a := range n.Status.Addresses {
 		if addr, err := netip.ParseAddr(a.Address); err == nil {
-			all = append(all, addr.Unmap())
+			add(addr.Unmap())
 		}
 	}
 	for _, text := range n.Spec.PodCIDRs {
