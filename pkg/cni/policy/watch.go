@@ -81,7 +81,7 @@ func (e *enforcer) startWatching(ctx context.Context) error {
 	wait := follow(inner,
 		informer(core, "pods", &v1.Pod{}, trimPod, (*filter).setPod, (*filter).deletePod, e.Policy),
 		informer(core, "namespaces", &v1.Namespace{}, trimNamespace, func(f *filter, n *v1.Namespace) { f.setNamespace(n.Name, n.Labels) }, (*filter).deleteNamespace, e.Policy),
-		informer(core, "nodes", &v1.Node{}, trimNode, func(f *filter, n *v1.Node) { f.setNode(n.Name, ownAddresses(n, e.config.ClusterCIDR)) }, (*filter).deleteNode, e.Policy),
+		informer(core, "nodes", &v1.Node{}, trimNode, func(f *filter, n *v1.Node) { f.setNode(n.Name, ownAddresses(n, e.config.ClusterCIDR), ranges(n)...) }, (*filter).deleteNode, e.Policy),
 	)
 	if ctx.Err() != nil {
 		cancel()
@@ -124,7 +124,7 @@ func trimNamespace(n *v1.Namespace) *v1.Namespace {
 func trimPod(p *v1.Pod) *v1.Pod {
 	o := &v1.Pod{
 		ObjectMeta: small(p.ObjectMeta),
-		Spec:       v1.PodSpec{HostNetwork: p.Spec.HostNetwork},
+		Spec:       v1.PodSpec{HostNetwork: p.Spec.HostNetwork, NodeName: p.Spec.NodeName},
 		Status:     v1.PodStatus{Phase: p.Status.Phase, PodIPs: p.Status.PodIPs},
 	}
 	var named []v1.ContainerPort
@@ -177,10 +177,18 @@ func ownAddresses(n *v1.Node, pods []netip.Prefix) []netip.Addr {
 			add(addr.Unmap())
 		}
 	}
+	for _, r := range ranges(n) {
+		first := r.Addr()
+		all = append(all, first, first.Next())
+	}
+	return all
+}
+
+// ranges are those of a node's pods.
+func ranges(n *v1.Node) (all []netip.Prefix) {
 	for _, text := range n.Spec.PodCIDRs {
-		if p, err := netip.ParsePrefix(text); err == nil {
-			first := p.Masked().Addr()
-			all = append(all, first, first.Next())
+		if r, err := netip.ParsePrefix(text); err == nil {
+			all = append(all, r.Masked())
 		}
 	}
 	return all
