@@ -44,6 +44,8 @@ var otherPorts = []struct {
 	{10257, "the controller manager", Server, true, "", "kube-controller-manager-arg secure-port"},
 	{10259, "the scheduler", Server, true, "", "kube-scheduler-arg secure-port"},
 	{10349, "the metrics API", Server, true, "metrics", ""},
+	{10350, "containerd", "", true, "", ""},
+	{10351, "containerd", "", true, "", ""},
 }
 
 // podPorts is where DNS answers pods, on the node's address for them. It is

@@ -8,6 +8,7 @@ import (
 
 	"lite.io/lite/pkg/addon/dns"
 	"lite.io/lite/pkg/addon/metrics"
+	"lite.io/lite/pkg/agent/containerd"
 	"lite.io/lite/pkg/datastore/etcd"
 )
 
@@ -18,6 +19,15 @@ func TestPortsAreThoseOfTheirParts(t *testing.T) {
 	}
 	if !slices.Equal(podPorts, []int{dns.Port, dns.MetricsPort}) {
 		t.Errorf("DNS listens on %d and %d", dns.Port, dns.MetricsPort)
+	}
+	at := map[int]bool{containerd.StreamPort: true, containerd.RewritePort: true}
+	for _, p := range otherPorts {
+		if p.local && p.who == "containerd" {
+			delete(at, p.number)
+		}
+	}
+	if len(at) > 0 {
+		t.Errorf("containerd is at %v too", at)
 	}
 	var known bool
 	for _, p := range otherPorts {

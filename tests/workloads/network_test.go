@@ -117,6 +117,8 @@ func hostPortsOfTheCluster(t *testing.T, ns *cluster.Namespace) {
 		"DNS":                    {"{containers: [{name: c, image: i, ports: [{containerPort: 53, hostPort: 10053, protocol: UDP}]}]}", false},
 		"DNS's metrics":          {"{containers: [{name: c, image: i, ports: [{containerPort: 80, hostPort: 9153}]}]}", false},
 		"etcd's metrics":         {"{containers: [{name: c, image: i, ports: [{containerPort: 80, hostPort: 2381}]}]}", false},
+		"exec of others":         {"{containers: [{name: c, image: i, ports: [{containerPort: 80, hostPort: 10350}]}]}", false},
+		"pulls":                  {"{containers: [{name: c, image: i, ports: [{containerPort: 80, hostPort: 10351, hostIP: 127.0.0.1}]}]}", false},
 		"SSH":                    {"{containers: [{name: c, image: i, ports: [{containerPort: 22, hostPort: 22}]}]}", false},
 		"of a sidecar":           {"{containers: [{name: c, image: i}], initContainers: [{name: d, image: i, restartPolicy: Always, ports: [{containerPort: 80, hostPort: 10257}]}]}", false},
 		"other protocol":         {"{containers: [{name: c, image: i, ports: [{containerPort: 80, hostPort: 8472}, {containerPort: 81, hostPort: 6443, protocol: UDP}, {containerPort: 82, hostPort: 6443, protocol: SCTP}]}]}", true},

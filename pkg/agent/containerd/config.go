@@ -2,7 +2,9 @@ package containerd
 
 import (
 	"fmt"
+	"net"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"text/template"
 
@@ -26,6 +28,17 @@ type Config struct {
 
 // Socket is the path of containerd's socket; its CRI is served there too.
 func (c Config) Socket() string { return filepath.Join(c.StateDir, "containerd.sock") }
+
+// Where containerd listens on loopback for what exec, attach and port-forward carry, and
+// lite for pulls from mirrors that rewrite names. The ports are these, and not any that is
+// free, so that pods can be kept from them: what has one as its hostPort gets what is sent
+// there, which was all that somebody types into a pod of another's.
+const (
+	StreamPort  = 10350
+	RewritePort = 10351
+)
+
+func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
 func (c Config) registryDir() string { return filepath.Join(c.Dir, "registries") }
 
@@ -51,6 +64,9 @@ required_plugins = ['io.containerd.cri.v1.images', 'io.containerd.cri.v1.runtime
 [plugins.'io.containerd.internal.v1.opt']
   path = '{{.Dir}}/opt'
 
+[plugins.'io.containerd.grpc.v1.cri']
+  stream_server_address = '127.0.0.1'
+  stream_server_port = '{{.StreamPort}}'
 [plugins.'io.containerd.cri.v1.images']
   snapshotter = '{{.Snapshotter}}'
   [plugins.'io.containerd.cri.v1.images'.pinned_images]
@@ -90,8 +106,9 @@ func (c Config) toml(snapshotter string, runtimes []found) (string, error) {
 	data := struct {
 		Config
 		Snapshotter, Pause, RegistryDir, DropIns, TheirTransfer string
+		StreamPort                                              int
 		Runtimes                                                []found
-	}{c, snapshotter, bundle.PauseImage, c.registryDir(), c.dropIns(), theirTransfer, runtimes}
+	}{c, snapshotter, bundle.PauseImage, c.registryDir(), c.dropIns(), theirTransfer, StreamPort, runtimes}
 	var b strings.Builder
 	if err := configTOML.Execute(&b, data); err != nil {
 		return "", fmt.Errorf("render containerd's configuration: %w", err)

@@ -45,7 +45,7 @@ func New(c Config) (*Containerd, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a client of containerd: %w", err)
 	}
-	return &Containerd{config: c, client: cri.NewRuntimeServiceClient(conn), registries: newServed(c.RegistryFile, c.registryDir())}, nil
+	return &Containerd{config: c, client: cri.NewRuntimeServiceClient(conn), registries: newServed(c.RegistryFile, c.registryDir(), loopback(RewritePort))}, nil
 }
 
 // Name implements component.Component.

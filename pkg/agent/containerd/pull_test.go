@@ -40,7 +40,7 @@ func TestPullsWithTheCredentialsOfTheFile(t *testing.T) {
 	host := strings.TrimPrefix(u.URL, "http://")
 	pull := func(t *testing.T, g given, yaml string) error {
 		t.Helper()
-		s := newServed("", filepath.Join(t.TempDir(), "hosts"))
+		s := newServed("", filepath.Join(t.TempDir(), "hosts"), loopback(0))
 		r := parsed(t, strings.ReplaceAll(yaml, "HOST", host))
 		s.now.Store(r)
 		if err := r.write(s.dir, s.through); err != nil {

@@ -13,7 +13,7 @@ import (
 func following(t *testing.T, file string) *served {
 	t.Helper()
 	quietly(t)
-	s := newServed(file, filepath.Join(t.TempDir(), "hosts"))
+	s := newServed(file, filepath.Join(t.TempDir(), "hosts"), loopback(0))
 	if _, err := s.load(); err != nil {
 		t.Fatal(err)
 	}
