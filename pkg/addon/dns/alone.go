@@ -6,9 +6,9 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 
-	"github.com/coredns/caddy"
 	"golang.org/x/sys/unix"
 )
 
@@ -36,50 +36,54 @@ func unshared(listen []netip.Addr) error {
 	return nil
 }
 
-// unshare lets nobody else listen where an instance does. Neither CoreDNS nor caddy
-// gives its sockets away, so they are found among those of the process.
-func unshare(i *caddy.Instance) error {
-	ours := map[string]bool{}
-	for _, server := range i.Servers() {
-		for _, at := range []net.Addr{server.Addr(), server.LocalAddr()} {
-			if at != nil {
-				ours[at.Network()+at.String()] = true
-			}
-		}
-	}
+// unshare lets nobody else listen where we do, at any port of these addresses. Neither
+// CoreDNS nor caddy gives its sockets away, so they are found among those of the process.
+func unshare(listen []netip.Addr) error {
 	fds, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		return fmt.Errorf("keep the address of DNS from others: %w", err)
 	}
 	var errs []error
+	ports := map[uint16]bool{}
 	for _, entry := range fds {
 		fd, err := strconv.Atoi(entry.Name())
-		if err != nil || !ours[boundTo(fd)] {
+		if err != nil {
 			continue
 		}
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 0); err != nil {
-			errs = append(errs, fmt.Errorf("keep the address of DNS from others: %w", err))
+		at := boundTo(fd)
+		if !slices.Contains(listen, at.Addr()) {
+			continue
 		}
+		errs = append(errs, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 0))
+		ports[at.Port()] = true
 	}
-	return errors.Join(errs...)
+	elsewhere := netip.AddrFrom4([4]byte{127, 53, 53, 53}) // where nobody has a reason to listen
+	for port := range ports {
+		// Of TCP the kernel remembers by the port that all who have it share it (6.18).
+		// One who does not, at another address, makes it look at each again.
+		l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(elsewhere, port)))
+		if err == nil {
+			err = l.Close()
+		}
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("keep the address of DNS from others: %w", err)
+	}
+	return nil
 }
 
-// boundTo says where a socket is bound, as [net.Addr] has it; "" for anything else.
-func boundTo(fd int) string {
-	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
-	if err != nil {
-		return ""
-	}
-	network := map[int]string{unix.SOCK_STREAM: "tcp", unix.SOCK_DGRAM: "udp"}[kind]
+// boundTo says where a socket is bound; the zero address for anything else.
+func boundTo(fd int) netip.AddrPort {
 	name, err := unix.Getsockname(fd)
 	if err != nil {
-		return ""
+		return netip.AddrPort{}
 	}
 	switch a := name.(type) {
 	case *unix.SockaddrInet4:
-		return network + netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port)).String()
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
 	case *unix.SockaddrInet6:
-		return network + netip.AddrPortFrom(netip.AddrFrom16(a.Addr), uint16(a.Port)).String()
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr), uint16(a.Port))
 	}
-	return ""
+	return netip.AddrPort{}
 }

@@ -355,7 +355,7 @@ func (s *Server) load(ctx context.Context, w want) error {
 		stopUnused(s.loading.caches, s.serving.caches)
 		return errors.New(strings.TrimPrefix(err.Error(), "starting with listener file descriptors: "))
 	}
-	if err := unshare(instance); err != nil {
+	if err := unshare(w.listen); err != nil {
 		slog.Warn("Other programs on this machine may answer for DNS", "err", err)
 	}
 	awaitServing(instance)

@@ -190,25 +190,35 @@ func TestServer(t *testing.T) {
 	}
 }
 
+func share(_, _ string, c syscall.RawConn) (err error) {
+	return errors.Join(c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }), err)
+}
+
 // shares opens sockets as a program does that wants its share of the queries: the kernel
-// lets it if who is there has opened his so.
-func shares(port int) (io.Closer, error) {
-	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
-		return errors.Join(c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }), err)
-	}}
-	udp, err := config.ListenPacket(context.Background(), "udp", net.JoinHostPort("127.0.53.1", fmt.Sprint(port)))
-	if err != nil {
-		return nil, err
+// lets it if who is there has opened his so. It says which it got.
+func shares(port int) (got []string, end func()) {
+	config := net.ListenConfig{Control: share}
+	at := net.JoinHostPort("127.0.53.1", fmt.Sprint(port))
+	var open []io.Closer
+	if udp, err := config.ListenPacket(context.Background(), "udp", at); err == nil {
+		got, open = append(got, "udp"), append(open, udp)
 	}
-	return udp, nil
+	if tcp, err := config.Listen(context.Background(), "tcp", at); err == nil {
+		got, open = append(got, "tcp"), append(open, tcp)
+	}
+	return got, func() {
+		for _, o := range open {
+			_ = o.Close()
+		}
+	}
 }
 
 // A pod in the host's network answered half of what the pods of its node asked.
 func TestNobodyElseAnswers(t *testing.T) {
 	b := newBed(t)
-	other, err := shares(Port)
-	if err != nil {
-		t.Fatal(err)
+	got, end := shares(Port)
+	if len(got) != 2 {
+		t.Fatal(got)
 	}
 	s, stop := b.run(t)
 	defer stop()
@@ -218,26 +228,24 @@ func TestNobodyElseAnswers(t *testing.T) {
 		}
 		return nil
 	})
-	other.Close()
+	end()
 	eventually(t, func() error { return s.Ready(t.Context()) })
-	refused := func(when string) {
+	refused := func(when string, port int) {
 		t.Helper()
-		if other, err := shares(Port); err == nil {
-			other.Close()
-			t.Errorf("%s somebody else can answer as well", when)
+		got, end := shares(port)
+		end()
+		if len(got) > 0 {
+			t.Errorf("%s somebody else can answer at %d as well: %v", when, port, got)
 		}
 	}
-	refused("after a start")
+	refused("after a start", Port)
 	b.api.put("configmaps", namespace, customName, map[string]any{"data": map[string]string{
 		"a.override": "template IN A a.test {\n answer \"a.test 60 IN A 192.0.2.1\"\n}\n",
 		"b.server":   "b.test:10054 {\n template IN A b.test {\n answer \"b.test 60 IN A 192.0.2.1\"\n}\n}\n",
 	}})
 	eventually(t, b.asks("a.test", "192.0.2.1"))
-	refused("after another Corefile")
-	if other, err := shares(10054); err == nil {
-		other.Close()
-		t.Error("at a port that a Corefile has added somebody else can answer as well")
-	}
+	refused("after another Corefile", Port)
+	refused("where a Corefile has added it", 10054)
 }
 
 // What stands in the way of a Corefile may pass without anybody changing it.
