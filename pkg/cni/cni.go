@@ -95,7 +95,7 @@ func (n *Network) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	rules, err := newRules(ranges, n.config.ClusterCIDR, n.config.Ports)
+	rules, err := newRules(ranges, n.config.ClusterCIDR, n.config.Ports, n.config.Backend)
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/containernetworking/cni/libcni"
 
+	"lite.io/lite/pkg/cni/overlay"
 	"lite.io/lite/pkg/golden"
 )
 
@@ -105,7 +106,7 @@ func TestAddressesAreForRootAlone(t *testing.T) {
 func TestChains(t *testing.T) {
 	var b strings.Builder
 	for _, pair := range [][2]netip.Prefix{{ipv4, cluster4}, {ipv6, cluster6}} {
-		for _, c := range chains(pair[0], pair[1], []int{10053}) {
+		for _, c := range chains(pair[0], pair[1], []int{10053}, overlay.VXLAN) {
 			fmt.Fprintf(&b, "-t %s -A %s -j %s\n", c.table, c.parent, c.name)
 			for _, r := range c.rules {
 				fmt.Fprintf(&b, "-t %s -A %s %s\n", c.table, c.name, strings.Join(r, " "))
@@ -164,14 +165,14 @@ func TestNetworkIsNotReadyBeforeItIsDescribed(t *testing.T) {
 }
 
 func TestChainsMentionNoOtherFamily(t *testing.T) {
-	for _, c := range chains(ipv6, cluster6, []int{53}) {
+	for _, c := range chains(ipv6, cluster6, []int{53}, overlay.VXLAN) {
 		for _, r := range c.rules {
 			if text := strings.Join(r, " "); strings.Contains(text, ".") {
 				t.Errorf("%s: %s", c.name, text)
 			}
 		}
 	}
-	if reflect.DeepEqual(chains(ipv4, cluster4, nil), chains(ipv6, cluster6, nil)) {
+	if reflect.DeepEqual(chains(ipv4, cluster4, nil, "none"), chains(ipv6, cluster6, nil, "none")) {
 		t.Error("both families have the same rules")
 	}
 }

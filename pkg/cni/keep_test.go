@@ -15,6 +15,7 @@ import (
 	"github.com/containernetworking/cni/libcni"
 	"github.com/vishvananda/netlink"
 
+	"lite.io/lite/pkg/cni/overlay"
 	"lite.io/lite/pkg/firewall"
 	"lite.io/lite/pkg/layout"
 )
@@ -26,7 +27,7 @@ func ensured(t *testing.T) *rules {
 	if _, err := exec.LookPath("iptables"); err != nil {
 		t.Skip("needs the program iptables")
 	}
-	r, err := newRules([]netip.Prefix{ipv4, ipv6}, []netip.Prefix{cluster4, cluster6}, []int{10053})
+	r, err := newRules([]netip.Prefix{ipv4, ipv6}, []netip.Prefix{cluster4, cluster6}, []int{10053}, overlay.VXLAN)
 	if err != nil {
 		t.Fatal(err)
 	}

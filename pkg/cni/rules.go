@@ -13,6 +13,7 @@ import (
 
 	"github.com/coreos/go-iptables/iptables"
 
+	"lite.io/lite/pkg/cni/overlay"
 	"lite.io/lite/pkg/firewall"
 	"lite.io/lite/pkg/layout"
 )
@@ -50,8 +51,9 @@ type rules struct {
 
 // newRules makes the rules that let packets of pods through, whatever the
 // policy of FORWARD, and to ports of their nodes, whatever that of INPUT, keep
-// others from these, and masquerade what leaves the pod network.
-func newRules(local, cluster []netip.Prefix, ports []int) (*rules, error) {
+// others from these and pods from the tunnel, and masquerade what leaves the pod
+// network.
+func newRules(local, cluster []netip.Prefix, ports []int, backend string) (*rules, error) {
 	all := &rules{settled: map[string]bool{}}
 	for i, pods := range local {
 		protocol := iptables.ProtocolIPv4
@@ -62,13 +64,13 @@ func newRules(local, cluster []netip.Prefix, ports []int) (*rules, error) {
 		if err != nil {
 			return nil, fmt.Errorf("find iptables: %w", err)
 		}
-		if len(ports) == 0 {
+		at := gateway(pods).Addr()
+		mine := chains(pods, cluster[min(i, len(cluster)-1)], ports, backend)
+		if !slices.ContainsFunc(mine, func(c chain) bool { return c.name == layout.InputChain }) {
 			if err := removeInput(tool); err != nil {
 				return nil, fmt.Errorf("remove chain %s: %w", layout.InputChain, err)
 			}
 		}
-		at := gateway(pods).Addr()
-		mine := chains(pods, cluster[min(i, len(cluster)-1)], ports)
 		name := map[iptables.Protocol]string{iptables.ProtocolIPv4: "ip", iptables.ProtocolIPv6: "ip6"}[protocol]
 		all.families = append(all.families, family{name: name, tool: tool, at: at, chains: mine})
 		if other := legacy(protocol); other != nil {
@@ -136,17 +138,23 @@ func legacy(protocol iptables.Protocol) *iptables.IPTables {
 }
 
 // chains is those of the table filter, and last the one of nat.
-func chains(pods, cluster netip.Prefix, ports []int) []chain {
+func chains(pods, cluster netip.Prefix, ports []int, backend string) []chain {
 	multicast := "224.0.0.0/4"
 	if pods.Addr().Is6() {
 		multicast = "ff00::/8"
 	}
-	all := []chain{{table: "filter", parent: "FORWARD", name: layout.ForwardChain, rules: [][]string{
+	forward := chain{table: "filter", parent: "FORWARD", name: layout.ForwardChain, rules: [][]string{
 		{"-s", cluster.String(), "-j", "ACCEPT"},
 		{"-d", cluster.String(), "-j", "ACCEPT"},
-	}}}
-	if len(ports) > 0 {
-		all = append(all, input(gateway(pods).Addr(), cluster, ports))
+	}}
+	in := chain{table: "filter", parent: "INPUT", name: layout.InputChain, rules: input(gateway(pods).Addr(), cluster, ports)}
+	if device, port := overlay.Unauthenticated(backend); port != 0 && pods.Addr().Is4() {
+		forward.rules = append([][]string{tunneled(port, "!", "-d", cluster.String(), "-i", layout.Bridge)}, forward.rules...)
+		in.rules = append(in.rules, tunneled(port, "-i", layout.Bridge), tunneled(port, "-i", device))
+	}
+	all := []chain{forward}
+	if len(in.rules) > 0 {
+		all = append(all, in)
 	}
 	return append(all, chain{table: "nat", parent: "POSTROUTING", name: layout.PostroutingChain, rules: [][]string{
 		{"-s", pods.String(), "-d", cluster.String(), "-j", "RETURN"},
@@ -154,23 +162,30 @@ func chains(pods, cluster netip.Prefix, ports []int) []chain {
 	}})
 }
 
+// tunneled keeps what pods send from the port at which nodes take packets for pods
+// without asking who sends them: in such a packet a pod is whoever it says it is, and no
+// NetworkPolicy of its own or of the pod that gets it holds. From outside the bridge and
+// the tunnel come other nodes.
+func tunneled(port int, from ...string) []string {
+	return append(from, "-p", "udp", "-m", "udp", "--dport", strconv.Itoa(port), "-j", "DROP")
+}
+
 // input lets pods reach ports of their node's address in the pod network, and nobody
 // else but the machine itself. A route is all that it takes to send packets there, and
 // Services lead there as well. What other nodes send themselves comes from an address of
 // the pod network through a tunnel; see admit for when there is none.
-func input(at netip.Addr, cluster netip.Prefix, ports []int) chain {
-	c := chain{table: "filter", parent: "INPUT", name: layout.InputChain}
+func input(at netip.Addr, cluster netip.Prefix, ports []int) (rules [][]string) {
 	for _, who := range []struct{ match, verdict []string }{
 		{[]string{"-s", cluster.String()}, []string{"-j", "ACCEPT"}},
 		{[]string{"!", "-i", "lo"}, []string{"-j", "DROP"}},
 	} {
 		for _, port := range ports {
 			for _, protocol := range []string{"udp", "tcp"} {
-				c.rules = append(c.rules, slices.Concat(who.match, []string{"-d", at.String(), "-p", protocol, "-m", protocol, "--dport", strconv.Itoa(port)}, who.verdict))
+				rules = append(rules, slices.Concat(who.match, []string{"-d", at.String(), "-p", protocol, "-m", protocol, "--dport", strconv.Itoa(port)}, who.verdict))
 			}
 		}
 	}
-	return c
+	return rules
 }
 
 // admitted is the rule by which a node may do itself what its pods may.

@@ -220,7 +220,7 @@ func TestPrecedence(t *testing.T) {
 			want: map[string]string{"https-listen-port": "32000 # flag --https-listen-port"},
 		},
 		"node ports beside all others": {
-			args: []string{"--kube-apiserver-arg=service-node-port-range=10350-32767"},
+			args: []string{"--kube-apiserver-arg=service-node-port-range=10352-32767"},
 			want: map[string]string{"https-listen-port": "6443 # default"},
 		},
 		"parts that have changed places": {
@@ -425,7 +425,7 @@ func TestErrors(t *testing.T) {
 		"the last node port":    {args: []string{"--https-listen-port=32767"}, want: []string{`https-listen-port "32767" (flag --https-listen-port): is in the range 30000-32767, `}},
 		"a node port of theirs": {args: []string{"--https-listen-port=8443", "--kube-apiserver-arg=service-node-port-range=8000-9000"}, want: []string{`https-listen-port "8443" (flag --https-listen-port): is in the range 8000-9000, from which Services get their node ports; use another port, like 6443`,
 			`kube-apiserver-arg "service-node-port-range=8000-9000" (flag --kube-apiserver-arg): gives Services ports that nodes listen on: 8472 (the pod network); use a range without them, like 8473-9000`}},
-		"node ports below 1024":        {args: []string{"--kube-apiserver-arg=service-node-port-range=80-32767"}, want: []string{`kube-apiserver-arg "service-node-port-range=80-32767" (flag --kube-apiserver-arg): gives Services ports that nodes listen on: 2379 (etcd), 2380 (etcd), 6443 (the API server), 6444 (the load balancer to the API), 8472 (the pod network), 9153 (DNS), 10053 (DNS), 10248 (the kubelet), 10249 (kube-proxy), 10250 (the kubelet), 10256 (kube-proxy), 10257 (the controller manager), 10259 (the scheduler), 10349 (the metrics API); use a range without them, like 10350-32767`}},
+		"node ports below 1024":        {args: []string{"--kube-apiserver-arg=service-node-port-range=80-32767"}, want: []string{`kube-apiserver-arg "service-node-port-range=80-32767" (flag --kube-apiserver-arg): gives Services ports that nodes listen on: 2379 (etcd), 2380 (etcd), 6443 (the API server), 6444 (the load balancer to the API), 8472 (the pod network), 9153 (DNS), 10053 (DNS), 10248 (the kubelet), 10249 (kube-proxy), 10250 (the kubelet), 10256 (kube-proxy), 10257 (the controller manager), 10259 (the scheduler), 10349 (the metrics API), 10350 (containerd), 10351 (containerd); use a range without them, like 10352-32767`}},
 		"one node port, the kubelet's": {args: []string{"--kube-apiserver-arg=service_node_port_range=10250-10250"}, want: []string{`kube-apiserver-arg "service_node_port_range=10250-10250" (flag --kube-apiserver-arg): gives Services ports that nodes listen on: 10250 (the kubelet); use a range without them, like 30000-32767`}},
 		"a port that was moved": {args: []string{"--kubelet-arg=port=31000", "--kube-proxy-arg=metrics-bind-address=0.0.0.0:20000", "--kube-apiserver-arg=service-node-port-range=20000-32767", "--https-listen-port=31001"}, want: []string{
 			`https-listen-port "31001" (flag --https-listen-port): is in the range 20000-32767, `,

@@ -20,6 +20,8 @@ const (
 	ControllerManagerPort = 10257
 	SchedulerPort         = 10259
 	MetricsPort           = 10349 // where the API server of the same process finds the metrics API
+	StreamPort            = 10350 // where containerd listens for what exec, attach and port-forward carry
+	RewritePort           = 10351 // where pulls from mirrors pass that rewrite names
 	VXLANPort             = 8472
 	WireGuardPort         = 51820
 
@@ -75,12 +77,16 @@ func Ports() []Port {
 		{Number: EtcdPeerPort, Protocol: "tcp", Who: "etcd", Only: serverName, At: OnLoopback, Reserved: true},
 		{Number: KubeletPort, Protocol: "tcp", Who: "the kubelet", At: Everywhere, Moved: "kubelet-arg port", Reserved: true},
 		{Number: KubeletHealthPort, Protocol: "tcp", Who: "the kubelet", At: OnLoopback, Moved: "kubelet-arg healthz-port"},
-		{Number: ProxyMetricsPort, Protocol: "tcp", Who: "kube-proxy", At: OnLoopback, Battery: "kube-proxy", Moved: "kube-proxy-arg metrics-bind-address"},
+		{Number: ProxyMetricsPort, Protocol: "tcp", Who: "kube-proxy", At: OnLoopback, Battery: "kube-proxy", Moved: "kube-proxy-arg metrics-bind-address", Reserved: true},
 		{Number: ProxyHealthPort, Protocol: "tcp", Who: "kube-proxy", At: Everywhere, Battery: "kube-proxy", Moved: "kube-proxy-arg healthz-bind-address", Reserved: true},
-		{Number: ControllerManagerPort, Protocol: "tcp", Who: "the controller manager", Only: serverName, At: OnLoopback, Moved: "kube-controller-manager-arg secure-port"},
-		{Number: SchedulerPort, Protocol: "tcp", Who: "the scheduler", Only: serverName, At: OnLoopback, Moved: "kube-scheduler-arg secure-port"},
+		{Number: ControllerManagerPort, Protocol: "tcp", Who: "the controller manager", Only: serverName, At: OnLoopback, Moved: "kube-controller-manager-arg secure-port", Reserved: true},
+		{Number: SchedulerPort, Protocol: "tcp", Who: "the scheduler", Only: serverName, At: OnLoopback, Moved: "kube-scheduler-arg secure-port", Reserved: true},
 		{Number: MetricsPort, Protocol: "tcp", Who: "the metrics API", Only: serverName, At: OnLoopback, Battery: "metrics"},
-		{Number: EtcdMetricsPort, Protocol: "tcp", Who: "etcd's metrics", Only: serverName, At: Everywhere, Asked: true},
+		// Fixed, and not any that is free, so that pods can be kept from them: what has one as its hostPort
+		// gets what is sent there, which was all that somebody types into a pod of another's.
+		{Number: StreamPort, Protocol: "tcp", Who: "containerd", At: OnLoopback},
+		{Number: RewritePort, Protocol: "tcp", Who: "containerd", At: OnLoopback},
+		{Number: EtcdMetricsPort, Protocol: "tcp", Who: "etcd's metrics", Only: serverName, At: Everywhere, Asked: true, Reserved: true},
 		{Number: VXLANPort, Protocol: "udp", Who: "the pod network", At: Everywhere, Battery: "cni", Backend: "vxlan", Reserved: true},
 		{Number: WireGuardPort, Protocol: "udp", Who: "the pod network", At: Everywhere, Battery: "cni", Backend: "wireguard-native", Reserved: true},
 		{Number: DNSPort, Protocol: "tcp", Who: "DNS", At: ForPods, Battery: "dns"},

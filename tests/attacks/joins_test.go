@@ -63,23 +63,32 @@ func (s *suite) byCertificate(t *testing.T, cert, key []byte) kubernetes.Interfa
 	return s.client(t, func(c *rest.Config) { c.CertData, c.KeyData = cert, key })
 }
 
-// asks makes a request for a node's certificate, once, whatever the answer is.
-func asks(ctx context.Context, client kubernetes.Interface, node string, key *ecdsa.PrivateKey) (*certificates.CertificateSigningRequest, error) {
+// requestFor is a request for a node's certificate.
+func requestFor(node string, key any) (*certificates.CertificateSigningRequest, error) {
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
 		Subject: pkix.Name{CommonName: "system:node:" + node, Organization: []string{"system:nodes"}},
 	}, key)
 	if err != nil {
 		return nil, err
 	}
-	made := &certificates.CertificateSigningRequest{}
-	err = client.CertificatesV1().RESTClient().Post().Resource("certificatesigningrequests").MaxRetries(0).Body(&certificates.CertificateSigningRequest{
+	return &certificates.CertificateSigningRequest{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "attack-" + node + "-"},
 		Spec: certificates.CertificateSigningRequestSpec{
 			Request:    pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}),
 			SignerName: certificates.KubeAPIServerClientKubeletSignerName,
 			Usages:     []certificates.KeyUsage{certificates.UsageDigitalSignature, certificates.UsageClientAuth},
 		},
-	}).Do(ctx).Into(made)
+	}, nil
+}
+
+// asks makes a request for a node's certificate, once, whatever the answer is.
+func asks(ctx context.Context, client kubernetes.Interface, node string, key *ecdsa.PrivateKey) (*certificates.CertificateSigningRequest, error) {
+	csr, err := requestFor(node, key)
+	if err != nil {
+		return nil, err
+	}
+	made := &certificates.CertificateSigningRequest{}
+	err = client.CertificatesV1().RESTClient().Post().Resource("certificatesigningrequests").MaxRetries(0).Body(csr).Do(ctx).Into(made)
 	return made, err
 }
 

@@ -135,7 +135,7 @@ func TestBeforeFirstStart(t *testing.T) {
 		"port out of range":      {args: []string{"--https-listen-port=70000"}, want: []string{"https-listen-port", "70000"}},
 		"configuration file":     {args: []string{"--config=/no/such/file"}, want: []string{"/no/such/file"}},
 		"unknown battery":        {args: []string{"--disable=lights"}, want: []string{"disable", "lights"}},
-		"node ports":             {args: []string{"--kube-apiserver-arg=service-node-port-range=80-32767"}, want: []string{"kube-apiserver-arg", "80-32767", "2379 (etcd)", "10250 (the kubelet)", "10350-32767"}},
+		"node ports":             {args: []string{"--kube-apiserver-arg=service-node-port-range=80-32767"}, want: []string{"kube-apiserver-arg", "80-32767", "2379 (etcd)", "10250 (the kubelet)", "10352-32767"}},
 		"refused argument":       {args: []string{"--kube-apiserver-arg=secure-port=7443"}, want: []string{"secure-port=7443", "--https-listen-port"}},
 		"arguments that exclude": {args: []string{"--kube-apiserver-arg=oidc-issuer-url=https://a.test"}, want: []string{"oidc-client-id"}},
 		"file of an argument":    {args: []string{"--kubelet-arg=config=/no/such/file"}, want: []string{"kubelet-arg", "config=/no/such/file", "does not exist", "create it"}},

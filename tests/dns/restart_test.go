@@ -127,7 +127,7 @@ func (s suite) testDisabled(t *testing.T) {
 		if n := sockets(t, n.Host); n != 0 {
 			t.Errorf("DNS has %d sockets", n)
 		}
-		if rules := n.Output(t, "iptables", "-S"); strings.Contains(rules, "LITE-INPUT") {
+		if rules := n.Output(t, "iptables", "-S"); strings.Contains(rules, "--dport 10053") {
 			t.Errorf("there are rules for DNS:\n%s", rules)
 		}
 	}

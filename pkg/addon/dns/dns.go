@@ -340,17 +340,13 @@ func (s *Server) load(ctx context.Context, w want) error {
 	if err != nil {
 		return err
 	}
-	var instance *caddy.Instance
-	if s.instance == nil {
-		if instance, err = caddy.Start(input(corefile)); err != nil {
-			end(instance)
-		}
-	} else {
-		instance, err = s.instance.Restart(input(corefile))
-	}
+	instance, err := s.put(corefile, w.listen)
 	if err != nil {
 		stopUnused(s.loading.caches, s.serving.caches)
 		return errors.New(strings.TrimPrefix(err.Error(), "starting with listener file descriptors: "))
+	}
+	if err := unshare(w.listen); err != nil {
+		slog.Warn("Other programs on this machine may answer for DNS", "err", err)
 	}
 	awaitServing(instance)
 	stopUnused(s.serving.caches, s.loading.caches)
@@ -359,6 +355,22 @@ func (s *Server) load(ctx context.Context, w want) error {
 	s.tell(func(st *state) { st.waiting, st.served, st.caches = "", w, caches })
 	s.probe(ctx)
 	return nil
+}
+
+// put starts an instance, in the place of the one there is. That one's sockets become its
+// own.
+func (s *Server) put(corefile []byte, listen []netip.Addr) (*caddy.Instance, error) {
+	if s.instance != nil {
+		return s.instance.Restart(input(corefile))
+	}
+	if err := unshared(listen); err != nil {
+		return nil, err
+	}
+	instance, err := caddy.Start(input(corefile))
+	if err != nil {
+		end(instance)
+	}
+	return instance, err
 }
 
 // awaitServing waits until an instance serves where it listens. One that is stopped

@@ -2,16 +2,20 @@ package dns
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
 
 	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/resolver"
@@ -185,6 +189,64 @@ func TestServer(t *testing.T) {
 	} else {
 		conn.Close()
 	}
+}
+
+func share(_, _ string, c syscall.RawConn) (err error) {
+	return errors.Join(c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }), err)
+}
+
+// shares opens sockets as a program does that wants its share of the queries: the kernel
+// lets it if who is there has opened his so. It says which it got.
+func shares(port int) (got []string, end func()) {
+	config := net.ListenConfig{Control: share}
+	at := net.JoinHostPort("127.0.53.1", fmt.Sprint(port))
+	var open []io.Closer
+	if udp, err := config.ListenPacket(context.Background(), "udp", at); err == nil {
+		got, open = append(got, "udp"), append(open, udp)
+	}
+	if tcp, err := config.Listen(context.Background(), "tcp", at); err == nil {
+		got, open = append(got, "tcp"), append(open, tcp)
+	}
+	return got, func() {
+		for _, o := range open {
+			_ = o.Close()
+		}
+	}
+}
+
+// A pod in the host's network answered half of what the pods of its node asked.
+func TestNobodyElseAnswers(t *testing.T) {
+	b := newBed(t)
+	got, end := shares(layout.DNSPort)
+	if len(got) != 2 {
+		t.Fatal(got)
+	}
+	s, stop := b.run(t)
+	defer stop()
+	eventually(t, func() error {
+		if err := s.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "address already in use") {
+			return fmt.Errorf("beside somebody who was there before: %w", err)
+		}
+		return nil
+	})
+	end()
+	eventually(t, func() error { return s.Ready(t.Context()) })
+	refused := func(when string, port int) {
+		t.Helper()
+		got, end := shares(port)
+		end()
+		if len(got) > 0 {
+			t.Errorf("%s somebody else can answer at %d as well: %v", when, port, got)
+		}
+	}
+	refused("after a start", layout.DNSPort)
+	b.api.put("configmaps", namespace, customName, map[string]any{"data": map[string]string{
+		"a.override": "template IN A a.test {\n answer \"a.test 60 IN A 192.0.2.1\"\n}\n",
+		"b.server":   "b.test:10054 {\n template IN A b.test {\n answer \"b.test 60 IN A 192.0.2.1\"\n}\n}\n",
+	}})
+	eventually(t, b.asks("a.test", "192.0.2.1"))
+	refused("after another Corefile", layout.DNSPort)
+	refused("where a Corefile has added it", 10054)
 }
 
 // What stands in the way of a Corefile may pass without anybody changing it.

@@ -139,7 +139,8 @@ func (p plan) believe(nodes []node) ([]node, []error) {
 var sshPort = port{22, corev1.ProtocolTCP}
 
 // reserved is what would cut the cluster's own traffic off, or the user: packets
-// to a Service's address and port never reach the program that listens there.
+// to a Service's address and port never reach the program that listens there. Some
+// listen at addresses of nodes only if somebody says so.
 func reserved(apiPort int) map[port]string {
 	all := map[port]string{sshPort: "the machines' SSH server (the annotation " + layout.AllowSSHAnnotation + `: "true" of the Service allows it)`}
 	for _, p := range layout.Ports() {

@@ -96,7 +96,7 @@ func (m *Metrics) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	nodes := newNodes(client)
-	readings, err := newReadings(cfg, nodes)
+	readings, err := newReadings(cfg, objects, nodes)
 	if err != nil {
 		return err
 	}

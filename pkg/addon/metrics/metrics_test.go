@@ -246,7 +246,7 @@ func (c *clockwork) Scrape(context.Context) *storage.MetricsBatch {
 func TestNewNodesAreAskedOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &clockwork{began: time.Now()}
-		r := &readings{c, storage.NewStorage(resolution), &nodes{joined: make(chan struct{}, 1)}}
+		r := &readings{scraper: c, store: storage.NewStorage(resolution), nodes: &nodes{joined: make(chan struct{}, 1)}}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { r.take(ctx, new(atomic.Bool)); close(done) }()
@@ -270,7 +270,7 @@ func TestNewNodesAreAskedOften(t *testing.T) {
 func TestAKubeletThatHangsDelaysNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &clockwork{began: time.Now(), takes: scrapeTimeout}
-		r := &readings{c, storage.NewStorage(resolution), &nodes{}}
+		r := &readings{scraper: c, store: storage.NewStorage(resolution), nodes: &nodes{}}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { r.take(ctx, new(atomic.Bool)); close(done) }()

@@ -3,6 +3,7 @@ package metrics
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	listers "k8s.io/client-go/listers/core/v1"
@@ -38,14 +40,17 @@ const (
 
 // readings are the last two of every kubelet.
 type readings struct {
-	scraper scraper.Scraper
-	store   storage.Storage
-	nodes   *nodes
+	scraper  scraper.Scraper
+	store    storage.Storage
+	nodes    *nodes
+	kubelets *kubelets
 }
 
-func newReadings(cfg *rest.Config, n *nodes) (*readings, error) {
-	kubelets, err := resource.NewForConfig(&client.KubeletClientConfig{
-		Client:              *rest.CopyConfig(cfg),
+func newReadings(cfg *rest.Config, api metadata.Interface, n *nodes) (*readings, error) {
+	to := rest.CopyConfig(cfg)
+	to.Wrap(func(next http.RoundTripper) http.RoundTripper { return bounded{next} })
+	asker, err := resource.NewForConfig(&client.KubeletClientConfig{
+		Client:              *to,
 		Scheme:              "https",
 		DefaultPort:         layout.KubeletPort,
 		UseNodeStatusPort:   true,
@@ -54,7 +59,8 @@ func newReadings(cfg *rest.Config, n *nodes) (*readings, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a client of kubelets: %w", err)
 	}
-	return &readings{scraper.NewScraper(n.lister, kubelets, scrapeTimeout, nil), storage.NewStorage(resolution), n}, nil
+	k := &kubelets{client: asker, api: api, nodes: map[types.NamespacedName]string{}}
+	return &readings{scraper.NewScraper(n.lister, k, scrapeTimeout, nil), storage.NewStorage(resolution), n, k}, nil
 }
 
 // take asks all kubelets until ctx is done. figures is set once there are some.

@@ -51,6 +51,9 @@ required_plugins = ['io.containerd.cri.v1.images', 'io.containerd.cri.v1.runtime
 [plugins.'io.containerd.internal.v1.opt']
   path = '{{.Dir.Opt}}'
 
+[plugins.'io.containerd.grpc.v1.cri']
+  stream_server_address = '127.0.0.1'
+  stream_server_port = '{{.StreamPort}}'
 [plugins.'io.containerd.cri.v1.images']
   snapshotter = '{{.Snapshotter}}'
   [plugins.'io.containerd.cri.v1.images'.pinned_images]
@@ -90,8 +93,9 @@ func (c Config) toml(snapshotter string, runtimes []found) (string, error) {
 	data := struct {
 		Config
 		Snapshotter, Pause, RegistryDir, DropIns, TheirTransfer, CNIPlugins string
+		StreamPort                                                          int
 		Runtimes                                                            []found
-	}{c, snapshotter, layout.PauseImage, c.registryDir(), c.dropIns(), theirTransfer, layout.Default().Host.CNIPlugins, runtimes}
+	}{c, snapshotter, layout.PauseImage, c.registryDir(), c.dropIns(), theirTransfer, layout.Default().Host.CNIPlugins, layout.StreamPort, runtimes}
 	var b strings.Builder
 	if err := configTOML.Execute(&b, data); err != nil {
 		return "", fmt.Errorf("render containerd's configuration: %w", err)

@@ -26,6 +26,7 @@ import (
 
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/file"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/unpack"
 )
 
@@ -46,7 +47,7 @@ func New(c Config) (*Containerd, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a client of containerd: %w", err)
 	}
-	return &Containerd{config: c, client: cri.NewRuntimeServiceClient(conn), registries: newServed(c.RegistryFile, c.registryDir())}, nil
+	return &Containerd{config: c, client: cri.NewRuntimeServiceClient(conn), registries: newServed(c.RegistryFile, c.registryDir(), layout.Local(layout.RewritePort))}, nil
 }
 
 // Name implements component.Component.

@@ -13,6 +13,7 @@ import (
 	image "github.com/containerd/containerd/v2/core/transfer/registry"
 	"github.com/containerd/containerd/v2/pkg/gc"
 
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/unpack"
 )
 
@@ -40,7 +41,7 @@ func TestPullsWithTheCredentialsOfTheFile(t *testing.T) {
 	host := strings.TrimPrefix(u.URL, "http://")
 	pull := func(t *testing.T, g given, yaml string) error {
 		t.Helper()
-		s := newServed("", filepath.Join(t.TempDir(), "hosts"))
+		s := newServed("", filepath.Join(t.TempDir(), "hosts"), layout.Local(0))
 		r := parsed(t, strings.ReplaceAll(yaml, "HOST", host))
 		s.now.Store(r)
 		if err := r.write(s.dir, s.through); err != nil {

@@ -40,6 +40,7 @@ type rewriter struct {
 	// A mirror of which the file says the same as before is the same target, with the
 	// logins that it has: pulls that are under way do not notice.
 	mu      sync.Mutex
+	listen  string
 	targets map[string]*target
 	wanted  map[string]bool // since the last call of begin
 }
@@ -53,8 +54,8 @@ type target struct {
 	clients sync.Map // repository -> http.RoundTripper that has logged in
 }
 
-func newRewriter() *rewriter {
-	return &rewriter{secret: rand.Text(), targets: map[string]*target{}, wanted: map[string]bool{}}
+func newRewriter(listen string) *rewriter {
+	return &rewriter{listen: listen, secret: rand.Text(), targets: map[string]*target{}, wanted: map[string]bool{}}
 }
 
 // begin makes ready for what another file says.
@@ -80,7 +81,7 @@ func (w *rewriter) address(e endpoint, rules []rule, h host) (string, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.listener == nil {
-		if w.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		if w.listener, err = net.Listen("tcp", w.listen); err != nil {
 			return "", fmt.Errorf("listen for image pulls: %w", err)
 		}
 		w.server = &http.Server{Handler: w, ReadHeaderTimeout: 10 * time.Second}

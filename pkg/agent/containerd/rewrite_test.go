@@ -28,6 +28,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/sirupsen/logrus"
+
+	"lite.io/lite/pkg/layout"
 )
 
 const user, password = "user", `p"a:s\s`
@@ -144,7 +146,7 @@ func bearer(repo string) func(*upstreamRegistry, http.Handler) http.Handler {
 func serving(t *testing.T, r *registries) (dir string, w *rewriter) {
 	t.Helper()
 	quietly(t)
-	w = newRewriter()
+	w = newRewriter(layout.Local(0))
 	t.Cleanup(w.close)
 	dir = t.TempDir()
 	if err := r.write(dir, w); err != nil {
@@ -287,7 +289,7 @@ func TestRewriterErrors(t *testing.T) {
 		"{cert_file: " + file + ", key_file: " + file + "}": "load cert_file: ",
 	} {
 		r := parsed(t, "mirrors: {a.test: {endpoint: [m.test], rewrite: {a: b}}}\nconfigs: {m.test: {tls: "+tls+"}}")
-		w := newRewriter()
+		w := newRewriter(layout.Local(0))
 		if err := r.write(t.TempDir(), w); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), `endpoint "https://m.test"`) {
 			t.Errorf("%s: got %v, want %s", tls, err, want)
 		}

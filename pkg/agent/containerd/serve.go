@@ -32,8 +32,8 @@ type served struct {
 	fixed bool
 }
 
-func newServed(file, dir string) *served {
-	return &served{file: file, dir: dir, through: newRewriter()}
+func newServed(file, dir, listen string) *served {
+	return &served{file: file, dir: dir, through: newRewriter(listen)}
 }
 
 // load puts the file in force. An error changes nothing.

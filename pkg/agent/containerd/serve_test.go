@@ -7,13 +7,15 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // following is a registries.yaml that is followed until the test ends.
 func following(t *testing.T, file string) *served {
 	t.Helper()
 	quietly(t)
-	s := newServed(file, filepath.Join(t.TempDir(), "hosts"))
+	s := newServed(file, filepath.Join(t.TempDir(), "hosts"), layout.Local(0))
 	if _, err := s.load(); err != nil {
 		t.Fatal(err)
 	}

@@ -28,6 +28,15 @@ const (
 	WireGuard = "wireguard-native"
 )
 
+// Unauthenticated is the device and the UDP port of a backend that believes every packet
+// that comes to it; "" and 0 for one that does not.
+func Unauthenticated(backend string) (device string, port int) {
+	if backend == VXLAN {
+		return layout.VXLANDevice, layout.VXLANPort
+	}
+	return "", 0
+}
+
 // What every host must be able to take in (RFC 791, RFC 8200).
 const (
 	minMTU  = 576

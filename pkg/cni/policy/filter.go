@@ -29,10 +29,11 @@ type filter struct {
 	claims     map[netip.Addr][]*pod   // whoever is said to have an address
 	early      map[types.UID]sandbox   // of pods of this node, before the API knows
 	nodes      map[string][]netip.Addr // of every node its own addresses
-	groups     map[string]*group       // of all policies
-	local      map[string][]*group     // those of one namespace, by it
-	everywhere []*group                // the others
-	applying   map[string][]*policy    // by namespace, in the order of their keys
+	ranges     map[string][]netip.Prefix
+	groups     map[string]*group    // of all policies
+	local      map[string][]*group  // those of one namespace, by it
+	everywhere []*group             // the others
+	applying   map[string][]*policy // by namespace, in the order of their keys
 
 	dirty         map[*pod]bool
 	policiesDirty bool
@@ -108,7 +109,7 @@ func (f *filter) forget() {
 	f.pods = map[string]*pod{}
 	f.claims = map[netip.Addr][]*pod{}
 	f.early = map[types.UID]sandbox{}
-	f.nodes = map[string][]netip.Addr{}
+	f.nodes, f.ranges = map[string][]netip.Addr{}, map[string][]netip.Prefix{}
 	f.startOver()
 }
 
@@ -154,15 +155,30 @@ func (f *filter) touchNamespace(name string) {
 	}
 }
 
-func (f *filter) setNode(name string, addrs []netip.Addr) {
+// setNode says what addresses a node has itself, and in which ranges its pods' are.
+func (f *filter) setNode(name string, addrs []netip.Addr, ranges ...netip.Prefix) {
 	if !slices.Equal(f.nodes[name], addrs) {
 		f.nodes[name], f.nodesDirty = addrs, true
+	}
+	if !slices.Equal(f.ranges[name], ranges) {
+		f.ranges[name] = ranges
+		f.touchContested()
 	}
 }
 
 func (f *filter) deleteNode(name string) {
 	delete(f.nodes, name)
+	delete(f.ranges, name)
 	f.nodesDirty = true
+	f.touchContested()
+}
+
+func (f *filter) touchContested() {
+	for _, pods := range f.claims {
+		if len(pods) > 1 {
+			f.touch(pods)
+		}
+	}
 }
 
 func (f *filter) setPod(o *v1.Pod) {
@@ -266,10 +282,13 @@ func (f *filter) touch(pods []*pod) {
 }
 
 // owns decides between pods that are said to have the same address: the kubelet
-// reports a pod's end, and its new address, after the old one has been given away.
+// reports a pod's end, and its new address, after the old one has been given away. And
+// a node that somebody has taken over says what it likes of its pods: it takes none
+// from pods of other nodes.
 func (f *filter) owns(p *pod, a netip.Addr) bool {
 	return p == slices.MinFunc(f.claims[a], func(x, y *pod) int {
 		return cmp.Or(
+			cmp.Compare(f.abroad(x, a), f.abroad(y, a)),
 			cmp.Compare(leaving(x), leaving(y)),
 			cmp.Compare(f.hearsay(x, a), f.hearsay(y, a)),
 			y.object.CreationTimestamp.Compare(x.object.CreationTimestamp.Time),
@@ -281,6 +300,14 @@ func (f *filter) owns(p *pod, a netip.Addr) bool {
 // hearsay is 1 unless the container runtime says that the pod has the address.
 func (f *filter) hearsay(p *pod, a netip.Addr) int {
 	if slices.Contains(f.early[p.object.UID].addrs, a) {
+		return 0
+	}
+	return 1
+}
+
+// abroad is 1 unless the address is in a range that the cluster has given the pod's node.
+func (f *filter) abroad(p *pod, a netip.Addr) int {
+	if slices.ContainsFunc(f.ranges[p.object.Spec.NodeName], func(r netip.Prefix) bool { return r.Contains(a) }) {
 		return 0
 	}
 	return 1

@@ -146,6 +146,44 @@ func TestAddressChangesHands(t *testing.T) {
 	}
 }
 
+// A pod was no longer isolated, nor a peer of others, when a node that somebody had taken
+// over said that a newer pod of its own had the address.
+func TestANodeTakesNoAddressOfOthersPods(t *testing.T) {
+	for _, first := range []string{"nodes", "pods"} {
+		b := newBed(only4)
+		b.setNamespace("a", nil)
+		b.setNamespace("b", nil)
+		b.setPolicy(newPolicy(t, "a", "p", fromWeb))
+		set := map[string]func(){"nodes": func() {
+			b.setNode("h2", nil, netip.MustParsePrefix("10.42.1.0/24"))
+			b.setNode("h3", nil, netip.MustParsePrefix("10.42.2.0/24"))
+		}, "pods": func() {
+			own, liar := newPod("a", "own", "app=db", "10.42.2.2"), newPod("b", "liar", "app=x", "10.42.2.2")
+			own.Spec.NodeName, liar.Spec.NodeName = "h3", "h2"
+			liar.CreationTimestamp = metav1.NewTime(time.Unix(1e9, 0))
+			b.setPod(own)
+			b.setPod(liar)
+		}}
+		set[first]()
+		b.write(t)
+		delete(set, first)
+		for _, rest := range set {
+			rest()
+		}
+		b.write(t)
+		if got := b.elements(t, "ingress4"); got != "10.42.2.2" {
+			t.Errorf("%s first: isolated is %q", first, got)
+		}
+		// The cluster gives the range to another node.
+		b.deleteNode("h3")
+		b.setNode("h2", nil, netip.MustParsePrefix("10.42.2.0/24"))
+		b.write(t)
+		if got := b.elements(t, "ingress4"); got != "" {
+			t.Errorf("%s first: isolated is %q, although the pod is another's", first, got)
+		}
+	}
+}
+
 // What the container runtime says counts as long as the sandbox is there.
 func TestEarlyAddresses(t *testing.T) {
 	b := newBed(only4)

@@ -111,13 +111,26 @@ func TestAddressesOfNodes(t *testing.T) {
 			{Type: v1.NodeHostName, Address: "n"}, {Type: v1.NodeInternalIP, Address: "192.0.2.7"}, {Type: v1.NodeExternalIP, Address: "203.0.113.7"},
 		}},
 	}
-	var got []string
-	for _, a := range ownAddresses(trimNode(n)) {
-		got = append(got, a.String())
+	pods := []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16"), netip.MustParsePrefix("fd42::/16")}
+	own := func() (got []string) {
+		for _, a := range ownAddresses(trimNode(n), pods) {
+			got = append(got, a.String())
+		}
+		return got
 	}
 	want := []string{"198.51.100.7", "192.0.2.7", "203.0.113.7", "10.42.3.0", "10.42.3.1", "fd42:3::", "fd42:3::1"}
-	if !slices.Equal(got, want) {
+	if got := own(); !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
+	}
+
+	// A node let any pod of the cluster past all policies, by calling its address its own.
+	n.Annotations[layout.OverlayAnnotation] = `{"backend":"vxlan","ip":"10.42.9.9"}`
+	n.Status.Addresses = []v1.NodeAddress{
+		{Type: v1.NodeInternalIP, Address: "10.42.9.7"}, {Type: v1.NodeExternalIP, Address: "fd42:9::7"}, {Type: v1.NodeInternalIP, Address: "::ffff:10.42.9.8"},
+		{Type: v1.NodeInternalIP, Address: "0.0.0.0"}, {Type: v1.NodeInternalIP, Address: "127.0.0.1"}, {Type: v1.NodeInternalIP, Address: "192.0.2.8"},
+	}
+	if got, want := own(), []string{"192.0.2.8", "10.42.3.0", "10.42.3.1", "fd42:3::", "fd42:3::1"}; !slices.Equal(got, want) {
+		t.Errorf("of what it claims: got %v, want %v", got, want)
 	}
 }
 

@@ -82,7 +82,7 @@ func (e *enforcer) startWatching(ctx context.Context) error {
 	wait := follow(inner,
 		informer(core, "pods", &v1.Pod{}, trimPod, (*filter).setPod, (*filter).deletePod, e.Policy),
 		informer(core, "namespaces", &v1.Namespace{}, trimNamespace, func(f *filter, n *v1.Namespace) { f.setNamespace(n.Name, n.Labels) }, (*filter).deleteNamespace, e.Policy),
-		informer(core, "nodes", &v1.Node{}, trimNode, func(f *filter, n *v1.Node) { f.setNode(n.Name, ownAddresses(n)) }, (*filter).deleteNode, e.Policy),
+		informer(core, "nodes", &v1.Node{}, trimNode, func(f *filter, n *v1.Node) { f.setNode(n.Name, ownAddresses(n, e.config.ClusterCIDR), ranges(n)...) }, (*filter).deleteNode, e.Policy),
 	)
 	if ctx.Err() != nil {
 		cancel()
@@ -125,7 +125,7 @@ func trimNamespace(n *v1.Namespace) *v1.Namespace {
 func trimPod(p *v1.Pod) *v1.Pod {
 	o := &v1.Pod{
 		ObjectMeta: small(p.ObjectMeta),
-		Spec:       v1.PodSpec{HostNetwork: p.Spec.HostNetwork},
+		Spec:       v1.PodSpec{HostNetwork: p.Spec.HostNetwork, NodeName: p.Spec.NodeName},
 		Status:     v1.PodStatus{Phase: p.Status.Phase, PodIPs: p.Status.PodIPs},
 	}
 	var named []v1.ContainerPort
@@ -159,22 +159,37 @@ func trimNode(n *v1.Node) *v1.Node {
 // ownAddresses are those from which a node itself sends to pods: its addresses,
 // that of the interface that carries its overlay, and in its range of pod
 // addresses the first, which its end of the overlay has, and the second, which the
-// bridge has.
-func ownAddresses(n *v1.Node) []netip.Addr {
+// bridge has. It says the others itself: one of a pod's would let that pod past the
+// policies of all others.
+func ownAddresses(n *v1.Node, pods []netip.Prefix) []netip.Addr {
 	var all []netip.Addr
+	add := func(a netip.Addr) {
+		host := a.IsGlobalUnicast() || a.IsLinkLocalUnicast()
+		if host && !slices.ContainsFunc(pods, func(p netip.Prefix) bool { return p.Contains(a) }) {
+			all = append(all, a)
+		}
+	}
 	var carrier overlay.Local
-	if json.Unmarshal([]byte(n.Annotations[layout.OverlayAnnotation]), &carrier) == nil && carrier.IP.IsValid() {
-		all = append(all, carrier.IP)
+	if json.Unmarshal([]byte(n.Annotations[layout.OverlayAnnotation]), &carrier) == nil {
+		add(carrier.IP)
 	}
 	for _, a := range n.Status.Addresses {
 		if addr, err := netip.ParseAddr(a.Address); err == nil {
-			all = append(all, addr.Unmap())
+			add(addr.Unmap())
 		}
 	}
+	for _, r := range ranges(n) {
+		first := r.Addr()
+		all = append(all, first, first.Next())
+	}
+	return all
+}
+
+// ranges are those of a node's pods.
+func ranges(n *v1.Node) (all []netip.Prefix) {
 	for _, text := range n.Spec.PodCIDRs {
-		if p, err := netip.ParsePrefix(text); err == nil {
-			first := p.Masked().Addr()
-			all = append(all, first, first.Next())
+		if r, err := netip.ParsePrefix(text); err == nil {
+			all = append(all, r.Masked())
 		}
 	}
 	return all

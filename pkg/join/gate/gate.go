@@ -15,10 +15,13 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/client-go/tools/cache"
+	bootstrap "k8s.io/cluster-bootstrap/token/api"
 
 	"lite.io/lite/pkg/join/roll"
 	"lite.io/lite/pkg/layout"
@@ -29,9 +32,10 @@ import (
 type Gate struct {
 	mu      sync.Mutex
 	refused map[string]map[string]*roll.Refusal // by Secret, by node
-	visits  map[string]map[*visit]struct{}      // by node; what is being answered
+	visits  map[string]map[*visit]struct{}      // by node, or user of a token; what is being answered
 
 	synced func() bool
+	isGood func(user string) bool // a token that there is
 	limits limits
 }
 
@@ -45,7 +49,7 @@ type visit struct {
 func New() *Gate {
 	return &Gate{
 		refused: map[string]map[string]*roll.Refusal{}, visits: map[string]map[*visit]struct{}{},
-		synced: func() bool { return false },
+		synced: func() bool { return false }, isGood: func(string) bool { return true },
 	}
 }
 
@@ -55,13 +59,36 @@ func (g *Gate) Follow(secrets cache.SharedIndexInformer) error {
 	handler, err := secrets.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(o any) { g.learn(o) },
 		UpdateFunc: func(_, o any) { g.learn(o) },
-		DeleteFunc: func(o any) { g.unlearn(o) },
+		DeleteFunc: func(o any) { g.unlearn(o); g.endToken(o) },
 	})
 	if err != nil {
 		return err
 	}
 	g.synced = handler.HasSynced
+	g.isGood = func(user string) bool {
+		_, found, err := secrets.GetIndexer().GetByKey(metav1.NamespaceSystem + "/" + bootstrap.BootstrapTokenSecretPrefix + strings.TrimPrefix(user, layout.TokenUser))
+		return found || err != nil
+	}
 	return nil
+}
+
+// endToken ends what is being answered to those who have a token that is gone, such as a
+// watch, which would go on for as long as they have asked for.
+func (g *Gate) endToken(o any) {
+	if gone, ok := o.(cache.DeletedFinalStateUnknown); ok {
+		o = gone.Obj
+	}
+	secret, ok := o.(*corev1.Secret)
+	if !ok || secret.Namespace != metav1.NamespaceSystem {
+		return
+	}
+	if id, ok := strings.CutPrefix(secret.Name, bootstrap.BootstrapTokenSecretPrefix); ok {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		for v := range g.visits[layout.TokenUser+id] {
+			v.end()
+		}
+	}
 }
 
 func (g *Gate) learn(o any) {
@@ -106,18 +133,35 @@ func (g *Gate) enter(node, key string, end context.CancelFunc) (leave func(), re
 			return nil, r
 		}
 	}
-	v := &visit{key, end}
-	if g.visits[node] == nil {
-		g.visits[node] = map[*visit]struct{}{}
+	return g.note(node, &visit{key, end}), nil
+}
+
+// note is called with the lock, and what it returns without.
+func (g *Gate) note(who string, v *visit) (leave func()) {
+	if g.visits[who] == nil {
+		g.visits[who] = map[*visit]struct{}{}
 	}
-	g.visits[node][v] = struct{}{}
+	g.visits[who][v] = struct{}{}
 	return func() {
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		if delete(g.visits[node], v); len(g.visits[node]) == 0 {
-			delete(g.visits, node)
+		if delete(g.visits[who], v); len(g.visits[who]) == 0 {
+			delete(g.visits, who)
 		}
-	}, nil
+	}
+}
+
+// enterByToken is enter for who has a token. That there is one was looked up some seconds
+// ago perhaps, and is looked up again once it is noted.
+func (g *Gate) enterByToken(user string, end context.CancelFunc) (leave func(), good bool) {
+	g.mu.Lock()
+	leave = g.note(user, &visit{end: end})
+	g.mu.Unlock()
+	if !g.isGood(user) {
+		leave()
+		return nil, false
+	}
+	return leave, true
 }
 
 // Recognize adds to who a node or a machine with a token is where it asks from, and
@@ -183,6 +227,17 @@ func (g *Gate) Before(next http.Handler) http.Handler {
 			leave, refusal := g.enter(node, key, end)
 			if refusal != nil {
 				answer(w, r, refused(node, refusal))
+				return
+			}
+			defer leave()
+			r = r.WithContext(ctx)
+		}
+		if u, ok := request.UserFrom(r.Context()); ok && strings.HasPrefix(u.GetName(), layout.TokenUser) {
+			ctx, end := context.WithCancel(r.Context())
+			defer end()
+			leave, good := g.enterByToken(u.GetName(), end)
+			if !good {
+				answer(w, r, apierrors.NewUnauthorized("the token has ended"))
 				return
 			}
 			defer leave()

@@ -65,6 +65,9 @@ type door struct {
 func newDoor(t *testing.T, objects ...*corev1.Secret) *door {
 	t.Helper()
 	d := &door{Gate: New(), client: fake.NewClientset()}
+	for _, id := range []string{"abcdef", "zzzzzz"} {
+		objects = append(objects, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: "bootstrap-token-" + id}})
+	}
 	for _, o := range objects {
 		if _, err := d.client.CoreV1().Secrets(o.Namespace).Create(t.Context(), o, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
@@ -184,6 +187,40 @@ func TestARefusedNodeWatchesNoMore(t *testing.T) {
 		}
 		if len(d.visits) != 2 {
 			t.Errorf("%d nodes are remembered", len(d.visits))
+		}
+	})
+}
+
+// Who had a token went on reading requests for certificates after it was revoked, for as
+// long as he had said that he would watch.
+func TestATokenThatHasEndedWatchesNoMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDoor(t)
+		ended := map[string]bool{}
+		watch := func(id string) int {
+			ctx, stop := context.WithCancel(t.Context())
+			t.Cleanup(stop)
+			r := httptest.NewRequest(http.MethodGet, "/?watch", nil).WithContext(request.WithUser(ctx, &user.DefaultInfo{Name: layout.TokenUser + id}))
+			w := httptest.NewRecorder()
+			go func() { d.handler.ServeHTTP(w, r); ended[id] = true }()
+			synctest.Wait()
+			return w.Code
+		}
+		watch("abcdef")
+		watch("zzzzzz")
+		if err := d.client.CoreV1().Secrets("kube-system").Delete(t.Context(), "bootstrap-token-abcdef", metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if want := "map[abcdef:true]"; fmt.Sprint(ended) != want {
+			t.Errorf("ended: %v, want %s", ended, want)
+		}
+		// Who was recognized a moment before, or is from memory.
+		if code := watch("abcdef"); code != http.StatusUnauthorized {
+			t.Errorf("the token is answered with %d", code)
+		}
+		if len(d.visits) != 1 {
+			t.Errorf("%d are remembered", len(d.visits))
 		}
 	})
 }
@@ -322,7 +359,7 @@ func TestAFloodFromManyAddresses(t *testing.T) {
 		if passed != burstPerAsker {
 			t.Errorf("%d passed, want %d", passed, burstPerAsker)
 		}
-		if n := len(d.limits.young) + len(d.limits.old); n > 2*mostLimits {
+		if n := len(d.limits.all.young) + len(d.limits.all.old); n > 2*mostLimits {
 			t.Errorf("%d are remembered", n)
 		}
 	})

@@ -22,9 +22,12 @@ const mostLimits = 4096
 // limits remembers how fast each has asked: a token or node, and from where. Who has
 // asked less in between is forgotten when there are many.
 type limits struct {
-	mu         sync.Mutex
-	young, old map[string]flowcontrol.RateLimiter
+	mu  sync.Mutex
+	all recent[flowcontrol.RateLimiter]
 }
+
+// recent remembers values by keys, those that were asked for last.
+type recent[T any] struct{ young, old map[string]T }
 
 // allow counts a request. Who asks from one address too fast takes nothing from the
 // others that have the same token.
@@ -35,17 +38,21 @@ func (l *limits) allow(who, from string) bool {
 }
 
 func (l *limits) of(key string, rate float32, burst int) flowcontrol.RateLimiter {
-	if found, ok := l.young[key]; ok {
+	return l.all.of(key, func() flowcontrol.RateLimiter { return flowcontrol.NewTokenBucketRateLimiter(rate, burst) })
+}
+
+func (r *recent[T]) of(key string, fresh func() T) T {
+	if found, ok := r.young[key]; ok {
 		return found
 	}
-	found, ok := l.old[key]
+	found, ok := r.old[key]
 	if !ok {
-		found = flowcontrol.NewTokenBucketRateLimiter(rate, burst)
+		found = fresh()
 	}
-	if len(l.young) >= mostLimits || l.young == nil {
-		l.old, l.young = l.young, map[string]flowcontrol.RateLimiter{}
+	if len(r.young) >= mostLimits || r.young == nil {
+		r.old, r.young = r.young, map[string]T{}
 	}
-	l.young[key] = found
+	r.young[key] = found
 	return found
 }
 

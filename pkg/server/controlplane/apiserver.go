@@ -91,7 +91,7 @@ func NewAPIServer(c Config) (*APIServer, error) {
 		a.log = path
 	}
 	plugins := s.Admission.GenericAdmission
-	plugins.Decorators = append(plugins.Decorators, &a.exemption)
+	plugins.Decorators = append(plugins.Decorators, &a.exemption, &gate.Writes{})
 	a.args = args
 	return a, nil
 }
