@@ -57,8 +57,11 @@ func (o chainOwner) script(saved string) (script string, chains int) {
 }
 
 // hostPorts is what the CNI's plugin portmap (1.9) calls the chain that leads to
-// one per container.
-const hostPorts = "CNI-HOSTPORT-DNAT"
+// one per container, whose name begins with oneHostPort.
+const (
+	hostPorts   = "CNI-HOSTPORT-DNAT"
+	oneHostPort = "CNI-DN-"
+)
 
 // liteChains are those of the pod network.
 var liteChains = []string{"LITE-FORWARD", "LITE-INPUT", "LITE-POSTROUTING"}
@@ -71,10 +74,10 @@ func (o chainOwner) chains(t savedTable) map[string]bool {
 	for _, r := range t.rules {
 		switch {
 		case r.chain != hostPorts:
-		case o.ourHostPort(r):
-			ours[r.target] = true
-		default:
+		case !o.ourHostPort(r):
 			shared = true
+		case strings.HasPrefix(r.target, oneHostPort) && slices.Contains(t.chains, r.target): // whatever else somebody has written under our name
+			ours[r.target] = true
 		}
 	}
 	for _, c := range t.chains {
