@@ -64,7 +64,7 @@ var layers = []struct{ pkg, imports string }{
 	{"pkg/cni/policy", "cni/overlay component firewall kube"},
 	{"pkg/resolver", ""},
 	{"pkg/addon/dns", "component file kube resolver series"},
-	{"pkg/addon/manifests", "kube"},
+	{"pkg/addon/manifests", "document kube"},
 	{"pkg/addon/storage", "file kube"},
 	{"pkg/addon/loadbalancer", "component kube"},
 	{"pkg/addon/metrics", "kube"},

@@ -18,9 +18,11 @@ import (
 // quotes what it cannot parse. So it is given nothing that leads to a file of the
 // machine, to a socket or to the environment: only what is a key of the ConfigMaps.
 
-// confine looks at all files of the ConfigMaps, before the parser does.
-func (r rewriter) confine() error {
-	return filepath.WalkDir(r.dir, func(path string, d fs.DirEntry, err error) error {
+// confine looks at all files of the ConfigMaps, before the parser does, and returns
+// their words.
+func (r rewriter) confine() (map[string][]caddyfile.Token, error) {
+	words := map[string][]caddyfile.Token{}
+	return words, filepath.WalkDir(r.dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
@@ -31,6 +33,10 @@ func (r rewriter) confine() error {
 		defer text.Close()
 		// The parser's own lexer, which follows no import.
 		tokens := caddyfile.NewDispenser(path, text)
+		for tokens.Next() {
+			words[path] = append(words[path], caddyfile.Token{File: path, Line: tokens.Line(), Text: tokens.Val()})
+		}
+		tokens = caddyfile.NewDispenserTokens(path, words[path])
 		for tokens.Next() {
 			if err := r.confineToken(path, &tokens); err != nil {
 				return fmt.Errorf("%s:%d: %w", r.name(path), tokens.Line(), err)
