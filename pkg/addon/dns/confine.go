@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
 	"net"
@@ -84,8 +85,10 @@ func outside(directive, path string) error {
 	return fmt.Errorf("%s may not open %s: the cluster's DNS reads keys of the ConfigMaps coredns and coredns-custom, as %s<key> and %scustom/<key>, and no file of the machine", directive, path, mounted, mounted)
 }
 
-// name is what people know a file as.
-func (r rewriter) name(path string) string { return strings.TrimPrefix(path, r.dir+"/") }
+// name is what people know a file as. The parser names only those that are imported.
+func (r rewriter) name(path string) string {
+	return cmp.Or(strings.TrimPrefix(path, r.dir+"/"), corefileName)
+}
 
 // confineBlock looks at what the directives of a server block open. Those that are not
 // here open nothing (CoreDNS 1.15).
