@@ -81,7 +81,7 @@ func (r iptablesReader) read(f []string) rule {
 	var all []condition
 	does := doing{}
 	for i := 0; i < len(f); {
-		negated := f[i] == "!"
+		negated := f[i] == "!" && i+1 < len(f)
 		if negated {
 			i++
 		}
@@ -90,12 +90,12 @@ func (r iptablesReader) read(f []string) rule {
 		for end < len(f) && f[end] != "!" && !strings.HasPrefix(f[end], "-") {
 			end++
 		}
-		if name == "-j" || name == "-g" {
+		if (name == "-j" || name == "-g") && end > i+1 {
 			does = r.target(name, f[i+1])
 			break
 		}
 		if name == "--comment" {
-			end = i + 2 // which may begin with a dash
+			end = min(i+2, len(f)) // which may begin with a dash
 		}
 		asks := r.condition(name, f[i+1:end])
 		all = append(all, func(p packets) fit { return asks(p).unless(negated) })

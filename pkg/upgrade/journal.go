@@ -86,7 +86,11 @@ func ReadJournal(dataDir string) (*Journal, error) {
 		return nil, fmt.Errorf("read the journal of the upgrade: %w", err)
 	}
 	j := &Journal{}
-	if err := json.Unmarshal(data, j); err != nil {
+	err = json.Unmarshal(data, j)
+	if err == nil && (j.State == "" || j.From == "" || j.To == "" || !filepath.IsAbs(j.Binary)) { // such as null
+		err = errors.New("it lacks the state, a version or the program")
+	}
+	if err != nil {
 		return nil, fmt.Errorf("read the journal of the upgrade %s: %w; it is written in one piece, so the disk may be damaged: remove it if lite runs well", path, err)
 	}
 	if j.Guard == "" {
