@@ -198,7 +198,7 @@ func (o object) check() error {
 	case o.GetKind() == "":
 		return errors.New("kind is missing")
 	case !isKind(o.GetKind()):
-		return fmt.Errorf("kind %q is none: it is one word", o.GetKind())
+		return fmt.Errorf("kind %q is not valid: it must be one word", o.GetKind())
 	case !ok:
 		return fmt.Errorf("metadata of the %s is missing", o.GetKind())
 	case !isText(metadata["name"]), !isText(metadata["namespace"]):

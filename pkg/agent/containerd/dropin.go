@@ -127,7 +127,7 @@ func translate(cfg *srvconfig.Config) error {
 func withoutPanic(work func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("containerd cannot translate it, since a value is of another type than it has to be (%v); compare it with containerd's documentation", p)
+			err = fmt.Errorf("containerd cannot translate it: a value has the wrong type (%v); compare it with containerd's documentation", p)
 		}
 	}()
 	return work()
