@@ -74,7 +74,8 @@ type iptablesReader struct {
 var plain = []string{"tcp", "udp", "multiport", "conntrack", "state", "set", "comment", "addrtype", "iprange", "pkttype"}
 
 // passing are targets that leave a packet to the next rule.
-var passing = []string{"LOG", "NFLOG", "ULOG", "MARK", "CONNMARK", "CONNSECMARK", "SECMARK", "SET", "TCPMSS", "TRACE", "AUDIT", "CT", "NOTRACK", "CLASSIFY", "TOS", "DSCP", "TTL", "HL", "RATEEST"}
+var passing = []string{"LOG", "NFLOG", "ULOG", "MARK", "CONNMARK", "CONNSECMARK", "SECMARK", "SET", "TCPMSS", "TRACE",
+	"AUDIT", "CT", "NOTRACK", "CLASSIFY", "TOS", "DSCP", "TTL", "HL", "RATEEST"}
 
 // read makes a rule of its words: "-s 192.0.2.0/24 -p tcp -m tcp ! --dport 22 -j DROP".
 func (r iptablesReader) read(f []string) rule {

@@ -42,7 +42,8 @@ func podSecurity() []entry {
 	baseline, restricted := remedy+enforceLabel+"=baseline`", remedy+enforceLabel+"=restricted`"
 	return []entry{
 		{"5.2.1", 1, Manual, "Something decides which pods may be made", among(guarded), yours, baseline},
-		{"5.2.2", 1, Manual, "Privileged containers are kept out", keptOut("baseline", "is privileged", anyContainer(privileged)), "Such a container is root on the node. " + yours, baseline},
+		{"5.2.2", 1, Manual, "Privileged containers are kept out", keptOut("baseline", "is privileged", anyContainer(privileged)),
+			"Such a container is root on the node. " + yours, baseline},
 		{"5.2.3", 1, Manual, "Pods among the node's processes are kept out", keptOut("baseline", "has hostPID", func(p *corev1.Pod) bool { return p.Spec.HostPID }), "They see the memory and the variables of all that runs there. " + yours, baseline},
 		{"5.2.4", 1, Manual, "Pods in the node's IPC are kept out", keptOut("baseline", "has hostIPC", func(p *corev1.Pod) bool { return p.Spec.HostIPC }), "They share memory with all that runs there. " + yours, baseline},
 		{"5.2.5", 1, Manual, "Pods in the node's network are kept out", keptOut("baseline", "has hostNetwork", func(p *corev1.Pod) bool { return p.Spec.HostNetwork }), "They reach what listens on the node's loopback, and no NetworkPolicy is about them. " + yours, baseline},

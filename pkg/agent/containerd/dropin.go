@@ -70,7 +70,7 @@ func checkDropIn(file string) (errs []error) {
 		errs = append(errs, fmt.Errorf("version = %d is newer than this containerd, which knows up to %d; write it in that version", cfg.Version, version.ConfigVersion))
 	}
 	for _, own := range []struct{ key, value string }{
-		{"root", cfg.Root}, {"state", cfg.State}, {"grpc.address", cfg.GRPC.Address}, {"ttrpc.address", cfg.TTRPC.Address},
+		{"root", cfg.Root}, {"state", cfg.State}, {"grpc.address", cfg.GRPC.Address}, {"ttrpc.address", cfg.TTRPC.Address}, //nolint:staticcheck // older files have it
 		{"plugins.'io.containerd.server.v1.grpc'.address", text(cfg.Plugins, "io.containerd.server.v1.grpc", "address")},
 		{"plugins.'io.containerd.server.v1.ttrpc'.address", text(cfg.Plugins, "io.containerd.server.v1.ttrpc", "address")},
 	} {
