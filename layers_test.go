@@ -65,7 +65,7 @@ var layers = []struct{ pkg, imports string }{
 	{"pkg/cni/policy", "cni/overlay component firewall kube layout"},
 	{"pkg/resolver", "file"},
 	{"pkg/addon/dns", "component file kube layout resolver series"},
-	{"pkg/addon/manifests", "kube layout"},
+	{"pkg/addon/manifests", "document kube layout"},
 	{"pkg/addon/storage", "file kube layout"},
 	{"pkg/addon/loadbalancer", "component kube layout"},
 	{"pkg/addon/metrics", "kube layout"},

@@ -12,7 +12,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"strings"
+	"unicode"
 )
 
 // maxSums is more than the checksums of any release take.
@@ -42,8 +44,14 @@ func ParseSums(data []byte) (Sums, error) {
 		if raw, err := hex.DecodeString(hash); !ok || err != nil || len(raw) != sha256.Size {
 			return nil, fmt.Errorf("%s: %q is no line of sha256sum", SumsFile, shorten(line))
 		}
-		// Either a space or a star is before the name.
-		name, hash = strings.TrimPrefix(strings.TrimLeft(name, " *"), "./"), strings.ToLower(hash)
+		// Either a space or a star is before the name, which may begin with one.
+		if name != "" && strings.ContainsRune(" *", rune(name[0])) {
+			name = name[1:]
+		}
+		if name == "" || strings.ContainsFunc(name, unicode.IsControl) {
+			return nil, fmt.Errorf("%s: %q is no line of sha256sum", SumsFile, shorten(line))
+		}
+		name, hash = path.Clean(name), strings.ToLower(hash)
 		if other := s[name]; other != "" && other != hash {
 			return nil, fmt.Errorf("%s names %s twice, with different sums", SumsFile, name)
 		}
