@@ -55,6 +55,7 @@ var layers = []struct{ pkg, imports string }{
 	{"pkg/server/controlplane", "component config datastore file join/gate kube layout pki series server/exemption"},
 	{"pkg/agent/images", "layout unpack unpack/layers"},
 	{"pkg/release", "file unpack"},
+	{"pkg/install/setup", "config file layout release service"},
 	{"pkg/airgap", "agent/images release unpack"},
 	{"pkg/agent/containerd", "component document file layout unpack unpack/layers"},
 	{"pkg/agent/kubelet", "component kube layout series"},

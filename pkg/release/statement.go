@@ -12,7 +12,8 @@ import (
 func (s Sums) Statements() []string {
 	var names []string
 	for _, name := range slices.Sorted(maps.Keys(s)) {
-		if strings.HasPrefix(name, "lite-") && !strings.Contains(name, "/") && (strings.HasSuffix(name, ".cdx.json") || strings.HasSuffix(name, ".provenance.json")) {
+		kind := strings.HasSuffix(name, ".cdx.json") || strings.HasSuffix(name, ".provenance.json")
+		if kind && strings.HasPrefix(name, "lite-") && !strings.Contains(name, "/") {
 			names = append(names, name)
 		}
 	}
