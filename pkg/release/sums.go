@@ -11,8 +11,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"unicode"
 )
@@ -60,6 +62,15 @@ func ParseSums(data []byte) (Sums, error) {
 	return s, nil
 }
 
+// Text is what sha256sum would write of them, sorted by name.
+func (s Sums) Text() []byte {
+	var text []byte
+	for _, name := range slices.Sorted(maps.Keys(s)) {
+		text = fmt.Appendf(text, "%s  %s\n", s[name], name)
+	}
+	return text
+}
+
 // shorten keeps a line that may be anything readable.
 func shorten(line string) string {
 	const most = 100
@@ -77,8 +88,15 @@ func (s Sums) Check(name, hash string) error {
 	case "":
 		return fmt.Errorf("%s does not name %s; the release is incomplete, take another", SumsFile, name)
 	default:
-		return fmt.Errorf("%s has the wrong checksum (SHA-256 %s, not %s); fetch it again, and if that does not help, do not use it", name, hash, want)
+		return &WrongSumError{name, hash, want}
 	}
+}
+
+// WrongSumError is that a file is not what SHA256SUMS says.
+type WrongSumError struct{ Name, Is, Want string }
+
+func (e *WrongSumError) Error() string {
+	return fmt.Sprintf("%s has the wrong checksum (SHA-256 %s, not %s); fetch it again, and if that does not help, do not use it", e.Name, e.Is, e.Want)
 }
 
 // Key is the public key of those who sign releases.
