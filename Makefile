@@ -1,6 +1,6 @@
 # What each step does stands in scripts/; `make` alone builds dist/lite.
 SHELL := /bin/bash
-.PHONY: build run test test-long vm-test conformance lint golden e2e bench release release-check vuln clean
+.PHONY: build run test test-long vm-test conformance lint hooks fuzz race golden e2e bench release release-check vuln clean
 
 # For another architecture: make build GOARCH=arm64
 BINARY = dist/lite$(if $(filter-out $(shell go env GOHOSTARCH),$(GOARCH)),-linux-$(GOARCH))
@@ -22,7 +22,14 @@ test: build
 	@tests/cluster/roots dist/roots
 	@scripts/test
 
-test-long: build # databases and operators that others have written; make test-long RUN=TestLong/PostgreSQL
+# All that takes minutes: lint, fuzzing, the race detector, and databases and operators that others have written. Of
+# these alone: make test-long RUN=TestLong/PostgreSQL
+test-long: build
+ifeq ($(RUN),)
+	@scripts/lint
+	@scripts/fuzz
+	@scripts/race all
+endif
 	@scripts/test-images
 	@scripts/test long '$(RUN)'
 
@@ -62,6 +69,15 @@ golden:
 
 lint:
 	@scripts/lint
+
+hooks: # has git check what is committed
+	@scripts/hooks
+
+fuzz: # make fuzz FUZZTIME=1m; for one package or target: make fuzz RUN=pkg/join, make fuzz RUN=FuzzSums
+	@scripts/fuzz $(RUN)
+
+race: # unit tests of what does not import Kubernetes; make race RUN=./pkg/dns, make race RUN=all
+	@scripts/race $(RUN)
 
 clean:
 	rm -rf dist pkg/bundle/data/*/bundle.tar.zst* pkg/licenses/data/*/*.zst

@@ -54,7 +54,8 @@ var layers = []struct{ pkg, imports string }{
 	{"pkg/server/exemption", "layout"},
 	{"pkg/server/controlplane", "component config datastore file join/gate kube layout pki series server/exemption"},
 	{"pkg/agent/images", "layout unpack unpack/layers"},
-	{"pkg/release", "unpack"},
+	{"pkg/release", "file unpack"},
+	{"pkg/install/setup", "config file layout release service"},
 	{"pkg/airgap", "agent/images release unpack"},
 	{"pkg/agent/containerd", "component document file layout unpack unpack/layers"},
 	{"pkg/agent/kubelet", "component kube layout series"},
@@ -65,7 +66,7 @@ var layers = []struct{ pkg, imports string }{
 	{"pkg/cni/policy", "cni/overlay component firewall kube layout"},
 	{"pkg/resolver", "file"},
 	{"pkg/addon/dns", "component file kube layout resolver series"},
-	{"pkg/addon/manifests", "kube layout"},
+	{"pkg/addon/manifests", "document kube layout"},
 	{"pkg/addon/storage", "file kube layout"},
 	{"pkg/addon/loadbalancer", "component kube layout"},
 	{"pkg/addon/metrics", "kube layout"},
@@ -77,7 +78,7 @@ var layers = []struct{ pkg, imports string }{
 	{"pkg/check", "agent agent/containerd bundle cni/overlay component config file join kube layout netfilter pki resolver server status uninstall version"},
 	{"scripts", ""},
 	{"cmd/lite", "*"},
-	{"scripts/...", "scripts"},
+	{"scripts/...", "release scripts"},
 	{"tests/...", "*"},
 }
 

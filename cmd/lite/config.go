@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/check"
@@ -106,11 +107,8 @@ func writeFor(role config.Role, short string) *cobra.Command {
 	to := cmd.Flags().String("to", "", "file to write instead, for you to rename to that one")
 	cmd.Flags().AddFlagSet(config.Flags(role))
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		content, cfg, err := config.DropIn(role, cmd.Flags(), os.Environ(), *replaced)
+		content, _, err := dropIn(role, cmd.Flags(), *replaced)
 		if err != nil {
-			return err
-		}
-		if err := checkService(cfg); err != nil {
 			return err
 		}
 		if *to == "" {
@@ -124,6 +122,15 @@ func writeFor(role config.Role, short string) *cobra.Command {
 		return writeConfig(*to, content)
 	}
 	return cmd
+}
+
+// dropIn is what flags and environment say, for a file that a service reads, and the configuration that it would have.
+func dropIn(role config.Role, flags *pflag.FlagSet, file string) ([]byte, *config.Config, error) {
+	content, cfg, err := config.DropIn(role, flags, os.Environ(), file)
+	if err != nil {
+		return nil, nil, err
+	}
+	return content, cfg, checkService(cfg)
 }
 
 // checkService finds what would keep a service from starting, whatever runs on the

@@ -48,6 +48,7 @@ func TestHelp(t *testing.T) {
 		"help-upgrade":      {"upgrade", "--help"},
 		"help-rollback":     {"rollback", "--help"},
 		"help-config-write": {"config", "write", "--help"},
+		"help-setup":        {"setup", "--help"},
 	} {
 		var out bytes.Buffer
 		root := command()

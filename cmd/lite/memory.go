@@ -79,7 +79,7 @@ func (g *governor) set(percent int) {
 // atEachCollection calls f after each garbage collection until it returns
 // false: an object that nobody holds is found by every one.
 func atEachCollection(f func() bool) {
-	type unheld struct{ self *unheld } // a pointer keeps it out of the blocks that several small objects share
+	type unheld struct{ self *unheld } //nolint:unused // a pointer keeps it out of the blocks that several small objects share
 	runtime.AddCleanup(&unheld{}, func(f func() bool) {
 		if f() {
 			atEachCollection(f)

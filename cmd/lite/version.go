@@ -24,8 +24,7 @@ func versionCommand() *cobra.Command {
 				e.SetIndent("", "  ")
 				return e.Encode(v)
 			case "text":
-				_, err := fmt.Printf("lite %s (commit %s, %s, %s)\nkubernetes %s\netcd %s\ncontainerd %s\nrunc %s\n",
-					v.Version, v.Commit, v.Go, v.Platform, v.Kubernetes, v.Etcd, v.Containerd, v.Runc)
+				_, err := fmt.Printf("%s\nkubernetes %s\netcd %s\ncontainerd %s\nrunc %s\n", banner(v), v.Kubernetes, v.Etcd, v.Containerd, v.Runc)
 				return err
 			}
 			return fmt.Errorf("--output %q: must be text or json", output)
@@ -34,4 +33,9 @@ func versionCommand() *cobra.Command {
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
+}
+
+// banner is how a lite says in one line which it is.
+func banner(v version.Info) string {
+	return fmt.Sprintf("lite %s (commit %s, %s, %s)", v.Version, v.Commit, v.Go, v.Platform)
 }

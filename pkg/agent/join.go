@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"slices"
@@ -375,14 +376,16 @@ func isCA(pem []byte) bool {
 // check looks for what a node cannot do without.
 func (m *Membership) check() error {
 	for _, server := range m.Servers {
-		if u, err := url.Parse(server); err != nil || u.Scheme != "https" || u.Port() == "" {
+		if u, err := url.Parse(server); err != nil || u.Scheme != "https" || u.Port() == "" || u.Hostname() == "" || u.User != nil {
 			return fmt.Errorf("%q is no server's address", server)
 		}
 	}
+	unknown := func(p netip.Prefix) bool { return !p.IsValid() }
 	switch f := m.Facts; {
 	case len(m.Servers) == 0:
 		return errors.New("it names no server")
-	case len(f.ClusterCIDR) == 0 || len(f.ServiceCIDR) == 0 || !f.ClusterDNS.IsValid():
+	case len(f.ClusterCIDR) == 0 || len(f.ServiceCIDR) == 0 || !f.ClusterDNS.IsValid(),
+		slices.ContainsFunc(f.ClusterCIDR, unknown), slices.ContainsFunc(f.ServiceCIDR, unknown):
 		return errors.New("it lacks facts of the cluster")
 	}
 	return nil

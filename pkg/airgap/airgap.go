@@ -17,11 +17,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/containerd/platforms"
@@ -58,7 +55,7 @@ func Name(version, arch string) string { return fmt.Sprintf("lite-%s-linux-%s.ta
 // Create writes a bundle into an empty file, until ctx is done. The same request
 // makes the same bytes.
 func Create(ctx context.Context, to *os.File, r Request) error {
-	b := &builder{ctx: ctx, to: to, bounded: r.Disk.Writer(to, "the bundle"), tell: r.Tell, sums: map[string]string{}}
+	b := &builder{ctx: ctx, to: to, bounded: r.Disk.Writer(to, "the bundle"), tell: r.Tell, sums: release.Sums{}}
 	if err := b.add(release.Installer, 0o755, copyOf(bytes.NewReader(r.Installer))); err != nil {
 		return err
 	}
@@ -86,7 +83,7 @@ type builder struct {
 	bounded io.Writer // to it, while there is room
 	tell    func(string, int64)
 	end     int64
-	sums    map[string]string
+	sums    release.Sums
 }
 
 // fixedTime is that of all files: when a bundle was made shall not change it. It
@@ -236,11 +233,7 @@ func platform(arch string) platforms.MatchComparer {
 
 // finish adds the checksums and the end of the tar.
 func (b *builder) finish() error {
-	var text strings.Builder
-	for _, name := range slices.Sorted(maps.Keys(b.sums)) {
-		fmt.Fprintf(&text, "%s  %s\n", b.sums[name], name)
-	}
-	if err := b.add(release.SumsFile, 0o644, copyOf(strings.NewReader(text.String()))); err != nil {
+	if err := b.add(release.SumsFile, 0o644, copyOf(bytes.NewReader(b.sums.Text()))); err != nil {
 		return err
 	}
 	return b.to.Truncate(b.end + 1024)

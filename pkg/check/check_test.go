@@ -46,7 +46,7 @@ type bed struct {
 }
 
 // healthy is a machine that has nothing in the way: a server before its first start.
-func healthy(t *testing.T) *bed {
+func healthy(t testing.TB) *bed {
 	b := &bed{
 		files: map[string]string{
 			"/proc/meminfo":                                "MemTotal:        4028332 kB\n",
@@ -164,7 +164,7 @@ func (b *bed) run(t *testing.T) Report {
 }
 
 // write writes the files.
-func (b *bed) write(t *testing.T) {
+func (b *bed) write(t testing.TB) {
 	t.Helper()
 	b.Root = t.TempDir()
 	for name, content := range b.files {

@@ -74,14 +74,15 @@ type iptablesReader struct {
 var plain = []string{"tcp", "udp", "multiport", "conntrack", "state", "set", "comment", "addrtype", "iprange", "pkttype"}
 
 // passing are targets that leave a packet to the next rule.
-var passing = []string{"LOG", "NFLOG", "ULOG", "MARK", "CONNMARK", "CONNSECMARK", "SECMARK", "SET", "TCPMSS", "TRACE", "AUDIT", "CT", "NOTRACK", "CLASSIFY", "TOS", "DSCP", "TTL", "HL", "RATEEST"}
+var passing = []string{"LOG", "NFLOG", "ULOG", "MARK", "CONNMARK", "CONNSECMARK", "SECMARK", "SET", "TCPMSS", "TRACE",
+	"AUDIT", "CT", "NOTRACK", "CLASSIFY", "TOS", "DSCP", "TTL", "HL", "RATEEST"}
 
 // read makes a rule of its words: "-s 192.0.2.0/24 -p tcp -m tcp ! --dport 22 -j DROP".
 func (r iptablesReader) read(f []string) rule {
 	var all []condition
 	does := doing{}
 	for i := 0; i < len(f); {
-		negated := f[i] == "!"
+		negated := f[i] == "!" && i+1 < len(f)
 		if negated {
 			i++
 		}
@@ -90,12 +91,12 @@ func (r iptablesReader) read(f []string) rule {
 		for end < len(f) && f[end] != "!" && !strings.HasPrefix(f[end], "-") {
 			end++
 		}
-		if name == "-j" || name == "-g" {
+		if (name == "-j" || name == "-g") && end > i+1 {
 			does = r.target(name, f[i+1])
 			break
 		}
 		if name == "--comment" {
-			end = i + 2 // which may begin with a dash
+			end = min(i+2, len(f)) // which may begin with a dash
 		}
 		asks := r.condition(name, f[i+1:end])
 		all = append(all, func(p packets) fit { return asks(p).unless(negated) })

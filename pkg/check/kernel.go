@@ -87,9 +87,8 @@ func features(ctx context.Context, e *Env) []Result {
 	var unsure []string
 	good := 0
 	for _, f := range e.wanted() {
-		s, how := unknown, ""
+		s, how := present, ""
 		if err, ok := tried[f.name]; ok {
-			s, how = present, ""
 			if err != nil {
 				s, how = missing, err.Error()
 			}

@@ -241,7 +241,8 @@ func reachServer(ctx context.Context, e *Env) []Result {
 	if _, p, err := net.SplitHostPort(addresses[0]); err == nil {
 		port = p
 	}
-	return fail(fmt.Sprintf("no server can be reached: %v", errors.Join(errs...)), "start `lite server` there, open its port "+port+"/tcp (`lite check` on it says how), or correct --server")
+	return fail(fmt.Sprintf("no server can be reached: %v", errors.Join(errs...)),
+		"start `lite server` there, open its port "+port+"/tcp (`lite check` on it says how), or correct --server")
 }
 
 // serverAddresses is host:port of what an agent is told, or has been told.

@@ -22,7 +22,8 @@ func networkManager(_ context.Context, e *Env) []Result {
 	if _, runs := e.runs("NetworkManager"); !runs {
 		return pass("does not run")
 	}
-	for _, pattern := range []string{"/etc/NetworkManager/NetworkManager.conf", "/etc/NetworkManager/conf.d/*.conf", "/run/NetworkManager/conf.d/*.conf", "/usr/lib/NetworkManager/conf.d/*.conf"} {
+	for _, pattern := range []string{"/etc/NetworkManager/NetworkManager.conf", "/etc/NetworkManager/conf.d/*.conf",
+		"/run/NetworkManager/conf.d/*.conf", "/usr/lib/NetworkManager/conf.d/*.conf"} {
 		for _, f := range e.glob(pattern) {
 			for l := range strings.Lines(e.text(f)) {
 				if strings.HasPrefix(l, "unmanaged-devices") && strings.Contains(l, layout.Bridge) && strings.Contains(l, strings.TrimSuffix(layout.PodDevices, "*")) {
@@ -80,7 +81,8 @@ type distribution struct {
 }
 
 var distributions = []distribution{
-	{"k3s", []string{"k3s", "k3s-server", "k3s-agent"}, []string{"/var/lib/rancher/k3s", "/etc/rancher/k3s", "/usr/local/bin/k3s", "/etc/systemd/system/k3s*.service", "/etc/init.d/k3s*"}, nil,
+	{"k3s", []string{"k3s", "k3s-server", "k3s-agent"},
+		[]string{"/var/lib/rancher/k3s", "/etc/rancher/k3s", "/usr/local/bin/k3s", "/etc/systemd/system/k3s*.service", "/etc/init.d/k3s*"}, nil,
 		"/usr/local/bin/k3s-uninstall.sh, or k3s-agent-uninstall.sh"},
 	{"rke2", []string{"rke2"}, []string{"/var/lib/rancher/rke2", "/etc/rancher/rke2", "/usr/local/bin/rke2", "/usr/local/lib/systemd/system/rke2*.service"}, nil,
 		"/usr/local/bin/rke2-uninstall.sh, or /usr/bin/rke2-uninstall.sh"},

@@ -78,17 +78,25 @@ func always(matches func(packets) fit, does doing, text string) rule {
 // ruleChains are chains of rules by their names.
 type ruleChains map[string][]rule
 
-// maxJumps is more than the kernel allows.
-const maxJumps = 64
+// ending is what becomes of packets at the end of a chain, and why.
+type ending struct {
+	what outcome
+	why  string
+}
 
 // run takes packets through a chain and says what becomes of all of them; on if the
 // chain leaves that open. A rule that is for a part of them only decides nothing: what
 // it lets in is not enough, and what it keeps out, such as strangers on a list, is
 // not what is asked for. why is the rule that drops them.
-func (c ruleChains) run(p packets, chain string, depth int) (end outcome, why string) {
-	if depth == maxJumps {
-		return on, ""
+//
+// endings are those of chains that were gone through: chains that many rules jump to are
+// not gone through for each. One that leads to itself leaves open what becomes of packets.
+func (c ruleChains) run(p packets, chain string, first bool, endings map[string]ending) (end outcome, why string) {
+	if e, known := endings[chain]; known {
+		return e.what, e.why
 	}
+	endings[chain] = ending{what: on}
+	defer func() { endings[chain] = ending{end, why} }()
 	for _, r := range c[chain] {
 		f, does := r.judge(p)
 		if f != every {
@@ -96,14 +104,14 @@ func (c ruleChains) run(p packets, chain string, depth int) (end outcome, why st
 		}
 		switch does.what {
 		case accept, drop:
-			if depth > 0 {
+			if !first {
 				return does.what, r.text + " in chain " + chain
 			}
 			return does.what, r.text
 		case back:
 			return on, ""
 		case jump, goTo:
-			if end, why := c.run(p, does.chain, depth+1); end != on {
+			if end, why := c.run(p, does.chain, false, endings); end != on {
 				return end, why
 			}
 			if does.what == goTo {
@@ -117,7 +125,7 @@ func (c ruleChains) run(p packets, chain string, depth int) (end outcome, why st
 // lets reports whether all kinds of packets are let in. how is what drops one.
 func (c ruleChains) lets(all []packets, chain, policy string) (ok bool, how string) {
 	for _, p := range all {
-		end, why := c.run(p, chain, 0)
+		end, why := c.run(p, chain, true, map[string]ending{})
 		if end == drop {
 			return false, "its rule " + why
 		}

@@ -129,7 +129,8 @@ func SectionOf(number string) string { return number[:strings.LastIndex(number, 
 
 // entries is the whole table, in the benchmark's order.
 func entries() []entry {
-	return slices.Concat(controlPlaneFiles(), apiServer(), controllerManager(), scheduler(), etcd(), controlPlane(), nodeFiles(), kubelet(), kubeProxy(), roles(), podSecurity(), policies())
+	return slices.Concat(controlPlaneFiles(), apiServer(), controllerManager(), scheduler(), etcd(), controlPlane(),
+		nodeFiles(), kubelet(), kubeProxy(), roles(), podSecurity(), policies())
 }
 
 // Judges reports whether a node of a role is judged by an entry: an agent has a

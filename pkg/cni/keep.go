@@ -62,7 +62,8 @@ func usesOlder() bool {
 // overlayLost lets keep repair the way to other nodes, which tells of that itself.
 func (n *Network) overlayLost(_ context.Context, lost firewall.Lost) ([]string, error) {
 	device := func(name string) bool { return strings.HasPrefix(name, layout.DevicePrefix) }
-	if slices.ContainsFunc(lost.Links, device) || slices.ContainsFunc(lost.Ways, func(w firewall.Way) bool { return w.Protocol == layout.RouteProtocol || device(nameOf(w.Link)) }) {
+	way := func(w firewall.Way) bool { return w.Protocol == layout.RouteProtocol || device(nameOf(w.Link)) }
+	if slices.ContainsFunc(lost.Links, device) || slices.ContainsFunc(lost.Ways, way) {
 		select {
 		case n.overlayGone <- struct{}{}:
 		default:

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -20,7 +21,7 @@ func Only(data []byte) (only *yaml.Node, err error) {
 		if err := decoder.Decode(&next); errors.Is(err, io.EOF) {
 			return only, nil
 		} else if err != nil {
-			return nil, err
+			return nil, Problem(err, data)
 		}
 		switch {
 		case len(next.Content) == 0 || IsNull(next.Content[0]):
@@ -30,6 +31,19 @@ func Only(data []byte) (only *yaml.Node, err error) {
 			only = Resolve(next.Content[0])
 		}
 	}
+}
+
+// Problem is an error of a YAML parser as it may be logged. Of an alias that leads
+// nowhere the parser (3.0) shows the name, and no line: a password that begins with a
+// star, and is not in quotes, is one to it.
+func Problem(err error, data []byte) error {
+	_, rest, ok := strings.Cut(err.Error(), "unknown anchor '")
+	if !ok {
+		return err
+	}
+	name, _, _ := strings.Cut(rest, "' referenced")
+	before, _, _ := bytes.Cut(data, []byte("*"+name))
+	return fmt.Errorf("line %d: a value starts with *, which YAML reads as an alias, and there is no such anchor; put it in quotes", 1+bytes.Count(before, []byte("\n")))
 }
 
 // Resolve follows an alias; YAML has no aliases of aliases.

@@ -71,7 +71,7 @@ func (e *Election) Run(ctx context.Context) error {
 			ReleaseOnCancel: true,
 			Callbacks: leaderelection.LeaderCallbacks{
 				OnStartedLeading: func(term context.Context) { e.set(term); <-term.Done() },
-				OnStoppedLeading: func() { e.set(nil) },
+				OnStoppedLeading: func() { e.set(nil) }, //nolint:staticcheck // no context: no term
 				OnNewLeader:      func(string) { e.settled.Store(true) },
 			},
 		})

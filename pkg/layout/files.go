@@ -69,6 +69,8 @@ func (l Layout) Files() []File {
 		{c.Kubeconfig(), 0o600},
 		{c.ReleaseKey(), 0o644},
 		{c.Installed(), 0o600},
+		{c.Pending(), 0o600},
+		{string(c.Setup()), 0o700},
 		{c.Fixes(), 0o600},
 		{c.Guard(), 0},
 
@@ -92,7 +94,14 @@ func (l Layout) Files() []File {
 		{filepath.Dir(h.AuditLog), 0o700},
 		{h.AuditLog, 0o600},
 		{h.SystemdUnit, 0o600},
+		{h.SystemdWanted, 0},
+		{h.SystemdScopes, 0o644},
 		{h.OpenRCScript, 0o755},
+		{h.OpenRCRunlevel, 0},
+		{h.Logrotate, 0o644},
+		{h.BashCompletion, 0o644},
+		{h.ZshCompletion, 0o644},
+		{h.FishCompletion, 0o644},
 		{h.Sysctl, 0o644},
 		{h.NetworkManager, 0o644},
 	}

@@ -64,8 +64,15 @@ type Host struct {
 
 	AuditLog       string // by default
 	SystemdUnit    string
+	SystemdWanted  string // link: the unit starts at boot
+	SystemdScopes  string // how long systemd gives containers
 	OpenRCScript   string
+	OpenRCRunlevel string // link: the script starts at boot
 	OpenRCLog      string
+	Logrotate      string // of that log
+	BashCompletion string
+	ZshCompletion  string
+	FishCompletion string
 	Sysctl         string // what lite check --fix sets
 	NetworkManager string // what lite check --fix tells it
 }
@@ -81,8 +88,15 @@ func host() Host {
 
 		AuditLog:       "/var/log/lite/audit.log",
 		SystemdUnit:    "/etc/systemd/system/" + Service + ".service",
+		SystemdWanted:  "/etc/systemd/system/multi-user.target.wants/" + Service + ".service",
+		SystemdScopes:  "/etc/systemd/system/cri-containerd-.scope.d/50-lite.conf",
 		OpenRCScript:   "/etc/init.d/" + Service,
+		OpenRCRunlevel: "/etc/runlevels/default/" + Service,
 		OpenRCLog:      "/var/log/" + Service + ".log",
+		Logrotate:      "/etc/logrotate.d/" + Service,
+		BashCompletion: "/usr/share/bash-completion/completions/lite",
+		ZshCompletion:  "/usr/share/zsh/vendor-completions/_lite",
+		FishCompletion: "/usr/share/fish/vendor_completions.d/lite.fish",
 		Sysctl:         "/etc/sysctl.d/90-lite.conf",
 		NetworkManager: "/etc/NetworkManager/conf.d/lite.conf",
 	}
@@ -90,6 +104,9 @@ func host() Host {
 
 // TemporaryPrefix begins the names of what is there for a moment.
 const TemporaryPrefix = ".lite-"
+
+// Script is what a command of lite's is called that the installer puts beside the program.
+func Script(command string) string { return "lite-" + command + ".sh" }
 
 // Staged is where a program waits beside the one that it is to replace.
 func Staged(program string) string {

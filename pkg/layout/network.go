@@ -58,6 +58,7 @@ const (
 	CNIChains     = "CNI-"          // begins the chains of the CNI plugins portmap and firewall (1.9)
 	PortmapChains = "CNI-HOSTPORT-" // begins those of portmap
 	PortmapDNAT   = "CNI-HOSTPORT-DNAT"
+	PortmapOne    = "CNI-DN-" // begins the one of each container
 	PortmapMASQ   = "CNI-HOSTPORT-MASQ"
 	PortmapTable  = "cni_hostport" // of nftables, in the families ip and ip6
 )

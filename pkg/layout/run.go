@@ -77,8 +77,30 @@ func (c Config) ReleaseKey() string { return c.join("release.pub") }
 // Installed is the inventory: what the installer has put on the machine, one path per line.
 func (c Config) Installed() string { return c.join("installed") }
 
+// Pending says that the service has not been restarted since an installation has changed something.
+func (c Config) Pending() string { return c.join("install.pending") }
+
+// Setup is the directory of what an installation works with.
+func (c Config) Setup() Setup { return Setup(c.join("install.tmp")) }
+
 // Fixes is what lite check --fix has done, and what takes it back.
 func (c Config) Fixes() string { return c.join("fixes") }
 
 // Guard leads to the kept program while an upgrade is under way.
 func (c Config) Guard() string { return c.join("upgrading") }
+
+// Setup is the directory of an installation that is under way. scripts/install.sh makes it, and lite setup goes on with
+// what is in it.
+type Setup string
+
+// File is one that the script has fetched there, by its name in the release.
+func (s Setup) File(name string) string { return filepath.Join(string(s), name) }
+
+// Before is the inventory as it was.
+func (s Setup) Before() string { return s.File("inventory.before") }
+
+// After is the inventory as it will be.
+func (s Setup) After() string { return s.File("inventory") }
+
+// Key is the key that the release was verified with, if one was named.
+func (s Setup) Key() string { return s.File("key") }

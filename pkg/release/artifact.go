@@ -15,6 +15,7 @@ import (
 
 	"github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/gzip"
+	"golang.org/x/sys/unix"
 
 	"lite.io/lite/pkg/unpack"
 )
@@ -177,7 +178,8 @@ func (a *Artifact) Each(each func(Part) error) error {
 
 // eachFile leaves out what is not there, and what is no file.
 func eachFile(path string, p Part, each func(Part) error) error {
-	f, err := os.Open(path)
+	// Whoever the directory belongs to may put a pipe there, which would be waited for.
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -3,6 +3,7 @@ package release
 import (
 	"archive/tar"
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -34,6 +35,9 @@ func TestParseSums(t *testing.T) {
 		a + "  ./x\r\n\r\n":                   "map[x:" + a + "]",
 		a + "  x y\n":                         "map[x y:" + a + "]",
 		a + "  x":                             "map[x:" + a + "]",
+		a + "   x\n" + a + "  ././y\n":        "map[ x:" + a + " y:" + a + "]",
+		a + "  x\ry\n":                        "error: no line of sha256sum",
+		a + "  \n":                            "error: no line of sha256sum",
 		a + "  x\n" + a + "  x\n":             "map[x:" + a + "]",
 		a + "  x\n" + b + "  x\n":             "error: names x twice",
 		a[:63] + "  x\n":                      "error: no line of sha256sum",
@@ -215,3 +219,33 @@ func TestPartsOfABundle(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
+
+// What is said about a program is what SHA256SUMS says, and about that program.
+func TestStatements(t *testing.T) {
+	program := strings.Repeat("ab", 32)
+	right := []byte("{\n  \"sha256\": \"" + program + "\",\n  \"gitCommit\": \"0123abc\",\n}\n")
+	odd := []byte(`"gitCommit": "\x1b[2J" "` + program + `"`)
+	sums := Sums{SumsFile: program, Program("amd64"): program, "lite-v1.cdx.json": hashOf(odd), "lite-v1.provenance.json": hashOf(right), "lite-../x.cdx.json": program, "other.cdx.json": program}
+	parsed, err := ParseSums(sums.Text())
+	if err != nil || fmt.Sprint(parsed.Statements()) != "[lite-v1.cdx.json lite-v1.provenance.json]" {
+		t.Errorf("got %v, %v", parsed.Statements(), err)
+	}
+	for _, c := range []struct {
+		name, program string
+		text          []byte
+		commit, want  string
+	}{
+		{"lite-v1.provenance.json", program, right, "0123abc", ""},
+		{"lite-v1.cdx.json", program, odd, "", ""}, // what is no commit is not shown
+		{"lite-v1.provenance.json", strings.Repeat("cd", 32), right, "", "is about another program"},
+		{"lite-v1.provenance.json", program, odd, "", "has the wrong checksum"},
+		{"lite-v2.cdx.json", program, right, "", "does not name lite-v2.cdx.json"},
+	} {
+		commit, err := parsed.CheckStatement(c.name, c.text, c.program)
+		if commit != c.commit || (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %q, %v", c.name, commit, err)
+		}
+	}
+}
+
+func hashOf(text []byte) string { return fmt.Sprintf("%x", sha256.Sum256(text)) }

@@ -11,8 +11,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"path"
+	"slices"
 	"strings"
+	"unicode"
 )
 
 // maxSums is more than the checksums of any release take.
@@ -42,14 +46,29 @@ func ParseSums(data []byte) (Sums, error) {
 		if raw, err := hex.DecodeString(hash); !ok || err != nil || len(raw) != sha256.Size {
 			return nil, fmt.Errorf("%s: %q is no line of sha256sum", SumsFile, shorten(line))
 		}
-		// Either a space or a star is before the name.
-		name, hash = strings.TrimPrefix(strings.TrimLeft(name, " *"), "./"), strings.ToLower(hash)
+		// Either a space or a star is before the name, which may begin with one.
+		if name != "" && strings.ContainsRune(" *", rune(name[0])) {
+			name = name[1:]
+		}
+		if name == "" || strings.ContainsFunc(name, unicode.IsControl) {
+			return nil, fmt.Errorf("%s: %q is no line of sha256sum", SumsFile, shorten(line))
+		}
+		name, hash = path.Clean(name), strings.ToLower(hash)
 		if other := s[name]; other != "" && other != hash {
 			return nil, fmt.Errorf("%s names %s twice, with different sums", SumsFile, name)
 		}
 		s[name] = hash
 	}
 	return s, nil
+}
+
+// Text is what sha256sum would write of them, sorted by name.
+func (s Sums) Text() []byte {
+	var text []byte
+	for _, name := range slices.Sorted(maps.Keys(s)) {
+		text = fmt.Appendf(text, "%s  %s\n", s[name], name)
+	}
+	return text
 }
 
 // shorten keeps a line that may be anything readable.
@@ -69,8 +88,15 @@ func (s Sums) Check(name, hash string) error {
 	case "":
 		return fmt.Errorf("%s does not name %s; the release is incomplete, take another", SumsFile, name)
 	default:
-		return fmt.Errorf("%s has the wrong checksum (SHA-256 %s, not %s); fetch it again, and if that does not help, do not use it", name, hash, want)
+		return &WrongSumError{name, hash, want}
 	}
+}
+
+// WrongSumError is that a file is not what SHA256SUMS says.
+type WrongSumError struct{ Name, Is, Want string }
+
+func (e *WrongSumError) Error() string {
+	return fmt.Sprintf("%s has the wrong checksum (SHA-256 %s, not %s); fetch it again, and if that does not help, do not use it", e.Name, e.Is, e.Want)
 }
 
 // Key is the public key of those who sign releases.

@@ -35,9 +35,10 @@ func uses(dir pki.Dir) map[string][]string {
 	uses := agent.Uses(cluster, dir.Cert(pki.KubeletClient))
 	uses["kubelet"] = append([]string{dir.Cert(pki.Kubelet)}, uses["kubelet"]...)
 	maps.Copy(uses, map[string][]string{
-		"etcd":      {store, dir.Cert(pki.EtcdServer), dir.Cert(pki.EtcdPeer)},
-		"apiserver": {cluster, dir.Cert(pki.APIServer), store, dir.Cert(pki.APIServerEtcdClient), dir.Cert(pki.APIServerKubeletClient), dir.CA(pki.FrontProxyCA), dir.Cert(pki.FrontProxyClient)},
-		"metrics":   {cluster, dir.Cert(pki.Metrics), dir.CA(pki.FrontProxyCA)},
+		"etcd": {store, dir.Cert(pki.EtcdServer), dir.Cert(pki.EtcdPeer)},
+		"apiserver": {cluster, dir.Cert(pki.APIServer), store, dir.Cert(pki.APIServerEtcdClient), dir.Cert(pki.APIServerKubeletClient),
+			dir.CA(pki.FrontProxyCA), dir.Cert(pki.FrontProxyClient)},
+		"metrics": {cluster, dir.Cert(pki.Metrics), dir.CA(pki.FrontProxyCA)},
 
 		"scheduler":          {cluster, dir.Cert(pki.Scheduler)},
 		"controller-manager": {cluster, dir.Cert(pki.ControllerManager)},

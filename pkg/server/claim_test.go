@@ -86,9 +86,11 @@ func TestClaimEndsWhenItIsClosed(t *testing.T) {
 func TestClaimEndsWithItsProcess(t *testing.T) {
 	dir := os.Getenv("CLAIM_AND_WAIT")
 	if dir != "" {
-		if _, err := Claim(dir, "v0.1.0"); err != nil {
+		held, err := Claim(dir, "v0.1.0")
+		if err != nil {
 			t.Fatal(err)
 		}
+		defer held.Close() // what nobody refers to is closed by the garbage collector
 		fmt.Println("claimed")
 		select {}
 	}

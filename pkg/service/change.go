@@ -22,7 +22,18 @@ import (
 // data directory on that one too, for a lite that is not installed. A process that
 // was started with the locked directory open, as what install.sh runs is, has the
 // right from the one that started it.
-type Change struct{ dirs []*os.File }
+type Change struct {
+	dirs      []*os.File
+	inherited []int // files that this process was started with
+}
+
+// Private keeps what this process starts from having the right too: the service, for one, would have it for as long as
+// it runs.
+func (c *Change) Private() {
+	for _, fd := range c.inherited {
+		unix.CloseOnExec(fd)
+	}
+}
 
 // Close lets others change it.
 func (c *Change) Close() error {
@@ -46,6 +57,10 @@ const changeWait = 10 * time.Second
 func BeginChange(ctx context.Context, say func(string), dirs ...string) (*Change, error) {
 	c := &Change{}
 	for _, dir := range dirs {
+		if fd, ok := inherited(dir); ok {
+			c.inherited = append(c.inherited, fd)
+			continue
+		}
 		d, err := lockDir(ctx, say, dir, changeWait)
 		if err != nil {
 			return nil, errors.Join(err, c.Close())
@@ -59,7 +74,7 @@ func BeginChange(ctx context.Context, say func(string), dirs ...string) (*Change
 
 func lockDir(ctx context.Context, say func(string), dir string, wait time.Duration) (*os.File, error) {
 	deadline, told := time.Now().Add(wait), false
-	for !inherited(dir) {
+	for {
 		d, err := tryLockDir(dir)
 		if !errors.Is(err, unix.EWOULDBLOCK) {
 			return d, err
@@ -81,7 +96,6 @@ func lockDir(ctx context.Context, say func(string), dir string, wait time.Durati
 			return nil, ctx.Err()
 		}
 	}
-	return nil, nil
 }
 
 // tryLockDir returns nil if there is no such directory.
@@ -108,12 +122,12 @@ func tryLockDir(dir string) (*os.File, error) {
 	}
 }
 
-// inherited reports whether this process was started with the directory open and
+// inherited is the file by which this process was started with the directory open and
 // locked. What it has opened by itself is closed for what it starts.
-func inherited(dir string) bool {
+func inherited(dir string) (fd int, ok bool) {
 	want, err := os.Stat(dir)
 	if err != nil {
-		return false
+		return 0, false
 	}
 	entries, _ := os.ReadDir("/proc/self/fd")
 	for _, e := range entries {
@@ -127,8 +141,8 @@ func inherited(dir string) bool {
 		}
 		is, err := os.Stat(filepath.Join("/proc/self/fd", e.Name()))
 		if err == nil && os.SameFile(is, want) && unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == nil {
-			return true
+			return fd, true
 		}
 	}
-	return false
+	return 0, false
 }

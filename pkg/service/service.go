@@ -58,17 +58,17 @@ type Manager interface {
 }
 
 // Find returns the init system that lite is a service of, or ErrNone.
-func Find() (Manager, error) { return machine{"/", execute}.find() }
+func Find() (Manager, error) { return machine{"/", Execute}.find() }
 
 // machine is where init systems are looked for.
 type machine struct {
 	root string
-	run  runner
+	run  Runner
 }
 
-// runner runs a command and returns what it has printed and its exit code. An
+// Runner runs a command and returns what it has printed and its exit code. An
 // error means that it did not run.
-type runner func(ctx context.Context, name string, args ...string) (output string, code int, err error)
+type Runner func(ctx context.Context, name string, args ...string) (output string, code int, err error)
 
 // detect returns the init system that runs here, whether lite is a service of it
 // or not.
@@ -111,9 +111,13 @@ func (m machine) has(path string) bool {
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// must runs a command that has to succeed.
 func (m machine) must(ctx context.Context, name string, args ...string) error {
-	output, code, err := m.run(ctx, name, args...)
+	return m.run.Must(ctx, name, args...)
+}
+
+// Must runs a command that has to succeed.
+func (run Runner) Must(ctx context.Context, name string, args ...string) error {
+	output, code, err := run(ctx, name, args...)
 	if err == nil && code != 0 {
 		err = fmt.Errorf("exit code %d: %s", code, oneLine(output))
 	}
@@ -125,10 +129,10 @@ func (m machine) must(ctx context.Context, name string, args ...string) error {
 
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 
-// execute is the runner of a real machine. What the command prints goes to a file:
+// Execute is the Runner of a real machine. What the command prints goes to a file:
 // should this process die, a pipe would end the command half-way, and OpenRC would
 // take the service for one that is starting ever after.
-func execute(ctx context.Context, name string, args ...string) (string, int, error) {
+func Execute(ctx context.Context, name string, args ...string) (string, int, error) {
 	fd, err := unix.MemfdCreate("output", unix.MFD_CLOEXEC)
 	if err != nil {
 		return "", 0, fmt.Errorf("make room for what %s prints: %w", name, err)

@@ -92,7 +92,7 @@ func (s systemd) control(ctx context.Context, verb string) error {
 
 // CloseUnit takes the file of the service from the eyes of others, where an earlier
 // installer has left it open. One that the installer has not made is its owner's.
-func CloseUnit() error { return machine{"/", execute}.closeUnit() }
+func CloseUnit() error { return machine{"/", Execute}.closeUnit() }
 
 func (m machine) closeUnit() error {
 	installed, err := os.ReadFile(filepath.Join(m.root, standard.Config.Installed()))

@@ -58,8 +58,11 @@ func (o chainOwner) script(saved string) (script string, chains int) {
 	return b.String(), chains
 }
 
-// hostPorts is the chain that leads to one per container.
-const hostPorts = layout.PortmapDNAT
+// hostPorts is the chain that leads to one per container, whose name begins with oneHostPort.
+const (
+	hostPorts   = layout.PortmapDNAT
+	oneHostPort = layout.PortmapOne
+)
 
 // chains is those of a table that are ours. The ones of the plugin portmap are
 // shared by all who use it, but for one per container.
@@ -69,10 +72,10 @@ func (o chainOwner) chains(t savedTable) map[string]bool {
 	for _, r := range t.rules {
 		switch {
 		case r.chain != hostPorts:
-		case o.ourHostPort(r):
-			ours[r.target] = true
-		default:
+		case !o.ourHostPort(r):
 			shared = true
+		case strings.HasPrefix(r.target, oneHostPort) && slices.Contains(t.chains, r.target): // whatever else somebody has written under our name
+			ours[r.target] = true
 		}
 	}
 	for _, c := range t.chains {

@@ -140,7 +140,16 @@ func (w *work) removeEmptied(ctx context.Context) {
 	if w.record.Tables == nil {
 		return
 	}
-	objects := w.nft(ctx, "list", "ruleset")
+	script := emptied(w.nft(ctx, "list", "ruleset"), w.record.Tables)
+	if len(script) == 0 {
+		return
+	}
+	_, err := w.run(ctx, []byte(strings.Join(script, "\n")+"\n"), "nft", "-f", "-")
+	w.Fail(err)
+}
+
+// emptied is what to tell nft to remove them, of all that there is. before are those that were there before lite.
+func emptied(objects []nftObject, before []string) (script []string) {
 	used := map[string]bool{} // tables and chains that hold something
 	for _, o := range objects {
 		for kind, thing := range o {
@@ -148,12 +157,12 @@ func (w *work) removeEmptied(ctx context.Context) {
 			case "table", "chain":
 			case "rule":
 				used[thing.Family+" "+thing.Table+" "+thing.Chain] = true
+				used[thing.Family+" "+thing.Table] = true
 			default: // a set, a counter, ...
 				used[thing.Family+" "+thing.Table] = true
 			}
 		}
 	}
-	var script []string
 	for _, o := range objects {
 		c, ok := o["chain"]
 		if !ok || !isXtables(c.Family, c.Table) {
@@ -161,7 +170,7 @@ func (w *work) removeEmptied(ctx context.Context) {
 		}
 		table := c.Family + " " + c.Table
 		chain := table + " " + c.Name
-		ours := slices.Contains(xtablesHooks, c.Name) && c.Policy == "accept" && !used[chain] && !slices.Contains(w.record.Tables, chain)
+		ours := slices.Contains(xtablesHooks, c.Name) && c.Policy == "accept" && !used[chain] && !slices.Contains(before, chain)
 		if !ours {
 			used[table] = true
 			continue
@@ -170,16 +179,12 @@ func (w *work) removeEmptied(ctx context.Context) {
 	}
 	for _, o := range objects {
 		if t, ok := o["table"]; ok && isXtables(t.Family, t.Name) {
-			if table := t.Family + " " + t.Name; !used[table] && !slices.Contains(w.record.Tables, table) {
+			if table := t.Family + " " + t.Name; !used[table] && !slices.Contains(before, table) {
 				script = append(script, "delete table "+table)
 			}
 		}
 	}
-	if len(script) == 0 {
-		return
-	}
-	_, err := w.run(ctx, []byte(strings.Join(script, "\n")+"\n"), "nft", "-f", "-")
-	w.Fail(err)
+	return script
 }
 
 // front is one of the programs by which chains of iptables are reached.

@@ -18,7 +18,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
 
 	"lite.io/lite/pkg/layout"
@@ -230,27 +229,13 @@ func extractImages(artifact string, c contents, dir, aside string, note func(nam
 	if err != nil {
 		return fmt.Errorf("artifact: %w", err)
 	}
-	return a.Each(func(p release.Part) error {
-		if p.Kind != release.Images {
-			return nil
-		}
-		name := strings.TrimPrefix(p.Name, release.ImageDir)
-		to := filepath.Join(dir, name)
-		if has, err := hasSum(to, c.sums[p.Name]); err != nil || has {
-			return err
-		}
+	return a.InstallImages(c.sums, dir, func(name, to string) error {
 		if _, err := os.Lstat(to); err == nil {
 			if err := linkOrCopy(to, filepath.Join(aside, name)); err != nil {
 				return fmt.Errorf("keep the images %s: %w", name, err)
 			}
 		}
-		if err := note(name); err != nil {
-			return err
-		}
-		if err := writeImages(p, to, c.sums); err != nil {
-			return fmt.Errorf("unpack the images %s: %w", name, err)
-		}
-		return nil
+		return note(name)
 	})
 }
 
@@ -268,44 +253,6 @@ func dropImages(names []string, dir, aside string) error {
 		}
 	}
 	return nil
-}
-
-// hasSum reports whether a file has a SHA-256. One that is not there has not.
-func hasSum(path, hash string) (bool, error) {
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	defer f.Close()
-	sum := sha256.New()
-	if _, err := io.Copy(sum, f); err != nil {
-		return false, err
-	}
-	return hex.EncodeToString(sum.Sum(nil)) == hash, nil
-}
-
-// writeImages writes an archive that is there wholly, as its sum says, or not at
-// all.
-func writeImages(p release.Part, to string, sums release.Sums) error {
-	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
-		return err
-	}
-	f, err := renameio.NewPendingFile(to, renameio.WithTempDir(filepath.Dir(to)), renameio.WithStaticPermissions(0o600))
-	if err != nil {
-		return err
-	}
-	defer f.Cleanup()
-	sum := sha256.New()
-	if _, err := io.Copy(io.MultiWriter(f, sum), p); err != nil {
-		return err
-	}
-	if err := sums.Check(p.Name, hex.EncodeToString(sum.Sum(nil))); err != nil {
-		return err
-	}
-	return f.CloseAtomicallyReplace()
 }
 
 // inspect makes sure that a file is a whole lite for this machine, and asks it

@@ -24,23 +24,23 @@ import (
 type State string
 
 const (
-	// Prepared: the old program is in place and nothing of the data was touched.
+	// Prepared means: the old program is in place and nothing of the data was touched.
 	// lite may be stopped, and a copy of its data may be in the making.
 	Prepared State = "prepared"
-	// Swapped: all that is kept is complete. The new program is in place, or is
+	// Swapped means: all that is kept is complete. The new program is in place, or is
 	// about to be: which of the two tells its version.
 	Swapped State = "swapped"
-	// Started: the new version runs and is being watched.
+	// Started means: the new version runs and is being watched.
 	Started State = "started"
-	// Healthy: the new version has done what was asked of it. This is an end.
+	// Healthy means: the new version has done what was asked of it. This is an end.
 	Healthy State = "healthy"
-	// Returning: a rollback was asked for by hand, and nothing was touched yet.
+	// Returning means: a rollback was asked for by hand, and nothing was touched yet.
 	Returning State = "returning"
-	// RollingBack: lite is stopped, and the old program and the old data are being put back.
+	// RollingBack means: lite is stopped, and the old program and the old data are being put back.
 	RollingBack State = "rolling-back"
-	// Restored: both are back. The old version is about to be started.
+	// Restored means: both are back. The old version is about to be started.
 	Restored State = "restored"
-	// RolledBack: the old version runs. This is an end.
+	// RolledBack means: the old version runs. This is an end.
 	RolledBack State = "rolled-back"
 )
 
@@ -85,7 +85,11 @@ func ReadJournal(dataDir string) (*Journal, error) {
 		return nil, fmt.Errorf("read the journal of the upgrade: %w", err)
 	}
 	j := &Journal{}
-	if err := json.Unmarshal(data, j); err != nil {
+	err = json.Unmarshal(data, j)
+	if err == nil && (j.State == "" || j.From == "" || j.To == "" || !filepath.IsAbs(j.Binary)) { // such as null
+		err = errors.New("it lacks the state, a version or the program")
+	}
+	if err != nil {
 		return nil, fmt.Errorf("read the journal of the upgrade %s: %w; it is written in one piece, so the disk may be damaged: remove it if lite runs well", path, err)
 	}
 	if j.Guard == "" {

@@ -111,7 +111,7 @@ func (a *archive) addGo(programs []string, tags, cgo string) error {
 			return err
 		}
 	}
-	text, err := os.ReadFile(filepath.Join(runtime.GOROOT(), "LICENSE"))
+	text, err := os.ReadFile(filepath.Join(runtime.GOROOT(), "LICENSE")) //nolint:staticcheck // it runs where it was built
 	if err != nil {
 		return err
 	}

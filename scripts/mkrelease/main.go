@@ -15,6 +15,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"flag"
 	"fmt"
@@ -27,12 +28,13 @@ import (
 	"regexp"
 	"strings"
 
+	files "lite.io/lite/pkg/release"
 	"lite.io/lite/scripts"
 )
 
 const (
-	sums      = "SHA256SUMS"
-	signature = sums + ".sig"
+	sums      = files.SumsFile
+	signature = files.SignatureFile
 )
 
 func main() {
@@ -130,11 +132,11 @@ func (r *release) fill(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(dir, "install.sh"), installer, 0o755); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, files.Installer), installer, 0o755); err != nil {
 		return err
 	}
 	for _, b := range r.builds {
-		name := filepath.Join(dir, "lite-linux-"+b.arch)
+		name := filepath.Join(dir, files.Program(b.arch))
 		if err := copyFile(b.program, name, 0o755); err != nil {
 			return err
 		}
@@ -221,15 +223,15 @@ func writeSums(dir string) error {
 	if err != nil {
 		return err
 	}
-	var text strings.Builder
+	all := files.Sums{}
 	for _, e := range entries {
 		digest, err := digestOf(filepath.Join(dir, e.Name()))
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(&text, "%x  %s\n", digest, e.Name())
+		all[e.Name()] = hex.EncodeToString(digest)
 	}
-	return os.WriteFile(filepath.Join(dir, sums), []byte(text.String()), 0o644)
+	return os.WriteFile(filepath.Join(dir, sums), all.Text(), 0o644)
 }
 
 func digestOf(path string) ([]byte, error) {
@@ -275,11 +277,11 @@ func (r *release) publish(part, dir string) error {
 // point moves the channel, if one is named. install.sh of the top directory is that
 // of the last version in a channel, or the first one of all.
 func (r *release) point() error {
-	top := filepath.Join(r.out, "install.sh")
+	top := filepath.Join(r.out, files.Installer)
 	if _, err := os.Stat(top); err == nil && r.channel == "" {
 		return nil
 	}
-	installer, err := os.ReadFile(filepath.Join(r.out, r.version, "install.sh"))
+	installer, err := os.ReadFile(filepath.Join(r.out, r.version, files.Installer))
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,8 @@ import (
 
 	cdx "github.com/CycloneDX/cyclonedx-go"
 	"github.com/klauspost/compress/zstd"
+
+	files "lite.io/lite/pkg/release"
 )
 
 // native is what is in the helper programs and not from a Go module: the Debian
@@ -105,7 +107,7 @@ func (b *bom) addBuild(root, version string, build build) error {
 	if err != nil {
 		return err
 	}
-	name := "lite-linux-" + build.arch
+	name := files.Program(build.arch)
 	program := cdx.Component{
 		BOMRef: name + "@" + version, Type: cdx.ComponentTypeApplication, Name: name, Version: version,
 		Hashes: &[]cdx.Hash{{Algorithm: cdx.HashAlgoSHA256, Value: fmt.Sprintf("%x", digest)}},

@@ -23,9 +23,9 @@ import (
 )
 
 const (
-	// DataDir and Kubeconfig are where lite keeps its data and writes the
-	// administrator's kubeconfig.
-	DataDir    = "/var/lib/lite"
+	// DataDir is where lite keeps its data.
+	DataDir = "/var/lib/lite"
+	// Kubeconfig is the administrator's.
 	Kubeconfig = "/etc/lite/kubeconfig.yaml"
 
 	binary    = "/usr/local/bin/lite"

@@ -34,10 +34,9 @@ type Block struct {
 	Lines    []string
 }
 
-// Read takes README.md, ARCHITECTURE.md, CONTRIBUTING.md, docs/*.md and docs/dev/*.md
-// apart.
+// Read takes the documents in the root, docs/*.md and docs/dev/*.md apart.
 func Read(repository string) ([]Document, error) {
-	names := []string{"README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"}
+	names := []string{"README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"}
 	for _, dir := range []string{"docs", "docs/dev"} {
 		files, err := filepath.Glob(filepath.Join(repository, dir, "*.md"))
 		if err != nil {

@@ -42,6 +42,7 @@ func TestOdd(t *testing.T) {
 		{"proxies", (*odd).testProxies},
 		{"data", (*odd).testData},
 		{"swapped", (*odd).testSwapped},
+		{"itself", (*odd).testItself},
 		{"served", (*odd).testServed},
 	} {
 		if !t.Run(step.name, func(t *testing.T) { step.run(o, t) }) {
@@ -286,34 +287,47 @@ func (o *odd) testData(t *testing.T) {
 }
 
 // testSwapped has the owner of a release, who is not root, put other files in the place
-// of those that were checked: after the first sum, which is the program's, and after the
-// second, which is an image's.
+// of those that were checked: after the first sum, which is the program's, and between the
+// check of an image and its copy, when the files that were put in their places are labelled.
 func (o *odd) testSwapped(t *testing.T) {
 	const release, tools = "/root/swapped", "/root/swapping"
-	prepare := func(after int, swapped string) {
+	prepare := func(tool, does, swapped string) {
 		o.Sh(t, `rm -rf %[1]s %[2]s; mkdir -p %[1]s/images %[2]s; cd %[1]s; ln /root/lite lite-linux-%[3]s; echo right >images/x.tar; sha256sum lite-* images/* >SHA256SUMS
-			echo 0 >%[2]s/n; cat >%[2]s/sha256sum <<'end'
+			cat >%[2]s/%[4]s <<'end'
 #!/bin/sh
-$(PATH=/usr/bin:/bin command -v sha256sum) "$@"
-n=$(($(cat %[2]s/n) + 1)); echo $n >%[2]s/n
-[ $n != %[4]d ] || { printf '#!/bin/sh\necho evil\n' >%[1]s/evil; chmod 755 %[1]s/evil; mv %[1]s/evil %[1]s/%[5]s; }
+%[5]s
+[ -e %[2]s/done ] || { printf '#!/bin/sh\necho evil\n' >%[1]s/evil; chmod 755 %[1]s/evil; mv %[1]s/evil %[1]s/%[6]s; }
+: >%[2]s/done
 end
-			chmod 755 %[2]s/sha256sum`, release, tools, arch(t, o.Machine), after, swapped)
+			chmod 755 %[2]s/%[4]s`, release, tools, arch(t, o.Machine), tool, does, swapped)
 	}
 	const install = "PATH=" + tools + ":$PATH INSTALL_LITE_SKIP_START=true INSTALL_LITE_ARTIFACT=" + release + " " + installer
-	prepare(1, "lite-linux-"+arch(t, o.Machine))
+	prepare("sha256sum", `$(PATH=/usr/bin:/bin command -v sha256sum) "$@"`, "lite-linux-"+arch(t, o.Machine))
 	o.Sh(t, install)
 	o.Sh(t, "cmp /root/lite /usr/local/bin/lite && ! cmp -s /root/lite %s/lite-linux-*", release)
-	prepare(2, "images/x.tar")
+	prepare("restorecon", ":", "images/x.tar")
 	o.Sh(t, "rm -rf /var/lib/lite/agent/images")
-	// The program is there already, so that its sum is the first.
-	if out, err := o.Run(install); err == nil || !strings.Contains(out, "images/x.tar has changed since it was checked") {
+	// It labels what has changed.
+	if out, err := o.Run(install + "--node-label=swapped=image"); err == nil || !strings.Contains(out, "images/x.tar has changed since it was checked") {
 		t.Errorf("an image that was swapped: %v\n%s", err, out)
 	}
 	if out, err := o.Run("ls /var/lib/lite/agent/images/x.tar*"); err == nil {
 		t.Errorf("it is there: %s", out)
 	}
 	o.Sh(t, "rm -rf %s %s", release, tools)
+	o.gone(t, "lite-uninstall.sh")
+}
+
+// testItself has a program install itself, from where it lies, and again from its place.
+func (o *odd) testItself(t *testing.T) {
+	const start = "INSTALL_LITE_SKIP_START=true "
+	o.refuses(t, "cd /root && INSTALL_LITE_PUBLIC_KEY=/root/key.pem ./lite setup", "INSTALL_LITE_PUBLIC_KEY is for install.sh")
+	o.refuses(t, "cd /root && ./lite setup server --no-such-flag", "unknown flag: --no-such-flag: nothing was changed")
+	o.Sh(t, "cd /root && "+start+"./lite setup server --disable metrics")
+	o.Sh(t, "cmp /root/lite /usr/local/bin/lite && systemctl is-enabled lite && grep 'disable: .metrics.' "+dropIn)
+	before := o.files(t)
+	o.Sh(t, start+"lite setup && lite setup --help")
+	o.same(t, "again", before)
 	o.gone(t, "lite-uninstall.sh")
 }
 

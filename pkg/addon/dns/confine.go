@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
 	"net"
@@ -18,9 +19,11 @@ import (
 // quotes what it cannot parse. So it is given nothing that leads to a file of the
 // machine, to a socket or to the environment: only what is a key of the ConfigMaps.
 
-// confine looks at all files of the ConfigMaps, before the parser does.
-func (r rewriter) confine() error {
-	return filepath.WalkDir(r.dir, func(path string, d fs.DirEntry, err error) error {
+// confine looks at all files of the ConfigMaps, before the parser does, and returns
+// their words.
+func (r rewriter) confine() (map[string][]caddyfile.Token, error) {
+	words := map[string][]caddyfile.Token{}
+	return words, filepath.WalkDir(r.dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
@@ -31,6 +34,10 @@ func (r rewriter) confine() error {
 		defer text.Close()
 		// The parser's own lexer, which follows no import.
 		tokens := caddyfile.NewDispenser(path, text)
+		for tokens.Next() {
+			words[path] = append(words[path], caddyfile.Token{File: path, Line: tokens.Line(), Text: tokens.Val()})
+		}
+		tokens = caddyfile.NewDispenserTokens(path, words[path])
 		for tokens.Next() {
 			if err := r.confineToken(path, &tokens); err != nil {
 				return fmt.Errorf("%s:%d: %w", r.name(path), tokens.Line(), err)
@@ -78,8 +85,10 @@ func outside(directive, path string) error {
 	return fmt.Errorf("%s may not open %s: the cluster's DNS reads keys of the ConfigMaps coredns and coredns-custom, as %s<key> and %scustom/<key>, and no file of the machine", directive, path, mounted, mounted)
 }
 
-// name is what people know a file as.
-func (r rewriter) name(path string) string { return strings.TrimPrefix(path, r.dir+"/") }
+// name is what people know a file as. The parser names only those that are imported.
+func (r rewriter) name(path string) string {
+	return cmp.Or(strings.TrimPrefix(path, r.dir+"/"), corefileName)
+}
 
 // confineBlock looks at what the directives of a server block open. Those that are not
 // here open nothing (CoreDNS 1.15).

@@ -52,10 +52,11 @@ func (r rewriter) rewrite() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the Corefile: %w", err)
 	}
-	if err := r.confine(); err != nil {
+	words, err := r.confine()
+	if err != nil {
 		return nil, err
 	}
-	if err := r.cycle(path, nil, map[string]bool{}); err != nil {
+	if _, err := newExpansion(r, words).of(path, nil); err != nil {
 		return nil, err
 	}
 	blocks, err := caddyfile.Parse(path, bytes.NewReader(text), accepted())
@@ -69,7 +70,7 @@ func (r rewriter) rewrite() ([]byte, error) {
 	}
 	var w writer
 	for i, b := range blocks {
-		if err := r.confineBlock(b); err != nil {
+		if err := errors.Join(r.imported(b), r.confineBlock(b)); err != nil {
 			return nil, err
 		}
 		r.block(i, b)
@@ -78,46 +79,18 @@ func (r rewriter) rewrite() ([]byte, error) {
 	return []byte(w.text.String()), nil
 }
 
-// cycle returns an error if a file imports itself, perhaps by others. The parser
-// would import it 100,000 times before it says so, which takes minutes (1.1.4).
-// above are the files by which it came there; those that are checked have no cycle.
-func (r rewriter) cycle(path string, above []string, checked map[string]bool) error {
-	if i := slices.Index(above, path); i >= 0 {
-		names := append(above[i:len(above):len(above)], path)
-		for i := range names {
-			names[i] = strings.TrimPrefix(names[i], r.dir+"/")
-		}
-		return fmt.Errorf("%s: imports itself: %s", names[0], strings.Join(names, " → "))
-	}
-	text, err := os.ReadFile(path)
-	if checked[path] || err != nil {
-		return nil // the parser says why
-	}
-	for _, pattern := range imports(string(text)) {
-		if !filepath.IsAbs(pattern) {
-			pattern = filepath.Join(filepath.Dir(path), pattern)
-		}
-		found, _ := filepath.Glob(pattern) // the parser judges the pattern
-		for _, f := range found {
-			if err := r.cycle(f, append(slices.Clip(above), path), checked); err != nil {
-				return err
+// imported refuses an import that the parser has left. It takes the words of a line for
+// those of the line before, if they come from further up in the file (1.1.4): where a
+// snippet imports one that stands below it, and then another.
+func (r rewriter) imported(b caddyfile.ServerBlock) error {
+	for _, tokens := range b.Tokens {
+		for i, t := range tokens {
+			if t.Text == "import" && (i == 0 || newLine(tokens[i-1], t)) {
+				return fmt.Errorf("%s:%d: import is not followed here; put snippets above those that import them", r.name(t.File), t.Line)
 			}
 		}
 	}
-	checked[path] = true
 	return nil
-}
-
-// imports is what a file says that it imports. It may be a snippet too.
-func imports(text string) (patterns []string) {
-	for line := range strings.Lines(text) {
-		line, _, _ = strings.Cut(line, "#")
-		words := strings.Fields(line)
-		if i := slices.Index(words, "import"); i >= 0 && i+1 < len(words) {
-			patterns = append(patterns, strings.Trim(words[i+1], `"`))
-		}
-	}
-	return patterns
 }
 
 // block changes what is another on each node.

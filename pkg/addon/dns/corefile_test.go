@@ -79,6 +79,47 @@ func TestRewrite(t *testing.T) {
 	}
 }
 
+// A few kilobytes of a ConfigMap became more than the memory of the machine: the parser
+// puts what is imported in its place, as often as it is.
+func TestCorefileThatMultiplies(t *testing.T) {
+	many := func(n int, format string) string {
+		var b strings.Builder
+		for i := range n {
+			b.WriteString(strings.ReplaceAll(format, "%", fmt.Sprint(i)))
+		}
+		return b.String()
+	}
+	long, chain := many(2000, "log\n"), ""
+	for i := range 16 {
+		chain += strings.ReplaceAll(fmt.Sprintf("(s%d) {\nNEXT\nNEXT\n}\n", i), "NEXT", fmt.Sprintf("import s%d", i+1))
+	}
+	for name, f := range map[string]files{
+		"a snippet, often":      {corefileName: "(a) {\n" + long + "}\n.:53 {\n" + many(500, "import a\n") + "}\n"},
+		"a file, often":         {corefileName: ".:53 {\n" + many(500, "import custom/x\n") + "}\n", "custom/x": long},
+		"snippets of snippets":  {corefileName: chain + "(s16) {\nlog\n}\n.:53 {\nimport s0\n}\n"},
+		"files of files":        {corefileName: ".:53 {\nimport custom/0\nimport custom/0\n}\n", "custom/0": many(8, "import 1\n"), "custom/1": many(8, "import 2\n"), "custom/2": many(8, "import 3\n"), "custom/3": long},
+		"imports of nothing":    {corefileName: ".:53 {\n" + many(1001, "import custom/*.none\n") + "}\n"},
+		"words without imports": {corefileName: ".:53 {\nimport custom/*.override\n}\n", "custom/x.override": many(maxWords, "log\n")},
+	} {
+		_, err := rewritten(t, f, rewriter{listen: addrs("10.42.0.1")})
+		if err == nil || !strings.Contains(err.Error(), "imports too much") {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+	_, err := rewritten(t, files{corefileName: "(a) {\nimport b\n}\n(b) {\nimport a\n}\n.:53 {\nimport a\n}\n"}, rewriter{listen: addrs("10.42.0.1")})
+	if err == nil || !strings.Contains(err.Error(), "(b): imports itself: (b) → (a) → (b)") {
+		t.Errorf("snippets of each other: %v", err)
+	}
+	_, err = rewritten(t, files{corefileName: "(a) {\nimport b\nimport b\n}\n(b) {\nlog\n}\n.:53 {\nimport a\n}\n"}, rewriter{listen: addrs("10.42.0.1")})
+	if err == nil || !strings.Contains(err.Error(), "Corefile:3: import is not followed here") {
+		t.Errorf("a snippet above the one that it imports: %v", err)
+	}
+	usual := files{corefileName: "(a) {\nerrors\nlog\n}\n" + many(300, "z%.test:53 {\nimport a\n}\n")}
+	if _, err := rewritten(t, usual, rewriter{listen: addrs("10.42.0.1")}); err != nil {
+		t.Errorf("three hundred zones: %v", err)
+	}
+}
+
 // A file that imports itself is broken: to follow it takes minutes, in which no
 // other change is served and lite cannot stop.
 func TestImportCycle(t *testing.T) {

@@ -178,7 +178,7 @@ func TestAServiceThatHasChangedIsNotWritten(t *testing.T) {
 
 func TestWithdraw(t *testing.T) {
 	by := func(manager, subresource, fields string) metav1.ManagedFieldsEntry {
-		return metav1.ManagedFieldsEntry{Manager: manager, Subresource: subresource, FieldsV1: &metav1.FieldsV1{Raw: []byte(fields)}}
+		return metav1.ManagedFieldsEntry{Manager: manager, Subresource: subresource, FieldsV1: metav1.NewFieldsV1(fields)}
 	}
 	const ingress = `{"f:status":{"f:loadBalancer":{"f:ingress":{}}}}`
 	for _, test := range []struct {

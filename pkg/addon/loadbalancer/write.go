@@ -149,5 +149,5 @@ func withdraw(ctx context.Context, client kubernetes.Interface) error {
 }
 
 func oursByField(f metav1.ManagedFieldsEntry) bool {
-	return f.Manager == fieldManager && f.Subresource == "status" && f.FieldsV1 != nil && bytes.Contains(f.FieldsV1.Raw, []byte(`"f:ingress"`))
+	return f.Manager == fieldManager && f.Subresource == "status" && f.FieldsV1 != nil && bytes.Contains(f.FieldsV1.GetRawBytes(), []byte(`"f:ingress"`))
 }

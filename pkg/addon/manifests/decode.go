@@ -12,7 +12,10 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/yaml"
+
+	yamldocument "lite.io/lite/pkg/document"
 )
 
 // object is one of a file.
@@ -133,7 +136,8 @@ func (d document) yaml() ([]object, error) {
 		if _, again := yaml.YAMLToJSONStrict(padded); again != nil {
 			err = again
 		}
-		text := strings.TrimPrefix(err.Error(), "error converting YAML to JSON: ")
+		// The lines of the padded text are those of the file.
+		text := strings.TrimPrefix(yamldocument.Problem(err, padded).Error(), "error converting YAML to JSON: ")
 		return nil, fmt.Errorf("document at line %d: %s", d.begin(), strings.Join(strings.Fields(text), " "))
 	}
 	if string(asJSON) == "null" {
@@ -160,7 +164,11 @@ func open(o object) ([]object, error) {
 	for n, item := range items {
 		content, ok := item.(map[string]any)
 		if !ok {
-			return nil, fmt.Errorf("line %d: item %d of the %s is not an object", o.line, n+1, o.GetKind())
+			list := o.GetKind()
+			if !isKind(list) {
+				list = "List"
+			}
+			return nil, fmt.Errorf("line %d: item %d of the %s is not an object", o.line, n+1, list)
 		}
 		one := object{&unstructured.Unstructured{Object: content}, o.line}
 		// The items of a PodList need not say that they are Pods.
@@ -189,6 +197,8 @@ func (o object) check() error {
 		return fmt.Errorf("apiVersion %q is none: it is a version, or group/version", o.GetAPIVersion())
 	case o.GetKind() == "":
 		return errors.New("kind is missing")
+	case !isKind(o.GetKind()):
+		return fmt.Errorf("kind %q is not valid: it must be one word", o.GetKind())
 	case !ok:
 		return fmt.Errorf("metadata of the %s is missing", o.GetKind())
 	case !isText(metadata["name"]), !isText(metadata["namespace"]):
@@ -203,6 +213,9 @@ func (o object) check() error {
 	}
 	return nil
 }
+
+// isKind reports whether there may be a kind of that name.
+func isKind(name string) bool { return len(validation.IsDNS1035Label(strings.ToLower(name))) == 0 }
 
 func isText(v any) bool {
 	_, ok := v.(string)

@@ -100,12 +100,12 @@ func parseRecord(m corev1.ConfigMap) *record {
 				continue
 			}
 			gv, err := schema.ParseGroupVersion(fields[0])
-			if err != nil {
-				continue
-			}
-			namespace, name, ok := strings.Cut(fields[2], "/")
-			if !ok {
+			namespace, name, namespaced := strings.Cut(fields[2], "/")
+			if !namespaced {
 				namespace, name = "", fields[2]
+			}
+			if err != nil || gv.Version == "" || name == "" || namespaced && namespace == "" {
+				continue
 			}
 			r.objects[key{gv.Group, fields[1], namespace, name}] = owned{gv.Version, adopted, types.UID(fields[3])}
 		}

@@ -152,7 +152,8 @@ func (v *Volumes) mine() string { return layout.VolumeNodeLabel + "=" + v.node }
 
 // watch returns what the API has of a resource, kept up to date until ctx is
 // done, whether it has been read, and what waits for the end.
-func watch(ctx context.Context, client kubernetes.Interface, resource, labels string, kind runtime.Object, trim cache.TransformFunc, changed signal) (store cache.Store, synced cache.InformerSynced, done func()) {
+func watch(ctx context.Context, client kubernetes.Interface, resource, labels string, kind runtime.Object, trim cache.TransformFunc,
+	changed signal) (store cache.Store, synced cache.InformerSynced, done func()) {
 	store, controller := cache.NewInformerWithOptions(cache.InformerOptions{
 		ListerWatcher: cache.NewFilteredListWatchFromClient(client.CoreV1().RESTClient(), resource, metav1.NamespaceAll,
 			func(o *metav1.ListOptions) { o.LabelSelector = labels }),

@@ -72,7 +72,7 @@ func checkDropIn(file string) (errs []error) {
 		errs = append(errs, fmt.Errorf("version = %d is newer than this containerd, which knows up to %d; write it in that version", cfg.Version, version.ConfigVersion))
 	}
 	for _, own := range []struct{ key, value string }{
-		{"root", cfg.Root}, {"state", cfg.State}, {"grpc.address", cfg.GRPC.Address}, {"ttrpc.address", cfg.TTRPC.Address},
+		{"root", cfg.Root}, {"state", cfg.State}, {"grpc.address", cfg.GRPC.Address}, {"ttrpc.address", cfg.TTRPC.Address}, //nolint:staticcheck // older files have it
 		{"plugins.'io.containerd.server.v1.grpc'.address", text(cfg.Plugins, "io.containerd.server.v1.grpc", "address")},
 		{"plugins.'io.containerd.server.v1.ttrpc'.address", text(cfg.Plugins, "io.containerd.server.v1.ttrpc", "address")},
 	} {
@@ -95,7 +95,44 @@ func checkDropIn(file string) (errs []error) {
 			errs = append(errs, fmt.Errorf("disabled_plugins has %q, without which no pod runs; remove it there", p))
 		}
 	}
+	if len(errs) > 0 {
+		return errs
+	}
+	if err := translate(cfg); err != nil { // which changes it
+		errs = append(errs, err)
+	}
 	return errs
+}
+
+// translate brings a drop-in to the newest version, as containerd does when it reads it.
+func translate(cfg *srvconfig.Config) error {
+	return withoutPanic(func() error {
+		for v := cfg.Version; v < version.ConfigVersion; v++ {
+			if err := cfg.MigrateConfigTo(context.Background(), v+1); err != nil {
+				return err
+			}
+			for _, p := range registry.Graph(nil) {
+				if p.ConfigMigration == nil {
+					continue
+				}
+				if err := p.ConfigMigration(context.Background(), v, cfg.Plugins); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// withoutPanic makes an error of what a value of another type than it should have does
+// to containerd's translation (2.4): it would end the process.
+func withoutPanic(work func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("containerd cannot translate it: a value has the wrong type (%v); compare it with containerd's documentation", p)
+		}
+	}()
+	return work()
 }
 
 // servedByCRI is all that is said of the CRI service itself in version 4.
@@ -144,7 +181,7 @@ func directories(cfg *srvconfig.Config) (errs []error) {
 func (c Config) load(ctx context.Context, path string) (*srvconfig.Config, error) {
 	cfg := &srvconfig.Config{}
 	rules := func() iter.Seq[plugin.Registration] { return slices.Values(registry.Graph(nil)) }
-	if err := srvconfig.LoadConfigWithPlugins(ctx, path, rules, cfg); err != nil {
+	if err := withoutPanic(func() error { return srvconfig.LoadConfigWithPlugins(ctx, path, rules, cfg) }); err != nil {
 		return nil, fmt.Errorf("load %s and %s: %w", path, c.dropIns(), err)
 	}
 	c.complete(table(cfg.Plugins, criRuntime, "containerd", "runtimes"))

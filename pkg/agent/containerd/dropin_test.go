@@ -99,6 +99,8 @@ func TestDropInKeepsThePodNetwork(t *testing.T) {
 func TestDropInsThatCannotBe(t *testing.T) {
 	for name, test := range map[string]struct{ text, want string }{
 		"a newer version":         {"version = 9\n", "version = 9 is newer than this containerd, which knows up to 4; write it in that version"},
+		"a value for a table":     {"version = 2\n[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes]\nkata = 5\n", "containerd cannot translate it: a value has the wrong type"},
+		"a value for a runtime":   {"version = 1\n[plugins.cri.containerd]\nruntimes = 'kata'\n", "containerd cannot translate it: a value has the wrong type"},
 		"no TOML":                 {"version = 2\n\n[plugins\n", "line 3: "},
 		"a byte order mark":       {"\ufeffversion = 2\n", "begins with a byte order mark"},
 		"another root":            {"version = 2\nroot = \"/var/lib/containerd\"\n", `root = "/var/lib/containerd" is where lite looks for containerd, and cannot be changed; remove the line`},

@@ -16,8 +16,6 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
-	"github.com/klauspost/compress/flate"
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -64,18 +62,18 @@ func Inspect(r io.Reader, platform platforms.MatchComparer) (Content, error) {
 	counted := &counter{r: r}
 	plain, suffix, err := unpack.Decompress(counted)
 	if err != nil {
-		return Content{}, broken(err, counted.n, suffix)
+		return Content{}, broken(err, counted, suffix)
 	}
 	defer plain.Close()
 	c, err := readContents(plain, true)
 	if err != nil {
-		return Content{}, broken(err, counted.n, suffix)
+		return Content{}, broken(err, counted, suffix)
 	}
 	// What follows the last file belongs to the checksum of a compressed stream,
 	// and whoever copies what is read here wants all of it.
 	for _, rest := range []io.Reader{plain, counted} {
 		if _, err := io.Copy(io.Discard, rest); err != nil {
-			return Content{}, broken(err, counted.n, suffix)
+			return Content{}, broken(err, counted, suffix)
 		}
 	}
 	if counted.n == 0 {
@@ -86,23 +84,22 @@ func Inspect(r io.Reader, platform platforms.MatchComparer) (Content, error) {
 }
 
 // broken says what an error of a decompressor or of package tar means to a person.
-func broken(err error, read int64, suffix string) error {
+func broken(err error, read *counter, suffix string) error {
 	switch {
+	case err == nil, read.failed != nil:
+		return err
 	case errors.As(err, new(unfit)):
 		return err
 	case errors.As(err, new(unpack.TooMuch)):
 		return unfitf("%v; make one with fewer or smaller images", err)
 	case errors.Is(err, zstd.ErrWindowSizeExceeded):
 		return unfitf("to decompress it takes more than %s of memory; compress it without --long and --ultra", Bytes(unpack.MaxWindow))
-	case errors.Is(err, tar.ErrHeader), errors.Is(err, io.ErrUnexpectedEOF) && suffix == ".tar" && read < tarBlock:
+	case errors.Is(err, tar.ErrHeader), errors.Is(err, io.ErrUnexpectedEOF) && suffix == ".tar" && read.n < tarBlock:
 		return unfitf("it is no image archive, or a damaged one; make it with `docker save`, `lite images export` or `skopeo copy`")
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return unfitf("it is cut short after %d bytes; copy it again", read)
-	case errors.Is(err, gzip.ErrChecksum), errors.Is(err, gzip.ErrHeader), errors.As(err, new(flate.CorruptInputError)),
-		errors.Is(err, zstd.ErrCRCMismatch), errors.Is(err, zstd.ErrMagicMismatch), errors.Is(err, zstd.ErrReservedBlockType):
-		return unfitf("it is damaged (%v); copy it again", err)
+		return unfitf("it is cut short after %d bytes; copy it again", read.n)
 	}
-	return err
+	return unfitf("it is damaged (%v); copy it again", err)
 }
 
 // contents is the files of an archive: all names, and what may describe images.
@@ -454,14 +451,18 @@ func FullName(name string) (string, error) {
 
 // counter counts what is read.
 type counter struct {
-	r    io.Reader
-	n    int64
-	tell func(int64) // is told the sum, if it is not nil
+	r      io.Reader
+	n      int64
+	tell   func(int64) // is told the sum, if it is not nil
+	failed error       // what r has failed with
 }
 
 func (c *counter) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
 	c.n += int64(n)
+	if err != nil && !errors.Is(err, io.EOF) {
+		c.failed = err
+	}
 	if c.tell != nil {
 		c.tell(c.n)
 	}

@@ -31,6 +31,14 @@ type entry struct{ name, content string }
 
 func pack(t *testing.T, entries ...entry) []byte {
 	t.Helper()
+	data, err := packed(entries)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func packed(entries []entry) ([]byte, error) {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for _, e := range entries {
@@ -39,16 +47,14 @@ func pack(t *testing.T, entries ...entry) []byte {
 			h.Typeflag, h.Linkname, h.Size, e.content = tar.TypeSymlink, target, 0, ""
 		}
 		if err := w.WriteHeader(h); err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 		if _, err := io.WriteString(w, e.content); err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
+	err := w.Close()
+	return b.Bytes(), err
 }
 
 func docker(arch string, tags ...string) []entry {

@@ -109,7 +109,7 @@ func checkBounds(r io.Reader) error {
 		defer plain.Close()
 		_, err = readContents(plain, false)
 	}
-	return broken(err, counted.n, suffix)
+	return broken(err, counted, suffix)
 }
 
 // Read implements io.Reader.

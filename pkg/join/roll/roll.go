@@ -98,7 +98,7 @@ func parseJoined(s *corev1.Secret) *Joined {
 			continue
 		}
 		var e Entry
-		if json.Unmarshal(data, &e) != nil {
+		if json.Unmarshal(data, &e) != nil || e.Key == "" && e.At.IsZero() { // null and {} can be read
 			e = Entry{Lived: true}
 		}
 		j.Nodes[name] = e

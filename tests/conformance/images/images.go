@@ -79,8 +79,10 @@ var alpine = map[string]string{"/etc/os-release": "NAME=\"Alpine Linux\"\nID=deb
 var recipes = map[imageutils.ImageID]recipe{
 	imageutils.Agnhost:     agnhost(recipe{}),
 	imageutils.AgnhostPrev: agnhost(recipe{texts: map[string]string{"/version": "previous\n"}}),
-	imageutils.Kitten:      agnhost(recipe{files: map[string]string{"/kitten.jpg": "upstream:kitten/html/kitten.jpg", "/data.json": "upstream:kitten/html/data.json"}, texts: alpine, cmd: []string{"test-webserver"}}),
-	imageutils.Nautilus:    agnhost(recipe{files: map[string]string{"/nautilus.jpg": "upstream:nautilus/html/nautilus.jpg", "/data.json": "upstream:nautilus/html/data.json"}, cmd: []string{"test-webserver"}}),
+	imageutils.Kitten: agnhost(recipe{files: map[string]string{"/kitten.jpg": "upstream:kitten/html/kitten.jpg", "/data.json": "upstream:kitten/html/data.json"},
+		texts: alpine, cmd: []string{"test-webserver"}}),
+	imageutils.Nautilus: agnhost(recipe{files: map[string]string{"/nautilus.jpg": "upstream:nautilus/html/nautilus.jpg", "/data.json": "upstream:nautilus/html/data.json"},
+		cmd: []string{"test-webserver"}}),
 	// A test compares what /bin/sh complains of. Who says sh has bash, see scripts/conformance-root.
 	imageutils.BusyBox:            {links: map[string]string{"/usr/bin/sh": "busybox"}, cmd: []string{"sh"}},
 	imageutils.DistrolessIptables: {cmd: []string{"sh"}, texts: map[string]string{"/image": "distroless-iptables\n"}},

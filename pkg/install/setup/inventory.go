@@ -1,0 +1,163 @@
+package setup
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"lite.io/lite/pkg/file"
+)
+
+// inventory is what was put on the machine, one path per line, of a directory with a slash at its end. A path is in it
+// before it is there: uninstall finds whatever a run has made that was killed.
+type inventory struct {
+	path, copy string
+	before     []string // as it was before this run
+	now        []string
+}
+
+// open reads the inventory, and keeps a copy of what it is before this run, unless install.sh has.
+func (i *inventory) open(path, copy string) error {
+	i.path, i.copy = path, copy
+	now, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	before, err := os.ReadFile(copy)
+	if errors.Is(err, fs.ErrNotExist) {
+		before, err = now, os.Link(path, copy) // with its time; it is never written into
+		if errors.Is(err, fs.ErrNotExist) {
+			err = os.WriteFile(copy, nil, 0o600)
+		}
+	}
+	i.now, i.before = lines(now), lines(before)
+	return err
+}
+
+// has reports whether a path was put there by lite.
+func (i *inventory) has(path string) bool { return slices.Contains(i.now, path) }
+
+// add adds paths, on the disk, before they are made.
+func (i *inventory) add(paths []string) error {
+	var missing []string
+	for _, path := range paths {
+		if !i.has(path) && !slices.Contains(missing, path) {
+			missing = append(missing, path)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	all := append(slices.Clone(i.now), missing...)
+	if err := writeNew(i.path, content(all), 0o600); err != nil {
+		return err
+	}
+	i.now = all
+	return replace(i.path+newSuffix, i.path)
+}
+
+// obsolete is what an earlier run has made and this one does not want, what is in a directory before it.
+func (i *inventory) obsolete(wanted []string) []string {
+	all := slices.DeleteFunc(slices.Clone(i.now), func(path string) bool { return slices.Contains(wanted, path) })
+	slices.Sort(all)
+	slices.Reverse(all)
+	return all
+}
+
+// settle makes what was prepared the inventory, unless it says the same.
+func (i *inventory) settle(prepared string, wanted []string) error {
+	if slices.Equal(i.now, wanted) {
+		return nil
+	}
+	i.now = wanted
+	return replace(prepared, i.path)
+}
+
+// restore makes it what it was.
+func (i *inventory) restore() error {
+	was, err := os.ReadFile(i.copy)
+	if err != nil {
+		return err // it was not opened
+	}
+	if is, err := os.ReadFile(i.path); err == nil && bytes.Equal(is, was) {
+		return nil
+	}
+	return os.Rename(i.copy, i.path)
+}
+
+// close removes what says nothing.
+func (i *inventory) close() error {
+	if i.path == "" {
+		return nil
+	}
+	err := os.Remove(i.path + newSuffix)
+	if info, errStat := os.Stat(i.path); errStat == nil && info.Size() == 0 {
+		err = errors.Join(err, os.Remove(i.path))
+	}
+	return err
+}
+
+func lines(text []byte) []string {
+	return slices.DeleteFunc(strings.Split(string(text), "\n"), func(line string) bool { return line == "" })
+}
+
+func content(lines []string) []byte {
+	if len(lines) == 0 {
+		return nil
+	}
+	return []byte(strings.Join(lines, "\n") + "\n")
+}
+
+// newSuffix is what a file is called by until it takes the place of an older one.
+const newSuffix = ".new"
+
+// writeNew writes what is to be at a path beside it, and puts it on the disk. What is there by that name, which may be
+// a link, is not written into.
+func writeNew(path string, data []byte, mode fs.FileMode) error {
+	path += newSuffix
+	if err := ignoreMissing(os.Remove(path)); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
+	if err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	return nil
+}
+
+// replace renames a file that is on the disk, so that after a power cut either of both is there.
+func replace(from, to string) error {
+	if err := os.Rename(from, to); err != nil {
+		return err
+	}
+	return file.SyncDir(filepath.Dir(to))
+}
+
+// ignoreMissing leaves out of an error that something is not there.
+func ignoreMissing(err error) error {
+	var joined interface{ Unwrap() []error }
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &joined):
+		var rest []error
+		for _, e := range joined.Unwrap() {
+			rest = append(rest, ignoreMissing(e))
+		}
+		return errors.Join(rest...)
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR):
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,79 @@
+package setup
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"lite.io/lite/pkg/service"
+)
+
+// machine is where it is installed.
+type machine struct {
+	root string // "/", but for tests
+	// execute runs a program, and look finds one in PATH; "" = there is none.
+	execute service.Runner
+	look    func(name string) string
+}
+
+func look(name string) string {
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return ""
+	}
+	return path
+}
+
+// at is where a path of the machine is.
+func (m machine) at(path string) string { return filepath.Join(m.root, path) }
+
+func (m machine) read(path string) ([]byte, error) { return os.ReadFile(m.at(path)) }
+
+func (m machine) has(path string) bool {
+	_, err := os.Lstat(m.at(path))
+	return ignoreMissing(err) != nil || err == nil
+}
+
+func (m machine) isDir(path string) bool {
+	info, err := os.Stat(m.at(path))
+	return err == nil && info.IsDir()
+}
+
+// must runs a program that has to succeed.
+func (m machine) must(ctx context.Context, name string, args ...string) error {
+	return m.execute.Must(ctx, name, args...)
+}
+
+// succeeds runs a program that may fail.
+func (m machine) succeeds(ctx context.Context, name string, args ...string) bool {
+	_, code, err := m.execute(ctx, name, args...)
+	return err == nil && code == 0
+}
+
+// room is how many MiB are free where a path is, or would be.
+func (m machine) room(path string) uint64 {
+	var free unix.Statfs_t
+	for dir := m.at(path); unix.Statfs(dir, &free) != nil && dir != filepath.Dir(dir); {
+		dir = filepath.Dir(dir)
+	}
+	return free.Bavail * uint64(free.Bsize) >> 20
+}
+
+// full is that a directory cannot be written to, before anything was put in its place.
+func (m machine) full(dir string, err error) error {
+	return &writeError{fmt.Sprintf("cannot write to %s (%d MiB are free): nothing was changed; free some room there, or see why it cannot be written",
+		dir, m.room(dir)), err}
+}
+
+// writeError says what to do, without what the system calls it.
+type writeError struct {
+	text string
+	err  error
+}
+
+func (e *writeError) Error() string { return e.text }
+func (e *writeError) Unwrap() error { return e.err }

@@ -1,0 +1,326 @@
+package setup
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"lite.io/lite/pkg/layout"
+	"lite.io/lite/pkg/release"
+	"lite.io/lite/pkg/service"
+)
+
+// plan is what is going to be changed.
+type plan struct {
+	bin     string // the program, in its place
+	program string // where the program is that takes its place; "" = it is there
+	config  Configuration
+	sums    release.Sums
+	files   []change
+	dirs    []string // to be made, those above others first
+	links   []string // to the program, to be made
+	// wanted is what belongs to this installation, as the inventory has it.
+	wanted []string
+	// extra is what is to be in the inventory from before until after, to be removed: what is not wanted any more.
+	extra   []string
+	changed bool // what the service goes by
+	differs bool // anything
+	made    []string
+}
+
+// change is a file that is not as it is to be.
+type change struct {
+	path string
+	data []byte
+	mode fs.FileMode
+}
+
+// waiting are the files that wait beside their places.
+func (p *plan) waiting() []string {
+	var all []string
+	for _, c := range p.files {
+		all = append(all, c.path+newSuffix)
+	}
+	if p.bin != "" {
+		all = append(all, p.bin+newSuffix)
+	}
+	return all
+}
+
+func (s *setup) makePlan(ctx context.Context) error {
+	s.plan.bin = path.Join(s.options.binDir, layout.Service)
+	s.init = s.findInit()
+	for _, step := range []func() error{
+		s.planProgram, s.checkStatements, s.planKey, s.checkImages, s.planConfig, s.planEnvironment, s.planService, s.planScripts,
+	} {
+		if ctx.Err() != nil {
+			return ErrInterrupted
+		}
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	s.planLinks()
+	return nil
+}
+
+// want says that a path belongs to this installation.
+func (p *plan) want(paths ...string) { p.wanted = append(p.wanted, paths...) }
+
+// file plans a file, unless it is as it is to be.
+func (s *setup) file(path string, mode fs.FileMode, data []byte) {
+	s.plan.want(path)
+	info, err := os.Lstat(s.at(path))
+	if err == nil && info.Mode() == mode {
+		if is, err := s.read(path); err == nil && bytes.Equal(is, data) {
+			return
+		}
+	}
+	s.plan.files = append(s.plan.files, change{path, data, mode})
+	s.plan.differs = true
+}
+
+// serviceFile is a file that the service goes by.
+func (s *setup) serviceFile(path string, mode fs.FileMode, data []byte) {
+	before := len(s.plan.files)
+	s.file(path, mode, data)
+	s.plan.changed = s.plan.changed || len(s.plan.files) > before
+}
+
+// drop plans that a file goes.
+func (s *setup) drop(path string) { s.plan.extra = append(s.plan.extra, path) }
+
+// dir plans a directory and those that it is in.
+func (s *setup) dir(dir string) {
+	if dir == "/" {
+		return
+	}
+	s.dir(path.Dir(dir))
+	if !s.isDir(dir) && !slices.Contains(s.plan.dirs, dir) {
+		s.plan.dirs = append(s.plan.dirs, dir)
+		s.plan.want(dir + "/")
+	} else if s.inventory.has(dir + "/") {
+		s.plan.want(dir + "/")
+	}
+}
+
+// spare refuses to replace what somebody else has put there. What lite has put there is in the inventory, or it says so
+// itself.
+func (s *setup) spare(path, otherwise string, isOurs func(path string) bool) error {
+	if !s.has(path) {
+		return nil
+	}
+	name := filepath.Base(path)
+	if to, _ := os.Readlink(s.at(path)); to == os.DevNull {
+		return fmt.Errorf("%s is masked: nothing was changed; run systemctl unmask %s and try again", name, name)
+	}
+	if slices.Contains(s.inventory.before, path) || isOurs(s.at(path)) {
+		return nil
+	}
+	return fmt.Errorf("there is a %s already and it is not lite's: nothing was changed; move it away%s", path, otherwise)
+}
+
+// planProgram finds out whether this program is the installed one, or is to take its place.
+func (s *setup) planProgram() error {
+	s.dir(s.options.binDir)
+	s.plan.want(s.plan.bin)
+	if err := s.spare(s.plan.bin, ", or set INSTALL_LITE_BIN_DIR", service.IsProgram); err != nil {
+		return err
+	}
+	if v := s.options.version; v != "" && v != s.Version {
+		// A signature says that somebody made these files, not that they are the version that was asked for.
+		return fmt.Errorf("what is served as lite %s is lite %s: nothing was changed; do not use these files, and ask who serves them",
+			v, s.Version)
+	}
+	self, err := os.Stat(s.Program)
+	if err != nil {
+		return fmt.Errorf("look at this program: %w", err)
+	}
+	if is, err := os.Stat(s.at(s.plan.bin)); err == nil {
+		if same, err := sameFile(s.Program, self, s.at(s.plan.bin), is); err != nil || same {
+			return err
+		}
+	}
+	s.plan.program, s.plan.changed, s.plan.differs = s.Program, true, true
+	if size, dir := uint64(self.Size()>>20+1), s.options.binDir; !s.Staged && s.room(dir) < size {
+		return fmt.Errorf("%s has %d MiB free and lite needs %d: nothing was changed; free some room, or set INSTALL_LITE_BIN_DIR",
+			dir, s.room(dir), size)
+	}
+	s.say("%s", s.Banner)
+	return nil
+}
+
+// checkStatements looks at what is said about the new program, where install.sh has found it beside the program: its bill
+// of materials and its provenance. SHA256SUMS, which may be signed, must name them as they are, and they must be about
+// this program.
+func (s *setup) checkStatements() error {
+	text, err := s.read(sumsFile)
+	if err != nil || !s.Staged {
+		return ignoreMissing(err) // of a checkout, or installed
+	}
+	if s.plan.sums, err = release.ParseSums(text); err != nil {
+		return fmt.Errorf("nothing was changed: %w", err)
+	}
+	if s.plan.program == "" {
+		return nil
+	}
+	sum, err := sumOf(s.Program)
+	if err != nil {
+		return err
+	}
+	for _, name := range s.plan.sums.Statements() {
+		statement, err := s.read(standard.Config.Setup().File(name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		commit, err := s.plan.sums.CheckStatement(name, statement, sum)
+		if err != nil {
+			return fmt.Errorf("%w; nothing was changed", err)
+		}
+		if commit != "" {
+			commit = ", built from commit " + commit
+		}
+		s.say("%s is about this program%s", name, commit)
+	}
+	return nil
+}
+
+// sameFile reports whether two files are the same, or hold the same.
+func sameFile(a string, infoA fs.FileInfo, b string, infoB fs.FileInfo) (bool, error) {
+	if os.SameFile(infoA, infoB) || infoA.Size() != infoB.Size() {
+		return os.SameFile(infoA, infoB), nil
+	}
+	sumA, err := sumOf(a)
+	if err != nil {
+		return false, err
+	}
+	sumB, err := sumOf(b)
+	return sumA == sumB, err
+}
+
+func sumOf(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, f); err != nil {
+		return "", fmt.Errorf("read %s: %w", path, err)
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
+}
+
+// planKey remembers the key of releases for the next time, and for lite upgrade.
+func (s *setup) planKey() error {
+	key, err := s.read(keyFile)
+	switch {
+	case err == nil && s.Staged && len(key) > 0:
+		s.file(releaseKey, 0o644, key)
+	case !s.has(releaseKey):
+	case s.options.forgetKey:
+		s.drop(releaseKey)
+	default:
+		s.plan.want(releaseKey)
+	}
+	return nil
+}
+
+// planConfig checks what is asked for, with all that the machine holds already.
+func (s *setup) planConfig() error {
+	o := s.options
+	if o.keep {
+		// It is not written, but must be right for the lite that is installed now.
+		var err error
+		if s.plan.config, err = s.Configure(o.role, nil, ""); err != nil {
+			return refused(err, "correct that first")
+		}
+		s.plan.want(installFile)
+		return nil
+	}
+	var err error
+	if s.plan.config, err = s.Configure(o.role, o.args, installFile); err != nil {
+		return refused(err, fmt.Sprintf("`lite %s --help` and docs/configuration.md name all flags", o.role))
+	}
+	s.serviceFile(installFile, 0o600, s.plan.config.Text)
+	return nil
+}
+
+func refused(err error, remedy string) error {
+	text := strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' }), "; ")
+	return fmt.Errorf("%s: nothing was changed; %s", text, remedy)
+}
+
+// planEnvironment keeps the proxies of whoever installs: a service does not get them from a login.
+func (s *setup) planEnvironment() error {
+	var data []byte
+	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy"} {
+		value := s.options.env.get(name)
+		if strings.ContainsAny(value, "'\n") {
+			return fmt.Errorf("%s holds a quote or a line break, which the service's file cannot hold: percent-encode it; nothing was changed", name)
+		}
+		if value != "" {
+			data = fmt.Appendf(data, "%s='%s'\n", name, value)
+		}
+	}
+	switch {
+	case len(data) > 0:
+		s.serviceFile(envFile, 0o600, data)
+	case !s.has(envFile):
+	case s.options.keep:
+		s.plan.want(envFile)
+	default:
+		s.drop(envFile)
+		s.plan.changed, s.plan.differs = true, true
+	}
+	return nil
+}
+
+// planScripts plans what calls lite by other names, and what completes its commands.
+func (s *setup) planScripts() error {
+	for _, command := range []string{"uninstall", "killall"} {
+		script := fmt.Sprintf("#!/bin/sh\nexec %s %s \"$@\"\n", s.plan.bin, command)
+		s.file(path.Join(s.options.binDir, layout.Script(command)), 0o755, []byte(script))
+	}
+	for _, c := range completions() {
+		// It is not worth failing for, where /usr is read-only, say.
+		if unix.Access(s.at(path.Dir(c.path)), unix.W_OK) != nil || s.has(c.path) && !s.inventory.has(c.path) {
+			continue
+		}
+		var script bytes.Buffer
+		if err := s.Complete(c.shell, &script); err != nil {
+			return fmt.Errorf("make the completion for %s: %w", c.shell, err)
+		}
+		s.file(c.path, 0o644, script.Bytes())
+	}
+	return nil
+}
+
+// planLinks gives lite the names kubectl, crictl and ctr where nobody else has them.
+func (s *setup) planLinks() {
+	for _, tool := range tools() {
+		link := path.Join(s.options.binDir, tool)
+		if to, _ := os.Readlink(s.at(link)); to == s.plan.bin {
+			s.plan.want(link)
+		} else if other := s.look(tool); other != "" && !s.inventory.has(other) {
+			s.say("%s is %s; lite's is `lite %s`", tool, other, tool)
+		} else if !s.has(link) {
+			s.plan.want(link)
+			s.plan.links = append(s.plan.links, link)
+		}
+	}
+}
+
+func tools() []string { return []string{"kubectl", "crictl", "ctr"} }

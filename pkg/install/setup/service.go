@@ -1,0 +1,63 @@
+package setup
+
+import (
+	_ "embed"
+	"os"
+	"path"
+	"strings"
+
+	"lite.io/lite/pkg/layout"
+)
+
+// What stands in the files of the init systems: names in braces are filled in.
+var (
+	//go:embed files/lite.service
+	unitText string
+	//go:embed files/scopes.conf
+	scopesText string
+	//go:embed files/openrc
+	openRCText string
+	//go:embed files/logrotate
+	logrotateText string
+)
+
+// mark is in each of the files, by which it is known for lite's.
+const mark = "Written when lite was installed"
+
+// planService plans what makes the init system keep lite running.
+func (s *setup) planService() error {
+	ours := func(path string) bool {
+		text, err := os.ReadFile(path)
+		return err == nil && strings.Contains(string(text), mark)
+	}
+	fill := strings.NewReplacer("{bin}", s.plan.bin, "{role}", string(s.options.role), "{log}", openRCLog, "{env}", envFile,
+		"{guard}", standard.Config.Guard(), "{service}", layout.Service)
+	atBoot := ""
+	switch s.init {
+	case systemd, unbooted:
+		for _, dir := range unitDirs() {
+			if err := s.spare(path.Join(dir, path.Base(unit)), "", ours); err != nil {
+				return err
+			}
+		}
+		s.serviceFile(unit, 0o600, []byte(fill.Replace(unitText)))
+		s.dir(path.Dir(scopesFile))
+		s.serviceFile(scopesFile, 0o644, []byte(scopesText))
+		atBoot = wantedUnit
+	case openRC:
+		if err := s.spare(initScript, "", ours); err != nil {
+			return err
+		}
+		s.serviceFile(initScript, 0o755, []byte(fill.Replace(openRCText)))
+		if s.isDir(path.Dir(logrotateFile)) {
+			s.file(logrotateFile, 0o644, []byte(fill.Replace(logrotateText)))
+		}
+		atBoot = runlevel
+	case none:
+		return nil
+	}
+	if !s.options.skipEnable {
+		s.plan.want(atBoot)
+	}
+	return nil
+}

@@ -1,0 +1,164 @@
+// Package setup makes a lite that is on the machine, and known to be the right one, the lite that is installed there: a
+// service, its configuration, its images, the commands. scripts/install.sh finds, fetches and verifies a program and
+// becomes it, as `lite setup --staged`; without the script a program installs itself.
+//
+// First everything is looked at and planned, in memory (plan.go). Then all that is new is written beside what is there,
+// under the same name with .new, each path in the inventory before it is made (stage.go). A failure until then leaves
+// the machine as it was. From the commit on, which renames, a later run completes what this one has begun.
+package setup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/service"
+)
+
+// Request is who wants what.
+type Request struct {
+	Args []string // [server|agent] [flags]
+	Env  []string // as os.Environ returns it
+	// Staged says that install.sh has become this process: it has taken the lock, begun the inventory, put the program
+	// beside its place, and what it has verified into its directory.
+	Staged  bool
+	Program string // the file of this process
+	Version string
+	Banner  string // the first line of `lite version`
+	// Configure makes the configuration of what args and environment ask for, as if file were not there. It finds what
+	// would keep the service from starting.
+	Configure func(role config.Role, args []string, file string) (Configuration, error)
+	// Complete writes what makes a shell complete lite's commands.
+	Complete func(shell string, w io.Writer) error
+	Out, Err io.Writer
+}
+
+// Configuration is what is kept of what was asked for.
+type Configuration struct {
+	Text     []byte // of the drop-in
+	DataDir  string
+	ImageDir string // where the node imports archives of images from
+}
+
+// ErrInterrupted is that ctx was done before it was complete.
+var ErrInterrupted = errors.New("interrupted")
+
+// Run installs. Its error says what to do.
+func Run(ctx context.Context, r Request) error {
+	return run(ctx, r, machine{root: "/", execute: service.Execute, look: look})
+}
+
+func run(ctx context.Context, r Request, m machine) error {
+	s := &setup{Request: r, machine: m}
+	if err := s.begin(ctx); err != nil {
+		return err
+	}
+	err := s.install(ctx)
+	if ctx.Err() != nil && err != nil {
+		err = ErrInterrupted
+	}
+	return errors.Join(err, s.end())
+}
+
+// setup is one run.
+type setup struct {
+	Request
+	machine
+	lock      *service.Change
+	inventory inventory
+	options   options
+	plan      plan
+	init      initSystem
+	committed bool
+}
+
+func (s *setup) say(format string, args ...any) { fmt.Fprintf(s.Out, "[lite] "+format+"\n", args...) }
+func (s *setup) warn(format string, args ...any) {
+	fmt.Fprintf(s.Err, "[lite] warning: "+format+"\n", args...)
+}
+
+// begin takes the lock and what install.sh has left, or begins itself.
+func (s *setup) begin(ctx context.Context) (err error) {
+	if err := s.takeLock(ctx); err != nil {
+		return err
+	}
+	if !s.Staged {
+		err = errors.Join(os.RemoveAll(s.at(workDir)), os.Remove(s.at(inventoryFile)+newSuffix))
+		if err = ignoreMissing(err); err == nil {
+			err = os.Mkdir(s.at(workDir), 0o700)
+		}
+	}
+	if err == nil {
+		err = s.inventory.open(s.at(inventoryFile), s.at(beforeFile))
+	}
+	if err != nil {
+		return errors.Join(s.full(configDir, err), s.end())
+	}
+	return nil
+}
+
+// takeLock keeps others from changing the installation.
+func (s *setup) takeLock(ctx context.Context) (err error) {
+	for try := 0; ; try++ {
+		if err := os.MkdirAll(s.at(configDir), 0o700); err != nil {
+			return s.full(filepath.Dir(configDir), err)
+		}
+		s.lock, err = service.BeginChange(ctx, func(line string) { s.say("%s", line) }, s.at(configDir))
+		if err != nil {
+			return err
+		}
+		// An uninstall that had the lock has removed the directory.
+		if _, err := os.Stat(s.at(configDir)); err == nil {
+			s.lock.Private()
+			return nil
+		}
+		if err := s.lock.Close(); err != nil || try == 10 {
+			return errors.Join(fmt.Errorf("%s is removed again and again", configDir), err)
+		}
+	}
+}
+
+// install does it. Each step says what it finds wrong before the next one begins.
+func (s *setup) install(ctx context.Context) error {
+	if err := s.parse(); err != nil {
+		return err
+	}
+	if err := s.makePlan(ctx); err != nil {
+		return err
+	}
+	if err := s.stage(ctx); err != nil {
+		return err
+	}
+	if err := s.commit(ctx); err != nil {
+		return err
+	}
+	if err := s.installImages(ctx); err != nil {
+		return err
+	}
+	return s.start(ctx)
+}
+
+// end leaves the machine as it was, unless all was put in its place, and nothing of this run's own.
+func (s *setup) end() error {
+	var errs []error
+	for _, path := range s.plan.waiting() {
+		errs = append(errs, os.Remove(s.at(path)))
+	}
+	if s.Staged && filepath.Ext(s.Program) == newSuffix { // beside its place, whatever has failed
+		errs = append(errs, os.Remove(s.Program))
+	}
+	if !s.committed {
+		for _, dir := range slices.Backward(s.plan.made) {
+			_ = os.Remove(s.at(dir)) // others may use it by now
+		}
+		errs = append(errs, s.inventory.restore())
+	}
+	errs = append(errs, s.inventory.close(), os.RemoveAll(s.at(workDir)))
+	_ = os.Remove(s.at(configDir)) // if there was nothing
+	return errors.Join(ignoreMissing(errors.Join(errs...)), s.lock.Close())
+}

@@ -1,0 +1,92 @@
+package release
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"lite.io/lite/pkg/file"
+)
+
+// CheckImages makes sure that all archives of images of an artifact are what its SHA256SUMS says.
+func (a *Artifact) CheckImages(sums Sums) error {
+	return a.Each(func(p Part) error {
+		if p.Kind != Images {
+			return nil
+		}
+		hash, err := sumOf(p)
+		if err != nil {
+			return err
+		}
+		return sums.Check(p.Name, hash)
+	})
+}
+
+// InstallImages puts the archives of images of an artifact into a directory. Of each it is the copy that has to be what
+// SHA256SUMS says; it has its name only then. What is there with that name and that content stays. before is told the
+// name of each that is written, and where it is going to be.
+func (a *Artifact) InstallImages(sums Sums, dir string, before func(name, to string) error) error {
+	return a.Each(func(p Part) error {
+		if p.Kind != Images {
+			return nil
+		}
+		name := strings.TrimPrefix(p.Name, ImageDir)
+		to := filepath.Join(dir, name)
+		if has, err := hasSum(to, sums[p.Name]); err != nil || has {
+			return err
+		}
+		if err := before(name, to); err != nil {
+			return err
+		}
+		if err := writeImages(p, to, sums); err != nil {
+			return fmt.Errorf("unpack the images %s: %w", name, err)
+		}
+		return nil
+	})
+}
+
+func sumOf(r io.Reader) (string, error) {
+	sum := sha256.New()
+	_, err := io.Copy(sum, r)
+	return hex.EncodeToString(sum.Sum(nil)), err
+}
+
+// hasSum reports whether a file has a SHA-256. One that is not there has not.
+func hasSum(path, hash string) (bool, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	is, err := sumOf(f)
+	return err == nil && is == hash, err
+}
+
+// writeImages writes an archive that is there wholly, as its sum says, or not at all.
+func writeImages(p Part, to string, sums Sums) error {
+	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+		return err
+	}
+	f, err := file.NewPart(to, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Discard()
+	hash, err := sumOf(io.TeeReader(p, f))
+	if err != nil {
+		return err
+	}
+	if err := sums.Check(p.Name, hash); err != nil {
+		return err
+	}
+	return f.Finish()
+}
