@@ -272,8 +272,11 @@ func inspect(ctx context.Context, program string) (version.Info, error) {
 	if err == nil {
 		err = json.Unmarshal(out, &v)
 	}
-	if err != nil || v.Version == "" || v.Kubernetes == "" {
-		return v, fmt.Errorf("it is no lite: `version -o json` answers %q (%w)", firstLine(string(out)+stderr.String()), errors.Join(err))
+	if err == nil && (v.Version == "" || v.Kubernetes == "") {
+		err = errors.New("it does not name its versions")
+	}
+	if err != nil {
+		return v, fmt.Errorf("it is no lite: `version -o json` answers %q (%w)", firstLine(string(out)+stderr.String()), err)
 	}
 	if platform := runtime.GOOS + "/" + runtime.GOARCH; v.Platform != platform {
 		return v, fmt.Errorf("it is for %s and this machine is %s; take the one for %[2]s", v.Platform, platform)
