@@ -466,6 +466,7 @@ func TestFindings(t *testing.T) {
 		"a pipe as resolv.conf":      {nil, func(b *bed) { delete(b.files, "/etc/resolv.conf"); b.pipe = "/etc/resolv.conf" }, "name servers", Warn, []string{"/etc/resolv.conf is not a regular file", "put a file there"}},
 		"a directory as resolv.conf": {map[string]string{"/etc/resolv.conf/x": ""}, func(b *bed) { delete(b.files, "/etc/resolv.conf") }, "name servers", Warn, []string{"/etc/resolv.conf is not a regular file"}},
 		"no resolv.conf":             {nil, func(b *bed) { delete(b.files, "/etc/resolv.conf") }, "name servers", Warn, []string{"there is no /etc/resolv.conf"}},
+		"an unfinished line":         {map[string]string{"/etc/resolv.conf": "# one\nnameserver 192.0.2.1\n nameserver\n"}, nil, "name servers", Fail, []string{"line 3 of /etc/resolv.conf is `nameserver` without an address", "remove the line"}},
 		"only a stub":                {map[string]string{"/etc/resolv.conf": "nameserver 127.0.0.53\n"}, nil, "name servers", Warn, []string{"systemd-resolved"}},
 		"behind the stub":            {map[string]string{"/etc/resolv.conf": "nameserver 127.0.0.53\n", "/run/systemd/resolve/resolv.conf": "nameserver 192.0.2.9\n"}, nil, "name servers", Pass, []string{"192.0.2.9, of /run/systemd/resolve/resolv.conf"}},
 		"a forwarder":                {map[string]string{"/etc/resolv.conf": "nameserver 127.0.0.1\n"}, nil, "name servers", Warn, []string{"loopback", "resolv-conf="}},

@@ -19,6 +19,7 @@ import (
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/join"
+	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/resolver"
 )
@@ -175,11 +176,34 @@ func (e *Env) ownTunnel() bool {
 	return e.exists("/sys/class/net/"+layout.VXLANDevice) || e.exists("/sys/class/net/"+layout.WireGuardDevice)
 }
 
-// nameServers says what pods and the cluster's DNS ask.
-func nameServers(_ context.Context, e *Env) []Result {
+// resolvers is where name servers stand, and the file that pods inherit as people know it.
+func (e *Env) resolvers() (resolver.Files, string) {
 	usual := resolver.System()
 	files := resolver.Files{Usual: e.path(usual.Usual), BehindResolved: e.path(usual.BehindResolved)}
-	file := "/" + strings.TrimPrefix(strings.TrimPrefix(files.File(), e.Root), "/")
+	return files, "/" + strings.TrimPrefix(strings.TrimPrefix(files.File(), e.Root), "/")
+}
+
+// inherited finds what keeps the kubelet from reading the file that pods inherit.
+func inherited(_ context.Context, e *Env) []Result {
+	if e.Config != nil {
+		if _, said := kube.Said(e.Config.KubeletArgs, "resolv-conf"); said {
+			return nil
+		}
+	}
+	files, file := e.resolvers()
+	if number := files.Unfinished(); number > 0 {
+		return fail(fmt.Sprintf("line %d of %s is `nameserver` without an address: the kubelet would start no pod", number, file), "complete or remove the line")
+	}
+	return nil
+}
+
+// nameServers says what pods and the cluster's DNS ask.
+func nameServers(ctx context.Context, e *Env) []Result {
+	if found := inherited(ctx, e); found != nil {
+		return found
+	}
+	usual := resolver.System()
+	files, file := e.resolvers()
 	if files.File() == "" {
 		if info, err := os.Stat(files.Usual); err == nil && !info.Mode().IsRegular() {
 			return warn(usual.Usual+" is not a regular file: no name outside the cluster resolves, and images cannot be pulled", "put a file there, with a line `nameserver <address>`")

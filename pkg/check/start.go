@@ -44,7 +44,7 @@ func startEnv(m *Machine, cfg *config.Config) *Env {
 // something else than pods suffers is for a person to weigh.
 func vital(ctx context.Context, e *Env) error {
 	var errs []error
-	for _, look := range []func(context.Context, *Env) []Result{user, kernel, vitalFeatures, kernelLog, openFiles, fileSystem} {
+	for _, look := range []func(context.Context, *Env) []Result{user, kernel, vitalFeatures, kernelLog, openFiles, fileSystem, inherited} {
 		for _, r := range look(ctx, e) {
 			if r.Status == Fail && !r.bearable {
 				errs = append(errs, fmt.Errorf("%s; %s", line(r.Found), line(r.Remedy)))

@@ -39,6 +39,23 @@ func (f Files) File() string {
 	return f.Usual
 }
 
+// Unfinished is the number of the first line of File that names no server although it begins to, 0 if there is none.
+// The kubelet (1.37) starts no pod by such a file, whatever else is in it.
+func (f Files) Unfinished() int {
+	data, err := file.ReadRegular(f.File())
+	if err != nil {
+		return 0
+	}
+	number := 0
+	for line := range strings.Lines(string(data)) {
+		number++
+		if words := strings.Fields(line); len(words) == 1 && words[0] == "nameserver" {
+			return number
+		}
+	}
+	return 0
+}
+
 // Servers is the name servers that a program on the network of this machine can
 // ask, in their order. The stub of systemd-resolved is never among them: what it
 // would ask stands in its file, and if nothing does it asks public servers that

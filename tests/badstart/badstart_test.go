@@ -224,6 +224,13 @@ func TestBeforeFirstStart(t *testing.T) {
 		defer n.Output(t, "umount", "/var/lib/kubelet")
 		attempt{want: []string{"/var/lib/kubelet", "read-only", "mount it for writing"}}.check(t, n)
 	})
+	// The kubelet started no pod, and all parts were ready.
+	t.Run("an unfinished line in resolv.conf", func(t *testing.T) {
+		before := n.ReadFile(t, "/etc/resolv.conf")
+		n.WriteFile(t, "/etc/resolv.conf", before+"nameserver\n")
+		defer n.WriteFile(t, "/etc/resolv.conf", before)
+		attempt{want: []string{"of /etc/resolv.conf is `nameserver` without an address", "complete or remove the line"}}.check(t, n)
+	})
 	// As in a container that was given no devices. The kubelet used to end the start.
 	for name, log := range map[string]struct {
 		make string
