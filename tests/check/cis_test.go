@@ -135,10 +135,10 @@ func judged(t *testing.T, n *cluster.Node) {
 			t.Errorf("what is secret is told, or there is none: %q", hidden)
 		}
 	}
-	if out, code := cisOutput(t, n, 65534); code != 1 || !strings.Contains(out, "only root") {
+	if out, code := cisOutput(t, n, 65534); code != 1 || !strings.Contains(out, "needs root") {
 		t.Errorf("somebody else is told, with %d: %s", code, out)
 	}
-	if out, code := cisOutput(t, n, 0, "--role", "agent"); code != 1 || !strings.Contains(out, "is a node of role server") {
+	if out, code := cisOutput(t, n, 0, "--role", "agent"); code != 1 || !strings.Contains(out, "the lite that runs here has the role server") {
 		t.Errorf("exit code %d: %s", code, out)
 	}
 }
