@@ -151,12 +151,11 @@ func (b *bench) makeCluster(t *testing.T, dualStack bool) {
 		n.MountWhole(t)
 		config := nodeConfig
 		if dualStack {
-			last := n.IP[strings.LastIndex(n.IP, ".")+1:]
-			n.Output(t, "ip", "-6", "address", "add", "fd99::"+last+"/64", "dev", "eth0", "nodad")
+			n.AddIPv6(t)
 			n.Output(t, "ip", "-6", "route", "add", "default", "via", "fd99::fe") // where nodes look for Services from
-			config += "node-ip: " + n.IP + ",fd99::" + last + "\n"
+			config += "node-ip: " + n.IP + "," + n.IPv6() + "\n"
 			if n.Role == "server" {
-				config += "cluster-cidr: 10.42.0.0/16,fd42::/48\nservice-cidr: 10.43.0.0/16,fd43::/112\n"
+				config += cluster.DualStack
 			}
 		}
 		n.WriteFile(t, cluster.DataDir+"/agent/containerd/config.toml.d/50-handler.toml", testHandler)

@@ -95,11 +95,10 @@ nft delete table inet filter`, []string{"chain LITE-FORWARD of ip filter"}},
 
 // prepare gives a node both IP families, and an agent rules of the older interface.
 func prepare(t *testing.T, n *cluster.Node) {
-	last := n.IP[strings.LastIndex(n.IP, ".")+1:]
-	n.Output(t, "ip", "-6", "addr", "add", "fd99::"+last+"/64", "dev", "eth0", "nodad")
-	config := "node-ip: " + n.IP + ",fd99::" + last + "\n"
+	n.AddIPv6(t)
+	config := "node-ip: " + n.IP + "," + n.IPv6() + "\n"
 	if n.Role == "server" {
-		config += "cluster-cidr: 10.42.0.0/16,fd42::/48\nservice-cidr: 10.43.0.0/16,fd43::/112\n"
+		config += cluster.DualStack
 	} else {
 		n.Output(t, "iptables-legacy", "-A", "FORWARD", "-s", "198.51.100.3", "-j", "DROP")
 		config += "prefer-bundled-bin: true\nkube-proxy-arg: [proxy-mode=iptables]\n"

@@ -13,11 +13,10 @@ import (
 // have both. IPv6 travels between nodes in the same tunnels.
 func TestDualStack(t *testing.T) {
 	c := cluster.New(t, cluster.Agents(1), cluster.Prepare(func(n *cluster.Node) {
-		last := n.IP[strings.LastIndex(n.IP, ".")+1:]
-		n.Output(t, "ip", "-6", "addr", "add", "fd99::"+last+"/64", "dev", "eth0", "nodad")
+		n.AddIPv6(t)
 		n.Output(t, "ip", "-6", "route", "add", "default", "via", "fd99::fe") // where nodes look for Services from
 		if n.Role == "server" {
-			n.WriteFile(t, "/etc/lite/config.yaml", "cluster-cidr: 10.42.0.0/16,fd42::/48\nservice-cidr: 10.43.0.0/16,fd43::/112\n")
+			n.WriteFile(t, "/etc/lite/config.yaml", cluster.DualStack)
 		}
 	}))
 	ns := c.Server().Namespace(t)

@@ -23,11 +23,11 @@ const outside = "10.99.0.254"
 // TestLoadBalancer runs on one server and two agents. Each test has ports of its own.
 func TestLoadBalancer(t *testing.T) {
 	c := cluster.New(t, cluster.Agents(2), cluster.Prepare(func(n *cluster.Node) {
-		n.Output(t, "ip", "-6", "addr", "add", sixth(n)+"/64", "dev", "eth0", "nodad")
+		n.AddIPv6(t)
 		n.Output(t, "ip", "-6", "route", "add", "default", "via", "fd99::fe") // where nodes look for Services from
-		config := "node-ip: " + n.IP + "," + sixth(n) + "\n"
+		config := "node-ip: " + n.IP + "," + n.IPv6() + "\n"
 		if n.Role == "server" {
-			config += "cluster-cidr: 10.42.0.0/16,fd42::/48\nservice-cidr: 10.43.0.0/16,fd43::/112\n" +
+			config += cluster.DualStack +
 				"kube-controller-manager-arg: node-monitor-grace-period=20s\n" // or a test would wait for 50 s
 		}
 		n.WriteFile(t, "/etc/lite/config.yaml", config)
@@ -56,9 +56,6 @@ func TestLoadBalancer(t *testing.T) {
 		t.Run(test.name, test.run)
 	}
 }
-
-// sixth is a node's address of IPv6.
-func sixth(n *cluster.Node) string { return "fd99::" + n.IP[strings.LastIndex(n.IP, ".")+1:] }
 
 type suite struct {
 	cluster *cluster.Cluster
@@ -187,7 +184,7 @@ func (s *suite) testAddresses(t *testing.T) {
 func (s *suite) testFamilies(t *testing.T) {
 	var six []string
 	for _, n := range []*cluster.Node{s.server, s.agents[0], s.agents[1]} {
-		six = append(six, sixth(n))
+		six = append(six, n.IPv6())
 	}
 	// One port may be a Service's of IPv4 and another's of IPv6.
 	s.ns.Apply(t, service("four", 89, ", ipFamilies: [IPv4]")+service("six", 89, ", ipFamilies: [IPv6]")+

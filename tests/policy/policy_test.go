@@ -61,11 +61,10 @@ var placement = []int{0, 0, 1, 1, 2, 0, 2, 1, 2}
 
 func newSuite(t *testing.T) *suite {
 	c := cluster.New(t, cluster.Agents(2), cluster.Prepare(func(n *cluster.Node) {
-		last := n.IP[strings.LastIndex(n.IP, ".")+1:]
-		n.Output(t, "ip", "-6", "addr", "add", "fd99::"+last+"/64", "dev", "eth0", "nodad")
-		config := "node-ip: " + n.IP + ",fd99::" + last + "\n"
+		n.AddIPv6(t)
+		config := "node-ip: " + n.IP + "," + n.IPv6() + "\n"
 		if n.Role == "server" {
-			config += "cluster-cidr: 10.42.0.0/16,fd42::/48\nservice-cidr: 10.43.0.0/16,fd43::/112\n"
+			config += cluster.DualStack
 		}
 		n.WriteFile(t, "/etc/lite/config.yaml", config)
 	}))
