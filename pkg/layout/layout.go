@@ -108,6 +108,9 @@ const TemporaryPrefix = ".lite-"
 // Script is what a command of lite's is called that the installer puts beside the program.
 func Script(command string) string { return "lite-" + command + ".sh" }
 
+// ToolLinks is the names of others' tools that the installer gives lite as links, where nobody else has them.
+func ToolLinks() []string { return []string{"kubectl", "crictl", "ctr"} }
+
 // Staged is where a program waits beside the one that it is to replace.
 func Staged(program string) string {
 	return filepath.Join(filepath.Dir(program), "."+filepath.Base(program)+".upgrade")

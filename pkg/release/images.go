@@ -51,6 +51,20 @@ func (a *Artifact) InstallImages(sums Sums, dir string, before func(name, to str
 	})
 }
 
+// SumOf is the SHA-256 of a file in hexadecimal.
+func SumOf(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	sum, err := sumOf(f)
+	if err != nil {
+		return "", fmt.Errorf("read %s: %w", path, err)
+	}
+	return sum, nil
+}
+
 func sumOf(r io.Reader) (string, error) {
 	sum := sha256.New()
 	_, err := io.Copy(sum, r)
@@ -59,15 +73,10 @@ func sumOf(r io.Reader) (string, error) {
 
 // hasSum reports whether a file has a SHA-256. One that is not there has not.
 func hasSum(path, hash string) (bool, error) {
-	f, err := os.Open(path)
+	is, err := SumOf(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
-	if err != nil {
-		return false, err
-	}
-	defer f.Close()
-	is, err := sumOf(f)
 	return err == nil && is == hash, err
 }
 

@@ -382,7 +382,7 @@ func othersProgram(path string, info fs.FileInfo) bool {
 	if info.IsDir() {
 		return false
 	}
-	if name := filepath.Base(path); info.Mode().IsRegular() && slices.Contains([]string{"kubectl", "crictl", "ctr"}, name) {
+	if name := filepath.Base(path); info.Mode().IsRegular() && slices.Contains(layout.ToolLinks(), name) {
 		return true // a link, as it was made
 	}
 	f, err := os.Open(path)

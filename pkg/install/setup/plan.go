@@ -3,11 +3,8 @@ package setup
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -176,7 +173,7 @@ func (s *setup) checkStatements() error {
 	if s.plan.program == "" {
 		return nil
 	}
-	sum, err := sumOf(s.Program)
+	sum, err := release.SumOf(s.Program)
 	if err != nil {
 		return err
 	}
@@ -202,25 +199,12 @@ func sameFile(a string, infoA fs.FileInfo, b string, infoB fs.FileInfo) (bool, e
 	if os.SameFile(infoA, infoB) || infoA.Size() != infoB.Size() {
 		return os.SameFile(infoA, infoB), nil
 	}
-	sumA, err := sumOf(a)
+	sumA, err := release.SumOf(a)
 	if err != nil {
 		return false, err
 	}
-	sumB, err := sumOf(b)
+	sumB, err := release.SumOf(b)
 	return sumA == sumB, err
-}
-
-func sumOf(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	sum := sha256.New()
-	if _, err := io.Copy(sum, f); err != nil {
-		return "", fmt.Errorf("read %s: %w", path, err)
-	}
-	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
 // planKey remembers the key of releases for the next time, and for lite upgrade.
@@ -310,7 +294,7 @@ func (s *setup) planScripts() error {
 
 // planLinks gives lite the names kubectl, crictl and ctr where nobody else has them.
 func (s *setup) planLinks() {
-	for _, tool := range tools() {
+	for _, tool := range layout.ToolLinks() {
 		link := path.Join(s.options.binDir, tool)
 		if to, _ := os.Readlink(s.at(link)); to == s.plan.bin {
 			s.plan.want(link)
@@ -322,5 +306,3 @@ func (s *setup) planLinks() {
 		}
 	}
 }
-
-func tools() []string { return []string{"kubectl", "crictl", "ctr"} }

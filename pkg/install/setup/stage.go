@@ -164,7 +164,7 @@ func (s *setup) settle() error {
 		case !filepath.IsAbs(p) || filepath.Clean(dir) != dir: // nobody has put that there
 		case isDir:
 			_ = os.Remove(at) // if it is empty
-		case slices.Contains(tools(), path.Base(p)):
+		case slices.Contains(layout.ToolLinks(), path.Base(p)):
 			// Somebody may have put a program of his own where the link was.
 			if to, _ := os.Readlink(at); path.Base(to) == layout.Service {
 				errs = append(errs, os.Remove(at))
