@@ -346,11 +346,15 @@ func (s *suite) injure(t *testing.T, does string, gone ...string) {
 		}
 		return nil
 	})
-	for _, text := range gone {
-		if log := s.node.Log()[told:]; !strings.Contains(log, text) {
-			t.Errorf("%q is not in the log:\n%s", text, log)
+	// A look that had begun before finds only a part of it, and the next one the rest.
+	cluster.Eventually(t, time.Minute, func() error {
+		for _, text := range gone {
+			if log := s.node.Log()[told:]; !strings.Contains(log, text) {
+				return fmt.Errorf("%q is not in the log:\n%s", text, log)
+			}
 		}
-	}
+		return nil
+	})
 	line := status[strings.Index(status, "removed at "):]
 	t.Logf("all checks passed after %s (last failed: %s); %s", took.Round(time.Millisecond), last, strings.TrimSpace(strings.SplitN(line, "\n", 2)[0]))
 }
