@@ -72,12 +72,13 @@ func (s *settings) follow() {
 	s.watch.follow(paths)
 }
 
-// missing names those that are off.
+// missing names those that are off. Changes of the packet filter are a reason to look as
+// well: nothing is heard of what is written by another mount of /proc, as a container's.
 func (s *settings) missing(_ context.Context, lost firewall.Lost) (gone []string, err error) {
 	if lost.Link(layout.Bridge) {
 		s.follow()
 	}
-	if !lost.Settings && !lost.Unknown && !lost.Link(layout.Bridge) {
+	if !lost.Settings && !lost.Link(layout.Bridge) && len(lost.Changes) == 0 {
 		return nil, nil
 	}
 	for _, path := range s.off() {

@@ -16,9 +16,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -287,7 +285,6 @@ func (e *enforcer) write(ctx context.Context) error {
 	}
 	e.remember(e.table.right)
 	if !e.written {
-		filterBridged(bridged)
 		e.checked = time.Now()
 	}
 	e.written = true
@@ -323,29 +320,12 @@ func (e *enforcer) rest(ctx context.Context) error {
 	return nil
 }
 
-// bridged are the settings by which packets that stay on the bridge are filtered
-// as well. Other programs that have bridges like to switch them off.
-var bridged = []string{"/proc/sys/net/bridge/bridge-nf-call-iptables", "/proc/sys/net/bridge/bridge-nf-call-ip6tables"}
-
-// filterBridged switches them on again.
-func filterBridged(files []string) {
-	for _, file := range files {
-		data, err := os.ReadFile(file)
-		if err != nil || strings.TrimSpace(string(data)) != "0" {
-			continue
-		}
-		err = os.WriteFile(file, []byte("1"), 0o600)
-		slog.Warn("Somebody has switched off that packets between pods of this node are filtered; it is on again", "file", file, "err", err)
-	}
-}
-
 // check looks whether somebody has removed the table or flushed some of it, which
 // then is written anew at the next step. It returns false if so.
 func (e *enforcer) check(ctx context.Context) (right bool) {
 	if !e.written {
 		return true
 	}
-	filterBridged(bridged)
 	e.checked = time.Now()
 	e.mu.Lock()
 	settled := e.filter.settled()

@@ -2,9 +2,7 @@ package policy
 
 import (
 	"net/netip"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -185,24 +183,5 @@ func TestNotReadyBeforePoliciesAreKnown(t *testing.T) {
 	a := &Absent{}
 	if err := a.Ready(t.Context()); err == nil || a.Name() != "networkpolicy" {
 		t.Errorf("got %v", err)
-	}
-}
-
-func TestFilterBridged(t *testing.T) {
-	dir := t.TempDir()
-	off, on, none := filepath.Join(dir, "off"), filepath.Join(dir, "on"), filepath.Join(dir, "none")
-	for file, content := range map[string]string{off: "0\n", on: "1\n"} {
-		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	filterBridged([]string{off, on, none})
-	for _, file := range []string{off, on} {
-		if data, err := os.ReadFile(file); err != nil || strings.TrimSpace(string(data)) != "1" {
-			t.Errorf("%s holds %q, %v", file, data, err)
-		}
-	}
-	if _, err := os.Stat(none); err == nil {
-		t.Error("a file was made")
 	}
 }
