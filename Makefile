@@ -80,4 +80,4 @@ race: # unit tests of what does not import Kubernetes; make race RUN=./pkg/dns, 
 	@scripts/race $(RUN)
 
 clean:
-	rm -rf dist pkg/bundle/data/*/bundle.tar.zst* pkg/licenses/data/*/*.zst
+	rm -rf dist pkg/helpers/data/*/bundle.tar.zst* pkg/licenses/data/*/*.zst

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"lite.io/lite/pkg/upstream"
+	"lite.io/lite/tests/upstream"
 )
 
 // What computes and merges objects is linked as Kubernetes is tested with it,

@@ -13,7 +13,7 @@ import (
 func TestTryPrograms(t *testing.T) {
 	for _, arch := range []string{"amd64", "arm64"} {
 		t.Run(arch, func(t *testing.T) {
-			lite, bundle := "../dist/lite-linux-"+arch, "../pkg/bundle/data/"+arch+"/bundle.tar.zst"
+			lite, bundle := "../dist/lite-linux-"+arch, "../pkg/helpers/data/"+arch+"/bundle.tar.zst"
 			if arch == runtime.GOARCH {
 				lite = "../dist/lite"
 			}

@@ -19,22 +19,22 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lite.io/lite/pkg/agent"
-	"lite.io/lite/pkg/bundle"
 	"lite.io/lite/pkg/check"
 	"lite.io/lite/pkg/component"
+	"lite.io/lite/pkg/component/series"
 	"lite.io/lite/pkg/config"
-	"lite.io/lite/pkg/expiry"
+	"lite.io/lite/pkg/helpers"
+	"lite.io/lite/pkg/host/netfilter"
+	"lite.io/lite/pkg/host/watch"
+	"lite.io/lite/pkg/install/notify"
+	"lite.io/lite/pkg/install/service"
+	"lite.io/lite/pkg/install/uninstall"
+	"lite.io/lite/pkg/install/upgrade"
 	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/log"
-	"lite.io/lite/pkg/machine"
-	"lite.io/lite/pkg/netfilter"
-	"lite.io/lite/pkg/notify"
-	"lite.io/lite/pkg/series"
+	"lite.io/lite/pkg/pki/expiry"
 	"lite.io/lite/pkg/server"
-	"lite.io/lite/pkg/service"
 	"lite.io/lite/pkg/status"
-	"lite.io/lite/pkg/uninstall"
-	"lite.io/lite/pkg/upgrade"
 	"lite.io/lite/pkg/version"
 )
 
@@ -206,10 +206,10 @@ func (b *boot) endLost() {
 // stand gives the machine the node's addresses if it has none of its own.
 func (b *boot) stand() error {
 	if !b.cfg.Standby {
-		return machine.Stand(nil)
+		return watch.Stand(nil)
 	}
 	slog.Warn("This machine has no network: the node starts alone, and restarts when there is a network")
-	return machine.Stand(b.cfg.NodeIP)
+	return watch.Stand(b.cfg.NodeIP)
 }
 
 // self is what lite status shows of a node whose components are not made yet.
@@ -316,7 +316,7 @@ func (b *boot) run(g *component.Group, add func(*status.Node), next string) erro
 	if err == nil && b.ctx.Err() == nil {
 		err = context.Cause(running) // this version has to go
 	}
-	var changed *machine.Changed
+	var changed *watch.Changed
 	if errors.As(err, &changed) || b.lostAddress(err, &changed) {
 		var stuck *component.StuckError
 		errors.As(err, &stuck)
@@ -342,14 +342,14 @@ func (b *boot) run(g *component.Group, add func(*status.Node), next string) erro
 // lostAddress is whether a part has failed while the node's address was gone, as
 // when that changes during the start: then the next start is at another address, or
 // alone.
-func (b *boot) lostAddress(err error, changed **machine.Changed) bool {
+func (b *boot) lostAddress(err error, changed **watch.Changed) bool {
 	if err == nil || b.cfg.NamesNodeIP() || b.cfg.Standby {
 		return false
 	}
-	if gone, _ := machine.Gone(b.cfg.NodeIP); !gone {
+	if gone, _ := watch.Gone(b.cfg.NodeIP); !gone {
 		return false
 	}
-	*changed = &machine.Changed{What: fmt.Sprintf("the node's address %s is gone; %v", b.cfg.NodeIP[0], err)}
+	*changed = &watch.Changed{What: fmt.Sprintf("the node's address %s is gone; %v", b.cfg.NodeIP[0], err)}
 	return true
 }
 
@@ -419,7 +419,7 @@ func runGroup(ctx context.Context, g *component.Group) error {
 // chooseTools decides which iptables and nft the node runs, so that its parts
 // can be told.
 func (b *boot) chooseTools() (err error) {
-	if b.helpers, err = bundle.At(b.cfg.DataDir); err != nil {
+	if b.helpers, err = helpers.At(b.cfg.DataDir); err != nil {
 		return err
 	}
 	b.tools = netfilter.Choose(b.ctx, b.helpers, b.cfg.PreferBundledBin)

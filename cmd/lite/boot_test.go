@@ -14,8 +14,8 @@ import (
 
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
-	"lite.io/lite/pkg/machine"
-	"lite.io/lite/pkg/notify"
+	"lite.io/lite/pkg/host/watch"
+	"lite.io/lite/pkg/install/notify"
 )
 
 // changing is a component that finds another machine, when it is told to.
@@ -28,7 +28,7 @@ func (c changing) Run(ctx context.Context) error {
 	case <-c.now:
 	case <-ctx.Done():
 	}
-	return &machine.Changed{What: "the clock was set"}
+	return &watch.Changed{What: "the clock was set"}
 }
 
 // TestAgain: a node that starts anew does not tell the service manager that it

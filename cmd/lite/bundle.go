@@ -18,8 +18,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"lite.io/lite/pkg/agent/images"
-	"lite.io/lite/pkg/airgap"
 	"lite.io/lite/pkg/file"
+	"lite.io/lite/pkg/install/airgap"
 	"lite.io/lite/pkg/version"
 	"lite.io/lite/scripts"
 )

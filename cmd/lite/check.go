@@ -18,8 +18,8 @@ import (
 
 	"lite.io/lite/pkg/check"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/install/service"
 	"lite.io/lite/pkg/layout"
-	"lite.io/lite/pkg/service"
 	"lite.io/lite/pkg/version"
 )
 

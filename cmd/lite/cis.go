@@ -13,7 +13,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"lite.io/lite/pkg/check"
-	"lite.io/lite/pkg/cis"
+	"lite.io/lite/pkg/check/cis"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/kube"

@@ -18,12 +18,12 @@ import (
 
 	"lite.io/lite/manifests"
 	"lite.io/lite/pkg/agent"
-	"lite.io/lite/pkg/cis"
+	"lite.io/lite/pkg/check/cis"
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
-	"lite.io/lite/pkg/golden"
 	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/server"
+	"lite.io/lite/tests/golden"
 )
 
 // Who has no API, or no lite, is told what is wrong with the command.

@@ -17,10 +17,10 @@ import (
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/file"
+	"lite.io/lite/pkg/install/service"
 	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/log"
 	"lite.io/lite/pkg/server"
-	"lite.io/lite/pkg/service"
 	"lite.io/lite/pkg/version"
 )
 

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"lite.io/lite/pkg/config"
-	"lite.io/lite/pkg/golden"
+	"lite.io/lite/tests/golden"
 )
 
 const (

@@ -21,8 +21,8 @@ import (
 	"lite.io/lite/pkg/agent/images"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/file"
+	"lite.io/lite/pkg/file/unpack"
 	"lite.io/lite/pkg/log"
-	"lite.io/lite/pkg/unpack"
 )
 
 func imagesCommand() *cobra.Command {

@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"lite.io/lite/pkg/uninstall"
+	"lite.io/lite/pkg/install/uninstall"
 )
 
 // removal is what killall and uninstall can be told alike.

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"lite.io/lite/pkg/upgrade"
+	"lite.io/lite/pkg/install/upgrade"
 	"lite.io/lite/pkg/version"
 )
 

@@ -17,12 +17,12 @@ import (
 
 	"lite.io/lite/pkg/check"
 	"lite.io/lite/pkg/component"
-	"lite.io/lite/pkg/golden"
 	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/join/roll"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/status"
 	"lite.io/lite/pkg/version"
+	"lite.io/lite/tests/golden"
 )
 
 // The help of every verb is a reference; the tools have their own.

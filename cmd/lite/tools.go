@@ -21,8 +21,8 @@ import (
 	kubectlutil "k8s.io/kubectl/pkg/cmd/util"
 
 	"lite.io/lite/pkg/agent"
-	"lite.io/lite/pkg/bundle"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/helpers"
 	"lite.io/lite/pkg/layout"
 )
 
@@ -94,7 +94,7 @@ func runCrictl(args []string) error {
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return fmt.Errorf("create data-dir: %w", err)
 	}
-	helpers, err := bundle.Unpack(cfg.DataDir)
+	helpers, err := helpers.Unpack(cfg.DataDir)
 	if err != nil {
 		return err
 	}

@@ -13,9 +13,9 @@ import (
 	"golang.org/x/term"
 
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/install/uninstall"
 	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/server"
-	"lite.io/lite/pkg/uninstall"
 )
 
 func uninstallCommand() *cobra.Command {

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
-	"lite.io/lite/pkg/upgrade"
+	"lite.io/lite/pkg/install/upgrade"
 )
 
 // healthTimeout is enough for a small board with a slow disk.

@@ -11,24 +11,24 @@ import (
 
 	"lite.io/lite/pkg/addon/dns"
 	"lite.io/lite/pkg/addon/storage"
+	"lite.io/lite/pkg/agent/apiproxy"
 	"lite.io/lite/pkg/agent/containerd"
 	"lite.io/lite/pkg/agent/images"
 	"lite.io/lite/pkg/agent/kubelet"
 	"lite.io/lite/pkg/agent/kubeproxy"
-	"lite.io/lite/pkg/agent/loadbalancer"
-	"lite.io/lite/pkg/bundle"
 	"lite.io/lite/pkg/cni"
 	"lite.io/lite/pkg/cni/policy"
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
-	"lite.io/lite/pkg/expiry"
 	"lite.io/lite/pkg/file"
-	"lite.io/lite/pkg/firewall"
+	"lite.io/lite/pkg/helpers"
+	"lite.io/lite/pkg/host/firewall"
+	"lite.io/lite/pkg/host/resolver"
+	"lite.io/lite/pkg/host/watch"
 	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
-	"lite.io/lite/pkg/machine"
-	"lite.io/lite/pkg/resolver"
+	"lite.io/lite/pkg/pki/expiry"
 	"lite.io/lite/pkg/version"
 )
 
@@ -75,7 +75,7 @@ func New(cfg *config.Config, m Membership, host Host, onChange func(component.St
 		}
 		seeds = append(seeds, u.Host)
 	}
-	b, err := loadbalancer.New(loadbalancer.Config{
+	b, err := apiproxy.New(apiproxy.Config{
 		Listen:     layout.Local(layout.BalancerPort),
 		Seed:       seeds,
 		File:       cfg.Layout().Data.Agent().Servers(),
@@ -127,7 +127,7 @@ func unknownCluster(cfg *config.Config) Membership {
 // Agent is a node without a control plane. Its group is complete.
 type Agent struct {
 	*component.Group
-	Balancer     *loadbalancer.Balancer
+	Balancer     *apiproxy.Balancer
 	Certificates *expiry.Watch
 }
 
@@ -146,7 +146,7 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 	n := c.Node
 	at := n.Layout()
 	dir := at.Data.Agent()
-	helpers, err := bundle.At(n.DataDir)
+	helpers, err := helpers.At(n.DataDir)
 	if err != nil {
 		return err
 	}
@@ -158,7 +158,7 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 	g.Add(c.Certificates)
 	watcher := firewall.New()
 	g.Add(watcher)
-	g.Add(machine.New(machine.Config{Addresses: n.NodeIP, Standby: n.Standby, Find: c.Host.Addresses, Built: version.Built()}))
+	g.Add(watch.New(watch.Config{Addresses: n.NodeIP, Standby: n.Standby, Find: c.Host.Addresses, Built: version.Built()}))
 
 	var ports []int // that pods have to reach on their node
 	if !slices.Contains(c.Cluster.Disable, "dns") {

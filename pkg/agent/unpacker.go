@@ -5,7 +5,7 @@ import (
 	"errors"
 	"sync/atomic"
 
-	"lite.io/lite/pkg/bundle"
+	"lite.io/lite/pkg/helpers"
 )
 
 // unpacker makes the programs that lite brings along usable. It is what
@@ -20,7 +20,7 @@ func (*unpacker) Name() string { return "helpers" }
 
 // Run implements component.Component.
 func (u *unpacker) Run(ctx context.Context) error {
-	if _, err := bundle.Unpack(u.dataDir); err != nil {
+	if _, err := helpers.Unpack(u.dataDir); err != nil {
 		return err
 	}
 	u.done.Store(true)

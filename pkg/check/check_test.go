@@ -20,7 +20,7 @@ import (
 
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
-	"lite.io/lite/pkg/netfilter"
+	"lite.io/lite/pkg/host/netfilter"
 	"lite.io/lite/pkg/pki"
 	"lite.io/lite/pkg/status"
 )

@@ -11,8 +11,8 @@ import (
 	"strings"
 
 	"lite.io/lite/pkg/file"
+	"lite.io/lite/pkg/install/uninstall"
 	"lite.io/lite/pkg/layout"
-	"lite.io/lite/pkg/uninstall"
 )
 
 // step is one thing that Fix does.

@@ -23,12 +23,12 @@ import (
 
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/agent/containerd"
-	"lite.io/lite/pkg/bundle"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/file"
+	"lite.io/lite/pkg/helpers"
+	"lite.io/lite/pkg/host/netfilter"
 	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/layout"
-	"lite.io/lite/pkg/netfilter"
 	"lite.io/lite/pkg/server"
 	"lite.io/lite/pkg/status"
 )
@@ -107,7 +107,7 @@ func This() *Machine {
 }
 
 func chooseTools(ctx context.Context, c *config.Config) netfilter.Tools {
-	helpers, err := bundle.At(c.DataDir)
+	helpers, err := helpers.At(c.DataDir)
 	if err != nil {
 		none := netfilter.Tool{Source: netfilter.None, Reason: err.Error()}
 		return netfilter.Tools{NFT: none, IPTables: none}

@@ -18,10 +18,10 @@ import (
 
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/host/resolver"
 	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
-	"lite.io/lite/pkg/resolver"
 )
 
 // addresses looks for networks of the machine that pods or services would hide.

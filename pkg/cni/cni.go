@@ -19,7 +19,7 @@ import (
 
 	"lite.io/lite/pkg/cni/overlay"
 	"lite.io/lite/pkg/file"
-	"lite.io/lite/pkg/firewall"
+	"lite.io/lite/pkg/host/firewall"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
 )

@@ -15,7 +15,7 @@ import (
 	"github.com/containernetworking/cni/libcni"
 
 	"lite.io/lite/pkg/cni/overlay"
-	"lite.io/lite/pkg/golden"
+	"lite.io/lite/tests/golden"
 )
 
 var (

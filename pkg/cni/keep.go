@@ -16,9 +16,9 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"lite.io/lite/pkg/firewall"
+	"lite.io/lite/pkg/host/firewall"
+	"lite.io/lite/pkg/host/netfilter"
 	"lite.io/lite/pkg/layout"
-	"lite.io/lite/pkg/netfilter"
 )
 
 // protect has the watcher look after what the pod network consists of, until the

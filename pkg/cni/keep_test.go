@@ -16,7 +16,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"lite.io/lite/pkg/cni/overlay"
-	"lite.io/lite/pkg/firewall"
+	"lite.io/lite/pkg/host/firewall"
 	"lite.io/lite/pkg/layout"
 )
 

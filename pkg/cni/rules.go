@@ -14,7 +14,7 @@ import (
 	"github.com/coreos/go-iptables/iptables"
 
 	"lite.io/lite/pkg/cni/overlay"
-	"lite.io/lite/pkg/firewall"
+	"lite.io/lite/pkg/host/firewall"
 	"lite.io/lite/pkg/layout"
 )
 

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"lite.io/lite/pkg/firewall"
+	"lite.io/lite/pkg/host/firewall"
 	"lite.io/lite/pkg/layout"
 )
 

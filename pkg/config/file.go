@@ -11,8 +11,8 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"lite.io/lite/pkg/document"
 	"lite.io/lite/pkg/file"
+	"lite.io/lite/pkg/file/document"
 )
 
 // fromFiles reads the configuration file and then its drop-ins, each of which

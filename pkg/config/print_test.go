@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"lite.io/lite/pkg/golden"
+	"lite.io/lite/tests/golden"
 )
 
 func TestReference(t *testing.T) {

@@ -11,8 +11,8 @@ import (
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	"sigs.k8s.io/yaml"
 
-	"lite.io/lite/pkg/document"
 	"lite.io/lite/pkg/file"
+	"lite.io/lite/pkg/file/document"
 )
 
 // ConfigFile is a file of a user's that configures a component.

@@ -21,7 +21,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"k8s.io/klog/v2"
 
-	sources "lite.io/lite/pkg/upstream"
+	sources "lite.io/lite/tests/upstream"
 )
 
 // buffer is a log that can be read while it is written.

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"lite.io/lite/pkg/golden"
+	"lite.io/lite/tests/golden"
 )
 
 // start is when the PKI of a test is made.

@@ -12,8 +12,8 @@ import (
 	utilversion "k8s.io/apimachinery/pkg/util/version"
 
 	"lite.io/lite/pkg/file"
+	"lite.io/lite/pkg/install/service"
 	"lite.io/lite/pkg/layout"
-	"lite.io/lite/pkg/service"
 )
 
 // Claim makes this process the only one that works in a data directory, until

@@ -15,21 +15,21 @@ import (
 
 	"lite.io/lite/manifests"
 	"lite.io/lite/pkg/addon/dns"
-	"lite.io/lite/pkg/addon/loadbalancer"
 	addon "lite.io/lite/pkg/addon/manifests"
 	"lite.io/lite/pkg/addon/metrics"
 	"lite.io/lite/pkg/addon/runtimeclass"
+	"lite.io/lite/pkg/addon/servicelb"
 	"lite.io/lite/pkg/addon/storage"
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/datastore"
 	"lite.io/lite/pkg/datastore/etcd"
-	"lite.io/lite/pkg/expiry"
 	"lite.io/lite/pkg/join/approver"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/pki"
+	"lite.io/lite/pkg/pki/expiry"
 	"lite.io/lite/pkg/server/controlplane"
 	"lite.io/lite/pkg/version"
 )
@@ -165,7 +165,7 @@ func addBatteries(g *component.Group, leader *kube.Election, cfg *config.Config,
 	if !disabled("storage") {
 		g.Add(leader.Guard(storage.New(storage.Config{Kubeconfig: admin})), roles)
 	}
-	g.Add(leader.Guard(loadbalancer.New(loadbalancer.Config{
+	g.Add(leader.Guard(servicelb.New(servicelb.Config{
 		Kubeconfig: admin, APIPort: cfg.HTTPSListenPort, Addresses: nodeAddresses(cfg), Disabled: disabled("loadbalancer"),
 	})), api)
 }

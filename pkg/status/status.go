@@ -18,7 +18,7 @@ import (
 
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/file"
-	"lite.io/lite/pkg/netfilter"
+	"lite.io/lite/pkg/host/netfilter"
 )
 
 // Node is the answer.

@@ -28,7 +28,7 @@ import (
 	"regexp"
 	"strings"
 
-	files "lite.io/lite/pkg/release"
+	files "lite.io/lite/pkg/install/release"
 	"lite.io/lite/scripts"
 )
 

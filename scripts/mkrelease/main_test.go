@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 // helpers is the archive of helper programs that this build embeds.
 func helpers(t *testing.T) string {
 	t.Helper()
-	for _, pattern := range []string{"pkg/bundle/data/" + runtime.GOARCH + "/bundle.tar.zst", "pkg/bundle/data/bundle.tar.zst"} {
+	for _, pattern := range []string{"pkg/helpers/data/" + runtime.GOARCH + "/bundle.tar.zst", "pkg/helpers/data/bundle.tar.zst"} {
 		if _, err := os.Stat(pattern); err == nil {
 			return pattern
 		}

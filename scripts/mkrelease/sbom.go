@@ -18,7 +18,7 @@ import (
 	cdx "github.com/CycloneDX/cyclonedx-go"
 	"github.com/klauspost/compress/zstd"
 
-	files "lite.io/lite/pkg/release"
+	files "lite.io/lite/pkg/install/release"
 )
 
 // native is what is in the helper programs and not from a Go module: the Debian

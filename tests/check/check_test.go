@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"lite.io/lite/pkg/check"
-	"lite.io/lite/pkg/cis"
+	"lite.io/lite/pkg/check/cis"
 	"lite.io/lite/tests/cluster"
 )
 

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"lite.io/lite/pkg/cis"
+	"lite.io/lite/pkg/check/cis"
 	"lite.io/lite/tests/cluster"
 )
 

@@ -22,10 +22,10 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/component-base/version"
 
-	"lite.io/lite/pkg/upstream"
 	"lite.io/lite/tests/cluster"
 	"lite.io/lite/tests/conformance/images"
 	"lite.io/lite/tests/conformance/report"
+	"lite.io/lite/tests/upstream"
 )
 
 func TestMain(m *testing.M) { cluster.Main(m) }

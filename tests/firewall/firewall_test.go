@@ -96,7 +96,8 @@ nft delete table inet filter`, []string{"chain LITE-FORWARD of ip filter"}},
 // prepare gives a node both IP families, and an agent rules of the older interface.
 func prepare(t *testing.T, n *cluster.Node) {
 	n.AddIPv6(t)
-	config := "node-ip: " + n.IP + "," + n.IPv6() + "\n"
+	// On a fast machine these are more injuries than lite logs at info: it takes them for a fight.
+	config := "node-ip: " + n.IP + "," + n.IPv6() + "\nlog-level: debug\n"
 	if n.Role == "server" {
 		config += cluster.DualStack
 	} else {

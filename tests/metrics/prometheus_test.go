@@ -16,7 +16,7 @@ import (
 
 	"sigs.k8s.io/yaml"
 
-	"lite.io/lite/pkg/series"
+	"lite.io/lite/pkg/component/series"
 	"lite.io/lite/tests/cluster"
 )
 

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"lite.io/lite/pkg/cis"
+	"lite.io/lite/pkg/check/cis"
 	"lite.io/lite/tests/cluster"
 )
 

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"lite.io/lite/pkg/golden"
+	"lite.io/lite/tests/golden"
 )
 
 func addrs(texts ...string) (all []netip.Addr) {

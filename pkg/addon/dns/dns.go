@@ -26,7 +26,7 @@ import (
 	"github.com/miekg/dns"
 	"k8s.io/apimachinery/pkg/types"
 
-	"lite.io/lite/pkg/resolver"
+	"lite.io/lite/pkg/host/resolver"
 )
 
 // Config is what a node's DNS has to be told.

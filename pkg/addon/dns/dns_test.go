@@ -17,8 +17,8 @@ import (
 	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
 
+	"lite.io/lite/pkg/host/resolver"
 	"lite.io/lite/pkg/layout"
-	"lite.io/lite/pkg/resolver"
 )
 
 const testCorefile = `.:53 {

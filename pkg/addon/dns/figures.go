@@ -5,7 +5,7 @@ import (
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin/metrics"
 
-	"lite.io/lite/pkg/series"
+	"lite.io/lite/pkg/component/series"
 )
 
 // setupSeries comes after prometheus in each server block, and has it serve the series of DNS only.

@@ -15,7 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/yaml"
 
-	yamldocument "lite.io/lite/pkg/document"
+	yamldocument "lite.io/lite/pkg/file/document"
 )
 
 // object is one of a file.

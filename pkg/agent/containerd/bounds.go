@@ -11,8 +11,8 @@ import (
 	"github.com/containerd/plugin"
 	"github.com/containerd/plugin/registry"
 
-	"lite.io/lite/pkg/unpack"
-	"lite.io/lite/pkg/unpack/layers"
+	"lite.io/lite/pkg/file/unpack"
+	"lite.io/lite/pkg/file/unpack/layers"
 )
 
 // The plugins that write what others have packed: to the store of contents, and to the

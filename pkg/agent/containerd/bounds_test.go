@@ -9,7 +9,7 @@ import (
 	"github.com/containerd/plugin"
 	"github.com/containerd/plugin/registry"
 
-	"lite.io/lite/pkg/unpack"
+	"lite.io/lite/pkg/file/unpack"
 )
 
 // A later containerd may have its plugins elsewhere, and what nobody bounds is seen only

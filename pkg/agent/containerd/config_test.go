@@ -10,8 +10,8 @@ import (
 	srvconfig "github.com/containerd/containerd/v2/cmd/containerd/server/config"
 	"go.yaml.in/yaml/v3"
 
-	"lite.io/lite/pkg/golden"
 	"lite.io/lite/pkg/layout"
+	"lite.io/lite/tests/golden"
 )
 
 func sample() Config {

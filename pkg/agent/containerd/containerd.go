@@ -26,8 +26,8 @@ import (
 
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/file"
+	"lite.io/lite/pkg/file/unpack"
 	"lite.io/lite/pkg/layout"
-	"lite.io/lite/pkg/unpack"
 )
 
 // Containerd is the component.

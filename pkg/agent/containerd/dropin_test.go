@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"lite.io/lite/pkg/golden"
 	"lite.io/lite/pkg/layout"
+	"lite.io/lite/tests/golden"
 )
 
 // nvidiaVersion2 is what nvidia-ctk writes for containerd 1.

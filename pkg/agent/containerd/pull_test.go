@@ -13,8 +13,8 @@ import (
 	image "github.com/containerd/containerd/v2/core/transfer/registry"
 	"github.com/containerd/containerd/v2/pkg/gc"
 
+	"lite.io/lite/pkg/file/unpack"
 	"lite.io/lite/pkg/layout"
-	"lite.io/lite/pkg/unpack"
 )
 
 // resolving is a carrier that asks for the image and carries nothing.

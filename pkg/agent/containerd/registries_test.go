@@ -15,7 +15,7 @@ import (
 	hosts "github.com/containerd/containerd/v2/core/remotes/docker/config"
 	"golang.org/x/sys/unix"
 
-	"lite.io/lite/pkg/golden"
+	"lite.io/lite/tests/golden"
 )
 
 // parsed is a registries.yaml of the given text.

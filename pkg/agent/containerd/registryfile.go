@@ -12,7 +12,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"lite.io/lite/pkg/document"
+	"lite.io/lite/pkg/file/document"
 )
 
 // reading turns a registries.yaml into registries, by the nodes of the YAML: so a

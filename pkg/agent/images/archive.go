@@ -19,7 +19,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"lite.io/lite/pkg/unpack"
+	"lite.io/lite/pkg/file/unpack"
 )
 
 const (

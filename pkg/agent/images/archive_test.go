@@ -23,7 +23,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"lite.io/lite/pkg/unpack"
+	"lite.io/lite/pkg/file/unpack"
 )
 
 // entry is a file of an archive; a link if its content begins with ->.

@@ -14,9 +14,9 @@ import (
 	"github.com/containerd/containerd/v2/core/leases"
 	"google.golang.org/grpc"
 
+	"lite.io/lite/pkg/file/unpack"
+	"lite.io/lite/pkg/file/unpack/layers"
 	"lite.io/lite/pkg/layout"
-	"lite.io/lite/pkg/unpack"
-	"lite.io/lite/pkg/unpack/layers"
 )
 
 // connect makes a client of containerd's that reads no description of an image into

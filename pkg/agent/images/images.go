@@ -29,8 +29,8 @@ import (
 	"github.com/fsnotify/fsnotify"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"lite.io/lite/pkg/file/unpack"
 	"lite.io/lite/pkg/layout"
-	"lite.io/lite/pkg/unpack"
 )
 
 const (

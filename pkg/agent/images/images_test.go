@@ -13,7 +13,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/validation"
 
-	"lite.io/lite/pkg/unpack"
+	"lite.io/lite/pkg/file/unpack"
 )
 
 func TestIsArchive(t *testing.T) {

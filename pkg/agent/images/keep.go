@@ -20,7 +20,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
 
-	"lite.io/lite/pkg/unpack"
+	"lite.io/lite/pkg/file/unpack"
 )
 
 // copied is a copy of an archive in the directory that has no name yet: it is gone

@@ -21,8 +21,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 
+	"lite.io/lite/pkg/file/unpack"
 	"lite.io/lite/pkg/layout"
-	"lite.io/lite/pkg/unpack"
 )
 
 // ErrNotRunning is that no containerd answers at the socket.

@@ -6,7 +6,7 @@ import (
 	"github.com/spf13/pflag"
 	"k8s.io/kubernetes/cmd/kubelet/app/options"
 
-	"lite.io/lite/pkg/upstream"
+	"lite.io/lite/tests/upstream"
 )
 
 func TestNoArgumentIsDeprecated(t *testing.T) {

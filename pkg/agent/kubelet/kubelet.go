@@ -30,9 +30,9 @@ import (
 	"k8s.io/kubernetes/pkg/volume/util/subpath"
 
 	"lite.io/lite/pkg/component"
+	"lite.io/lite/pkg/component/series"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
-	"lite.io/lite/pkg/series"
 )
 
 // Config is what the kubelet has to be told.

@@ -12,7 +12,7 @@ import (
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	"sigs.k8s.io/yaml"
 
-	"lite.io/lite/pkg/golden"
+	"lite.io/lite/tests/golden"
 )
 
 func sample() Config {

@@ -42,7 +42,7 @@ var families = []v1.IPFamily{v1.IPv4Protocol, v1.IPv6Protocol}
 // compose puts upstream's server together as upstream's own command does, but for
 // its NodeManager: that ends the process, and so the datastore with it, when the
 // Node is deleted or gets another address (1.37). The machine's address is watched
-// by pkg/machine; and a Node that is deleted is no reason to stop.
+// by pkg/host/watch; and a Node that is deleted is no reason to stop.
 func (p *Proxy) compose(ctx context.Context, client kubernetes.Interface, node *v1.Node) (*app.ProxyServer, error) {
 	cleanUp(ctx, p.settings.Mode)
 	if err := conntrack.SetSysctls(ctx, &p.settings.Linux.Conntrack); err != nil && !p.config.KeepConntrack {

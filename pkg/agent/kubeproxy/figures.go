@@ -24,8 +24,8 @@ import (
 	kubeproxyconfig "k8s.io/kubernetes/pkg/proxy/apis/config"
 	"k8s.io/kubernetes/pkg/proxy/apis/config/scheme"
 
+	"lite.io/lite/pkg/component/series"
 	"lite.io/lite/pkg/kube"
-	"lite.io/lite/pkg/series"
 )
 
 // figures is what upstream serves at metrics-bind-address. There it would be the figures and the

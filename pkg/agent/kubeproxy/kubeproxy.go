@@ -24,7 +24,7 @@ import (
 	"k8s.io/kubernetes/pkg/proxy/ipvs/ipset"
 
 	"lite.io/lite/pkg/component"
-	"lite.io/lite/pkg/firewall"
+	"lite.io/lite/pkg/host/firewall"
 	"lite.io/lite/pkg/kube"
 )
 

@@ -13,7 +13,7 @@ import (
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	"k8s.io/component-base/configz"
 
-	"lite.io/lite/pkg/golden"
+	"lite.io/lite/tests/golden"
 )
 
 func sample() Config {

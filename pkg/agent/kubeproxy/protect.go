@@ -18,10 +18,10 @@ import (
 	kubeproxyconfig "k8s.io/kubernetes/pkg/proxy/apis/config"
 	"k8s.io/kubernetes/pkg/proxy/healthcheck"
 
-	"lite.io/lite/pkg/firewall"
+	"lite.io/lite/pkg/host/firewall"
+	"lite.io/lite/pkg/host/netfilter"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
-	"lite.io/lite/pkg/netfilter"
 )
 
 // writer is a proxier that can be made to write all of its rules anew.

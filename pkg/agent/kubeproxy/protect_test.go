@@ -8,7 +8,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/kubernetes/pkg/proxy"
 
-	"lite.io/lite/pkg/firewall"
+	"lite.io/lite/pkg/host/firewall"
 )
 
 // topologies is a proxier that remembers where it was told that the node is.

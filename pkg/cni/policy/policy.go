@@ -26,7 +26,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"lite.io/lite/pkg/component"
-	"lite.io/lite/pkg/firewall"
+	"lite.io/lite/pkg/host/firewall"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
 )

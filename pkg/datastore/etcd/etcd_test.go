@@ -27,7 +27,7 @@ import (
 	"go.uber.org/zap"
 
 	"lite.io/lite/pkg/pki"
-	"lite.io/lite/pkg/upstream"
+	"lite.io/lite/tests/upstream"
 )
 
 // quietly keeps etcd's log away from the test's.

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"lite.io/lite/pkg/release"
+	"lite.io/lite/pkg/install/release"
 )
 
 // checkImages verifies the images that come with the program.

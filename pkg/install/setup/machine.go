@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"lite.io/lite/pkg/service"
+	"lite.io/lite/pkg/install/service"
 )
 
 // machine is where it is installed.

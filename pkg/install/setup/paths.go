@@ -3,8 +3,8 @@ package setup
 import (
 	"path"
 
+	"lite.io/lite/pkg/install/release"
 	"lite.io/lite/pkg/layout"
-	"lite.io/lite/pkg/release"
 )
 
 // Where the installation has what.

@@ -14,9 +14,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"lite.io/lite/pkg/install/release"
+	"lite.io/lite/pkg/install/service"
 	"lite.io/lite/pkg/layout"
-	"lite.io/lite/pkg/release"
-	"lite.io/lite/pkg/service"
 )
 
 // plan is what is going to be changed.

@@ -17,7 +17,7 @@ import (
 	"slices"
 
 	"lite.io/lite/pkg/config"
-	"lite.io/lite/pkg/service"
+	"lite.io/lite/pkg/install/service"
 )
 
 // Request is who wants what.

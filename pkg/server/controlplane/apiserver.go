@@ -23,12 +23,12 @@ import (
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
 
 	"lite.io/lite/pkg/component"
+	"lite.io/lite/pkg/component/series"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/join/gate"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/pki"
-	"lite.io/lite/pkg/series"
 	"lite.io/lite/pkg/server/exemption"
 )
 

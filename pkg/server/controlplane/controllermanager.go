@@ -12,9 +12,9 @@ import (
 	"k8s.io/kubernetes/cmd/kube-controller-manager/app/options"
 
 	"lite.io/lite/pkg/component"
+	"lite.io/lite/pkg/component/series"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/pki"
-	"lite.io/lite/pkg/series"
 )
 
 // ControllerManager is the component kube-controller-manager.

@@ -24,10 +24,10 @@ import (
 
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/datastore"
-	"lite.io/lite/pkg/golden"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/pki"
+	"lite.io/lite/tests/golden"
 )
 
 // sample is a control plane of one IPv4 server as it is by default.

@@ -11,7 +11,7 @@ import (
 	controllermanager "k8s.io/kubernetes/cmd/kube-controller-manager/app/options"
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app/options"
 
-	"lite.io/lite/pkg/upstream"
+	"lite.io/lite/tests/upstream"
 )
 
 func TestNoArgumentIsDeprecated(t *testing.T) {

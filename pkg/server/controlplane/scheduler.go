@@ -17,9 +17,9 @@ import (
 	"k8s.io/kubernetes/pkg/scheduler/apis/config/validation"
 
 	"lite.io/lite/pkg/component"
+	"lite.io/lite/pkg/component/series"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/pki"
-	"lite.io/lite/pkg/series"
 )
 
 // Scheduler is the component kube-scheduler.

@@ -1,6 +1,0 @@
-package bundle
-
-import "embed"
-
-//go:embed all:data/amd64
-var data embed.FS

@@ -1,6 +1,0 @@
-package bundle
-
-import "embed"
-
-//go:embed all:data/arm64
-var data embed.FS

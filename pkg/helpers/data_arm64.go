@@ -1,0 +1,6 @@
+package helpers
+
+import "embed"
+
+//go:embed all:data/arm64
+var data embed.FS

@@ -1,0 +1,141 @@
+package watch
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+)
+
+// watchAddresses tells when the machine has other addresses than the node. As long as there is none the node stays where it is: the link may come
+// back with the address that it had.
+func (m *Machine) watchAddresses(ctx context.Context, tell func(what string)) {
+	if m.config.Find == nil {
+		<-ctx.Done()
+		return
+	}
+	for ctx.Err() == nil {
+		if m.follow(ctx, tell) || !pause(ctx) {
+			return
+		}
+	}
+}
+
+// follow looks at once, and whenever the kernel tells of an address that comes or
+// goes. It returns false if the kernel has stopped telling, which it does when it
+// had more to tell than was read.
+func (m *Machine) follow(ctx context.Context, tell func(what string)) (done bool) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	updates := make(chan netlink.AddrUpdate)
+	err := netlink.AddrSubscribeWithOptions(updates, ctx.Done(), netlink.AddrSubscribeOptions{})
+	if err != nil {
+		slog.Warn("The kernel does not tell of its addresses", "err", err)
+		return false
+	}
+	defer func() { // the sender ends when nobody has to read
+		go func() {
+			for range updates {
+			}
+		}()
+	}()
+	for {
+		if len(m.moved()) > 0 {
+			if !pause(ctx) {
+				return true
+			}
+			if to := m.moved(); len(to) > 0 {
+				tell(fmt.Sprintf("the node's address was %s and is %s", texts(m.config.Addresses), texts(to)))
+				return true
+			}
+		}
+		if !m.next(ctx, updates) {
+			return ctx.Err() != nil
+		}
+	}
+}
+
+// next waits for news that could concern the node.
+func (m *Machine) next(ctx context.Context, updates <-chan netlink.AddrUpdate) bool {
+	for {
+		select {
+		case u, ok := <-updates:
+			if !ok {
+				return false
+			}
+			addr, _ := netip.AddrFromSlice(u.LinkAddress.IP)
+			if slices.Contains(m.config.Addresses, addr.Unmap()) || u.NewAddr && addr.IsGlobalUnicast() || m.stuck.Load() != nil {
+				return true
+			}
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// moved is where the node should be, if that is not where it is: an address of
+// its is none of the machine's any more, or the machine has got one of an IP family
+// that the node has none of, as where DHCP answers after the router. Else it stays
+// with what it has, whichever address a start would choose.
+func (m *Machine) moved() []netip.Addr {
+	gone, err := Gone(m.config.Addresses)
+	if err != nil {
+		return nil
+	}
+	to, err := m.config.Find()
+	m.say(gone, err)
+	if len(to) == 0 || slices.Equal(to, m.config.Addresses) || !gone && !m.config.Standby && slices.Equal(families(to), families(m.config.Addresses)) {
+		return nil
+	}
+	return to
+}
+
+// Gone reports whether one of the addresses is none of the machine's.
+func Gone(addresses []netip.Addr) (bool, error) {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(addresses, func(ours netip.Addr) bool {
+		return !slices.ContainsFunc(addrs, func(a net.Addr) bool {
+			p, err := netip.ParsePrefix(a.String())
+			return err == nil && p.Addr() == ours
+		})
+	}), nil
+}
+
+// say tells, once, why the node stays at an address that is gone: a start would
+// fail, and pods run on without one.
+func (m *Machine) say(gone bool, err error) {
+	if !gone || err == nil {
+		m.stuck.Store(nil)
+		return
+	}
+	why := fmt.Sprintf("the node's address %s is gone, and it cannot follow its machine to another: %v", texts(m.config.Addresses), err)
+	if was := m.stuck.Swap(&why); was == nil || *was != why {
+		slog.Warn("The node cannot follow its machine to another address", "was", texts(m.config.Addresses), "err", err)
+	}
+}
+
+// families is which of the two addresses are of, sorted.
+func families(addrs []netip.Addr) (lengths []string) {
+	for _, a := range addrs {
+		lengths = append(lengths, strconv.Itoa(a.BitLen()))
+	}
+	slices.Sort(lengths)
+	return lengths
+}
+
+func texts(addrs []netip.Addr) string {
+	var s []string
+	for _, a := range addrs {
+		s = append(s, a.String())
+	}
+	return strings.Join(s, ", ")
+}

@@ -1,0 +1,401 @@
+package uninstall
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/moby/sys/mountinfo"
+
+	"lite.io/lite/pkg/install/service"
+	"lite.io/lite/pkg/layout"
+)
+
+// kubeletNames is what a kubelet makes in its directory (1.37, and older ones).
+var kubeletNames = []string{
+	"pods", "plugins", "plugins_registry", "plugin-containers", "pod-resources", "pods-api", "device-plugins", "checkpoints",
+	"image_manager", "usernamespaces", "cpu_manager_state", "memory_manager_state", "dra_manager_state", "dra_health_state",
+	"graceful_node_shutdown_state",
+	"actuated_pods_state", "allocated_pods_state", "actuated_pod_status_state", "allocated_pod_status_state",
+	"pod_status_manager_state",
+}
+
+// checkDataDir refuses directories that are a machine's, whatever is in them.
+func checkDataDir(dir string) error {
+	if !filepath.IsAbs(dir) || filepath.Clean(dir) != dir {
+		return fmt.Errorf("data-dir %q is not an absolute path in its shortest form; name it so", dir)
+	}
+	real, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		real = dir
+	}
+	for _, path := range []string{dir, real} {
+		if isSystemDir(path) {
+			return fmt.Errorf("data-dir %s is a directory of the machine, from which nothing is removed; take out what is lite's by hand, docs/files.md lists it", path)
+		}
+	}
+	return nil
+}
+
+func isSystemDir(path string) bool {
+	switch filepath.Dir(path) {
+	case "/":
+		// /data may be one for data; those of a machine are known.
+		return slices.Contains([]string{"/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib32", "/lib64", "/libx32",
+			"/lost+found", "/media", "/mnt", "/opt", "/proc", "/root", "/run", "/sbin", "/srv", "/sys", "/tmp", "/usr", "/var"}, path)
+	case "/home":
+		return true
+	case "/var":
+		return slices.Contains([]string{"/var/lib", "/var/log", "/var/run", "/var/tmp", "/var/cache", "/var/spool", "/var/mail", "/var/opt", "/var/local"}, path)
+	case "/usr":
+		return true
+	case "/var/lib":
+		host := layout.Default().Host
+		return slices.Contains([]string{host.Kubelet, host.CNI, "/var/lib/docker", "/var/lib/containerd", "/var/lib/rancher", "/var/lib/etcd"}, path)
+	}
+	for _, dir := range []string{"/proc", "/sys", "/dev", "/boot", "/etc", "/usr/bin", "/usr/sbin", "/usr/lib", "/bin", "/sbin", "/lib"} {
+		if _, ok := within(dir, path); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// removeState removes what a reboot would: containerd's sockets, the state of
+// containers, addresses given out, and the caches of our network.
+func (w *work) removeState() {
+	for _, result := range w.cniResults() {
+		if err := os.Remove(result.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			w.Fail(err)
+		}
+	}
+	for _, name := range names(string(w.RunDir)) {
+		if path := filepath.Join(string(w.RunDir), name); path != w.RunDir.Before() {
+			w.remove(path)
+		}
+	}
+}
+
+// removeService makes the init system forget lite.
+func (w *work) removeService(ctx context.Context) {
+	manager, err := w.manager()
+	if err != nil {
+		if !errors.Is(err, service.ErrNone) {
+			w.Fail(err)
+		}
+		return
+	}
+	w.Step("Disabling the service %s (%s)", layout.Service, manager.Name())
+	if err := manager.Disable(ctx); err != nil {
+		w.Fail(err)
+	}
+	inventory := w.inventory()
+	if !slices.Contains(inventory, manager.Unit()) {
+		w.Leave("%s, which the installer has not made", manager.Unit())
+		return
+	}
+	w.removeInstalled(slices.DeleteFunc(inventory, func(path string) bool {
+		return path != manager.Unit() && !strings.HasPrefix(path, manager.Unit()+".d/")
+	}))
+	w.Fail(manager.Reload(ctx))
+	w.removeServiceCgroup(manager)
+}
+
+// removeFiles removes files; the program itself goes last, so that what has
+// failed can be tried again.
+func (w *work) removeFiles() {
+	inventory := w.inventory()
+	if w.KeepData {
+		w.Leave("data in %s, configuration in %s, volumes of pods in %s and their logs in %s (--keep-data)",
+			strings.Join(w.DataDirs, " and "), w.ConfigDir, w.KubeletDir, w.Host.PodLogs)
+		// What is in the directory of configuration is what a user would say again.
+		inventory = slices.DeleteFunc(inventory, func(path string) bool {
+			_, config := within(string(w.ConfigDir), path)
+			return config
+		})
+	} else {
+		w.removeData()
+	}
+	w.remove(string(w.RunDir))
+	self, _ := os.Executable()
+	var program []string
+	for _, path := range inventory {
+		if _, around := within(path, self); around { // the program, or a directory for it
+			program = append(program, path)
+		}
+	}
+	if len(inventory) > 0 {
+		w.Step("Removing what the installer has put here")
+	}
+	w.removeInstalled(slices.DeleteFunc(slices.Clone(inventory), func(path string) bool {
+		_, config := within(string(w.ConfigDir), path)
+		return slices.Contains(program, path) || config
+	}))
+	switch {
+	case len(w.failed) > 0:
+		w.Leave("%s and %s, to run this again", self, w.ConfigDir.Installed())
+		return
+	case len(program) == 0:
+		w.Leave("%s, which the installer has not put there: remove it with `rm %s`", self, self)
+	}
+	if w.KeepData {
+		w.removeInstalled([]string{w.ConfigDir.Installed()})
+	} else {
+		w.remove(string(w.ConfigDir))
+	}
+	if len(program) > 0 { // what an upgrade that was killed leaves beside it
+		program = append(program, layout.Staged(self))
+	}
+	w.removeInstalled(program)
+}
+
+// removeData removes what a node remembers.
+func (w *work) removeData() {
+	if w.hasRun {
+		if exists(w.KubeletDir) {
+			w.Step("Removing %s", w.KubeletDir)
+			w.removeNames(w.KubeletDir, kubeletNames)
+		}
+		w.removeLogs()
+		w.removeAuditLog()
+		w.removeNames(filepath.Join(w.Host.CNI, "results"), nil)
+		w.removeNames(w.Host.CNI, nil)
+	}
+	// After that: by them it is known that lite has run here.
+	for _, dir := range w.DataDirs {
+		w.removeDataDir(dir)
+	}
+	w.removeServiceLog()
+	if w.Kubeconfig != "" && filepath.Dir(w.Kubeconfig) != string(w.ConfigDir) {
+		w.removeInstalled([]string{w.Kubeconfig})
+	}
+	// What is in the directory of configuration but for the list of what is
+	// still to be removed.
+	for _, name := range names(string(w.ConfigDir)) {
+		if path := filepath.Join(string(w.ConfigDir), name); path != w.ConfigDir.Installed() {
+			w.remove(path)
+		}
+	}
+	for _, kept := range []struct{ what, path string }{{"volumes in", w.Volumes}, {"the audit log", w.AuditLog}} {
+		if kept.path != "" && kept.path != w.OwnLog && exists(kept.path) && !slices.ContainsFunc(w.DataDirs, func(dir string) bool { _, in := within(dir, kept.path); return in }) {
+			w.Leave("%s %s, which is a place that you have named", kept.what, kept.path)
+		}
+	}
+}
+
+// removeDataDir removes what is lite's in a data directory, and the directory
+// unless it is a link, a mount, or not empty. Its lock goes last: until then no
+// lite starts there, and another uninstall knows that it is one.
+func (w *work) removeDataDir(dir string) {
+	if !exists(dir) {
+		return
+	}
+	named := dir != w.DefaultDir
+	if named && !w.used[dir] {
+		w.removeUnused(dir)
+		return
+	}
+	w.Step("Removing %s", dir)
+	at := layout.Data(dir)
+	lock, storage := filepath.Base(at.Lock()), filepath.Base(at.Storage())
+	all := at.Names()
+	info, err := os.Lstat(dir)
+	if !named && err == nil && info.IsDir() {
+		all = append(all, names(dir)...)
+		if mounted, _ := mountinfo.Mounted(dir); mounted {
+			all = slices.DeleteFunc(all, func(name string) bool { return name == "lost+found" })
+		}
+	}
+	slices.Sort(all)
+	all = slices.DeleteFunc(slices.Compact(all), func(name string) bool { return name == lock })
+	real, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		w.Fail(err)
+		return
+	}
+	for _, name := range all {
+		if named && name == storage {
+			// What else is in a directory of this name was not made by lite.
+			w.removeNames(filepath.Join(real, name), startingWith(layout.VolumeNamesPrefix, names(filepath.Join(real, name))))
+			continue
+		}
+		w.remove(filepath.Join(real, name))
+	}
+	if slices.ContainsFunc(all, func(name string) bool { return exists(filepath.Join(real, name)) }) {
+		w.Leave("%s, until all of lite in it can be removed", at.Lock())
+		return
+	}
+	w.removeNames(dir, []string{lock})
+}
+
+// removeUnused removes what the installer has put into a data directory that no lite
+// has worked in. Whose the rest is, is not known.
+func (w *work) removeUnused(dir string) {
+	agent := layout.Data(dir).Agent()
+	if !exists(agent.Images()) {
+		return
+	}
+	w.removeNames(string(agent), []string{filepath.Base(agent.Images())})
+	w.removeNames(dir, nil)
+}
+
+func startingWith(prefix string, all []string) []string {
+	return slices.DeleteFunc(all, func(name string) bool { return !strings.HasPrefix(name, prefix) })
+}
+
+// removeLogs removes the logs of pods, and the links to them.
+func (w *work) removeLogs() {
+	pods, containers := w.Host.PodLogs, w.Host.ContainerLogs
+	if exists(pods) {
+		w.Step("Removing %s and %s", pods, containers)
+		w.removeNames(pods, names(pods))
+	}
+	var links []string
+	for _, name := range names(containers) {
+		if to, err := os.Readlink(filepath.Join(containers, name)); err == nil && strings.HasPrefix(to, pods+"/") {
+			links = append(links, name)
+		}
+	}
+	w.removeNames(containers, links)
+}
+
+// removeAuditLog removes the audit log where it is by default, with what it was
+// rotated to.
+func (w *work) removeAuditLog() {
+	dir, name := filepath.Split(w.OwnLog)
+	rotated := startingWith(strings.TrimSuffix(name, filepath.Ext(name))+"-", names(dir))
+	w.removeNames(filepath.Clean(dir), append(rotated, name))
+}
+
+// Where the installer lets OpenRC write what lite logs. systemd has a journal.
+// removeServiceLog removes the log of the service and what logrotate made of it.
+func (w *work) removeServiceLog() {
+	if !slices.Contains(w.inventory(), w.Host.OpenRCScript) {
+		return
+	}
+	rotated, _ := filepath.Glob(w.Host.OpenRCLog + ".[0-9]*")
+	for _, path := range append(rotated, w.Host.OpenRCLog) {
+		w.remove(path)
+	}
+}
+
+// removeNames removes entries of a directory, and the directory if it is empty
+// then. What else is in it stays, and so does a link or a mount.
+func (w *work) removeNames(dir string, entries []string) {
+	real, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			w.Fail(err)
+		}
+		return
+	}
+	for _, name := range entries {
+		w.remove(filepath.Join(real, name))
+	}
+	if info, err := os.Lstat(dir); err == nil && info.Mode().Type() == fs.ModeSymlink {
+		w.Leave("%s, which is a link to %s, and that directory", dir, real)
+		return
+	}
+	if mounted, _ := mountinfo.Mounted(real); mounted {
+		w.Leave("%s, which is a mount of its own", dir)
+		return
+	}
+	if rest := names(real); len(rest) > 0 {
+		slices.Sort(rest)
+		w.Leave("%s, for what others have in it: %s", dir, summary(rest))
+		return
+	}
+	if err := os.Remove(real); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		w.Fail(err)
+	}
+}
+
+func summary(names []string) string {
+	if len(names) > 3 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:3], ", "), len(names)-3)
+	}
+	return strings.Join(names, ", ")
+}
+
+// inventory is what the installer has put on the machine. A line that could not
+// have been written by it is told and left alone.
+func (w *work) inventory() []string {
+	f, err := os.Open(w.ConfigDir.Installed())
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			w.Fail(err)
+		}
+		return nil
+	}
+	defer f.Close()
+	var paths []string
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		path := strings.TrimSuffix(lines.Text(), "/") // which a directory ends with
+		switch {
+		case path == "":
+		case !filepath.IsAbs(path) || filepath.Clean(path) != path:
+			w.Leave("%q, which %s names: it is no absolute path", path, f.Name())
+		default:
+			paths = append(paths, path)
+		}
+	}
+	w.Fail(lines.Err())
+	return paths
+}
+
+// removeInstalled removes files and links, and directories that are empty, those
+// below others first.
+func (w *work) removeInstalled(paths []string) {
+	slices.Sort(paths)
+	for _, path := range slices.Backward(paths) {
+		info, err := os.Lstat(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil && info.IsDir() && len(names(path)) > 0 {
+			w.Leave("%s, which is not empty", path)
+			continue
+		}
+		if err == nil && othersProgram(path, info) {
+			w.Leave("%s, which is a program of others by now", path)
+			continue
+		}
+		if err == nil {
+			err = os.Remove(path)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			w.Fail(err)
+		}
+	}
+}
+
+// othersProgram reports whether somebody has put a program of theirs in the place of
+// what the installer had put there.
+func othersProgram(path string, info fs.FileInfo) bool {
+	if info.IsDir() {
+		return false
+	}
+	if name := filepath.Base(path); info.Mode().IsRegular() && slices.Contains(layout.ToolLinks(), name) {
+		return true // a link, as it was made
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return false // a link to nothing
+	}
+	defer f.Close()
+	magic := make([]byte, 4)
+	n, _ := f.Read(magic)
+	return string(magic[:n]) == "\x7fELF" && !service.IsProgram(path)
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}

@@ -1,0 +1,59 @@
+package upgrade
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+
+	"golang.org/x/sys/unix"
+
+	"lite.io/lite/pkg/install/service"
+	"lite.io/lite/pkg/layout"
+)
+
+// leaveAttendant starts a process that outlives this one: should this one die
+// while the service is stopped, nobody else would have it started before the
+// machine boots. What to do then the start finds out by itself.
+func leaveAttendant(dataDir string) error {
+	c := exec.Command("/proc/self/exe", "upgrade", "attend", dataDir)
+	c.SysProcAttr = &unix.SysProcAttr{Setsid: true} // the end of a login is not its end
+	if err := c.Start(); err != nil {
+		return fmt.Errorf("leave somebody to start lite should this command die: %w", err)
+	}
+	go func() { _ = c.Wait() }()
+	return nil
+}
+
+// Attend waits until nobody drives the upgrade, and starts the service if it has
+// not come to its end.
+func Attend(ctx context.Context, dataDir string) error {
+	if err := awaitDriver(dataDir); err != nil {
+		return err
+	}
+	j, err := ReadJournal(dataDir)
+	if err != nil || !j.Pending() || !j.Service {
+		return err
+	}
+	manager, err := service.Find()
+	if err != nil {
+		return fmt.Errorf("find the service: %w", err)
+	}
+	return manager.Start(ctx)
+}
+
+// awaitDriver returns when the process has ended that drives, if there is one.
+func awaitDriver(dataDir string) error {
+	f, err := os.Open(layout.Data(dataDir).Driver())
+	if err != nil {
+		return fmt.Errorf("wait for the upgrade: %w", err)
+	}
+	defer f.Close() // and so the next may drive
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_SH)
+		if err == nil || !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}

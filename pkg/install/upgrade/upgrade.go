@@ -1,0 +1,376 @@
+// Package upgrade puts another version of lite in the place of the one that
+// runs, and takes it back, program and data, when it does not work.
+//
+// Everything that can be found wrong is found before anything is touched
+// (plan.go). What the node was is kept aside (keep.go). From then on a journal in
+// the data directory says how far it has come (journal.go), so that whoever comes
+// next brings it to an end, in the old version or in the new: the command that
+// began it, another `lite upgrade` or `lite rollback`, or lite itself when it
+// starts (resume.go). While the command lives, it does so, being of the old
+// version: the new one may not run at all.
+package upgrade
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/install/service"
+	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
+	"lite.io/lite/pkg/version"
+)
+
+// standard is where all is that does not depend on where the data is.
+var standard = layout.Default()
+
+// Run makes an upgrade that was planned. say is told each step.
+func Run(ctx context.Context, p *Plan, say func(string)) error {
+	r := &run{Plan: p, say: say, dataDir: p.Node.Config.DataDir}
+	return r.run(ctx)
+}
+
+type run struct {
+	*Plan
+	say     func(string)
+	dataDir string
+	journal *Journal
+}
+
+func (r *run) run(ctx context.Context) error {
+	n := r.Node
+	containers, err := runningContainers(ctx, r.runtime)
+	if err != nil {
+		return err
+	}
+	r.journal = &Journal{
+		From: r.From.Version, To: r.To.Version, Role: n.Config.Role, Binary: n.Binary, Guard: standard.Config.Guard(), Service: n.Manager != nil,
+		Began: time.Now().UTC(), HealthTimeout: r.HealthTimeout, Runtime: r.runtime, Containers: containers,
+	}
+	if err := r.journal.enter(r.dataDir, Prepared); err != nil {
+		return errors.Join(err, r.abort())
+	}
+	k := newKeeper(n.Config, n.Binary)
+	r.say("Keeping lite " + r.From.Version + " aside")
+	if err := k.begin(); err != nil {
+		return errors.Join(err, r.abort())
+	}
+	if len(r.contents.images) > 0 {
+		err := extractImages(r.artifact, r.contents, imageDir(r.dataDir), filepath.Join(making(r.dataDir), keptImages), func(name string) error {
+			r.say("Unpacking the images " + name)
+			r.journal.Images = append(r.journal.Images, name)
+			return r.journal.write(r.dataDir)
+		})
+		if err != nil {
+			return errors.Join(err, r.abort())
+		}
+	}
+	k.kept.Images = r.journal.Images
+	if ctx.Err() != nil {
+		return errors.Join(errors.New("interrupted; nothing was changed"), r.abort())
+	}
+	if n.Manager != nil {
+		if err := leaveAttendant(r.dataDir); err != nil {
+			return errors.Join(err, r.abort())
+		}
+	}
+	// What is stopped is started again, whatever a person presses meanwhile.
+	ctx = context.WithoutCancel(ctx)
+	r.say("Stopping lite; pods keep running")
+	stopped := time.Now()
+	hold, err := n.stop(ctx)
+	if err != nil {
+		return r.undo(ctx, nil, fmt.Errorf("nothing was changed: %w", err))
+	}
+	copying := time.Now()
+	if err := k.complete(); err != nil {
+		return r.undo(ctx, hold, fmt.Errorf("nothing was changed: %w", err))
+	}
+	r.say(fmt.Sprintf("Stopping took %.1f s, copying the data %.1f s", copying.Sub(stopped).Seconds(), time.Since(copying).Seconds()))
+	// From here on the new program may be found in its place.
+	if err := r.journal.enter(r.dataDir, Swapped); err != nil {
+		return r.undo(ctx, hold, err)
+	}
+	// The guard first: without it nobody would end the starts of a broken program.
+	if err := setGuard(r.dataDir, r.journal.Guard); err != nil {
+		return r.rollBack(ctx, hold, err)
+	}
+	if err := swap(n.Binary); err != nil {
+		return r.rollBack(ctx, hold, err)
+	}
+	r.say("Starting lite " + r.To.Version)
+	n.log.begin()
+	if err := hold.Close(); err != nil {
+		return r.rollBack(ctx, nil, err)
+	}
+	n.start(ctx)
+	if err := r.journal.enter(r.dataDir, Started); err != nil {
+		return r.rollBack(ctx, nil, err)
+	}
+	g := newGate(r.dataDir, r.journal, n.kubeconfig())
+	if n.Manager == nil {
+		g.starter = n.process
+	}
+	g.say = func(waiting string) { r.say("Waiting: " + waiting) }
+	ended, err := g.await(ctx)
+	if err != nil {
+		return r.rollBack(ctx, nil, err)
+	}
+	if err := errors.Join(r.journal.enter(r.dataDir, Healthy), cleanUp(r.dataDir, r.journal)); err != nil {
+		return err
+	}
+	for _, c := range ended {
+		r.say("Ended by itself meanwhile, and was restarted if its pod says so: " + c)
+	}
+	r.say(fmt.Sprintf("lite %s is healthy, %.1f s after the old one was stopped; %d containers ran on", r.To.Version, time.Since(stopped).Seconds(), len(containers)-len(ended)))
+	return nil
+}
+
+// abort forgets an upgrade that has touched nothing.
+func (r *run) abort() error {
+	return errors.Join(takeBack(r.dataDir, r.journal), cleanUp(r.dataDir, r.journal), forget(r.dataDir))
+}
+
+// undo starts lite again as it was.
+func (r *run) undo(ctx context.Context, hold *service.Hold, reason error) error {
+	errs := []error{reason, r.abort(), hold.Close()}
+	r.Node.start(ctx)
+	g := backGate(r.dataDir, r.journal, r.Node.kubeconfig())
+	if _, err := g.await(ctx); err != nil {
+		errs = append(errs, fmt.Errorf("start lite again: %w", err))
+	}
+	return errors.Join(errs...)
+}
+
+// rollBack makes the node again what it was, and says why. The error is never
+// nil: an upgrade that was taken back has failed.
+func (r *run) rollBack(ctx context.Context, hold *service.Hold, reason error) error {
+	lines := r.Node.log.lines()
+	r.say("Rolling back: " + reason.Error())
+	r.journal.Reason = reason.Error()
+	text := ""
+	if err := goBack(ctx, r.dataDir, r.journal, r.Node.Manager, hold, r.Node.process, kubeconfigOf(r.Node.Config), r.say); err != nil {
+		text = fmt.Sprintf("%v; and going back failed: %v", reason, err)
+	} else {
+		text = fmt.Sprintf("lite %s was taken back and %s runs again, with the data of before; what was written to the cluster since is in %s. Reason: %v",
+			r.To.Version, r.From.Version, filepath.Join(keptDir(r.dataDir), keptDropped), reason)
+	}
+	if len(lines) > 0 {
+		text += "\nThe last lines of its log:\n  " + strings.Join(lines, "\n  ")
+	}
+	return errors.New(text)
+}
+
+// goBack stops what runs, puts the old program and the old data back, and starts
+// them. original is the process that takes the program by itself, if there is
+// one.
+func goBack(ctx context.Context, dataDir string, j *Journal, manager service.Manager, hold *service.Hold, original *os.Process, kubeconfig string, say func(string)) error {
+	// Until lite is stopped nothing is decided: who finds the journal then may
+	// watch on.
+	if hold == nil {
+		var err error
+		if hold, err = stop(ctx, dataDir, manager); err != nil {
+			return err
+		}
+	}
+	if err := j.enter(dataDir, RollingBack); err != nil {
+		return errors.Join(err, hold.Close())
+	}
+	if err := errors.Join(restore(dataDir), j.enter(dataDir, Restored)); err != nil {
+		return errors.Join(err, hold.Close())
+	}
+	if err := hold.Close(); err != nil {
+		return err
+	}
+	g := backGate(dataDir, j, kubeconfig)
+	if manager != nil {
+		go func() { _ = manager.Start(ctx) }()
+	} else {
+		g.starter = original
+		go endStranger(ctx, original, j.Binary)
+	}
+	say("Starting lite " + j.From)
+	g.say = func(waiting string) { say("Waiting: " + waiting) }
+	if _, err := g.await(ctx); err != nil {
+		if manager == nil {
+			err = fmt.Errorf("%w; no init system keeps lite running here: start it by hand (`lite %s`)", err, j.Role)
+		}
+		return fmt.Errorf("the old program and the old data are in place, but %w", err)
+	}
+	return finish(dataDir, j)
+}
+
+// finish notes that the old version runs again.
+func finish(dataDir string, j *Journal) error {
+	return errors.Join(j.enter(dataDir, RolledBack), spend(dataDir), cleanUp(dataDir, j))
+}
+
+// strangerGrace is more than Relaunch takes to become the old program.
+const strangerGrace = 3 * time.Second
+
+// endStranger ends the process that lite was, if it has become a program that
+// does not take the old one in its place: what keeps lite running, if anything
+// does, can start it then.
+func endStranger(ctx context.Context, p *os.Process, binary string) {
+	if p == nil || !kube.Sleep(ctx, strangerGrace) {
+		return
+	}
+	is, err := os.Stat(fmt.Sprintf("/proc/%d/exe", p.Pid))
+	want, errWant := os.Stat(binary)
+	if err != nil || errWant != nil || os.SameFile(is, want) {
+		return
+	}
+	if p.Signal(unix.SIGTERM) == nil && kube.Sleep(ctx, strangerGrace) {
+		_ = p.Kill()
+	}
+}
+
+// RollbackPlan is what `lite rollback` would do.
+type RollbackPlan struct {
+	DataDir string
+	Kept    *Kept
+	Now     string // the version that is replaced
+	Config  *config.Config
+	Node    *Node // nil if lite does not run
+	Driver  *Driver
+}
+
+// Text says what would be done and what would be lost.
+func (p *RollbackPlan) Text() string {
+	text := fmt.Sprintf("%s %s: lite %s -> %s, as it was at %s, %s ago\n", p.Kept.Role, p.Config.NodeName, p.Now, p.Kept.Versions.Version,
+		p.Kept.Taken.Format(time.RFC3339), time.Since(p.Kept.Taken).Round(time.Second))
+	if p.Kept.Role == config.Server {
+		text += "  every change to the cluster since then is lost; pods made since end, pods deleted since start again\n"
+	}
+	return text + "  changes to the configuration since then are set aside in " + filepath.Join(keptDir(p.DataDir), keptDropped) + "\n"
+}
+
+// PlanRollback finds out what `lite rollback` would do, and keeps others from
+// doing anything of the kind until the plan is closed. cfg is the configuration
+// of a node that does not run.
+func PlanRollback(ctx context.Context, cfg *config.Config, say func(string)) (*RollbackPlan, error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("rollback: only root may replace lite; run it as root")
+	}
+	p := &RollbackPlan{Now: version.Version(), Config: cfg}
+	if n, err := Running(ctx); err == nil {
+		p.Node, p.Config, p.Now = n, n.Config, n.Status.Version
+	}
+	p.DataDir = p.Config.DataDir
+	kept, err := readKept(p.DataDir)
+	if err == nil && kept != nil {
+		err = kept.checkProgram(ctx, filepath.Join(keptDir(p.DataDir), keptBinary))
+	}
+	if err != nil {
+		return nil, err
+	}
+	if kept == nil {
+		return nil, fmt.Errorf("nothing is kept in %s: there was no upgrade, or it has been rolled back already", keptDir(p.DataDir))
+	}
+	p.Kept = kept
+	d, err := drive(ctx, p.DataDir, say)
+	if err != nil {
+		return nil, err
+	}
+	p.Driver = d
+	return p, nil
+}
+
+// checkProgram makes sure that the kept program is the one that was kept. It may have
+// been one file with the installed one, and somebody may have written into that.
+func (k *Kept) checkProgram(ctx context.Context, path string) error {
+	v, err := inspect(ctx, path)
+	if err == nil && v.Version != k.Versions.Version {
+		err = fmt.Errorf("it is lite %s", v.Version)
+	}
+	if err != nil {
+		return fmt.Errorf("%s is not the lite %s that was kept: %w; put that one there to go back", path, k.Versions.Version, err)
+	}
+	return nil
+}
+
+// drive takes the right to drive, or names who has it.
+func drive(ctx context.Context, dataDir string, say func(string)) (*Driver, error) {
+	change, err := service.BeginChange(ctx, say, string(standard.Config), dataDir)
+	if err != nil {
+		return nil, err
+	}
+	for try := 0; ; try++ {
+		d, other, err := Drive(dataDir)
+		if d != nil {
+			d.change = change
+			return d, nil
+		}
+		// lite looks now and then whether anybody drives.
+		if err == nil && (try == 10 || !kube.Sleep(ctx, 100*time.Millisecond)) {
+			err = fmt.Errorf("another upgrade or rollback is under way (pid %d); wait for its end", other)
+		}
+		if err != nil {
+			return nil, errors.Join(err, change.Close())
+		}
+	}
+}
+
+// Rollback does what was planned.
+func Rollback(ctx context.Context, p *RollbackPlan, timeout time.Duration, say func(string)) error {
+	ctx = context.WithoutCancel(ctx)
+	j := &Journal{
+		From: p.Kept.Versions.Version, To: p.Now, Role: p.Kept.Role, Binary: p.Kept.Binary, Guard: standard.Config.Guard(), Began: time.Now().UTC(),
+		HealthTimeout: timeout, Reason: "lite rollback",
+	}
+	var manager service.Manager
+	var original *os.Process
+	if p.Node != nil {
+		manager, original = p.Node.Manager, p.Node.process
+	} else if m, err := service.Find(); err == nil {
+		manager = m
+	}
+	j.Service = manager != nil
+	if err := setGuard(p.DataDir, j.Guard); err != nil {
+		return err
+	}
+	if was, err := ReadJournal(p.DataDir); err != nil {
+		return err
+	} else if !was.Pending() || was.State != RollingBack && was.State != Restored {
+		if err := j.enter(p.DataDir, Returning); err != nil {
+			return err
+		}
+	}
+	if manager != nil {
+		if err := leaveAttendant(p.DataDir); err != nil {
+			return err
+		}
+	}
+	say("Stopping lite " + p.Now + "; pods keep running")
+	if p.Node == nil && manager == nil {
+		return restoreOnly(ctx, p, j, say)
+	}
+	if err := goBack(ctx, p.DataDir, j, manager, nil, original, kubeconfigOf(p.Config), say); err != nil {
+		return err
+	}
+	say(fmt.Sprintf("lite %s runs, with the data of %s; what the newer version had is in %s", j.From, p.Kept.Taken.Format(time.RFC3339), filepath.Join(keptDir(p.DataDir), keptDropped)))
+	return nil
+}
+
+// restoreOnly is a rollback where nothing runs and nobody would start it.
+func restoreOnly(ctx context.Context, p *RollbackPlan, j *Journal, say func(string)) error {
+	hold, err := stop(ctx, p.DataDir, nil)
+	if err != nil {
+		return err
+	}
+	if err := j.enter(p.DataDir, RollingBack); err != nil {
+		return errors.Join(err, hold.Close())
+	}
+	if err := errors.Join(restore(p.DataDir), j.enter(p.DataDir, Restored), hold.Close()); err != nil {
+		return err
+	}
+	say(fmt.Sprintf("lite %s is in place, with the data of %s; start it with `lite %s`", j.From, p.Kept.Taken.Format(time.RFC3339), p.Kept.Role))
+	return nil
+}
