@@ -19,7 +19,7 @@ test: build
 	@scripts/test-software helm >/dev/null
 	@scripts/test-firewalls
 	@scripts/test-prometheus
-	@tests/cluster/roots dist/roots
+	@tests/harness/cluster/roots dist/roots
 	@scripts/test
 
 # All that takes minutes: lint, fuzzing, the race detector, and databases and operators that others have written. Of
@@ -38,7 +38,7 @@ e2e: build
 	@scripts/test-software helm >/dev/null
 	@scripts/test-firewalls
 	@scripts/test-prometheus
-	@tests/cluster/roots dist/roots
+	@tests/harness/cluster/roots dist/roots
 	@scripts/test e2e
 
 vm-test: build # on a virtual machine whose processor is emulated; make vm-test RUN=TestInstall
@@ -53,7 +53,7 @@ conformance: build
 
 bench: build # make bench ARGS="-runs 1"
 	@scripts/test-images
-	. scripts/env && go test -run '^$$' -bench . -benchtime 1x -timeout 2h ./tests/bench -args $(ARGS)
+	. scripts/env && go test -run '^$$' -bench . -benchtime 1x -timeout 2h ./tests/harness/bench -args $(ARGS)
 
 release: # make release VERSION=v1.2.3 BASE_URL=https://releases.example.org/lite CHANNEL=stable SIGNING_KEY=key.pem
 	@scripts/release

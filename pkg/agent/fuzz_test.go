@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"lite.io/lite/tests/fuzz"
+	"lite.io/lite/tests/harness/fuzz"
 )
 
 // Whatever is in the place of what a machine remembers of its cluster: it is a member with all that a node needs, which

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"lite.io/lite/tests/fuzz"
+	"lite.io/lite/tests/harness/fuzz"
 )
 
 // ruled is the environment of a healthy machine, to look at rules in.

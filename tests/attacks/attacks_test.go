@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"lite.io/lite/pkg/layout"
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 func TestMain(m *testing.M) { cluster.Main(m) }

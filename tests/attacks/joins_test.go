@@ -22,7 +22,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/keyutil"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // perHour is how many nodes a token may admit in these tests.

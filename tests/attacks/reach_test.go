@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // testReach has everybody of the table in docs/security.md who is not a node try what it

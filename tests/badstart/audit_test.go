@@ -3,7 +3,7 @@ package badstart
 import (
 	"testing"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // TestAuditPolicy has audit policies that the API server would not take.

@@ -3,7 +3,7 @@ package badstart
 import (
 	"testing"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // TestChangedRanges starts a node with other ranges of addresses than it was

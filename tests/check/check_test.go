@@ -15,7 +15,7 @@ import (
 
 	"lite.io/lite/pkg/check"
 	"lite.io/lite/pkg/check/cis"
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 func TestMain(m *testing.M) { cluster.Main(m) }

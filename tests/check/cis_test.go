@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"lite.io/lite/pkg/check/cis"
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // cisOutput runs lite check --cis on a host.

@@ -22,9 +22,9 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/component-base/version"
 
-	"lite.io/lite/tests/cluster"
 	"lite.io/lite/tests/conformance/images"
 	"lite.io/lite/tests/conformance/report"
+	"lite.io/lite/tests/harness/cluster"
 	"lite.io/lite/tests/upstream"
 )
 

@@ -14,14 +14,14 @@ import (
 	"github.com/miekg/dns"
 	"golang.org/x/net/ipv4"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 const (
 	loadFor = 5 * time.Second
 	askers  = 4 // at the same time
 	volley  = 4 // queries of one asker, before it awaits their answers
-	// settle is how long after a start memory is read, as in tests/bench.
+	// settle is how long after a start memory is read, as in tests/harness/bench.
 	settle = 75 * time.Second
 )
 

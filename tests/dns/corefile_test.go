@@ -8,7 +8,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 func errorf(format string, args ...any) error { return fmt.Errorf(format, args...) }

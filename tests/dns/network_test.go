@@ -6,7 +6,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // TestOtherNetwork has pods on a network that the user brings: there is no bridge

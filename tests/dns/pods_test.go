@@ -9,7 +9,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // Programs in pods find short names by what dnsPolicy and dnsConfig put into their

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // asking asks from within a pod of a node until it is ended, each query once, and

@@ -11,7 +11,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // silence is how long a stranger waits for an answer that is not to come.

@@ -9,7 +9,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // upstream is the name server of the network that the hosts are on. It knows the

@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"lite.io/lite/tests/cluster"
-	"lite.io/lite/tests/versions"
+	"lite.io/lite/tests/harness/cluster"
+	"lite.io/lite/tests/harness/versions"
 )
 
 // TestMachines follows the documents on machines with systemd, as who has a checkout or

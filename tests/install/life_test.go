@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"lite.io/lite/tests/cluster"
-	"lite.io/lite/tests/trace"
-	"lite.io/lite/tests/versions"
+	"lite.io/lite/tests/harness/cluster"
+	"lite.io/lite/tests/harness/trace"
+	"lite.io/lite/tests/harness/versions"
 )
 
 // life is an installation that is upgraded, stopped and removed.

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // TestOdd installs on a machine that is not as machines are, and starts nothing.

@@ -4,8 +4,8 @@ import (
 	"strings"
 	"testing"
 
-	"lite.io/lite/tests/cluster"
-	"lite.io/lite/tests/versions"
+	"lite.io/lite/tests/harness/cluster"
+	"lite.io/lite/tests/harness/versions"
 )
 
 // TestOpenRC installs from a bundle, on a machine without network tools' help, and

@@ -13,7 +13,7 @@ import (
 
 	"k8s.io/client-go/util/keyutil"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // A node's identity serves for what the node has to do, and for nothing that is

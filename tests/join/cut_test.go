@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // cutFor is for how long a node may be cut off and come back by itself: that is

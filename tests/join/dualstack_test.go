@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // TestDualStack gives pods and Services addresses of both families, on nodes that

@@ -15,7 +15,7 @@ import (
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/pki"
 	"lite.io/lite/pkg/status"
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 const (

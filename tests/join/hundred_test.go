@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // A hundred pods run on an agent at once, each with an address of its own that

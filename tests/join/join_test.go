@@ -5,7 +5,7 @@ package join
 import (
 	"testing"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 func TestMain(m *testing.M) { cluster.Main(m) }

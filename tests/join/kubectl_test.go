@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // What kubectl does with a pod by way of the server works for pods of all nodes.

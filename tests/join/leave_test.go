@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // TestLeaving shows that nothing of a node that was deleted is left on the

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"lite.io/lite/pkg/agent"
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // TestMember runs what needs one server and one agent. The policy on both is that

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // The only server is given another address while agents run. They are told at

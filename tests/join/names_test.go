@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // names returns those of all nodes.

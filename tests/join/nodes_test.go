@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // TestNodes runs what needs one server and two agents and leaves them as they

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // testPlacing spreads pods by anti-affinity, and keeps them from a node by taints.

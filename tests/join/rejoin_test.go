@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"testing"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // TestDeletedNodesComeBack deletes the nodes of two agents. One comes back at once,

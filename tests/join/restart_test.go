@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // The agent is stopped, and killed. Its pods run on and answer; then it takes

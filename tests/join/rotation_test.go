@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // TestRotation gives certificates a life of a minute. Those of an agent are renewed

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"lite.io/lite/tests/versions"
+	"lite.io/lite/tests/harness/versions"
 )
 
 // installed is the life of an installation on a machine.

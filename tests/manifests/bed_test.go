@@ -20,7 +20,7 @@ import (
 	"k8s.io/client-go/dynamic"
 
 	"lite.io/lite/pkg/status"
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 func TestMain(m *testing.M) { cluster.Main(m) }

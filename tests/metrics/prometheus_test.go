@@ -17,7 +17,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"lite.io/lite/pkg/component/series"
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // document is the page that says how a Prometheus is led to the metrics: what stands there is what

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"lite.io/lite/pkg/check/cis"
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 const (

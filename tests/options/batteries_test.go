@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // batteries is what can be switched off because a user may bring another.

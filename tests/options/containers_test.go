@@ -8,7 +8,7 @@ import (
 	"syscall"
 	"testing"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // tools is where the fake runtimes of a host are.

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // event is what the test wants to know of a line of the audit log.

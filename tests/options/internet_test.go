@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // TestInternetProxy starts lite with a proxy for the way out, as networks of companies

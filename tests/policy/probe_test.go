@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // pod is one whose programs are in the test: it answers with its name to whoever

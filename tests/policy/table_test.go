@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // row is policies of one namespace, OWN, and what they let through. A row says

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // TestHelm takes a chart with all that charts have through its life: definitions,

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // A node that is away delays the removal and does not lose it.

@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"lite.io/lite/tests/cluster"
-	"lite.io/lite/tests/trace"
+	"lite.io/lite/tests/harness/cluster"
+	"lite.io/lite/tests/harness/trace"
 )
 
 func TestMain(m *testing.M) { cluster.Main(m) }

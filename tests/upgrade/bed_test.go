@@ -16,8 +16,8 @@ import (
 	"time"
 
 	"lite.io/lite/pkg/version"
-	"lite.io/lite/tests/cluster"
-	"lite.io/lite/tests/versions"
+	"lite.io/lite/tests/harness/cluster"
+	"lite.io/lite/tests/harness/versions"
 )
 
 func TestMain(m *testing.M) { cluster.Main(m) }

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // TestCluster upgrades a server and then an agent, under pods on both, and takes

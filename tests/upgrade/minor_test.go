@@ -11,8 +11,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"lite.io/lite/tests/cluster"
-	"lite.io/lite/tests/versions"
+	"lite.io/lite/tests/harness/cluster"
+	"lite.io/lite/tests/harness/versions"
 )
 
 // definition is a resource of a user's, and an object of it.

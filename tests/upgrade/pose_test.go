@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"lite.io/lite/tests/versions"
+	"lite.io/lite/tests/harness/versions"
 )
 
 type pose = versions.Pose

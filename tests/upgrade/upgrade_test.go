@@ -21,7 +21,7 @@ import (
 	"testing"
 	"time"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // TestForeground is lite without an init system, started by a person: it becomes

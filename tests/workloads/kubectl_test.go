@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 func (s suite) testLogs(t *testing.T, ns *cluster.Namespace) {

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // Both pods behind a Service are reached: by its ClusterIP from the node and

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 func TestMain(m *testing.M) { cluster.Main(m) }

@@ -13,7 +13,7 @@ import (
 
 	"github.com/coredns/caddy/caddyfile"
 
-	"lite.io/lite/tests/fuzz"
+	"lite.io/lite/tests/harness/fuzz"
 )
 
 // Whoever writes the ConfigMaps is no administrator. Whatever a Corefile says: nothing of a file of the machine, or of the

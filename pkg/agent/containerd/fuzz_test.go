@@ -14,7 +14,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"lite.io/lite/pkg/layout"
-	"lite.io/lite/tests/fuzz"
+	"lite.io/lite/tests/harness/fuzz"
 )
 
 // Whatever a registries.yaml says: each error names the file and has a remedy, and what is made of it are files of TOML

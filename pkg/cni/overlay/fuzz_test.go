@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"lite.io/lite/pkg/layout"
-	"lite.io/lite/tests/fuzz"
+	"lite.io/lite/tests/harness/fuzz"
 )
 
 // A node says of itself what it likes, by an annotation and ranges: whatever that is, nothing leads to it but what lies in

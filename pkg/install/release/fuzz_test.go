@@ -12,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	"lite.io/lite/tests/fuzz"
+	"lite.io/lite/tests/harness/fuzz"
 )
 
 // What sha256sum would write of sums that were read is read as the same; what is refused is named in one short line.

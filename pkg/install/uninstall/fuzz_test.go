@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"lite.io/lite/pkg/layout"
-	"lite.io/lite/tests/fuzz"
+	"lite.io/lite/tests/harness/fuzz"
 )
 
 // Whatever iptables-save prints, rules of others stay: what is removed are chains of ours that are there, and rules that

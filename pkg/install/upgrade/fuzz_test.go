@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"lite.io/lite/pkg/layout"
-	"lite.io/lite/tests/fuzz"
+	"lite.io/lite/tests/harness/fuzz"
 )
 
 // Whatever is in the place of a journal: it is one with all that goes on from it, which is written as it was read, or an

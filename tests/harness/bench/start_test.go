@@ -20,7 +20,7 @@ import (
 
 	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/status"
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 const (

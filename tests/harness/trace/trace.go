@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // Snapshot is what a machine is like, one line for each thing.

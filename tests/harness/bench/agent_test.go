@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // measureAgent is one run of one server and one agent, on hosts of their own, and

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"lite.io/lite/pkg/kube"
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // flags is what the command line says.
@@ -21,7 +21,7 @@ var flags struct {
 
 const (
 	// dist is where the build puts what it makes.
-	dist = "../../dist"
+	dist = "../../../dist"
 	// limit bounds every single step; it is far above what any should take.
 	limit = 2 * time.Minute
 	// podsSettle is how long ten pods have run before their CPU is counted.

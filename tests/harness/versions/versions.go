@@ -97,7 +97,7 @@ var poser = sync.OnceValues(func() ([]byte, error) {
 	}
 	defer os.RemoveAll(dir)
 	path := filepath.Join(dir, "poser")
-	cmd := exec.Command("go", "build", "-o", path, "lite.io/lite/tests/versions/testdata/poser")
+	cmd := exec.Command("go", "build", "-o", path, "lite.io/lite/tests/harness/versions/testdata/poser")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build the poser: %w\n%s", err, out)

@@ -19,7 +19,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"lite.io/lite/pkg/join"
-	"lite.io/lite/tests/cluster"
+	"lite.io/lite/tests/harness/cluster"
 )
 
 // decide asks for the certificates of 2,000 nodes at once, by 40 tokens, and returns

@@ -60,7 +60,7 @@ func NewMachine(t testing.TB, init Init, options ...HostOption) *Machine {
 func builtRoots(t testing.TB) string {
 	t.Helper()
 	dir := filepath.Join(repository(), "dist", "roots")
-	script := filepath.Join(repository(), "tests", "cluster", "roots")
+	script := filepath.Join(repository(), "tests", "harness", "cluster", "roots")
 	if out, err := exec.Command(script, dir).CombinedOutput(); err != nil {
 		t.Fatalf("build the machines' root file systems: %v\n%s", err, out)
 	}
