@@ -76,6 +76,7 @@ var layers = []struct{ pkg, imports string }{
 	{"pkg/server", "*"},
 	{"pkg/check/cis", "component config file kube layout manifests pki"},
 	{"pkg/check", "agent agent/containerd cni/overlay component config file helpers host/netfilter host/resolver install/uninstall join kube layout pki server status version"},
+	{"pkg/boot", "agent check component component/series config helpers host/netfilter host/watch install/notify install/service install/uninstall install/upgrade layout log pki/expiry server status version"},
 	{"scripts", ""},
 	{"cmd/lite", "*"},
 	{"scripts/...", "install/release scripts"},

@@ -20,6 +20,7 @@ import (
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/install/service"
 	"lite.io/lite/pkg/layout"
+	"lite.io/lite/pkg/log"
 	"lite.io/lite/pkg/version"
 )
 
@@ -140,7 +141,7 @@ func runCheck(ctx context.Context, w io.Writer, flags *pflag.FlagSet, o checkOpt
 	case failed != nil:
 		return fmt.Errorf("--fix: %w", failed)
 	case report.Result == check.Fail || o.strict && report.Result == check.Warn:
-		return &saidError{errors.New("some checks failed")}
+		return log.Shown(errors.New("some checks failed"))
 	}
 	return nil
 }

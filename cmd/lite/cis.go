@@ -18,6 +18,7 @@ import (
 	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
+	"lite.io/lite/pkg/log"
 	"lite.io/lite/pkg/pki"
 	"lite.io/lite/pkg/status"
 	"lite.io/lite/pkg/version"
@@ -54,7 +55,7 @@ func runCIS(ctx context.Context, w io.Writer, flags *pflag.FlagSet, o checkOptio
 		return err
 	}
 	if r.Failed() {
-		return &saidError{errors.New("some entries of the benchmark failed or could not be checked")}
+		return log.Shown(errors.New("some entries of the benchmark failed or could not be checked"))
 	}
 	return nil
 }

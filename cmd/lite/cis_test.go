@@ -209,11 +209,12 @@ func freshServer(t *testing.T) cis.Report {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Prepare(); err != nil {
+	node, err := s.Prepare()
+	if err != nil {
 		t.Fatal(err)
 	}
 	running(t, cfg, "agent/cni/10-lite.conflist", "server/etcd/member/x")
-	return judged(t, cfg, root, s.Group, freshCluster(t))
+	return judged(t, cfg, root, node.Group, freshCluster(t))
 }
 
 func freshAgent(t *testing.T) cis.Report {

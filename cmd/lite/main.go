@@ -6,38 +6,22 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"lite.io/lite/pkg/install/upgrade"
+	"lite.io/lite/pkg/log"
 	"lite.io/lite/pkg/version"
 )
 
 func main() {
-	environment := os.Environ()
-	err := run(os.Args)
-	if errors.Is(err, errAgain) {
-		err = again(environment)
-	}
-	if err != nil {
-		var said *saidError
-		if !errors.As(err, &said) {
-			fmt.Fprintln(os.Stderr, "lite: "+oneLine(err))
+	if err := run(os.Args); err != nil {
+		var shown *log.ShownError
+		if !errors.As(err, &shown) {
+			fmt.Fprintln(os.Stderr, "lite: "+log.OneLine(err))
 		}
 		os.Exit(1)
 	}
-}
-
-// again begins this process anew, as it was called: all that Kubernetes keeps
-// per process has gone, and whoever watches the process sees the same one.
-func again(environment []string) error {
-	program, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("restart: %w", err)
-	}
-	return upgrade.Become(program, environment)
 }
 
 // run lets a link named after a bundled tool be that tool.
@@ -79,12 +63,4 @@ that runs containers, all in one process.
 		root.AddCommand(t.command())
 	}
 	return root
-}
-
-// saidError is an error that has been shown already.
-type saidError struct{ error }
-
-// oneLine joins the lines of an error that has several causes.
-func oneLine(err error) string {
-	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' }), "; ")
 }

@@ -16,6 +16,7 @@ import (
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/install/setup"
 	"lite.io/lite/pkg/layout"
+	"lite.io/lite/pkg/log"
 	"lite.io/lite/pkg/version"
 )
 
@@ -85,8 +86,8 @@ func runSetup(root *cobra.Command, args []string) error {
 		fmt.Fprintln(os.Stderr, "[lite] interrupted: run the installer again to complete it")
 		os.Exit(130)
 	case err != nil:
-		fmt.Fprintln(os.Stderr, "[lite] error: "+oneLine(err))
-		return &saidError{err}
+		fmt.Fprintln(os.Stderr, "[lite] error: "+log.OneLine(err))
+		return log.Shown(err)
 	}
 	return nil
 }

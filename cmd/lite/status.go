@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -14,6 +15,7 @@ import (
 
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/layout"
+	"lite.io/lite/pkg/log"
 	"lite.io/lite/pkg/status"
 )
 
@@ -60,7 +62,7 @@ func showStatus(ctx context.Context, w io.Writer, output string) error {
 		return err
 	}
 	if !n.Ready {
-		return &saidError{fmt.Errorf("not ready")}
+		return log.Shown(errors.New("not ready"))
 	}
 	return nil
 }

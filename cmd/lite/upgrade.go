@@ -17,6 +17,7 @@ import (
 	"golang.org/x/term"
 
 	"lite.io/lite/pkg/install/upgrade"
+	"lite.io/lite/pkg/log"
 )
 
 // healthTimeout is enough for a small board with a slow disk.
@@ -143,7 +144,7 @@ func inLines(err error) error {
 		return err
 	}
 	fmt.Fprintln(os.Stderr, "lite: "+err.Error())
-	return &saidError{err}
+	return log.Shown(err)
 }
 
 func rollbackCommand() *cobra.Command {

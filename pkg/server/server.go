@@ -25,6 +25,7 @@ import (
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/datastore"
 	"lite.io/lite/pkg/datastore/etcd"
+	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/join/approver"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
@@ -50,21 +51,27 @@ func New(cfg *config.Config, host agent.Host, onChange func(component.Status)) (
 			KeyFile:  dirPKI.Key(pki.APIServerEtcdClient),
 		},
 	}}
-	s.Certificates = expiry.New(expiry.Config{
+	s.certificates = expiry.New(expiry.Config{
 		NodeName: cfg.NodeName, Kubeconfig: cfg.Layout().Data.Agent().Kubeconfig(), Files: CertificateFiles(cfg), Uses: uses(dirPKI),
 	})
 	var err error
-	s.Group, err = compose(cfg, s.controlplane, host, s.Certificates, onChange)
+	s.group, err = compose(cfg, s.controlplane, host, s.certificates, onChange)
 	return s, err
 }
 
-// Server is a server node. Its group is complete: all that is left is to
-// Prepare it and to Run it.
+// Server is a server node that is put together, and that Prepare makes ready to run.
 type Server struct {
-	*component.Group
-	Certificates *expiry.Watch
+	group        *component.Group
+	certificates *expiry.Watch
 	config       *config.Config
 	controlplane controlplane.Config
+}
+
+// Prepared is a server node of which all that is left is to run its group.
+type Prepared struct {
+	*component.Group
+	Certificates *expiry.Watch
+	Token        join.Token // by which another machine joins
 }
 
 // compose is the whole node at a glance.
@@ -170,8 +177,16 @@ func addBatteries(g *component.Group, leader *kube.Election, cfg *config.Config,
 	})), api)
 }
 
-// Prepare makes certificates, keys and kubeconfigs, or renews them.
-func (s *Server) Prepare() error {
+// Prepare makes certificates, keys, kubeconfigs and the token, or renews them.
+func (s *Server) Prepare() (Prepared, error) {
+	if err := s.writeFiles(); err != nil {
+		return Prepared{}, err
+	}
+	token, err := ReadToken(s.config.DataDir)
+	return Prepared{s.group, s.certificates, token}, err
+}
+
+func (s *Server) writeFiles() error {
 	cfg, cp := s.config, s.controlplane
 	if _, err := os.Stat(cp.PKI.CAKey(pki.ClusterCA)); cp.Used && errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("the authority's key %s is gone, though the datastore is in use; restore %s from a backup: a new authority would lock every client out and make every token invalid", cp.PKI.CAKey(pki.ClusterCA), cp.PKI)

@@ -1,4 +1,4 @@
-package main
+package boot
 
 import (
 	"bytes"
@@ -49,7 +49,7 @@ func TestAgain(t *testing.T) {
 				}
 				g := &component.Group{}
 				g.Add(changing{now})
-				err := b.relaunch(b.run(g, nil, ""))
+				err := b.end(b.run(g, nil, ""))
 				if again := errors.Is(err, errAgain); again == stopped {
 					t.Errorf("got %v", err)
 				}
@@ -98,8 +98,8 @@ func TestStuckWhileTheMachineChanges(t *testing.T) {
 	}
 }
 
-// newTestBoot is a boot with a service manager; said is all that it was told.
-func newTestBoot(t *testing.T) (b *boot, said func() string) {
+// newTestBoot is a node with a service manager; said is all that it was told.
+func newTestBoot(t *testing.T) (b *reporting, said func() string) {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "notify")
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
@@ -116,7 +116,9 @@ func newTestBoot(t *testing.T) (b *boot, said func() string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { null.Close() })
-	b = &boot{began: time.Now(), cfg: &config.Config{DataDir: t.TempDir()}, manager: manager, ui: newProgress(null, "text", manager.Status)}
+	b = &reporting{claimed: &claimed{plan: &plan{
+		process: &process{began: time.Now(), manager: manager}, cfg: &config.Config{DataDir: t.TempDir()}, ui: newProgress(null, "text", manager.Status),
+	}}}
 	return b, func() string {
 		var text bytes.Buffer
 		line := make([]byte, 1024)

@@ -1,4 +1,4 @@
-package main
+package boot
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/log"
 )
 
 // progress shows a person how a node starts: on a terminal as a list of its
@@ -158,9 +159,9 @@ func (p *progress) end(err error) {
 	case err == nil:
 		slog.Info("Stopped")
 	case p.live:
-		fmt.Fprintln(p.out, "lite: "+oneLine(err))
+		fmt.Fprintln(p.out, "lite: "+log.OneLine(err))
 	default:
-		slog.Error("Stopped because of a failure", "err", oneLine(err))
+		slog.Error("Stopped because of a failure", "err", log.OneLine(err))
 	}
 }
 
