@@ -7,65 +7,65 @@ BINARY = dist/lite$(if $(filter-out $(shell go env GOHOSTARCH),$(GOARCH)),-linux
 
 build:
 	@scripts/setup
-	@scripts/build-bundle
-	@scripts/build-licenses
+	@scripts/build/bundle
+	@scripts/build/licenses
 	. scripts/env && flags=$$(scripts/ldflags) && go build -ldflags "$$flags" -o $(BINARY) ./cmd/lite
 
 run: build # make run ARGS="--data-dir /tmp/lite"
 	dist/lite server $(ARGS)
 
 test: build
-	@scripts/test-images
-	@scripts/test-software helm >/dev/null
-	@scripts/test-firewalls
-	@scripts/test-prometheus
+	@scripts/test/images
+	@scripts/test/software helm >/dev/null
+	@scripts/test/firewalls
+	@scripts/test/prometheus
 	@tests/harness/cluster/roots dist/roots
-	@scripts/test
+	@scripts/test/run
 
 # All that takes minutes: lint, fuzzing, the race detector, and databases and operators that others have written. Of
 # these alone: make test-long RUN=TestLong/PostgreSQL
 test-long: build
 ifeq ($(RUN),)
 	@scripts/lint
-	@scripts/fuzz
-	@scripts/race all
+	@scripts/test/fuzz
+	@scripts/test/race all
 endif
-	@scripts/test-images
-	@scripts/test long '$(RUN)'
+	@scripts/test/images
+	@scripts/test/run long '$(RUN)'
 
 e2e: build
-	@scripts/test-images
-	@scripts/test-software helm >/dev/null
-	@scripts/test-firewalls
-	@scripts/test-prometheus
+	@scripts/test/images
+	@scripts/test/software helm >/dev/null
+	@scripts/test/firewalls
+	@scripts/test/prometheus
 	@tests/harness/cluster/roots dist/roots
-	@scripts/test e2e
+	@scripts/test/run e2e
 
 vm-test: build # on a virtual machine whose processor is emulated; make vm-test RUN=TestInstall
 	@scripts/setup vm
-	@scripts/test-images
+	@scripts/test/images
 	. scripts/env && LITE_MACHINE_TEST=1 go test -v -count=1 -timeout 100m -run '$(RUN)' ./tests/machine
 
 # Kubernetes' own tests; make conformance FOCUS='\[sig-apps\].*Deployment' for a part: docs/conformance.md
 conformance: build
-	@scripts/test-images
-	@scripts/conformance
+	@scripts/test/images
+	@scripts/test/conformance
 
 bench: build # make bench ARGS="-runs 1"
-	@scripts/test-images
+	@scripts/test/images
 	. scripts/env && go test -run '^$$' -bench . -benchtime 1x -timeout 2h ./tests/harness/bench -args $(ARGS)
 
 release: # make release VERSION=v1.2.3 BASE_URL=https://releases.example.org/lite CHANNEL=stable SIGNING_KEY=key.pem
-	@scripts/release
+	@scripts/release/make
 
 release-check: # with the same variables, after make release
-	@scripts/release check
+	@scripts/release/make check
 
 vuln: build # known vulnerabilities; make vuln VULN_DB=file:///… without a network
-	@scripts/vuln
+	@scripts/release/vuln
 
 golden:
-	@scripts/golden
+	@scripts/test/golden
 
 lint:
 	@scripts/lint
@@ -74,10 +74,10 @@ hooks: # has git check what is committed
 	@scripts/hooks
 
 fuzz: # make fuzz FUZZTIME=1m; for one package or target: make fuzz RUN=pkg/join, make fuzz RUN=FuzzSums
-	@scripts/fuzz $(RUN)
+	@scripts/test/fuzz $(RUN)
 
 race: # unit tests of what does not import Kubernetes; make race RUN=./pkg/dns, make race RUN=all
-	@scripts/race $(RUN)
+	@scripts/test/race $(RUN)
 
 clean:
 	rm -rf dist pkg/helpers/data/*/bundle.tar.zst* pkg/licenses/data/*/*.zst

@@ -355,7 +355,7 @@ func ownFlags(cmd *cobra.Command, names map[string]bool) {
 // inSources finds variables of tests and scripts.
 func inSources(t *testing.T, name string) bool {
 	t.Helper()
-	for _, pattern := range []string{"Makefile", "scripts/*", "tests/*/*.go", "tests/*/*/*.go"} {
+	for _, pattern := range []string{"Makefile", "scripts/*", "scripts/*/*", "tests/*/*.go", "tests/*/*/*.go"} {
 		files, err := filepath.Glob(filepath.Join(repository, pattern))
 		if err != nil {
 			t.Fatal(err)

@@ -4,5 +4,5 @@ package helpers
 
 import "embed"
 
-// data is empty: scripts/build-tools knows the compilers of two architectures.
+// data is empty: scripts/build/tools knows the compilers of two architectures.
 var data embed.FS

@@ -2,7 +2,7 @@
 //
 // Those that run once per pod are programs of their own because they are started often: the lite binary itself takes
 // 70 ms and tens of MB to start, these take 3 ms. Those that write packet filter rules are there for machines that have
-// none. scripts/build-bundle makes the archive.
+// none. scripts/build/bundle makes the archive.
 package helpers
 
 import (

@@ -66,7 +66,7 @@ const (
 	BuiltInLease = "lite-built-in-"
 )
 
-// PauseImage is the sandbox image inside images/pause.tar of the helpers. scripts/build-bundle looks for it here.
+// PauseImage is the sandbox image inside images/pause.tar of the helpers. scripts/build/bundle looks for it here.
 const PauseImage = "lite.io/pause:3.10.2"
 
 // Of machines that join, and of nodes that are refused.

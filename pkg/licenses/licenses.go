@@ -1,4 +1,4 @@
-// Package licenses says what this binary and its helpers are made of and under which licences. scripts/build-licenses
+// Package licenses says what this binary and its helpers are made of and under which licences. scripts/build/licenses
 // collects it.
 package licenses
 

@@ -441,7 +441,7 @@ func firewallRoot(t *testing.T) (root, skip string) {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(root); err != nil {
-		return "", "ufw and firewalld are not there: scripts/test-firewalls could not fetch them"
+		return "", "ufw and firewalld are not there: scripts/test/firewalls could not fetch them"
 	}
 	return root, ""
 }

@@ -33,7 +33,7 @@ func TestMain(m *testing.M) { cluster.Main(m) }
 // bench is a cluster, and beside it a host on which the tests run: their processes
 // must not be among the node's.
 type bench struct {
-	cache   string // what scripts/conformance has built
+	cache   string // what scripts/test/conformance has built
 	out     string // where results go
 	cluster *cluster.Cluster
 	runner  *cluster.Host

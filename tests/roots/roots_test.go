@@ -234,7 +234,7 @@ func busyboxAlone(t *testing.T) string {
 }
 
 // debian is what debootstrap calls minimal: no iptables, nft, ip or modprobe.
-// scripts/test-images makes it.
+// scripts/test/images makes it.
 func debian(t *testing.T) string {
 	t.Helper()
 	root, err := filepath.Abs("../../dist/test-images/debian")
@@ -242,7 +242,7 @@ func debian(t *testing.T) string {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(filepath.Join(root, "bin", "bash")); err != nil {
-		t.Fatalf("%v: run `make build` and scripts/test-images first", err)
+		t.Fatalf("%v: run `make build` and scripts/test/images first", err)
 	}
 	for _, program := range []string{"iptables", "nft", "ip", "modprobe"} {
 		for _, dir := range []string{"usr/sbin", "usr/bin"} {

@@ -1,5 +1,5 @@
 // Package software runs on lite what others have written, as they have written it:
-// Helm, cert-manager and PostgreSQL, built or fetched by scripts/test-software.
+// Helm, cert-manager and PostgreSQL, built or fetched by scripts/test/software.
 //
 // What takes long, to build the first time or to run, has to be asked for:
 //
@@ -32,11 +32,11 @@ func long(t *testing.T) {
 	}
 }
 
-// made returns where scripts/test-software has put a software; it makes it first if
+// made returns where scripts/test/software has put a software; it makes it first if
 // it is not there.
 func made(t *testing.T, name string) string {
 	t.Helper()
-	cmd := exec.Command("../../scripts/test-software", name)
+	cmd := exec.Command("../../scripts/test/software", name)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	path, err := cmd.Output()

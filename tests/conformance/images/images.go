@@ -83,7 +83,7 @@ var recipes = map[imageutils.ImageID]recipe{
 		texts: alpine, cmd: []string{"test-webserver"}}),
 	imageutils.Nautilus: agnhost(recipe{files: map[string]string{"/nautilus.jpg": "upstream:nautilus/html/nautilus.jpg", "/data.json": "upstream:nautilus/html/data.json"},
 		cmd: []string{"test-webserver"}}),
-	// A test compares what /bin/sh complains of. Who says sh has bash, see scripts/conformance-root.
+	// A test compares what /bin/sh complains of. Who says sh has bash, see scripts/test/conformance-root.
 	imageutils.BusyBox:            {links: map[string]string{"/usr/bin/sh": "busybox"}, cmd: []string{"sh"}},
 	imageutils.DistrolessIptables: {cmd: []string{"sh"}, texts: map[string]string{"/image": "distroless-iptables\n"}},
 	imageutils.GlibcDnsTesting:    {files: map[string]string{"/coredns": "built:coredns"}, cmd: []string{"bash"}},

@@ -49,7 +49,7 @@ var build = sync.OnceValues(func() (string, error) {
 // Kubernetes before this one. It is built the first time, and kept.
 func PreviousMinor(t testing.TB) string {
 	t.Helper()
-	cmd := exec.Command("scripts/previous-minor")
+	cmd := exec.Command("scripts/test/previous-minor")
 	cmd.Dir = filepath.Join("..", "..")
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()

@@ -1,4 +1,5 @@
-package scripts
+// Package release holds what makes a release and looks at what was made.
+package release
 
 import (
 	"os"
@@ -8,7 +9,7 @@ import (
 	"testing"
 )
 
-// TestReleaseRefuses has what scripts/release finds before it builds anything.
+// TestReleaseRefuses has what scripts/release/make finds before it builds anything.
 func TestReleaseRefuses(t *testing.T) {
 	key := filepath.Join(t.TempDir(), "key.pem")
 	if err := os.WriteFile(key, []byte("-----BEGIN PUBLIC KEY-----\nnone\n"), 0o600); err != nil {
@@ -39,7 +40,7 @@ func TestReleaseRefuses(t *testing.T) {
 			if word, ok := strings.CutPrefix(c.variable, "WORD="); ok {
 				args = []string{word}
 			}
-			cmd := exec.CommandContext(t.Context(), "bash", append([]string{"release"}, args...)...)
+			cmd := exec.CommandContext(t.Context(), "bash", append([]string{"make"}, args...)...)
 			cmd.Env = append(os.Environ(), "VERSION=v1.2.3", "BASE_URL=", "CHANNEL=", "SIGNING_KEY=", "UNSIGNED=", "ARCHES=amd64")
 			if variable, both := strings.CutSuffix(c.variable, " UNSIGNED=true"); both {
 				cmd.Env = append(cmd.Env, variable, "UNSIGNED=true")

@@ -27,7 +27,7 @@ import (
 var native = map[string][]string{
 	"bin/runc":                        {"libseccomp-dev", "libc6-dev"},
 	"images/pause.tar":                {"musl"}, // its source is in the module k8s.io/kubernetes
-	"netfilter/run":                   {"musl"}, // its source is scripts/c/run.c
+	"netfilter/run":                   {"musl"}, // its source is scripts/build/c/run.c
 	"netfilter/xtables-legacy-multi":  {"iptables", "musl"},
 	"netfilter/lib/xtables-nft-multi": {"iptables"},
 	"netfilter/lib/nft":               {"nftables"},
@@ -47,7 +47,7 @@ var native = map[string][]string{
 }
 
 // debianLock is relative to the root of the repository, where the command runs.
-const debianLock = "scripts/debian.lock"
+const debianLock = "scripts/build/debian.lock"
 
 // bom collects the components of a release: each once, however many programs it is
 // in.
@@ -184,10 +184,10 @@ func (b *bom) addHelper(parent, name, arch string, content []byte) error {
 			program.Version = versionOf(info, info.Path)
 		}
 		if usesC(info) && !listed {
-			return errors.New("it is linked with C libraries; say which in native, scripts/mkrelease/sbom.go")
+			return errors.New("it is linked with C libraries; say which in native, scripts/release/mkrelease/sbom.go")
 		}
 	case !listed:
-		return errors.New("it is no Go program; say what it is made of in native, scripts/mkrelease/sbom.go")
+		return errors.New("it is no Go program; say what it is made of in native, scripts/release/mkrelease/sbom.go")
 	}
 	b.add(parent, program)
 	if err == nil {
@@ -241,7 +241,7 @@ func debian(name, arch string) (cdx.Component, error) {
 	return cdx.Component{BOMRef: purl, Type: cdx.ComponentTypeLibrary, Name: name, Version: locked, PackageURL: purl}, nil
 }
 
-// lockedVersion is the version of a package in scripts/debian.lock, if there is
+// lockedVersion is the version of a package in scripts/build/debian.lock, if there is
 // such a file: lines of package, version, architecture and checksum.
 func lockedVersion(name, arch string) (string, error) {
 	lock, err := os.ReadFile(debianLock)

@@ -1,7 +1,7 @@
 // Command licenses writes down what a lite binary and its bundle are made of and under which licences, with their texts,
 // for package licenses to embed. What it cannot tell ends it: somebody has to look.
 //
-//	licenses -o licenses.json.zst -c scripts/licenses/c.txt -lock scripts/debian.lock -sysroot dir -sources dir lite=./cmd/lite
+//	licenses -o licenses.json.zst -c scripts/build/mklicenses/c.txt -lock scripts/build/debian.lock -sysroot dir -sources dir lite=./cmd/lite
 //
 // Each argument is a program and its Go package; programs of other languages stand in the file c.txt.
 package main

@@ -1,4 +1,5 @@
-package scripts
+// Package build holds what builds what lite embeds: the bundle of helper programs, and the licenses.
+package build
 
 import (
 	"crypto/sha256"
@@ -21,14 +22,14 @@ var lines = fmt.Sprintf("# A comment.\nlite-none 1:2.0 amd64 %x\n", sha256.Sum25
 func newDebs(t *testing.T, mirror http.Handler) debs {
 	t.Helper()
 	d := debs{dir: t.TempDir(), path: os.Getenv("PATH")}
-	for _, name := range []string{"fetch-debian", "env"} {
-		script, err := os.ReadFile(name)
+	for _, name := range []string{"build/fetch-debian", "env"} {
+		script, err := os.ReadFile(filepath.Join("..", name))
 		if err != nil {
 			t.Fatal(err)
 		}
 		d.write(t, name, string(script))
 	}
-	d.write(t, "debian.lock", lines)
+	d.write(t, "build/debian.lock", lines)
 	server := httptest.NewServer(mirror)
 	t.Cleanup(server.Close)
 	d.mirror = server.URL
@@ -48,7 +49,7 @@ func (d debs) write(t *testing.T, name, content string) {
 
 func (d debs) run(t *testing.T, args ...string) (string, error) {
 	t.Helper()
-	c := exec.CommandContext(t.Context(), "bash", append([]string{filepath.Join(d.dir, "fetch-debian")}, args...)...)
+	c := exec.CommandContext(t.Context(), "bash", append([]string{filepath.Join(d.dir, "build/fetch-debian")}, args...)...)
 	c.Env = []string{"PATH=" + d.path, "LITE_CACHE=" + d.dir, "LITE_DEBIAN_MIRROR=" + d.mirror}
 	out, err := c.CombinedOutput()
 	return string(out), err
@@ -85,8 +86,8 @@ func TestFetchDebianTrustsNoMirror(t *testing.T) {
 					t.Errorf("%s: %v\n%s", command, err, out)
 				}
 			}
-			lock, err := os.ReadFile(filepath.Join(d.dir, "debian.lock"))
-			if _, left := os.Stat(filepath.Join(d.dir, "debian.lock.new")); err != nil || string(lock) != lines || left == nil {
+			lock, err := os.ReadFile(filepath.Join(d.dir, "build/debian.lock"))
+			if _, left := os.Stat(filepath.Join(d.dir, "build/debian.lock.new")); err != nil || string(lock) != lines || left == nil {
 				t.Errorf("the lock is now %v:\n%s", err, lock)
 			}
 		})

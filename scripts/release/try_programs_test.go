@@ -1,4 +1,4 @@
-package scripts
+package release
 
 import (
 	"os"
@@ -13,9 +13,9 @@ import (
 func TestTryPrograms(t *testing.T) {
 	for _, arch := range []string{"amd64", "arm64"} {
 		t.Run(arch, func(t *testing.T) {
-			lite, bundle := "../dist/lite-linux-"+arch, "../pkg/helpers/data/"+arch+"/bundle.tar.zst"
+			lite, bundle := "../../dist/lite-linux-"+arch, "../../pkg/helpers/data/"+arch+"/bundle.tar.zst"
 			if arch == runtime.GOARCH {
-				lite = "../dist/lite"
+				lite = "../../dist/lite"
 			}
 			for _, file := range []string{lite, bundle} {
 				if _, err := os.Stat(file); err != nil {
