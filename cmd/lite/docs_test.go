@@ -2,8 +2,11 @@ package main
 
 import (
 	"bytes"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -73,4 +76,79 @@ func commandTable(root *cobra.Command) string {
 	root.InitDefaultCompletionCmd()
 	add(root)
 	return b.String()
+}
+
+// The tour of the code stays short, and its picture has each package.
+func TestTourShowsEachPackage(t *testing.T) {
+	tour := read(t, "ARCHITECTURE.md")
+	if n := strings.Count(tour, "\n"); n > 250 {
+		t.Errorf("ARCHITECTURE.md has %d lines, and 250 at most make a tour: move details to docs/dev/components.md", n)
+	}
+	_, after, _ := strings.Cut(tour, "```text\ncmd/lite ")
+	picture, _, _ := strings.Cut(after, "```")
+	shown, parent := []string{"pkg"}, ""
+	for line := range strings.Lines(picture) {
+		m := regexp.MustCompile(`^(│  )?[├└]─ ([a-z0-9/, ]+?)(  |$)`).FindStringSubmatch(strings.TrimRight(line, "\n"))
+		if m == nil {
+			continue
+		}
+		for i, name := range strings.Split(m[2], ", ") {
+			switch {
+			case m[1] != "":
+				name = parent + "/" + name
+			case i == 0:
+				parent = name
+			default:
+				name = filepath.Dir(parent) + "/" + name
+			}
+			shown = append(shown, name)
+		}
+	}
+	err := filepath.WalkDir(filepath.Join(repository, "pkg"), func(path string, _ fs.DirEntry, err error) error {
+		if filepath.Ext(path) != ".go" {
+			return err
+		}
+		dir, err := filepath.Rel(repository, filepath.Dir(path))
+		if err == nil && !slices.Contains(shown, dir) {
+			shown = append(shown, dir)
+			t.Errorf("the picture of packages in ARCHITECTURE.md does not show %s", dir)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range shown {
+		if _, err := os.Stat(filepath.Join(repository, name)); err != nil {
+			t.Errorf("ARCHITECTURE.md shows the package %s, which does not exist", name)
+		}
+	}
+}
+
+// Files and packages that documents about the code name are there.
+func TestCodeInDocumentsExists(t *testing.T) {
+	names := map[string]bool{}
+	for _, dir := range []string{"cmd", "pkg", "manifests", "scripts", "tests", "literals_test.go", "layers_test.go"} {
+		err := filepath.WalkDir(filepath.Join(repository, dir), func(path string, _ fs.DirEntry, err error) error {
+			names[filepath.Base(path)] = true
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, d := range readDocuments(t) {
+		if d.Name != "ARCHITECTURE.md" && filepath.Dir(d.Name) != filepath.Join("docs", "dev") {
+			continue
+		}
+		for _, name := range inlineCode(d) {
+			ours := regexp.MustCompile(`^(cmd/lite|pkg|manifests|scripts|tests)/[\w/.-]+$`).MatchString(name)
+			if _, err := os.Stat(filepath.Join(repository, name)); ours && err != nil {
+				t.Errorf("%s: %s does not exist", d.Name, name)
+			}
+			if regexp.MustCompile(`^\w+\.go$`).MatchString(name) && !names[name] {
+				t.Errorf("%s: there is no file %s", d.Name, name)
+			}
+		}
+	}
 }
