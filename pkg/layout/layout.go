@@ -19,7 +19,7 @@
 // all clusters share. Two instances on one machine would need namespaces of their own in any case.
 //
 // It ends at the door of a directory whose inside is one package's alone: what etcd has in server/etcd, which
-// certificates there are (package pki), what an upgrade keeps (package upgrade).
+// certificates there are (package pki), what is kept aside (package backup).
 package layout
 
 import "path/filepath"

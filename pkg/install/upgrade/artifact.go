@@ -223,36 +223,20 @@ func writeProgram(r io.Reader, to string) (err error) {
 
 // extractImages puts the image archives of an artifact where a node imports them
 // from. What is of the same name and content stays; what has the name and another
-// content is kept in aside. note is told each before it is written.
-func extractImages(artifact string, c contents, dir, aside string, note func(name string) error) error {
+// content is given to keep before. note is told each before it is written.
+func extractImages(artifact string, c contents, dir string, keep func(name, path string) error, note func(name string) error) error {
 	a, err := release.Open(artifact, runtime.GOARCH)
 	if err != nil {
 		return fmt.Errorf("artifact: %w", err)
 	}
 	return a.InstallImages(c.sums, dir, func(name, to string) error {
 		if _, err := os.Lstat(to); err == nil {
-			if err := linkOrCopy(to, filepath.Join(aside, name)); err != nil {
+			if err := keep(name, to); err != nil {
 				return fmt.Errorf("keep the images %s: %w", name, err)
 			}
 		}
 		return note(name)
 	})
-}
-
-// dropImages takes away what extractImages has written, and puts back what it has
-// kept.
-func dropImages(names []string, dir, aside string) error {
-	for _, name := range names {
-		kept, to := filepath.Join(aside, name), filepath.Join(dir, name)
-		if _, err := os.Lstat(kept); err == nil {
-			if err := linkOrCopy(kept, to); err != nil {
-				return fmt.Errorf("put the images %s back: %w", name, err)
-			}
-		} else if err := os.Remove(to); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("remove the images %s: %w", name, err)
-		}
-	}
-	return nil
 }
 
 // inspect makes sure that a file is a whole lite for this machine, and asks it

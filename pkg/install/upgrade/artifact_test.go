@@ -24,7 +24,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"lite.io/lite/pkg/install/backup"
 	"lite.io/lite/pkg/install/release"
+	"lite.io/lite/pkg/layout"
 )
 
 func put(t *testing.T, path, text string) {
@@ -274,7 +276,8 @@ func TestStageSigned(t *testing.T) {
 }
 
 func TestImagesOfABundle(t *testing.T) {
-	file, dir, aside := filepath.Join(t.TempDir(), "bundle.tar"), filepath.Join(t.TempDir(), "images"), t.TempDir()
+	file, data := filepath.Join(t.TempDir(), "bundle.tar"), layout.Data(t.TempDir())
+	dir, making := data.Agent().Images(), &backup.Maker{DataDir: string(data), Backup: backup.Backup{Binary: file}}
 	files := []packedFile{{"images/a.tar", []byte("a")}, {"./images/b.tar.zst", []byte("b")}, {"images/../../c.tar", []byte("c")},
 		{"images/deep/d.tar", []byte("d")}, {"images/e.tar.gz", []byte("e")}, {release.Packed(runtime.GOARCH), zipped(t, program)}}
 	sums := ""
@@ -282,6 +285,7 @@ func TestImagesOfABundle(t *testing.T) {
 		sums += sumOf(f.data, f.name)
 	}
 	put(t, file, string(bundle(t, append(files, packedFile{release.SumsFile, []byte(sums)})...)))
+	must(t, making.Begin())
 	put(t, filepath.Join(dir, "b.tar.zst"), "x") // the same size, and something else
 	put(t, filepath.Join(dir, "mine.tar"), "mine")
 	c, err := stage(t.Context(), file, filepath.Join(t.TempDir(), "program"), trust{})
@@ -294,7 +298,7 @@ func TestImagesOfABundle(t *testing.T) {
 	var noted []string
 	note := func(name string) error { noted = append(noted, name); return nil }
 	for range 2 {
-		if err := extractImages(file, c, dir, aside, note); err != nil {
+		if err := extractImages(file, c, dir, making.KeepImage, note); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -318,11 +322,11 @@ func TestImagesOfABundle(t *testing.T) {
 	// Changed after it was looked at.
 	put(t, file, string(bundle(t, packedFile{"images/a.tar", []byte("z")})))
 	put(t, filepath.Join(dir, "a.tar"), "old")
-	says(t, extractImages(file, c, dir, t.TempDir(), func(string) error { return nil }), "wrong checksum")
+	says(t, extractImages(file, c, dir, func(string, string) error { return nil }, func(string) error { return nil }), "wrong checksum")
 	put(t, filepath.Join(dir, "a.tar"), "a")
 
 	for range 2 { // it may be interrupted
-		if err := dropImages(noted, dir, aside); err != nil {
+		if err := backup.RemoveImages(string(data), noted); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -485,70 +489,4 @@ func TestDownloadThatBreaksOff(t *testing.T) {
 func TestFree(t *testing.T) {
 	says(t, checkFree("/data", 300<<20, 10<<20), "")
 	says(t, checkFree("/data", 300<<20, 100<<20), "300 MiB are free and 328 MiB are needed")
-}
-
-func TestCopyTree(t *testing.T) {
-	from, to := filepath.Join(t.TempDir(), "from"), filepath.Join(t.TempDir(), "to")
-	write := func(dir, name, text string, age time.Duration) {
-		t.Helper()
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		at := time.Now().Add(-age)
-		if err := os.Chtimes(path, at, at); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write(from, "old", "old", time.Hour)
-	write(from, "dir/busy", "busy", 0)
-	write(from, "goes", "goes", time.Hour)
-	if err := os.Symlink("old", filepath.Join(from, "link")); err != nil {
-		t.Fatal(err)
-	}
-	if err := copyTree(from, to, early); err != nil {
-		t.Fatal(err)
-	}
-	if got := content(t, filepath.Join(to, "old")); got != "old" {
-		t.Errorf("old: %q", got)
-	}
-	if _, err := os.Lstat(filepath.Join(to, "dir", "busy")); err == nil {
-		t.Error("a file that may be written to was copied early")
-	}
-	if err := os.Remove(filepath.Join(from, "goes")); err != nil {
-		t.Fatal(err)
-	}
-	write(from, "dir/busy", "busier", 0)
-	sparse := filepath.Join(from, "sparse")
-	write(from, "sparse", "head", time.Hour)
-	if err := os.Truncate(sparse, 64<<20); err != nil {
-		t.Fatal(err)
-	}
-	for range 2 {
-		if err := copyTree(from, to, late); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if got := content(t, filepath.Join(to, "dir", "busy")); got != "busier" {
-		t.Errorf("busy: %q", got)
-	}
-	if _, err := os.Lstat(filepath.Join(to, "goes")); err == nil {
-		t.Error("what is gone was kept")
-	}
-	if target, err := os.Readlink(filepath.Join(to, "link")); target != "old" {
-		t.Errorf("link: %q, %v", target, err)
-	}
-	info, err := os.Stat(filepath.Join(to, "sparse"))
-	if err != nil || info.Size() != 64<<20 || info.Mode() != 0o600 {
-		t.Fatalf("sparse: %v, %v", info, err)
-	}
-	if room := sizeOf(filepath.Join(to, "sparse")); room > 1<<20 {
-		t.Errorf("64 MiB with a hole take %d bytes", room)
-	}
-	if got := content(t, filepath.Join(to, "sparse"))[:5]; got != "head\x00" {
-		t.Errorf("sparse begins with %q", got)
-	}
 }

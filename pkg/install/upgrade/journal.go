@@ -15,6 +15,7 @@ import (
 
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/file"
+	"lite.io/lite/pkg/install/backup"
 	"lite.io/lite/pkg/install/service"
 	"lite.io/lite/pkg/layout"
 )
@@ -113,12 +114,45 @@ func (j *Journal) write(dataDir string) error {
 // enter notes that the upgrade has come to a state.
 func (j *Journal) enter(dataDir string, s State) error {
 	if s == RollingBack { // the disk may be full
-		if err := makeRoom(dataDir); err != nil {
+		if err := backup.MakeRoom(dataDir); err != nil {
 			return err
 		}
 	}
 	j.State = s
 	return j.write(dataDir)
+}
+
+// takeBack takes away the images that an upgrade has brought which never began, and puts what was kept before in
+// the place of what it has kept. cleanUp, which has to follow, does the rest.
+func takeBack(dataDir string, j *Journal) error {
+	if len(j.Images) > 0 {
+		if err := backup.RemoveImages(dataDir, j.Images); err != nil {
+			return err
+		}
+		j.Images = nil
+		if err := j.write(dataDir); err != nil {
+			return err
+		}
+	}
+	b, err := backup.Read(dataDir)
+	if err != nil || b == nil || b.Versions.Version != j.From || b.Taken.Before(j.Began) {
+		return nil
+	}
+	return backup.Withdraw(dataDir)
+}
+
+// cleanUp removes what an upgrade leaves that came to its end, or never began.
+func cleanUp(dataDir string, j *Journal) error {
+	errs := []error{backup.CleanUp(dataDir)}
+	for _, path := range []string{layout.Staged(j.Binary), layout.Data(dataDir).Download(), j.Guard} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("remove what the upgrade has left: %w", err)
+	}
+	return nil
 }
 
 // forget removes the journal of an upgrade that has changed nothing.
@@ -196,7 +230,7 @@ func UnderWay(dataDir string) bool {
 func addStart(dataDir, who string) (int64, error) {
 	n, err := tryAddStart(dataDir, who)
 	if errors.Is(err, unix.ENOSPC) { // not counted, a version that fills the disk would never go
-		if err := makeRoom(dataDir); err != nil {
+		if err := backup.MakeRoom(dataDir); err != nil {
 			return 0, err
 		}
 		n, err = tryAddStart(dataDir, who)
@@ -225,5 +259,5 @@ func countStarts(dataDir, who string) int64 {
 }
 
 func startsFile(dataDir, who string) string {
-	return filepath.Join(keptDir(dataDir), "starts-"+who)
+	return filepath.Join(layout.Data(dataDir).Kept(), "starts-"+who)
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -14,7 +13,7 @@ import (
 
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/config"
-	"lite.io/lite/pkg/datastore/etcd"
+	"lite.io/lite/pkg/install/backup"
 	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/version"
 )
@@ -140,7 +139,7 @@ func (p *Plan) make(ctx context.Context, o Options, say func(string)) error {
 	if err := p.checkSkew(ctx, o.Force); err != nil {
 		return err
 	}
-	if err := checkWhole(p.Node.Config.DataDir); err != nil {
+	if err := backup.CheckWhole(p.Node.Config.DataDir); err != nil {
 		return err
 	}
 	if err := p.checkRoom(); err != nil {
@@ -230,26 +229,6 @@ func (p *Plan) checkSkew(ctx context.Context, force bool) error {
 	return checkAgentSkew(p.To.Kubernetes, servers)
 }
 
-// checkWhole refuses a data directory of which a part is behind a link: only the
-// link would be kept, and what it leads to is changed by the new version. A mount is
-// fine: what is in it is kept, and copied back.
-func checkWhole(dataDir string) error {
-	at := layout.Data(dataDir)
-	for _, path := range append([]string{string(at.Agent()), string(at.Server())}, etcd.Directories(at.Server().Etcd())...) {
-		info, err := os.Lstat(path)
-		if errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("look at %s: %w", path, err)
-		}
-		if !info.IsDir() {
-			return fmt.Errorf("%s is a link, and what it leads to could not be put back if the new version fails; stop lite, make it a directory and mount there what it led to (mount --bind)", path)
-		}
-	}
-	return nil
-}
-
 // unpacks is what a new version unpacks when it starts, more than its helper
 // programs are.
 const unpacks = 128 << 20
@@ -258,14 +237,11 @@ const unpacks = 128 << 20
 // enough room to start. The new program is on the disk by now.
 func (p *Plan) checkRoom() error {
 	dataDir := p.Node.Config.DataDir
-	for _, name := range entries(dataDir, p.Node.Config.Role) {
-		p.Size += sizeOf(filepath.Join(dataDir, name))
-	}
-	p.Size += reserve + p.contents.toUnpack(imageDir(dataDir))
+	p.Size = backup.Size(dataDir, p.Node.Config.Role) + p.contents.toUnpack(imageDir(dataDir))
 	if same, err := sameFileSystem(dataDir, p.Node.Binary); err != nil {
 		return err
 	} else if !same {
-		p.Size += sizeOf(p.Node.Binary)
+		p.Size += backup.SizeOf(p.Node.Binary)
 	}
 	var fs unix.Statfs_t
 	if err := unix.Statfs(dataDir, &fs); err != nil {
@@ -308,7 +284,7 @@ func (p *Plan) Print(w io.Writer) error {
 			fmt.Fprintf(&b, "  %s %s -> %s\n", part.name, part.from, part.to)
 		}
 	}
-	fmt.Fprintf(&b, "  kept in %s: %d MiB\n", keptDir(n.Config.DataDir), p.Size>>20)
+	fmt.Fprintf(&b, "  kept in %s: %d MiB\n", n.Config.Layout().Data.Kept(), p.Size>>20)
 	if n.Manager != nil {
 		fmt.Fprintf(&b, "  restarted by %s\n", n.Manager.Name())
 	} else {

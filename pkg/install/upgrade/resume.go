@@ -14,6 +14,7 @@ import (
 
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/file"
+	"lite.io/lite/pkg/install/backup"
 	"lite.io/lite/pkg/install/service"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
@@ -30,7 +31,7 @@ func setGuard(dataDir, guard string) error {
 	if err := os.Remove(guard); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("make a link to the old program: %w", err)
 	}
-	if err := os.Symlink(filepath.Join(keptDir(dataDir), keptBinary), guard); err != nil {
+	if err := os.Symlink(backup.Program(dataDir), guard); err != nil {
 		return fmt.Errorf("make a link to the old program: %w", err)
 	}
 	return file.SyncDir(filepath.Dir(guard))
@@ -104,7 +105,7 @@ func settle(dataDir string, j *Journal, self, who string) (program string, err e
 		}
 		fallthrough
 	case RollingBack:
-		if err := errors.Join(restore(dataDir), j.enter(dataDir, Restored)); err != nil {
+		if err := errors.Join(backup.Restore(dataDir), j.enter(dataDir, Restored)); err != nil {
 			return "", err
 		}
 		return j.Binary, nil
@@ -114,7 +115,7 @@ func settle(dataDir string, j *Journal, self, who string) (program string, err e
 		}
 		if self != j.From {
 			slog.Warn("An upgrade was taken back, and this is neither version of it: somebody has installed it since", "from", j.To, "to", j.From)
-			return "", errors.Join(spend(dataDir), cleanUp(dataDir, j), forget(dataDir))
+			return "", errors.Join(backup.Spend(dataDir), cleanUp(dataDir, j), forget(dataDir))
 		}
 		slog.Warn("An upgrade was taken back", "from", j.To, "to", j.From, "because", j.Reason)
 		return "", finish(dataDir, j)
@@ -144,7 +145,7 @@ func isReplaced(dataDir string, j *Journal) (bool, error) {
 // the new one has failed so often that it is the old one's turn again.
 func Resume(self string) error {
 	dir := filepath.Dir(self)
-	if filepath.Base(dir) != filepath.Base(keptDir("/")) {
+	if filepath.Base(dir) != filepath.Base(layout.Data("").Kept()) {
 		return errors.New("upgrade resume: the service calls this by the program that an upgrade has kept; there is nothing to resume by hand: start lite")
 	}
 	dataDir := filepath.Dir(dir)

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/install/backup"
 	"lite.io/lite/pkg/layout"
 )
 
@@ -57,12 +58,12 @@ func newScene(t *testing.T) scene {
 // keep is what the upgrade does before it swaps.
 func (s scene) keep(t *testing.T) {
 	t.Helper()
-	k := &keeper{dataDir: s.dataDir, kept: Kept{Role: config.Server, Binary: s.binary}}
-	k.kept.Versions.Version = "v0.1.0"
-	if err := k.begin(); err != nil {
+	k := &backup.Maker{DataDir: s.dataDir, Backup: backup.Backup{Role: config.Server, Binary: s.binary}}
+	k.Backup.Versions.Version = "v0.1.0"
+	if err := k.Begin(); err != nil {
 		t.Fatal(err)
 	}
-	if err := k.complete(); err != nil {
+	if err := k.Complete(); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.journal.enter(s.dataDir, Swapped); err != nil {
@@ -73,7 +74,7 @@ func (s scene) keep(t *testing.T) {
 // work is what the new version does to the data.
 func (s scene) work(t *testing.T) {
 	t.Helper()
-	if err := swap(s.binary); err != nil {
+	if err := backup.ReplaceProgram(s.binary); err != nil {
 		t.Fatal(err)
 	}
 	s.write(t, filepath.Join(s.dataDir, "version"), "v0.2.0\n")
@@ -103,7 +104,7 @@ func (s scene) ended(t *testing.T, want State) {
 	if j == nil && want != "" || j != nil && j.State != want {
 		t.Errorf("the journal is %+v, want %q", j, want)
 	}
-	for _, path := range []string{layout.Staged(s.binary), making(s.dataDir), former(s.dataDir)} {
+	for _, path := range []string{layout.Staged(s.binary), layout.Data(s.dataDir).Keeping(), layout.Data(s.dataDir).KeptBefore()} {
 		if _, err := os.Lstat(path); err == nil {
 			t.Errorf("%s was left behind", path)
 		}
@@ -133,11 +134,11 @@ func TestSettle(t *testing.T) {
 	})
 	t.Run("prepared, copying", func(t *testing.T) {
 		s := newScene(t)
-		k := &keeper{dataDir: s.dataDir, kept: Kept{Role: config.Server, Binary: s.binary}}
-		if err := k.begin(); err != nil {
+		k := &backup.Maker{DataDir: s.dataDir, Backup: backup.Backup{Role: config.Server, Binary: s.binary}}
+		if err := k.Begin(); err != nil {
 			t.Fatal(err)
 		}
-		if kept, err := readKept(s.dataDir); kept != nil || err != nil {
+		if kept, err := backup.Read(s.dataDir); kept != nil || err != nil {
 			t.Errorf("what is not complete counts as kept: %v, %v", kept, err)
 		}
 		s.settle(t, "v0.1.0")
@@ -147,7 +148,7 @@ func TestSettle(t *testing.T) {
 	t.Run("prepared, between two renames", func(t *testing.T) {
 		s := newScene(t)
 		s.keep(t) // the generation before
-		if err := os.Rename(keptDir(s.dataDir), former(s.dataDir)); err != nil {
+		if err := os.Rename(layout.Data(s.dataDir).Kept(), layout.Data(s.dataDir).KeptBefore()); err != nil {
 			t.Fatal(err)
 		}
 		if err := s.journal.enter(s.dataDir, Prepared); err != nil {
@@ -155,13 +156,13 @@ func TestSettle(t *testing.T) {
 		}
 		s.settle(t, "v0.1.0")
 		s.ended(t, "")
-		if kept, err := readKept(s.dataDir); kept == nil || err != nil {
+		if kept, err := backup.Read(s.dataDir); kept == nil || err != nil {
 			t.Errorf("what was kept before is lost: %v", err)
 		}
 	})
 	t.Run("prepared, all kept", func(t *testing.T) {
 		s := newScene(t)
-		s.write(t, filepath.Join(keptDir(s.dataDir), description), `{"versions": {"version": "v0.0.9"}}`)
+		s.write(t, filepath.Join(layout.Data(s.dataDir).Kept(), "kept.json"), `{"versions": {"version": "v0.0.9"}}`)
 		s.keep(t)
 		if err := s.journal.enter(s.dataDir, Prepared); err != nil {
 			t.Fatal(err)
@@ -169,7 +170,7 @@ func TestSettle(t *testing.T) {
 		s.settle(t, "v0.1.0")
 		s.is(t, "old", "v0.1.0", "before")
 		s.ended(t, "")
-		if kept, err := readKept(s.dataDir); kept == nil || kept.Versions.Version != "v0.0.9" {
+		if kept, err := backup.Read(s.dataDir); kept == nil || kept.Versions.Version != "v0.0.9" {
 			t.Errorf("kept is %v, %v", kept, err)
 		}
 	})
@@ -197,10 +198,10 @@ func TestSettle(t *testing.T) {
 		s.is(t, "old", "v0.1.0", "before")
 		s.settle(t, "v0.1.0")
 		s.ended(t, RolledBack)
-		if got := content(t, filepath.Join(keptDir(s.dataDir), keptDropped, "server", "token")); got != "after" {
+		if got := content(t, filepath.Join(backup.Dropped(s.dataDir), "server", "token")); got != "after" {
 			t.Errorf("what the new version wrote is %q", got)
 		}
-		if kept, err := readKept(s.dataDir); kept != nil || err != nil {
+		if kept, err := backup.Read(s.dataDir); kept != nil || err != nil {
 			t.Errorf("what is back is kept still: %v, %v", kept, err)
 		}
 	})
@@ -222,7 +223,7 @@ func TestSettle(t *testing.T) {
 		s.settle(t, "v0.2.0")
 		s.is(t, "new", "v0.2.0", "after")
 		s.ended(t, "")
-		if kept, err := readKept(s.dataDir); kept == nil || err != nil {
+		if kept, err := backup.Read(s.dataDir); kept == nil || err != nil {
 			t.Errorf("what is kept is lost: %v", err)
 		}
 	})
@@ -231,13 +232,18 @@ func TestSettle(t *testing.T) {
 // A rollback may be cut off before each of its steps.
 func TestRestoreGoesOnWhereItWas(t *testing.T) {
 	quietly(t)
-	kept := func(s scene, name string) string { return filepath.Join(keptDir(s.dataDir), keptEntries, name) }
-	dropped := func(s scene, name string) string { return filepath.Join(keptDir(s.dataDir), keptDropped, name) }
+	kept := func(s scene, name string) string { return filepath.Join(layout.Data(s.dataDir).Kept(), "data", name) }
+	dropped := func(s scene, name string) string { return filepath.Join(backup.Dropped(s.dataDir), name) }
 	move := func(t *testing.T, from, to string) {
 		t.Helper()
 		if err := os.Rename(from, to); err != nil {
 			t.Fatal(err)
 		}
+	}
+	putBack := func(t *testing.T, s scene, entry string) {
+		t.Helper()
+		move(t, filepath.Join(s.dataDir, entry), dropped(s, entry))
+		move(t, kept(s, entry), filepath.Join(s.dataDir, entry))
 	}
 	for name, cut := range map[string]func(*testing.T, scene){
 		"at once": func(*testing.T, scene) {},
@@ -245,20 +251,16 @@ func TestRestoreGoesOnWhereItWas(t *testing.T) {
 			move(t, filepath.Join(s.dataDir, "server"), dropped(s, "server"))
 		},
 		"after one entry": func(t *testing.T, s scene) {
-			if err := putBack(s.dataDir, "server"); err != nil {
-				t.Fatal(err)
-			}
+			putBack(t, s, "server")
 		},
 		"before the program": func(t *testing.T, s scene) {
 			for _, e := range []string{"server", "version", "node-name"} {
-				if err := putBack(s.dataDir, e); err != nil {
-					t.Fatal(err)
-				}
+				putBack(t, s, e)
 			}
 			s.write(t, layout.Staged(s.binary), "ol")
 		},
 		"after all": func(t *testing.T, s scene) {
-			if err := restore(s.dataDir); err != nil {
+			if err := backup.Restore(s.dataDir); err != nil {
 				t.Fatal(err)
 			}
 		},
@@ -293,10 +295,10 @@ func TestNothingIsPutBackThatIsNotComplete(t *testing.T) {
 	s := newScene(t)
 	s.keep(t)
 	s.work(t)
-	if err := os.Remove(filepath.Join(keptDir(s.dataDir), description)); err != nil {
+	if err := os.Remove(filepath.Join(layout.Data(s.dataDir).Kept(), "kept.json")); err != nil {
 		t.Fatal(err)
 	}
-	says(t, restore(s.dataDir), "is not complete")
+	says(t, backup.Restore(s.dataDir), "is not complete")
 	s.is(t, "new", "v0.2.0", "after")
 }
 
@@ -372,7 +374,7 @@ func TestGuardIsRunByTheKeptProgramAlone(t *testing.T) {
 	s.keep(t)
 	s.work(t)
 	for range maxStarts + 1 {
-		if err := Resume(filepath.Join(keptDir(s.dataDir), keptBinary)); err != nil {
+		if err := Resume(backup.Program(s.dataDir)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -405,7 +407,7 @@ func TestInstalledSinceItWasTakenBack(t *testing.T) {
 	s := newScene(t)
 	s.keep(t)
 	s.work(t)
-	if err := restore(s.dataDir); err != nil {
+	if err := backup.Restore(s.dataDir); err != nil {
 		t.Fatal(err)
 	}
 	self, err := os.Executable()
@@ -427,16 +429,60 @@ func TestInstalledSinceItWasTakenBack(t *testing.T) {
 	s.ended(t, "")
 }
 
-// A datastore that is elsewhere would not be kept.
-func TestWhole(t *testing.T) {
-	s := newScene(t)
-	if err := checkWhole(s.dataDir); err != nil {
-		t.Error(err)
+// The images of an upgrade that never began, or is taken back, go; what one of them
+// has replaced comes back.
+func TestImagesGoWithTheUpgrade(t *testing.T) {
+	quietly(t)
+	begin := func(t *testing.T) (scene, *backup.Maker) {
+		s := newScene(t)
+		k := &backup.Maker{DataDir: s.dataDir, Backup: backup.Backup{Role: config.Server, Binary: s.binary}}
+		k.Backup.Versions.Version = "v0.1.0"
+		must(t, k.Begin())
+		put(t, filepath.Join(layout.Data(s.dataDir).Keeping(), "images", "mine.tar"), "before")
+		put(t, filepath.Join(imageDir(s.dataDir), "mine.tar"), "after")
+		put(t, filepath.Join(imageDir(s.dataDir), "new.tar"), "after")
+		s.journal.Images = []string{"mine.tar", "new.tar", "never.tar"}
+		must(t, s.journal.write(s.dataDir))
+		k.Backup.Images = s.journal.Images
+		return s, k
 	}
-	if err := os.Symlink(t.TempDir(), filepath.Join(s.dataDir, "server", "etcd")); err != nil {
+	check := func(t *testing.T, s scene) {
+		t.Helper()
+		if got := content(t, filepath.Join(imageDir(s.dataDir), "mine.tar")); got != "before" {
+			t.Errorf("the archive that was there holds %q", got)
+		}
+		if _, err := os.Lstat(filepath.Join(imageDir(s.dataDir), "new.tar")); err == nil {
+			t.Error("a new archive was left behind")
+		}
+	}
+	t.Run("prepared", func(t *testing.T) {
+		s, _ := begin(t)
+		s.settle(t, "v0.1.0")
+		check(t, s)
+		s.ended(t, "")
+	})
+	t.Run("not replaced", func(t *testing.T) {
+		s, k := begin(t)
+		must(t, k.Complete())
+		must(t, s.journal.enter(s.dataDir, Swapped))
+		s.settle(t, "v0.1.0")
+		check(t, s)
+		s.ended(t, "")
+	})
+	t.Run("rolled back", func(t *testing.T) {
+		s, k := begin(t)
+		must(t, k.Complete())
+		s.work(t)
+		must(t, s.journal.enter(s.dataDir, RollingBack))
+		s.settle(t, "v0.2.0")
+		check(t, s)
+		s.is(t, "old", "v0.1.0", "before")
+	})
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
 		t.Fatal(err)
-	}
-	if err := checkWhole(s.dataDir); err == nil {
-		t.Error("a link was taken for the datastore")
 	}
 }

@@ -2,7 +2,7 @@
 // runs, and takes it back, program and data, when it does not work.
 //
 // Everything that can be found wrong is found before anything is touched
-// (plan.go). What the node was is kept aside (keep.go). From then on a journal in
+// (plan.go). What the node was is kept aside (package backup). From then on a journal in
 // the data directory says how far it has come (journal.go), so that whoever comes
 // next brings it to an end, in the old version or in the new: the command that
 // began it, another `lite upgrade` or `lite rollback`, or lite itself when it
@@ -15,13 +15,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/install/backup"
 	"lite.io/lite/pkg/install/service"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
@@ -57,13 +57,13 @@ func (r *run) run(ctx context.Context) error {
 	if err := r.journal.enter(r.dataDir, Prepared); err != nil {
 		return errors.Join(err, r.abort())
 	}
-	k := newKeeper(n.Config, n.Binary)
+	b := backup.New(n.Config, n.Binary)
 	r.say("Keeping lite " + r.From.Version + " aside")
-	if err := k.begin(); err != nil {
+	if err := b.Begin(); err != nil {
 		return errors.Join(err, r.abort())
 	}
 	if len(r.contents.images) > 0 {
-		err := extractImages(r.artifact, r.contents, imageDir(r.dataDir), filepath.Join(making(r.dataDir), keptImages), func(name string) error {
+		err := extractImages(r.artifact, r.contents, imageDir(r.dataDir), b.KeepImage, func(name string) error {
 			r.say("Unpacking the images " + name)
 			r.journal.Images = append(r.journal.Images, name)
 			return r.journal.write(r.dataDir)
@@ -72,7 +72,7 @@ func (r *run) run(ctx context.Context) error {
 			return errors.Join(err, r.abort())
 		}
 	}
-	k.kept.Images = r.journal.Images
+	b.Backup.Images = r.journal.Images
 	if ctx.Err() != nil {
 		return errors.Join(errors.New("interrupted; nothing was changed"), r.abort())
 	}
@@ -90,7 +90,7 @@ func (r *run) run(ctx context.Context) error {
 		return r.undo(ctx, nil, fmt.Errorf("nothing was changed: %w", err))
 	}
 	copying := time.Now()
-	if err := k.complete(); err != nil {
+	if err := b.Complete(); err != nil {
 		return r.undo(ctx, hold, fmt.Errorf("nothing was changed: %w", err))
 	}
 	r.say(fmt.Sprintf("Stopping took %.1f s, copying the data %.1f s", copying.Sub(stopped).Seconds(), time.Since(copying).Seconds()))
@@ -102,7 +102,7 @@ func (r *run) run(ctx context.Context) error {
 	if err := setGuard(r.dataDir, r.journal.Guard); err != nil {
 		return r.rollBack(ctx, hold, err)
 	}
-	if err := swap(n.Binary); err != nil {
+	if err := backup.ReplaceProgram(n.Binary); err != nil {
 		return r.rollBack(ctx, hold, err)
 	}
 	r.say("Starting lite " + r.To.Version)
@@ -160,7 +160,7 @@ func (r *run) rollBack(ctx context.Context, hold *service.Hold, reason error) er
 		text = fmt.Sprintf("%v; and going back failed: %v", reason, err)
 	} else {
 		text = fmt.Sprintf("lite %s was taken back and %s runs again, with the data of before; what was written to the cluster since is in %s. Reason: %v",
-			r.To.Version, r.From.Version, filepath.Join(keptDir(r.dataDir), keptDropped), reason)
+			r.To.Version, r.From.Version, backup.Dropped(r.dataDir), reason)
 	}
 	if len(lines) > 0 {
 		text += "\nThe last lines of its log:\n  " + strings.Join(lines, "\n  ")
@@ -183,7 +183,7 @@ func goBack(ctx context.Context, dataDir string, j *Journal, manager service.Man
 	if err := j.enter(dataDir, RollingBack); err != nil {
 		return errors.Join(err, hold.Close())
 	}
-	if err := errors.Join(restore(dataDir), j.enter(dataDir, Restored)); err != nil {
+	if err := errors.Join(backup.Restore(dataDir), j.enter(dataDir, Restored)); err != nil {
 		return errors.Join(err, hold.Close())
 	}
 	if err := hold.Close(); err != nil {
@@ -209,7 +209,7 @@ func goBack(ctx context.Context, dataDir string, j *Journal, manager service.Man
 
 // finish notes that the old version runs again.
 func finish(dataDir string, j *Journal) error {
-	return errors.Join(j.enter(dataDir, RolledBack), spend(dataDir), cleanUp(dataDir, j))
+	return errors.Join(j.enter(dataDir, RolledBack), backup.Spend(dataDir), cleanUp(dataDir, j))
 }
 
 // strangerGrace is more than Relaunch takes to become the old program.
@@ -235,7 +235,7 @@ func endStranger(ctx context.Context, p *os.Process, binary string) {
 // RollbackPlan is what `lite rollback` would do.
 type RollbackPlan struct {
 	DataDir string
-	Kept    *Kept
+	Kept    *backup.Backup
 	Now     string // the version that is replaced
 	Config  *config.Config
 	Node    *Node // nil if lite does not run
@@ -249,7 +249,7 @@ func (p *RollbackPlan) Text() string {
 	if p.Kept.Role == config.Server {
 		text += "  every change to the cluster since then is lost; pods made since end, pods deleted since start again\n"
 	}
-	return text + "  changes to the configuration since then are set aside in " + filepath.Join(keptDir(p.DataDir), keptDropped) + "\n"
+	return text + "  changes to the configuration since then are set aside in " + backup.Dropped(p.DataDir) + "\n"
 }
 
 // PlanRollback finds out what `lite rollback` would do, and keeps others from
@@ -264,15 +264,15 @@ func PlanRollback(ctx context.Context, cfg *config.Config, say func(string)) (*R
 		p.Node, p.Config, p.Now = n, n.Config, n.Status.Version
 	}
 	p.DataDir = p.Config.DataDir
-	kept, err := readKept(p.DataDir)
+	kept, err := backup.Read(p.DataDir)
 	if err == nil && kept != nil {
-		err = kept.checkProgram(ctx, filepath.Join(keptDir(p.DataDir), keptBinary))
+		err = checkKept(ctx, kept, backup.Program(p.DataDir))
 	}
 	if err != nil {
 		return nil, err
 	}
 	if kept == nil {
-		return nil, fmt.Errorf("nothing is kept in %s: there was no upgrade, or it has been rolled back already", keptDir(p.DataDir))
+		return nil, fmt.Errorf("nothing is kept in %s: there was no upgrade, or it has been rolled back already", layout.Data(p.DataDir).Kept())
 	}
 	p.Kept = kept
 	d, err := drive(ctx, p.DataDir, say)
@@ -283,9 +283,9 @@ func PlanRollback(ctx context.Context, cfg *config.Config, say func(string)) (*R
 	return p, nil
 }
 
-// checkProgram makes sure that the kept program is the one that was kept. It may have
+// checkKept makes sure that the kept program is the one that was kept. It may have
 // been one file with the installed one, and somebody may have written into that.
-func (k *Kept) checkProgram(ctx context.Context, path string) error {
+func checkKept(ctx context.Context, k *backup.Backup, path string) error {
 	v, err := inspect(ctx, path)
 	if err == nil && v.Version != k.Versions.Version {
 		err = fmt.Errorf("it is lite %s", v.Version)
@@ -355,7 +355,7 @@ func Rollback(ctx context.Context, p *RollbackPlan, timeout time.Duration, say f
 	if err := goBack(ctx, p.DataDir, j, manager, nil, original, kubeconfigOf(p.Config), say); err != nil {
 		return err
 	}
-	say(fmt.Sprintf("lite %s runs, with the data of %s; what the newer version had is in %s", j.From, p.Kept.Taken.Format(time.RFC3339), filepath.Join(keptDir(p.DataDir), keptDropped)))
+	say(fmt.Sprintf("lite %s runs, with the data of %s; what the newer version had is in %s", j.From, p.Kept.Taken.Format(time.RFC3339), backup.Dropped(p.DataDir)))
 	return nil
 }
 
@@ -368,7 +368,7 @@ func restoreOnly(ctx context.Context, p *RollbackPlan, j *Journal, say func(stri
 	if err := j.enter(p.DataDir, RollingBack); err != nil {
 		return errors.Join(err, hold.Close())
 	}
-	if err := errors.Join(restore(p.DataDir), j.enter(p.DataDir, Restored), hold.Close()); err != nil {
+	if err := errors.Join(backup.Restore(p.DataDir), j.enter(p.DataDir, Restored), hold.Close()); err != nil {
 		return err
 	}
 	say(fmt.Sprintf("lite %s is in place, with the data of %s; start it with `lite %s`", j.From, p.Kept.Taken.Format(time.RFC3339), p.Kept.Role))

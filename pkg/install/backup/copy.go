@@ -1,4 +1,4 @@
-package upgrade
+package backup
 
 import (
 	"bytes"
@@ -399,9 +399,9 @@ func syncTree(dir string) error {
 	})
 }
 
-// sizeOf is how much room a copy of a tree takes, in bytes; what is not there takes
+// SizeOf is how much room a copy of a tree takes, in bytes; what is not there takes
 // none.
-func sizeOf(path string) (total int64) {
+func SizeOf(path string) (total int64) {
 	theirs, err := usersMounts(path)
 	if err != nil {
 		theirs = func(string) bool { return false }

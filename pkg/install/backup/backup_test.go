@@ -1,8 +1,9 @@
-package upgrade
+package backup
 
 import (
 	"errors"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/layout"
 )
 
 // Where nothing can be renamed a rollback copies, and may be cut off as well.
@@ -115,7 +117,7 @@ func TestConfigurationComesBackAsItWas(t *testing.T) {
 	must(t, os.Chown(file, owner, -1))
 	must(t, os.Chmod(plain, 0o640|os.ModeSetgid))
 
-	k := Kept{}
+	k := Backup{}
 	k.Files, k.Dirs = configuration(cfg)
 	for _, path := range []string{link, inner, file, plain, dangling} {
 		if !slices.Contains(k.Files, path) {
@@ -165,57 +167,6 @@ func TestConfigurationComesBackAsItWas(t *testing.T) {
 	}
 }
 
-// The images of an upgrade that never began, or is taken back, go; what one of them
-// has replaced comes back.
-func TestImagesGoWithTheUpgrade(t *testing.T) {
-	quietly(t)
-	begin := func(t *testing.T) (scene, *keeper) {
-		s := newScene(t)
-		k := &keeper{dataDir: s.dataDir, kept: Kept{Role: config.Server, Binary: s.binary}}
-		k.kept.Versions.Version = "v0.1.0"
-		must(t, k.begin())
-		put(t, filepath.Join(making(s.dataDir), keptImages, "mine.tar"), "before")
-		put(t, filepath.Join(imageDir(s.dataDir), "mine.tar"), "after")
-		put(t, filepath.Join(imageDir(s.dataDir), "new.tar"), "after")
-		s.journal.Images = []string{"mine.tar", "new.tar", "never.tar"}
-		must(t, s.journal.write(s.dataDir))
-		k.kept.Images = s.journal.Images
-		return s, k
-	}
-	check := func(t *testing.T, s scene) {
-		t.Helper()
-		if got := content(t, filepath.Join(imageDir(s.dataDir), "mine.tar")); got != "before" {
-			t.Errorf("the archive that was there holds %q", got)
-		}
-		if _, err := os.Lstat(filepath.Join(imageDir(s.dataDir), "new.tar")); err == nil {
-			t.Error("a new archive was left behind")
-		}
-	}
-	t.Run("prepared", func(t *testing.T) {
-		s, _ := begin(t)
-		s.settle(t, "v0.1.0")
-		check(t, s)
-		s.ended(t, "")
-	})
-	t.Run("not replaced", func(t *testing.T) {
-		s, k := begin(t)
-		must(t, k.complete())
-		must(t, s.journal.enter(s.dataDir, Swapped))
-		s.settle(t, "v0.1.0")
-		check(t, s)
-		s.ended(t, "")
-	})
-	t.Run("rolled back", func(t *testing.T) {
-		s, k := begin(t)
-		must(t, k.complete())
-		s.work(t)
-		must(t, s.journal.enter(s.dataDir, RollingBack))
-		s.settle(t, "v0.2.0")
-		check(t, s)
-		s.is(t, "old", "v0.1.0", "before")
-	})
-}
-
 // The user's own files may be where nobody can write; lite's must come back.
 func TestWhatMayStayAsItIs(t *testing.T) {
 	for rel, want := range map[string]bool{"manifests": true, "manifests/a/b.yaml": true, "manifests-old": false, "etcd/member": false, "pki/ca.key": false, ".": false} {
@@ -242,8 +193,12 @@ func TestMountsComeBack(t *testing.T) {
 	if err := errors.Join(unix.Unshare(unix.CLONE_NEWNS), unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")); err != nil {
 		t.Skipf("nothing can be mounted here: %v", err)
 	}
-	s := newScene(t)
-	server := filepath.Join(s.dataDir, "server")
+	dataDir, binary := filepath.Join(t.TempDir(), "data"), filepath.Join(t.TempDir(), "lite")
+	server := filepath.Join(dataDir, "server")
+	put(t, binary, "old")
+	put(t, filepath.Join(dataDir, "version"), "v0.1.0\n")
+	put(t, filepath.Join(dataDir, "node-name"), "node\n")
+	put(t, filepath.Join(server, "token"), "before")
 	mount := func(name string) string {
 		t.Helper()
 		path := filepath.Join(server, name)
@@ -256,13 +211,17 @@ func TestMountsComeBack(t *testing.T) {
 	put(t, filepath.Join(disk, "db"), "before")
 	put(t, filepath.Join(checkout, "file"), "before")
 	put(t, filepath.Join(server, "manifests", "own.yaml"), "before")
-	must(t, checkWhole(s.dataDir))
-	s.keep(t)
-	if _, err := os.Lstat(filepath.Join(keptDir(s.dataDir), keptEntries, "server", "manifests", "checkout", "file")); err == nil {
+	must(t, CheckWhole(dataDir))
+	m := &Maker{DataDir: dataDir, Backup: Backup{Role: config.Server, Binary: binary}}
+	must(t, errors.Join(m.Begin(), m.Complete()))
+	if _, err := os.Lstat(filepath.Join(keptDir(dataDir), keptEntries, "server", "manifests", "checkout", "file")); err == nil {
 		t.Error("what a user has mounted is kept")
 	}
 
-	s.work(t)
+	put(t, layout.Staged(binary), "new")
+	must(t, ReplaceProgram(binary))
+	put(t, filepath.Join(dataDir, "version"), "v0.2.0\n")
+	put(t, filepath.Join(server, "token"), "after")
 	put(t, filepath.Join(disk, "db"), "after")
 	put(t, filepath.Join(disk, "new"), "after")
 	put(t, filepath.Join(checkout, "file"), "since")
@@ -270,13 +229,12 @@ func TestMountsComeBack(t *testing.T) {
 	put(t, filepath.Join(server, "manifests", "own.yaml"), "after")
 	since := mount("mounted/since")
 	put(t, filepath.Join(since, "file"), "since")
-	must(t, s.journal.enter(s.dataDir, RollingBack))
-	s.settle(t, "v0.2.0")
-	s.is(t, "old", "v0.1.0", "before")
+	must(t, Restore(dataDir))
 	for path, want := range map[string]string{
+		binary: "old", filepath.Join(dataDir, "version"): "v0.1.0\n", filepath.Join(dataDir, "node-name"): "node\n", filepath.Join(server, "token"): "before",
 		filepath.Join(disk, "db"): "before", filepath.Join(disk, "new"): "", filepath.Join(server, "manifests", "own.yaml"): "before",
 		filepath.Join(checkout, "file"): "since", filepath.Join(checkout, "new"): "since", filepath.Join(since, "file"): "since",
-		filepath.Join(keptDir(s.dataDir), keptDropped, "server", "etcd", "member", "db"): "after",
+		filepath.Join(keptDir(dataDir), keptDropped, "server", "etcd", "member", "db"): "after",
 	} {
 		if got := content(t, path); got != want {
 			t.Errorf("%s holds %q, want %q", path, got, want)
@@ -286,8 +244,46 @@ func TestMountsComeBack(t *testing.T) {
 		t.Errorf("mounted are %v, %v", mounts, err)
 	}
 	// Nothing of it is removed with what is dropped, by the next upgrade or by hand.
-	must(t, remove(keptDir(s.dataDir)))
+	must(t, remove(keptDir(dataDir)))
 	if err := remove(server); err == nil {
 		t.Error("a tree with mounts in it was removed")
 	}
+}
+
+// A datastore that is elsewhere would not be kept.
+func TestWhole(t *testing.T) {
+	dataDir := t.TempDir()
+	put(t, filepath.Join(dataDir, "server", "token"), "before")
+	if err := CheckWhole(dataDir); err != nil {
+		t.Error(err)
+	}
+	if err := os.Symlink(t.TempDir(), filepath.Join(dataDir, "server", "etcd")); err != nil {
+		t.Fatal(err)
+	}
+	if err := CheckWhole(dataDir); err == nil {
+		t.Error("a link was taken for the datastore")
+	}
+}
+
+func put(t *testing.T, path, content string) {
+	t.Helper()
+	must(t, os.MkdirAll(filepath.Dir(path), 0o700))
+	must(t, os.WriteFile(path, []byte(content), 0o600))
+}
+
+func content(t *testing.T, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if os.IsNotExist(err) {
+		return ""
+	}
+	must(t, err)
+	return string(data)
+}
+
+func quietly(t *testing.T) {
+	t.Helper()
+	was := slog.Default()
+	slog.SetDefault(slog.New(slog.DiscardHandler))
+	t.Cleanup(func() { slog.SetDefault(was) })
 }

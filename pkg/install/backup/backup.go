@@ -1,0 +1,245 @@
+// Package backup keeps aside what makes a node what it is — program, configuration, datastore and identity — and
+// makes the node that again. An upgrade makes a Backup before it begins, and a rollback restores it. What can be
+// copied while lite runs is (Begin), the rest when it has stopped (Complete); the Backup before stays until the
+// next one is complete. Whatever moment a step is cut off at, it can be repeated.
+package backup
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/datastore/etcd"
+	"lite.io/lite/pkg/file"
+	"lite.io/lite/pkg/layout"
+	"lite.io/lite/pkg/version"
+)
+
+// Backup is what is kept aside: all that is needed to be again what the
+// node was. It is on the disk in one directory, complete once this description
+// of it is there.
+type Backup struct {
+	Versions version.Info `json:"versions"`
+	Role     config.Role  `json:"role"`
+	Binary   string       `json:"binary"` // where the program belongs
+	Taken    time.Time    `json:"taken"`
+	// Entries are names in the data directory.
+	Entries []string `json:"entries"`
+	// Files are paths of the configuration; Dirs are directories in which every
+	// file is read, so that one too many matters too.
+	Files []string `json:"files"`
+	Dirs  []string `json:"dirs"`
+	// Images is the archives that were unpacked for the newer version.
+	Images []string `json:"images,omitempty"`
+}
+
+// Names in the directory of what is kept.
+const (
+	keptBinary  = "lite"
+	keptEntries = "data"
+	keptFiles   = "files"
+	keptImages  = "images"  // archives that were replaced by others of the same names
+	keptDropped = "dropped" // what the newer version has made of the entries
+	keptReserve = "reserve" // room for what a rollback has to write on a full disk
+	description = "kept.json"
+)
+
+// reserve is far more than a journal takes.
+const reserve = 1 << 20
+
+func keptDir(dataDir string) string { return layout.Data(dataDir).Kept() }
+
+func making(dataDir string) string { return layout.Data(dataDir).Keeping() }
+
+func former(dataDir string) string { return layout.Data(dataDir).KeptBefore() }
+
+// Program is the lite that is kept.
+func Program(dataDir string) string { return filepath.Join(keptDir(dataDir), keptBinary) }
+
+// Dropped is where Restore leaves what the newer version has made of the node.
+func Dropped(dataDir string) string { return filepath.Join(keptDir(dataDir), keptDropped) }
+
+// Read returns what is kept, nil if that is nothing or not complete.
+func Read(dataDir string) (*Backup, error) {
+	path := filepath.Join(keptDir(dataDir), description)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read what the upgrade has kept: %w", err)
+	}
+	b := &Backup{}
+	if err := json.Unmarshal(data, b); err != nil {
+		return nil, fmt.Errorf("read what the upgrade has kept: %s: %w", path, err)
+	}
+	return b, nil
+}
+
+// Maker makes a Backup of a data directory.
+type Maker struct {
+	DataDir string
+	Backup  Backup
+}
+
+// New is for the node of a configuration, whose program is in binary.
+func New(cfg *config.Config, binary string) *Maker {
+	m := &Maker{DataDir: cfg.DataDir, Backup: Backup{Versions: version.Get(), Role: cfg.Role, Binary: binary}}
+	m.Backup.Files, m.Backup.Dirs = configuration(cfg)
+	return m
+}
+
+// entries are those of the names that make the node what it is that there are.
+func entries(dataDir string, role config.Role) []string {
+	return slices.DeleteFunc(layout.Data(dataDir).Identity(role == config.Server), func(name string) bool {
+		_, err := os.Lstat(filepath.Join(dataDir, name))
+		return err != nil
+	})
+}
+
+// Size is how much room a Backup takes, in bytes, without the program and archives of images.
+func Size(dataDir string, role config.Role) (total int64) {
+	for _, name := range entries(dataDir, role) {
+		total += SizeOf(filepath.Join(dataDir, name))
+	}
+	return total + reserve
+}
+
+// CheckWhole refuses a data directory of which a part is behind a link: only the
+// link would be kept, and what it leads to is changed by the new version. A mount is
+// fine: what is in it is kept, and copied back.
+func CheckWhole(dataDir string) error {
+	at := layout.Data(dataDir)
+	for _, path := range append([]string{string(at.Agent()), string(at.Server())}, etcd.Directories(at.Server().Etcd())...) {
+		info, err := os.Lstat(path)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("look at %s: %w", path, err)
+		}
+		if !info.IsDir() {
+			return fmt.Errorf("%s is a link, and what it leads to could not be put back if the new version fails; stop lite, make it a directory and mount there what it led to (mount --bind)", path)
+		}
+	}
+	return nil
+}
+
+// Begin keeps what can be kept while lite runs.
+func (m *Maker) Begin() error {
+	dir := making(m.DataDir)
+	if err := remove(dir); err != nil {
+		return fmt.Errorf("remove what an interrupted upgrade has left: %w", err)
+	}
+	agent := string(layout.Data("").Agent()) // some entries are in it
+	for _, path := range []string{dir, filepath.Join(dir, keptEntries), filepath.Join(dir, keptEntries, agent), filepath.Join(dir, keptFiles), filepath.Join(dir, keptImages),
+		filepath.Join(dir, keptDropped), filepath.Join(dir, keptDropped, agent)} {
+		if err := os.Mkdir(path, 0o700); err != nil {
+			return fmt.Errorf("keep the old version: %w", err)
+		}
+	}
+	if err := file.Write(filepath.Join(dir, keptReserve), bytes.Repeat([]byte{0xff}, reserve), 0o600); err != nil {
+		return fmt.Errorf("keep the old version: %w", err)
+	}
+	if err := linkOrCopy(m.Backup.Binary, filepath.Join(dir, keptBinary)); err != nil {
+		return fmt.Errorf("keep the old program: %w", err)
+	}
+	for _, path := range m.Backup.Files {
+		if err := copyBelow(filepath.Join(dir, keptFiles), path); err != nil {
+			return fmt.Errorf("keep the configuration: %w", err)
+		}
+	}
+	if m.Backup.Role == config.Server {
+		server := string(layout.Data(m.DataDir).Server())
+		if err := copyTree(server, filepath.Join(dir, keptEntries, filepath.Base(server)), early); err != nil {
+			return fmt.Errorf("keep the datastore: %w", err)
+		}
+	}
+	return nil
+}
+
+// Complete keeps the rest. The caller sees to it that no lite runs.
+func (m *Maker) Complete() error {
+	dir := making(m.DataDir)
+	m.Backup.Entries = entries(m.DataDir, m.Backup.Role)
+	for _, name := range m.Backup.Entries {
+		if err := copyTree(filepath.Join(m.DataDir, name), filepath.Join(dir, keptEntries, name), late); err != nil {
+			return fmt.Errorf("keep %s: %w", filepath.Join(m.DataDir, name), err)
+		}
+	}
+	if err := syncTree(dir); err != nil {
+		return fmt.Errorf("keep the old version: %w", err)
+	}
+	m.Backup.Taken = time.Now().UTC()
+	data, err := json.MarshalIndent(m.Backup, "", "  ")
+	if err != nil {
+		return fmt.Errorf("keep the old version: %w", err)
+	}
+	if err := file.Write(filepath.Join(dir, description), append(data, '\n'), 0o600); err != nil {
+		return fmt.Errorf("keep the old version: %w", err)
+	}
+	if err := errors.Join(file.SyncDir(dir), m.exchange()); err != nil {
+		return fmt.Errorf("keep the old version: %w", err)
+	}
+	return nil
+}
+
+// exchange puts what was made in the place of what was kept before.
+func (m *Maker) exchange() error {
+	if err := remove(former(m.DataDir)); err != nil {
+		return err
+	}
+	if err := os.Rename(keptDir(m.DataDir), former(m.DataDir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Rename(making(m.DataDir), keptDir(m.DataDir)); err != nil {
+		return err
+	}
+	return file.SyncDir(m.DataDir)
+}
+
+// KeepImage keeps an archive of images that one of the same name is about to replace.
+func (m *Maker) KeepImage(name, path string) error {
+	return linkOrCopy(path, filepath.Join(making(m.DataDir), keptImages, name))
+}
+
+// Withdraw puts what was kept before in the place of a Backup that nobody went by: that is of the version that
+// runs, and going back to it would only lose what was changed since. CleanUp, which has to follow, does the rest.
+func Withdraw(dataDir string) error {
+	if err := Spend(dataDir); err != nil {
+		return err
+	}
+	if _, err := os.Lstat(former(dataDir)); err != nil {
+		return nil
+	}
+	if err := remove(keptDir(dataDir)); err != nil {
+		return fmt.Errorf("put back what was kept before: %w", err)
+	}
+	return nil
+}
+
+// CleanUp brings an exchange to its end that was cut off, and removes what is not complete.
+func CleanUp(dataDir string) error {
+	if _, err := os.Lstat(keptDir(dataDir)); errors.Is(err, fs.ErrNotExist) {
+		// It ended between the two renames of exchange.
+		if err := os.Rename(former(dataDir), keptDir(dataDir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return errors.Join(remove(making(dataDir)), remove(former(dataDir)))
+}
+
+// ReplaceProgram puts the program that waits in the place of the one that is there.
+func ReplaceProgram(binary string) error {
+	if err := os.Rename(layout.Staged(binary), binary); err != nil {
+		return fmt.Errorf("replace the program: %w", err)
+	}
+	return file.SyncDir(filepath.Dir(binary))
+}
