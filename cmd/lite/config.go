@@ -17,6 +17,7 @@ import (
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/file"
+	"lite.io/lite/pkg/host/probe"
 	"lite.io/lite/pkg/install/service"
 	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/log"
@@ -160,7 +161,7 @@ func accept(cfg *config.Config) error {
 // makes cgroups.
 func acceptArguments(cfg *config.Config) error {
 	log.Bridge(slog.New(slog.DiscardHandler)) // nobody has asked for what upstream says of it
-	host := agent.Host{Systemd: agent.HasSystemd()}
+	host := agent.Host{Systemd: probe.HasSystemd()}
 	if cfg.Role == config.Agent {
 		return agent.Check(cfg, host)
 	}

@@ -21,6 +21,7 @@ import (
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/host/netfilter"
+	"lite.io/lite/pkg/host/probe"
 	"lite.io/lite/pkg/pki"
 	"lite.io/lite/pkg/status"
 )
@@ -152,8 +153,10 @@ func uname(release, name string) func() (unix.Utsname, error) {
 	return func() (unix.Utsname, error) { return u, nil }
 }
 
-func interfacesOf(addresses ...string) func() ([]Interface, error) {
-	return func() ([]Interface, error) { return []Interface{{"eth0", prefixes(addresses...)}}, nil }
+func interfacesOf(addresses ...string) func() ([]probe.Interface, error) {
+	return func() ([]probe.Interface, error) {
+		return []probe.Interface{{Name: "eth0", Addrs: prefixes(addresses...)}}, nil
+	}
 }
 
 // run writes the files and makes all checks.

@@ -11,6 +11,7 @@ import (
 
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/host/probe"
 )
 
 // What a node weighs, as docs/benchmarks.md says, and what a machine should have
@@ -37,7 +38,7 @@ func processor(_ context.Context, e *Env) []Result {
 }
 
 func memory(_ context.Context, e *Env) []Result {
-	total, ok := e.meminfo("MemTotal")
+	total, ok := probe.Root(e.Root).Memory()
 	if !ok {
 		return skip("/proc/meminfo says nothing of memory")
 	}
@@ -54,18 +55,6 @@ func memory(_ context.Context, e *Env) []Result {
 		return warn(found, "there is little left for pods; "+size(comfort)+" is comfortable")
 	}
 	return pass(found)
-}
-
-// meminfo is a line of /proc/meminfo, in bytes.
-func (m *Machine) meminfo(key string) (uint64, bool) {
-	for l := range strings.Lines(m.text("/proc/meminfo")) {
-		f := strings.Fields(l)
-		if len(f) >= 2 && f[0] == key+":" {
-			n, err := strconv.ParseUint(f[1], 10, 64)
-			return n << 10, err == nil
-		}
-	}
-	return 0, false
 }
 
 // size is a number of bytes in words.
@@ -112,10 +101,10 @@ func kernelVersion(release string) (major, minor int, ok bool) {
 }
 
 func cgroups(_ context.Context, e *Env) []Result {
-	if err := agent.CheckCgroups(e.Root); err != nil {
+	if err := probe.Root(e.Root).CheckCgroups(); err != nil {
 		return refused(err)
 	}
-	if e.exists("/sys/fs/cgroup/cgroup.controllers") {
+	if probe.Root(e.Root).HasCgroup2() {
 		return pass("version 2, with all controllers that pods need")
 	}
 	return warn("version 1, with all controllers that pods need; Kubernetes is about to give it up",
@@ -158,7 +147,7 @@ func swap(_ context.Context, e *Env) []Result {
 		return pass("none")
 	}
 	found := fmt.Sprintf("%s on %s", size(total), strings.Join(all, ", "))
-	if e.exists("/sys/fs/cgroup/cgroup.controllers") {
+	if probe.Root(e.Root).HasCgroup2() {
 		found += "; the kubelet keeps pods out of it, lite itself may be swapped"
 		if zram {
 			return pass(found)

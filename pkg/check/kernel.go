@@ -1,24 +1,19 @@
 package check
 
 import (
-	"bufio"
-	"bytes"
-	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
-	"path"
 	"runtime"
 	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"lite.io/lite/pkg/agent"
+	"lite.io/lite/pkg/host/probe"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
 )
@@ -48,7 +43,7 @@ func (e *Env) wanted() []feature {
 		{"seccomp", []string{"SECCOMP_FILTER"}, "", true, "no container starts", "/proc/sys/kernel/seccomp"},
 		{"limits of processor time", []string{"CFS_BANDWIDTH"}, "", false, "limits of CPU are not kept", ""},
 	}
-	for _, f := range agent.Features {
+	for _, f := range probe.Features() {
 		all = append(all, feature{f.Module, []string{strings.TrimPrefix(f.Option, "CONFIG_")}, f.Module, true, "pods have no network", f.Path})
 	}
 	switch e.Facts.Backend {
@@ -83,7 +78,7 @@ func features(ctx context.Context, e *Env) []Result {
 	if e.UID == 0 {
 		tried = e.Kernel(ctx, e.Facts.Backend)
 	}
-	options, source := e.kernelOptions()
+	options, source := probe.Root(e.Root).KernelOptions(e.release())
 	var unsure []string
 	good := 0
 	for _, f := range e.wanted() {
@@ -142,7 +137,7 @@ func (e *Env) lookUp(f feature, options map[string]string, source string) (state
 		if e.exists("/sys/module/" + f.module) {
 			return present, "/sys/module/" + f.module
 		}
-		if e.hasModule(f.module) {
+		if probe.Root(e.Root).HasModule(e.release(), f.module) {
 			return loadable, "module"
 		}
 	}
@@ -158,7 +153,7 @@ func (e *Env) lookUp(f feature, options map[string]string, source string) (state
 			return present, source
 		case "m":
 			// Its module is in no list: it was not installed.
-			if e.modules() != "" {
+			if probe.Root(e.Root).Modules(e.release()) != "" {
 				return missing, "its module is not installed"
 			}
 			return loadable, source
@@ -210,67 +205,13 @@ func (m *Machine) mapped() bool {
 	return len(users) > 0 && strings.Join(users, " ") != "0 0 4294967295"
 }
 
-// modules is the directory of the kernel's modules, "" if there is none.
-func (e *Env) modules() string {
+// release is that of the kernel, "" if it does not say.
+func (e *Env) release() string {
 	u, err := e.Uname()
 	if err != nil {
 		return ""
 	}
-	for _, dir := range []string{"/lib/modules/", "/usr/lib/modules/"} {
-		if dir += unix.ByteSliceToString(u.Release[:]); e.exists(dir + "/modules.dep") {
-			return dir
-		}
-	}
-	return ""
-}
-
-// hasModule looks for a module in the lists that depmod makes.
-func (e *Env) hasModule(module string) bool {
-	dir := e.modules()
-	if dir == "" {
-		return false
-	}
-	for _, list := range []string{"modules.dep", "modules.builtin"} {
-		for l := range strings.Lines(e.text(dir + "/" + list)) {
-			file, _, _ := strings.Cut(strings.TrimSpace(l), ":")
-			name, _, _ := strings.Cut(path.Base(file), ".ko")
-			if strings.ReplaceAll(name, "-", "_") == module {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// kernelOptions reads how the kernel was built; nil if it does not say.
-func (e *Env) kernelOptions() (options map[string]string, source string) {
-	u, err := e.Uname()
-	if err != nil {
-		return nil, ""
-	}
-	release := unix.ByteSliceToString(u.Release[:])
-	for _, file := range []string{"/proc/config.gz", "/boot/config-" + release, "/lib/modules/" + release + "/config", "/usr/lib/modules/" + release + "/config"} {
-		data, err := e.read(file)
-		if err != nil {
-			continue
-		}
-		var r io.Reader = bytes.NewReader(data)
-		if strings.HasSuffix(file, ".gz") {
-			if r, err = gzip.NewReader(r); err != nil {
-				continue
-			}
-		}
-		options := map[string]string{}
-		for scanner := bufio.NewScanner(r); scanner.Scan(); {
-			if key, value, ok := strings.Cut(scanner.Text(), "="); ok && strings.HasPrefix(key, "CONFIG_") {
-				options[key] = value
-			}
-		}
-		if len(options) > 0 {
-			return options, file
-		}
-	}
-	return nil, ""
+	return unix.ByteSliceToString(u.Release[:])
 }
 
 // probeTable is what kube-proxy and the network policies ask of nftables.

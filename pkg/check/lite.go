@@ -14,6 +14,7 @@ import (
 	"lite.io/lite/pkg/agent/containerd"
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/host/probe"
 	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/pki"
 	"lite.io/lite/pkg/server"
@@ -39,7 +40,7 @@ var capabilities = []struct {
 // lacks is the capabilities that this process has not.
 func (e *Env) lacks() (names []string) {
 	for _, c := range capabilities {
-		if !agent.HasCapability(e.path("/proc/self/status"), c.bit) {
+		if !probe.Root(e.Root).HasCapability(c.bit) {
 			names = append(names, c.name)
 		}
 	}

@@ -27,6 +27,7 @@ import (
 	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/helpers"
 	"lite.io/lite/pkg/host/netfilter"
+	"lite.io/lite/pkg/host/probe"
 	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/server"
@@ -52,7 +53,7 @@ type Machine struct {
 
 	Statfs     func(path string) (unix.Statfs_t, error)
 	Uname      func() (unix.Utsname, error)
-	Interfaces func() ([]Interface, error)
+	Interfaces func() ([]probe.Interface, error)
 	// Tables is the names of those of nftables.
 	Tables func() ([]string, error)
 	// Detours is routes that come before those of the main table.
@@ -80,12 +81,6 @@ type Machine struct {
 	Tools func(context.Context, *config.Config) netfilter.Tools
 }
 
-// Interface is one of the network.
-type Interface struct {
-	Name  string
-	Addrs []netip.Prefix // with host bits
-}
-
 // This is the machine that lite runs on.
 func This() *Machine {
 	return &Machine{
@@ -93,13 +88,13 @@ func This() *Machine {
 		Run: run, Find: find,
 		Statfs:     func(path string) (s unix.Statfs_t, err error) { return s, unix.Statfs(path, &s) },
 		Uname:      func() (u unix.Utsname, err error) { return u, unix.Uname(&u) },
-		Interfaces: interfaces,
+		Interfaces: probe.Interfaces,
 		Tables:     netfilter.Tables, Detours: detours,
 		Dial: dial, Unsynchronised: unsynchronised, Random: random, OpenFiles: maxFiles,
 		Kernel: tryKernel, Overlay: containerd.TryOverlay, Sync: timeWrites,
 		Status: func(ctx context.Context) (status.Node, error) { return status.Get(ctx, standard.Run.Socket()) },
 		Claim:  server.CheckClaim, Fits: Role, Watches: checkWatches,
-		Room:  func(c *config.Config) error { return agent.CheckDisk(c.DataDir) },
+		Room:  func(c *config.Config) error { return probe.CheckDisk(c.DataDir) },
 		Files: (*config.Config).CheckFiles,
 		Ports: (*config.Config).CheckPorts, Networks: (*config.Config).CheckNetworks,
 		Tools: chooseTools,
@@ -278,28 +273,6 @@ func find(program string) (string, error) {
 		where, err = exec.LookPath(filepath.Join(dir, program))
 	}
 	return where, err
-}
-
-func interfaces() ([]Interface, error) {
-	all, err := net.Interfaces()
-	if err != nil {
-		return nil, fmt.Errorf("list interfaces: %w", err)
-	}
-	var found []Interface
-	for _, i := range all {
-		addrs, err := i.Addrs()
-		if err != nil {
-			continue // it went away meanwhile
-		}
-		one := Interface{Name: i.Name}
-		for _, a := range addrs {
-			if p, err := netip.ParsePrefix(a.String()); err == nil {
-				one.Addrs = append(one.Addrs, p)
-			}
-		}
-		found = append(found, one)
-	}
-	return found, nil
 }
 
 func dial(ctx context.Context, address string) error {

@@ -7,6 +7,7 @@ import (
 
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/host/probe"
 	"lite.io/lite/pkg/server"
 	"lite.io/lite/pkg/version"
 )
@@ -18,7 +19,7 @@ func Start(cfg *config.Config) error {
 		cfg.Check,
 		func() error { return Role(cfg) },
 		func() error { return checkWatches(cfg) },
-		func() error { return agent.CheckDisk(cfg.DataDir) },
+		func() error { return probe.CheckDisk(cfg.DataDir) },
 		func() error { return vital(context.Background(), startEnv(This(), cfg)) },
 		func() error { return agent.CheckRuntime(cfg) },
 	} {
@@ -60,7 +61,7 @@ func vitalFeatures(ctx context.Context, e *Env) []Result {
 	if e.disabled("cni") {
 		return nil // another network wants other things
 	}
-	options, source := e.kernelOptions()
+	options, source := probe.Root(e.Root).KernelOptions(e.release())
 	for _, f := range e.wanted() {
 		if !f.needed {
 			continue
@@ -74,9 +75,9 @@ func vitalFeatures(ctx context.Context, e *Env) []Result {
 
 func checkWatches(cfg *config.Config) error {
 	if cfg.Role == config.Server {
-		return agent.CheckWatches(agent.ServerWatches)
+		return probe.CheckWatches(agent.ServerWatches)
 	}
-	return agent.CheckWatches(agent.Watches)
+	return probe.CheckWatches(agent.Watches)
 }
 
 // Role refuses what does not go with what the data directory was used for.

@@ -2,9 +2,10 @@ package cni
 
 import (
 	"encoding/json"
-	"net"
 	"net/netip"
+	"slices"
 
+	"lite.io/lite/pkg/host/probe"
 	"lite.io/lite/pkg/layout"
 )
 
@@ -45,19 +46,13 @@ func portmapBackend(nftables bool) string {
 
 // mtuOf is the MTU of the interface that has an address, 0 if none has.
 func mtuOf(addr netip.Addr) int {
-	interfaces, err := net.Interfaces()
+	interfaces, err := probe.Interfaces()
 	if err != nil {
 		return 0
 	}
 	for _, i := range interfaces {
-		addrs, err := i.Addrs()
-		if err != nil {
-			continue
-		}
-		for _, a := range addrs {
-			if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr() == addr {
-				return i.MTU
-			}
+		if slices.ContainsFunc(i.Addrs, func(p netip.Prefix) bool { return p.Addr() == addr }) {
+			return i.MTU
 		}
 	}
 	return 0

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"lite.io/lite/pkg/host/probe"
 	"lite.io/lite/pkg/layout"
 )
 
@@ -173,13 +174,13 @@ func (c *Config) checkPorts(h host) (errs []error) {
 // checkNodeIP wants an address that was named to be one of the host: others would
 // be told to reach the node there.
 func (c *Config) checkNodeIP(h host) (errs []error) {
-	ifaces, _, err := h.networks()
+	networks, err := h.networks()
 	if err != nil || c.Standby {
 		return nil // checkNetworks says so; an address of our own is made later
 	}
 	for _, ip := range c.NodeIP {
-		if !slices.ContainsFunc(ifaces, func(i iface) bool {
-			return slices.ContainsFunc(i.addrs, func(p netip.Prefix) bool { return p.Addr() == ip })
+		if !slices.ContainsFunc(networks.Interfaces, func(i probe.Interface) bool {
+			return slices.ContainsFunc(i.Addrs, func(p netip.Prefix) bool { return p.Addr() == ip })
 		}) {
 			errs = append(errs, c.wrong("node-ip", ip, "is not the address of any interface of this host", "use one that `ip address` shows, or leave it out"))
 		}
@@ -198,20 +199,21 @@ func (c *Config) checkNetworks(h host) (errs []error) {
 	if len(ranges) == 0 {
 		return nil
 	}
-	ifaces, routes, err := h.networks()
+	networks, err := h.networks()
 	if err != nil {
 		return []error{c.wrong(ranges[0].key, ranges[0].prefix, "cannot be compared with the host's networks: "+err.Error(),
 			"let lite read the host's interfaces and routes")}
 	}
-	for _, i := range ifaces {
-		for _, p := range i.addrs {
-			routes = append(routes, route{iface: i.name, dst: p.Masked()})
+	routes := networks.Routes
+	for _, i := range networks.Interfaces {
+		for _, p := range i.Addrs {
+			routes = append(routes, probe.Route{Interface: i.Name, To: p.Masked()})
 		}
 	}
 	for _, r := range ranges {
-		if at := slices.IndexFunc(routes, func(net route) bool { return net.isHost() && net.dst.Overlaps(r.prefix) }); at >= 0 {
+		if at := slices.IndexFunc(routes, func(net probe.Route) bool { return isHost(net) && net.To.Overlaps(r.prefix) }); at >= 0 {
 			errs = append(errs, c.wrong(r.key, r.prefix,
-				fmt.Sprintf("overlaps %s, which the host reaches through %s", routes[at].dst, routes[at].iface),
+				fmt.Sprintf("overlaps %s, which the host reaches through %s", routes[at].To, routes[at].Interface),
 				"choose a range that the host does not use"))
 		}
 	}
@@ -221,7 +223,7 @@ func (c *Config) checkNetworks(h host) (errs []error) {
 // isHost reports whether a route leads to a network of the host's, rather than
 // to pods or, as default routes and the two halves of one that VPNs set do, to
 // all the rest.
-func (r route) isHost() bool { return !ours(r.iface) && r.dst.Bits() > 1 }
+func isHost(r probe.Route) bool { return !probe.OfCluster(r.Interface) && r.To.Bits() > 1 }
 
 // WithRanges is a copy that has the ranges of the cluster and what is left out of
 // it, which the user does not tell an agent, for CheckNetworks.

@@ -219,13 +219,13 @@ func (c *Config) findNodeIP(h host, found func(name, source string)) error {
 	if len(wanted) == 0 {
 		wanted = []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0)}
 	}
-	ifaces, routes, err := h.networks()
+	networks, err := h.networks()
 	if err != nil {
 		return &Error{"node-ip", "", "default", err.Error(), "set node-ip"}
 	}
 	var names []string
 	take := func(is6 bool) {
-		if addr, name := nodeAddress(ifaces, routes, is6); addr.IsValid() {
+		if addr, name := networks.Address(is6); addr.IsValid() {
 			c.NodeIP, names = append(c.NodeIP, addr), append(names, name)
 			found("node-ip", "the address of "+strings.Join(names, ", "))
 		}

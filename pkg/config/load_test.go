@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"lite.io/lite/pkg/host/probe"
 )
 
 // loadAs is Load on a machine with the given files.
@@ -258,21 +260,21 @@ func TestPrecedence(t *testing.T) {
 }
 
 func TestNodeIP(t *testing.T) {
-	down := iface{name: "eth9", addrs: []netip.Prefix{netip.MustParsePrefix("192.0.2.99/24")}}
+	down := probe.Interface{Name: "eth9", Addrs: []netip.Prefix{netip.MustParsePrefix("192.0.2.99/24")}}
 	for name, test := range map[string]struct {
-		ifaces []iface
-		route4 string
+		ifaces []probe.Interface
+		routes []probe.Route
 		want   string // address, or what the error says
 	}{
-		"default route":             {[]iface{nic("aaa0", "198.51.100.1/24"), nic("eth0", "192.0.2.10/24", "192.0.2.11/24")}, defaultRoute4, "192.0.2.10"},
-		"default route, no address": {[]iface{nic("eth0"), nic("eth5", "198.51.100.1/24")}, defaultRoute4, "198.51.100.1"},
-		"no default route":          {[]iface{nic("lo", "127.0.0.1/8", "10.1.1.1/32"), nic("cni0", "10.42.0.1/24"), down, nic("eth0", "169.254.1.1/16", "192.0.2.10/24")}, "", "192.0.2.10"},
-		"IPv6 only host":            {[]iface{nic("eth0", "2001:db8::10/64")}, "", "2001:db8::10"},
-		"no network":                {[]iface{nic("lo", "127.0.0.1/8"), down}, "", "192.0.2.1"},
+		"default route":             {[]probe.Interface{nic("aaa0", "198.51.100.1/24"), nic("eth0", "192.0.2.10/24", "192.0.2.11/24")}, defaultRoutes(), "192.0.2.10"},
+		"default route, no address": {[]probe.Interface{nic("eth0"), nic("eth5", "198.51.100.1/24")}, defaultRoutes(), "198.51.100.1"},
+		"no default route":          {[]probe.Interface{nic("lo", "127.0.0.1/8", "10.1.1.1/32"), nic("cni0", "10.42.0.1/24"), down, nic("eth0", "169.254.1.1/16", "192.0.2.10/24")}, nil, "192.0.2.10"},
+		"IPv6 only host":            {[]probe.Interface{nic("eth0", "2001:db8::10/64")}, nil, "2001:db8::10"},
+		"no network":                {[]probe.Interface{nic("lo", "127.0.0.1/8"), down}, nil, "192.0.2.1"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := fakeHost(map[string]string{"/proc/net/route": test.route4, "/proc/net/ipv6_route": ""})
-			h.interfaces = func() ([]iface, error) { return test.ifaces, nil }
+			h := fakeHost(nil)
+			h.networks = networks(test.ifaces, test.routes...)
 			c, err := loadAs(t, Agent, nil, nil, h)
 			switch {
 			case err != nil && !strings.Contains(err.Error(), test.want):
@@ -287,7 +289,7 @@ func TestNodeIP(t *testing.T) {
 func TestHostFailures(t *testing.T) {
 	h := fakeHost(nil)
 	h.hostname = func() (string, error) { return "", errors.New("no name") }
-	h.interfaces = func() ([]iface, error) { return nil, errors.New("no interfaces") }
+	h.networks = noNetworks
 	_, err := loadAs(t, Agent, nil, nil, h)
 	want := "node-name \"\" (default, the host name): no name; set node-name\n" +
 		"node-ip \"\" (default): no interfaces; set node-ip"
@@ -337,13 +339,6 @@ func TestOnlyFilesAreRead(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := fakeHost(map[string]string{test.file: ""})
-			read := h.readFile
-			h.readFile = func(file string) ([]byte, error) {
-				if file == strings.TrimRight(test.file, "|/@") {
-					t.Errorf("%s is read", file)
-				}
-				return read(file)
-			}
 			_, err := loadAs(t, Server, test.args, nil, h)
 			checkLines(t, err, []string{test.want})
 		})
@@ -506,7 +501,7 @@ func TestCheck(t *testing.T) {
 	for name, test := range map[string]struct {
 		args   []string
 		files  map[string]string
-		ifaces []iface
+		ifaces []probe.Interface
 		host   func(*host)
 		want   []string
 	}{
@@ -569,28 +564,29 @@ func TestCheck(t *testing.T) {
 				`kubelet-arg "port=10250" (default): address :10250: taken; stop the program that listens there (ss -ltnp sport = :10250 shows it)`},
 		},
 		"networks that overlap": {
-			ifaces: []iface{nic("tun0", "10.42.7.1/24"), nic("eth0", "192.0.2.10/24"), nic("eth1", "10.43.0.9/8")}, args: []string{"--node-ip=192.0.2.10"},
+			ifaces: []probe.Interface{nic("tun0", "10.42.7.1/24"), nic("eth0", "192.0.2.10/24"), nic("eth1", "10.43.0.9/8")}, args: []string{"--node-ip=192.0.2.10"},
 			want: []string{`cluster-cidr "10.42.0.0/16" (default): overlaps 10.42.7.0/24, which the host reaches through tun0; choose a range that the host does not use`,
 				`service-cidr "10.43.0.0/16" (default): overlaps 10.0.0.0/8, which the host reaches through eth1; `},
 		},
 		"routes that overlap": {
-			files: map[string]string{"/proc/net/route": defaultRoute4 +
-				"tun0 00000000 00000000 0001 0 0 0 00000080 0 0 0\n" + // half of all, as VPNs set it
-				"tun0 00002B0A 010200C0 0003 0 0 0 00F0FFFF 0 0 0\n"},
+			host: func(h *host) {
+				half := via("tun0", "0.0.0.0/1", 0) // of all, as VPNs set it
+				h.networks = networks(defaultInterfaces(), append(defaultRoutes(), half, via("tun0", "10.43.0.0/20", 0))...)
+			},
 			want: []string{`service-cidr "10.43.0.0/16" (default): overlaps 10.43.0.0/20, which the host reaches through tun0; `},
 		},
 		"networks of a cluster": {
-			ifaces: []iface{nic("eth0", "192.0.2.10/24"), nic("cni0", "10.42.0.1/24"), nic("flannel.1", "10.42.0.0/32"),
+			ifaces: []probe.Interface{nic("eth0", "192.0.2.10/24"), nic("cni0", "10.42.0.1/24"), nic("flannel.1", "10.42.0.0/32"),
 				nic("lite-wg", "10.42.0.3/32"), nic("kube-ipvs0", "10.43.0.1/32"), nic("veth12", "10.42.0.4/32")},
 		},
 		"networks of another CNI": {
-			ifaces: []iface{nic("eth0", "192.0.2.10/24"), nic("cali1", "10.42.0.1/24")}, args: []string{"--disable=cni"},
+			ifaces: []probe.Interface{nic("eth0", "192.0.2.10/24"), nic("cali1", "10.42.0.1/24")}, args: []string{"--disable=cni"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := fakeHost(test.files)
 			if test.ifaces != nil {
-				h.interfaces = func() ([]iface, error) { return test.ifaces, nil }
+				h.networks = networks(test.ifaces, defaultRoutes()...)
 			}
 			if test.host != nil {
 				test.host(&h)
@@ -610,7 +606,7 @@ func TestCheckWithoutNetworks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.interfaces = func() ([]iface, error) { return nil, errors.New("no interfaces") }
+	h.networks = noNetworks
 	checkLines(t, c.check(h), []string{`cluster-cidr "10.42.0.0/16" (default): cannot be compared with the host's networks: no interfaces; `})
 	a, err := loadAs(t, Agent, nil, nil, fakeHost(nil))
 	if err != nil {

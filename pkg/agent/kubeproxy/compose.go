@@ -2,9 +2,7 @@ package kubeproxy
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -34,6 +32,8 @@ import (
 	proxyutil "k8s.io/kubernetes/pkg/proxy/util"
 	utiliptables "k8s.io/kubernetes/pkg/util/iptables"
 	utilnode "k8s.io/kubernetes/pkg/util/node"
+
+	"lite.io/lite/pkg/host/probe"
 )
 
 // families are those of addresses, in the order in which rules are written.
@@ -226,7 +226,7 @@ func newOf(ctx context.Context, s *app.ProxyServer, f v1.IPFamily, local proxyut
 // supported is whether the machine carries Services of a family.
 func supported(mode kubeproxyconfig.ProxyMode, f v1.IPFamily) bool {
 	if f == v1.IPv6Protocol {
-		if _, err := os.Stat("/proc/net/if_inet6"); errors.Is(err, fs.ErrNotExist) {
+		if !probe.HasIPv6() {
 			return false
 		}
 		if off, err := os.ReadFile("/proc/sys/net/ipv6/conf/all/disable_ipv6"); err == nil && strings.TrimSpace(string(off)) == "1" {

@@ -10,6 +10,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"lite.io/lite/pkg/host/probe"
 )
 
 // genModeNone is IN6_ADDR_GEN_MODE_NONE of if_link.h: no address is made up.
@@ -72,7 +74,7 @@ func missingModule(module string) error {
 // strayed removes the device where somebody has given it another name: another of the
 // kind could not be beside it. mine tells it from those of others.
 func (t tunnel) strayed(mine func(netlink.Link) bool) error {
-	links, err := dump(t.kernel.LinkList)
+	links, err := probe.Dump(t.kernel.LinkList)
 	if err != nil {
 		return fmt.Errorf("list interfaces: %w", err)
 	}
@@ -169,7 +171,7 @@ func (t tunnel) setAddresses(link netlink.Link) error {
 
 // present is which addresses the device has, but those it may have made up itself.
 func (t tunnel) present(link netlink.Link) ([]netip.Prefix, error) {
-	addrs, err := dump(func() ([]netlink.Addr, error) { return t.kernel.AddrList(link, netlink.FAMILY_ALL) })
+	addrs, err := probe.Dump(func() ([]netlink.Addr, error) { return t.kernel.AddrList(link, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("list the addresses of %s: %w", t.name, err)
 	}

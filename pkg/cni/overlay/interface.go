@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
+
+	"lite.io/lite/pkg/host/probe"
 )
 
 // Iface is the interface that leads to other nodes.
@@ -94,7 +96,7 @@ type candidate struct {
 // candidates starts from the addresses and not from the links, of which there is
 // one for each pod.
 func candidates(kernel *netlink.Handle) ([]candidate, error) {
-	addrs, err := dump(func() ([]netlink.Addr, error) { return kernel.AddrList(nil, netlink.FAMILY_V4) })
+	addrs, err := probe.Dump(func() ([]netlink.Addr, error) { return kernel.AddrList(nil, netlink.FAMILY_V4) })
 	if err != nil {
 		return nil, fmt.Errorf("list the machine's addresses: %w", err)
 	}

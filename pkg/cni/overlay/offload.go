@@ -6,6 +6,8 @@ import (
 	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"lite.io/lite/pkg/host/probe"
 )
 
 // checksums is the kernel's name for leaving checksums to the hardware.
@@ -73,7 +75,7 @@ func (o *offload) broken() (bool, error) {
 	if oldKernel(unix.ByteSliceToString(name.Release[:])) {
 		return true, nil
 	}
-	links, err := dump(o.kernel.LinkList)
+	links, err := probe.Dump(o.kernel.LinkList)
 	if err != nil {
 		return false, fmt.Errorf("list interfaces: %w", err)
 	}

@@ -311,19 +311,6 @@ func open() (*netlink.Handle, error) {
 	return kernel, nil
 }
 
-// dump repeats a listing that a change by somebody else broke into.
-func dump[T any](list func() ([]T, error)) ([]T, error) {
-	const tries = 10
-	var all []T
-	var err error
-	for range tries {
-		if all, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
-			break
-		}
-	}
-	return all, err
-}
-
 func (c Config) inCluster(p netip.Prefix) bool {
 	return slices.ContainsFunc(c.Cluster, func(whole netip.Prefix) bool {
 		return whole.Bits() <= p.Bits() && whole.Contains(p.Addr())

@@ -9,6 +9,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"lite.io/lite/pkg/host/probe"
 	"lite.io/lite/pkg/layout"
 )
 
@@ -129,7 +130,7 @@ func ownRoutes(kernel *netlink.Handle) ([]netlink.Route, error) {
 	ours := &netlink.Route{Protocol: layout.RouteProtocol, Table: unix.RT_TABLE_MAIN}
 	var all []netlink.Route
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := dump(func() ([]netlink.Route, error) {
+		routes, err := probe.Dump(func() ([]netlink.Route, error) {
 			return kernel.RouteListFiltered(family, ours, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
 		})
 		if err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"lite.io/lite/pkg/host/probe"
 	"lite.io/lite/pkg/layout"
 )
 
@@ -195,7 +196,7 @@ func (v *vxlan) set(link int, peers []Peer) error {
 
 // setTable makes a table of the device hold what is wanted, by key.
 func (v *vxlan) setTable(link, family int, want map[string]entry, key func(entry) string) error {
-	present, err := dump(func() ([]netlink.Neigh, error) { return v.kernel.NeighList(link, family) })
+	present, err := probe.Dump(func() ([]netlink.Neigh, error) { return v.kernel.NeighList(link, family) })
 	if err != nil {
 		return fmt.Errorf("list the entries of %s: %w", v.name, err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"lite.io/lite/pkg/host/probe"
 	"lite.io/lite/pkg/layout"
 )
 
@@ -175,7 +176,6 @@ func lookAtKernel() kernel {
 		names, _ := os.ReadFile(file) // there is none unless the kernel has that interface
 		k.older = append(k.older, strings.Fields(string(names))...)
 	}
-	_, err := os.Stat("/proc/net/if_inet6")
-	k.ipv6 = err == nil
+	k.ipv6 = probe.HasIPv6()
 	return k
 }

@@ -7,8 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
-
+	"lite.io/lite/pkg/host/probe"
 	"lite.io/lite/pkg/install/service"
 )
 
@@ -56,11 +55,8 @@ func (m machine) succeeds(ctx context.Context, name string, args ...string) bool
 
 // room is how many MiB are free where a path is, or would be.
 func (m machine) room(path string) uint64 {
-	var free unix.Statfs_t
-	for dir := m.at(path); unix.Statfs(dir, &free) != nil && dir != filepath.Dir(dir); {
-		dir = filepath.Dir(dir)
-	}
-	return free.Bavail * uint64(free.Bsize) >> 20
+	free, _ := probe.Free(m.at(path))
+	return free >> 20
 }
 
 // full is that a directory cannot be written to, before anything was put in its place.

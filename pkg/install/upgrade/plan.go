@@ -13,6 +13,7 @@ import (
 
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/host/probe"
 	"lite.io/lite/pkg/install/backup"
 	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/version"
@@ -243,16 +244,16 @@ func (p *Plan) checkRoom() error {
 	} else if !same {
 		p.Size += backup.SizeOf(p.Node.Binary)
 	}
-	var fs unix.Statfs_t
-	if err := unix.Statfs(dataDir, &fs); err != nil {
-		return fmt.Errorf("ask for the room on %s: %w", dataDir, err)
+	free, err := probe.Free(dataDir)
+	if err != nil {
+		return err
 	}
-	return checkFree(dataDir, int64(fs.Bavail)*fs.Bsize, p.Size)
+	return checkFree(dataDir, int64(free), p.Size)
 }
 
 // checkFree compares what is free with what has to be.
 func checkFree(dataDir string, free, kept int64) error {
-	const start = unpacks + agent.MinimumFreeDisk
+	const start = unpacks + probe.MinimumFreeDisk
 	if free < kept+start {
 		return fmt.Errorf("data-dir %s: %d MiB are free and %d MiB are needed: %d MiB for what is kept to go back to, %d MiB for the new version; free some room",
 			dataDir, free>>20, (kept+start)>>20, kept>>20, start>>20)
