@@ -27,8 +27,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lite.io/lite/pkg/component/series"
+	"lite.io/lite/pkg/host/changes"
 	"lite.io/lite/pkg/install/notify"
-	"lite.io/lite/pkg/install/uninstall"
 	"lite.io/lite/pkg/install/upgrade"
 	"lite.io/lite/pkg/layout"
 )
@@ -40,7 +40,7 @@ type process struct {
 	// environment is what the process was started with.
 	environment []string
 	// before is how the machine was, for an uninstall to bring back.
-	before *uninstall.Before
+	before *changes.Before
 	// manager is the service manager that has started the process, if any has.
 	manager  *notify.Manager
 	releases []func()
@@ -81,7 +81,7 @@ func begin() (*process, error) {
 	var release func()
 	p.ctx, release = signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	p.releases = append(p.releases, release)
-	p.before = uninstall.Look(layout.Default().Run)
+	p.before = changes.Look(layout.Default().Run)
 	return p, nil
 }
 

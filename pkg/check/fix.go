@@ -11,7 +11,7 @@ import (
 	"strings"
 
 	"lite.io/lite/pkg/file"
-	"lite.io/lite/pkg/install/uninstall"
+	"lite.io/lite/pkg/host/changes"
 	"lite.io/lite/pkg/layout"
 )
 
@@ -43,7 +43,7 @@ func Fix(ctx context.Context, m *Machine, r Report, say func(Done)) []Done {
 		}
 		for _, s := range found.fix {
 			done := Done{Check: found.Name, Did: s.say, Undo: s.undo}
-			err := uninstall.NoteFix(layout.Config(m.path(string(standard.Config))), uninstall.Fix{Did: s.say, Undo: s.undo})
+			err := changes.NoteFix(layout.Config(m.path(string(standard.Config))), changes.Fix{Did: s.say, Undo: s.undo})
 			if err == nil {
 				err = s.do(ctx)
 			}

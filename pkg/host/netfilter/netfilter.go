@@ -1,5 +1,5 @@
 // Package netfilter chooses the programs that write packet filter rules: the machine's own where they work, else those
-// that lite brings along.
+// that lite brings along. It also runs them to list what there is, and finds what iptables has made in nftables.
 package netfilter
 
 import (

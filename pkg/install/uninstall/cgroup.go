@@ -178,9 +178,9 @@ func (w *work) stopSlices(ctx context.Context) {
 			}
 		}
 	}
-	if out, err := w.run(ctx, nil, "systemctl", "list-units", "--all", "--no-legend", "--plain", layout.PodSlice); err != nil || strings.TrimSpace(out) == "" {
+	if out, err := w.programs.Run(ctx, nil, "systemctl", "list-units", "--all", "--no-legend", "--plain", layout.PodSlice); err != nil || strings.TrimSpace(out) == "" {
 		return
 	}
-	_, err := w.run(ctx, nil, "systemctl", "stop", layout.PodSlice)
+	_, err := w.programs.Run(ctx, nil, "systemctl", "stop", layout.PodSlice)
 	w.Fail(err)
 }

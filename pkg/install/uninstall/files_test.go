@@ -347,7 +347,7 @@ func TestFindHelpers(t *testing.T) {
 	}
 	w.findHelpers()
 	for _, name := range []string{"nft", "iptables-nft-save"} {
-		if path, ok := w.find(name); !ok || !strings.HasPrefix(path, dir) {
+		if path, ok := w.programs.Find(name); !ok || !strings.HasPrefix(path, dir) {
 			t.Errorf("%s is %q", name, path)
 		}
 	}

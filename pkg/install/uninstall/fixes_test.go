@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"lite.io/lite/pkg/host/changes"
 	"lite.io/lite/pkg/layout"
 )
 
@@ -15,9 +16,9 @@ import (
 func TestUndoFixes(t *testing.T) {
 	dir := t.TempDir()
 	etc, log := layout.Config(filepath.Join(dir, "etc")), filepath.Join(dir, "log")
-	for _, f := range []Fix{{"one", "echo 'one <&>' >>" + log}, {"two", "false # gone"}, {"three", "echo three >>" + log}} {
+	for _, f := range []changes.Fix{{Did: "one", Undo: "echo 'one <&>' >>" + log}, {Did: "two", Undo: "false # gone"}, {Did: "three", Undo: "echo three >>" + log}} {
 		for range 2 { // a second time is the same
-			if err := NoteFix(etc, f); err != nil {
+			if err := changes.NoteFix(etc, f); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -50,7 +51,7 @@ func TestDamagedFixes(t *testing.T) {
 	if len(w.failed) != 1 || !strings.Contains(w.failed[0], "by hand") {
 		t.Errorf("failed: %q", w.failed)
 	}
-	if err := NoteFix(w.ConfigDir, Fix{"a", "b"}); err == nil {
+	if err := changes.NoteFix(w.ConfigDir, changes.Fix{Did: "a", Undo: "b"}); err == nil {
 		t.Error("it was written over")
 	}
 }

@@ -1,14 +1,9 @@
 package uninstall
 
 import (
-	"encoding/json"
-	"os"
-	"reflect"
-	"slices"
 	"strings"
 	"testing"
 
-	"lite.io/lite/pkg/layout"
 	"lite.io/lite/tests/harness/fuzz"
 )
 
@@ -81,75 +76,4 @@ func leadsTo(rule, script string) bool {
 		}
 	}
 	return chain == hostPorts && strings.HasPrefix(after(words, "--comment"), `dnat name: "lite" id: "`)
-}
-
-// Whatever `nft -j list ruleset` prints, what lite's use of iptables has emptied is removed, and nothing that holds
-// something, drops something, or was there before.
-func FuzzEmptied(f *testing.F) {
-	const table = `{"table":{"family":"ip","name":"filter"}},`
-	const chain = `{"chain":{"family":"ip","table":"filter","name":"FORWARD","policy":"accept"}}`
-	for _, objects := range []string{
-		table + chain, table + strings.Replace(chain, "accept", "drop", 1), table + chain + `,{"rule":{"family":"ip","table":"filter","chain":"FORWARD"}}`, table + `{"set":{"family":"ip","table":"filter","name":"s"}}`,
-		table + strings.Replace(chain, "FORWARD", "USER", 1), `{"metainfo":{"version":"1.0.6"}},{"table":{"family":"inet","name":"filter"}}`, table + `{"chain":null,"table":{}}`, `{"table":{"family":"ip","name":"filter; delete table ip nat"}}`,
-	} {
-		f.Add([]byte("["+objects+"]"), "ip filter INPUT")
-		f.Add([]byte("["+objects+"]"), "ip filter FORWARD")
-	}
-	f.Fuzz(func(t *testing.T, data []byte, before string) {
-		var objects []nftObject
-		if json.Unmarshal(data, &objects) != nil {
-			return
-		}
-		script := emptied(objects, []string{before})
-		known := listTables(objects)
-		for _, line := range script {
-			words := strings.Fields(line)
-			name := strings.Join(words[min(2, len(words)):], " ")
-			if len(words) < 4 || words[0] != "delete" || !slices.Contains(known, name) || name == before || strings.ContainsAny(line, ";{}\n") {
-				t.Errorf("%q, of %q", line, known)
-			}
-			for _, o := range objects {
-				for kind, thing := range o {
-					holder := thing.Family + " " + thing.Table
-					inTable, inChain := words[1] == "table" && holder == name, words[1] == "chain" && holder+" "+thing.Chain == name
-					switch {
-					case kind == "rule" && (inTable || inChain), kind != "rule" && kind != "table" && kind != "chain" && inTable:
-						t.Errorf("%q, which holds a %s", line, kind)
-					case kind == "chain" && inTable && !slices.Contains(script, "delete chain "+holder+" "+thing.Name):
-						t.Errorf("%q, which holds the chain %s", line, thing.Name)
-					}
-				}
-			}
-		}
-	})
-}
-
-// Whatever is in the place of what a machine was like before lite: it is read as it is written, or not at all.
-func FuzzMachineRecord(f *testing.F) {
-	boot := readText(bootFile)
-	for _, seed := range []string{
-		"", "null", "{}", "[]", `{"boot":"BOOT"}`, `{"boot":"BOOT","dataDirs":["/var/lib/lite"],"settings":{"net/ipv4/ip_forward":"0"},"set":{},"modules":["br_netfilter"],"tables":[]}`, `{"boot":"other","settings":{"a":"b"}}`, `{"boot":"BOOT","settings":{"../../x":"y"}}`,
-	} {
-		f.Add([]byte(seed))
-	}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		dir := layout.Run(t.TempDir())
-		data = []byte(strings.ReplaceAll(string(data), "BOOT", boot))
-		if err := os.WriteFile(dir.Before(), data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		r, err := readRecord(dir)
-		if err != nil || r.Boot == "" {
-			if !reflect.DeepEqual(r, record{}) {
-				t.Errorf("%v, and %+v is left", err, r)
-			}
-			return
-		}
-		if err := r.write(dir); err != nil {
-			t.Fatal(err)
-		}
-		if again, err := readRecord(dir); err != nil || !reflect.DeepEqual(r, again) {
-			t.Errorf("%+v is written, and read as %+v, %v", r, again, err)
-		}
-	})
 }

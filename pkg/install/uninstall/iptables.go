@@ -163,19 +163,3 @@ func split(text string) []string {
 	}
 	return words
 }
-
-// savedTables is what listTables says, from what iptables-save prints.
-func savedTables(family, saved string) []string {
-	var all []string
-	table := ""
-	for line := range strings.Lines(saved) {
-		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "*"); ok {
-			table = family + " " + name
-			all = append(all, table)
-		}
-		if fields := strings.Fields(line); len(fields) > 1 && strings.HasPrefix(fields[0], ":") {
-			all = append(all, table+" "+fields[0][1:])
-		}
-	}
-	return all
-}

@@ -16,6 +16,8 @@ import (
 	"strings"
 	"time"
 
+	"lite.io/lite/pkg/host/changes"
+	"lite.io/lite/pkg/host/netfilter"
 	"lite.io/lite/pkg/install/service"
 	"lite.io/lite/pkg/layout"
 )
@@ -54,11 +56,11 @@ type work struct {
 	Node
 	Options
 	*Report
-	record record
+	record changes.Record
 	seen   containers
 	holds  []*service.Hold
-	// helpers is where the programs are that lite brings along.
-	helpers []string
+	// programs are the machine's, or those that lite brings along.
+	programs netfilter.Programs
 	// used are the data directories that a lite has worked in. In others there may be
 	// names that lite uses too, of somebody else.
 	used map[string]bool
@@ -166,7 +168,7 @@ func begin(n Node, o Options, r *Report) (*work, error) {
 	w := &work{Node: n, Options: o, Report: r, hadRun: exists(string(n.RunDir)), used: map[string]bool{}}
 	w.hasRun = w.hadRun
 	var err error
-	if w.record, err = readRecord(n.RunDir); err != nil {
+	if w.record, err = changes.Read(n.RunDir); err != nil {
 		r.Fail(err)
 	}
 	for _, dir := range w.record.DataDirs {
@@ -304,7 +306,7 @@ func (w *work) findHelpers() {
 	for _, dir := range w.DataDirs {
 		for _, name := range []string{"nft", "bin"} {
 			found, _ := filepath.Glob(filepath.Join(layout.Data(globQuote(dir)).Helpers("*").Netfilter(), name))
-			w.helpers = append(w.helpers, found...)
+			w.programs.Dirs = append(w.programs.Dirs, found...)
 		}
 	}
 }

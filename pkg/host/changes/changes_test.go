@@ -1,4 +1,4 @@
-package uninstall
+package changes
 
 import (
 	"os"
@@ -19,7 +19,7 @@ func TestRecord(t *testing.T) {
 	if err := Look(dir).Keep("/b"); err != nil {
 		t.Fatal(err)
 	}
-	r, err := readRecord(dir)
+	r, err := Read(dir)
 	if err != nil || r.Settings["vm/panic_on_oom"] != "seven" || !slices.Equal(r.DataDirs, []string{"/a", "/b"}) {
 		t.Errorf("%v, %v: the first start since boot counts, and all data directories", r, err)
 	}
@@ -30,7 +30,7 @@ func TestRecord(t *testing.T) {
 	if err := r.write(dir); err != nil {
 		t.Fatal(err)
 	}
-	if r, err := readRecord(dir); err != nil || r.Boot != "" {
+	if r, err := Read(dir); err != nil || r.Boot != "" {
 		t.Errorf("of another boot: %v, %v", r, err)
 	}
 }
@@ -38,16 +38,16 @@ func TestRecord(t *testing.T) {
 // What an administrator has set between two starts was taken for lite's, and undone.
 func TestSettingsOfOthersAreNotLites(t *testing.T) {
 	dir := layout.Run(filepath.Join(t.TempDir(), "run"))
-	now := readSettings()
+	now := ReadSettings()
 	const changed, others, untouched = "vm/overcommit_memory", "kernel/panic", "vm/panic_on_oom"
 	first := Look(dir)
 	if err := first.Keep(""); err != nil {
 		t.Fatal(err)
 	}
 	// lite has changed this one between then and now.
-	set := func(update func(*record)) {
+	set := func(update func(*Record)) {
 		t.Helper()
-		r, err := readRecord(dir)
+		r, err := Read(dir)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -56,11 +56,11 @@ func TestSettingsOfOthersAreNotLites(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	set(func(r *record) { r.Settings[changed] = "another" })
+	set(func(r *Record) { r.Settings[changed] = "another" })
 	if err := first.Ready(); err != nil {
 		t.Fatal(err)
 	}
-	set(func(r *record) {
+	set(func(r *Record) {
 		if len(r.Set) != 1 || r.Set[changed] != now[changed] {
 			t.Errorf("the first start has set %v, want only %s", r.Set, changed)
 		}
@@ -74,7 +74,7 @@ func TestSettingsOfOthersAreNotLites(t *testing.T) {
 	if err := second.Ready(); err != nil {
 		t.Fatal(err)
 	}
-	set(func(r *record) {
+	set(func(r *Record) {
 		if len(r.Set) != 1 || r.Set[changed] != now[changed] {
 			t.Errorf("after the second start %v is set, want only %s", r.Set, changed)
 		}
@@ -121,26 +121,6 @@ func TestSettingOf(t *testing.T) {
 	} {
 		if got := settingOf(path); got != want {
 			t.Errorf("%s: %q, want %q", path, got, want)
-		}
-	}
-}
-
-func TestShaperName(t *testing.T) {
-	// As made by the plugin bandwidth 1.9.1 for this network and container.
-	if got := shaperName("lite", "x"); len(got) != 15 || got[:3] != "bwp" {
-		t.Errorf("%q", got)
-	}
-}
-
-func TestPodName(t *testing.T) {
-	for name, want := range map[string]bool{
-		"pod3760bb9e-b896-4d9d-9a11-725706bc6dfa":                           true,
-		"kubepods-besteffort-pod3760bb9e_b896_4d9d_9a11_725706bc6dfa.slice": true,
-		"kubepods-pod3760bb9e_b896_4d9d_9a11_725706bc6dfa.slice":            true,
-		"besteffort": false, "kubepods": false, "kubepods-burstable.slice": false, "podman": false,
-	} {
-		if podName.MatchString(name) != want {
-			t.Errorf("%s: want %v", name, want)
 		}
 	}
 }
