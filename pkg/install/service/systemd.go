@@ -7,9 +7,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
+	"lite.io/lite/pkg/install/inventory"
 	"lite.io/lite/pkg/layout"
 )
 
@@ -95,11 +95,8 @@ func (s systemd) control(ctx context.Context, verb string) error {
 func CloseUnit() error { return machine{"/", Execute}.closeUnit() }
 
 func (m machine) closeUnit() error {
-	installed, err := os.ReadFile(filepath.Join(m.root, standard.Config.Installed()))
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !slices.Contains(strings.Split(string(installed), "\n"), standard.Host.SystemdUnit) {
-		return nil
-	}
-	if err != nil {
+	installed, err := inventory.Read(filepath.Join(m.root, standard.Config.Installed()))
+	if err != nil || !installed.Has(standard.Host.SystemdUnit) {
 		return err
 	}
 	unit := filepath.Join(m.root, standard.Host.SystemdUnit)

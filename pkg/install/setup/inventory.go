@@ -7,47 +7,44 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"lite.io/lite/pkg/file"
+	"lite.io/lite/pkg/install/inventory"
 )
 
-// inventory is what was put on the machine, one path per line, of a directory with a slash at its end. A path is in it
-// before it is there: uninstall finds whatever a run has made that was killed.
-type inventory struct {
+// installed is the inventory, while a run changes it.
+type installed struct {
 	path, copy string
-	before     []string // as it was before this run
-	now        []string
+	before     inventory.Inventory // as it was before this run
+	now        inventory.Inventory
 }
 
 // open reads the inventory, and keeps a copy of what it is before this run, unless install.sh has.
-func (i *inventory) open(path, copy string) error {
+func (i *installed) open(path, copy string) (err error) {
 	i.path, i.copy = path, copy
-	now, err := os.ReadFile(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if i.now, err = inventory.Read(path); err != nil {
 		return err
 	}
-	before, err := os.ReadFile(copy)
-	if errors.Is(err, fs.ErrNotExist) {
-		before, err = now, os.Link(path, copy) // with its time; it is never written into
+	if _, err := os.Lstat(copy); errors.Is(err, fs.ErrNotExist) {
+		err := os.Link(path, copy) // with its time; it is never written into
 		if errors.Is(err, fs.ErrNotExist) {
 			err = os.WriteFile(copy, nil, 0o600)
 		}
+		if err != nil {
+			return err
+		}
 	}
-	i.now, i.before = lines(now), lines(before)
+	i.before, err = inventory.Read(copy)
 	return err
 }
 
-// has reports whether a path was put there by lite.
-func (i *inventory) has(path string) bool { return slices.Contains(i.now, path) }
-
 // add adds paths, on the disk, before they are made.
-func (i *inventory) add(paths []string) error {
+func (i *installed) add(paths []string) error {
 	var missing []string
 	for _, path := range paths {
-		if !i.has(path) && !slices.Contains(missing, path) {
+		if !i.now.Has(path) && !slices.Contains(missing, path) {
 			missing = append(missing, path)
 		}
 	}
@@ -55,7 +52,7 @@ func (i *inventory) add(paths []string) error {
 		return nil
 	}
 	all := append(slices.Clone(i.now), missing...)
-	if err := writeNew(i.path, content(all), 0o600); err != nil {
+	if err := writeNew(i.path, all.Text(), 0o600); err != nil {
 		return err
 	}
 	i.now = all
@@ -63,7 +60,7 @@ func (i *inventory) add(paths []string) error {
 }
 
 // obsolete is what an earlier run has made and this one does not want, what is in a directory before it.
-func (i *inventory) obsolete(wanted []string) []string {
+func (i *installed) obsolete(wanted []string) []string {
 	all := slices.DeleteFunc(slices.Clone(i.now), func(path string) bool { return slices.Contains(wanted, path) })
 	slices.Sort(all)
 	slices.Reverse(all)
@@ -71,7 +68,7 @@ func (i *inventory) obsolete(wanted []string) []string {
 }
 
 // settle makes what was prepared the inventory, unless it says the same.
-func (i *inventory) settle(prepared string, wanted []string) error {
+func (i *installed) settle(prepared string, wanted []string) error {
 	if slices.Equal(i.now, wanted) {
 		return nil
 	}
@@ -80,7 +77,7 @@ func (i *inventory) settle(prepared string, wanted []string) error {
 }
 
 // restore makes it what it was.
-func (i *inventory) restore() error {
+func (i *installed) restore() error {
 	was, err := os.ReadFile(i.copy)
 	if err != nil {
 		return err // it was not opened
@@ -92,7 +89,7 @@ func (i *inventory) restore() error {
 }
 
 // close removes what says nothing.
-func (i *inventory) close() error {
+func (i *installed) close() error {
 	if i.path == "" {
 		return nil
 	}
@@ -101,17 +98,6 @@ func (i *inventory) close() error {
 		err = errors.Join(err, os.Remove(i.path))
 	}
 	return err
-}
-
-func lines(text []byte) []string {
-	return slices.DeleteFunc(strings.Split(string(text), "\n"), func(line string) bool { return line == "" })
-}
-
-func content(lines []string) []byte {
-	if len(lines) == 0 {
-		return nil
-	}
-	return []byte(strings.Join(lines, "\n") + "\n")
 }
 
 // newSuffix is what a file is called by until it takes the place of an older one.

@@ -108,7 +108,7 @@ func (s *setup) dir(dir string) {
 	if !s.isDir(dir) && !slices.Contains(s.plan.dirs, dir) {
 		s.plan.dirs = append(s.plan.dirs, dir)
 		s.plan.want(dir + "/")
-	} else if s.inventory.has(dir + "/") {
+	} else if s.inventory.now.Has(dir + "/") {
 		s.plan.want(dir + "/")
 	}
 }
@@ -123,7 +123,7 @@ func (s *setup) spare(path, otherwise string, isOurs func(path string) bool) err
 	if to, _ := os.Readlink(s.at(path)); to == os.DevNull {
 		return fmt.Errorf("%s is masked: nothing was changed; run systemctl unmask %s and try again", name, name)
 	}
-	if slices.Contains(s.inventory.before, path) || isOurs(s.at(path)) {
+	if s.inventory.before.Has(path) || isOurs(s.at(path)) {
 		return nil
 	}
 	return fmt.Errorf("there is a %s already and it is not lite's: nothing was changed; move it away%s", path, otherwise)
@@ -280,7 +280,7 @@ func (s *setup) planScripts() error {
 	}
 	for _, c := range completions() {
 		// It is not worth failing for, where /usr is read-only, say.
-		if unix.Access(s.at(path.Dir(c.path)), unix.W_OK) != nil || s.has(c.path) && !s.inventory.has(c.path) {
+		if unix.Access(s.at(path.Dir(c.path)), unix.W_OK) != nil || s.has(c.path) && !s.inventory.now.Has(c.path) {
 			continue
 		}
 		var script bytes.Buffer
@@ -298,7 +298,7 @@ func (s *setup) planLinks() {
 		link := path.Join(s.options.binDir, tool)
 		if to, _ := os.Readlink(s.at(link)); to == s.plan.bin {
 			s.plan.want(link)
-		} else if other := s.look(tool); other != "" && !s.inventory.has(other) {
+		} else if other := s.look(tool); other != "" && !s.inventory.now.Has(other) {
 			s.say("%s is %s; lite's is `lite %s`", tool, other, tool)
 		} else if !s.has(link) {
 			s.plan.want(link)

@@ -70,7 +70,7 @@ type setup struct {
 	Request
 	machine
 	lock      *service.Change
-	inventory inventory
+	inventory installed
 	options   options
 	plan      plan
 	init      initSystem

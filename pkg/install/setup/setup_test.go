@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/install/inventory"
 )
 
 // bed is a machine in a directory, and how a lite is set up there.
@@ -161,7 +162,11 @@ func TestSetup(t *testing.T) {
 	if to, err := os.Readlink(b.at("usr/local/bin/kubectl")); to != "/usr/local/bin/lite" {
 		t.Errorf("kubectl leads to %q, %v", to, err)
 	}
-	for _, path := range lines([]byte(b.text(inventoryFile))) {
+	listed, err := inventory.Read(b.at(inventoryFile))
+	if err != nil {
+		t.Error(err)
+	}
+	for _, path := range listed {
 		if _, err := os.Lstat(b.at(path)); err != nil {
 			t.Error(err)
 		}

@@ -8,11 +8,11 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"lite.io/lite/pkg/file"
+	"lite.io/lite/pkg/install/inventory"
 	"lite.io/lite/pkg/layout"
 )
 
@@ -31,7 +31,7 @@ func (s *setup) stage(ctx context.Context) error {
 	if err := s.inventory.add(all); err != nil {
 		return s.full(path.Dir(inventoryFile), err)
 	}
-	if err := writeNew(s.at(finalFile), content(p.wanted), 0o600); err != nil {
+	if err := writeNew(s.at(finalFile), inventory.Inventory(p.wanted).Text(), 0o600); err != nil {
 		return s.full(path.Dir(inventoryFile), err)
 	}
 	for _, dir := range p.dirs {
@@ -160,8 +160,8 @@ func (s *setup) settle() error {
 	var errs []error
 	for _, p := range s.inventory.obsolete(s.plan.wanted) {
 		at := s.at(p)
-		switch dir, isDir := strings.CutSuffix(p, "/"); {
-		case !filepath.IsAbs(p) || filepath.Clean(dir) != dir: // nobody has put that there
+		switch _, isDir, ok := inventory.Path(p); {
+		case !ok: // nobody has put that there
 		case isDir:
 			_ = os.Remove(at) // if it is empty
 		case slices.Contains(layout.ToolLinks(), path.Base(p)):

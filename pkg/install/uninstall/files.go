@@ -1,7 +1,6 @@
 package uninstall
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/moby/sys/mountinfo"
 
+	"lite.io/lite/pkg/install/inventory"
 	"lite.io/lite/pkg/install/service"
 	"lite.io/lite/pkg/layout"
 )
@@ -95,12 +95,12 @@ func (w *work) removeService(ctx context.Context) {
 	if err := manager.Disable(ctx); err != nil {
 		w.Fail(err)
 	}
-	inventory := w.inventory()
-	if !slices.Contains(inventory, manager.Unit()) {
+	installed := w.installed()
+	if !slices.Contains(installed, manager.Unit()) {
 		w.Leave("%s, which the installer has not made", manager.Unit())
 		return
 	}
-	w.removeInstalled(slices.DeleteFunc(inventory, func(path string) bool {
+	w.removeInstalled(slices.DeleteFunc(installed, func(path string) bool {
 		return path != manager.Unit() && !strings.HasPrefix(path, manager.Unit()+".d/")
 	}))
 	w.Fail(manager.Reload(ctx))
@@ -110,12 +110,12 @@ func (w *work) removeService(ctx context.Context) {
 // removeFiles removes files; the program itself goes last, so that what has
 // failed can be tried again.
 func (w *work) removeFiles() {
-	inventory := w.inventory()
+	installed := w.installed()
 	if w.KeepData {
 		w.Leave("data in %s, configuration in %s, volumes of pods in %s and their logs in %s (--keep-data)",
 			strings.Join(w.DataDirs, " and "), w.ConfigDir, w.KubeletDir, w.Host.PodLogs)
 		// What is in the directory of configuration is what a user would say again.
-		inventory = slices.DeleteFunc(inventory, func(path string) bool {
+		installed = slices.DeleteFunc(installed, func(path string) bool {
 			_, config := within(string(w.ConfigDir), path)
 			return config
 		})
@@ -125,15 +125,15 @@ func (w *work) removeFiles() {
 	w.remove(string(w.RunDir))
 	self, _ := os.Executable()
 	var program []string
-	for _, path := range inventory {
+	for _, path := range installed {
 		if _, around := within(path, self); around { // the program, or a directory for it
 			program = append(program, path)
 		}
 	}
-	if len(inventory) > 0 {
+	if len(installed) > 0 {
 		w.Step("Removing what the installer has put here")
 	}
-	w.removeInstalled(slices.DeleteFunc(slices.Clone(inventory), func(path string) bool {
+	w.removeInstalled(slices.DeleteFunc(slices.Clone(installed), func(path string) bool {
 		_, config := within(string(w.ConfigDir), path)
 		return slices.Contains(program, path) || config
 	}))
@@ -276,7 +276,7 @@ func (w *work) removeAuditLog() {
 // Where the installer lets OpenRC write what lite logs. systemd has a journal.
 // removeServiceLog removes the log of the service and what logrotate made of it.
 func (w *work) removeServiceLog() {
-	if !slices.Contains(w.inventory(), w.Host.OpenRCScript) {
+	if !slices.Contains(w.installed(), w.Host.OpenRCScript) {
 		return
 	}
 	rotated, _ := filepath.Glob(w.Host.OpenRCLog + ".[0-9]*")
@@ -323,30 +323,22 @@ func summary(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// inventory is what the installer has put on the machine. A line that could not
+// installed is what the installer has put on the machine. A line that could not
 // have been written by it is told and left alone.
-func (w *work) inventory() []string {
-	f, err := os.Open(w.ConfigDir.Installed())
-	if err != nil {
-		if !errors.Is(err, fs.ErrNotExist) {
-			w.Fail(err)
-		}
-		return nil
-	}
-	defer f.Close()
+func (w *work) installed() []string {
+	installed, err := inventory.Read(w.ConfigDir.Installed())
+	w.Fail(err)
 	var paths []string
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		path := strings.TrimSuffix(lines.Text(), "/") // which a directory ends with
+	for _, line := range installed {
+		path, _, ok := inventory.Path(line)
 		switch {
 		case path == "":
-		case !filepath.IsAbs(path) || filepath.Clean(path) != path:
-			w.Leave("%q, which %s names: it is no absolute path", path, f.Name())
+		case !ok:
+			w.Leave("%q, which %s names: it is no absolute path", path, w.ConfigDir.Installed())
 		default:
 			paths = append(paths, path)
 		}
 	}
-	w.Fail(lines.Err())
 	return paths
 }
 

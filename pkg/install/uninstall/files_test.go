@@ -308,7 +308,7 @@ func TestInventory(t *testing.T) {
 	if err := os.WriteFile(w.ConfigDir.Installed(), []byte(list), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	w.removeInstalled(w.inventory())
+	w.removeInstalled(w.installed())
 	if exists(dir+"/bin/lite") || !exists(dir+"/bin/other") || exists(dir+"/lib/only") || !exists(dir+"/lib") {
 		t.Errorf("bin %q, lib %q", names(dir+"/bin"), names(dir+"/lib"))
 	}

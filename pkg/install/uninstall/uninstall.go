@@ -259,7 +259,7 @@ func (w *work) stopLite(ctx context.Context) error {
 // theirs the same.
 func (w *work) manager() (service.Manager, error) {
 	m, err := service.Find()
-	if err != nil || slices.Contains(w.inventory(), m.Unit()) {
+	if err != nil || slices.Contains(w.installed(), m.Unit()) {
 		return m, err
 	}
 	if text := readText(m.Unit()); text != "" && !ourUnit.MatchString(text) {
