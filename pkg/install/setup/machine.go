@@ -42,11 +42,6 @@ func (m machine) isDir(path string) bool {
 	return err == nil && info.IsDir()
 }
 
-// must runs a program that has to succeed.
-func (m machine) must(ctx context.Context, name string, args ...string) error {
-	return m.execute.Must(ctx, name, args...)
-}
-
 // succeeds runs a program that may fail.
 func (m machine) succeeds(ctx context.Context, name string, args ...string) bool {
 	_, code, err := m.execute(ctx, name, args...)

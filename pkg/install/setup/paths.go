@@ -25,20 +25,14 @@ var (
 	keyFile    = standard.Config.Setup().Key()
 
 	unit          = standard.Host.SystemdUnit
-	wantedUnit    = standard.Host.SystemdWanted
 	scopesFile    = standard.Host.SystemdScopes
 	initScript    = standard.Host.OpenRCScript
-	runlevel      = standard.Host.OpenRCRunlevel
 	openRCLog     = standard.Host.OpenRCLog
 	logrotateFile = standard.Host.Logrotate
 )
 
-const (
-	// defaultBinDir is where the commands go unless a user names another directory.
-	defaultBinDir = "/usr/local/bin"
-	systemdBooted = "/run/systemd/system" // sd_booted(3)
-	openRCRun     = "/sbin/openrc-run"
-)
+// defaultBinDir is where the commands go unless a user names another directory.
+const defaultBinDir = "/usr/local/bin"
 
 // unitDirs are those in which systemd looks for services, as far as somebody may have put one there.
 func unitDirs() []string {

@@ -58,7 +58,7 @@ func (p *plan) waiting() []string {
 
 func (s *setup) makePlan(ctx context.Context) error {
 	s.plan.bin = path.Join(s.options.binDir, layout.Service)
-	s.init = s.findInit()
+	s.init = service.Here(s.root, s.execute, s.look, s.options.skipStart || s.options.skipEnable)
 	for _, step := range []func() error{
 		s.planProgram, s.checkStatements, s.planKey, s.checkImages, s.planConfig, s.planEnvironment, s.planService, s.planScripts,
 	} {

@@ -6,6 +6,7 @@ import (
 	"path"
 	"strings"
 
+	"lite.io/lite/pkg/install/service"
 	"lite.io/lite/pkg/layout"
 )
 
@@ -32,9 +33,8 @@ func (s *setup) planService() error {
 	}
 	fill := strings.NewReplacer("{bin}", s.plan.bin, "{role}", string(s.options.role), "{log}", openRCLog, "{env}", envFile,
 		"{guard}", standard.Config.Guard(), "{service}", layout.Service)
-	atBoot := ""
-	switch s.init {
-	case systemd, unbooted:
+	switch s.init.Kind {
+	case service.Systemd, service.Unbooted:
 		for _, dir := range unitDirs() {
 			if err := s.spare(path.Join(dir, path.Base(unit)), "", ours); err != nil {
 				return err
@@ -43,8 +43,7 @@ func (s *setup) planService() error {
 		s.serviceFile(unit, 0o600, []byte(fill.Replace(unitText)))
 		s.dir(path.Dir(scopesFile))
 		s.serviceFile(scopesFile, 0o644, []byte(scopesText))
-		atBoot = wantedUnit
-	case openRC:
+	case service.OpenRC:
 		if err := s.spare(initScript, "", ours); err != nil {
 			return err
 		}
@@ -52,12 +51,11 @@ func (s *setup) planService() error {
 		if s.isDir(path.Dir(logrotateFile)) {
 			s.file(logrotateFile, 0o644, []byte(fill.Replace(logrotateText)))
 		}
-		atBoot = runlevel
-	case none:
+	case service.None:
 		return nil
 	}
 	if !s.options.skipEnable {
-		s.plan.want(atBoot)
+		s.plan.want(s.init.AtBoot())
 	}
 	return nil
 }

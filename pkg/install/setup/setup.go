@@ -73,7 +73,7 @@ type setup struct {
 	inventory installed
 	options   options
 	plan      plan
-	init      initSystem
+	init      service.Installer
 	committed bool
 }
 

@@ -92,8 +92,8 @@ func (b *bed) execute(_ context.Context, name string, args ...string) (string, i
 	case slices.Contains(args, "is-active") && !b.running:
 		return "", 3, nil
 	case slices.Contains(args, "enable"):
-		wants := b.at(filepath.Dir(wantedUnit))
-		return "", 0, errors.Join(os.MkdirAll(wants, 0o755), os.Symlink(unit, b.at(wantedUnit)))
+		wants := b.at(filepath.Dir(standard.Host.SystemdWanted))
+		return "", 0, errors.Join(os.MkdirAll(wants, 0o755), os.Symlink(unit, b.at(standard.Host.SystemdWanted)))
 	case slices.Contains(args, "restart"):
 		b.running = true
 	case slices.Contains(args, "show") && b.running:

@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/install/service"
 )
 
 // A start is waited for until it is another one than before, and is ready, fails, or takes too long.
@@ -31,18 +33,29 @@ func TestAwait(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var out bytes.Buffer
-				s := &setup{Request: Request{Out: &out, Err: &out}, init: systemd}
+				s := &setup{Request: Request{Out: &out, Err: &out}}
 				s.options.role, s.plan.bin = config.Server, "/usr/local/bin/lite"
-				looks := 0
+				looks := -1 // before the start
 				s.execute = func(_ context.Context, name string, args ...string) (string, int, error) {
-					if name == "journalctl" {
+					switch {
+					case name == "journalctl":
 						return c.log, 0, nil
+					case !slices.Contains(args, "show"):
+						return "", 0, nil
+					case looks < 0:
+						looks = 0
+						return "InvocationID=1\n", 0, nil
 					}
 					looks++
 					return c.shows[min(looks, len(c.shows))-1], 0, nil
 				}
+				s.init = service.Here(newBed(t).root, s.execute, func(name string) string { return name }, false)
+				starting, err := s.restart(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
 				began := time.Now()
-				err := s.await(t.Context(), watch{"journalctl -u lite", func(ctx context.Context) state { return s.systemdState(ctx, "1") }})
+				err = s.await(t.Context(), starting)
 				if got := out.String() + fmt.Sprint(err); !strings.Contains(got, c.want) {
 					t.Errorf("it says\n%s", got)
 				}
@@ -61,23 +74,32 @@ func TestAwaitOfOpenRC(t *testing.T) {
 	b := newBed(t)
 	const before = "lite: an older reason\n"
 	b.put(t, openRCLog, before, 0o644)
-	s := &setup{Request: b.request, machine: b.machine, init: openRC}
 	status := 1
-	s.execute = func(context.Context, string, ...string) (string, int, error) { return "", status, nil }
-	look := func() state { return s.openRCState(t.Context(), int64(len(before))) }
-	if st := look(); st.ready || st.failing {
+	execute := func(_ context.Context, _ string, args ...string) (string, int, error) {
+		if slices.Contains(args, "restart") {
+			return "", 0, nil
+		}
+		return "", status, nil
+	}
+	b.openRC(t)
+	starting, err := service.Here(b.root, execute, b.machine.look, false).Restart(t.Context(), "/usr/local/bin/lite")
+	if err != nil {
+		t.Fatal(err)
+	}
+	look := func() service.State { return starting.Look(t.Context()) }
+	if st := look(); st.Ready || st.Failing {
 		t.Errorf("at first: %+v", st)
 	}
 	b.put(t, openRCLog, before+"level=INFO x\nlite: port 6443 is taken\n", 0o644)
-	if st := look(); !st.failing || st.why != "port 6443 is taken" {
+	if st := look(); !st.Failing || st.Why != "port 6443 is taken" {
 		t.Errorf("it fails: %+v", st)
 	}
 	b.put(t, openRCLog, "lite: it\n", 0o644) // rotated
-	if st := look(); st.why != "it" {
+	if st := look(); st.Why != "it" {
 		t.Errorf("after the log was rotated: %+v", st)
 	}
 	status = 0
-	if st := look(); !st.ready {
+	if st := look(); !st.Ready {
 		t.Errorf("ready: %+v", st)
 	}
 }
@@ -87,24 +109,26 @@ func TestFindInit(t *testing.T) {
 		name      string
 		prepare   func(*bed)
 		skipStart bool
-		want      initSystem
+		want      service.Kind
 	}{
-		{"systemd", func(*bed) {}, false, systemd},
-		{"an image with systemd", func(b *bed) { b.remove(t, "run/systemd/system") }, true, unbooted},
-		{"an image with systemd that is started", func(b *bed) { b.remove(t, "run/systemd/system") }, false, none},
-		{"OpenRC", func(b *bed) {
-			b.remove(t, "run/systemd/system")
-			b.put(t, "sbin/openrc-run", "", 0o755)
-			b.machine.look = func(name string) string { return map[string]string{"rc-service": "/sbin/rc-service"}[name] }
-		}, true, openRC},
-		{"neither", func(b *bed) { b.machine.look = func(string) string { return "" } }, true, none},
+		{"systemd", func(*bed) {}, false, service.Systemd},
+		{"an image with systemd", func(b *bed) { b.remove(t, "run/systemd/system") }, true, service.Unbooted},
+		{"an image with systemd that is started", func(b *bed) { b.remove(t, "run/systemd/system") }, false, service.None},
+		{"OpenRC", func(b *bed) { b.openRC(t) }, true, service.OpenRC},
+		{"neither", func(b *bed) { b.machine.look = func(string) string { return "" } }, true, service.None},
 	} {
 		b := newBed(t)
 		c.prepare(b)
-		s := &setup{Request: b.request, machine: b.machine}
-		s.options.skipStart = c.skipStart
-		if got := s.findInit(); got != c.want {
+		if got := service.Here(b.root, nil, b.machine.look, c.skipStart).Kind; got != c.want {
 			t.Errorf("%s: got %d, want %d", c.name, got, c.want)
 		}
 	}
+}
+
+// openRC makes the bed's machine one with OpenRC.
+func (b *bed) openRC(t *testing.T) {
+	t.Helper()
+	b.remove(t, "run/systemd/system")
+	b.put(t, "sbin/openrc-run", "", 0o755)
+	b.machine.look = func(name string) string { return map[string]string{"rc-service": "/sbin/rc-service"}[name] }
 }
