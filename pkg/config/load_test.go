@@ -462,6 +462,7 @@ func TestErrors(t *testing.T) {
 		"mode":                    {args: []string{"--write-kubeconfig-mode=rw"}, want: []string{`write-kubeconfig-mode "rw" (flag --write-kubeconfig-mode): is not an octal file mode; `}},
 		"writable by others":      {args: []string{"--write-kubeconfig-mode=0666"}, want: []string{`write-kubeconfig-mode "0666" (flag --write-kubeconfig-mode): lets users other than the owner write; use 0644`}},
 		"disable":                 {args: []string{"--disable=dns,traefik"}, want: []string{`disable "traefik" (flag --disable): is not supported; use one of dns, metrics, storage, loadbalancer, networkpolicy, kube-proxy, cni`}},
+		"disable, a component":    {yaml: "disable: [network]", want: []string{`disable "network" (` + main + `:1): is not supported; use one of dns, metrics, `}},
 		"endpoint":                {args: []string{"--container-runtime-endpoint=tcp://x"}, want: []string{`container-runtime-endpoint "tcp://x" (flag --container-runtime-endpoint): is not a socket; `}},
 		"empty endpoint":          {args: []string{"--container-runtime-endpoint=unix://"}, want: []string{`container-runtime-endpoint "unix://" (flag --container-runtime-endpoint): is not a socket; `}},
 		"policy without log":      {args: []string{"--audit-policy-file=/p.yaml", "--audit-log-path=none"}, want: []string{`audit-policy-file "/p.yaml" (flag --audit-policy-file): has no effect without an audit log; set audit-log-path`}},
