@@ -27,6 +27,7 @@ const (
 // Battery is a row of the table.
 type Battery struct {
 	Name  Name
+	Alias string // what k3s calls it, which --disable takes too; "" = k3s has no name for it
 	Needs []Name // it is disabled where one of these is
 	Page  string // the section of the docs that tells what disabling it means
 
@@ -43,13 +44,13 @@ type Battery struct {
 // All is the table, in the order in which help lists the names.
 func All() []Battery {
 	return []Battery{
-		{Name: DNS, Page: "dns.md#switching-it-off", Server: []string{"dns-endpoints"}, Node: []string{"dns"}, Offline: true,
+		{Name: DNS, Alias: "coredns", Page: "dns.md#switching-it-off", Server: []string{"dns-endpoints"}, Node: []string{"dns"}, Offline: true,
 			Ports: []int{layout.DNSPort, layout.DNSMetricsPort}},
-		{Name: Metrics, Page: "metrics.md#switching-it-off", Server: []string{"metrics"},
+		{Name: Metrics, Alias: "metrics-server", Page: "metrics.md#switching-it-off", Server: []string{"metrics"},
 			Ports: []int{layout.MetricsPort}},
-		{Name: Storage, Page: "storage.md#switching-it-off", Server: []string{"storage"}, Node: []string{"volumes"},
+		{Name: Storage, Alias: "local-storage", Page: "storage.md#switching-it-off", Server: []string{"storage"}, Node: []string{"volumes"},
 			Marks: []string{layout.StoragePathAnnotation, layout.StorageLabel}},
-		{Name: LoadBalancer, Page: "loadbalancer.md#switching-it-off", Server: []string{"loadbalancer"}},
+		{Name: LoadBalancer, Alias: "servicelb", Page: "loadbalancer.md#switching-it-off", Server: []string{"loadbalancer"}},
 		// Another network plugin has an engine of its own for policies, or none.
 		{Name: NetworkPolicy, Needs: []Name{CNI}, Page: "networkpolicy.md#switching-it-off", Node: []string{"networkpolicy"},
 			Leaves: []string{layout.PolicyTable}},
@@ -63,7 +64,7 @@ func All() []Battery {
 	}
 }
 
-// Names is what --disable takes.
+// Names is what --disable takes, without the aliases.
 func Names() (names []string) {
 	for _, b := range All() {
 		names = append(names, string(b.Name))
@@ -81,10 +82,10 @@ func Of(name Name) Battery {
 	return Battery{Name: name}
 }
 
-// Parse finds a battery by its name.
+// Parse finds a battery by its name or its alias.
 func Parse(text string) (Name, bool) {
 	for _, b := range All() {
-		if text == string(b.Name) {
+		if text != "" && (text == string(b.Name) || text == b.Alias) {
 			return b.Name, true
 		}
 	}

@@ -12,12 +12,15 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// The table has each name once, and needs, ports and marks that there are.
+// The table has each name once, as a name or an alias, and needs, ports and marks that there are.
 func TestTable(t *testing.T) {
 	var words []string
 	var ports []int
 	for _, b := range All() {
 		words = append(words, string(b.Name))
+		if b.Alias != "" {
+			words = append(words, b.Alias)
+		}
 		for _, need := range b.Needs {
 			if !slices.Contains(Names(), string(need)) {
 				t.Errorf("%s needs %s, which is no battery", b.Name, need)
@@ -47,7 +50,7 @@ func TestTable(t *testing.T) {
 
 func TestParse(t *testing.T) {
 	for text, want := range map[string]Name{
-		"dns": DNS, "metrics": Metrics, "storage": Storage, "loadbalancer": LoadBalancer,
+		"dns": DNS, "coredns": DNS, "metrics": Metrics, "metrics-server": Metrics, "local-storage": Storage, "servicelb": LoadBalancer,
 		"networkpolicy": NetworkPolicy, "kube-proxy": KubeProxy, "cni": CNI,
 		"": "", "traefik": "", "runtimes": "", "DNS": "", "dns ": "", "lights": "", "network": "", // a component
 	} {
@@ -134,6 +137,9 @@ func TestEachIsDocumented(t *testing.T) {
 			if !strings.Contains(entry, "`"+string(need)+"`") {
 				t.Errorf("docs/configuration.md does not say that %s needs %s", name, need)
 			}
+		}
+		if b.Alias != "" && !strings.Contains(section(t, "from-k3s.md", ""), "| `--disable "+b.Alias+"` | same") {
+			t.Errorf("docs/from-k3s.md does not have --disable %s", b.Alias)
 		}
 		for _, c := range slices.Concat(b.Server, b.Node) {
 			if !regexp.MustCompile("(?m)^\\| (`[a-z-]+`, )*`" + c + "`").MatchString(components) {

@@ -143,7 +143,7 @@ func oneOf(words ...string) parser[string] {
 	}
 }
 
-// battery parses the name of one.
+// battery parses the name of one, lite's or k3s's.
 func battery(text string) (addon.Name, *Error) {
 	name, known := addon.Parse(text)
 	if !known {

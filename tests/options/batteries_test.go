@@ -1,6 +1,7 @@
 package options
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"regexp"
@@ -61,13 +62,13 @@ func TestWithoutBatteries(t *testing.T) {
 		return err
 	})
 	n.Stop(t)
-	var names []string
+	var names, aliases []string
 	for _, b := range batteries() {
-		names = append(names, string(b.Name))
+		names, aliases = append(names, string(b.Name)), append(aliases, cmp.Or(b.Alias, string(b.Name)))
 	}
 	n.Start(t, "--disable="+strings.Join(names, ","))
 	never := cluster.NewNode(t)
-	never.Start(t, "--disable="+strings.Join(names, ","))
+	never.Start(t, "--disable="+strings.Join(aliases, ","))
 	eventually(t, func() error {
 		var still []error
 		for _, b := range batteries() {
