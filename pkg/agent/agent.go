@@ -7,17 +7,13 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
-	"slices"
 
-	"lite.io/lite/pkg/addon/dns"
-	"lite.io/lite/pkg/addon/storage"
+	"lite.io/lite/pkg/addon"
+	"lite.io/lite/pkg/addon/battery"
 	"lite.io/lite/pkg/agent/apiproxy"
 	"lite.io/lite/pkg/agent/containerd"
 	"lite.io/lite/pkg/agent/images"
 	"lite.io/lite/pkg/agent/kubelet"
-	"lite.io/lite/pkg/agent/kubeproxy"
-	"lite.io/lite/pkg/cni"
-	"lite.io/lite/pkg/cni/policy"
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/file"
@@ -108,7 +104,7 @@ func Check(cfg *config.Config, host Host) error {
 func CheckArguments(cfg *config.Config, host Host) error {
 	m := unknownCluster(cfg)
 	c := Config{Node: cfg, Cluster: m.Facts, Host: host, Kubeconfig: m.Kubeconfig(), CAFile: m.CAFile()}
-	return errors.Join(kubelet.Check(kubeletConfig(c)), kubeproxy.Check(proxyConfig(c)))
+	return errors.Join(kubelet.Check(kubeletConfig(c)), battery.CheckNode(batteryNode(c)))
 }
 
 // unknownCluster makes up what a cluster would tell.
@@ -131,15 +127,6 @@ type Agent struct {
 	Certificates *expiry.Watch
 }
 
-// carrier is the address by which other nodes' pods are reached: packets between
-// nodes are carried over IPv4, whichever family is the first.
-func carrier(ips []netip.Addr) netip.Addr {
-	if i := slices.IndexFunc(ips, netip.Addr.Is4); i >= 0 {
-		return ips[i]
-	}
-	return ips[0]
-}
-
 // Add adds the components of a node to g. api is ready when the API can be
 // reached; nil if it can be from the beginning.
 func Add(g *component.Group, c Config, api *component.Node) error {
@@ -151,7 +138,7 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 		return err
 	}
 	confDir := dir.CNI()
-	if slices.Contains(c.Cluster.Disable, "cni") {
+	if c.Cluster.Disable.Has(addon.CNI) {
 		confDir = at.Host.CNIConf // where everybody else's network plugin writes
 	}
 
@@ -159,13 +146,6 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 	watcher := firewall.New()
 	g.Add(watcher)
 	g.Add(watch.New(watch.Config{Addresses: n.NodeIP, Standby: n.Standby, Find: c.Host.Addresses, Built: version.Built()}))
-
-	var ports []int // that pods have to reach on their node
-	if !slices.Contains(c.Cluster.Disable, "dns") {
-		ports = []int{layout.DNSPort, layout.DNSMetricsPort}
-		// It needs nobody to answer what it knows, and pods ask until the end.
-		g.AddLast(dns.New(nameServer(c, dir.DNS())))
-	}
 
 	tools := g.Add(&unpacker{dataDir: n.DataDir})
 	var runtime, sandbox *component.Node
@@ -197,50 +177,20 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 	}
 	kl := g.Add(k, runtime, sandbox, api, tools)
 
-	network := kl
-	if !slices.Contains(c.Cluster.Disable, "cni") {
-		network = g.Add(cni.New(cni.Config{
-			NodeName:    n.NodeName,
-			NodeIP:      carrier(n.NodeIP),
-			Kubeconfig:  c.Kubeconfig,
-			ClusterCIDR: c.Cluster.ClusterCIDR,
-			Backend:     c.Cluster.Backend,
-			Interface:   n.FlannelIface,
-			KeyFile:     dir.OverlayKey(),
-			Ports:       ports,
-			NFTables:    c.Host.NFTables,
-			Runtime:     Socket(n),
-			ConfDir:     confDir,
-			Plugins:     helpers.CNI(),
-			StateDir:    at.Run.CNI(),
-			Firewall:    watcher,
-		}), api, tools)
+	b := batteryNode(c)
+	b.Group, b.ConfDir, b.Helpers, b.Firewall, b.API, b.Tools, b.Network = g, confDir, helpers, watcher, api, tools, kl
+	if err := battery.AddToNode(b); err != nil {
+		return err
 	}
-	// Another network plugin has an engine of its own for policies, or none.
-	if slices.Contains(c.Cluster.Disable, "networkpolicy") || slices.Contains(c.Cluster.Disable, "cni") {
-		g.Add(&policy.Absent{})
-	} else {
-		g.Add(policy.New(policy.Config{Kubeconfig: c.Kubeconfig, ClusterCIDR: c.Cluster.ClusterCIDR, Runtime: Socket(n), Firewall: watcher}), api, tools)
-	}
-	if !slices.Contains(c.Cluster.Disable, "kube-proxy") {
-		proxy := proxyConfig(c)
-		proxy.Firewall = watcher
-		p, err := kubeproxy.New(proxy)
-		if err != nil {
-			return err
-		}
-		// It waits for the address of its node, and the pod network has found
-		// the node.
-		g.Add(p, network, tools)
-	}
-	r := &readiness{name: n.NodeName, kubeconfig: c.Kubeconfig, server: c.Server}
-	if slices.Contains(c.Cluster.Disable, "storage") {
-		r.unwanted = append(r.unwanted, layout.StoragePathAnnotation, layout.StorageLabel)
-	} else {
-		g.Add(storage.NewVolumes(storage.VolumesConfig{NodeName: n.NodeName, Kubeconfig: c.Kubeconfig, Path: n.LocalStoragePath}), network)
-	}
-	g.Add(r, kl, network)
+	g.Add(&readiness{name: n.NodeName, kubeconfig: c.Kubeconfig, server: c.Server, unwanted: c.Cluster.Disable.Marks()}, kl, b.Network)
 	return nil
+}
+
+// batteryNode is what batteries are told without a group to be in.
+func batteryNode(c Config) *battery.Node {
+	return &battery.Node{
+		Config: c.Node, Cluster: c.Cluster, Kubeconfig: c.Kubeconfig, Runtime: Socket(c.Node), NFTables: c.Host.NFTables, Limited: c.Host.Limited,
+	}
 }
 
 func kubeletConfig(c Config) kubelet.Config {
@@ -264,27 +214,4 @@ func kubeletConfig(c Config) kubelet.Config {
 		Protect:       n.Profile == config.ProfileCIS,
 		ExtraArgs:     n.KubeletArgs,
 	}
-}
-
-func proxyConfig(c Config) kubeproxy.Config {
-	n := c.Node
-	return kubeproxy.Config{
-		NodeName:      n.NodeName,
-		NodeIP:        n.NodeIP[0],
-		Kubeconfig:    c.Kubeconfig,
-		ClusterCIDR:   kube.Join(c.Cluster.ClusterCIDR),
-		KeepConntrack: c.Host.Limited,
-		NFTables:      c.Host.NFTables,
-		ExtraArgs:     n.KubeProxyArgs,
-	}
-}
-
-// nameServer is what the node's DNS has to be told. Without our pod network there
-// is no bridge of ours to listen on.
-func nameServer(c Config, dir string) dns.Config {
-	d := dns.Config{NodeName: c.Node.NodeName, Kubeconfig: c.Kubeconfig, Dir: dir, Resolvers: resolver.System()}
-	if slices.Contains(c.Cluster.Disable, "cni") {
-		d.Listen, d.Clients = c.Node.NodeIP, c.Cluster.ClusterCIDR
-	}
-	return d
 }

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"lite.io/lite/pkg/addon"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/pki"
@@ -34,10 +35,16 @@ func UserFiles(cfg *config.Config) (files []pki.File) {
 }
 
 // Uses is what the parts of a node cannot work without: its identity, and the
-// authority by which they know the API. DNS goes on with what it knows.
+// authority by which they know the API.
 func Uses(files ...string) map[string][]string {
+	parts := []string{"load-balancer", "kubelet", "node"}
+	for _, b := range addon.All() {
+		if !b.Offline {
+			parts = append(parts, b.Node...)
+		}
+	}
 	uses := map[string][]string{}
-	for _, part := range []string{"load-balancer", "kubelet", "network", "networkpolicy", "kube-proxy", "volumes", "node"} {
+	for _, part := range parts {
 		uses[part] = files
 	}
 	return uses

@@ -9,10 +9,10 @@ package check
 import (
 	"context"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
+	"lite.io/lite/pkg/addon"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/status"
@@ -226,5 +226,5 @@ func needsRoot(what string) []Result { return skip("only root can see " + what) 
 // noConfig is the result of what depends on a configuration that is wrong.
 func noConfig() []Result { return skip("the configuration has to be put right first") }
 
-// disabled reports whether a part is left out of the cluster.
-func (e *Env) disabled(part string) bool { return slices.Contains(e.Facts.Disable, part) }
+// disabled reports whether a battery is left out of the cluster.
+func (e *Env) disabled(battery addon.Name) bool { return e.Facts.Disable.Has(battery) }

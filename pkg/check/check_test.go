@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"lite.io/lite/pkg/addon"
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/host/netfilter"
@@ -291,7 +292,7 @@ func TestStartRefusesWhatKeepsPodsFromRunning(t *testing.T) {
 		"few open files":              {nil, func(b *bed) { b.OpenFiles = func() (uint64, error) { return 1024, nil } }, ""},
 		"an agent with few of them":   {nil, func(b *bed) { b.agent(); b.OpenFiles = func() (uint64, error) { return 512, nil } }, ""},
 		"without it, root of users":   {map[string]string{"/proc/self/uid_map": "0 100000 65536\n"}, func(b *bed) { delete(b.files, kmsg) }, ""},
-		"a network of the user's":     {without("CONFIG_BRIDGE=m"), func(b *bed) { lacking("bridge")(b); b.Config.Disable = []string{"cni"} }, ""},
+		"a network of the user's":     {without("CONFIG_BRIDGE=m"), func(b *bed) { lacking("bridge")(b); b.Config.Disable = addon.Disabled{addon.CNI} }, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := healthy(t)
@@ -519,7 +520,7 @@ func TestFindings(t *testing.T) {
 		"a kubelet runs":     {nil, func(b *bed) { b.process(9, "kubelet") }, "others", Fail, []string{"kubelet, pid 9"}},
 		"cri-dockerd":        {nil, func(b *bed) { b.process(9, "cri-dockerd") }, "others", Fail, []string{"cri-dockerd"}},
 		"flannel's device":   {map[string]string{"/sys/class/net/flannel.1/operstate": "unknown"}, nil, "others", Warn, []string{"interface flannel.1"}},
-		"a network of ours":  {map[string]string{"/sys/class/net/cilium_host/operstate": "up"}, func(b *bed) { b.Config.Disable = []string{"cni"} }, "others", Pass, nil},
+		"a network of ours":  {map[string]string{"/sys/class/net/cilium_host/operstate": "up"}, func(b *bed) { b.Config.Disable = addon.Disabled{addon.CNI} }, "others", Pass, nil},
 		"k3s in a container": {map[string]string{"/proc/9/status": "Name: k3s-server\nNSpid:\t9\t1\n"}, func(b *bed) { b.process(9, "k3s-server") }, "others", Pass, nil},
 		"docker":             {nil, func(b *bed) { b.process(9, "dockerd") }, "others", Pass, []string{"docker runs (pid 9)"}},
 		"chains":             {nil, func(b *bed) { b.answers["iptables -w 5 -t nat -S"] = "-N KUBE-SERVICES\n-N CNI-HOSTPORT-DNAT\n" }, "others", Warn, []string{"2 chains of iptables", "reboot"}},

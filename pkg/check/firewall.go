@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"lite.io/lite/pkg/addon"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/layout"
 )
@@ -48,7 +49,7 @@ func (e *Env) openings() []opening {
 			six = append(six, o)
 		}
 		// Packets between nodes go over IPv4.
-		if port := layout.OverlayPort(e.Facts.Backend); port > 0 && !e.disabled("cni") && (!nodes.IsValid() || nodes.Addr().Is4()) {
+		if port := layout.OverlayPort(e.Facts.Backend); port > 0 && !e.disabled(addon.CNI) && (!nodes.IsValid() || nodes.Addr().Is4()) {
 			four = append(four, opening{from: nodes, proto: "udp", port: port, why: "pods of other nodes"})
 		}
 	}

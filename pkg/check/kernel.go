@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"lite.io/lite/pkg/addon"
 	"lite.io/lite/pkg/host/probe"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
@@ -52,7 +53,7 @@ func (e *Env) wanted() []feature {
 	case "wireguard-native":
 		all = append(all, feature{"wireguard", []string{"WIREGUARD"}, "wireguard", true, "pods of other nodes cannot be reached; or choose another --flannel-backend", ""})
 	}
-	if e.Config != nil && !e.disabled("kube-proxy") {
+	if e.Config != nil && !e.disabled(addon.KubeProxy) {
 		if mode, _ := kube.Said(e.Config.KubeProxyArgs, "proxy-mode"); mode == "ipvs" {
 			all = append(all, feature{"IPVS", []string{"IP_VS"}, "ip_vs", true, "Services lead nowhere; or leave --kube-proxy-arg proxy-mode away", "/proc/net/ip_vs"})
 		}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"lite.io/lite/pkg/addon"
 	"lite.io/lite/pkg/layout"
 )
 
@@ -104,7 +105,7 @@ var distributions = []distribution{
 func leftovers(ctx context.Context, e *Env) []Result {
 	var results []Result
 	for _, d := range distributions {
-		if e.disabled("cni") && len(d.interfaces) > 0 {
+		if e.disabled(addon.CNI) && len(d.interfaces) > 0 {
 			continue // it may be the network of this cluster
 		}
 		runs, traces := e.traces(d)

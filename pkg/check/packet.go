@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"lite.io/lite/pkg/addon"
 	"lite.io/lite/pkg/cni/overlay"
 	"lite.io/lite/pkg/layout"
 )
@@ -146,7 +147,7 @@ func (e *Env) packetsOf(o opening) (all []packets) {
 	interfaces := []string{e.nodeInterface()}
 	switch {
 	case o.port > 0:
-	case e.disabled("cni"):
+	case e.disabled(addon.CNI):
 		interfaces = []string{""}
 	default:
 		interfaces = []string{layout.Bridge}

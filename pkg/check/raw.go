@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"lite.io/lite/pkg/addon"
 	"lite.io/lite/pkg/layout"
 )
 
@@ -121,7 +122,7 @@ func (e *Env) findTables(ctx context.Context, tool string) (f firewall, forward 
 	if t.how != "" {
 		f = t
 	}
-	if how := dropping(out, "FORWARD"); how != "" && !e.disabled("cni") {
+	if how := dropping(out, "FORWARD"); how != "" && !e.disabled(addon.CNI) {
 		who := ""
 		if strings.Contains(out, "-N DOCKER") {
 			who = " (docker's)"
@@ -236,7 +237,7 @@ func (e *Env) findNFT(ctx context.Context, firewalldRuns bool) ([]firewall, erro
 		if c == nil || c.Hook != "input" && c.Hook != "forward" || foreign(c.Table, c.Name) || c.Table == "firewalld" && firewalldRuns {
 			continue
 		}
-		if c.Hook == "forward" && e.disabled("cni") {
+		if c.Hook == "forward" && e.disabled(addon.CNI) {
 			continue
 		}
 		n := &nftChain{

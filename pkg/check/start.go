@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"lite.io/lite/pkg/addon"
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/host/probe"
@@ -58,7 +59,7 @@ func vital(ctx context.Context, e *Env) error {
 // vitalFeatures tries what the kernel can do for pods where something seems to be
 // missing; to try it always would take a start the time of several processes.
 func vitalFeatures(ctx context.Context, e *Env) []Result {
-	if e.disabled("cni") {
+	if e.disabled(addon.CNI) {
 		return nil // another network wants other things
 	}
 	options, source := probe.Root(e.Root).KernelOptions(e.release())

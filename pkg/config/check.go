@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"lite.io/lite/pkg/addon"
 	"lite.io/lite/pkg/host/probe"
 	"lite.io/lite/pkg/layout"
 )
@@ -192,7 +193,7 @@ func (c *Config) checkNodeIP(h host) (errs []error) {
 // pods or services, which would hide it.
 func (c *Config) checkNetworks(h host) (errs []error) {
 	ranges := c.ranges()
-	if slices.Contains(c.Disable, "cni") {
+	if c.Disable.Has(addon.CNI) {
 		// Another pod network is the user's, and so are its interfaces.
 		ranges = slices.DeleteFunc(ranges, func(r keyed) bool { return r.key == "cluster-cidr" })
 	}
@@ -227,7 +228,7 @@ func isHost(r probe.Route) bool { return !probe.OfCluster(r.Interface) && r.To.B
 
 // WithRanges is a copy that has the ranges of the cluster and what is left out of
 // it, which the user does not tell an agent, for CheckNetworks.
-func (c *Config) WithRanges(pods, services []netip.Prefix, disable []string) *Config {
+func (c *Config) WithRanges(pods, services []netip.Prefix, disable addon.Disabled) *Config {
 	known := *c
 	known.ClusterCIDR, known.ServiceCIDR, known.Disable = pods, services, disable
 	known.sources = map[string]string{}

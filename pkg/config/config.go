@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"strings"
 
+	"lite.io/lite/pkg/addon"
 	"lite.io/lite/pkg/layout"
 )
 
@@ -74,7 +75,7 @@ type Config struct {
 	WriteKubeconfig     string
 	WriteKubeconfigMode fs.FileMode
 
-	Disable []string // names out of Batteries
+	Disable addon.Disabled
 
 	// What the user adds to the arguments of a component: "key=value" without
 	// leading dashes, in the order given, the value may hold "=" and ",".

@@ -155,6 +155,14 @@ func TestPrecedence(t *testing.T) {
 			files: map[string]string{main: "tls-san: x.test\ndisable: dns"},
 			want:  map[string]string{"tls-san": "[a.test, b.test, c.test] # flag --tls-san", "disable": "[] # flag --disable"},
 		},
+		"names of k3s's": {
+			args: []string{"--disable=coredns,metrics,local-storage", "--disable", "servicelb"},
+			want: map[string]string{"disable": "[dns, metrics, storage, loadbalancer] # flag --disable"},
+		},
+		"names of k3s's in files": {
+			files: map[string]string{main: "disable: [metrics-server]", first: "disable+: coredns"},
+			want:  map[string]string{"disable": "[metrics, dns] # " + main + ":1, " + first + ":1"},
+		},
 		"arguments keep commas and dashes go": {
 			role: Agent,
 			args: []string{"--kubelet-arg=--feature-gates=A=true,B=false", "--kubelet-arg=v=2"},
@@ -457,6 +465,8 @@ func TestErrors(t *testing.T) {
 		"mode":                    {args: []string{"--write-kubeconfig-mode=rw"}, want: []string{`write-kubeconfig-mode "rw" (flag --write-kubeconfig-mode): is not an octal file mode; `}},
 		"writable by others":      {args: []string{"--write-kubeconfig-mode=0666"}, want: []string{`write-kubeconfig-mode "0666" (flag --write-kubeconfig-mode): lets users other than the owner write; use 0644`}},
 		"disable":                 {args: []string{"--disable=dns,traefik"}, want: []string{`disable "traefik" (flag --disable): is not supported; use one of dns, metrics, storage, loadbalancer, networkpolicy, kube-proxy, cni`}},
+		"disable, of k3s's":       {args: []string{"--disable=coredns", "--disable=runtimes"}, want: []string{`disable "runtimes" (flag --disable): is not supported; use one of dns, metrics, `}},
+		"disable, a component":    {yaml: "disable: [network]", want: []string{`disable "network" (` + main + `:1): is not supported; use one of dns, metrics, `}},
 		"endpoint":                {args: []string{"--container-runtime-endpoint=tcp://x"}, want: []string{`container-runtime-endpoint "tcp://x" (flag --container-runtime-endpoint): is not a socket; `}},
 		"empty endpoint":          {args: []string{"--container-runtime-endpoint=unix://"}, want: []string{`container-runtime-endpoint "unix://" (flag --container-runtime-endpoint): is not a socket; `}},
 		"policy without log":      {args: []string{"--audit-policy-file=/p.yaml", "--audit-log-path=none"}, want: []string{`audit-policy-file "/p.yaml" (flag --audit-policy-file): has no effect without an audit log; set audit-log-path`}},

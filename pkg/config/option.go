@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"lite.io/lite/pkg/addon"
 	"lite.io/lite/pkg/layout"
 )
 
@@ -192,8 +193,8 @@ var options = []option{
 		binding: one(func(c *Config) *fs.FileMode { return &c.WriteKubeconfigMode }, fileMode)},
 
 	{name: "disable", arg: "name", only: Server,
-		usage:   "Parts to disable: " + strings.Join(Batteries, ", "),
-		binding: many(commas, func(c *Config) *[]string { return &c.Disable }, oneOf(Batteries...))},
+		usage:   "Parts to disable: " + strings.Join(addon.Names(), ", "),
+		binding: many(commas, func(c *Config) *[]addon.Name { return (*[]addon.Name)(&c.Disable) }, battery)},
 	{name: "default-local-storage-path", arg: "path", found: "storage in data-dir",
 		usage:   "Directory for this node's volumes of class local-path",
 		binding: one(func(c *Config) *string { return &c.LocalStoragePath }, storageDir)},
@@ -233,9 +234,6 @@ var options = []option{
 	{name: "kube-proxy-arg", arg: "key=value", usage: "Arguments for kube-proxy" + perLine,
 		binding: many(lines, func(c *Config) *[]string { return &c.KubeProxyArgs }, argument)},
 }
-
-// Batteries is what can be disabled.
-var Batteries = []string{"dns", "metrics", "storage", "loadbalancer", "networkpolicy", "kube-proxy", "cni"}
 
 // lookup finds an option by its name.
 func lookup(name string) (option, bool) {

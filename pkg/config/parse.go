@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	kubeletapis "k8s.io/kubelet/pkg/apis"
 
+	"lite.io/lite/pkg/addon"
 	"lite.io/lite/pkg/layout"
 )
 
@@ -140,6 +141,16 @@ func oneOf(words ...string) parser[string] {
 		}
 		return text, nil
 	}
+}
+
+// battery parses the name of one, lite's or k3s's.
+func battery(text string) (addon.Name, *Error) {
+	name, known := addon.Parse(text)
+	if !known {
+		_, err := oneOf(addon.Names()...)(text)
+		return "", err
+	}
+	return name, nil
 }
 
 func logLevel(text string) (slog.Level, *Error) {

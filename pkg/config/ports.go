@@ -10,6 +10,7 @@ import (
 
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 
+	"lite.io/lite/pkg/addon"
 	"lite.io/lite/pkg/layout"
 )
 
@@ -23,13 +24,13 @@ type Port struct {
 
 // Ports returns what the node listens on, whatever is in it of pods. Backend and
 // disable are the cluster's, which an agent learns when it joins.
-func (c *Config) Ports(backend string, disable []string) []Port {
+func (c *Config) Ports(backend string, disable addon.Disabled) []Port {
 	loopback, all := netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv4Unspecified()
 	var ports []Port
 	for _, p := range layout.Ports() {
 		port := Port{c.moved(p.Moved, p.Number), p.Protocol, all, p.Who}
 		switch {
-		case p.Only != "" && Role(p.Only) != c.Role, slices.Contains(disable, p.Battery), p.Backend != "" && p.Backend != backend, p.At == layout.ForPods:
+		case p.Only != "" && Role(p.Only) != c.Role, disable.Frees(p.Number), p.Backend != "" && p.Backend != backend, p.At == layout.ForPods:
 		case p.Number == layout.APIPort:
 			ports = append(ports, Port{c.HTTPSListenPort, p.Protocol, c.BindAddress, p.Who})
 		case p.Number == layout.EtcdMetricsPort:
@@ -163,11 +164,9 @@ func (c *Config) others() []Port {
 	server, agent := *c, *c
 	server.Role, agent.Role = Server, Agent
 	ports := append(server.Ports(c.FlannelBackend, c.Disable)[1:], agent.Ports("none", c.Disable)...)
-	if !slices.Contains(c.Disable, "dns") {
-		for _, p := range layout.Ports() {
-			if p.At == layout.ForPods && p.Protocol == "tcp" {
-				ports = append(ports, Port{Number: p.Number, Protocol: p.Protocol, Who: p.Who})
-			}
+	for _, p := range layout.Ports() {
+		if p.At == layout.ForPods && p.Protocol == "tcp" && !c.Disable.Frees(p.Number) {
+			ports = append(ports, Port{Number: p.Number, Protocol: p.Protocol, Who: p.Who})
 		}
 	}
 	return ports

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"lite.io/lite/pkg/addon"
 )
 
 // validate looks at values that must fit each other. Those that are wrong by
@@ -62,7 +64,7 @@ func (c *Config) AuditLog() (path string, hook bool) {
 func (c *Config) validatePodRanges(wrong func(key string, value any, problem, remedy string)) {
 	const key, problem = "kube-controller-manager-arg", "no node would get a range of pod addresses"
 	const remedy = "remove it, or set disable: cni and install a network that has its own ranges"
-	if slices.Contains(c.Disable, "cni") {
+	if c.Disable.Has(addon.CNI) {
 		return
 	}
 	if argument, on := c.said(key, "allocate-node-cidrs"); on == "false" {

@@ -8,6 +8,8 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+
+	"lite.io/lite/pkg/addon"
 )
 
 // Facts is what a node has to know of its cluster to be part of it. It is the
@@ -20,8 +22,8 @@ type Facts struct {
 	ClusterDomain string         `json:"clusterDomain"`
 	// Backend is what carries packets to the pods of other nodes.
 	Backend string `json:"backend"`
-	// Disable names parts that no node runs.
-	Disable []string `json:"disable,omitempty"`
+	// Disable is the batteries that no node runs.
+	Disable addon.Disabled `json:"disable,omitempty"`
 }
 
 const factsKey = "facts"

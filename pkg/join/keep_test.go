@@ -11,6 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
+
+	"lite.io/lite/pkg/addon"
 )
 
 func TestRead(t *testing.T) {
@@ -119,7 +121,7 @@ func TestFacts(t *testing.T) {
 	}
 	f := Facts{
 		ClusterCIDR: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")}, ServiceCIDR: []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")},
-		ClusterDNS: netip.MustParseAddr("10.43.0.10"), ClusterDomain: "cluster.local", Backend: "vxlan", Disable: []string{"cni"},
+		ClusterDNS: netip.MustParseAddr("10.43.0.10"), ClusterDomain: "cluster.local", Backend: "vxlan", Disable: addon.Disabled{addon.CNI},
 	}
 	for _, domain := range []string{"cluster.local", "cluster.local", "example.internal"} {
 		f.ClusterDomain = domain

@@ -58,7 +58,6 @@ type Port struct {
 	Who      string
 	Only     string // the role of the nodes that have it, server or agent; "" = all
 	At       string // Everywhere, OnLoopback or ForPods
-	Battery  string // the part of --disable without which nobody listens; "" = it cannot be left out
 	Backend  string // of the pod network, with which alone somebody listens; "" = any
 	Asked    bool   // nobody listens unless the user asks for it
 	// Moved is the option, and after a space the argument in it, by which a user moves it; "" = he cannot.
@@ -77,21 +76,21 @@ func Ports() []Port {
 		{Number: EtcdPeerPort, Protocol: "tcp", Who: "etcd", Only: serverName, At: OnLoopback, Reserved: true},
 		{Number: KubeletPort, Protocol: "tcp", Who: "the kubelet", At: Everywhere, Moved: "kubelet-arg port", Reserved: true},
 		{Number: KubeletHealthPort, Protocol: "tcp", Who: "the kubelet", At: OnLoopback, Moved: "kubelet-arg healthz-port"},
-		{Number: ProxyMetricsPort, Protocol: "tcp", Who: "kube-proxy", At: OnLoopback, Battery: "kube-proxy", Moved: "kube-proxy-arg metrics-bind-address", Reserved: true},
-		{Number: ProxyHealthPort, Protocol: "tcp", Who: "kube-proxy", At: Everywhere, Battery: "kube-proxy", Moved: "kube-proxy-arg healthz-bind-address", Reserved: true},
+		{Number: ProxyMetricsPort, Protocol: "tcp", Who: "kube-proxy", At: OnLoopback, Moved: "kube-proxy-arg metrics-bind-address", Reserved: true},
+		{Number: ProxyHealthPort, Protocol: "tcp", Who: "kube-proxy", At: Everywhere, Moved: "kube-proxy-arg healthz-bind-address", Reserved: true},
 		{Number: ControllerManagerPort, Protocol: "tcp", Who: "the controller manager", Only: serverName, At: OnLoopback, Moved: "kube-controller-manager-arg secure-port", Reserved: true},
 		{Number: SchedulerPort, Protocol: "tcp", Who: "the scheduler", Only: serverName, At: OnLoopback, Moved: "kube-scheduler-arg secure-port", Reserved: true},
-		{Number: MetricsPort, Protocol: "tcp", Who: "the metrics API", Only: serverName, At: OnLoopback, Battery: "metrics"},
+		{Number: MetricsPort, Protocol: "tcp", Who: "the metrics API", Only: serverName, At: OnLoopback},
 		// Fixed, and not any that is free, so that pods can be kept from them: what has one as its hostPort
 		// gets what is sent there, which was all that somebody types into a pod of another's.
 		{Number: StreamPort, Protocol: "tcp", Who: "containerd", At: OnLoopback},
 		{Number: RewritePort, Protocol: "tcp", Who: "containerd", At: OnLoopback},
 		{Number: EtcdMetricsPort, Protocol: "tcp", Who: "etcd's metrics", Only: serverName, At: Everywhere, Asked: true, Reserved: true},
-		{Number: VXLANPort, Protocol: "udp", Who: "the pod network", At: Everywhere, Battery: "cni", Backend: "vxlan", Reserved: true},
-		{Number: WireGuardPort, Protocol: "udp", Who: "the pod network", At: Everywhere, Battery: "cni", Backend: "wireguard-native", Reserved: true},
-		{Number: DNSPort, Protocol: "tcp", Who: "DNS", At: ForPods, Battery: "dns"},
-		{Number: DNSPort, Protocol: "udp", Who: "DNS", At: ForPods, Battery: "dns"},
-		{Number: DNSMetricsPort, Protocol: "tcp", Who: "DNS", At: ForPods, Battery: "dns"},
+		{Number: VXLANPort, Protocol: "udp", Who: "the pod network", At: Everywhere, Backend: "vxlan", Reserved: true},
+		{Number: WireGuardPort, Protocol: "udp", Who: "the pod network", At: Everywhere, Backend: "wireguard-native", Reserved: true},
+		{Number: DNSPort, Protocol: "tcp", Who: "DNS", At: ForPods},
+		{Number: DNSPort, Protocol: "udp", Who: "DNS", At: ForPods},
+		{Number: DNSMetricsPort, Protocol: "tcp", Who: "DNS", At: ForPods},
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"strings"
 
+	"lite.io/lite/pkg/addon/battery"
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/kube"
@@ -38,14 +39,13 @@ func uses(dir pki.Dir) map[string][]string {
 		"etcd": {store, dir.Cert(pki.EtcdServer), dir.Cert(pki.EtcdPeer)},
 		"apiserver": {cluster, dir.Cert(pki.APIServer), store, dir.Cert(pki.APIServerEtcdClient), dir.Cert(pki.APIServerKubeletClient),
 			dir.CA(pki.FrontProxyCA), dir.Cert(pki.FrontProxyClient)},
-		"metrics": {cluster, dir.Cert(pki.Metrics), dir.CA(pki.FrontProxyCA)},
-
 		"scheduler":          {cluster, dir.Cert(pki.Scheduler)},
 		"controller-manager": {cluster, dir.Cert(pki.ControllerManager)},
 	})
+	maps.Copy(uses, battery.Uses(dir))
 	for user, parts := range map[string][]string{
-		pki.Lite:  {"manifests", "join", "approver", "dns-endpoints"},
-		pki.Admin: {"manifests-directory", "runtime-classes", "storage", "loadbalancer"},
+		pki.Lite:  {"manifests", "join", "approver"},
+		pki.Admin: {"manifests-directory", "runtime-classes"},
 	} {
 		for _, part := range parts {
 			uses[part] = []string{cluster, dir.Cert(user)}

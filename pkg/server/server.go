@@ -14,12 +14,9 @@ import (
 	"time"
 
 	"lite.io/lite/manifests"
-	"lite.io/lite/pkg/addon/dns"
+	"lite.io/lite/pkg/addon/battery"
 	addon "lite.io/lite/pkg/addon/manifests"
-	"lite.io/lite/pkg/addon/metrics"
 	"lite.io/lite/pkg/addon/runtimeclass"
-	"lite.io/lite/pkg/addon/servicelb"
-	"lite.io/lite/pkg/addon/storage"
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
@@ -43,7 +40,7 @@ func New(cfg *config.Config, host agent.Host, onChange func(component.Status)) (
 		Dir:   dir,
 		PKI:   dirPKI,
 		Used:  etcd.Used(dir.Etcd()),
-		Local: local(cfg),
+		Local: battery.Answers(cfg.Disable),
 		Datastore: datastore.Endpoint{
 			URLs:     []string{etcd.Endpoint()},
 			CAFile:   dirPKI.CA(pki.EtcdCA),
@@ -94,17 +91,13 @@ func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, certs 
 	if err != nil {
 		return nil, err
 	}
-	disable := slices.Clone(cfg.Disable)
-	if slices.Contains(disable, "cni") {
-		disable = append(disable, "networkpolicy") // as agent.Add has it
-	}
 	objects, err := addon.New(addon.Config{
 		Kubeconfig: cp.Kubeconfig(pki.Lite),
 		Files:      manifests.FS,
 		Values: map[string]string{
 			"API_PORT": strconv.Itoa(cfg.HTTPSListenPort), "CLUSTER_DNS": cfg.ClusterDNS.String(), "CLUSTER_DOMAIN": cfg.ClusterDomain,
 		},
-		Disable: disable,
+		Disable: cfg.Disable,
 		Profile: cfg.Profile,
 	})
 	if err != nil {
@@ -133,7 +126,9 @@ func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, certs 
 		NodesPerHour: cfg.TokenNodesPerHour,
 	})), roles)
 	g.Add(alone.Guard(runtimeclass.New(cp.Kubeconfig(pki.Admin))), roles)
-	addBatteries(g, alone, cfg, cp, api, roles)
+	battery.AddToServer(battery.Server{
+		Group: g, Config: cfg, PKI: cp.PKI, Kubeconfig: cp.Kubeconfig, Addresses: nodeAddresses(cfg), Leader: alone, API: api, Roles: roles,
+	})
 	node := agent.Config{
 		Node: cfg, Cluster: facts(cfg), Host: host, Certificates: certs, Kubeconfig: cfg.Layout().Data.Agent().Kubeconfig(), Server: cp.Kubeconfig(pki.Lite),
 		CAFile: cp.PKI.CA(pki.ClusterCA), CertFile: cp.PKI.Cert(pki.Kubelet), KeyFile: cp.PKI.Key(pki.Kubelet),
@@ -150,31 +145,6 @@ func etcdMetrics(cfg *config.Config) []netip.Addr {
 		return nil
 	}
 	return cfg.NodeIP
-}
-
-// addBatteries adds what makes a cluster complete and a user may bring instead.
-// What of it each node runs is in agent.Add.
-func addBatteries(g *component.Group, leader *kube.Election, cfg *config.Config, cp controlplane.Config, api, roles *component.Node) {
-	disabled := func(name string) bool { return slices.Contains(cfg.Disable, name) }
-	admin := cp.Kubeconfig(pki.Admin) // for volumes and Services, which are users' objects
-	if !disabled("dns") {
-		g.Add(leader.Guard(dns.NewEndpoints(dns.EndpointsConfig{
-			Kubeconfig: cp.Kubeconfig(pki.Lite), ClusterDNS: cfg.ClusterDNS, NodeAddresses: disabled("cni"), Addresses: nodeAddresses(cfg),
-		})), roles)
-	}
-	if !disabled("metrics") {
-		g.Add(metrics.New(metrics.Config{
-			Kubeconfig: cp.Kubeconfig(pki.Metrics), CAFile: cp.PKI.CA(pki.ClusterCA),
-			CertFile: cp.PKI.Cert(pki.Metrics), KeyFile: cp.PKI.Key(pki.Metrics),
-			ClientCAFile: cp.PKI.CA(pki.FrontProxyCA), ClientName: pki.FrontProxyClient,
-		}), api)
-	}
-	if !disabled("storage") {
-		g.Add(leader.Guard(storage.New(storage.Config{Kubeconfig: admin})), roles)
-	}
-	g.Add(leader.Guard(servicelb.New(servicelb.Config{
-		Kubeconfig: admin, APIPort: cfg.HTTPSListenPort, Addresses: nodeAddresses(cfg), Disabled: disabled("loadbalancer"),
-	})), api)
 }
 
 // Prepare makes certificates, keys, kubeconfigs and the token, or renews them.
@@ -247,14 +217,6 @@ func identity(cfg *config.Config) pki.Node {
 // nodeAddresses says which of the addresses that nodes report are believed.
 func nodeAddresses(cfg *config.Config) kube.NodeAddresses {
 	return kube.NodeAddresses{Pods: cfg.ClusterCIDR, Services: cfg.ServiceCIDR, API: []netip.Addr{cfg.AdvertiseAddress}, Own: cfg.NodeName}
-}
-
-// local is the aggregated APIs that the process answers itself.
-func local(cfg *config.Config) map[string]string {
-	if slices.Contains(cfg.Disable, "metrics") {
-		return nil // the user may bring another under the same name
-	}
-	return map[string]string{layout.MetricsService: metrics.Address()}
 }
 
 // Kubeconfig is the path of the kubeconfig by which a server writes what is lite's

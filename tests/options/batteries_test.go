@@ -1,17 +1,22 @@
 package options
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
+	"lite.io/lite/pkg/addon"
 	"lite.io/lite/tests/harness/cluster"
 )
 
-// batteries is what can be switched off because a user may bring another.
-const batteries = "--disable=dns,metrics,storage,loadbalancer,networkpolicy"
+// batteries is all that a node is ready without; TestNoNetwork leaves out the others.
+func batteries() []addon.Battery {
+	return slices.DeleteFunc(addon.All(), func(b addon.Battery) bool { return b.Name == addon.KubeProxy || b.Name == addon.CNI })
+}
 
 // used is something for each of them.
 const used = `
@@ -57,9 +62,20 @@ func TestWithoutBatteries(t *testing.T) {
 		return err
 	})
 	n.Stop(t)
-	n.Start(t, batteries)
+	var names, aliases []string
+	for _, b := range batteries() {
+		names, aliases = append(names, string(b.Name)), append(aliases, cmp.Or(b.Alias, string(b.Name)))
+	}
+	n.Start(t, "--disable="+strings.Join(names, ","))
 	never := cluster.NewNode(t)
-	never.Start(t, batteries)
+	never.Start(t, "--disable="+strings.Join(aliases, ","))
+	eventually(t, func() error {
+		var still []error
+		for _, b := range batteries() {
+			still = append(still, has(t, n, b))
+		}
+		return errors.Join(still...)
+	})
 	for what, look := range map[string]func(*testing.T, *cluster.Node) string{
 		"sockets": sockets, "rules": tables, "interfaces": links, "objects": objects, "parts": parts,
 	} {
@@ -73,6 +89,33 @@ func TestWithoutBatteries(t *testing.T) {
 	t.Logf("goroutines: %s, without ever having had batteries %s", goroutines(t, n), goroutines(t, never))
 	never.Stop(t)
 	n.Stop(t)
+}
+
+// has is an error that names what a node has of a battery, beside a component that takes back what was there.
+func has(t *testing.T, n *cluster.Node, b addon.Battery) error {
+	t.Helper()
+	var found []string
+	for line := range strings.Lines(n.Output(t, "lite", "status")) {
+		if words := strings.Fields(line); len(words) > 0 && slices.Contains(slices.Concat(b.Server, b.Node), words[0]) && !slices.Contains(words, "disabled") {
+			found = append(found, line)
+		}
+	}
+	listens := n.Output(t, "ss", "-Hltun")
+	for _, p := range b.Ports {
+		if regexp.MustCompile(fmt.Sprintf(`:%d\s`, p)).MatchString(listens) {
+			found = append(found, fmt.Sprintf("port %d", p))
+		}
+	}
+	node := n.Kubectl(t, "get", "nodes", "-o", "jsonpath={.items[*].metadata['labels','annotations']}")
+	for _, mark := range b.Marks {
+		if strings.Contains(node, `"`+mark+`"`) {
+			found = append(found, mark)
+		}
+	}
+	if len(found) > 0 {
+		return fmt.Errorf("%s is disabled, and there still is %q", b.Name, found)
+	}
+	return nil
 }
 
 // sockets are the addresses and ports that lite listens on.

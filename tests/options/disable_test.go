@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"lite.io/lite/pkg/addon"
 	"lite.io/lite/tests/harness/cluster"
 )
 
@@ -82,7 +83,7 @@ func lacksOnlyNetwork(t *testing.T, n *cluster.Node) error {
 			return fmt.Errorf("%s: %s: %s", c.Name, c.State, c.Reason)
 		}
 	}
-	for _, left := range []string{"network", "kube-proxy"} {
+	for _, left := range slices.Concat(addon.Of(addon.CNI).Node, addon.Of(addon.KubeProxy).Node) {
 		if slices.Contains(names, left) {
 			t.Fatalf("%s is among %v", left, names)
 		}
@@ -104,16 +105,27 @@ func hasNothingOfNetwork(t *testing.T, n *cluster.Node) {
 }
 
 // TestNetworkSwitchedOff leaves the pod network out on a node that has had it:
-// the node waits for the user's, and does not go on with the old one.
+// the node waits for the user's, and does not go on with the old one, nor is it
+// said any more how other nodes reach its pods.
 func TestNetworkSwitchedOff(t *testing.T) {
 	n := cluster.NewNode(t)
 	n.Start(t)
 	n.Stop(t)
 	n.Launch(t, "--disable=kube-proxy,cni")
 	eventually(t, func() error { return lacksOnlyNetwork(t, n) })
+	n.WriteFile(t, "/etc/cni/net.d/10-theirs.conflist", network)
+	n.WaitReady(t)
+	ours := addon.Of(addon.CNI)
+	ours.Ports = nil // the kernel's, of a device that stays as long as pods may use it
+	eventually(t, func() error {
+		return errors.Join(has(t, n, ours), has(t, n, addon.Of(addon.KubeProxy)), has(t, n, addon.Of(addon.NetworkPolicy)))
+	})
 	n.Stop(t)
 
 	n.Start(t) // and on again
+	if annotations := n.Kubectl(t, "get", "nodes", "-o", "jsonpath={.items[*].metadata.annotations}"); !strings.Contains(annotations, addon.Of(addon.CNI).Marks[0]) {
+		t.Errorf("the node does not say how its pods are reached: %s", annotations)
+	}
 	n.Kubectl(t, "run", "hello", "--image=lite.test/busybox:1", "--", "sleep", "100000")
 	n.Kubectl(t, "wait", "--timeout=40s", "--for=condition=Ready", "pod/hello")
 }

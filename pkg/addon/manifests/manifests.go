@@ -22,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 
+	"lite.io/lite/pkg/addon"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
 )
@@ -41,8 +42,8 @@ type Config struct {
 	Files fs.FS
 	// Values replace ${NAME} in the files.
 	Values map[string]string
-	// Disable names parts whose objects are removed instead.
-	Disable []string
+	// Disable is the parts whose objects are removed instead.
+	Disable addon.Disabled
 	// Profile is the one whose objects are not removed; may be "".
 	Profile string
 }
@@ -89,7 +90,7 @@ func (c Config) unwanted(file string) bool {
 	subject := strings.TrimSuffix(path.Base(file), ".yaml")
 	switch path.Dir(file) {
 	case batteries:
-		return slices.Contains(c.Disable, subject)
+		return c.Disable.Has(addon.Name(subject))
 	case profiles:
 		return c.Profile != subject
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"slices"
 	"strings"
@@ -18,7 +19,7 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 
 	"lite.io/lite/manifests"
-	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/addon"
 	"lite.io/lite/pkg/layout"
 )
 
@@ -91,7 +92,7 @@ func TestApplyNamesTheObjectThatIsRefused(t *testing.T) {
 
 // Somebody's kube-dns with another address must not keep agents from joining.
 func TestOneObjectThatIsRefusedKeepsNoOtherBack(t *testing.T) {
-	m, err := New(Config{Files: manifests.FS, Disable: []string{"metrics"}})
+	m, err := New(Config{Files: manifests.FS, Disable: addon.Disabled{addon.Metrics}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +160,7 @@ func TestPartsThatAreDisabledAreTakenAway(t *testing.T) {
 			"batteries/active.yaml":  {Data: fmt.Appendf(nil, twoFiles, "active")},
 		},
 		Values:  map[string]string{"DOMAIN": "cluster.test"},
-		Disable: []string{"dns", "theirs", "touched", "gone", "always"},
+		Disable: addon.Disabled{"dns", "theirs", "touched", "gone", "always"},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -219,7 +220,11 @@ func TestAProfileBringsItsObjectsAndTakesThemAway(t *testing.T) {
 // An administrator who has opened a namespace, or given its pods a token, finds it so
 // after the next start; and nothing of these is ever removed with what is in it.
 func TestNamespacesAreAnAdministratorsToChange(t *testing.T) {
-	m, err := New(Config{Files: manifests.FS, Disable: config.Batteries})
+	var all addon.Disabled
+	for _, b := range addon.All() {
+		all = append(all, b.Name)
+	}
+	m, err := New(Config{Files: manifests.FS, Disable: all})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -240,6 +245,42 @@ func TestNamespacesAreAnAdministratorsToChange(t *testing.T) {
 	for _, o := range m.unwanted {
 		if o.GetKind() == "Namespace" || o.GetKind() == "ServiceAccount" {
 			t.Errorf("%s %s/%s is removed", o.GetKind(), o.GetNamespace(), o.GetName())
+		}
+	}
+}
+
+// A battery that is disabled leaves none of its objects, and takes along none of another's.
+func TestEachBatteryTakesItsObjectsAlong(t *testing.T) {
+	for _, b := range addon.All() {
+		disable := addon.Disabled{b.Name}
+		m, err := New(Config{Files: manifests.FS, Profile: "cis", Disable: disable})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want []*unstructured.Unstructured
+		for _, other := range addon.All() {
+			text, err := manifests.FS.ReadFile("batteries/" + string(other.Name) + ".yaml")
+			if errors.Is(err, fs.ErrNotExist) || !disable.Has(other.Name) {
+				continue
+			}
+			objects, err := decode(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, o := range objects {
+				want = append(want, o.Unstructured)
+			}
+		}
+		same := func(a, b *unstructured.Unstructured) bool {
+			return a.GroupVersionKind() == b.GroupVersionKind() && a.GetNamespace() == b.GetNamespace() && a.GetName() == b.GetName()
+		}
+		if !slices.EqualFunc(m.unwanted, want, same) {
+			t.Errorf("without %s %d objects are removed, not %d", b.Name, len(m.unwanted), len(want))
+		}
+		for _, o := range m.objects {
+			if slices.ContainsFunc(want, func(w *unstructured.Unstructured) bool { return same(o, w) }) {
+				t.Errorf("without %s there still is %s %s", b.Name, o.GetKind(), o.GetName())
+			}
 		}
 	}
 }

@@ -34,16 +34,25 @@ func (w *work) removeTables(ctx context.Context) {
 			continue
 		}
 		switch t := table.Family + " " + table.Name; t {
-		case "inet " + layout.PolicyTable:
-			w.deleteTable(ctx, t)
-		case "ip " + layout.ProxyTable, "ip6 " + layout.ProxyTable:
-			if w.hadRun {
-				w.deleteTable(ctx, t)
-			}
 		case "ip " + layout.PortmapTable, "ip6 " + layout.PortmapTable:
 			w.removeHostPorts(ctx, t)
+		default:
+			if ownsTable(t, w.hadRun) {
+				w.deleteTable(ctx, t)
+			}
 		}
 	}
+}
+
+// ownsTable reports whether a table is ours as a whole. Other Kubernetes call the one of kube-proxy the same.
+func ownsTable(table string, hadRun bool) bool {
+	switch table {
+	case "inet " + layout.PolicyTable:
+		return true
+	case "ip " + layout.ProxyTable, "ip6 " + layout.ProxyTable:
+		return hadRun
+	}
+	return false
 }
 
 func (w *work) deleteTable(ctx context.Context, table string) {

@@ -1,0 +1,41 @@
+package battery
+
+import (
+	"lite.io/lite/pkg/addon"
+	"lite.io/lite/pkg/addon/dns"
+	"lite.io/lite/pkg/addon/metrics"
+	"lite.io/lite/pkg/addon/servicelb"
+	"lite.io/lite/pkg/addon/storage"
+	"lite.io/lite/pkg/pki"
+)
+
+func dnsEndpoints(s *Server) {
+	s.Group.Add(s.Leader.Guard(dns.NewEndpoints(dns.EndpointsConfig{
+		Kubeconfig: s.Kubeconfig(pki.Lite), ClusterDNS: s.Config.ClusterDNS, NodeAddresses: s.Config.Disable.Has(addon.CNI), Addresses: s.Addresses,
+	})), s.Roles)
+}
+
+// metricsAPI runs on each server, as each API server asks the one in its own process.
+func metricsAPI(s *Server) {
+	s.Group.Add(metrics.New(metrics.Config{
+		Kubeconfig: s.Kubeconfig(pki.Metrics), CAFile: s.PKI.CA(pki.ClusterCA),
+		CertFile: s.PKI.Cert(pki.Metrics), KeyFile: s.PKI.Key(pki.Metrics),
+		ClientCAFile: s.PKI.CA(pki.FrontProxyCA), ClientName: pki.FrontProxyClient,
+	}), s.API)
+}
+
+// Volumes and Services are users' objects, and are written as an administrator writes them, so that users' webhooks
+// see it.
+
+func provisioner(s *Server) {
+	s.Group.Add(s.Leader.Guard(storage.New(storage.Config{Kubeconfig: s.Kubeconfig(pki.Admin)})), s.Roles)
+}
+
+func loadBalancer(s *Server)   { addLoadBalancer(s, false) }
+func noLoadBalancer(s *Server) { addLoadBalancer(s, true) }
+
+func addLoadBalancer(s *Server, disabled bool) {
+	s.Group.Add(s.Leader.Guard(servicelb.New(servicelb.Config{
+		Kubeconfig: s.Kubeconfig(pki.Admin), APIPort: s.Config.HTTPSListenPort, Addresses: s.Addresses, Disabled: disabled,
+	})), s.API)
+}
