@@ -48,7 +48,8 @@ func All() []Battery {
 			Ports: []int{layout.DNSPort, layout.DNSMetricsPort}},
 		{Name: Metrics, Alias: "metrics-server", Page: "metrics.md#switching-it-off", Server: []string{"metrics"},
 			Ports: []int{layout.MetricsPort}},
-		{Name: Storage, Alias: "local-storage", Page: "storage.md#switching-it-off", Server: []string{"storage"}, Node: []string{"volumes"},
+		{Name: Storage, Alias: "local-storage", Page: "storage.md#switching-it-off",
+			Server: []string{"storage"}, Node: []string{"volumes"},
 			Marks: []string{layout.StoragePathAnnotation, layout.StorageLabel}},
 		{Name: LoadBalancer, Alias: "servicelb", Page: "loadbalancer.md#switching-it-off", Server: []string{"loadbalancer"}},
 		// Another network plugin has an engine of its own for policies, or none.
@@ -58,9 +59,10 @@ func All() []Battery {
 			Ports:  []int{layout.ProxyMetricsPort, layout.ProxyHealthPort},
 			Leaves: []string{layout.ProxyTable, layout.KubeChains}},
 		{Name: CNI, Page: "configuration.md#components-that-you-can-disable", Node: []string{"network"},
-			Ports:  []int{layout.VXLANPort, layout.WireGuardPort},
-			Marks:  []string{layout.OverlayAnnotation},
-			Leaves: []string{layout.Bridge, layout.VXLANDevice, layout.WireGuardDevice, layout.ForwardChain, layout.InputChain, layout.PostroutingChain}},
+			Ports: []int{layout.VXLANPort, layout.WireGuardPort},
+			Marks: []string{layout.OverlayAnnotation},
+			Leaves: []string{layout.Bridge, layout.VXLANDevice, layout.WireGuardDevice,
+				layout.ForwardChain, layout.InputChain, layout.PostroutingChain}},
 	}
 }
 

@@ -74,7 +74,8 @@ func TestDisabled(t *testing.T) {
 		{Disabled{NetworkPolicy}, []Name{NetworkPolicy}, nil, nil},
 		// Another network plugin enforces policies, or nobody does.
 		{Disabled{CNI}, []Name{NetworkPolicy, CNI}, []int{layout.VXLANPort, layout.WireGuardPort}, []string{layout.OverlayAnnotation}},
-		{Disabled{KubeProxy, Metrics}, []Name{Metrics, KubeProxy}, []int{layout.MetricsPort, layout.ProxyMetricsPort, layout.ProxyHealthPort}, nil},
+		{Disabled{KubeProxy, Metrics}, []Name{Metrics, KubeProxy},
+			[]int{layout.MetricsPort, layout.ProxyMetricsPort, layout.ProxyHealthPort}, nil},
 		{Disabled{Storage, Storage}, []Name{Storage}, nil, []string{layout.StoragePathAnnotation, layout.StorageLabel}},
 		// A server of another version may have batteries that this one has not.
 		{Disabled{"gateway", LoadBalancer}, []Name{LoadBalancer}, nil, nil},

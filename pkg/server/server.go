@@ -126,7 +126,7 @@ func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, certs 
 		NodesPerHour: cfg.TokenNodesPerHour,
 	})), roles)
 	g.Add(alone.Guard(runtimeclass.New(cp.Kubeconfig(pki.Admin))), roles)
-	battery.AddToServer(battery.Server{
+	battery.AddToServer(&battery.Server{
 		Group: g, Config: cfg, PKI: cp.PKI, Kubeconfig: cp.Kubeconfig, Addresses: nodeAddresses(cfg), Leader: alone, API: api, Roles: roles,
 	})
 	node := agent.Config{

@@ -58,14 +58,14 @@ type Server struct {
 }
 
 // AddToServer adds what a server alone runs. What it runs as every node does is for AddToNode.
-func AddToServer(s Server) {
+func AddToServer(s *Server) {
 	for _, r := range rows() {
 		add := r.server
 		if s.Config.Disable.Has(r.of) {
 			add = r.serverOff
 		}
 		if add != nil {
-			add(&s)
+			add(s)
 		}
 	}
 }

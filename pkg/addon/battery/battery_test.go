@@ -50,9 +50,10 @@ func added(t *testing.T, disable addon.Disabled) (server, node []string) {
 		return names
 	}
 	var servers, nodes component.Group
-	AddToServer(Server{Group: &servers, Config: cfg, PKI: pki.Dir(cfg.DataDir), Kubeconfig: func(string) string { return "" }})
+	AddToServer(&Server{Group: &servers, Config: cfg, PKI: pki.Dir(cfg.DataDir), Kubeconfig: func(string) string { return "" }})
 	n := &Node{
-		Group: &nodes, Config: cfg, Cluster: join.Facts{ClusterCIDR: ranges, ClusterDNS: cfg.ClusterDNS, ClusterDomain: "cluster.local", Backend: "vxlan", Disable: disable},
+		Group: &nodes, Config: cfg,
+		Cluster: join.Facts{ClusterCIDR: ranges, ClusterDNS: cfg.ClusterDNS, ClusterDomain: "cluster.local", Backend: "vxlan", Disable: disable},
 		Runtime: "unix:///run/x.sock", NFTables: true, Firewall: firewall.New(),
 	}
 	if err := AddToNode(n); err != nil {

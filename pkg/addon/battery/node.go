@@ -18,7 +18,8 @@ import (
 // nameServer needs nobody to answer what it knows, and pods ask until the end. Without our pod network there is no
 // bridge of ours to listen on.
 func nameServer(n *Node) error {
-	c := dns.Config{NodeName: n.Config.NodeName, Kubeconfig: n.Kubeconfig, Dir: n.Config.Layout().Data.Agent().DNS(), Resolvers: resolver.System()}
+	dir := n.Config.Layout().Data.Agent().DNS()
+	c := dns.Config{NodeName: n.Config.NodeName, Kubeconfig: n.Kubeconfig, Dir: dir, Resolvers: resolver.System()}
 	if n.Cluster.Disable.Has(addon.CNI) {
 		c.Listen, c.Clients = n.Config.NodeIP, n.Cluster.ClusterCIDR
 	}
@@ -67,7 +68,9 @@ func portsForPods(disable addon.Disabled) (ports []int) {
 }
 
 func policies(n *Node) error {
-	n.Group.Add(policy.New(policy.Config{Kubeconfig: n.Kubeconfig, ClusterCIDR: n.Cluster.ClusterCIDR, Runtime: n.Runtime, Firewall: n.Firewall}), n.API, n.Tools)
+	n.Group.Add(policy.New(policy.Config{
+		Kubeconfig: n.Kubeconfig, ClusterCIDR: n.Cluster.ClusterCIDR, Runtime: n.Runtime, Firewall: n.Firewall,
+	}), n.API, n.Tools)
 	return nil
 }
 
@@ -99,6 +102,8 @@ func proxyConfig(n *Node) kubeproxy.Config {
 }
 
 func volumes(n *Node) error {
-	n.Group.Add(storage.NewVolumes(storage.VolumesConfig{NodeName: n.Config.NodeName, Kubeconfig: n.Kubeconfig, Path: n.Config.LocalStoragePath}), n.Network)
+	n.Group.Add(storage.NewVolumes(storage.VolumesConfig{
+		NodeName: n.Config.NodeName, Kubeconfig: n.Kubeconfig, Path: n.Config.LocalStoragePath,
+	}), n.Network)
 	return nil
 }
