@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -21,7 +20,6 @@ import (
 	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/install/airgap"
 	"lite.io/lite/pkg/version"
-	"lite.io/lite/scripts"
 )
 
 func bundleCommand() *cobra.Command {
@@ -104,11 +102,7 @@ func createBundle(cmd *cobra.Command, o bundleOptions) error {
 	if err := o.check(); err != nil {
 		return err
 	}
-	installer, err := scripts.Install(version.BaseURL())
-	if err != nil {
-		return err
-	}
-	request := airgap.Request{Arch: o.arch, Disk: roomBeside(o.output), Installer: installer, Binary: o.binary, Files: o.files}
+	request := airgap.Request{Arch: o.arch, Disk: images.RoomBeside(o.output, configured().DataDir), Binary: o.binary, Files: o.files}
 	if len(o.images) == 0 {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 		defer stop()
@@ -187,9 +181,7 @@ func bundleListCommand() *cobra.Command {
 			if output == "table" {
 				return writeFiles(os.Stdout, files)
 			}
-			e := json.NewEncoder(os.Stdout)
-			e.SetIndent("", "  ")
-			return e.Encode(files)
+			return writeJSON(os.Stdout, files)
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")

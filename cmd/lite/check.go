@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -153,7 +152,7 @@ func checkSubject(m *check.Machine, flags *pflag.FlagSet, o checkOptions) (check
 	switch s.Role {
 	case config.Server, config.Agent:
 	case "":
-		s.Role, s.Because = m.RoleOf(configuredDataDir(flags))
+		s.Role, s.Because = m.RoleOf(check.DataDir(flags))
 	default:
 		return s, fmt.Errorf("--role %q: must be server or agent", o.role)
 	}
@@ -184,22 +183,9 @@ func checkSubject(m *check.Machine, flags *pflag.FlagSet, o checkOptions) (check
 	}
 	s.Config, s.Wrong = config.Load(s.Role, flags, os.Environ())
 	if s.Config != nil && m.UID == 0 {
-		s.Refused = acceptArguments(s.Config)
+		s.Refused = check.Arguments(s.Config)
 	}
 	return s, nil
-}
-
-// configuredDataDir is the data directory of a node whose role is not known.
-func configuredDataDir(flags *pflag.FlagSet) string {
-	for _, role := range []config.Role{config.Server, config.Agent} {
-		if cfg, err := config.Load(role, flags, os.Environ()); err == nil {
-			return cfg.DataDir
-		}
-	}
-	if dir := flags.Lookup("data-dir").Value.String(); dir != "" {
-		return dir
-	}
-	return string(layout.Default().Data)
 }
 
 // writeDone shows what --fix has done.
@@ -239,12 +225,4 @@ func writeReport(w io.Writer, r check.Report) error {
 	b.WriteString("\n")
 	_, err := io.WriteString(w, b.String())
 	return err
-}
-
-// writeJSON writes a report. Remedies have signs in them that only HTML has to escape.
-func writeJSON(w io.Writer, report any) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	return e.Encode(report)
 }

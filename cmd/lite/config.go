@@ -5,24 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/check"
-	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/file"
-	"lite.io/lite/pkg/host/probe"
 	"lite.io/lite/pkg/install/service"
 	"lite.io/lite/pkg/layout"
-	"lite.io/lite/pkg/log"
-	"lite.io/lite/pkg/server"
-	"lite.io/lite/pkg/version"
 )
 
 func configCommand() *cobra.Command {
@@ -45,7 +38,7 @@ Kubernetes. The command changes nothing; a node may be running meanwhile.
 The exit code is 0 if the configuration is valid, otherwise 1.`,
 		Args: cobra.NoArgs,
 	}
-	perRole(cmd, "Check whether an agent would start with the configuration", accept)
+	perRole(cmd, "Check whether an agent would start with the configuration", check.Accepted)
 	return cmd
 }
 
@@ -131,42 +124,7 @@ func dropIn(role config.Role, flags *pflag.FlagSet, file string) ([]byte, *confi
 	if err != nil {
 		return nil, nil, err
 	}
-	return content, cfg, checkService(cfg)
-}
-
-// checkService finds what would keep a service from starting, whatever runs on the
-// machine now; nothing is touched.
-func checkService(cfg *config.Config) error {
-	if err := errors.Join(server.CheckVersion(cfg.DataDir, version.Version()), check.Role(cfg)); err != nil {
-		return err
-	}
-	if cfg.Role == config.Agent {
-		if err := agent.CheckJoin(cfg); err != nil {
-			return err
-		}
-	}
-	return accept(cfg)
-}
-
-// accept finds what a start would find wrong with a configuration itself.
-func accept(cfg *config.Config) error {
-	if err := agent.CheckRuntime(cfg); err != nil {
-		return err
-	}
-	return acceptArguments(cfg)
-}
-
-// acceptArguments is accept for arguments of components, and the files that they
-// name: they are checked where they are parsed. Of the machine it matters only who
-// makes cgroups.
-func acceptArguments(cfg *config.Config) error {
-	log.Bridge(slog.New(slog.DiscardHandler)) // nobody has asked for what upstream says of it
-	host := agent.Host{Systemd: probe.HasSystemd()}
-	if cfg.Role == config.Agent {
-		return agent.Check(cfg, host)
-	}
-	_, err := server.New(cfg, host, func(component.Status) {})
-	return err
+	return content, cfg, check.Service(cfg)
 }
 
 // writeConfig writes a file, unless it is as it should be: who watches it may take

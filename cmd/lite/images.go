@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -21,7 +20,6 @@ import (
 	"lite.io/lite/pkg/agent/images"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/file"
-	"lite.io/lite/pkg/file/unpack"
 	"lite.io/lite/pkg/log"
 )
 
@@ -85,9 +83,7 @@ func imagesListCommand() *cobra.Command {
 					return err
 				}
 				if output == "json" {
-					e := json.NewEncoder(os.Stdout)
-					e.SetIndent("", "  ")
-					return e.Encode(list)
+					return writeJSON(os.Stdout, list)
 				}
 				return writeImages(os.Stdout, list)
 			})
@@ -224,7 +220,7 @@ func exportImages(ctx context.Context, s *images.Store, output string, names []s
 	defer part.Discard()
 	bar := newMeter(os.Stderr, output)
 	defer bar.end()
-	err = images.Compress(bar.writer(roomBeside(output).Writer(part, "the archive")), output, func(w io.Writer) error { return s.Export(ctx, w, found) })
+	err = images.Compress(bar.writer(images.RoomBeside(output, configured().DataDir).Writer(part, "the archive")), output, func(w io.Writer) error { return s.Export(ctx, w, found) })
 	if errors.Is(err, syscall.ENOSPC) {
 		return fmt.Errorf("export: %w; choose a disk with more room with -o", err)
 	}
@@ -235,12 +231,6 @@ func exportImages(ctx context.Context, s *images.Store, output string, names []s
 		return fmt.Errorf("export: %w", err)
 	}
 	return nil
-}
-
-// roomBeside is the disk of a file that is written: one that has the datastore as well is
-// not filled.
-func roomBeside(output string) unpack.Disk {
-	return unpack.Disk{Dir: filepath.Dir(output)}.Beside(configured().DataDir)
 }
 
 func imagesRemoveCommand() *cobra.Command {

@@ -15,11 +15,9 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 
 	"lite.io/lite/pkg/check"
-	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/join/roll"
 	"lite.io/lite/pkg/kube"
-	"lite.io/lite/pkg/status"
 	"lite.io/lite/pkg/version"
 	"lite.io/lite/tests/golden"
 )
@@ -88,25 +86,6 @@ func TestVersionsOfWhatIsInsideAreKnown(t *testing.T) {
 	}
 }
 
-func TestAge(t *testing.T) {
-	for d, want := range map[time.Duration]string{
-		0:                               "0s",
-		999 * time.Millisecond:          "0s",
-		59 * time.Second:                "59s",
-		time.Minute:                     "1m0s",
-		59*time.Minute + 59*time.Second: "59m59s",
-		time.Hour:                       "1h0m",
-		23*time.Hour + 59*time.Minute:   "23h59m",
-		24 * time.Hour:                  "1d0h",
-		50*time.Hour + 30*time.Minute:   "2d2h",
-		1000 * 24 * time.Hour:           "1000d0h",
-	} {
-		if got := age(d); got != want {
-			t.Errorf("%s: got %s, want %s", d, got, want)
-		}
-	}
-}
-
 func TestMentions(t *testing.T) {
 	for _, test := range []struct {
 		args string
@@ -167,33 +146,6 @@ func TestCrictlIsToldWhatTheUserDoesNotSay(t *testing.T) {
 	}
 }
 
-func TestStatusTable(t *testing.T) {
-	now := time.Date(2026, time.May, 1, 12, 0, 0, 0, time.UTC)
-	n := status.Node{Role: "server", Name: "node-a", Version: "v0.1.0", PID: 42, Since: now.Add(-90 * time.Minute), Components: []status.Component{
-		{Name: "etcd", State: component.Ready, Since: now.Add(-90 * time.Minute), Took: 0.1234},
-		{Name: "apiserver", State: component.Failed, Since: now.Add(-5 * time.Second), Took: 2, Reason: "one\ntwo"},
-		{Name: "controller-manager", State: component.Waiting, Since: now},
-	}}
-	var out bytes.Buffer
-	if err := writeTable(&out, n, now); err != nil {
-		t.Fatal(err)
-	}
-	golden.Check(t, "status", out.String())
-}
-
-func TestStatusShowsCertificates(t *testing.T) {
-	now := time.Date(2026, time.May, 1, 12, 0, 0, 0, time.UTC)
-	n := status.Node{Role: "agent", Certificates: []status.Certificate{
-		{Path: "/pki/ca.crt", State: "ended", Until: now.Add(-time.Second), Remedy: "make it again"},
-		{Path: "/pki/apiserver.crt", State: "ends soon", Until: now.AddDate(0, 0, 29), Remedy: "restart lite"},
-	}, Servers: []status.Server{{Address: "192.0.2.1:6443", State: "healthy", Since: now}}}
-	var out bytes.Buffer
-	if err := writeTable(&out, n, now); err != nil {
-		t.Fatal(err)
-	}
-	golden.Check(t, "status-certificates", out.String())
-}
-
 func TestCheckTable(t *testing.T) {
 	r := check.Report{Role: "server", Result: check.Fail, Fixed: []check.Done{
 		{Check: "firewall", Did: "ufw: let in pods", Undo: "ufw delete allow from 10.42.0.0/16"},
@@ -212,19 +164,6 @@ func TestCheckTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden.Check(t, "check", out.String())
-}
-
-// lite status said which server is in use, but not since when.
-func TestStatusSaysSinceWhenAServerIsInUse(t *testing.T) {
-	now := time.Date(2026, time.May, 1, 12, 0, 0, 0, time.UTC)
-	n := status.Node{Role: "agent", Servers: []status.Server{
-		{Address: "192.0.2.1:6443", State: "healthy", Since: now.Add(-2 * time.Hour), InUse: true, UsedSince: now.Add(-5 * time.Second)},
-		{Address: "192.0.2.2:6443", State: "healthy", Since: now},
-	}}
-	var out bytes.Buffer
-	if err := writeTable(&out, n, now); err != nil || !strings.Contains(out.String(), "yes, 5s") || strings.Count(out.String(), "yes") != 1 {
-		t.Errorf("got %v\n%s", err, &out)
-	}
 }
 
 func TestTokenListKeepsToItsLines(t *testing.T) {

@@ -20,8 +20,8 @@ import (
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/join/roll"
-	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/server"
+	"lite.io/lite/pkg/status"
 )
 
 func tokenCommand() *cobra.Command {
@@ -46,18 +46,7 @@ func onServer(cmd *cobra.Command, f func(ctx context.Context, c *config.Config, 
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("%s: needs root to manage %[1]ss; run it as root", noun)
 	}
-	standing, err := server.ReadToken(cfg.DataDir)
-	if errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("%s: no server has run here on data-dir %s; run it on a server, or set LITE_DATA_DIR", noun, cfg.DataDir)
-	}
-	if err != nil {
-		return err
-	}
-	rest, err := kube.ClientConfig(server.Kubeconfig(cfg.DataDir), noun)
-	if err != nil {
-		return err
-	}
-	client, err := kubernetes.NewForConfig(rest)
+	client, standing, err := server.Client(cfg.DataDir, noun)
 	if err != nil {
 		return err
 	}
@@ -156,7 +145,7 @@ func writeTokens(w io.Writer, tokens []join.Info, joined []*roll.Joined, now tim
 		case i.Expired:
 			expires = "expired"
 		case !i.Expiry.IsZero():
-			expires = "in " + age(i.Expiry.Sub(now))
+			expires = "in " + status.Age(i.Expiry.Sub(now))
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\n", i.ID, i.Role, expires, nodes[i.ID], printable(i.Description))
 		delete(nodes, i.ID)
@@ -182,7 +171,7 @@ func writeJoined(w io.Writer, joined []*roll.Joined, now time.Time) error {
 			if e.Lived {
 				ready = "yes"
 			}
-			fmt.Fprintf(t, "%s\t%s\t%s ago\t%s\t%s\n", printable(j.Token), printable(name), age(now.Sub(e.At)), printable(e.From), ready)
+			fmt.Fprintf(t, "%s\t%s\t%s ago\t%s\t%s\n", printable(j.Token), printable(name), status.Age(now.Sub(e.At)), printable(e.From), ready)
 		}
 	}
 	return t.Flush()

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -22,7 +21,6 @@ import (
 
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/config"
-	"lite.io/lite/pkg/helpers"
 	"lite.io/lite/pkg/layout"
 )
 
@@ -90,15 +88,10 @@ func runCrictl(args []string) error {
 		return errors.New("crictl: needs root to use the container runtime of this node; run it as root")
 	}
 	cfg := configured()
-	// Unpack would make it readable by everybody.
-	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
-		return fmt.Errorf("create data-dir: %w", err)
-	}
-	helpers, err := helpers.Unpack(cfg.DataDir)
+	path, err := agent.Crictl(cfg.DataDir)
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(helpers.Bin(), "crictl")
 	_, err = os.Stat(crictlConfig)
 	preset := append([]string{"crictl"}, crictlPreset(args, agent.Socket(cfg), err == nil)...)
 	if err := syscall.Exec(path, append(preset, args...), os.Environ()); err != nil {

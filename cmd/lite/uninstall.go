@@ -14,7 +14,6 @@ import (
 
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/install/uninstall"
-	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/server"
 )
 
@@ -105,32 +104,7 @@ func (r *removal) node() (uninstall.Node, error) {
 		}
 		cfg = &config.Config{DataDir: dir}
 	}
-	at, standard := cfg.Layout(), layout.Default()
-	n := uninstall.Node{
-		DataDirs:   []string{cfg.DataDir},
-		DefaultDir: string(standard.Data),
-		RunDir:     at.Run,
-		ConfigDir:  at.Config,
-		KubeletDir: at.Host.Kubelet,
-		Host:       at.Host,
-		Kubeconfig: cfg.WriteKubeconfig,
-		Volumes:    cfg.LocalStoragePath,
-		AuditLog:   cfg.AuditLogPath,
-		OwnLog:     standard.Host.AuditLog,
-		Name:       cfg.NodeName,
-		Bridge:     layout.Bridge,
-		Tunnels:    layout.Devices(),
-		Protocol:   layout.RouteProtocol,
-		Network:    layout.Network,
-	}
-	for _, arg := range cfg.KubeletArgs {
-		if dir, ok := strings.CutPrefix(arg, "root-dir="); ok && filepath.IsAbs(dir) {
-			n.KubeletDir = filepath.Clean(dir)
-		}
-	}
-	_, err = os.Stat(at.Data.Agent().Cluster())
-	n.Agent = err == nil && !server.Used(cfg.DataDir)
-	return n, nil
+	return uninstall.NodeOf(cfg, server.Used(cfg.DataDir)), nil
 }
 
 // configuration is that of the role which this node has.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 
@@ -20,9 +19,7 @@ func versionCommand() *cobra.Command {
 			v := version.Get()
 			switch output {
 			case "json":
-				e := json.NewEncoder(os.Stdout)
-				e.SetIndent("", "  ")
-				return e.Encode(v)
+				return writeJSON(os.Stdout, v)
 			case "text":
 				_, err := fmt.Printf("%s\nkubernetes %s\netcd %s\ncontainerd %s\nrunc %s\n", banner(v), v.Kubernetes, v.Etcd, v.Containerd, v.Runc)
 				return err

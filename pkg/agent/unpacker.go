@@ -3,6 +3,9 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 
 	"lite.io/lite/pkg/helpers"
@@ -34,4 +37,17 @@ func (u *unpacker) Ready(context.Context) error {
 		return errors.New("unpacking programs")
 	}
 	return nil
+}
+
+// Crictl is where crictl is, which comes with lite; it is unpacked unless a node has run here.
+func Crictl(dataDir string) (string, error) {
+	// Unpack would make it readable by everybody.
+	if err := os.MkdirAll(dataDir, 0o700); err != nil {
+		return "", fmt.Errorf("create data-dir: %w", err)
+	}
+	unpacked, err := helpers.Unpack(dataDir)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(unpacked.Bin(), "crictl"), nil
 }

@@ -224,3 +224,9 @@ func Compress(to io.Writer, name string, write func(io.Writer) error) error {
 	}
 	return errors.Join(write(w), w.Close())
 }
+
+// RoomBeside is the disk of a file that is written: one that has the datastore of a data directory as well is not
+// filled.
+func RoomBeside(file, dataDir string) unpack.Disk {
+	return unpack.Disk{Dir: filepath.Dir(file)}.Beside(dataDir)
+}

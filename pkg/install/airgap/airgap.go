@@ -28,6 +28,8 @@ import (
 	"lite.io/lite/pkg/agent/images"
 	"lite.io/lite/pkg/file/unpack"
 	"lite.io/lite/pkg/install/release"
+	"lite.io/lite/pkg/version"
+	"lite.io/lite/scripts"
 )
 
 const imageDir = release.ImageDir
@@ -38,7 +40,7 @@ func Architectures() []string { return release.Architectures() }
 // Request is what a bundle is to hold.
 type Request struct {
 	Arch      string
-	Installer []byte
+	Installer []byte   // nil = that of this lite
 	Binary    string   // the program, or the program compressed with gzip
 	Files     []string // image archives
 	// Export writes an archive of further images, compressed with zstd. It is nil
@@ -54,7 +56,12 @@ func Name(version, arch string) string { return fmt.Sprintf("lite-%s-linux-%s.ta
 
 // Create writes a bundle into an empty file, until ctx is done. The same request
 // makes the same bytes.
-func Create(ctx context.Context, to *os.File, r Request) error {
+func Create(ctx context.Context, to *os.File, r Request) (err error) {
+	if r.Installer == nil {
+		if r.Installer, err = scripts.Install(version.BaseURL()); err != nil {
+			return err
+		}
+	}
 	b := &builder{ctx: ctx, to: to, bounded: r.Disk.Writer(to, "the bundle"), tell: r.Tell, sums: release.Sums{}}
 	if err := b.add(release.Installer, 0o755, copyOf(bytes.NewReader(r.Installer))); err != nil {
 		return err
