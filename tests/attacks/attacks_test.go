@@ -49,6 +49,7 @@ func TestNode(t *testing.T) {
 	t.Run("StaysWhenItIsDeleted", s.testStays)
 	t.Run("EndsTheControlPlaneByFigures", s.testFigures)
 	t.Run("FillsTheDatastore", s.testDatastore)
+	t.Run("FillsTheAuditLog", s.testAuditLog)
 	t.Run("Reach", s.testReach)
 	t.Run("FloodsByOneToken", s.testFlood)
 	t.Run("IsOneOfManyOfAToken", s.testToken)
