@@ -67,6 +67,7 @@ var layers = []struct{ pkg, imports string }{
 	{"pkg/agent/kubeproxy", "component component/series host/firewall host/netfilter host/probe kube layout"},
 	{"pkg/agent/apiproxy", "file kube layout"},
 	{"pkg/cni/overlay", "file host/probe layout"},
+	{"pkg/join/proof", "cni/overlay component kube layout"},
 	{"pkg/cni", "cni/overlay component file host/firewall host/netfilter host/probe kube layout"},
 	{"pkg/cni/policy", "cni/overlay component host/firewall kube layout"},
 	{"pkg/host/resolver", "file"},

@@ -235,7 +235,7 @@ func peer(n *v1.Node) (p overlay.Peer, ok bool, err error) {
 	}
 	p.Node, p.Created = n.Name, n.CreationTimestamp.Time
 	if err := json.Unmarshal([]byte(text), &p.Local); err != nil {
-		return p, false, fmt.Errorf("node %s: annotation %s: %w", n.Name, annotation, err)
+		return p, false, fmt.Errorf("node %s: annotation %s: %.100s", n.Name, annotation, err) // it quotes what may have any length
 	}
 	for _, text := range n.Spec.PodCIDRs {
 		cidr, err := netip.ParsePrefix(text)

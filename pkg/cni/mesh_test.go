@@ -45,6 +45,18 @@ func TestPeer(t *testing.T) {
 	}
 }
 
+// An annotation of 100 KB was in each line of the log of every node.
+func TestWhatANodeSaysIsShort(t *testing.T) {
+	long := strings.Repeat("1", 100<<10)
+	for _, text := range []string{long, `{"ip":"` + long + `"}`, `{"port":` + long + `}`, `{"backend":` + long + `}`} {
+		n := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "b", Annotations: map[string]string{annotation: text}}}
+		n.Spec.PodCIDRs = []string{"10.42.1.0/24"}
+		if _, _, err := peer(n); err == nil || len(err.Error()) > 200 {
+			t.Errorf("%.20s: got %.300v", text, err)
+		}
+	}
+}
+
 func TestTrimKeepsWhatPeerReads(t *testing.T) {
 	n := &v1.Node{ObjectMeta: metav1.ObjectMeta{
 		Name: "b", ResourceVersion: "7", Labels: map[string]string{"a": "b"},

@@ -7,6 +7,10 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // NodeAddresses judges the addresses at which Nodes say that they are. A node
@@ -32,12 +36,25 @@ type Claim struct {
 	Addresses []netip.Addr
 }
 
+// Proven is which of the addresses that a Node reports are known to be its own; decided
+// is false while no server has found out. Others are a claim. External addresses need no
+// proof: no node may give itself one (the policy nodes.lite.io).
+func Proven(n *corev1.Node) (addresses []netip.Addr, decided bool) {
+	text, decided := n.Annotations[layout.ProvenAnnotation]
+	for part := range strings.SplitSeq(text, ",") {
+		if a, err := netip.ParseAddr(strings.TrimSpace(part)); err == nil {
+			addresses = append(addresses, a)
+		}
+	}
+	return addresses, decided
+}
+
 // Check says why an address is not one that a node can have.
 func (a NodeAddresses) Check(ip netip.Addr, server bool) error {
 	within := func(p netip.Prefix) bool { return p.Contains(ip) }
 	switch {
 	case !ip.IsValid() || ip.Is4In6() || ip.Zone() != "" || !ip.IsGlobalUnicast() || ip == broadcast:
-		return fmt.Errorf("%s is no address of a host", ip)
+		return fmt.Errorf("%.60s is no address of a host", ip) // a zone may have any length
 	case len(a.Within) > 0 && !slices.ContainsFunc(a.Within, within):
 		return fmt.Errorf("%s is not in %v", ip, a.Within)
 	case slices.ContainsFunc(a.Services, within):

@@ -3,8 +3,15 @@ package kube
 import (
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"lite.io/lite/pkg/layout"
 )
 
 func prefixes(texts ...string) (all []netip.Prefix) {
@@ -23,6 +30,28 @@ func addresses(texts ...string) (all []netip.Addr) {
 
 var cluster = NodeAddresses{
 	Pods: prefixes("10.42.0.0/16", "fd42::/56"), Services: prefixes("10.43.0.0/16", "fd43::/112"), API: addresses("192.0.2.1"),
+}
+
+// The zone of an address may have any length, and what is refused is logged.
+func TestARefusalIsShort(t *testing.T) {
+	err := cluster.Check(netip.MustParseAddr("fe80::1%"+strings.Repeat("a", 100<<10)), false)
+	if err == nil || len(err.Error()) > 100 {
+		t.Errorf("got %.200v", err)
+	}
+}
+
+func TestProven(t *testing.T) {
+	for text, want := range map[string][]netip.Addr{
+		"": nil, "192.0.2.7": addresses("192.0.2.7"), "192.0.2.7, 2001:db8::7": addresses("192.0.2.7", "2001:db8::7"), "x,,192.0.2.7": addresses("192.0.2.7"),
+	} {
+		n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{layout.ProvenAnnotation: text}}}
+		if got, decided := Proven(n); !decided || !slices.Equal(got, want) {
+			t.Errorf("%q: got %v, %t", text, got, decided)
+		}
+	}
+	if got, decided := Proven(&corev1.Node{}); decided || got != nil {
+		t.Errorf("got %v, %t", got, decided)
+	}
 }
 
 func TestAddressesThatNoNodeHas(t *testing.T) {

@@ -265,6 +265,7 @@ func TestObjectsCallThingsTheSame(t *testing.T) {
 		"batteries/metrics.yaml":  {MetricsUser},
 		"../docs/uninstall.md":    append(append(Chains(), Devices()[:2]...), Bridge, PolicyTable, ProxyTable, PortmapTable, PortmapChains, PodCgroup, PodSlice, strconv.Itoa(RouteProtocol), Default().Data.Agent().Containerd().Root()[len("/var/lib/lite/"):], Default().Run.Before(), Default().Config.Fixes(), Default().Config.Installed(), Default().Run.Containerd().Socket(), Default().Host.CNI, Default().Host.Kubelet, Default().Host.PodLogs, Default().Host.OpenRCLog),
 		"../docs/files.md":        append(append(Chains(), Devices()...), Bridge, PolicyTable, ProxyTable, PortmapTable, strconv.Itoa(RouteProtocol)),
+		"../docs/security.md":     {ProvenAnnotation},
 		"../docs/loadbalancer.md": {BalancerClass, BalancerLabel, AllowSSHAnnotation},
 	} {
 		text := object(t, file)

@@ -11,6 +11,9 @@ const (
 	// StorageLabel is on a Node that has such a directory. The class local-path names it in allowedTopologies:
 	// the scheduler knows nothing else by which to choose another node, and would come back to the same one for ever.
 	StorageLabel = Domain + "/storage"
+	// ProvenAnnotation is which of the addresses that a node reports are its own, by commas, as the leading server has
+	// found; PolicyOfNodes keeps nodes from it.
+	ProvenAnnotation = Domain + "/proven-addresses"
 	// BalancerLabel on any node makes those that have it the only ones whose addresses are given to Services. No node
 	// may give it to itself, as the admission plugin NodeRestriction has it.
 	BalancerLabel = "node-restriction.kubernetes.io/lite-lb"
@@ -119,6 +122,7 @@ const (
 	DNSManager          = "lite-dns"
 	MetricsManager      = "lite-metrics"
 	NetworkSource       = "lite-network"
+	ProofManager        = "lite-node-addresses"
 	CertificatesSource  = "lite-certificates"
 	ManifestsController = Domain + "/manifests"
 )

@@ -44,7 +44,7 @@ func uses(dir pki.Dir) map[string][]string {
 	})
 	maps.Copy(uses, battery.Uses(dir))
 	for user, parts := range map[string][]string{
-		pki.Lite:  {"manifests", "join", "approver"},
+		pki.Lite:  {"manifests", "join", "approver", "node-addresses"},
 		pki.Admin: {"manifests-directory", "runtime-classes"},
 	} {
 		for _, part := range parts {

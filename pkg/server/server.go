@@ -24,6 +24,7 @@ import (
 	"lite.io/lite/pkg/datastore/etcd"
 	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/join/approver"
+	"lite.io/lite/pkg/join/proof"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/pki"
@@ -125,6 +126,7 @@ func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, certs 
 		Kubeconfig: cp.Kubeconfig(pki.Lite), ServiceCIDRs: cfg.ServiceCIDR, ClusterDomain: cfg.ClusterDomain, Servers: pki.APINames(identity(cfg)), Built: version.Built(),
 		NodesPerHour: cfg.TokenNodesPerHour,
 	})), roles)
+	g.Add(alone.Guard(proof.New(proof.Config{Kubeconfig: cp.Kubeconfig(pki.Lite), Addresses: nodeAddresses(cfg)})), roles)
 	g.Add(alone.Guard(runtimeclass.New(cp.Kubeconfig(pki.Admin))), roles)
 	battery.AddToServer(&battery.Server{
 		Group: g, Config: cfg, PKI: cp.PKI, Kubeconfig: cp.Kubeconfig, Addresses: nodeAddresses(cfg), Leader: alone, API: api, Roles: roles,

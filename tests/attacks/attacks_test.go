@@ -9,6 +9,10 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+
 	"lite.io/lite/pkg/layout"
 	"lite.io/lite/tests/harness/cluster"
 )
@@ -45,6 +49,7 @@ func TestNode(t *testing.T) {
 	t.Run("StaysWhenItIsDeleted", s.testStays)
 	t.Run("EndsTheControlPlaneByFigures", s.testFigures)
 	t.Run("FillsTheDatastore", s.testDatastore)
+	t.Run("FillsTheAuditLog", s.testAuditLog)
 	t.Run("Reach", s.testReach)
 	t.Run("FloodsByOneToken", s.testFlood)
 	t.Run("IsOneOfManyOfAToken", s.testToken)
@@ -104,28 +109,73 @@ func (s *suite) testContest(t *testing.T) {
 	}
 }
 
+// reports is the status of a Node that is ready, at addresses such as "InternalIP 192.0.2.77".
+func reports(addresses ...string) string {
+	var list []string
+	for _, a := range addresses {
+		kind, address, _ := strings.Cut(a, " ")
+		list = append(list, fmt.Sprintf(`{"type":%q,"address":%q}`, kind, address))
+	}
+	return fmt.Sprintf(`"status":{"conditions":[{"type":"Ready","status":"True","reason":"x","message":"x","lastHeartbeatTime":%q,"lastTransitionTime":%[1]q}],
+		"daemonEndpoints":{"kubeletEndpoint":{"Port":10250}},"addresses":[%s]}`, time.Now().UTC().Format(time.RFC3339), strings.Join(list, ","))
+}
+
+// The addresses of Services and of loopback, of another node, and one outside of the
+// cluster, such as that of a database: kube-proxy on every node would lead packets for
+// it to a Service.
 func (s *suite) testAddresses(t *testing.T) {
-	const name = "a2"
+	const name, outside, carrier = "a2", "192.0.2.77", "192.0.2.78"
+	const external = "may not give itself external addresses"
+	s.refused(t, external, "a1", `{"apiVersion":"v1","kind":"Node","metadata":{"name":"a1"},`+reports("ExternalIP "+outside)+"}", "create", "-f", "-")
+	s.server.Kubectl(t, "delete", "node", "a1", "--ignore-not-found")
 	if out, err := s.as(t, name, "{apiVersion: v1, kind: Node, metadata: {name: a2}}", "create", "-f", "-"); err != nil {
 		t.Fatal(out)
 	}
 	defer s.server.Kubectl(t, "delete", "node", name)
-	status := fmt.Sprintf(`{"status":{"conditions":[{"type":"Ready","status":"True","reason":"x","message":"x","lastHeartbeatTime":%q,"lastTransitionTime":%[1]q}],
-		"addresses":[{"type":"InternalIP","address":"10.43.0.1"},{"type":"InternalIP","address":"10.43.0.10"},{"type":"ExternalIP","address":"127.0.0.1"},{"type":"ExternalIP","address":%q}]}}`,
-		time.Now().UTC().Format(time.RFC3339), s.server.IP)
-	// A node may write its own status, though not read it alone, as kubectl does first.
-	s.server.Kubectl(t, "patch", "node", name, "--subresource=status", "-p", status)
+	node := s.client(t, func(c *rest.Config) { // kubectl reads before it patches, which a node may not do here
+		admin := s.server.Config(t)
+		c.CertData, c.KeyData = admin.CertData, admin.KeyData
+		c.Impersonate = rest.ImpersonationConfig{UserName: layout.NodeUser + name, Groups: []string{layout.NodesGroup, "system:authenticated"}}
+	})
+	writes := func(addresses ...string) error {
+		_, err := node.CoreV1().Nodes().Patch(t.Context(), name, types.MergePatchType, []byte("{"+reports(addresses...)+"}"), metav1.PatchOptions{}, "status")
+		return err
+	}
+	if err := writes("InternalIP "+outside, "ExternalIP "+outside); err == nil || !strings.Contains(err.Error(), external) {
+		t.Errorf("a node gives itself an external address: %v", err)
+	}
+	s.server.Kubectl(t, "patch", "node", name, "--subresource=status", "-p", "{"+reports("ExternalIP 127.0.0.1", "ExternalIP "+s.server.IP)+"}") // as once
+	s.server.Kubectl(t, "annotate", "node", name, layout.OverlayAnnotation+`={"backend":"vxlan","ip":"`+carrier+`"}`)
 	s.ns.Apply(t, "{apiVersion: v1, kind: Service, metadata: {name: evil}, spec: {type: LoadBalancer, selector: {app: web}, ports: [{port: 443}]}}")
+	want := s.server.IP + " " + s.agent.IP
 	cluster.Eventually(t, soon, func() error {
+		err := writes("InternalIP 10.43.0.1", "InternalIP 10.43.0.10", "InternalIP "+outside, "InternalIP "+s.agent.IP, "ExternalIP 127.0.0.1", "ExternalIP "+s.server.IP)
+		if err != nil {
+			return fmt.Errorf("what it has it may keep: %w", err)
+		}
 		got := s.ns.Field(t, "service/evil", ".status.loadBalancer.ingress[*].ip")
-		if want := s.server.IP + " " + s.agent.IP; got != want {
+		if strings.Contains(got, outside) {
+			t.Fatalf("the Service has %q", got)
+		}
+		if got != want {
 			return fmt.Errorf("the Service has %q, want %q", got, want)
 		}
-		out, _ := s.server.Command(t.Context(), "lite", "status").CombinedOutput()
-		for _, refused := range []string{"10.43.0.1 is an address of Services", "127.0.0.1 is no address of a host", s.server.IP + " is an address of"} {
-			if !strings.Contains(string(out), refused) {
-				return fmt.Errorf("the status does not say %q:\n%s", refused, out)
+		status, _ := s.server.Command(t.Context(), "lite", "status").CombinedOutput()
+		for _, refused := range []string{
+			"10.43.0.1 is an address of Services", "127.0.0.1 is no address of a host", s.server.IP + " is an address of",
+			outside + " is not proven", carrier + " is not proven", s.agent.IP + " is not proven to be its address: ask the kubelet at port 10250: \"system:node:" + s.agent.Name + "\" answers there",
+		} {
+			if !strings.Contains(string(status), refused) {
+				return fmt.Errorf("the status does not say %q:\n%s", refused, status)
 			}
+		}
+		return nil
+	})
+	s.refused(t, "lite.io/overlay and lite.io/storage-path alone", name, "", "annotate", "node", name, layout.ProvenAnnotation+"="+outside, "--overwrite")
+	s.server.Kubectl(t, "annotate", "node", name, layout.ProvenAnnotation+"="+outside, "--overwrite") // which an administrator may vouch for
+	cluster.Eventually(t, soon, func() error {
+		if got := s.ns.Field(t, "service/evil", ".status.loadBalancer.ingress[*].ip"); got != outside+" "+want {
+			return fmt.Errorf("the Service has %q, want %s as well", got, outside)
 		}
 		return nil
 	})

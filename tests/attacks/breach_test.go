@@ -19,6 +19,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 
 	"lite.io/lite/tests/harness/cluster"
 )
@@ -93,6 +94,34 @@ func (s *suite) testDatastore(t *testing.T) {
 	_, err = s.byToken(t, s.standing(t)).CertificatesV1().CertificateSigningRequests().Create(t.Context(), csr, metav1.CreateOptions{})
 	if !apierrors.IsRequestEntityTooLargeError(err) {
 		t.Errorf("a request for a certificate of 100 KiB: %v", err)
+	}
+}
+
+// One request with a megabyte in its path, in its name or in a header wrote as much into the
+// audit log, and some thousands of them all that it holds.
+func (s *suite) testAuditLog(t *testing.T) {
+	client, long := s.identity(t, s.agent).CoreV1().RESTClient(), strings.Repeat("a", 400<<10)
+	for what, request := range map[string]*rest.Request{
+		"path":   client.Post().Namespace("default").Resource("pods").Param("attack-path", long).Body(&v1.Pod{}),
+		"name":   client.Post().Namespace("default").Resource("pods").Param("attack-name", "").Body(&v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: long}}),
+		"header": client.Post().Namespace("default").Resource("pods").Param("attack-header", "").SetHeader("X-Forwarded-For", strings.Repeat("192.0.2.1,", 40<<10)).Body(&v1.Pod{}),
+	} {
+		if err := request.MaxRetries(0).Do(t.Context()).Error(); err == nil {
+			t.Errorf("%s: a pod without a container is made", what)
+		}
+		cluster.Eventually(t, soon, func() error {
+			found := false
+			for line := range strings.Lines(s.server.ReadFile(t, "/var/log/lite/audit.log")) {
+				found = found || strings.Contains(line, "attack-"+what)
+				if len(line) > 64<<10 {
+					t.Errorf("%s: a line of the audit log has %d bytes", what, len(line))
+				}
+			}
+			if !found {
+				return fmt.Errorf("%s: who asks is not in the audit log", what)
+			}
+			return nil
+		})
 	}
 }
 

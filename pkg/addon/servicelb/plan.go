@@ -52,6 +52,9 @@ type node struct {
 	chosen    bool
 	excluded  bool
 	addresses []netip.Addr // external ones first
+	// open are those of which nobody has found out yet whether they are the node's: who
+	// has them keeps them, as over the start of a server of a newer version.
+	open []netip.Addr
 }
 
 // place is where an endpoint is.
@@ -101,13 +104,22 @@ func reduceNode(o any) node {
 			n.ready = c.Status == corev1.ConditionTrue
 		}
 	}
+	proven, decided := kube.Proven(of)
 	// A cloud translates an external address into an internal one before the
 	// packet arrives, so kube-proxy has to know both.
 	for _, kind := range []corev1.NodeAddressType{corev1.NodeExternalIP, corev1.NodeInternalIP} {
 		for _, a := range of.Status.Addresses {
-			if ip, err := netip.ParseAddr(a.Address); a.Type == kind && err == nil && !slices.Contains(n.addresses, ip) {
-				n.addresses = append(n.addresses, ip)
+			ip, err := netip.ParseAddr(a.Address)
+			if a.Type != kind || err != nil || slices.Contains(n.addresses, ip) {
+				continue
 			}
+			if kind == corev1.NodeInternalIP && !slices.Contains(proven, ip) {
+				if decided {
+					continue
+				}
+				n.open = append(n.open, ip)
+			}
+			n.addresses = append(n.addresses, ip)
 		}
 	}
 	return n
@@ -236,7 +248,7 @@ func newPool(nodes []node) pool {
 // addresses are those of the nodes that are ready, and have an endpoint if the
 // Service's traffic stays on its node. While that is not known, and while no node
 // is ready, a Service keeps what it has: an address that may answer is better
-// than none.
+// than none. So it does while nobody knows whether the address is the node's.
 func (p pool) addresses(s service, places map[types.NamespacedName][]place) []string {
 	at, known := places[s.key]
 	keep := !p.ready || s.local && !known
@@ -247,7 +259,7 @@ func (p pool) addresses(s service, places map[types.NamespacedName][]place) []st
 				text := a.String()
 				switch {
 				case a.Is4() != (family == corev1.IPv4Protocol):
-				case keep && !slices.Contains(s.addresses, text):
+				case (keep || slices.Contains(n.open, a)) && !slices.Contains(s.addresses, text):
 				case !keep && !n.ready:
 				case !keep && s.local && !slices.Contains(at, place{family, n.name}):
 				default:

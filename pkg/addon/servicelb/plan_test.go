@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 )
 
 var start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -137,9 +138,43 @@ func TestAddressesThatANodeTakes(t *testing.T) {
 	}
 }
 
+// A node reports an address that is not its own, such as that of a database: a Service
+// never gets it. What a Service has when nobody has found out yet, it keeps.
+func TestAddressesThatAreNotProven(t *testing.T) {
+	n := machine(start)
+	n.Status.Addresses = append(n.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: "8.8.8.8"})
+	for _, test := range []struct {
+		name, proven, has, want string
+	}{
+		{"proven", "10.0.0.1", "", "10.0.0.1"},
+		{"proven in vain for who does not claim it", "10.0.0.1,10.0.0.9", "", "10.0.0.1"},
+		{"nothing is", "", "10.0.0.1 8.8.8.8", ""},
+		{"it was given before", "10.0.0.1", "10.0.0.1 8.8.8.8", "10.0.0.1"},
+		{"nobody knows", "-", "", ""},
+		{"nobody knows, and it is given", "-", "10.0.0.1", "10.0.0.1"},
+		{"vouched for by hand", "10.0.0.1, 8.8.8.8", "", "10.0.0.1 8.8.8.8"},
+		{"garbage", "10.0.0.1,,x", "", "10.0.0.1"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			delete(n.Annotations, layout.ProvenAnnotation)
+			if test.proven != "-" {
+				n.Annotations[layout.ProvenAnnotation] = test.proven
+			}
+			got := plan{reserved: reserved(6443)}.decide([]service{svc("s", 0, has(strings.Fields(test.has)...))}, []node{reduceNode(n)}, nil)[0].addresses
+			if !slices.Equal(got, strings.Fields(test.want)) {
+				t.Errorf("the Service has %v, want %q", got, test.want)
+			}
+		})
+	}
+	n.Status.Addresses[1].Type = corev1.NodeExternalIP // as a cloud's controller says
+	if got := reduceNode(n); len(got.addresses) != 2 || len(got.open) > 0 {
+		t.Errorf("got %+v", got)
+	}
+}
+
 func TestReduceNode(t *testing.T) {
 	n := reduceNode(&corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: "n", Labels: map[string]string{"node-restriction.kubernetes.io/lite-lb": "true", "node.kubernetes.io/exclude-from-external-load-balancers": ""}},
+		ObjectMeta: metav1.ObjectMeta{Name: "n", Annotations: map[string]string{layout.ProvenAnnotation: "10.0.0.1"}, Labels: map[string]string{"node-restriction.kubernetes.io/lite-lb": "true", "node.kubernetes.io/exclude-from-external-load-balancers": ""}},
 		Status: corev1.NodeStatus{
 			Addresses: []corev1.NodeAddress{
 				{Type: corev1.NodeInternalIP, Address: "10.0.0.1"},

@@ -16,6 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
+
+	"lite.io/lite/pkg/layout"
 )
 
 func object(name string, port int32) *corev1.Service {
@@ -30,7 +32,7 @@ func object(name string, port int32) *corev1.Service {
 
 func machine(heartbeat time.Time) *corev1.Node {
 	return &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: "n"},
+		ObjectMeta: metav1.ObjectMeta{Name: "n", Annotations: map[string]string{layout.ProvenAnnotation: "10.0.0.1"}},
 		Status: corev1.NodeStatus{
 			Addresses:  []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "10.0.0.1"}},
 			Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastHeartbeatTime: metav1.NewTime(heartbeat)}},
@@ -75,7 +77,7 @@ func count(client *fake.Clientset, verb, resource string) (n int) {
 func TestNoteTellsOfNodesAndServices(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		liar := machine(start)
-		liar.Name, liar.Status.Addresses[0].Address = "liar", "127.0.0.5"
+		liar.Name, liar.Status.Addresses[0].Address, liar.Annotations[layout.ProvenAnnotation] = "liar", "127.0.0.5", "127.0.0.5"
 		l := run(t, fake.NewClientset(object("a", 80), object("b", 80), object("c", 80), machine(start), liar))
 		if err := l.Ready(t.Context()); err != nil {
 			t.Error(err)

@@ -3,6 +3,7 @@ package kubelet
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
@@ -67,10 +68,11 @@ func configuration(c Config) (*v1beta1.KubeletConfiguration, error) {
 	return k, nil
 }
 
-// unspecified is all addresses of the node's family.
+// unspecified is all addresses of the node's families: servers try each of them to find
+// out whether it is the node's.
 func unspecified(nodeIP []netip.Addr) string {
-	if len(nodeIP) > 0 && nodeIP[0].Is6() {
-		return "::"
+	if slices.ContainsFunc(nodeIP, netip.Addr.Is6) {
+		return "::" // a socket of Go's, by which IPv4 arrives as well
 	}
 	return "0.0.0.0"
 }

@@ -65,9 +65,9 @@ func (o *Overlay) refuse(p Peer) error {
 	case p.Backend == "":
 		return errors.New("does not say yet how its pods are reached")
 	case p.Backend != o.config.Backend:
-		return fmt.Errorf("has the backend %q, this node has %q: give all nodes the same --flannel-backend", p.Backend, o.config.Backend)
+		return fmt.Errorf("has the backend %.40q, this node has %q: give all nodes the same --flannel-backend", p.Backend, o.config.Backend)
 	case !p.IP.Is4() || !p.IP.IsGlobalUnicast() && !p.IP.IsLinkLocalUnicast():
-		return fmt.Errorf("has %q for an address, which is not that of an IPv4 host", p.IP)
+		return fmt.Errorf("has %.40q for an address, which is not that of an IPv4 host", p.IP)
 	case p.IP == o.outer.IP:
 		return fmt.Errorf("has the same address %s as this node", p.IP)
 	case o.config.inCluster(netip.PrefixFrom(p.IP, p.IP.BitLen())):

@@ -262,6 +262,22 @@ func TestWireGuardRefuses(t *testing.T) {
 	must(t, w.refuse(Iface{}, Peer{Local: Local{PublicKey: key(2).String(), Port: 1}}))
 }
 
+// What a node says of itself may have any length, and what is refused is logged by all.
+func TestRefusalsAreShort(t *testing.T) {
+	long := strings.Repeat("a", 100<<10)
+	o := &Overlay{config: Config{Backend: VXLAN}}
+	for what, err := range map[string]error{
+		"backend":          o.refuse(Peer{Local: Local{Backend: long}}),
+		"address":          o.refuse(Peer{Local: Local{Backend: VXLAN, IP: netip.MustParseAddr("fe80::1%" + long)}}),
+		"hardware address": (&vxlan{}).refuse(Iface{}, Peer{Local: Local{MAC: long}}),
+		"key":              (&wireguard{key: key(1)}).refuse(Iface{}, Peer{Local: Local{PublicKey: long, Port: 1}}),
+	} {
+		if err == nil || len(err.Error()) > 200 {
+			t.Errorf("%s: got %.300v", what, err)
+		}
+	}
+}
+
 func TestKeyIsMadeOnceAndKept(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "wireguard", "key")
 	made, err := loadKey(path)

@@ -153,7 +153,7 @@ func (v *vxlan) refuse(_ Iface, p Peer) error {
 	mac, err := net.ParseMAC(p.MAC)
 	switch {
 	case err != nil || len(mac) != 6 || mac[0]&1 != 0 || mac.String() != p.MAC:
-		return fmt.Errorf("has %q for a hardware address", p.MAC)
+		return fmt.Errorf("has %.40q for a hardware address", p.MAC)
 	case bytes.Equal(mac, v.mac):
 		return fmt.Errorf("has the same hardware address %s as this node", mac)
 	case p.Port != v.port:

@@ -171,7 +171,7 @@ func (w *wireguard) refuse(_ Iface, p Peer) error {
 	key, err := wgtypes.ParseKey(p.PublicKey)
 	switch {
 	case err != nil || key == (wgtypes.Key{}):
-		return fmt.Errorf("has %q for a WireGuard key", p.PublicKey)
+		return fmt.Errorf("has %.60q for a WireGuard key", p.PublicKey)
 	case key == w.key.PublicKey():
 		return fmt.Errorf("has the same WireGuard key as this node: remove %s on one of them and start it again", w.keyFile)
 	case p.Port < 1 || p.Port > 65535:

@@ -103,8 +103,10 @@ func TestFailedWrite(t *testing.T) {
 
 func TestAddressesOfNodes(t *testing.T) {
 	n := &v1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: "n", Annotations: map[string]string{layout.OverlayAnnotation: `{"backend":"host-gw","ip":"198.51.100.7"}`, "other": "x"}},
-		Spec:       v1.NodeSpec{PodCIDRs: []string{"10.42.3.0/24", "fd42:3::/64"}},
+		ObjectMeta: metav1.ObjectMeta{Name: "n", Annotations: map[string]string{
+			layout.OverlayAnnotation: `{"backend":"host-gw","ip":"198.51.100.7"}`, layout.ProvenAnnotation: "192.0.2.7,198.51.100.7,192.0.2.8", "other": "x",
+		}},
+		Spec: v1.NodeSpec{PodCIDRs: []string{"10.42.3.0/24", "fd42:3::/64"}},
 		Status: v1.NodeStatus{Addresses: []v1.NodeAddress{
 			{Type: v1.NodeHostName, Address: "n"}, {Type: v1.NodeInternalIP, Address: "192.0.2.7"}, {Type: v1.NodeExternalIP, Address: "203.0.113.7"},
 		}},
@@ -129,6 +131,17 @@ func TestAddressesOfNodes(t *testing.T) {
 	}
 	if got, want := own(), []string{"192.0.2.8", "10.42.3.0", "10.42.3.1", "fd42:3::", "fd42:3::1"}; !slices.Equal(got, want) {
 		t.Errorf("of what it claims: got %v, want %v", got, want)
+	}
+
+	// It let in whoever it likes, by calling his address its own or that of its overlay.
+	n.Annotations[layout.OverlayAnnotation] = `{"backend":"host-gw","ip":"203.0.113.66"}`
+	n.Status.Addresses = []v1.NodeAddress{{Type: v1.NodeInternalIP, Address: "8.8.8.8"}, {Type: v1.NodeInternalIP, Address: "192.0.2.8"}}
+	if got, want := own(), []string{"192.0.2.8", "10.42.3.0", "10.42.3.1", "fd42:3::", "fd42:3::1"}; !slices.Equal(got, want) {
+		t.Errorf("of what is not proven: got %v, want %v", got, want)
+	}
+	delete(n.Annotations, layout.ProvenAnnotation) // as long as no server has said anything
+	if got, want := own(), []string{"10.42.3.0", "10.42.3.1", "fd42:3::", "fd42:3::1"}; !slices.Equal(got, want) {
+		t.Errorf("when nothing is known: got %v, want %v", got, want)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"lite.io/lite/pkg/cni/overlay"
+	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
 )
 
@@ -145,8 +146,10 @@ func trimPod(p *v1.Pod) *v1.Pod {
 func trimNode(n *v1.Node) *v1.Node {
 	o := &v1.Node{ObjectMeta: small(n.ObjectMeta), Spec: v1.NodeSpec{PodCIDRs: n.Spec.PodCIDRs}}
 	o.Labels = nil
-	if text, ok := n.Annotations[layout.OverlayAnnotation]; ok {
-		o.Annotations = map[string]string{layout.OverlayAnnotation: text}
+	for _, key := range []string{layout.OverlayAnnotation, layout.ProvenAnnotation} {
+		if text, ok := n.Annotations[key]; ok {
+			metav1.SetMetaDataAnnotation(&o.ObjectMeta, key, text)
+		}
 	}
 	for _, a := range n.Status.Addresses {
 		if a.Type == v1.NodeInternalIP || a.Type == v1.NodeExternalIP {
@@ -159,23 +162,25 @@ func trimNode(n *v1.Node) *v1.Node {
 // ownAddresses are those from which a node itself sends to pods: its addresses,
 // that of the interface that carries its overlay, and in its range of pod
 // addresses the first, which its end of the overlay has, and the second, which the
-// bridge has. It says the others itself: one of a pod's would let that pod past the
-// policies of all others.
+// bridge has. It says the others itself, so they count once they are proven: what is
+// somebody else's would let him past the policies of all pods. To its own pods a node
+// needs none of them, and over VXLAN and WireGuard it comes from the first of its range.
 func ownAddresses(n *v1.Node, pods []netip.Prefix) []netip.Addr {
 	var all []netip.Addr
-	add := func(a netip.Addr) {
+	proven, _ := kube.Proven(n)
+	add := func(a netip.Addr, vouched bool) {
 		host := a.IsGlobalUnicast() || a.IsLinkLocalUnicast()
-		if host && !slices.ContainsFunc(pods, func(p netip.Prefix) bool { return p.Contains(a) }) {
+		if host && (vouched || slices.Contains(proven, a)) && !slices.ContainsFunc(pods, func(p netip.Prefix) bool { return p.Contains(a) }) {
 			all = append(all, a)
 		}
 	}
 	var carrier overlay.Local
 	if json.Unmarshal([]byte(n.Annotations[layout.OverlayAnnotation]), &carrier) == nil {
-		add(carrier.IP)
+		add(carrier.IP, false)
 	}
 	for _, a := range n.Status.Addresses {
 		if addr, err := netip.ParseAddr(a.Address); err == nil {
-			add(addr.Unmap())
+			add(addr.Unmap(), a.Type == v1.NodeExternalIP)
 		}
 	}
 	for _, r := range ranges(n) {

@@ -189,6 +189,7 @@ func (a *APIServer) Run(ctx context.Context) error {
 		return err
 	}
 	serveOwnSeries(cfg)
+	boundAudit(cfg)
 	if err := guard(cfg); err != nil {
 		return err
 	}

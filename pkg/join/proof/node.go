@@ -1,0 +1,209 @@
+package proof
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	apiwatch "k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+
+	"lite.io/lite/pkg/cni/overlay"
+	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
+)
+
+// claim is that the kubelet of a node answers at an address.
+type claim struct {
+	node string
+	uid  types.UID // of another Node of that name nothing is known
+	at   netip.AddrPort
+}
+
+// node is what matters of a Node.
+type node struct {
+	name    string
+	uid     types.UID
+	server  bool
+	ready   bool
+	kubelet uint16
+	claims  []netip.Addr
+	more    bool // it claims more than anybody has
+	proven  []netip.Addr
+	decided bool
+}
+
+// mostClaims is more than a node has addresses. Each claim costs a connection every
+// half a minute while it is not proven, and a Node has room for thousands.
+const mostClaims = 8
+
+func reduce(of *v1.Node) node {
+	n := node{name: of.Name, uid: of.UID}
+	_, n.server = of.Labels[kube.ServerLabel]
+	for _, c := range of.Status.Conditions {
+		n.ready = n.ready || c.Type == v1.NodeReady && c.Status == v1.ConditionTrue
+	}
+	if port := of.Status.DaemonEndpoints.KubeletEndpoint.Port; port > 0 && port <= 65535 {
+		n.kubelet = uint16(port)
+	}
+	add := func(a netip.Addr) {
+		switch {
+		case slices.Contains(n.claims, a):
+		case len(n.claims) == mostClaims:
+			n.more = true
+		default:
+			n.claims = append(n.claims, a)
+		}
+	}
+	// External addresses are no claim of a node: the policy nodes.lite.io lets none give
+	// itself one.
+	for _, a := range of.Status.Addresses {
+		if ip, err := netip.ParseAddr(a.Address); err == nil && a.Type == v1.NodeInternalIP {
+			add(ip)
+		}
+	}
+	// What arrives by host-gw comes from the address that carries the overlay.
+	var carrier overlay.Local
+	if json.Unmarshal([]byte(of.Annotations[layout.OverlayAnnotation]), &carrier) == nil && carrier.IP.IsValid() {
+		add(carrier.IP)
+	}
+	n.proven, n.decided = kube.Proven(of)
+	return n
+}
+
+// verdict is what is known of a node's claims.
+type verdict struct {
+	proven  []netip.Addr
+	refused []error
+	// pending is that nothing is to be written yet.
+	pending bool
+}
+
+// judge begins to try what the node claims and nothing is known of. claimed gets what is
+// to be tried further.
+func (t *term) judge(ctx context.Context, n node, claimed map[claim]bool) (v verdict) {
+	server := n.server || n.name == t.config.Addresses.Own
+	for _, a := range n.claims {
+		err := t.check(a, server)
+		switch {
+		case err != nil:
+			v.refused = append(v.refused, fmt.Errorf("node %s: %w", n.name, err))
+		case server, slices.Contains(n.proven, a):
+			// Whoever has a server has the cluster; and what a node has shown, or somebody has
+			// vouched for, is its own for as long as it says so.
+			v.proven = append(v.proven, a)
+		case !n.ready || n.kubelet == 0:
+			v.pending = v.pending || !n.decided
+		default:
+			c := claim{n.name, n.uid, netip.AddrPortFrom(a, n.kubelet)}
+			claimed[c] = true
+			t.take(ctx, c, n, &v)
+		}
+	}
+	if n.more {
+		v.refused = append(v.refused, fmt.Errorf("node %s: reports more than %d addresses", n.name, mostClaims))
+	}
+	if len(n.claims) == 0 && !n.decided {
+		v.pending = true // it has said nothing yet
+	}
+	return v
+}
+
+// check says why an address is none to be tried. The overlay may be carried by
+// link-local addresses, such as those of two machines on one cable.
+func (t *term) check(a netip.Addr, server bool) error {
+	if a.Is4() && a.IsLinkLocalUnicast() {
+		return nil
+	}
+	return t.config.Addresses.Check(a, server)
+}
+
+// take adds what a try has come to, and begins it.
+func (t *term) take(ctx context.Context, c claim, n node, v *verdict) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	known := t.tries[c]
+	if known == nil {
+		ctx, stop := context.WithCancel(ctx)
+		known = &try{stop: stop}
+		t.tries[c] = known
+		t.running.Go(func() { t.prove(ctx, c, known) })
+	}
+	switch {
+	case known.proven:
+		v.proven = append(v.proven, c.at.Addr())
+	case known.failed == nil:
+		// Until then a Service keeps the address that it has.
+		v.pending = v.pending || !n.decided
+	default:
+		err := fmt.Errorf("%s is not proven to be its address: %w", c.at.Addr(), known.failed)
+		v.refused = append(v.refused, fmt.Errorf("node %s: %w", n.name, err))
+		if !known.told {
+			known.told = true
+			t.running.Go(func() { t.tell(ctx, n, err) })
+		}
+	}
+}
+
+func sameAddresses(a, b []netip.Addr) bool {
+	a, b = slices.SortedFunc(slices.Values(a), netip.Addr.Compare), slices.SortedFunc(slices.Values(b), netip.Addr.Compare)
+	return slices.Equal(a, b)
+}
+
+// watch keeps what is known of the Nodes up to date until ctx is done. It returns when
+// all are known.
+func (t *term) watch(ctx context.Context) (all func() []node) {
+	api := t.client.CoreV1().Nodes()
+	store, controller := cache.NewInformerWithOptions(cache.InformerOptions{
+		ListerWatcher: cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
+			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return api.List(ctx, o) },
+			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (apiwatch.Interface, error) {
+				return api.Watch(ctx, o)
+			},
+		}, t.client),
+		ObjectType: &v1.Node{},
+		Transform:  trim,
+		Handler: cache.ResourceEventHandlerFuncs{
+			AddFunc: func(any) { t.wake() },
+			UpdateFunc: func(before, after any) { // a heartbeat is no change
+				if !reflect.DeepEqual(reduce(before.(*v1.Node)), reduce(after.(*v1.Node))) {
+					t.wake()
+				}
+			},
+			DeleteFunc: func(any) { t.wake() },
+		},
+	})
+	t.running.Go(func() { controller.RunWithContext(ctx) })
+	cache.WaitForCacheSync(ctx.Done(), controller.HasSynced)
+	return func() (nodes []node) {
+		for _, o := range store.List() {
+			nodes = append(nodes, reduce(o.(*v1.Node)))
+		}
+		slices.SortFunc(nodes, func(a, b node) int { return strings.Compare(a.name, b.name) })
+		return nodes
+	}
+}
+
+// trim keeps what reduce reads.
+func trim(o any) (any, error) {
+	n, ok := o.(*v1.Node)
+	if !ok {
+		return o, nil
+	}
+	small := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Name, UID: n.UID, ResourceVersion: n.ResourceVersion, Labels: n.Labels, Annotations: map[string]string{}}}
+	for _, key := range []string{layout.OverlayAnnotation, layout.ProvenAnnotation} {
+		if text, ok := n.Annotations[key]; ok {
+			small.Annotations[key] = text
+		}
+	}
+	small.Status = v1.NodeStatus{Addresses: n.Status.Addresses, Conditions: n.Status.Conditions, DaemonEndpoints: n.Status.DaemonEndpoints}
+	return small, nil
+}
