@@ -2,6 +2,7 @@ package attacks
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/tls"
 	"encoding/binary"
 	"encoding/hex"
@@ -243,7 +244,7 @@ func (s *suite) testTunnel(t *testing.T) {
 }
 
 // request is one for a node's certificate.
-func request(t *testing.T, node string, key any) *certificates.CertificateSigningRequest {
+func request(t *testing.T, node string, key crypto.Signer) *certificates.CertificateSigningRequest {
 	t.Helper()
 	csr, err := requestFor(node, key)
 	if err != nil {

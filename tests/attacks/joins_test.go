@@ -2,12 +2,10 @@ package attacks
 
 import (
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
 	"strings"
 	"sync"
@@ -64,21 +62,13 @@ func (s *suite) byCertificate(t *testing.T, cert, key []byte) kubernetes.Interfa
 }
 
 // requestFor is a request for a node's certificate.
-func requestFor(node string, key any) (*certificates.CertificateSigningRequest, error) {
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
-		Subject: pkix.Name{CommonName: "system:node:" + node, Organization: []string{"system:nodes"}},
-	}, key)
+func requestFor(node string, key crypto.Signer) (*certificates.CertificateSigningRequest, error) {
+	csr, err := cluster.NodeCertificate(node).Sign(key)
 	if err != nil {
 		return nil, err
 	}
-	return &certificates.CertificateSigningRequest{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: "attack-" + node + "-"},
-		Spec: certificates.CertificateSigningRequestSpec{
-			Request:    pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}),
-			SignerName: certificates.KubeAPIServerClientKubeletSignerName,
-			Usages:     []certificates.KeyUsage{certificates.UsageDigitalSignature, certificates.UsageClientAuth},
-		},
-	}, nil
+	csr.GenerateName = "attack-" + node + "-"
+	return csr, nil
 }
 
 // asks makes a request for a node's certificate, once, whatever the answer is.

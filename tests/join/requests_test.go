@@ -7,7 +7,6 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
@@ -83,7 +82,7 @@ func TestRequests(t *testing.T) {
 		if len(csr.Status.Certificate) > 0 {
 			t.Errorf("%s: got a certificate", what)
 		}
-		if denied == "" && refused[what].signer == certificates.KubeAPIServerClientKubeletSignerName {
+		if denied == "" && refused[what].Signer == certificates.KubeAPIServerClientKubeletSignerName {
 			t.Errorf("%s: nobody has decided", what)
 		}
 		t.Logf("%s: %s", what, denied)
@@ -107,31 +106,24 @@ func tokenClient(t *testing.T, server *cluster.Node) kubernetes.Interface {
 }
 
 // request is what is asked for.
-type request struct {
-	signer string
-	usages []certificates.KeyUsage
-	csr    x509.CertificateRequest
-}
+type request struct{ cluster.CertificateRequest }
 
 // joining is what a kubelet asks for with a token.
-func joining(node string) request {
-	r := request{signer: certificates.KubeAPIServerClientKubeletSignerName}
-	return r.named("system:node:"+node, "system:nodes").uses(certificates.UsageClientAuth)
-}
+func joining(node string) request { return request{cluster.NodeCertificate(node)} }
 
-func (r request) of(signer string) request { r.signer = signer; return r }
+func (r request) of(signer string) request { r.Signer = signer; return r }
 
 func (r request) named(name string, organizations ...string) request {
-	r.csr.Subject = pkix.Name{CommonName: name, Organization: organizations}
+	r.Template.Subject = pkix.Name{CommonName: name, Organization: organizations}
 	return r
 }
 
 func (r request) uses(usages ...certificates.KeyUsage) request {
-	r.usages = append([]certificates.KeyUsage{certificates.UsageDigitalSignature}, usages...)
+	r.Usages = append([]certificates.KeyUsage{certificates.UsageDigitalSignature}, usages...)
 	return r
 }
 
-func (r request) with(change func(*x509.CertificateRequest)) request { change(&r.csr); return r }
+func (r request) with(change func(*x509.CertificateRequest)) request { change(&r.Template); return r }
 
 // ask makes the request with a key of its own and returns the name of its object.
 func ask(t *testing.T, client kubernetes.Interface, r request) string {
@@ -140,25 +132,20 @@ func ask(t *testing.T, client kubernetes.Interface, r request) string {
 		t.Error(err)
 		return ""
 	}
-	der, err := x509.CreateCertificateRequest(rand.Reader, &r.csr, key)
+	csr, err := r.Sign(key)
 	if err != nil {
 		t.Error(err)
 		return ""
 	}
+	csr.GenerateName = "test-"
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	csr, err := client.CertificatesV1().CertificateSigningRequests().Create(ctx, &certificates.CertificateSigningRequest{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: "test-"},
-		Spec: certificates.CertificateSigningRequestSpec{
-			Request:    pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}),
-			SignerName: r.signer, Usages: r.usages,
-		},
-	}, metav1.CreateOptions{})
+	made, err := client.CertificatesV1().CertificateSigningRequests().Create(ctx, csr, metav1.CreateOptions{})
 	if err != nil {
 		t.Error(err)
 		return ""
 	}
-	return csr.Name
+	return made.Name
 }
 
 // issued says what keeps a request from having its certificate.

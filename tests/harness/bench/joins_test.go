@@ -5,9 +5,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
 	"sync"
 	"testing"
@@ -72,20 +69,12 @@ func decide(b *testing.B, node *cluster.Node) float64 {
 }
 
 func askFor(ctx context.Context, client kubernetes.Interface, name string, key *ecdsa.PrivateKey) error {
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
-		Subject: pkix.Name{CommonName: "system:node:" + name, Organization: []string{"system:nodes"}},
-	}, key)
+	csr, err := cluster.NodeCertificate(name).Sign(key)
 	if err != nil {
 		return err
 	}
-	_, err = client.CertificatesV1().CertificateSigningRequests().Create(ctx, &certificates.CertificateSigningRequest{
-		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Spec: certificates.CertificateSigningRequestSpec{
-			Request:    pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}),
-			SignerName: certificates.KubeAPIServerClientKubeletSignerName,
-			Usages:     []certificates.KeyUsage{certificates.UsageDigitalSignature, certificates.UsageClientAuth},
-		},
-	}, metav1.CreateOptions{})
+	csr.Name = name
+	_, err = client.CertificatesV1().CertificateSigningRequests().Create(ctx, csr, metav1.CreateOptions{})
 	return err
 }
 
