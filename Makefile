@@ -15,11 +15,6 @@ run: build # make run ARGS="--data-dir /tmp/lite"
 	dist/lite server $(ARGS)
 
 test: build
-	@scripts/test/images
-	@scripts/test/software helm >/dev/null
-	@scripts/test/firewalls
-	@scripts/test/prometheus
-	@tests/harness/cluster/roots dist/roots
 	@scripts/test/run
 
 # All that takes minutes: lint, fuzzing, the race detector, and databases and operators that others have written. Of
@@ -34,11 +29,6 @@ endif
 	@scripts/test/run long '$(RUN)'
 
 e2e: build
-	@scripts/test/images
-	@scripts/test/software helm >/dev/null
-	@scripts/test/firewalls
-	@scripts/test/prometheus
-	@tests/harness/cluster/roots dist/roots
 	@scripts/test/run e2e
 
 vm-test: build # on a virtual machine whose processor is emulated; make vm-test RUN=TestInstall

@@ -37,6 +37,7 @@ const (
 // TestArchive is what images of others' do to the node that unpacks them: 2.1 MB took
 // all of the disk under etcd, which ended, and the control plane with it.
 func TestArchive(t *testing.T) {
+	t.Parallel()
 	image := withBomb(t)
 	n := cluster.NewNode(t)
 	listener, err := n.Listen("tcp", "127.0.0.1:5000")

@@ -32,6 +32,7 @@ type suite struct {
 // TestNode is what a machine with a token, or an agent that was taken over, does with
 // its identity.
 func TestNode(t *testing.T) {
+	t.Parallel()
 	c := cluster.New(t, cluster.Agents(1), cluster.Prepare(func(n *cluster.Node) {
 		n.Output(t, "install", "-d", "-m", "700", "/etc/lite") // as the installer does
 		if n.Role == "server" {

@@ -8,6 +8,7 @@ import (
 
 // TestAuditPolicy has audit policies that the API server would not take.
 func TestAuditPolicy(t *testing.T) {
+	t.Parallel()
 	n := cluster.NewNode(t)
 	for name, content := range map[string]string{
 		"not YAML":      "rules: [\n",

@@ -117,6 +117,7 @@ func tree(t *testing.T, root string) map[string]string {
 // TestBeforeFirstStart has all that is seen before anything is touched. At last
 // the same node starts.
 func TestBeforeFirstStart(t *testing.T) {
+	t.Parallel()
 	n := cluster.NewNode(t)
 
 	for name, a := range map[string]attempt{
@@ -291,6 +292,7 @@ func TestBeforeFirstStart(t *testing.T) {
 // TestCorruptedLog damages etcd's write-ahead log and takes it away: lite refuses to
 // start rather than to begin anew, and with the log back everything is there.
 func TestCorruptedLog(t *testing.T) {
+	t.Parallel()
 	n := cluster.NewNode(t)
 	n.Start(t)
 	n.Kubectl(t, "create", "configmap", "precious")

@@ -10,6 +10,7 @@ import (
 // made with, which its pods, Services and certificates have been given
 // addresses of: it is refused, and with the old ranges all is as it was.
 func TestChangedRanges(t *testing.T) {
+	t.Parallel()
 	n := cluster.NewNode(t)
 	n.Start(t)
 	n.Kubectl(t, "create", "configmap", "precious")

@@ -91,6 +91,7 @@ func inotify(t *testing.T, n *cluster.Node) {
 // TestBefore is a machine on which lite was never started: it passes, and each thing
 // that is put in its way is found, and gone once it is taken away.
 func TestBefore(t *testing.T) {
+	t.Parallel()
 	n := cluster.NewNode(t)
 	inotify(t, n)
 	before := n.Output(t, "find", "/var/lib", "/etc", "/run", "-newer", "/etc/hostname")
@@ -202,6 +203,7 @@ func TestBefore(t *testing.T) {
 // TestFirewalls is a server behind each kind of firewall: an agent cannot reach it,
 // lite check says why, --fix lets it in, and what that did can be taken back.
 func TestFirewalls(t *testing.T) {
+	t.Parallel()
 	net := cluster.NewNetwork(t)
 	root, skip := firewallRoot(t)
 	options := []cluster.HostOption{cluster.On(net)}

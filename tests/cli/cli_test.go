@@ -22,6 +22,7 @@ func TestMain(m *testing.M) { cluster.Main(m) }
 // TestWithoutServer has the commands that need no server, and what the others
 // say when there is none.
 func TestWithoutServer(t *testing.T) {
+	t.Parallel()
 	n := cluster.NewNode(t)
 
 	t.Run("version", func(t *testing.T) {
@@ -100,6 +101,7 @@ func fails(t *testing.T, n *cluster.Node, command []string, want ...string) {
 
 // TestWithServer has the commands that ask a running server.
 func TestWithServer(t *testing.T) {
+	t.Parallel()
 	n := cluster.New(t).Server()
 
 	t.Run("status", func(t *testing.T) {

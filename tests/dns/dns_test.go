@@ -32,6 +32,7 @@ type suite struct {
 
 // TestDNS runs everything on one cluster. What disturbs it comes last.
 func TestDNS(t *testing.T) {
+	t.Parallel()
 	var u *upstream
 	c := cluster.New(t, cluster.Agents(1), cluster.Prepare(func(n *cluster.Node) {
 		if u == nil {

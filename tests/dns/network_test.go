@@ -12,6 +12,7 @@ import (
 // TestOtherNetwork has pods on a network that the user brings: there is no bridge
 // of ours, and the node answers at its own address.
 func TestOtherNetwork(t *testing.T) {
+	t.Parallel()
 	n := cluster.NewNode(t)
 	serveUpstream(t, n.Network())
 	n.WriteFile(t, "/etc/cni/net.d/10-theirs.conflist", `{

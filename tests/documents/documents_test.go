@@ -36,6 +36,7 @@ func read(t *testing.T) []Document {
 // a server. A user who is told that something is not there yet tries again, so each
 // command may take a minute to succeed.
 func TestCommands(t *testing.T) {
+	t.Parallel()
 	all := read(t)
 	n := cluster.New(t).Server()
 	run := func(at, command string) {

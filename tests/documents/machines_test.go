@@ -13,6 +13,7 @@ import (
 // TestMachines follows the documents on machines with systemd, as who has a checkout or
 // a bundle: word for word, but for what they leave open, such as <server>.
 func TestMachines(t *testing.T) {
+	t.Parallel()
 	all := read(t)
 	network := cluster.NewNetwork(t)
 	server := &newcomer{Machine: cluster.NewMachine(t, cluster.Systemd, cluster.On(network))}

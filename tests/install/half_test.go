@@ -17,6 +17,7 @@ import (
 // TestHalfWay kills the installer at random moments. Whatever it has made by then is
 // in the inventory, an installed binary is a whole one, and the next run completes it.
 func TestHalfWay(t *testing.T) {
+	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	if text := os.Getenv("LITE_TEST_SEED"); text != "" {
 		seed, _ = strconv.ParseUint(text, 10, 64)

@@ -45,6 +45,7 @@ func arch(t *testing.T, m *cluster.Machine) string {
 
 // TestServer is the life of a server with systemd: one machine, in this order.
 func TestServer(t *testing.T) {
+	t.Parallel()
 	network := cluster.NewNetwork(t)
 	m := newMachine(t, cluster.Systemd, cluster.On(network))
 	const args = "--node-label=disk=ssd --tls-san lite.test"

@@ -30,6 +30,7 @@ const lifeArgs = "--disable metrics --kubelet-arg 'eviction-hard=nodefs.availabl
 // TestLife is the life of an installation with systemd until there is no trace of
 // it any more: one machine, in this order.
 func TestLife(t *testing.T) {
+	t.Parallel()
 	l := newLife(t, cluster.Systemd)
 	l.Sh(t, "%s", fromRelease+installer+lifeArgs)
 	l.old = l.version(t)

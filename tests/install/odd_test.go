@@ -17,6 +17,7 @@ import (
 
 // TestOdd installs on a machine that is not as machines are, and starts nothing.
 func TestOdd(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t, cluster.Systemd)
 	busybox, err := exec.LookPath("busybox")
 	if err != nil {

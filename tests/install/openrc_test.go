@@ -12,6 +12,7 @@ import (
 // shows that OpenRC starts, stops and restarts lite, also for an upgrade and for
 // its removal.
 func TestOpenRC(t *testing.T) {
+	t.Parallel()
 	l := newLife(t, cluster.OpenRC)
 	m := l.Machine
 	m.Sh(t, `cd /root/release && gzip -1 lite-linux-* && sha256sum install.sh lite-* images/* >SHA256SUMS

@@ -18,7 +18,7 @@ const cutFor = 90 * time.Second
 // it. Pods that may not wait for it are made anew elsewhere, and leave nothing
 // behind where they were; all others stay as they are.
 func TestCutLink(t *testing.T) {
-	t.Parallel() // it mostly waits, for cutFor
+	t.Parallel()
 	c := cluster.New(t, cluster.Agents(2))
 	cut, refuge := c.Agents[0], c.Agents[1]
 	s := &suite{cluster: c, ns: c.Server().Namespace(t), nodes: append(c.Servers[:1:1], c.Agents...)}

@@ -12,6 +12,7 @@ import (
 // TestDualStack gives pods and Services addresses of both families, on nodes that
 // have both. IPv6 travels between nodes in the same tunnels.
 func TestDualStack(t *testing.T) {
+	t.Parallel()
 	c := cluster.New(t, cluster.Agents(1), cluster.Prepare(func(n *cluster.Node) {
 		n.AddIPv6(t)
 		n.Output(t, "ip", "-6", "route", "add", "default", "via", "fd99::fe") // where nodes look for Services from

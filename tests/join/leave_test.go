@@ -12,6 +12,7 @@ import (
 // TestLeaving shows that nothing of a node that was deleted is left on the
 // others, and that its range of addresses is given to another. There are four.
 func TestLeaving(t *testing.T) {
+	t.Parallel()
 	c := cluster.New(t, cluster.Agents(2), cluster.Prepare(func(n *cluster.Node) {
 		if n.Role == "server" {
 			n.WriteFile(t, "/etc/lite/config.yaml", "cluster-cidr: 10.42.0.0/22\n")

@@ -16,6 +16,7 @@ import (
 // TestMember runs what needs one server and one agent. The policy on both is that
 // of TestNodes, set by the other iptables.
 func TestMember(t *testing.T) {
+	t.Parallel()
 	c := cluster.New(t, cluster.Agents(1), cluster.Prepare(func(n *cluster.Node) {
 		n.Output(t, "iptables-legacy", "-P", "FORWARD", "DROP")
 	}))

@@ -19,6 +19,7 @@ func names(t *testing.T, c *cluster.Cluster) string {
 // long as that one lives, and says so. That one's disk is wiped then: as it lives
 // no more, whoever has its name in the end is what asks for it, here itself.
 func TestNameOfALivingNode(t *testing.T) {
+	t.Parallel()
 	c := cluster.New(t, cluster.Agents(1))
 	first, second := c.Agents[0], c.NewAgent(t)
 	uid := c.Server().Kubectl(t, "get", "node", first.Name, "-o", "jsonpath={.metadata.uid}")

@@ -16,6 +16,7 @@ import (
 // TestNodes runs what needs one server and two agents and leaves them as they
 // were, but for the last test. Another program's policy on all three is to drop what is forwarded.
 func TestNodes(t *testing.T) {
+	t.Parallel()
 	c := cluster.New(t, cluster.Agents(2), cluster.Prepare(func(n *cluster.Node) {
 		n.Output(t, "iptables", "-P", "FORWARD", "DROP")
 	}))

@@ -19,6 +19,7 @@ const preShared = "correct horse battery staple"
 // TestBadTokens lets machines try everything that must not let them in. At last
 // one of them joins.
 func TestBadTokens(t *testing.T) {
+	t.Parallel()
 	network := cluster.NewNetwork(t)
 	server, other := cluster.NewNode(t, cluster.On(network)), cluster.NewNode(t, cluster.On(network))
 	server.Launch(t, "--token", preShared)

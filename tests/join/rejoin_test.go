@@ -12,7 +12,7 @@ import (
 // they were known by went with their nodes. Both are given other ranges: their pods are
 // reached all the same.
 func TestDeletedNodesComeBack(t *testing.T) {
-	t.Parallel() // it mostly waits, until the pods of a node that is gone are forgotten
+	t.Parallel()
 	c := cluster.New(t, cluster.Agents(2))
 	s := &suite{cluster: c, ns: c.Server().Namespace(t), nodes: append(c.Servers[:1:1], c.Agents...)}
 	s.ns.Apply(t, daemonSet)

@@ -26,6 +26,7 @@ import (
 // TestRequests asks for certificates as kubelets do that join: many at once get
 // theirs, and nobody gets one that is not to be had.
 func TestRequests(t *testing.T) {
+	t.Parallel()
 	const apiName = "api.example.com"
 	server := cluster.New(t, cluster.Prepare(func(n *cluster.Node) {
 		n.WriteFile(t, "/etc/lite/config.yaml", "tls-san: "+apiName+"\n")

@@ -13,6 +13,7 @@ import (
 // server again in the middle of an update, while clients ask its Service without
 // a pause: no request fails.
 func TestRollout(t *testing.T) {
+	t.Parallel()
 	c := cluster.New(t, cluster.Agents(2))
 	server, drained := c.Server(), c.Agents[0]
 	ns := server.Namespace(t)

@@ -14,7 +14,7 @@ import (
 // TestRotation gives certificates a life of a minute. Those of an agent are renewed
 // while it runs, and all parts that use them go on when the first have expired.
 func TestRotation(t *testing.T) {
-	t.Parallel() // it mostly waits, until the first certificates have expired
+	t.Parallel()
 	c := cluster.New(t, cluster.Agents(1), cluster.Prepare(func(n *cluster.Node) {
 		if n.Role == "server" {
 			n.WriteFile(t, "/etc/lite/config.yaml", "kube-controller-manager-arg: cluster-signing-duration=60s\n")

@@ -15,6 +15,7 @@ import (
 
 // TestDirectory has what one running server does with its directory.
 func TestDirectory(t *testing.T) {
+	t.Parallel()
 	b := bed{cluster.New(t).Server()}
 	for _, test := range []struct {
 		name string

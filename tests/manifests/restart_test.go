@@ -15,6 +15,7 @@ import (
 // TestRestart: what a file owned is known after a restart, also what went while
 // lite was down; and what has not changed is not written.
 func TestRestart(t *testing.T) {
+	t.Parallel()
 	b := bed{cluster.NewNode(t)}
 	// What is there before the first start is applied by it.
 	b.put(t, "stays.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: stays}\n", settings("stays", "one", "1"))

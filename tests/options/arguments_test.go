@@ -54,6 +54,7 @@ func ask(t *testing.T, n *cluster.Node, path, token string) int {
 // start: the server becomes ready each time, an agent joins where none are allowed, and
 // stays; and nothing is open that was not asked for.
 func TestAnonymousAccess(t *testing.T) {
+	t.Parallel()
 	c := &cluster.Cluster{Network: cluster.NewNetwork(t)}
 	n := cluster.NewNode(t, cluster.On(c.Network))
 	c.Servers = append(c.Servers, n)
@@ -151,6 +152,7 @@ func failedStart(t *testing.T, n *cluster.Node, args ...string) string {
 // TestComponentConfiguration gives the components files of their own, which are in
 // force, together with what lite says; and lists that add to lite's.
 func TestComponentConfiguration(t *testing.T) {
+	t.Parallel()
 	n := cluster.NewNode(t)
 	n.WriteFile(t, "/etc/lite/kubelet.yaml", kubeletHead+"maxPods: 42\nevictionHard:\n  memory.available: 77Mi\ncontainerLogMaxSize: 1Mi\nimageMaximumGCAge: 13h\ncrashLoopBackOff: {maxContainerRestartPeriod: 31s}\n")
 	n.WriteFile(t, "/etc/lite/kubelet.d/20-pods.conf", kubeletHead+"maxPods: 44\npodPidsLimit: 999\n")

@@ -48,6 +48,7 @@ spec: {podSelector: {}, policyTypes: [Ingress]}
 // TestWithoutBatteries switches all batteries off on a node that has used them.
 // It is then as one that never had them: no socket, no rule and no object is left.
 func TestWithoutBatteries(t *testing.T) {
+	t.Parallel()
 	n := cluster.New(t).Server()
 	ns := n.Namespace(t)
 	ns.Apply(t, used)

@@ -33,6 +33,7 @@ const nvidiaVersion2 = `version = 2
 // are started by somebody who makes files for himself alone, and whose directory for
 // temporary files is of no use: no pod with users of its own started there.
 func TestContainers(t *testing.T) {
+	t.Parallel()
 	c := cluster.New(t, cluster.Agents(1), cluster.Prepare(func(n *cluster.Node) {
 		n.MountWhole(t)
 		n.Umask = "077"

@@ -25,6 +25,7 @@ const network = `{
 // TestNoNetwork leaves out what the user brings: the pod network and
 // kube-proxy. All else is ready, the node only once there is a network.
 func TestNoNetwork(t *testing.T) {
+	t.Parallel()
 	n := cluster.NewNode(t)
 	n.Launch(t, "--disable=kube-proxy,cni")
 	eventually(t, func() error { return lacksOnlyNetwork(t, n) })
@@ -108,6 +109,7 @@ func hasNothingOfNetwork(t *testing.T, n *cluster.Node) {
 // the node waits for the user's, and does not go on with the old one, nor is it
 // said any more how other nodes reach its pods.
 func TestNetworkSwitchedOff(t *testing.T) {
+	t.Parallel()
 	n := cluster.NewNode(t)
 	n.Start(t)
 	n.Stop(t)

@@ -30,6 +30,7 @@ type event struct {
 // TestHardening starts a server that was told nothing, and then by --profile cis, with
 // an audit policy of the user's: what the one and the other refuse, and what they log.
 func TestHardening(t *testing.T) {
+	t.Parallel()
 	n := cluster.NewNode(t)
 	n.Start(t)
 	for name, test := range map[string]func(*testing.T, *cluster.Node){

@@ -11,6 +11,7 @@ import (
 // want it, which leads nowhere here. What is within the cluster does not go through it,
 // though nobody has said NO_PROXY.
 func TestInternetProxy(t *testing.T) {
+	t.Parallel()
 	n := cluster.NewNode(t)
 	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY"} {
 		n.Env = append(n.Env, name+"=http://"+cluster.Gateway+":1")

@@ -29,6 +29,7 @@ spec:
 // is not shared (k3d#1063, k3s#1846), and whose resolv.conf comes late and goes again
 // (k3s#5503, kubernetes#103110).
 func TestKubeletFiles(t *testing.T) {
+	t.Parallel()
 	const file = "/run/resolver/resolv.conf"
 	node := cluster.NewNode(t)
 	node.Output(t, "sh", "-c", "mkdir -p /var/lib/kubelet && mount -t tmpfs kubelet /var/lib/kubelet && mount --make-private /var/lib/kubelet")

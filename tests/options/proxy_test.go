@@ -12,6 +12,7 @@ import (
 // TestProxyModes changes how Services are carried from start to start: they
 // answer in either way, from pods that live, and the other way's rules are gone.
 func TestProxyModes(t *testing.T) {
+	t.Parallel()
 	outside := cluster.NewNetwork(t)
 	n := cluster.NewNode(t, cluster.On(outside))
 	iptables := regexp.MustCompile(`KUBE-(SERVICES|NODEPORTS|SEP-\w+|SVC-\w+)`)

@@ -20,6 +20,7 @@ import (
 // written: at some time a write is refused, or lite ends and says why in one
 // line. With room again it works as before, and has all that it acknowledged.
 func TestDiskFull(t *testing.T) {
+	t.Parallel()
 	node := cluster.NewNode(t)
 	node.Output(t, "mount", "-t", "tmpfs", "-o", "size=600m,mode=700", "tmpfs", cluster.DataDir)
 	node.Start(t)

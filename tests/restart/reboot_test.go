@@ -54,6 +54,7 @@ const soon = 30 * time.Second
 // TestReboot cuts the node's power under running pods: after the boot the same
 // pods run again, with what was on the disk and without what was in memory.
 func TestReboot(t *testing.T) {
+	t.Parallel()
 	node := cluster.New(t).Server()
 	ns := node.Namespace(t)
 	ns.Apply(t, cluster.Web(3)+"---"+stateful)
@@ -171,6 +172,7 @@ spec:
 // nobody could be told of it any more, and begins the pods anew: a program is never there
 // twice. It does not enter what is mounted; the directories of mounts stay, being busy.
 func TestStateRemoved(t *testing.T) {
+	t.Parallel()
 	node := cluster.New(t).Server()
 	ns := node.Namespace(t)
 	ns.Apply(t, cluster.Web(3)+"---"+stateful+"---"+orderly)

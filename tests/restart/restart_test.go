@@ -34,6 +34,7 @@ const (
 // TestStop stops lite under running pods: they answer while it is down, also
 // through their Service, and the next start takes them over as they are.
 func TestStop(t *testing.T) {
+	t.Parallel()
 	node := cluster.New(t).Server()
 	ns := node.Namespace(t)
 	ns.Apply(t, cluster.Web(3))
@@ -83,6 +84,7 @@ func TestStop(t *testing.T) {
 // however its path is written: it is refused, by name of the culprit, who does
 // not notice.
 func TestSecondStart(t *testing.T) {
+	t.Parallel()
 	node := cluster.New(t).Server()
 	node.Output(t, "ln", "-s", cluster.DataDir, "/var/lib/link")
 	node.Output(t, "mkdir", "/var/lib/bound")
@@ -141,6 +143,7 @@ const kills = 20
 //
 // LITE_TEST_SEED repeats the moments of an earlier run.
 func TestKill(t *testing.T) {
+	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	if text := os.Getenv("LITE_TEST_SEED"); text != "" {
 		var err error

@@ -38,6 +38,7 @@ type suite struct {
 
 // TestUninstall runs in one cluster, in this order.
 func TestUninstall(t *testing.T) {
+	t.Parallel()
 	network := cluster.NewNetwork(t)
 	s := &suite{Cluster: &cluster.Cluster{Network: network}}
 	s.server = cluster.NewNode(t, cluster.On(network))
@@ -576,6 +577,7 @@ func seed(t *testing.T) uint64 {
 // TestDataDir: a data directory somewhere else, behind a link, with files of
 // others in it; and lite is stopped while it starts.
 func TestDataDir(t *testing.T) {
+	t.Parallel()
 	n := cluster.NewNode(t)
 	n.Output(t, "sh", "-c", "mkdir /var/lib/real && ln -s real /var/lib/link && echo mine > /var/lib/real/precious")
 	was := trace.Take(t, n.Host)

@@ -11,6 +11,7 @@ import (
 // TestCluster upgrades a server and then an agent, under pods on both, and takes
 // the server back: the agent works on with a store that is an earlier one.
 func TestCluster(t *testing.T) {
+	t.Parallel()
 	artifact := nextBinary(t)
 	c := cluster.New(t, cluster.Agents(1), cluster.Prepare(func(n *cluster.Node) {
 		install(t, n).put(t, artifact, "/var/lib/next")

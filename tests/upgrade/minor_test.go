@@ -35,6 +35,7 @@ spec:
 // back: a server and an agent of the version before, with all that people have in a
 // cluster.
 func TestMinor(t *testing.T) {
+	t.Parallel()
 	before, after := versions.PreviousMinor(t), nextBinary(t)
 	c := cluster.New(t, cluster.Agents(1), cluster.Prepare(func(n *cluster.Node) {
 		installProgram(t, n, before).put(t, after, "/var/lib/next")

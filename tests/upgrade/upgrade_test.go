@@ -27,6 +27,7 @@ import (
 // TestForeground is lite without an init system, started by a person: it becomes
 // the new program by itself, under running pods.
 func TestForeground(t *testing.T) {
+	t.Parallel()
 	artifact := nextBinary(t)
 	b := install(t, cluster.NewNode(t))
 	b.put(t, artifact, "/var/lib/next")
@@ -409,6 +410,7 @@ func (b bed) killAt(t *testing.T, state string, args ...string) {
 // TestKilled kills `lite upgrade` and `lite rollback` at each state. Whatever
 // keeps lite running brings the rest to an end.
 func TestKilled(t *testing.T) {
+	t.Parallel()
 	artifact := nextBinary(t)
 	b := install(t, cluster.NewNode(t))
 	b.put(t, artifact, "/var/lib/next")
@@ -480,6 +482,7 @@ func TestKilled(t *testing.T) {
 // TestFullDisk has a new version fill the disk before it fails, and kills the command
 // that could take it back. What is set aside for that suffices to go back.
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	b := install(t, cluster.NewNode(t))
 	b.Output(t, "mount", "-t", "tmpfs", "-o", "size=1200m,mode=700", "tmpfs", cluster.DataDir)
 	b.supervised(t)
