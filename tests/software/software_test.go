@@ -9,7 +9,6 @@ package software
 import (
 	"bytes"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -23,14 +22,6 @@ func TestMain(m *testing.M) { cluster.Main(m) }
 
 // soon is for what a controller does after it was started, on a busy machine.
 const soon = time.Minute
-
-// long skips a test that was not asked for.
-func long(t *testing.T) {
-	t.Helper()
-	if os.Getenv("LITE_LONG_TEST") != "1" {
-		t.Skip("takes minutes, more when its software is not built yet: make test-long runs it")
-	}
-}
 
 // made returns where scripts/test/software has put a software; it makes it first if
 // it is not there.
@@ -107,7 +98,7 @@ func holder(t *testing.T, n *cluster.Node, lease string) (string, error) {
 // TestLong runs what takes long on one node, one after the other: each goes on when the
 // next takes the node from under it.
 func TestLong(t *testing.T) {
-	long(t)
+	cluster.Long(t)
 	node := cluster.New(t).Server()
 	t.Run("cert-manager", func(t *testing.T) { testCertManager(t, node) })
 	t.Run("PostgreSQL", func(t *testing.T) { testPostgreSQL(t, node) })

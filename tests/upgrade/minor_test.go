@@ -31,11 +31,17 @@ spec:
     schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
 `
 
-// TestMinor crosses a minor version of Kubernetes, etcd and containerd, and goes
+// TestLong needs a second lite, on another minor version of Kubernetes: helpers, bundle
+// and program of an earlier commit, of which nothing is there on a new machine.
+func TestLong(t *testing.T) {
+	cluster.Long(t)
+	t.Run("Minor", testMinor)
+}
+
+// testMinor crosses a minor version of Kubernetes, etcd and containerd, and goes
 // back: a server and an agent of the version before, with all that people have in a
 // cluster.
-func TestMinor(t *testing.T) {
-	t.Parallel()
+func testMinor(t *testing.T) {
 	before, after := versions.PreviousMinor(t), nextBinary(t)
 	c := cluster.New(t, cluster.Agents(1), cluster.Prepare(func(n *cluster.Node) {
 		installProgram(t, n, before).put(t, after, "/var/lib/next")

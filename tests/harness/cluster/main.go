@@ -8,6 +8,15 @@ import (
 	"time"
 )
 
+// Long skips a test that takes minutes, or needs what takes long to build, unless it was
+// asked for.
+func Long(t testing.TB) {
+	t.Helper()
+	if os.Getenv("LITE_LONG_TEST") != "1" {
+		t.Skip("takes minutes, more when what it needs is not built yet: make test-long runs it")
+	}
+}
+
 // Main runs the tests of a package and exits. It fails them if they leave
 // anything on the machine: a mount, link, firewall rule, network namespace,
 // cgroup, process or kernel setting.
