@@ -16,15 +16,18 @@ func Eventually(t testing.TB, timeout time.Duration, f func() error) {
 	}
 }
 
-// retry calls f, ever less often, until it returns nil or the timeout is over.
+// retry calls f, ever less often, until it returns nil or the timeout is over. Most of
+// what tests ask starts a program. Who has waited for long already is not in a hurry,
+// and leaves the processor to those who are.
 func retry(timeout time.Duration, f func() error) error {
-	pause := 20 * time.Millisecond
-	for deadline := time.Now().Add(timeout); ; {
+	pause, start := 20*time.Millisecond, time.Now()
+	for {
 		err := f()
-		if err == nil || time.Now().After(deadline) {
+		waited := time.Since(start)
+		if err == nil || waited > timeout {
 			return err
 		}
 		time.Sleep(pause)
-		pause = min(2*pause, 500*time.Millisecond)
+		pause = min(2*pause, max(500*time.Millisecond, min(waited/20, time.Second)))
 	}
 }
