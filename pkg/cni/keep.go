@@ -201,14 +201,14 @@ func (b *bridge) restore() error {
 	}
 	link, err := netlink.LinkByName(layout.Bridge)
 	if err != nil {
-		return fmt.Errorf("look at %s: %w", layout.Bridge, err)
+		return fmt.Errorf("inspect %s: %w", layout.Bridge, err)
 	}
 	b.index = link.Attrs().Index
 	var errs []error
 	for _, r := range b.ranges {
 		// The kernel makes it with the address, and only then.
 		if err := netlink.RouteReplace(routeTo(r, link)); err != nil {
-			errs = append(errs, fmt.Errorf("lead to %s by %s: %w", r.Masked(), layout.Bridge, err))
+			errs = append(errs, fmt.Errorf("route %s through %s: %w", r.Masked(), layout.Bridge, err))
 		}
 	}
 	for _, pod := range b.off {
@@ -224,7 +224,7 @@ func (b *bridge) restore() error {
 			err = netlink.LinkSetHairpin(port, true)
 		}
 		if err != nil && !errors.Is(err, unix.ENODEV) {
-			errs = append(errs, fmt.Errorf("put pod %s on %s: %w", pod.pod, layout.Bridge, err))
+			errs = append(errs, fmt.Errorf("attach pod %s to %s: %w", pod.pod, layout.Bridge, err))
 		}
 	}
 	return errors.Join(errs...)
@@ -244,7 +244,7 @@ func (b *bridge) rename() error {
 		}
 	}
 	if err := errors.Join(netlink.LinkSetDown(link), netlink.LinkSetName(link, layout.Bridge)); err != nil {
-		return fmt.Errorf("call interface %s %s again: %w", link.Attrs().Name, layout.Bridge, err)
+		return fmt.Errorf("rename interface %s back to %s: %w", link.Attrs().Name, layout.Bridge, err)
 	}
 	return nil
 }
@@ -356,7 +356,7 @@ func (h *hostPorts) restore(ctx context.Context) error {
 			h.again = append(h.again, pod)
 		}
 		if err != nil && !pod.gone() {
-			errs = append(errs, fmt.Errorf("make the hostPorts of pod %s again: %w", pod.pod, err))
+			errs = append(errs, fmt.Errorf("restore the hostPorts of pod %s: %w", pod.pod, err))
 		}
 	}
 	return errors.Join(errs...)

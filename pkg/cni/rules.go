@@ -362,7 +362,7 @@ func prepareKernel(ranges []netip.Prefix) error {
 	for _, s := range kernel(ranges) {
 		if err := enable(s.path); err != nil {
 			if errors.Is(err, os.ErrNotExist) && s.module != "" {
-				return fmt.Errorf("kernel module %s is missing (no %s): load it with `modprobe %s`; kernels are built with it by CONFIG_BRIDGE_NETFILTER", s.module, s.path, s.module)
+				return fmt.Errorf("kernel module %s is missing (no %s): load it with `modprobe %s`; kernels have it with CONFIG_BRIDGE_NETFILTER", s.module, s.path, s.module)
 			}
 			return fmt.Errorf("switch on %s: %w", s.path, err)
 		}

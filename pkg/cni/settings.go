@@ -52,7 +52,7 @@ func (s *settings) look(ctx context.Context, watcher *firewall.Watcher) {
 	}
 	watch, err := newSentinel()
 	if err != nil {
-		slog.Debug("Changes of settings of the kernel are not noticed", "err", err)
+		slog.Debug("Cannot watch kernel settings", "err", err)
 		return
 	}
 	s.watch = watch

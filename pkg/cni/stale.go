@@ -41,11 +41,11 @@ func removeBridge(ranges []netip.Prefix) (removed bool, err error) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("look at %s: %w", layout.Bridge, err)
+		return false, fmt.Errorf("inspect %s: %w", layout.Bridge, err)
 	}
 	addrs, err := netlink.AddrList(link, netlink.FAMILY_ALL)
 	if err != nil {
-		return false, fmt.Errorf("look at %s: %w", layout.Bridge, err)
+		return false, fmt.Errorf("inspect %s: %w", layout.Bridge, err)
 	}
 	old := slices.ContainsFunc(addrs, func(a netlink.Addr) bool {
 		addr, ok := netip.AddrFromSlice(a.IP)
@@ -54,9 +54,9 @@ func removeBridge(ranges []netip.Prefix) (removed bool, err error) {
 	if !old {
 		return false, nil
 	}
-	slog.Info("This node has been given other pod addresses; its pods on the pod network start anew")
+	slog.Info("This node has a new pod CIDR; restarting its pods on the pod network")
 	if err := netlink.LinkDel(link); err != nil {
-		return false, fmt.Errorf("remove %s, which has addresses of another range: %w", layout.Bridge, err)
+		return false, fmt.Errorf("remove %s, which has addresses of another pod CIDR: %w", layout.Bridge, err)
 	}
 	return true, nil
 }

@@ -54,7 +54,7 @@ func extract(files fs.FS, digest, dir string) error {
 		}
 		path := filepath.Join(dir, h.Name)
 		if !inside(h) {
-			return fmt.Errorf("%s holds %q, which is no plain file and no link to one beside it", archiveFile, h.Name)
+			return fmt.Errorf("%s contains %q, which is neither a plain file nor a link to one beside it", archiveFile, h.Name)
 		}
 		dirs[filepath.Dir(path)] = true
 		if h.Typeflag == tar.TypeSymlink {
@@ -120,7 +120,7 @@ func lineOf(dir, name string) (string, error) {
 		return linkLine(target, name), err
 	}
 	if !info.Mode().IsRegular() {
-		return "", fmt.Errorf("%s is no plain file", path)
+		return "", fmt.Errorf("%s is not a plain file", path)
 	}
 	return markerLine(info.Mode().Perm(), info.Size(), name), nil
 }

@@ -83,7 +83,7 @@ func stopped(ctx context.Context, last error) error {
 	if last == nil {
 		return ctx.Err()
 	}
-	return fmt.Errorf("%w while this was so: %w", ctx.Err(), last)
+	return fmt.Errorf("%w; last error: %w", ctx.Err(), last)
 }
 
 // jitter keeps machines that were started together from asking together.

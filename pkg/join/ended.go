@@ -45,7 +45,7 @@ func MarkEnded(ctx context.Context, client kubernetes.Interface, id string, how 
 	})
 	// Where there is no cluster-info nobody can have come with the token.
 	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("note in cluster-info that token %s is %s: %w", id, how, err)
+		return fmt.Errorf("record in cluster-info that token %s is %s: %w", id, how, err)
 	}
 	return nil
 }
@@ -58,7 +58,7 @@ func unmark(ctx context.Context, client kubernetes.Interface, id string) error {
 		return marked
 	})
 	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("note in cluster-info that token %s is back: %w", id, err)
+		return fmt.Errorf("record in cluster-info that token %s is back: %w", id, err)
 	}
 	return nil
 }

@@ -89,7 +89,7 @@ func TestAuthorityEnds(t *testing.T) {
 		}
 	}
 	for _, c := range all {
-		if want := "it ends with its authority " + dir.CA(EtcdCA); c.Path == dir.Cert(EtcdServer) && !strings.HasPrefix(c.Remedy(now), want) {
+		if want := "it expires with its authority " + dir.CA(EtcdCA); c.Path == dir.Cert(EtcdServer) && !strings.HasPrefix(c.Remedy(now), want) {
 			t.Errorf("%s: %s, want %s", c.Path, c.Remedy(now), want)
 		}
 	}
@@ -157,10 +157,10 @@ func TestRemedies(t *testing.T) {
 		left      time.Duration
 		want      string
 	}{
-		{ByUser, false, client, d, "it is one of yours: put another in its place and restart lite"},
-		{ByUser, true, nil, -d, "it is one of yours: put another in its place and restart lite"},
+		{ByUser, false, client, d, "it is your own: replace it and restart lite"},
+		{ByUser, true, nil, -d, "it is your own: replace it and restart lite"},
 		{ByKubelet, false, client, d, "the kubelet renews it"},
-		{ByKubelet, false, client, -d, "join anew with a token"},
+		{ByKubelet, false, client, -d, "join again with a token"},
 		{ByKubelet, false, server, -d, "the kubelet renews it"},
 		{ByKubelet, true, nil, d, "no restart renews an authority"},
 	} {
@@ -204,7 +204,7 @@ func TestLook(t *testing.T) {
 		"nonsense":   "neither PEM nor a kubeconfig",
 		"-----BEGIN": "neither PEM",
 		"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n":                     "x509",
-		"-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n":               "holds no certificate",
+		"-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n":               "does not contain a certificate",
 		"apiVersion: v1\nkind: Config\nusers: [{name: x, user: {client-certificate: /x}}]\n": "",
 	} {
 		_, damaged := Look([]File{{Path: "f"}}, func(string) ([]byte, error) { return []byte(text), nil })

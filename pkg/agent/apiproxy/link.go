@@ -35,7 +35,7 @@ func (b *Balancer) accept(ctx context.Context, l net.Listener, running *sync.Wai
 		// Such as no more open files: trying again at once would only take
 		// the processor from those who could close some.
 		if pause == 0 {
-			slog.Warn("The load balancer cannot accept a connection and tries again", "err", err)
+			slog.Warn("The load balancer cannot accept a connection; retrying", "err", err)
 		}
 		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 		if !kube.Sleep(ctx, pause) {

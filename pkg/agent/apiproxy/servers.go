@@ -85,7 +85,7 @@ func (b *Balancer) order() []*server {
 func (b *Balancer) settle() {
 	if best := b.order()[0]; best != b.current {
 		b.current, b.usedSince = best, time.Now()
-		slog.Info("API server chosen", "server", best.address)
+		slog.Info("Using an API server", "server", best.address)
 	}
 	if b.current.state != Healthy {
 		return

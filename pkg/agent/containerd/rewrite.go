@@ -251,7 +251,7 @@ func (h host) tlsConfig() (config *tls.Config, files []byte, err error) {
 		}
 		config.RootCAs = x509.NewCertPool()
 		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, nil, fmt.Errorf("ca_file %s holds no certificate", h.tls.ca)
+			return nil, nil, fmt.Errorf("ca_file %s does not contain a certificate", h.tls.ca)
 		}
 		files = append(files, pem...)
 	}

@@ -100,7 +100,7 @@ func (i *Importer) Note() string {
 	if len(there) == 0 {
 		return ""
 	}
-	return "not imported, the log says why: " + strings.Join(there, ", ")
+	return "not imported, the log shows why: " + strings.Join(there, ", ")
 }
 
 // Run implements component.Component.
@@ -159,7 +159,7 @@ func (i *Importer) awaitRemoval(ctx context.Context, c *client.Client) error {
 // done.
 func (i *Importer) follow(ctx context.Context, c *client.Client) error {
 	if err := os.MkdirAll(i.dir, 0o700); err != nil {
-		return fmt.Errorf("make the image directory: %w", err)
+		return fmt.Errorf("create the image directory: %w", err)
 	}
 	// Watched before it is listed, so that nothing falls between.
 	watcher, err := fsnotify.NewWatcher()
@@ -206,7 +206,7 @@ func (i *Importer) follow(ctx context.Context, c *client.Client) error {
 
 func (i *Importer) importAll(ctx context.Context, c *client.Client) {
 	if err := i.importDir(ctx, c); err != nil && ctx.Err() == nil {
-		slog.Warn("Some images could not be imported", "err", err)
+		slog.Warn("Cannot import some images", "err", err)
 	}
 }
 
@@ -331,11 +331,11 @@ func listOdd(dir string) (all []odd) {
 		info, err := os.Stat(filepath.Join(dir, name))
 		switch {
 		case IsArchive(name) && errors.Is(err, fs.ErrNotExist) && e.Type()&fs.ModeSymlink != 0:
-			all = append(all, odd{name, errors.New("it is a link to nowhere; put the archive there, or remove the link")})
+			all = append(all, odd{name, errors.New("it is a dangling link; put the archive there, or remove the link")})
 		case IsArchive(name) && err == nil && info.IsDir():
 			all = append(all, odd{name, errors.New("it is a directory; pack it: tar -C DIR -cf layout.tar .")})
 		case isOdd(name) && err == nil && info.Mode().IsRegular():
-			all = append(all, odd{name, fmt.Errorf("archives are called NAME%s; unpack or compress it again, or rename it, so that it is one of these", strings.Join(suffixes, ", NAME"))})
+			all = append(all, odd{name, fmt.Errorf("archives must be named NAME%s; unpack or compress it accordingly, or rename it", strings.Join(suffixes, ", NAME"))})
 		}
 	}
 	return all
@@ -442,7 +442,7 @@ func bring(ctx context.Context, c *client.Client, lease string, archive io.Reade
 		return nil, err
 	}
 	if len(found) == 0 {
-		return nil, errors.New("the archive names no image: save it with its name and tag")
+		return nil, errors.New("the archive contains no image name: save the image with its name and tag")
 	}
 	defer func() {
 		if err != nil {

@@ -83,7 +83,7 @@ func (c *compared) Status() (content.Status, error) {
 // Truncate implements content.Writer.
 func (c *compared) Truncate(size int64) error {
 	if size != 0 {
-		return fmt.Errorf("begin %s again at %d: %w", c.ref, size, errdefs.ErrNotImplemented)
+		return fmt.Errorf("restart %s at %d: %w", c.ref, size, errdefs.ErrNotImplemented)
 	}
 	c.hash.Reset()
 	c.read = 0

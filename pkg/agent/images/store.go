@@ -26,7 +26,7 @@ import (
 )
 
 // ErrNotRunning is that no containerd answers at the socket.
-var ErrNotRunning = errors.New("lite does not run on this machine")
+var ErrNotRunning = errors.New("lite is not running on this machine")
 
 // Store is the images of a running node, and the directory of archives from which
 // it gets them back at each start.
@@ -149,7 +149,7 @@ func (s *Store) Find(ctx context.Context, names []string) ([]images.Image, error
 	for _, name := range names {
 		full, err := FullName(name)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("image name %q: %w; it should be like docker.io/library/busybox:1.37", name, err))
+			errs = append(errs, fmt.Errorf("image name %q: %w; use a name such as docker.io/library/busybox:1.37", name, err))
 			continue
 		}
 		n := slices.IndexFunc(all, func(i images.Image) bool { return i.Name == full })
@@ -176,9 +176,9 @@ func notHere(name, full string, all []images.Image) error {
 		name += " (" + full + ")"
 	}
 	if len(similar) == 0 {
-		return fmt.Errorf("image %s is not on this node; `lite images list` shows those that are, `lite crictl pull` gets one from a registry", name)
+		return fmt.Errorf("image %s is not on this node; `lite images list` shows those that are, `lite crictl pull` pulls one from a registry", name)
 	}
-	return fmt.Errorf("image %s is not on this node; similar ones are: %s", name, strings.Join(similar, ", "))
+	return fmt.Errorf("image %s is not on this node; similar names are: %s", name, strings.Join(similar, ", "))
 }
 
 // alike says whether one name may be meant by another: the last parts of their
@@ -223,7 +223,7 @@ type Progress func(doing string, done, of int64)
 // name before its images are there.
 func (s *Store) Import(ctx context.Context, from io.Reader, name string, size int64, tell Progress) (Imported, error) {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
-		return Imported{}, fmt.Errorf("make the image directory: %w", err)
+		return Imported{}, fmt.Errorf("create the image directory: %w", err)
 	}
 	disk := unpack.ForImages(s.dir)
 	if err := disk.Enough("the copy of the archive", size); err != nil {
@@ -370,7 +370,7 @@ func (s *Store) archivesOf(ctx context.Context, found []images.Image) (names []s
 			}
 		}
 		if len(wanted) > 0 && len(others) > 0 {
-			return nil, fmt.Errorf("the archive %s, which brings %s, has %s too; name these as well, or replace the archive by one without",
+			return nil, fmt.Errorf("the archive %s, which contains %s, also contains %s; pass these too, or replace the archive with one without them",
 				filepath.Join(s.dir, a.name), strings.Join(wanted, ", "), strings.Join(others, ", "))
 		}
 		if len(wanted) > 0 {
@@ -398,7 +398,7 @@ func (s *Store) unused(ctx context.Context, found []images.Image) error {
 			}
 		}
 		if n > 0 {
-			return fmt.Errorf("image %s has %d containers on this node; delete their pods first, or use --force: they run on, and cannot be started again", i.Name, n)
+			return fmt.Errorf("image %s has %d containers on this node; delete their pods first, or use --force: they keep running, but cannot restart", i.Name, n)
 		}
 	}
 	return nil

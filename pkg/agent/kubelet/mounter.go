@@ -168,7 +168,7 @@ func mountPlain(source, target, fstype string, options []string) error {
 	// A directory at a second place keeps the restrictions of the first.
 	inherited, err := restrictions(source)
 	if err != nil {
-		return failed("look at the options of", source, target, err)
+		return failed("check the options of", source, target, err)
 	}
 	return failed("remount", source, target, unix.Mount(source, target, "", flags|inherited|unix.MS_BIND|unix.MS_REMOUNT, ""))
 }

@@ -63,7 +63,7 @@ func (p *Proxy) protect(ctx context.Context, server *app.ProxyServer) {
 		part.Missing, part.Older = g.lostChains, true
 		// What leads to NodePorts now is what somebody may take.
 		if _, err := g.lostChains(ctx, firewall.Lost{Unknown: true}); err != nil && ctx.Err() == nil {
-			slog.Warn("Could not look at the rules of this node", "err", err)
+			slog.Warn("Cannot check the rules of this node", "err", err)
 		}
 	}
 	defer p.config.Firewall.Keep(part)()
@@ -88,7 +88,7 @@ func (g guard) states() map[v1.IPFamily]healthcheck.ProxierHealth {
 func (g guard) syncAll(ctx context.Context) error {
 	proxier, ok := g.server.Proxier.(*writer)
 	if !ok {
-		return errors.New("kube-proxy cannot be made to write its rules")
+		return errors.New("cannot make kube-proxy write its rules")
 	}
 	since := time.Now()
 	clear(g.nodePorts) // what it writes now is right
@@ -102,7 +102,7 @@ func (g guard) syncAll(ctx context.Context) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("kube-proxy has not written its rules within %s; its log says why", syncWithin)
+	return fmt.Errorf("kube-proxy has not written its rules within %s; its log shows why", syncWithin)
 }
 
 // syncWithin is far more than it takes to write the rules of thousands of Services.

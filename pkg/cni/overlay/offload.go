@@ -56,7 +56,7 @@ func (o *offload) switchOff(device string) error {
 func (o *offload) off(device string) error {
 	features, err := o.tool.Features(device)
 	if err != nil {
-		return fmt.Errorf("look at the features of %s: %w", device, err)
+		return fmt.Errorf("get the features of %s: %w", device, err)
 	}
 	if !features[checksums] {
 		return nil
@@ -70,7 +70,7 @@ func (o *offload) off(device string) error {
 func (o *offload) broken() (bool, error) {
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {
-		return false, fmt.Errorf("ask for the version of the kernel: %w", err)
+		return false, fmt.Errorf("get the version of the kernel: %w", err)
 	}
 	if oldKernel(unix.ByteSliceToString(name.Release[:])) {
 		return true, nil

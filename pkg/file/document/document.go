@@ -43,7 +43,7 @@ func Problem(err error, data []byte) error {
 	}
 	name, _, _ := strings.Cut(rest, "' referenced")
 	before, _, _ := bytes.Cut(data, []byte("*"+name))
-	return fmt.Errorf("line %d: a value starts with *, which YAML reads as an alias, and there is no such anchor; put it in quotes", 1+bytes.Count(before, []byte("\n")))
+	return fmt.Errorf("line %d: a value starts with *, which is an alias in YAML, and its anchor does not exist; put it in quotes", 1+bytes.Count(before, []byte("\n")))
 }
 
 // Resolve follows an alias; YAML has no aliases of aliases.

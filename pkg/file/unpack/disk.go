@@ -91,7 +91,7 @@ func (d Disk) look() (room, error) {
 	}
 	var s unix.Statfs_t
 	if err := stat(d.Dir, &s); err != nil {
-		return room{}, fmt.Errorf("look for free space in %s: %w", d.Dir, err)
+		return room{}, fmt.Errorf("get the free space in %s: %w", d.Dir, err)
 	}
 	size := int64(s.Blocks) * s.Bsize
 	r := room{free: int64(s.Bavail) * s.Bsize, kept: min(max(size/keptPart, leastKept), size/4, mostKept)}

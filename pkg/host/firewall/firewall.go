@@ -124,13 +124,13 @@ func (w *Watcher) Ready(context.Context) error {
 	defer w.mu.Unlock()
 	switch i := w.incident; {
 	case !w.subscribed && w.blind == nil:
-		return errors.New("asking the kernel to tell of changes of the packet filter")
+		return errors.New("subscribing to changes of the packet filter")
 	case i == nil || i.back > 0:
 		return nil
 	case i.reason != nil:
-		return fmt.Errorf("%s; it cannot be put back: %w", i.removed(), i.reason)
+		return fmt.Errorf("%s; cannot restore it: %w", i.removed(), i.reason)
 	default:
-		return fmt.Errorf("%s; it is being put back", i.removed())
+		return fmt.Errorf("%s; restoring it", i.removed())
 	}
 }
 
@@ -139,10 +139,10 @@ func (w *Watcher) Note() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.blind != nil {
-		return fmt.Sprintf("looked at every %s only, as the kernel does not tell of changes: %v", blindEvery, w.blind)
+		return fmt.Sprintf("checked only every %s, because the kernel does not report changes: %v", blindEvery, w.blind)
 	}
 	if i := w.incident; i != nil && i.back > 0 && time.Since(i.at) < tellFor {
-		return fmt.Sprintf("%s; put back after %s", i.removed(), i.back.Round(10*time.Millisecond))
+		return fmt.Sprintf("%s; restored after %s", i.removed(), i.back.Round(10*time.Millisecond))
 	}
 	return ""
 }
@@ -216,7 +216,7 @@ func (w *Watcher) grope(ctx context.Context, why error) {
 	if why == nil {
 		return
 	}
-	slog.Warn("The kernel does not tell of changes of the packet filter; it is looked at now and then", "every", blindEvery, "err", why)
+	slog.Warn("The kernel does not report changes of the packet filter; checking it periodically", "every", blindEvery, "err", why)
 	w.mu.Lock()
 	w.blind = why
 	w.mu.Unlock()
@@ -310,7 +310,7 @@ func (w *Watcher) look(ctx context.Context) {
 			fight = false
 		} else {
 			if !fight {
-				slog.Warn("Another program removes rules as soon as they are put back; lite puts them back less often from now on, and logs that no more", "every", pause)
+				slog.Warn("Another program removes rules as soon as they are restored; from now on lite restores them less often, and no longer logs it", "every", pause)
 			}
 			fight = true
 			wait(ctx, pause)
@@ -342,16 +342,16 @@ func (w *Watcher) repair(ctx context.Context, fight bool) bool {
 	}
 	i.gone = gone
 	w.publish(i)
-	slog.Log(ctx, warn, "Somebody has removed rules of this node; they are put back", "gone", strings.Join(gone, ", "), "by", lost.By)
+	slog.Log(ctx, warn, "Somebody has removed rules of this node; restoring them", "gone", strings.Join(gone, ", "), "by", lost.By)
 	i.reason = restore(ctx, hit)
 	if ctx.Err() != nil {
 		return true
 	}
 	if i.reason == nil {
 		i.back = max(time.Since(i.at), time.Millisecond)
-		slog.Log(ctx, info, "What was removed of this node's rules is back", "after", i.back.Round(time.Millisecond))
+		slog.Log(ctx, info, "Restored rules of this node", "after", i.back.Round(time.Millisecond))
 	} else {
-		slog.Error("What was removed of this node's rules cannot be put back", "err", i.reason)
+		slog.Error("Cannot restore rules of this node", "err", i.reason)
 	}
 	w.publish(i)
 	return true
@@ -379,7 +379,7 @@ func missing(ctx context.Context, parts []*Part, lost Lost) (gone []string, hit 
 	for _, p := range parts {
 		what, err := p.Missing(ctx, lost)
 		if err != nil && ctx.Err() == nil {
-			slog.Warn("Could not look at the rules of this node", "err", err)
+			slog.Warn("Cannot check the rules of this node", "err", err)
 		}
 		if len(what) > 0 {
 			gone, hit = append(gone, what...), append(hit, p)

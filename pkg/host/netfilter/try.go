@@ -61,7 +61,7 @@ func tryNFT(ctx context.Context, program string) (Tool, error) {
 		return Tool{}, err
 	}
 	if !json.Valid([]byte(out)) {
-		return Tool{}, fmt.Errorf("%s --json gives no JSON", path)
+		return Tool{}, fmt.Errorf("%s --json does not print JSON", path)
 	}
 	if _, err := run(ctx, trial, path, "--check", "-f", "-"); err != nil {
 		return Tool{}, err
@@ -157,7 +157,7 @@ func run(ctx context.Context, input, path string, args ...string) (string, error
 func parseVersion(path string, pattern *regexp.Regexp, out, oldest string) ([]string, error) {
 	found := pattern.FindStringSubmatch(out)
 	if found == nil {
-		return nil, fmt.Errorf("%s does not say its version", path)
+		return nil, fmt.Errorf("%s does not report its version", path)
 	}
 	if compare(found[1], oldest) < 0 {
 		return nil, fmt.Errorf("%s is version %s, older than %s", path, found[1], oldest)

@@ -29,7 +29,7 @@ func (m *Machine) watchClock(ctx context.Context, tell func(what string)) {
 	}
 	alarm, err := newAlarm()
 	if err != nil {
-		slog.Warn("Nobody watches the clock", "err", err)
+		slog.Warn("Cannot watch the clock", "err", err)
 		<-ctx.Done()
 		return
 	}
@@ -38,7 +38,7 @@ func (m *Machine) watchClock(ctx context.Context, tell func(what string)) {
 		before := now()
 		if err := alarm.await(); err != nil {
 			if ctx.Err() == nil {
-				slog.Warn("Nobody watches the clock any more", "err", err)
+				slog.Warn("No longer watching the clock", "err", err)
 				<-ctx.Done()
 			}
 			return
@@ -90,7 +90,7 @@ type alarm struct{ *os.File }
 func newAlarm() (alarm, error) {
 	fd, err := unix.TimerfdCreate(unix.CLOCK_REALTIME, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
 	if err != nil {
-		return alarm{}, fmt.Errorf("make a timer: %w", err)
+		return alarm{}, fmt.Errorf("create a timer: %w", err)
 	}
 	a := alarm{os.NewFile(uintptr(fd), "timerfd")}
 	never := unix.ItimerSpec{Value: unix.Timespec{Sec: 1 << 33}} // the year 2242

@@ -52,11 +52,11 @@ func (*Machine) Ready(context.Context) error { return nil }
 func (m *Machine) Note() string {
 	switch {
 	case m.clockWrong():
-		return fmt.Sprintf("the clock is wrong, it says %s; set it", time.Now().UTC().Format(time.RFC3339))
+		return fmt.Sprintf("the clock is wrong: it shows %s; set it", time.Now().UTC().Format(time.RFC3339))
 	case m.stuck.Load() != nil:
 		return *m.stuck.Load()
 	case m.config.Standby:
-		return "there is no network: the node has an address of its own until there is one"
+		return "there is no network: the node uses a private address until there is one"
 	}
 	return ""
 }

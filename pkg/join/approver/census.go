@@ -60,7 +60,7 @@ func (c *census) run(ctx context.Context) {
 		c.timed.Store(false) // who is admitted from here on may not be seen by this look
 		next, err := c.look(ctx)
 		if err != nil && ctx.Err() == nil {
-			slog.Warn("Could not bring the record of admitted nodes up to date; trying again", "err", err)
+			slog.Warn("Cannot update the record of admitted nodes; retrying", "err", err)
 			next = time.Now().Add(5 * time.Second)
 		}
 		c.timed.Store(!next.IsZero())
@@ -124,7 +124,7 @@ func (c *census) bury(ctx context.Context, name string, when time.Time, j *roll.
 	if err := roll.Refuse(ctx, c.client, name, roll.Deleted, when, spared...); err != nil {
 		return err
 	}
-	slog.Info("Certificates of a node that was deleted are refused from now on", "node", name)
+	slog.Info("The node was deleted: its certificates are now refused", "node", name)
 	if len(spared) > 0 || j == nil {
 		return nil
 	}
@@ -208,7 +208,7 @@ func (c *census) prove(ctx context.Context, name string, e roll.Entry, j *roll.J
 		return due, err
 	}
 	delete(j.Nodes, name)
-	slog.Warn("Gave up a node that has not become ready: its certificate is refused from now on",
+	slog.Warn("The node did not become ready: its certificate is now refused",
 		"node", name, "token", j.Token, "admitted", e.At.UTC().Format(time.RFC3339))
 	return time.Time{}, nil
 }

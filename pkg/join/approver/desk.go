@@ -50,7 +50,7 @@ func (d *desk) next(ctx context.Context) bool {
 	again, err := d.handle(ctx, i.name)
 	if err != nil {
 		if ctx.Err() == nil {
-			slog.Warn("Could not decide a certificate signing request; trying again", "request", i.name, "err", err)
+			slog.Warn("Cannot decide a certificate signing request; retrying", "request", i.name, "err", err)
 		}
 		d.queue.AddRateLimited(i)
 		return true
@@ -128,7 +128,7 @@ func (d *desk) record(ctx context.Context, csr *certificates.CertificateSigningR
 	case v.kind == certificates.CertificateDenied:
 		slog.Warn("Denied a certificate", "why", v.message, "requester", csr.Spec.Username, "request", csr.Name)
 	case v.reason == NameHeld && !announced:
-		slog.Info("A machine waits for its name", "why", v.message, "requester", csr.Spec.Username, "request", csr.Name)
+		slog.Info("A machine is waiting for its name", "why", v.message, "requester", csr.Spec.Username, "request", csr.Name)
 		d.tell(ctx, csr, v)
 	}
 	return nil
@@ -147,7 +147,7 @@ func (d *desk) tell(ctx context.Context, csr *certificates.CertificateSigningReq
 		FirstTimestamp: now, LastTimestamp: now, Count: 1,
 	}, metav1.CreateOptions{})
 	if err != nil {
-		slog.Warn("Could not post an event", "request", csr.Name, "err", err)
+		slog.Warn("Cannot post an event", "request", csr.Name, "err", err)
 	}
 }
 

@@ -237,7 +237,7 @@ func (g *Gate) Before(next http.Handler) http.Handler {
 			defer end()
 			leave, good := g.enterByToken(u.GetName(), end)
 			if !good {
-				answer(w, r, apierrors.NewUnauthorized("the token has ended"))
+				answer(w, r, apierrors.NewUnauthorized("the token has expired"))
 				return
 			}
 			defer leave()

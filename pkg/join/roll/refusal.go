@@ -64,7 +64,7 @@ func (r *Refusal) Text() string {
 	case Deleted:
 		return "was deleted" + when
 	case Unused:
-		return "did not become ready in time and was given up" + when
+		return "did not become ready in time" + when
 	}
 	return "was revoked" + when
 }
@@ -154,7 +154,7 @@ func Admit(ctx context.Context, client kubernetes.Interface, node, key string, s
 	case old == nil:
 		return nil
 	case seen == nil || !seen.Since.Equal(old.Since) || seen.Why != old.Why:
-		return apierrors.NewConflict(corev1.Resource("secrets"), secret.Name, fmt.Errorf("the certificates of node %s were refused meanwhile", node))
+		return apierrors.NewConflict(corev1.Resource("secrets"), secret.Name, fmt.Errorf("meanwhile, somebody has refused the certificates of node %s", node))
 	case old.Admits(key):
 		return nil
 	}
@@ -166,7 +166,7 @@ func Admit(ctx context.Context, client kubernetes.Interface, node, key string, s
 		return err
 	}
 	if _, err = put(ctx, client, secret, secret.Name, TypeRefused, data); err != nil {
-		return fmt.Errorf("let node %s in again: %w", node, err)
+		return fmt.Errorf("readmit node %s: %w", node, err)
 	}
 	return nil
 }

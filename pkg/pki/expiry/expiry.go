@@ -77,9 +77,9 @@ func (w *Watch) Note() string {
 	}
 	switch {
 	case ended > 0:
-		return fmt.Sprintf("%d ended, %d end soon: see below", ended, soon)
+		return fmt.Sprintf("%d expired, %d expire soon: see below", ended, soon)
 	case soon > 0:
-		return fmt.Sprintf("%d end soon: see below", soon)
+		return fmt.Sprintf("%d expire soon: see below", soon)
 	}
 	return ""
 }
@@ -124,7 +124,7 @@ func (w *Watch) Veto(part string) error {
 	now := time.Now()
 	for _, c := range w.certificates() {
 		if c.Ended(now) && slices.Contains(uses, c.Path) {
-			return fmt.Errorf("%s ended on %s; %s", c.Path, stampOf(c.NotAfter), c.Remedy(now))
+			return fmt.Errorf("%s expired on %s; %s", c.Path, stampOf(c.NotAfter), c.Remedy(now))
 		}
 	}
 	return nil
@@ -206,7 +206,7 @@ func notices(due []*pki.Certificate, now time.Time) (all []notice) {
 	}
 	for _, k := range order {
 		c := first[k]
-		verb := map[bool]string{true: "ended", false: "ends"}[k.ended]
+		verb := map[bool]string{true: "expired", false: "expires"}[k.ended]
 		text := fmt.Sprintf("certificate %s %s on %s", c.Path, verb, stampOf(c.NotAfter))
 		if more[k] > 0 {
 			text += fmt.Sprintf(", and %d more", more[k])
