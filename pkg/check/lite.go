@@ -202,7 +202,7 @@ func certificates(_ context.Context, e *Env) []Result {
 	if e.Config.Role == config.Agent {
 		files = agent.CertificateFiles(e.Config)
 	}
-	all, damaged := pki.Look(files, e.read)
+	all, damaged := pki.Scan(files, e.read)
 	if len(all)+len(damaged) == 0 {
 		return pass("none yet; they will be created with this machine's clock")
 	}

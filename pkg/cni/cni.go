@@ -48,7 +48,7 @@ type Config struct {
 	StateDir string
 }
 
-// reconcileEvery is how often the way to other nodes is looked at.
+// reconcileEvery is how often the way to other nodes is checked.
 const reconcileEvery = 30 * time.Second
 
 // Network is the component.

@@ -31,7 +31,7 @@ func (n *Network) protect(ctx context.Context, rules *rules, ranges []netip.Pref
 	older := usesOlder()
 	rules.watcher = n.config.Firewall
 	kernel := &settings{all: kernel(ranges), local: h.any}
-	kernel.look(ctx, n.config.Firewall)
+	kernel.notify(ctx, n.config.Firewall)
 	var all []func()
 	for _, part := range []firewall.Part{
 		{Missing: rules.missing, Restore: rules.restore, Older: older},
@@ -59,7 +59,7 @@ func usesOlder() bool {
 	})
 }
 
-// overlayLost lets keep repair the way to other nodes, which tells of that itself.
+// overlayLost lets keep repair the way to other nodes, which reports that itself.
 func (n *Network) overlayLost(_ context.Context, lost firewall.Lost) ([]string, error) {
 	device := func(name string) bool { return strings.HasPrefix(name, layout.DevicePrefix) }
 	way := func(w firewall.Way) bool { return w.Protocol == layout.RouteProtocol || device(nameOf(w.Link)) }

@@ -53,7 +53,7 @@ type twin struct {
 // back every 30 s.
 const twinFor = 3 * time.Minute
 
-// note tells of a twin, "" of none.
+// note describes a twin, or is "".
 func (t *twin) note() string {
 	if t == nil || time.Since(t.seen) > twinFor {
 		return ""
@@ -226,7 +226,7 @@ func (m *mesh) tell(ctx context.Context, problem string) error {
 	return err
 }
 
-// peer reads what another node says of itself; ok is false while it has not said
+// peer reads what another node publishes about itself; ok is false while it has not published
 // it yet.
 func peer(n *v1.Node) (p overlay.Peer, ok bool, err error) {
 	text := n.Annotations[annotation]

@@ -18,8 +18,8 @@ import (
 
 // leave takes away what is left of other ranges than the node has now: those
 // that it had as a Node object which somebody deleted. The bridge keeps its old
-// address for ever and pods with an old one are reached by nobody; the kubelet
-// makes their sandboxes anew. The description of the network must be the new one
+// address forever, and nobody reaches pods with an old one; the kubelet
+// recreates their sandboxes. The configuration of the network must be the new one
 // by then.
 func (n *Network) leave(ctx context.Context, ranges []netip.Prefix) error {
 	removed, err := removeBridge(ranges)

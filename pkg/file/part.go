@@ -12,7 +12,7 @@ import (
 
 // Part is a large file that a person has asked for. Until it is whole it is beside
 // its place, with the suffix .part: who finds that after a power cut knows what it
-// is, and the next try writes it anew. It works on file systems that are not
+// is, and the next try writes it again. It works on file systems that are not
 // Linux's own, as that of a memory stick.
 type Part struct {
 	*os.File

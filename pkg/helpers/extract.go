@@ -90,7 +90,7 @@ func extract(files fs.FS, digest, dir string) error {
 	return file.SyncDir(dir)
 }
 
-// whole says whether dir was unpacked completely and still has every file with its mode and size. It reads no content,
+// whole reports whether dir was unpacked completely and still has every file with its mode and size. It reads no content,
 // so that a start costs a handful of stats.
 func whole(dir string) bool {
 	f, err := os.Open(filepath.Join(dir, markerFile))
@@ -125,7 +125,7 @@ func lineOf(dir, name string) (string, error) {
 	return markerLine(info.Mode().Perm(), info.Size(), name), nil
 }
 
-// inside says whether an entry of the archive is a file below the directory it is unpacked into, or a link to one: there
+// inside reports whether an entry of the archive is a file below the directory it is unpacked into, or a link to one: there
 // are programs that do what the name says by which they are called.
 func inside(h *tar.Header) bool {
 	switch h.Typeflag {

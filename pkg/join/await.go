@@ -67,7 +67,7 @@ func persist(ctx context.Context, say func(string), try func() (Cluster, error))
 	}
 }
 
-// announce tells say of a problem it has not been told of.
+// announce passes a problem to say once.
 func (e *Error) announce(said map[string]bool, say func(string)) {
 	topic := e.topic
 	if topic == "" {

@@ -122,7 +122,7 @@ func sweepOne(ctx context.Context, client kubernetes.Interface, i Info, s *corev
 	if err := MarkEnded(ctx, client, i.ID, Expired, i.Expiry); err != nil {
 		return err
 	}
-	// The same ID may have been given anew since the list was read.
+	// The same ID may have been used again since the list was read.
 	only := metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &s.UID, ResourceVersion: &s.ResourceVersion}}
 	err := client.CoreV1().Secrets(s.Namespace).Delete(ctx, s.Name, only)
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {

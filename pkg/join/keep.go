@@ -59,7 +59,7 @@ func readToken(path string) ([]byte, error) {
 
 // Keep makes the cluster know t as its standing token, and no other as such:
 // who says another one to the server means to end the old one. A token that was
-// made to expire, or for servers, is made anew: it is to admit agents for ever.
+// made to expire, or for servers, is recreated: it has to admit agents forever.
 func Keep(ctx context.Context, client kubernetes.Interface, t Token) error {
 	var old []string
 	known := false

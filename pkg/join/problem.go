@@ -30,7 +30,7 @@ func (e *Error) Error() string { return e.Problem + "; " + e.Remedy }
 
 func (e *Error) Unwrap() error { return e.err }
 
-// noAnswer says why a request got none. The texts of the net package name ports
+// noAnswer reports why a request got none. The texts of the net package name ports
 // that are others each time, so they are not repeated.
 func (p peer) noAnswer(err error) error {
 	var (
@@ -97,7 +97,7 @@ func (p peer) starting(waiting string) error {
 	}
 }
 
-// untrusted says why the server's certificate is not good under the CA.
+// untrusted reports why the server's certificate is not good under the CA.
 func (p peer) untrusted(err error) error {
 	var (
 		invalid x509.CertificateInvalidError

@@ -53,7 +53,7 @@ func roleIn(groups []string) Role {
 // Settings is what a token is made for.
 type Settings struct {
 	Role        Role
-	TTL         time.Duration // 0 is for ever
+	TTL         time.Duration // 0 is forever
 	Description string
 	Now         time.Time
 }
@@ -163,7 +163,7 @@ func each(ctx context.Context, client kubernetes.Interface, now time.Time, f fun
 	return nil
 }
 
-// Valid says whether there is a token of this ID that has not expired.
+// Valid returns whether there is a token with this ID that has not expired.
 func Valid(ctx context.Context, client kubernetes.Interface, id string) (bool, error) {
 	secret, err := client.CoreV1().Secrets(metav1.NamespaceSystem).Get(ctx, secretName(id), metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
@@ -212,7 +212,7 @@ func Named(which string) (Token, error) {
 	return t, nil
 }
 
-// Rotate puts a new token in the place of one that is named by its ID or whole
+// Rotate replaces a token that is named by its ID or whole
 // text: with the same role and description, and valid for as long as the old
 // one would have been. Server and hash are those of the text.
 func Rotate(ctx context.Context, client kubernetes.Interface, which string, now time.Time) (Token, error) {

@@ -43,14 +43,14 @@ const (
 	shortest = 8
 )
 
-// malformed says what is wrong with a text. It is only ever made of constants,
+// malformed reports what is wrong with a text. It is only ever made of constants,
 // so that no part of the text, which is a secret, gets into it.
 type malformed string
 
 func (m malformed) Error() string { return string(m) }
 
 const (
-	// whole is how a damaged token is mended.
+	// whole is how to fix a damaged token.
 	whole = "; copy the whole token as `lite token create` printed it"
 
 	noToken       malformed = "is empty; use the token that `lite token create` prints"

@@ -23,7 +23,7 @@ import (
 )
 
 // Ensure makes dir hold everything of the table for node n: what is missing is
-// made, leaves that no longer serve are issued anew. It returns a line for each
+// made, leaves that are no longer usable are reissued. It returns a line for each
 // file it wrote that had been there before, saying why. An authority or the
 // service-account key is never replaced: if one is damaged the error says so
 // and nothing is written.

@@ -15,7 +15,7 @@ import (
 // Soon is how long before its end a certificate is spoken of.
 const Soon = 30 * 24 * time.Hour
 
-// Renewal is what puts another certificate in the place of one that ends.
+// Renewal is what replaces a certificate that expires.
 type Renewal int
 
 // The ways by which certificates of a node are renewed.
@@ -51,11 +51,11 @@ type Certificate struct {
 	By *Certificate
 }
 
-// Look reads the certificates of files; those that are not there are left out. A
+// Scan reads the certificates of files; those that are not there are left out. A
 // certificate counts once, for the first file that has it: kubeconfigs and chains
 // repeat what stands elsewhere. The errors are about files that cannot be read as
 // certificates.
-func Look(files []File, read func(path string) ([]byte, error)) (all []*Certificate, damaged map[string]error) {
+func Scan(files []File, read func(path string) ([]byte, error)) (all []*Certificate, damaged map[string]error) {
 	damaged = map[string]error{}
 	for _, f := range files {
 		data, err := read(f.Path)

@@ -50,11 +50,11 @@ type Config struct {
 
 // timing is how often and how long; tests have less patience.
 type timing struct {
-	every  time.Duration // from one look at the servers to the next
+	every  time.Duration // from one check of the servers to the next
 	search time.Duration // the same while none is healthy
 	probe  time.Duration // what a server has to answer in
 	dial   time.Duration // what a server has to accept a connection in
-	retry  time.Duration // the first pause after the list of servers could not be had
+	retry  time.Duration // the first pause after the list of servers was not available
 }
 
 var patient = timing{
@@ -65,7 +65,7 @@ var patient = timing{
 type Balancer struct {
 	config Config
 	timing timing
-	kick   chan struct{} // a look at the servers is due
+	kick   chan struct{} // a check of the servers is due
 
 	mu        sync.Mutex
 	listening net.Addr           // nil while Run does not listen
@@ -193,14 +193,14 @@ func (b *Balancer) Ready(context.Context) error {
 // Server is what is known of one API server.
 type Server struct {
 	Address string `json:"address"`
-	// Seed says that the node joined by this address.
+	// Seed reports that the node joined by this address.
 	Seed bool `json:"seed,omitempty"`
-	// State is what the last look at the server said. A seed is not looked at
+	// State is what the last check of the server found. A seed is not checked
 	// while a learnt server is healthy.
 	State State `json:"state"`
 	// Since is when the server entered the state.
 	Since time.Time `json:"since"`
-	// InUse says that new connections go to this server.
+	// InUse reports that new connections go to this server.
 	InUse bool `json:"inUse,omitempty"`
 	// UsedSince is since when; zero for the others.
 	UsedSince time.Time `json:"usedSince,omitzero"`

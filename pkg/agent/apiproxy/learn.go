@@ -49,7 +49,7 @@ func (b *Balancer) learn(ctx context.Context) {
 			err = b.follow(ctx, list)
 		}
 		if list == nil || time.Since(began) > retryAtMost {
-			// Not joined yet, which is a look at a file; or it went well for a while.
+			// Not joined yet, which only costs reading a file; or it went well for a while.
 			pause = b.timing.retry
 		}
 		slog.Debug("Cannot get the list of API servers; retrying", "reason", err, "in", pause)

@@ -135,13 +135,13 @@ func withoutPanic(work func() error) (err error) {
 	return work()
 }
 
-// servedByCRI is all that is said of the CRI service itself in version 4.
+// servedByCRI is all that version 4 sets for the CRI service itself.
 var servedByCRI = []string{
 	"disable_tcp_service", "stream_server_address", "stream_server_port", "stream_idle_timeout", "enable_tls_streaming", "x509_key_pair_streaming",
 }
 
 // misplaced is what containerd (2.4) would pass over, because it is written in the
-// way of an older version than the file says.
+// form of an older version than that of the file.
 func misplaced(cfg *srvconfig.Config) (errs []error) {
 	passed := func(what string, written int) {
 		errs = append(errs, fmt.Errorf("%s is the form of version %d, which containerd ignores in a file with version = %d; set version = %d, or write it for version %d",
@@ -260,7 +260,7 @@ func pullsByItself(cfg *srvconfig.Config) bool {
 		images["image_pull_with_sync_fs"] == true || images["disable_snapshot_annotations"] == false
 }
 
-// giveCredentials writes all credentials into the configuration, for good.
+// giveCredentials writes all credentials into the configuration, permanently.
 func (r *registries) giveCredentials(cfg *srvconfig.Config) {
 	images := table(cfg.Plugins, criImages)
 	registry := table(images, "registry")

@@ -28,7 +28,7 @@ const (
 	ourTransfer   = "io.containerd.transfer.v1.lite"
 )
 
-// registerPuller puts ours in the place of containerd's plugin, which is to be
+// registerPuller replaces containerd's plugin with ours, which is to be
 // disabled. A process can do that once.
 func registerPuller(credentials func(host string) (user, secret string)) error {
 	for _, r := range registry.Graph(nil) {
@@ -191,10 +191,10 @@ type answering struct {
 	open bool // a request that has no answer yet
 }
 
-// errNoCredentials is what containerd (2.4) says of an error in its place: nothing.
+// errNoCredentials is what containerd (2.4) reports about such an error: nothing.
 var errNoCredentials = errors.New("the credentials that came with the request cannot be read")
 
-// Recv waits for a request. Who comes back without an answer to the one before has
+// Recv waits for a request. A caller that comes back without an answer to the one before has
 // none.
 func (a *answering) Recv() (typeurl.Any, error) {
 	if a.open {

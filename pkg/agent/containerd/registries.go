@@ -19,7 +19,7 @@ import (
 	"lite.io/lite/pkg/file"
 )
 
-// registries is what a registries.yaml says, in the format that k3s users know
+// registries is the content of a registries.yaml, in the format that k3s users know
 // (https://docs.k3s.io/installation/private-registry).
 type registries struct {
 	// mirrors is what to ask in place of a registry; "*" is for all.
@@ -90,7 +90,7 @@ func CheckRegistries(file string) error {
 	return err
 }
 
-// unused is what the file says and nobody asks for, "" if there is nothing.
+// unused is what the file sets without effect, "" if there is nothing.
 func (r *registries) unused() string {
 	if all := r.configs["*"]; all.auth == nil || len(r.strangers()) > 0 {
 		return ""
@@ -113,7 +113,7 @@ func (r *registries) strangers() (hosts []string) {
 }
 
 // credentialsFor is what to show to a host, as containerd calls it; nil for nothing.
-// What is said of all hosts is shown to mirrors only: a password must not go to
+// Credentials for all hosts are sent to mirrors only: a password must not go to
 // whatever registry a pod names.
 func (r *registries) credentialsFor(name string) *credentials {
 	for _, alias := range aliases(name) {
@@ -182,7 +182,7 @@ func (r *registries) config(name string) host {
 	return h
 }
 
-// write makes dir a directory of hosts.toml files that say the same. containerd reads
+// write makes dir a directory of hosts.toml files with the same content. containerd reads
 // them at each pull: each is another at one moment, and those that stay the same are
 // left alone.
 func (r *registries) write(dir string, through *rewriter) error {

@@ -279,7 +279,7 @@ func TestRegistryOnThisMachineMayDoWithoutTLS(t *testing.T) {
 	}
 }
 
-// What is said of all hosts holds for a registry that nothing else is said of.
+// Settings for all hosts apply to a registry without its own.
 func TestTLSOfAllHostsReachesEveryRegistry(t *testing.T) {
 	for name, yaml := range map[string]string{
 		"named":          "mirrors: {quay.io: {}}\nconfigs: {'*': {tls: {insecure_skip_verify: true}}}",

@@ -23,7 +23,7 @@ type reading struct {
 	aliases int // that were followed
 }
 
-// wrong is something that the file says and that cannot be.
+// wrong is something impossible in the file.
 func (r *reading) wrong(n *yaml.Node, where, problem, remedy string) {
 	if where != "" {
 		where += ": "

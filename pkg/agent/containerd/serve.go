@@ -28,7 +28,7 @@ type served struct {
 	now     atomic.Pointer[registries]
 	// wrong is why the file as it is now is not in force, nil if it is.
 	wrong atomic.Pointer[string]
-	// fixed is whether containerd has got the credentials for good; see pullsByItself.
+	// fixed is whether containerd has the credentials permanently; see pullsByItself.
 	fixed bool
 }
 

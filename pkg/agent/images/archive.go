@@ -47,14 +47,14 @@ type Content struct {
 }
 
 // unfit is an archive that is whole, or not, but cannot be imported as it is.
-// The error says why and what to do.
+// The error contains the reason and the remedy.
 type unfit struct{ reason string }
 
 func (e unfit) Error() string { return e.reason }
 
 func unfitf(format string, args ...any) error { return unfit{fmt.Sprintf(format, args...)} }
 
-// Inspect reads an image archive to its end and says what is in it: a
+// Inspect reads an image archive to its end and returns what is in it: a
 // docker-archive or an OCI layout, plain or compressed. It is an error if the
 // archive is cut short, or if an image in it lacks a name, a layer, or a version
 // for the platform.
@@ -83,7 +83,7 @@ func Inspect(r io.Reader, platform platforms.MatchComparer) (Content, error) {
 	return Content{Images: names, Size: c.size, Suffix: suffix}, err
 }
 
-// broken says what an error of a decompressor or of package tar means to a person.
+// broken reports what an error of a decompressor or of package tar means to a person.
 func broken(err error, read *counter, suffix string) error {
 	switch {
 	case err == nil, read.failed != nil:
@@ -159,7 +159,7 @@ func readContents(r io.Reader, keep bool) (*contents, error) {
 	}
 }
 
-// describes says whether a file of this name says what the others are.
+// describes reports whether a file of this name says what the others are.
 func describes(name string) bool {
 	return slices.Contains([]string{"manifest.json", ocispec.ImageIndexFile, ocispec.ImageLayoutFile}, name)
 }
@@ -386,7 +386,7 @@ func checkKind(name, mediaType string, m ocispec.Manifest) error {
 }
 
 // manifests is the manifests below a descriptor: itself, or those of an index. What is
-// named again is not looked at again.
+// named again is not checked again.
 func (c *contents) manifests(d ocispec.Descriptor, depth int, seen map[string]bool) ([]ocispec.Descriptor, error) {
 	key, index := d.Digest.String(), images.IsIndexType(d.MediaType)
 	if d.Platform != nil && !index {

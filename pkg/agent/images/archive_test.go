@@ -104,7 +104,7 @@ func ociLayout(name string, architectures ...string) []entry {
 	return append(entries, entry{"index.json", string(data)})
 }
 
-// shared is an OCI layout of one image that is said to be for several architectures.
+// shared is an OCI layout of one image that claims to be for several architectures.
 func shared(name string, architectures ...string) []entry {
 	entries := artifact(name, kind(ocispec.MediaTypeImageConfig, ocispec.MediaTypeImageLayer))
 	var top ocispec.Index
@@ -163,7 +163,7 @@ func kind(config string, layers ...string) ocispec.Manifest {
 	return m
 }
 
-// typed says what an artifact is, as image-spec 1.1 has it.
+// typed reports what an artifact is, as image-spec 1.1 has it.
 func typed(artifactType string, m ocispec.Manifest) ocispec.Manifest {
 	m.ArtifactType = artifactType
 	return m

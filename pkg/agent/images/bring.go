@@ -78,7 +78,7 @@ func hold(ctx context.Context, c *client.Client, name string) (_ context.Context
 }
 
 // checked reads an archive, and fails where there is more in it than may be: in the
-// directory, nobody has inspected them before. It looks at what is read in passing, while
+// directory, nobody has inspected them before. It checks what is read in passing, while
 // containerd does the same, so that no archive is read twice.
 type checked struct {
 	from    io.Reader

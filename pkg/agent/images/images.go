@@ -124,7 +124,7 @@ func (i *Importer) guard(ctx context.Context, c *client.Client) error {
 		if err := i.awaitRemoval(ctx, c); err != nil {
 			return err
 		}
-		// Who removes one image mostly removes more; and an import that fails takes back
+		// Whoever removes one image mostly removes more; and an import that fails undoes
 		// what it has brought.
 		select {
 		case <-time.After(settle):
@@ -167,7 +167,7 @@ func (i *Importer) follow(ctx context.Context, c *client.Client) error {
 		return fmt.Errorf("watch %s: %w", i.dir, err)
 	}
 	defer watcher.Close()
-	// Who replaces the directory would otherwise be heard no more.
+	// Changes after a replacement of the directory would otherwise go unnoticed.
 	for _, dir := range []string{filepath.Dir(i.dir), i.dir} {
 		if err := watcher.Add(dir); err != nil {
 			return fmt.Errorf("watch %s: %w", dir, err)
@@ -247,7 +247,7 @@ func (i *Importer) importDir(ctx context.Context, c *client.Client) error {
 	return errors.Join(errs...)
 }
 
-// importOne imports an archive and tells of it, if it is the user's.
+// importOne imports an archive and logs it, if it is the user's.
 func (i *Importer) importOne(ctx context.Context, c *client.Client, a archive) error {
 	path := filepath.Join(i.dir, a.name)
 	if !i.watch {
@@ -310,7 +310,7 @@ var oddSuffixes = []string{
 	".bz2", ".tbz", ".tbz2", ".xz", ".txz", ".lzma", ".tlz", ".lz", ".lz4", ".lzo", ".br", ".z", ".zip", ".7z", ".rar", ".oci", ".gz", ".zst", ".zstd",
 }
 
-// isOdd says whether a file of this name looks like an archive and is not imported.
+// isOdd reports whether a file of this name looks like an archive and is not imported.
 func isOdd(name string) bool {
 	name = filepath.Base(name)
 	if IsArchive(name) || strings.HasPrefix(name, ".") {
@@ -471,7 +471,7 @@ func checkFound(ctx context.Context, c *client.Client, image images.Image) error
 	return checkKind(image.Name, cmp.Or(m.MediaType, ocispec.MediaTypeImageManifest), m)
 }
 
-// takeBack takes back what a failed import has done to images: their names are
+// takeBack undoes what a failed import has done to images: their names are
 // there before their files are. It is no error of its own if that fails: what
 // stays is not pinned, so the kubelet collects it.
 func takeBack(ctx context.Context, c *client.Client, found, had []images.Image) {
@@ -571,7 +571,7 @@ func cutLast(s, separator string) (before, after string, found bool) {
 	return s, "", false
 }
 
-// IsArchive says whether a file of this name in the image directory is imported.
+// IsArchive reports whether a file of this name in the image directory is imported.
 func IsArchive(name string) bool {
 	for _, s := range suffixes {
 		if strings.HasSuffix(name, s) && !strings.HasPrefix(filepath.Base(name), ".") {

@@ -203,7 +203,7 @@ func TestArchivesAreCheckedInPassing(t *testing.T) {
 			t.Errorf("%s: %v, %v", name, err, refusal)
 		}
 	}
-	// containerd ends before it has read all: what it says counts.
+	// containerd ends before it has read all: its error counts.
 	c := check(bytes.NewReader(good))
 	if _, err := c.Read(make([]byte, 600)); err != nil || c.refusal() != nil {
 		t.Errorf("got %v, %v", err, c.refusal())

@@ -206,7 +206,7 @@ func roomy(dir string, err error) error {
 // Bytes is a size for people.
 func Bytes(n int64) string { return unpack.Bytes(n) }
 
-// Compress writes what write writes, compressed as the name of the file says. The
+// Compress writes what write writes, compressed as the name of the file requires. The
 // same input makes the same output.
 func Compress(to io.Writer, name string, write func(io.Writer) error) error {
 	var w io.WriteCloser

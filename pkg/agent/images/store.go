@@ -109,7 +109,7 @@ func source(i images.Image, archives []archive) string {
 	}
 }
 
-// builtIn says whether an image comes with lite. Pods can't start without it.
+// builtIn reports whether an image comes with lite. Pods can't start without it.
 func builtIn(name string) bool { return strings.HasPrefix(name, layout.BuiltInImages) }
 
 // named is the images that have a name of their own. containerd's CRI plugin adds
@@ -136,7 +136,7 @@ func isID(name string) bool     { return strings.HasPrefix(name, "sha256:") }
 func isTagged(name string) bool { return !isID(name) && !strings.Contains(name, "@") }
 
 // Find returns the images that a person has named, in short or in full. The error
-// says what similar images there are.
+// lists similar images.
 func (s *Store) Find(ctx context.Context, names []string) ([]images.Image, error) {
 	all, err := s.named(ctx)
 	if err != nil {
@@ -164,7 +164,7 @@ func (s *Store) Find(ctx context.Context, names []string) ([]images.Image, error
 	return found, errors.Join(errs...)
 }
 
-// notHere says that an image is not on the node, and what is there instead.
+// notHere reports that an image is not on the node, and what is there instead.
 func notHere(name, full string, all []images.Image) error {
 	var similar []string
 	for _, i := range all {
@@ -181,7 +181,7 @@ func notHere(name, full string, all []images.Image) error {
 	return fmt.Errorf("image %s is not on this node; similar names are: %s", name, strings.Join(similar, ", "))
 }
 
-// alike says whether one name may be meant by another: the last parts of their
+// alike reports whether one name may be meant by another: the last parts of their
 // paths have a beginning in common, or one contains the other.
 func alike(asked, have string) bool {
 	a, b := lastPart(asked), lastPart(have)
@@ -295,7 +295,7 @@ func removeReplaced(dir string, before []images.Image, now []string, keep string
 	return removed, nil
 }
 
-// covered says whether all images of an archive are among those of another.
+// covered reports whether all images of an archive are among those of another.
 func covered(mark string, labelled []images.Image, now []string) bool {
 	known, count := 0, ""
 	for _, i := range labelled {

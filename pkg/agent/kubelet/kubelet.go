@@ -82,7 +82,7 @@ func New(c Config) (*Kubelet, error) {
 		return nil, err
 	}
 	said := server.KubeletConfiguration.DeepCopy()
-	// Upstream's Run would set them once more, while others look at them.
+	// Upstream's Run would set them once more, while others read them.
 	server.FeatureGates = nil
 	health := net.JoinHostPort(kube.Near(server.HealthzBindAddress), strconv.Itoa(int(server.HealthzPort)))
 	return &Kubelet{server, args(c), said, kube.NewProbe("http://" + health + "/healthz")}, nil
@@ -261,7 +261,7 @@ func claim(c Config, server *options.KubeletServer) error {
 		{"hostname-override", server.HostnameOverride == c.NodeName, "certificates and all other components know the node as " + c.NodeName, "set --node-name"},
 		{"kubeconfig", server.KubeConfig == c.Kubeconfig, "all components of a node use one kubeconfig", "remove the argument"},
 		{"register-node", server.RegisterNode, "there would be no node", "remove the argument"},
-		// A server's kubelet has asked for one for ever, and was refused each time: its
+		// A server's kubelet has requested one forever, and was refused each time: its
 		// authority is beside it. Without one of the cluster's there were no logs of an agent.
 		{"rotate-certificates", server.RotateCertificates == renewed, "lite creates and renews the certificates of a node", "remove the argument"},
 		{"rotate-server-certificates", server.ServerTLSBootstrap == renewed, "lite creates and renews the certificates of a node", "remove the argument"},

@@ -24,7 +24,7 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// writer is a proxier that can be made to write all of its rules anew.
+// writer is a proxier that can be made to write all of its rules again.
 type writer struct {
 	proxy.Provider
 
@@ -42,7 +42,7 @@ func (w *writer) OnTopologyChange(topology map[string]string) {
 
 // writeAll has all rules written, where otherwise it is those of what has changed in the
 // API, and nothing is reread for an hour (1.37). What makes upstream do so is a node that
-// has moved to another zone, be it the one where it is.
+// has moved to another zone, even if it is the same one.
 func (w *writer) writeAll() {
 	w.mu.Lock()
 	defer w.mu.Unlock() // or a zone that is new could be taken back
@@ -75,7 +75,7 @@ func (p *Proxy) protect(ctx context.Context, server *app.ProxyServer) {
 type guard struct {
 	server *app.ProxyServer
 	// nodePorts is the chains of Services that KUBE-NODEPORTS led to when it was last
-	// looked at, by the program that lists them.
+	// checked, by the program that lists them.
 	nodePorts map[string][]string
 }
 
@@ -182,7 +182,7 @@ func (g guard) lostChains(ctx context.Context, lost firewall.Lost) (gone []strin
 		jumps := slices.ContainsFunc(proxyJumps, func(j struct{ table, from, to string }) bool {
 			return j.table == c.Name && slices.Contains(c.Chains, j.from)
 		})
-		// kube-proxy always brings the chains that lead to what it changes. Who takes the jumps
+		// kube-proxy always brings the chains that lead to what it changes. Whoever removes the jumps
 		// as well has put a table in its place, such as one that was saved some time ago.
 		if ours && (!c.Adds || jumps) {
 			gone = append(gone, fmt.Sprintf("chains %s* of %s", layout.KubeChains, c.Table))
@@ -223,7 +223,7 @@ func isProxys(chain string) bool {
 	return strings.HasPrefix(chain, layout.KubeChains) && !slices.Contains([]string{layout.KubeletChain, "KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY"}, chain)
 }
 
-// missingJumps names what a listing of a table should have and has not: the rules that
+// missingJumps names what is missing from the listing of a table: the rules that
 // lead to kube-proxy's chains, and some in each chain that rules lead to.
 func missingJumps(table, listing string) (gone []string) {
 	filled, led := map[string]bool{}, map[string]bool{}

@@ -184,7 +184,7 @@ func (t tunnel) present(link netlink.Link) ([]netip.Prefix, error) {
 	return all, nil
 }
 
-// finished says what is not as finish leaves it.
+// finished reports what is not as finish leaves it.
 func (t tunnel) finished(link netlink.Link, outer Iface) error {
 	at := link.Attrs()
 	if mtu := outer.MTU - t.bytes; at.MTU != mtu {

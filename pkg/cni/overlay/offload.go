@@ -17,7 +17,7 @@ const checksums = "tx-checksum-ip-generic"
 // to the hardware, where they come out wrong:
 //
 //   - Kernels before 5.7 that masquerade the outer packet with --random-fully
-//     write a checksum into its header although it has none (mended by "netfilter:
+//     write a checksum into its header although it has none (fixed by "netfilter:
 //     nat: never update the UDP checksum when it's 0"). Stable kernels have the
 //     change from 4.14.181, 4.19.123 and 5.4.41 on; those of distributions cannot
 //     be told apart, so all before 5.7 count.

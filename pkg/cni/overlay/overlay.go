@@ -78,9 +78,9 @@ type backend interface {
 	overhead() int
 	// setup makes the device or adopts it.
 	setup(outer Iface) (Local, error)
-	// check says what is not as setup leaves it.
+	// check reports what is not as setup leaves it.
 	check(outer Iface) error
-	// refuse says why a peer cannot be reached, nil if it can.
+	// refuse reports why a peer cannot be reached, nil if it can.
 	refuse(outer Iface, p Peer) error
 	// set tells the device about its peers, and nothing else stays in it.
 	set(link int, peers []Peer) error
@@ -205,7 +205,7 @@ func (o *Overlay) Setup() (Local, error) {
 
 // Set makes the kernel hold exactly the entries of these peers. It removes what
 // earlier processes left, writes only what differs, and touches nothing that is
-// not ours. A peer that cannot be had does not stop the others.
+// not ours. A peer that cannot be used does not stop the others.
 func (o *Overlay) Set(peers []Peer) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -219,8 +219,8 @@ func (o *Overlay) Set(peers []Peer) error {
 	return errors.Join(errs...)
 }
 
-// Check says what has changed under us since Setup and Set, which then must run
-// again. Routes are looked at as well: they vanish with a device that somebody
+// Check reports what has changed under us since Setup and Set, which then must run
+// again. Routes are checked too: they vanish with a device that somebody
 // takes down and up, and systemd-networkd removes what it did not make.
 func (o *Overlay) Check() error {
 	o.mu.Lock()

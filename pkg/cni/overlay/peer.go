@@ -26,8 +26,8 @@ type Peer struct {
 	Pods []netip.Prefix
 }
 
-// accept returns the peers that can be had, and why not the others. What a node
-// says of itself comes from another machine and is not believed blindly. Of two
+// accept returns the peers that can be used, and why not the others. What a node
+// claims about itself comes from another machine and is not trusted blindly. Of two
 // that claim the same hardware address, whose own it is has it; of two that claim the
 // same otherwise, the older Node: who joins chooses a name, and not the time.
 func (o *Overlay) accept(peers []Peer) ([]Peer, []error) {
@@ -59,7 +59,7 @@ func (p Peer) borrowed() int {
 	return 1
 }
 
-// refuse says why a peer cannot be had.
+// refuse returns why a peer cannot be used.
 func (o *Overlay) refuse(p Peer) error {
 	switch {
 	case p.Backend == "":
@@ -90,7 +90,7 @@ func (o *Overlay) refuse(p Peer) error {
 	return o.backend.refuse(o.outer, p)
 }
 
-// clash says what a peer claims that another one has.
+// clash reports what a peer claims that another one has.
 func clash(p Peer, others []Peer) error {
 	for _, other := range others {
 		switch {

@@ -83,7 +83,7 @@ func TestConfigIsChecked(t *testing.T) {
 	}
 }
 
-// What other nodes say of themselves is not believed blindly, and one that is
+// What other nodes claim about themselves is not trusted blindly, and one that is
 // refused does not stop the others.
 func TestAccept(t *testing.T) {
 	mac := hardwareAddr(netip.MustParseAddr("192.0.2.1"), netip.MustParsePrefix("10.42.1.0/24"))

@@ -22,7 +22,7 @@ const (
 )
 
 // vxlan carries packets in UDP. The kernel learns nothing from packets: each
-// peer has an entry that says its hardware address, and one that says where that
+// peer has an entry with its hardware address, and one with where that
 // is.
 type vxlan struct {
 	tunnel
@@ -120,7 +120,7 @@ func (v *vxlan) wanted(outer Iface) *netlink.Vxlan {
 	return want
 }
 
-// differs says which parameter of a device is not ours.
+// differs reports which parameter of a device is not ours.
 func (v *vxlan) differs(link netlink.Link, outer Iface) error {
 	have, ok := link.(*netlink.Vxlan)
 	switch {
@@ -230,7 +230,7 @@ func (v *vxlan) setTable(link, family int, want map[string]entry, key func(entry
 }
 
 func (e entry) neigh(link, family int) *netlink.Neigh {
-	mac, _ := net.ParseMAC(e.mac) // refuse has looked at it
+	mac, _ := net.ParseMAC(e.mac) // refuse has checked it
 	n := &netlink.Neigh{LinkIndex: link, Family: family, State: netlink.NUD_PERMANENT, IP: e.ip.AsSlice(), HardwareAddr: mac}
 	if family == unix.AF_BRIDGE {
 		n.Flags = netlink.NTF_SELF

@@ -223,7 +223,7 @@ func peerChanges(have []wgtypes.Peer, peers []Peer) []wgtypes.PeerConfig {
 }
 
 func peerConfig(p Peer) wgtypes.PeerConfig {
-	key, _ := wgtypes.ParseKey(p.PublicKey) // refuse has looked at it
+	key, _ := wgtypes.ParseKey(p.PublicKey) // refuse has checked it
 	c := wgtypes.PeerConfig{
 		PublicKey:         key,
 		Endpoint:          net.UDPAddrFromAddrPort(netip.AddrPortFrom(p.IP, uint16(p.Port))),

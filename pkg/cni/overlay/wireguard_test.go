@@ -186,7 +186,7 @@ func TestKeyIsChanged(t *testing.T) {
 	}
 }
 
-// WireGuard needs not the same port everywhere: each node says its own.
+// WireGuard does not need the same port everywhere: each node publishes its own.
 func TestPortOfWireGuardIsChanged(t *testing.T) {
 	hosts := newHosts(t, WireGuard, 2)
 	h := hosts[0]
@@ -282,7 +282,7 @@ func TestPortOfWireGuardIsTaken(t *testing.T) {
 	}
 }
 
-// Nobody between the nodes can read what pods say.
+// Nobody between the nodes can read what pods send.
 func TestWhatIsSeenBetweenNodes(t *testing.T) {
 	for backend, secret := range map[string]bool{VXLAN: false, WireGuard: true} {
 		t.Run(backend, func(t *testing.T) {

@@ -1,4 +1,4 @@
-// Package document takes apart what a user has written in YAML. It looks at nodes, not
+// Package document takes apart what a user has written in YAML. It reads nodes, not
 // at values: a node has a line, keeps 0600 as it was written, and a key that is there
 // twice is there twice.
 package document
@@ -54,5 +54,5 @@ func Resolve(n *yaml.Node) *yaml.Node {
 	return n
 }
 
-// IsNull reports whether a node says nothing: null, ~, or no value at all.
+// IsNull reports whether a node is empty: null, ~, or no value at all.
 func IsNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }

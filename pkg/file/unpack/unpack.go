@@ -1,4 +1,4 @@
-// Package unpack bounds what is unpacked: archives are made by others, and say of
+// Package unpack bounds what is unpacked: archives are made by others, and claim of
 // themselves what they like. What counts is what comes out of them while they are
 // read: how many bytes, how many files, how much of them is kept in memory, and how
 // much of the disk is left. Whatever in lite reads what others have packed reads it
@@ -33,7 +33,7 @@ func Decompress(r io.Reader) (plain io.ReadCloser, suffix string, err error) {
 	switch {
 	case bytes.HasPrefix(start, []byte{0x1f, 0x8b}):
 		z, err := gzip.NewReader(buffered)
-		return z, ".tar.gz", err // nobody looks at z after an error
+		return z, ".tar.gz", err // nobody uses z after an error
 	case IsZstd(start):
 		z, err := Zstd(buffered)
 		return z, ".tar.zst", err
@@ -41,7 +41,7 @@ func Decompress(r io.Reader) (plain io.ReadCloser, suffix string, err error) {
 	return io.NopCloser(buffered), ".tar", nil
 }
 
-// IsZstd says whether a stream that starts so is compressed with zstd.
+// IsZstd reports whether a stream that starts so is compressed with zstd.
 func IsZstd(start []byte) bool { return bytes.HasPrefix(start, []byte{0x28, 0xb5, 0x2f, 0xfd}) }
 
 // Zstd reads what zstd has compressed, without goroutines: between others that are busy,

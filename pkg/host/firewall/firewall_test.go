@@ -52,7 +52,7 @@ func watching(t *testing.T, test func(t *testing.T, w *Watcher, f *fake)) {
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() {
-			w.look(ctx)
+			w.checkParts(ctx)
 			close(done)
 		}()
 		test(t, w, f)

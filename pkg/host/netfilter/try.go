@@ -41,7 +41,7 @@ add rule ip ` + layout.TrialTable + ` to fib daddr type local meta l4proto tcp d
 add rule ip ` + layout.TrialTable + ` from mark and 0x4000 != 0 masquerade fully-random
 `
 
-// tryNFT says what the program is, or why it will not do.
+// tryNFT reports what the program is, or why it will not do.
 func tryNFT(ctx context.Context, program string) (Tool, error) {
 	path, err := find(program)
 	if err != nil {
@@ -69,7 +69,7 @@ func tryNFT(ctx context.Context, program string) (Tool, error) {
 	return Tool{Source: Machine, Path: path, Version: version[1]}, nil
 }
 
-// tryIPTables says what the programs are, or why they will not do.
+// tryIPTables reports what the programs are, or why they will not do.
 func tryIPTables(ctx context.Context, ipv6 bool) (Tool, error) {
 	programs := []string{"iptables"}
 	if ipv6 {

@@ -27,7 +27,7 @@ func (m *Machine) watchAddresses(ctx context.Context, tell func(what string)) {
 	}
 }
 
-// follow looks at once, and whenever the kernel tells of an address that comes or
+// follow checks immediately, and whenever the kernel reports an address that comes or
 // goes. It returns false if the kernel has stopped telling, which it does when it
 // had more to tell than was read.
 func (m *Machine) follow(ctx context.Context, tell func(what string)) (done bool) {

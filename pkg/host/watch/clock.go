@@ -21,7 +21,7 @@ const (
 	worthTelling = time.Second
 )
 
-// watchClock tells of steps that the node cannot work on with. It sleeps until
+// watchClock reports steps that the node cannot continue with. It sleeps until
 // somebody sets the clock: no timer of ours wakes the machine for it.
 func (m *Machine) watchClock(ctx context.Context, tell func(what string)) {
 	if m.clockWrong() {
@@ -55,7 +55,7 @@ func (m *Machine) watchClock(ctx context.Context, tell func(what string)) {
 	}
 }
 
-// tooFar says why a step of the clock wants a start, "" if it does not.
+// tooFar reports why a step of the clock wants a start, "" if it does not.
 func tooFar(step time.Duration) string {
 	switch {
 	case step < tooFarBack:

@@ -22,10 +22,10 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// from says which address a request comes from.
+// from reports which address a request comes from.
 func (a *ask) from(address string) *ask { a.address = address; return a }
 
-// by says which token a request is made with.
+// by reports which token a request is made with.
 func (a *ask) by(token string) *ask { a.user = layout.TokenUser + token; return a }
 
 // token makes one more.

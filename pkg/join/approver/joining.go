@@ -55,7 +55,7 @@ func (j judge) joining(ctx context.Context, r *request) (*verdict, error) {
 				r.name, clock(o.approved), clock(until), remedy), nil
 		}
 	}
-	// A kubelet that starts again while it waits asks anew, with another key
+	// A kubelet that restarts while it waits asks again, with another key
 	// (1.37), and looks only at what it asked last. Between machines none comes first.
 	for _, o := range others {
 		if o.joins && !o.decided && o.from == r.from() && o.newer(r) {

@@ -20,7 +20,7 @@ const (
 	badRequester    = "BadRequester"    // may not ask for this
 	badName         = "BadName"         // would speak for what is no node, or another
 	badAddress      = "BadAddress"
-	notReported     = "AddressNotReported" // the node has not said that it has what it asks for
+	notReported     = "AddressNotReported" // the node has not reported that it has what it requests
 	clockWrong      = "ClockWrong"
 	tokenEnded      = "TokenEnded" // since it was asked with
 	tooManyNodes    = "TooManyNodes"

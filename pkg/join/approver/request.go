@@ -31,7 +31,7 @@ type request struct {
 }
 
 // parse checks all that can be told from the request alone. If it is wrong, the
-// verdict says how.
+// verdict reports how.
 func parse(object *certificates.CertificateSigningRequest) (*request, *verdict) {
 	csr, err := decode(object.Spec.Request)
 	if err != nil {
@@ -69,7 +69,7 @@ func parse(object *certificates.CertificateSigningRequest) (*request, *verdict) 
 	return r, nil
 }
 
-// bootstraps says that who asks joins by a token.
+// bootstraps reports that who asks joins by a token.
 func bootstraps(object *certificates.CertificateSigningRequest) bool {
 	return strings.HasPrefix(object.Spec.Username, layout.TokenUser) &&
 		slices.ContainsFunc(layout.AllTokenGroups(), func(g string) bool { return slices.Contains(object.Spec.Groups, g) })
@@ -111,7 +111,7 @@ func checkKey(key any) error {
 // token is the ID of the token that is asked with.
 func (r *request) token() string { return strings.TrimPrefix(r.object.Spec.Username, layout.TokenUser) }
 
-// from is the address that is asked from; "" if the API server has not noted it.
+// from is the address that the request came from; "" if the API server has not noted it.
 func (r *request) from() string { return extra(r.object, layout.AddressExtra) }
 
 // key names the key that the certificate is for.

@@ -80,7 +80,7 @@ func (j judge) missing(ctx context.Context, r *request) (string, error) {
 	return "", nil
 }
 
-// reserved says that a name is of the cluster's own: clients who trust the
+// reserved reports that a name is of the cluster's own: clients who trust the
 // cluster's authority would take its holder for the API server or a Service.
 func (j judge) reserved(name string) bool {
 	switch name {

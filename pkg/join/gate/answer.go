@@ -19,7 +19,7 @@ func answer(w http.ResponseWriter, r *http.Request, err error) {
 	responsewriters.ErrorNegotiated(err, scheme.Codecs, schema.GroupVersion{Version: "v1"}, w, r)
 }
 
-// refused is what a node is told whose certificate is good no more. The cause lets it
+// refused is the answer for a node whose certificate is no longer valid. The cause lets it
 // tell that from an API server that does not know it yet.
 func refused(node string, r *roll.Refusal) error {
 	err := apierrors.NewUnauthorized(fmt.Sprintf(

@@ -45,7 +45,7 @@ func (w *Writes) Decorate(handler admission.Interface, name string) admission.In
 	return weighed{handler, w}
 }
 
-// weighed is a plugin that looks at what is written once it is complete.
+// weighed is a plugin that measures what is written once it is complete.
 type weighed struct {
 	admission.Interface
 	writes *Writes
@@ -91,7 +91,7 @@ func (w *Writes) weigh(a admission.Attributes) error {
 	return nil
 }
 
-// kindOf says how long something is kept.
+// kindOf reports how long something is kept.
 func kindOf(a admission.Attributes) string {
 	switch {
 	case a.GetResource().Resource == "events":

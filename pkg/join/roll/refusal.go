@@ -22,7 +22,7 @@ import (
 const TypeRefused corev1.SecretType = layout.RefusedType
 
 // Refused is the cause in an answer by which a node learns that its certificate is
-// refused for good.
+// refused permanently.
 const Refused metav1.CauseType = layout.RefusedCause
 
 // refusedPrefix and a digit name these Secrets. There are sixteen, since each node
@@ -50,7 +50,7 @@ type Refusal struct {
 // mostKeys bounds what renewing adds. A node needs two: the old and the new.
 const mostKeys = 16
 
-// Admits says whether a certificate with the key is good. Where there is no refusal,
+// Admits reports whether a certificate with the key is good. Where there is no refusal,
 // all are.
 func (r *Refusal) Admits(key string) bool { return r == nil || slices.Contains(r.Keys, key) }
 
@@ -143,7 +143,7 @@ func Refuse(ctx context.Context, client kubernetes.Interface, node string, why W
 
 // Admit lets a node in by one more key, where its certificates are refused; else all
 // keys are good, and nothing is written. It fails with apierrors.IsConflict if they
-// were refused anew since seen was read: that must not be undone.
+// were refused again since seen was read: that must not be undone.
 func Admit(ctx context.Context, client kubernetes.Interface, node, key string, seen *Refusal) error {
 	secret, err := readRefused(ctx, client, node)
 	if secret == nil || err != nil {

@@ -154,7 +154,7 @@ func TestNext(t *testing.T) {
 		before time.Duration // the end
 		most   time.Duration
 	}{
-		{300 * day, lookEvery},
+		{300 * day, scanEvery},
 		{30*day + time.Hour, time.Hour + time.Minute},
 		{29 * day, showEvery},
 		{time.Minute, time.Minute + 2*time.Second},

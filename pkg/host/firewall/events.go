@@ -15,7 +15,7 @@ import (
 // once; then the kernel says that something was lost, and that is looked after.
 const buffer = 1 << 20
 
-// listen opens a socket on which the kernel tells the news of some groups.
+// listen opens a socket on which the kernel reports the events of some groups.
 func listen(protocol int, groups ...int) (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
 	if err != nil {
