@@ -21,7 +21,7 @@ warn() { printf '[lite] warning: %s\n' "$*" >&2; }
 die() { died=true; printf '[lite] error: %s\n' "$*" >&2; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
 room() { df -Pk "$1" 2>/dev/null | awk 'NR == 2 { printf "%d", $4 / 1024 }'; }
-full() { die "cannot write to $1 ($(room "$1") MiB are free): nothing was changed; free some room there, or see why it cannot be written"; }
+full() { die "cannot write to $1 ($(room "$1") MiB are free): nothing was changed; free some space there, or find out why it is not writable"; }
 
 usage() {
 	cat <<'END'
@@ -31,19 +31,19 @@ Installs lite on this machine and runs it as a service.
   curl -sfL <base>/install.sh | sh -s - [server|agent] [flags]
 
 Without a role it is an agent if LITE_URL is set, a server otherwise. Each flag can also be a variable:
-LITE_TOKEN for --token, LITE_NODE_NAME for --node-name. What is said is kept in
-/etc/lite/config.yaml.d/50-install.yaml. Run again it changes what is different and restarts the service
-only then. Run again with nothing said, it keeps what was said before.
+LITE_TOKEN for --token, LITE_NODE_NAME for --node-name. The arguments are stored in
+/etc/lite/config.yaml.d/50-install.yaml. If you run it again, it changes what is different, and restarts
+the service only then. Without arguments, it keeps the previous ones.
 
   INSTALL_LITE_EXEC           words to put before the arguments, such as "server --disable metrics"
   INSTALL_LITE_VERSION        the version to install, such as v1.2.3
-  INSTALL_LITE_CHANNEL        the channel to take the version from (stable)
+  INSTALL_LITE_CHANNEL        the channel that determines the version (stable)
   INSTALL_LITE_BASE_URL       where channels and versions are
   INSTALL_LITE_ARTIFACT       a local file (bundle, binary, or a .gz of it) or directory to install from
   INSTALL_LITE_SHA256         the SHA-256 of that file, if there is no SHA256SUMS beside it
   INSTALL_LITE_PUBLIC_KEY     a PEM file: SHA256SUMS must be signed with its key, now and from then on; none: forget it
   INSTALL_LITE_BIN_DIR        where the commands go (where they are, or /usr/local/bin)
-  INSTALL_LITE_ALLOW_HTTP     true: take a release that is neither signed nor encrypted on its way
+  INSTALL_LITE_ALLOW_HTTP     true: install a release that is neither signed nor downloaded encrypted
   INSTALL_LITE_SKIP_DOWNLOAD  true: use the binary that is in that directory
   INSTALL_LITE_SKIP_ENABLE    true: neither start the service nor have it started at boot
   INSTALL_LITE_SKIP_START     true: do not start the service now
@@ -51,7 +51,7 @@ END
 }
 on() {
 	eval "value=\${$1:-}"
-	case $value in true | 1 | yes) return 0 ;; '' | false | 0 | no) return 1 ;; *) die "$1 is '$value': say true or false" ;; esac
+	case $value in true | 1 | yes) return 0 ;; '' | false | 0 | no) return 1 ;; *) die "$1 is '$value': must be true or false" ;; esac
 }
 
 check_variables() {
@@ -59,20 +59,20 @@ check_variables() {
 		case ${name#INSTALL_LITE_} in
 		EXEC | VERSION | CHANNEL | BASE_URL | ARTIFACT | SHA256 | PUBLIC_KEY | BIN_DIR) ;;
 		SKIP_DOWNLOAD | SKIP_ENABLE | SKIP_START | ALLOW_HTTP) on "$name" || true ;;
-		*) die "there is no variable $name: sh install.sh --help names those there are" ;;
+		*) die "there is no variable $name: sh install.sh --help lists them" ;;
 		esac
 	done
 	for name in VERSION CHANNEL; do
 		eval "value=\${INSTALL_LITE_$name:-}"
-		! no_name "$value" || [ -z "$value" ] || die "INSTALL_LITE_$name is '$value': say a name such as v1.2.3 or stable"
+		! no_name "$value" || [ -z "$value" ] || die "INSTALL_LITE_$name is '$value': must be a name such as v1.2.3 or stable"
 	done
 	bin_dir=${INSTALL_LITE_BIN_DIR:-$(sed -n 's|^\(/.*\)/lite-uninstall\.sh$|\1|p' $inventory 2>/dev/null | tail -n 1)}
 	bin_dir=$(echo "${bin_dir:-/usr/local/bin}" | sed 's|//*$||')
 	case $bin_dir in
-	'' | *//* | */./* | */../* | */. | */..) die "INSTALL_LITE_BIN_DIR is '${INSTALL_LITE_BIN_DIR:-}': say a path such as /opt/lite/bin" ;;
-	*[!A-Za-z0-9/._-]*) die "INSTALL_LITE_BIN_DIR is '$bin_dir': choose a path of letters, digits, '.', '_' and '-'" ;;
+	'' | *//* | */./* | */../* | */. | */..) die "INSTALL_LITE_BIN_DIR is '${INSTALL_LITE_BIN_DIR:-}': must be a path such as /opt/lite/bin" ;;
+	*[!A-Za-z0-9/._-]*) die "INSTALL_LITE_BIN_DIR is '$bin_dir': must consist of letters, digits, '.', '_' and '-'" ;;
 	/*) bin=$bin_dir/lite ;;
-	*) die "INSTALL_LITE_BIN_DIR is '$bin_dir': say the whole path, from /" ;;
+	*) die "INSTALL_LITE_BIN_DIR is '$bin_dir': must be an absolute path" ;;
 	esac
 }
 # no_name says whether something cannot be a version or a channel.
@@ -87,13 +87,13 @@ check_machine() {
 	esac
 	[ "$(id -u)" = 0 ] || die "not root: run it as root, with sudo for instance (… | sudo sh -s - …)"
 	for tool in awk cmp df gzip od sed tar; do have $tool || die "there is no command $tool: install it (busybox has it)"; done
-	have sha256sum || have shasum || have openssl || die "nothing here can make SHA-256 sums: install sha256sum (coreutils, busybox) or openssl"
+	have sha256sum || have shasum || have openssl || die "no command here can compute SHA-256 sums: install sha256sum (coreutils, busybox) or openssl"
 }
 
 # lock keeps other installers, and lite upgrade, rollback, uninstall and killall, from changing the installation: all lock
 # this directory. What this script becomes has it by the open file.
 lock() {
-	have flock || warn "there is no command flock (util-linux, busybox): see to it that nothing else installs, upgrades or removes lite meanwhile"
+	have flock || warn "there is no command flock (util-linux, busybox): make sure that nothing else installs, upgrades or removes lite meanwhile"
 	for try in 0 1 2 3 4 5 6 7 8 9 end; do
 		[ -d $etc ] || (umask 077 && mkdir -p $etc) || full "$(dirname $etc)"
 		have flock || return 0
@@ -125,7 +125,7 @@ unstage() {
 	rmdir $etc 2>/dev/null || true # if there was nothing
 	case $code$died in
 	130*) echo "[lite] interrupted: run the installer again to complete it" >&2 ;;
-	[1-9]*false) echo "[lite] error: something failed that must not, see above; run the installer again when that is mended" >&2 ;;
+	[1-9]*false) echo "[lite] error: something failed unexpectedly, see above; fix it and run the installer again" >&2 ;;
 	esac
 	exit "$code"
 }
@@ -155,13 +155,13 @@ find_artifact() {
 	case $1 in -*) from=./$1 ;; *) from=$1 ;; esac
 	source=directory
 	if [ -d "$from" ]; then
-		[ -f "$from/SHA256SUMS" ] || die "there is no SHA256SUMS in $from: take the whole directory of a release, or unpack a bundle there"
+		[ -f "$from/SHA256SUMS" ] || die "there is no SHA256SUMS in $from: use the whole directory of a release, or unpack a bundle there"
 		return
 	fi
-	[ -f "$from" ] || die "INSTALL_LITE_ARTIFACT: there is no $from: name a bundle, a binary, or a directory of a release"
+	[ -f "$from" ] || die "INSTALL_LITE_ARTIFACT: there is no $from: use a bundle, a binary, or a directory of a release"
 	case $(kind "$from") in
 	7f45* | 1f8b*) source="file" name=$(basename "$from") from=$(dirname "$from") ;;
-	*) source=bundle && { member SHA256SUMS >/dev/null 2>&1 || die "$from is neither a bundle nor a binary nor a .gz of one: copy it again, or name another"; } ;;
+	*) source=bundle && { member SHA256SUMS >/dev/null 2>&1 || die "$from is neither a bundle nor a binary nor a .gz of one: copy it again, or use another one"; } ;;
 	esac
 }
 # kind is the first bytes of a file: 7f45 begins a program, 1f8b what gzip has compressed. member is a file of the bundle.
@@ -174,16 +174,16 @@ member() {
 find_release() {
 	source=release
 	base=${INSTALL_LITE_BASE_URL:-$default_base_url}
-	[ -n "$base" ] || die "where to download lite from is not known: set INSTALL_LITE_BASE_URL, or INSTALL_LITE_ARTIFACT to a file"
+	[ -n "$base" ] || die "the address to download lite from is not known: set INSTALL_LITE_BASE_URL, or INSTALL_LITE_ARTIFACT to a file"
 	base=${base%/}
 	case $base in
-	*[[:space:]]*) die "INSTALL_LITE_BASE_URL holds white space: say a URL such as https://example.org/lite" ;;
+	*[[:space:]]*) die "INSTALL_LITE_BASE_URL contains white space: must be a URL such as https://example.org/lite" ;;
 	https://?* | http://127.0.0.1 | http://127.0.0.1[:/]* | http://localhost | http://localhost[:/]* | 'http://[::1]' | 'http://[::1]'[:/]*) ;;
 	http://?*)
 		[ -n "$key" ] || on INSTALL_LITE_ALLOW_HTTP ||
-			die "$(shown "$base") is not encrypted, so that anybody on the way could change what is run as root here: use https, or INSTALL_LITE_PUBLIC_KEY, or set INSTALL_LITE_ALLOW_HTTP=true"
+			die "$(shown "$base") is not encrypted, so anybody on the way could change what runs as root here: use https, or INSTALL_LITE_PUBLIC_KEY, or set INSTALL_LITE_ALLOW_HTTP=true"
 		;;
-	*) die "INSTALL_LITE_BASE_URL is '$base': say a URL that begins with https:// or http://" ;;
+	*) die "INSTALL_LITE_BASE_URL is '$base': must be a URL that begins with https:// or http://" ;;
 	esac
 	have curl || have wget || die "there is neither curl nor wget to download with: install one, or set INSTALL_LITE_ARTIFACT to a file"
 	version=${INSTALL_LITE_VERSION:-}
@@ -192,7 +192,7 @@ find_release() {
 		from=$base/channels
 		must_take "$channel" $tmp/channel
 		version=$(tr -d ' \r\n' <$tmp/channel)
-		! no_name "$version" || die "$(shown "$base")/channels/$channel does not hold a version: is INSTALL_LITE_BASE_URL right?"
+		! no_name "$version" || die "$(shown "$base")/channels/$channel does not contain a version: is INSTALL_LITE_BASE_URL correct?"
 		say "channel $channel is at $version"
 	fi
 	from=$base/$version
@@ -215,13 +215,13 @@ take() { # <name> <to>
 	fi
 	rm -f "$2"
 	why=$(echo "$why" | grep . | tail -n 1)
-	case $why in *[Cc]ertificate*) why="$why; the clock of this machine says $(date -u)" ;; esac
+	case $why in *[Cc]ertificate*) why="$why; the clock of this machine shows $(date -u)" ;; esac
 	return 1
 }
 must_take() {
 	take "$1" "$2" && return
 	[ $source = release ] || full "$(dirname "$2")"
-	die "cannot download $(shown "$from/$1") ($why): nothing was changed; look at the address, the network and the room in $bin_dir, and try again"
+	die "cannot download $(shown "$from/$1") ($why): nothing was changed; check the address, the network and the space in $bin_dir, and try again"
 }
 
 # find_key sets key to the file of the key that releases must be signed with, if any: the one that is named, or else the
@@ -232,32 +232,32 @@ find_key() {
 	none) key='' ;;
 	'') [ ! -e $release_key ] || key=$release_key pem=$release_key ;;
 	*)
-		[ -f "$key" ] || die "INSTALL_LITE_PUBLIC_KEY: there is no $key: name a PEM file"
+		[ -f "$key" ] || die "INSTALL_LITE_PUBLIC_KEY: there is no $key: use a PEM file"
 		have openssl || die "INSTALL_LITE_PUBLIC_KEY is set and there is no openssl to check the signature with: install it"
 		openssl pkey -pubin -in "$key" -pubout >$pem 2>/dev/null ||
-			die "INSTALL_LITE_PUBLIC_KEY: $key is no public key in PEM form: make one of the private key with openssl pkey -pubout"
+			die "INSTALL_LITE_PUBLIC_KEY: $key is not a public key in PEM form: make one from the private key with openssl pkey -pubout"
 		case $(openssl pkey -pubin -in $pem -noout -text 2>/dev/null) in
-		ED* | X*) die "INSTALL_LITE_PUBLIC_KEY: $key is neither an RSA nor an EC key, and no other kind signs a SHA-256: make one of these" ;;
+		ED* | X*) die "INSTALL_LITE_PUBLIC_KEY: $key is neither an RSA nor an EC key, and no other kind can sign a SHA-256: create one of these" ;;
 		esac
 		;;
 	esac
 }
 # sums makes $tmp/SHA256SUMS, and checks its signature if it must be signed.
 sums() {
-	forget="or set INSTALL_LITE_PUBLIC_KEY=none to do without from now on"
+	forget="or set INSTALL_LITE_PUBLIC_KEY=none to skip signatures from now on"
 	if [ $source = file ] && [ -n "${INSTALL_LITE_SHA256:-}" ]; then
-		[ -z "$key" ] || die "INSTALL_LITE_SHA256 is not signed, and $key says that it must be: leave it out, and put SHA256SUMS and SHA256SUMS.sig beside $from/$name, $forget"
+		[ -z "$key" ] || die "INSTALL_LITE_SHA256 is not signed, and must be, with the key in $key: omit it, and put SHA256SUMS and SHA256SUMS.sig beside $from/$name, $forget"
 		echo "$INSTALL_LITE_SHA256  $name" >$tmp/SHA256SUMS
 		return
 	fi
-	[ $source != file ] || [ -f "$from/SHA256SUMS" ] || die "nothing says what $from/$name should be: put SHA256SUMS beside it, or set INSTALL_LITE_SHA256 to its sum"
+	[ $source != file ] || [ -f "$from/SHA256SUMS" ] || die "there is no checksum for $from/$name: put SHA256SUMS beside it, or set INSTALL_LITE_SHA256 to its sum"
 	must_take SHA256SUMS $tmp/SHA256SUMS
 	[ -n "$key" ] || return 0
 	have openssl || die "releases must be signed with the key in $key, and there is no openssl to check that with: install it, $forget"
-	take SHA256SUMS.sig $tmp/SHA256SUMS.sig || die "SHA256SUMS is not signed${why:+, or its signature cannot be downloaded ($why)}, and $key says that it must be: take a release that has SHA256SUMS.sig, $forget"
+	take SHA256SUMS.sig $tmp/SHA256SUMS.sig || die "SHA256SUMS is not signed${why:+, or its signature cannot be downloaded ($why)}, and must be, with the key in $key: use a release that has SHA256SUMS.sig, $forget"
 	openssl dgst -sha256 -verify $pem -signature $tmp/SHA256SUMS.sig $tmp/SHA256SUMS >/dev/null 2>&1 ||
-		die "SHA256SUMS is not signed with the key in $key: nothing was changed; do not use these files, and ask who serves them. If they have a new key, name its file in INSTALL_LITE_PUBLIC_KEY"
-	say "the signature is right"
+		die "SHA256SUMS is not signed with the key in $key: nothing was changed; do not use these files, and ask whoever serves them. If they have a new key, set its file in INSTALL_LITE_PUBLIC_KEY"
+	say "the signature is valid"
 }
 
 # listed prints the sum that SHA256SUMS has for a name, if any; sha256 that of its input.
@@ -267,15 +267,15 @@ sha256() { { sha256sum 2>/dev/null || shasum -a 256 2>/dev/null || openssl dgst 
 verify() { # <name> <copy>
 	named "$1"
 	is=$(sha256 <"$2")
-	[ "$is" = "$(listed "$1")" ] || die "$1 has the wrong checksum ($is, not $(listed "$1")): nothing was changed; fetch it again, and if that does not help, do not use it"
+	[ "$is" = "$(listed "$1")" ] || die "$1 has the wrong checksum ($is, not $(listed "$1")): nothing was changed; download it again, and if that does not help, do not use it"
 }
-named() { [ -n "$(listed "$1")" ] || die "SHA256SUMS does not name $1: nothing was changed; the release is incomplete, take another"; }
+named() { [ -n "$(listed "$1")" ] || die "SHA256SUMS does not name $1: nothing was changed; the release is incomplete, use another one"; }
 
 # stage sets new to the program that is to be installed: a copy beside its place, or what is there if it is the same.
 stage() {
 	new=$bin dir=$bin_dir
 	if { [ -e "$bin" ] || [ -L "$bin" ]; } && ! grep -qxF -e "$bin" $inventory && { [ ! -f "$bin" ] || ! grep -qF lite.io/lite/cmd/lite "$bin"; }; then
-		die "there is a $bin already and it is not lite's: nothing was changed; move it away, or set INSTALL_LITE_BIN_DIR"
+		die "there already is a $bin, which is not lite's: nothing was changed; move it away, or set INSTALL_LITE_BIN_DIR"
 	fi
 	case $source in
 	installed) return 0 ;;
@@ -301,10 +301,10 @@ get_program() {
 	release) named "$packed" && say "downloading $(shown "$from")/$packed" ;;
 	*)
 		[ $source = directory ] && [ -f "$from/$packed" ] || packed=$name
-		[ -f "$from/$packed" ] || die "there is no $from/$name and no $from/$name.gz: take the release for $arch"
+		[ -f "$from/$packed" ] || die "there is no $from/$name and no $from/$name.gz: use the release for $arch"
 		size=$(($(wc -c <"$from/$packed") / 1048576 + 1))
 		[ "$(room "$dir")" -ge $size ] || case $(kind "$from/$packed") in 7f45*)
-			die "$dir has $(room "$dir") MiB free and lite needs $size: nothing was changed; free some room, or set INSTALL_LITE_BIN_DIR" ;;
+			die "$dir has $(room "$dir") MiB free and lite needs $size: nothing was changed; free some space, or set INSTALL_LITE_BIN_DIR" ;;
 		esac
 		;;
 	esac
@@ -312,7 +312,7 @@ get_program() {
 	[ $source = checkout ] || verify "$packed" "$new.gz"
 	case $(kind "$new.gz") in 1f8b*) ;; *) mv "$new.gz" "$new" && return ;; esac
 	gzip -dc <"$new.gz" >"$new" 2>/dev/null || { gzip -t <"$new.gz" 2>/dev/null && full "$dir"; } ||
-		die "$packed is damaged, though its checksum is right: nothing was changed; take another release"
+		die "$packed is damaged, though its checksum is correct: nothing was changed; use another release"
 	rm -f "$new.gz"
 }
 
@@ -332,14 +332,14 @@ main() {
 	release* | directory*) # what is said about a new program beside it, for lite setup to look at
 		list=$(awk '{ sub(/\r$/, ""); sub(/^([*]|[.]\/)/, "", $2) } $2 ~ /^lite-[A-Za-z0-9.-]*[.](cdx|provenance)[.]json$/ { print $2 }' $tmp/SHA256SUMS)
 		for name in $list; do
-			take "$name" "$tmp/$name" || [ $source = directory ] || warn "cannot download $(shown "$from")/$name ($why): not looked at"
+			take "$name" "$tmp/$name" || [ $source = directory ] || warn "cannot download $(shown "$from")/$name ($why): not checked"
 		done
 		;;
 	esac
 	# Now that it is verified, it is run.
 	said=$("$new" setup --help 2>&1) || case $said in
-	*[Pp]ermission*) die "$bin_dir does not let programs run (it is mounted noexec, or SELinux forbids it): nothing was changed; set INSTALL_LITE_BIN_DIR" ;;
-	*unknown\ command*) die "this installer is newer than the lite that is to be installed, which has no setup: nothing was changed; use the install.sh of its release" ;;
+	*[Pp]ermission*) die "$bin_dir does not allow programs to run (it is mounted noexec, or SELinux forbids it): nothing was changed; set INSTALL_LITE_BIN_DIR" ;;
+	*unknown\ command*) die "this installer is newer than the lite to install, which has no setup: nothing was changed; use the install.sh of its release" ;;
 	*) die "the new lite does not run here ($(echo "$said" | head -n 1)): nothing was changed; is it for $arch?" ;;
 	esac
 	INSTALL_LITE_ARTIFACT='' INSTALL_LITE_VERSION='' INSTALL_LITE_BIN_DIR=$bin_dir PATH=$asked_path

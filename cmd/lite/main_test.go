@@ -184,7 +184,7 @@ func TestTokenDeleteGoesOnAfterAnUnknownID(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := deleteTokens(t.Context(), client, []string{"zzzzzz", token.ID, "abc"})
-	if err == nil || !strings.Contains(err.Error(), "zzzzzz") || !strings.Contains(err.Error(), "names no token") {
+	if err == nil || !strings.Contains(err.Error(), "zzzzzz") || !strings.Contains(err.Error(), "is not a token") {
 		t.Errorf("got %v", err)
 	}
 	if left, err := join.List(t.Context(), client); err != nil || len(left) != 0 {
@@ -246,7 +246,7 @@ func TestTokenRevokeTakesOutWhatItAdmitted(t *testing.T) {
 	client := admitted(t)
 	var out bytes.Buffer
 	err := revokeTokens(t.Context(), client, &out, []string{"zzzzzz", "aaaaaa", "abc"}, "aaaaaa")
-	if err == nil || !strings.Contains(err.Error(), "zzzzzz") || !strings.Contains(err.Error(), "names no token") {
+	if err == nil || !strings.Contains(err.Error(), "zzzzzz") || !strings.Contains(err.Error(), "is not a token") {
 		t.Errorf("got %v", err)
 	}
 	golden.Check(t, "token-revoke", out.String())

@@ -96,7 +96,7 @@ func upgradeResumeCommand() *cobra.Command {
 func upgradeAttendCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "attend DATA-DIR",
-		Short: "Start the service if the running upgrade dies; an upgrade starts this by itself",
+		Short: "Start the service if the running upgrade dies; an upgrade runs this itself",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return upgrade.Attend(cmd.Context(), args[0])

@@ -47,7 +47,7 @@ type Config struct {
 // RememberName makes the node keep its name when the machine's changes.
 func RememberName(c *config.Config) error {
 	if err := file.Write(c.Layout().Data.NodeName(), []byte(c.NodeName+"\n"), 0o600); err != nil {
-		return fmt.Errorf("remember the node's name: %w", err)
+		return fmt.Errorf("record the node's name: %w", err)
 	}
 	return nil
 }

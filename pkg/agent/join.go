@@ -89,7 +89,7 @@ func Join(ctx context.Context, cfg *config.Config, say func(string)) (Membership
 			return m, err
 		}
 		if damage != nil {
-			slog.Warn("Joining anew", "because", damage)
+			slog.Warn("Joining again", "because", damage)
 		}
 		if err := m.join(ctx, cfg, token, say); err != nil {
 			return m, err
@@ -126,11 +126,11 @@ func CheckJoin(cfg *config.Config) error {
 func lacks(cfg *config.Config, token join.Token, damage error) error {
 	switch {
 	case token == (join.Token{}) && damage != nil:
-		return fmt.Errorf("%w; run `lite token create --print-join-command` on a server and then the command that it prints here, to join anew", damage)
+		return fmt.Errorf("%w; to join again, run `lite token create --print-join-command` on a server, and then the command that it prints here", damage)
 	case token == (join.Token{}):
 		return errors.New("token: this machine has not joined a cluster yet; run `lite token create --print-join-command` on a server and then the command that it prints here")
 	case token.Server == "" && cfg.ServerURL == "":
-		return errors.New("server: the token does not say where the cluster is; add --server https://<address of a server>:" + layout.APIPortText)
+		return errors.New("server: the token does not contain the address of the cluster; add --server https://<address of a server>:" + layout.APIPortText)
 	}
 	return nil
 }
@@ -320,7 +320,7 @@ func (m *Membership) requestCertificate(ctx context.Context, client kubernetes.I
 	}
 	defer os.Remove(file)
 	if err := bootstrap.LoadClientCert(ctx, m.joined(), file, m.certificates(), types.NodeName(nodeName)); err != nil {
-		return fmt.Errorf("ask the cluster for a certificate for node %s: %w", nodeName, err)
+		return fmt.Errorf("request a certificate for node %s: %w", nodeName, err)
 	}
 	return nil
 }
@@ -348,17 +348,17 @@ func (m *Membership) load() (member bool, err error) {
 		}
 	}
 	if ca, err := os.ReadFile(m.CAFile()); err != nil || !isCA(ca) {
-		return false, fmt.Errorf("read %s: it holds no certificate", m.CAFile())
+		return false, fmt.Errorf("read %s: it does not contain a certificate", m.CAFile())
 	}
 	own, err := bootstrapped(m.dir.Kubelet().Client())
 	if err != nil {
 		return false, err
 	}
 	if !time.Now().Before(own.NotAfter) {
-		return false, fmt.Errorf("the node's certificate has run out at %s", own.NotAfter.UTC().Format(time.RFC3339))
+		return false, fmt.Errorf("the node's certificate has expired at %s", own.NotAfter.UTC().Format(time.RFC3339))
 	}
 	if now := time.Now(); now.After(version.Built()) && now.Add(ahead).Before(own.NotBefore) {
-		return false, fmt.Errorf("the node's certificate is valid from %s on, and the clock says %s: it was signed while the server's clock was ahead, or this machine's is behind",
+		return false, fmt.Errorf("the node's certificate is valid from %s on, and the clock shows %s: it was signed while the server's clock was ahead, or this machine's is behind",
 			own.NotBefore.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
 	return true, nil
@@ -377,16 +377,16 @@ func isCA(pem []byte) bool {
 func (m *Membership) check() error {
 	for _, server := range m.Servers {
 		if u, err := url.Parse(server); err != nil || u.Scheme != "https" || u.Port() == "" || u.Hostname() == "" || u.User != nil {
-			return fmt.Errorf("%q is no server's address", server)
+			return fmt.Errorf("%q is not the address of a server", server)
 		}
 	}
 	unknown := func(p netip.Prefix) bool { return !p.IsValid() }
 	switch f := m.Facts; {
 	case len(m.Servers) == 0:
-		return errors.New("it names no server")
+		return errors.New("it contains no server")
 	case len(f.ClusterCIDR) == 0 || len(f.ServiceCIDR) == 0 || !f.ClusterDNS.IsValid(),
 		slices.ContainsFunc(f.ClusterCIDR, unknown), slices.ContainsFunc(f.ServiceCIDR, unknown):
-		return errors.New("it lacks facts of the cluster")
+		return errors.New("the facts of the cluster are missing")
 	}
 	return nil
 }
@@ -405,7 +405,7 @@ func (m *Membership) nodeName() (string, error) {
 // its user would believe it in the new one.
 func (m *Membership) checkCluster(cfg *config.Config, token join.Token) error {
 	if name, err := m.nodeName(); err != nil || name != cfg.NodeName {
-		return cmp.Or(err, fmt.Errorf("node-name %q: this machine is in the cluster as node %s; leave node-name out, or remove %s to join as another node", cfg.NodeName, name, m.dir))
+		return cmp.Or(err, fmt.Errorf("node-name %q: this machine is node %s of the cluster; omit node-name, or remove %s to join as another node", cfg.NodeName, name, m.dir))
 	}
 	ca, err := os.ReadFile(m.CAFile())
 	if err != nil {
@@ -416,7 +416,7 @@ func (m *Membership) checkCluster(cfg *config.Config, token join.Token) error {
 		return fmt.Errorf("read %s: %w", m.CAFile(), err)
 	}
 	if token.CAHash != "" && token.CAHash != hash {
-		return fmt.Errorf("token: it is of another cluster (CA %.12s…) than the one this machine is in (CA %.12s…); remove %s to leave the old one", token.CAHash, hash, m.dir)
+		return fmt.Errorf("token: its cluster (CA %.12s…) is not the one that this machine is in (CA %.12s…); remove %s to leave the old one", token.CAHash, hash, m.dir)
 	}
 	return nil
 }
@@ -440,7 +440,7 @@ func (m *Membership) refresh(ctx context.Context) error {
 	case err == nil:
 		m.Facts = facts
 	case apierrors.HasStatusCause(err, roll.Refused):
-		return fmt.Errorf("this machine is a node of the cluster no more: %w", err)
+		return fmt.Errorf("this machine is no longer a node of the cluster: %w", err)
 	}
 	return nil
 }
@@ -469,7 +469,7 @@ func (m *Membership) writeKubeconfig(path, server string, user *api.AuthInfo) er
 		CurrentContext: name,
 	})
 	if err != nil {
-		return fmt.Errorf("make kubeconfig %s: %w", path, err)
+		return fmt.Errorf("create kubeconfig %s: %w", path, err)
 	}
 	if err := file.Write(path, content, 0o600); err != nil {
 		return fmt.Errorf("write kubeconfig %s: %w", path, err)

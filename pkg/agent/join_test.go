@@ -157,13 +157,13 @@ func TestDamagedMembership(t *testing.T) {
 		}
 	}
 	for want, damage := range map[string]func(m Membership){
-		"cluster.json: unexpected end":       func(m Membership) { write(t, m.file(), "") },
-		"cluster.json: invalid character":    func(m Membership) { write(t, m.file(), "\x00\x01") },
-		"cluster.json: it names no server":   func(m Membership) { write(t, m.file(), "{}") },
-		`cluster.json: "x y" is no server's`: func(m Membership) { write(t, m.file(), `{"servers":["x y"]}`) },
-		"cluster.json: it lacks facts":       func(m Membership) { write(t, m.file(), `{"servers":["https://192.0.2.1:6443"]}`) },
-		"ca.crt: it holds no certificate":    func(m Membership) { write(t, m.CAFile(), "") },
-		"read the node's certificate":        func(m Membership) { write(t, filepath.Join(m.certificates(), "kubelet-client-current.pem"), "x") },
+		"cluster.json: unexpected end":                       func(m Membership) { write(t, m.file(), "") },
+		"cluster.json: invalid character":                    func(m Membership) { write(t, m.file(), "\x00\x01") },
+		"cluster.json: it contains no server":                func(m Membership) { write(t, m.file(), "{}") },
+		`cluster.json: "x y" is not the address of a server`: func(m Membership) { write(t, m.file(), `{"servers":["x y"]}`) },
+		"cluster.json: the facts of the cluster are missing": func(m Membership) { write(t, m.file(), `{"servers":["https://192.0.2.1:6443"]}`) },
+		"ca.crt: it does not contain a certificate":          func(m Membership) { write(t, m.CAFile(), "") },
+		"read the node's certificate":                        func(m Membership) { write(t, filepath.Join(m.certificates(), "kubelet-client-current.pem"), "x") },
 	} {
 		m := memberOf(t, "n1", time.Now().Add(time.Hour))
 		damage(m)
@@ -172,7 +172,7 @@ func TestDamagedMembership(t *testing.T) {
 		}
 	}
 	m := memberOf(t, "n1", time.Now().Add(-time.Minute))
-	if member, err := m.load(); member || err == nil || !strings.Contains(err.Error(), "has run out") {
+	if member, err := m.load(); member || err == nil || !strings.Contains(err.Error(), "has expired") {
 		t.Errorf("got %t, %v", member, err)
 	}
 }

@@ -44,7 +44,7 @@ func (r *readiness) Run(ctx context.Context) error {
 		if !marked { // at once: what makes the node ready may look for it
 			err := mark(ctx, r.server, n)
 			if marked = err == nil; !marked && ctx.Err() == nil {
-				slog.Warn("The node does not show yet that it is a server", "err", err)
+				slog.Warn("Cannot set the server's label on the node yet", "err", err)
 			}
 		}
 		err := notReady(n)
@@ -60,7 +60,7 @@ func (r *readiness) Run(ctx context.Context) error {
 	r.client.Store(client)
 	if ctx.Err() == nil {
 		if err := r.tidy(ctx, node); err != nil {
-			slog.Warn("Could not take away what a disabled part had written to the node's object", "err", err)
+			slog.Warn("Cannot remove what a disabled component had written to the Node", "err", err)
 		}
 	}
 	<-ctx.Done()
@@ -118,7 +118,7 @@ func (r *readiness) Ready(ctx context.Context) error {
 	}
 	n, err := client.CoreV1().Nodes().Get(ctx, r.name, metav1.GetOptions{})
 	if err != nil {
-		return fmt.Errorf("ask for the node: %w", err)
+		return fmt.Errorf("get the node: %w", err)
 	}
 	return notReady(n)
 }

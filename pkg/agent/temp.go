@@ -20,13 +20,13 @@ import (
 // is removed. What cannot be removed stays: it is in nobody's way.
 func MakeTemp(dir string) error {
 	if err := os.MkdirAll(filepath.Dir(dir), file.Passable); err != nil {
-		return fmt.Errorf("make a directory for temporary files: %w", err)
+		return fmt.Errorf("create the directory for temporary files: %w", err)
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return fmt.Errorf("make a directory for temporary files: %w", err)
+		return fmt.Errorf("create the directory for temporary files: %w", err)
 	}
 	if err := os.Chmod(dir, 0o700); err != nil {
-		return fmt.Errorf("shut the directory for temporary files: %w", err)
+		return fmt.Errorf("restrict the directory for temporary files: %w", err)
 	}
 	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
 	if err != nil {

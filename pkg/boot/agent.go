@@ -47,7 +47,7 @@ func (n *plan) agent() error {
 	}
 	facts := member.Facts
 	if err := n.cfg.WithRanges(facts.ClusterCIDR, facts.ServiceCIDR, facts.Disable).CheckNetworks(); err != nil {
-		slog.Warn("Ranges of the cluster overlap networks of this machine: pods cannot reach those networks", "err", err)
+		slog.Warn("CIDRs of the cluster overlap networks of this machine: pods cannot reach those networks", "err", err)
 	}
 	node, err := agent.New(n.cfg, member, n.host, n.ui.changed)
 	if err != nil {

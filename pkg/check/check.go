@@ -224,7 +224,7 @@ func each(err error) []error {
 func needsRoot(what string) []Result { return skip("only root can see " + what) }
 
 // noConfig is the result of what depends on a configuration that is wrong.
-func noConfig() []Result { return skip("the configuration has to be put right first") }
+func noConfig() []Result { return skip("the configuration has to be corrected first") }
 
 // disabled reports whether a battery is left out of the cluster.
 func (e *Env) disabled(battery addon.Name) bool { return e.Facts.Disable.Has(battery) }

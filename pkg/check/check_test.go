@@ -267,28 +267,28 @@ func TestStartRefusesWhatKeepsPodsFromRunning(t *testing.T) {
 		want   string // "" = it starts
 	}{
 		"a healthy machine":           {nil, nil, ""},
-		"noexec":                      {mounts("rw,noexec", "ext4"), nil, "mounted noexec: the programs that lite brings along cannot run there; mount it without noexec"},
-		"no owners":                   {mounts("rw", "vfat"), nil, "which knows no owners and modes; choose a --data-dir on ext4 or xfs"},
+		"noexec":                      {mounts("rw,noexec", "ext4"), nil, "mounted noexec: lite's helper programs cannot run there; mount it without noexec"},
+		"no owners":                   {mounts("rw", "vfat"), nil, "which has no owners and modes; choose a --data-dir on ext4 or xfs"},
 		"set read-only by the kernel": {map[string]string{"/proc/self/mountinfo": "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 ro,errors=remount-ro\n"}, nil, "which the kernel has made read-only"},
 		"elsewhere":                   {mounts("rw", "nfs4"), nil, ""},
 		"in memory":                   {mounts("rw", "tmpfs"), nil, ""},
 		"volumes read-only":           {map[string]string{"/proc/self/mountinfo": "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n23 22 8:2 / /var/lib/kubelet ro - ext4 /dev/sda2 rw\n", "/var/lib/kubelet/x": ""}, nil, "/var/lib/kubelet is on /var/lib/kubelet (ext4), mounted read-only"},
 		"volumes noexec":              {map[string]string{"/proc/self/mountinfo": "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n23 22 8:2 / /var/lib/kubelet rw,noexec - ext4 /dev/sda2 rw\n", "/var/lib/kubelet/x": ""}, nil, ""},
 		"in a container":              {map[string]string{"/proc/self/status": "CapEff:\t00000000a80425fb\n"}, nil, "root without CAP_SYS_ADMIN and CAP_NET_ADMIN"},
-		"an old kernel":               {nil, func(b *bed) { b.Uname = uname("4.4.0-21-generic", "node-a") }, "Linux 4.4.0-21-generic; Kubernetes needs 4.19"},
+		"an old kernel":               {nil, func(b *bed) { b.Uname = uname("4.4.0-21-generic", "node-a") }, "Linux 4.4.0-21-generic; Kubernetes needs at least 4.19"},
 		"a kernel without bridges":    {without("CONFIG_BRIDGE=m"), lacking("bridge"), "no bridge (operation not supported): pods have no network"},
 		"a kernel that does not know": {without("CONFIG_BRIDGE=m"), nil, ""},
-		"without VXLAN":               {without("CONFIG_VXLAN=m"), lacking("vxlan"), "pods of other nodes cannot be reached"},
+		"without VXLAN":               {without("CONFIG_VXLAN=m"), lacking("vxlan"), "pods of other nodes are unreachable"},
 		"without VXLAN, not needed":   {without("CONFIG_VXLAN=m"), func(b *bed) { lacking("vxlan")(b); b.Config.FlannelBackend = "host-gw" }, ""},
 		"without IPVS":                {nil, func(b *bed) { b.Config.KubeProxyArgs = []string{"proxy-mode=ipvs"} }, "Services lead nowhere"},
 		"without IPVS, not asked for": {nil, func(b *bed) { b.Config.KubeProxyArgs = []string{"proxy-mode=ipvs", "proxy-mode=nftables"} }, ""},
 		"with IPVS":                   {map[string]string{"/proc/net/ip_vs": ""}, func(b *bed) { b.Config.KubeProxyArgs = []string{"proxy-mode=ipvs"} }, ""},
 		"without VXLAN, not joined":   {without("CONFIG_VXLAN=m"), func(b *bed) { b.agent(); lacking("vxlan")(b) }, ""},
 		"without seccomp":             {without("CONFIG_SECCOMP_FILTER=y"), nil, "no seccomp"},
-		"without the kernel's log":    {nil, func(b *bed) { delete(b.files, kmsg) }, "/dev/kmsg, the kernel's log, cannot be read: no such file or directory; the kubelet does not start without it; in a container let it in: "},
+		"without the kernel's log":    {nil, func(b *bed) { delete(b.files, kmsg) }, "/dev/kmsg, the kernel's log, cannot be read: no such file or directory; the kubelet does not start without it; in a container, make it available: "},
 		"a pipe as the kernel's log":  {nil, func(b *bed) { delete(b.files, kmsg); b.pipe = kmsg }, "it is a named pipe"},
-		"the kernel's log is a loop":  {nil, func(b *bed) { delete(b.files, kmsg); b.links[kmsg] = "kmsg" }, "too many levels of symbolic links; the kubelet does not start without it; let it into the container"},
-		"hardly any open files":       {nil, func(b *bed) { b.OpenFiles = func() (uint64, error) { return 1023, nil } }, "1023 for each process; a server opens more before it is ready, and then waits for ever; raise it"},
+		"the kernel's log is a loop":  {nil, func(b *bed) { delete(b.files, kmsg); b.links[kmsg] = "kmsg" }, "too many levels of symbolic links; the kubelet does not start without it; make it available in the container"},
+		"hardly any open files":       {nil, func(b *bed) { b.OpenFiles = func() (uint64, error) { return 1023, nil } }, "1023 for each process; a server opens more before it is ready, and then waits forever; raise it"},
 		"few open files":              {nil, func(b *bed) { b.OpenFiles = func() (uint64, error) { return 1024, nil } }, ""},
 		"an agent with few of them":   {nil, func(b *bed) { b.agent(); b.OpenFiles = func() (uint64, error) { return 512, nil } }, ""},
 		"without it, root of users":   {map[string]string{"/proc/self/uid_map": "0 100000 65536\n"}, func(b *bed) { delete(b.files, kmsg) }, ""},
@@ -324,12 +324,12 @@ func TestFindings(t *testing.T) {
 		// lite itself
 		"not root":            {nil, func(b *bed) { b.UID = 1000 }, "user", Skip, []string{"user 1000 is not root", "sudo lite check"}},
 		"root in a container": {map[string]string{"/proc/self/status": "CapEff:\t00000000a80425fb\n"}, nil, "user", Fail, []string{"CAP_SYS_ADMIN and CAP_NET_ADMIN", "--privileged"}},
-		"installed, stopped":  {map[string]string{"/etc/lite/installed": "/usr/local/bin/lite\n"}, nil, "node", Warn, []string{"does not run", "systemctl start lite"}},
+		"installed, stopped":  {map[string]string{"/etc/lite/installed": "/usr/local/bin/lite\n"}, nil, "node", Warn, []string{"not running", "systemctl start lite"}},
 		"a part has failed": {nil, func(b *bed) {
 			b.lite(7, status.Component{Name: "etcd", State: component.Failed, Reason: "alarm NOSPACE"})
 		}, "node", Fail, []string{"etcd is failed: alarm NOSPACE"}},
 		"a part starts":   {nil, func(b *bed) { b.lite(7, status.Component{Name: "dns", State: component.Starting, Reason: "waiting"}) }, "node", Warn, []string{"dns is starting"}},
-		"all ready":       {nil, func(b *bed) { b.lite(7, status.Component{Name: "etcd", State: component.Ready}) }, "node", Pass, []string{"all 1 parts are ready", "pid 7"}},
+		"all ready":       {nil, func(b *bed) { b.lite(7, status.Component{Name: "etcd", State: component.Ready}) }, "node", Pass, []string{"all 1 components are ready", "pid 7"}},
 		"cannot be asked": {nil, func(b *bed) { b.UID = 1000; b.process(7, "lite", "server") }, "node", Skip, []string{"pid 7"}},
 		"wrong configuration": {nil, func(b *bed) {
 			b.Config, b.Wrong = nil, errors.Join(&config.Error{Key: "node-ip", Value: "x", Source: "flag --node-ip", Problem: "is no address", Remedy: "say one"})
@@ -380,11 +380,11 @@ func TestFindings(t *testing.T) {
 				return netfilter.Tools{NFT: netfilter.Tool{Source: netfilter.None, Reason: "the kernel has no nf_tables"}}
 			}
 		}, "programs", Warn, []string{"the kernel has no nf_tables", "not enforced", "CONFIG_NF_TABLES"}},
-		"swap":             {swapped("/dev/sda5"), nil, "swap", Warn, []string{"1 GiB on /dev/sda5", "keeps pods out", "swapoff -a"}},
+		"swap":             {swapped("/dev/sda5"), nil, "swap", Warn, []string{"1 GiB on /dev/sda5", "does not let pods use it", "swapoff -a"}},
 		"swap in memory":   {swapped("/dev/zram0"), nil, "swap", Pass, []string{"zram0"}},
 		"before the build": {nil, func(b *bed) { b.Now = func() time.Time { return time.Unix(0, 0) } }, "clock", Fail, []string{"1970", "before this lite was built"}},
 		"not synchronised": {nil, func(b *bed) {
-			b.Unsynchronised = func() (string, error) { return "no time service keeps it right", nil }
+			b.Unsynchronised = func() (string, error) { return "no time service synchronizes it", nil }
 		}, "clock", Warn, []string{"timedatectl"}},
 		"clock cannot be asked": {nil, func(b *bed) { b.Unsynchronised = func() (string, error) { return "", errors.New("not permitted") } }, "clock", Skip, []string{"not permitted"}},
 		"no randomness":         {nil, func(b *bed) { b.Random = func() bool { return false } }, "randomness", Warn, []string{"virtio-rng"}},
@@ -399,7 +399,7 @@ func TestFindings(t *testing.T) {
 		"few files of lite":    {map[string]string{"/proc/7/limits": "Limit Soft Hard\nMax open files            1024                 4096                 files\n"}, func(b *bed) { b.lite(7) }, "open files", Warn, []string{"4096 for lite"}},
 		"many are open":        {map[string]string{"/proc/sys/fs/file-nr": "95000 0 100000\n"}, nil, "open files", Warn, []string{"95000 of 100000", "fs.file-max"}},
 		"a common name":        {nil, func(b *bed) { b.Uname = uname("6.1.0-18-amd64", "raspberrypi"); b.Config.NodeName = "raspberrypi" }, "hostname", Warn, []string{"--node-name"}},
-		"a name of its own":    {nil, func(b *bed) { b.Uname = uname("6.1.0-18-amd64", "localhost") }, "hostname", Pass, []string{"the node is called node-a"}},
+		"a name of its own":    {nil, func(b *bed) { b.Uname = uname("6.1.0-18-amd64", "localhost") }, "hostname", Pass, []string{"the node's name is node-a"}},
 
 		// disks
 		"noexec": {mounts("rw,noexec", "ext4"), nil, "file system", Fail, []string{"/var", "noexec", "remount,exec /var"}},
@@ -408,11 +408,11 @@ func TestFindings(t *testing.T) {
 		"claims on a read-only disk": {map[string]string{"/proc/self/mountinfo": "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n23 22 8:2 / /srv ro - ext4 /dev/sda2 rw\n", "/srv/x": ""}, func(b *bed) { b.Config.LocalStoragePath = "/srv/claims" },
 			"file system", Fail, []string{"/srv/claims is on /srv", "no pod with volumes of claims starts"}},
 		"read-only":                   {mounts("ro", "ext4"), nil, "file system", Fail, []string{"read-only"}},
-		"set read-only by the kernel": {map[string]string{"/proc/self/mountinfo": "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 ro,errors=remount-ro\n"}, nil, "file system", Fail, []string{"when it finds errors", "fsck"}},
+		"set read-only by the kernel": {map[string]string{"/proc/self/mountinfo": "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 ro,errors=remount-ro\n"}, nil, "file system", Fail, []string{"because of errors", "fsck"}},
 		"10,000 mounts":               {map[string]string{"/proc/self/mountinfo": strings.Repeat("30 22 0:5 / /run/x rw - tmpfs tmpfs rw\n", 10000) + "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n"}, nil, "file system", Pass, []string{"ext4"}},
 		"NFS":                         {mounts("rw", "nfs4"), nil, "file system", Fail, []string{"nfs4", "loses data"}},
 		"NFS for an agent":            {mounts("rw", "nfs4"), (*bed).agent, "file system", Warn, []string{"nfs4"}},
-		"in memory":                   {mounts("rw", "tmpfs"), nil, "file system", Warn, []string{"a reboot loses all"}},
+		"in memory":                   {mounts("rw", "tmpfs"), nil, "file system", Warn, []string{"a reboot loses everything"}},
 		"VFAT":                        {mounts("rw", "vfat"), nil, "file system", Fail, []string{"owners"}},
 		"nearly full":                 {nil, func(b *bed) { b.Statfs = statfs(100, 9, 100) }, "room", Warn, []string{"less than 15 %"}},
 		"full": {nil, func(b *bed) {
@@ -452,22 +452,22 @@ func TestFindings(t *testing.T) {
 		"routes not seen": {nil, func(b *bed) {
 			b.Detours = func() ([]Detour, error) { return nil, errors.New("operation not permitted") }
 		}, "addresses", Skip, []string{"not permitted"}},
-		"a port":            {nil, func(b *bed) { b.listen("tcp", "0100007F:094B", "0A", "77", 42, "etcd") }, "ports", Fail, []string{"2379/tcp, where etcd is to listen, is held by etcd (pid 42) on 127.0.0.1:2379", "stop it"}},
+		"a port":            {nil, func(b *bed) { b.listen("tcp", "0100007F:094B", "0A", "77", 42, "etcd") }, "ports", Fail, []string{"2379/tcp, where etcd has to listen, is in use by etcd (pid 42) on 127.0.0.1:2379", "stop it"}},
 		"the API's port":    {nil, func(b *bed) { b.listen("tcp6", "00000000000000000000000000000000:192B", "0A", "77", 42, "apache2") }, "ports", Fail, []string{"6443/tcp", "apache2 (pid 42)", "--https-listen-port"}},
 		"another address":   {nil, func(b *bed) { b.listen("tcp", "0A0200C0:094B", "0A", "77", 42, "etcd") }, "ports", Pass, nil},
 		"a client's port":   {nil, func(b *bed) { b.listen("tcp", "0100007F:094B", "01", "77", 42, "curl") }, "ports", Pass, nil},
 		"a user's view":     {nil, func(b *bed) { b.UID = 1000; b.listen("tcp", "0100007F:094B", "0A", "77", 0, "") }, "ports", Fail, []string{"a process of user 0", "root can see which"}},
-		"of a container":    {nil, func(b *bed) { b.listen("tcp", "0100007F:094B", "0A", "77", 0, "") }, "ports", Fail, []string{"cannot be seen from here"}},
+		"of a container":    {nil, func(b *bed) { b.listen("tcp", "0100007F:094B", "0A", "77", 0, "") }, "ports", Fail, []string{"not visible from here"}},
 		"somebody's tunnel": {nil, func(b *bed) { b.listen("udp", "00000000:2118", "07", "0", 0, "") }, "ports", Fail, []string{"8472/udp", "the kernel", "--flannel-backend"}},
-		"lite's own tunnel": {map[string]string{"/sys/class/net/lite-vxlan/operstate": "unknown"}, func(b *bed) { b.lite(7); b.listen("udp", "00000000:2118", "07", "0", 0, "") }, "ports", Pass, []string{"lite's own"}},
-		"lite's own":        {nil, func(b *bed) { b.lite(7); b.listen("tcp", "0100007F:094B", "0A", "77", 7, "lite") }, "ports", Pass, []string{"1 are lite's own (pid 7)"}},
+		"lite's own tunnel": {map[string]string{"/sys/class/net/lite-vxlan/operstate": "unknown"}, func(b *bed) { b.lite(7); b.listen("udp", "00000000:2118", "07", "0", 0, "") }, "ports", Pass, []string{"lite itself uses 1"}},
+		"lite's own":        {nil, func(b *bed) { b.lite(7); b.listen("tcp", "0100007F:094B", "0A", "77", 7, "lite") }, "ports", Pass, []string{"lite itself uses 1 (pid 7)"}},
 		"an agent's":        {nil, func(b *bed) { b.agent(); b.listen("tcp", "0100007F:094B", "0A", "77", 42, "etcd") }, "ports", Pass, nil},
 		"a start's reason": {nil, func(b *bed) {
 			b.Ports = func(*config.Config) error {
 				return &config.Error{Key: "https-listen-port", Problem: "cannot assign requested address", Remedy: "choose"}
 			}
 		}, "ports", Fail, []string{"cannot assign"}},
-		"a pipe as resolv.conf":      {nil, func(b *bed) { delete(b.files, "/etc/resolv.conf"); b.pipe = "/etc/resolv.conf" }, "name servers", Warn, []string{"/etc/resolv.conf is not a regular file", "put a file there"}},
+		"a pipe as resolv.conf":      {nil, func(b *bed) { delete(b.files, "/etc/resolv.conf"); b.pipe = "/etc/resolv.conf" }, "name servers", Warn, []string{"/etc/resolv.conf is not a regular file", "create a file there"}},
 		"a directory as resolv.conf": {map[string]string{"/etc/resolv.conf/x": ""}, func(b *bed) { delete(b.files, "/etc/resolv.conf") }, "name servers", Warn, []string{"/etc/resolv.conf is not a regular file"}},
 		"no resolv.conf":             {nil, func(b *bed) { delete(b.files, "/etc/resolv.conf") }, "name servers", Warn, []string{"there is no /etc/resolv.conf"}},
 		"an unfinished line":         {map[string]string{"/etc/resolv.conf": "# one\nnameserver 192.0.2.1\n nameserver\n"}, nil, "name servers", Fail, []string{"line 3 of /etc/resolv.conf is `nameserver` without an address", "remove the line"}},
@@ -493,7 +493,7 @@ func TestFindings(t *testing.T) {
 			b.answers["iptables --version"] = "iptables v1.8.7 (legacy)\n"
 			b.answers["nft list tables"] = "table ip filter\n"
 		}, "iptables", Warn, []string{"update-alternatives"}},
-		"no iptables":    {nil, func(b *bed) { delete(b.answers, "iptables --version") }, "iptables", Pass, []string{"lite brings its own"}},
+		"no iptables":    {nil, func(b *bed) { delete(b.answers, "iptables --version") }, "iptables", Pass, []string{"lite has its own"}},
 		"NetworkManager": {nil, func(b *bed) { b.process(9, "NetworkManager") }, "NetworkManager", Warn, []string{"cni0", "--fix", "nmcli general reload"}},
 		"it was told":    {map[string]string{networkManagerFile: networkManagerText}, func(b *bed) { b.process(9, "NetworkManager") }, "NetworkManager", Pass, []string{networkManagerFile}},
 
@@ -506,7 +506,7 @@ func TestFindings(t *testing.T) {
 		"k3s was here":    {map[string]string{"/etc/systemd/system/k3s.service": "", "/var/lib/rancher/k3s/server/token": ""}, nil, "others", Warn, []string{"k3s has left /var/lib/rancher/k3s, /etc/systemd/system/k3s.service"}},
 		"pods of k3s run on": {nil, func(b *bed) {
 			b.process(9, "containerd-shim", "-namespace", "k8s.io", "-id", "x", "-address", "/run/k3s/containerd/containerd.sock")
-		}, "others", Warn, []string{"1 pods of another Kubernetes run on (of the containerd at /run/k3s/", "k3s-killall.sh"}},
+		}, "others", Warn, []string{"1 pods of another Kubernetes are still running (of the containerd at /run/k3s/", "k3s-killall.sh"}},
 		"pods of lite run on": {nil, func(b *bed) {
 			b.process(9, "containerd-shim", "-namespace", "k8s.io", "-address", "/run/lite/containerd/containerd.sock")
 		}, "others", Pass, nil},
@@ -522,8 +522,8 @@ func TestFindings(t *testing.T) {
 		"flannel's device":   {map[string]string{"/sys/class/net/flannel.1/operstate": "unknown"}, nil, "others", Warn, []string{"interface flannel.1"}},
 		"a network of ours":  {map[string]string{"/sys/class/net/cilium_host/operstate": "up"}, func(b *bed) { b.Config.Disable = addon.Disabled{addon.CNI} }, "others", Pass, nil},
 		"k3s in a container": {map[string]string{"/proc/9/status": "Name: k3s-server\nNSpid:\t9\t1\n"}, func(b *bed) { b.process(9, "k3s-server") }, "others", Pass, nil},
-		"docker":             {nil, func(b *bed) { b.process(9, "dockerd") }, "others", Pass, []string{"docker runs (pid 9)"}},
-		"chains":             {nil, func(b *bed) { b.answers["iptables -w 5 -t nat -S"] = "-N KUBE-SERVICES\n-N CNI-HOSTPORT-DNAT\n" }, "others", Warn, []string{"2 chains of iptables", "reboot"}},
+		"docker":             {nil, func(b *bed) { b.process(9, "dockerd") }, "others", Pass, []string{"docker is running (pid 9)"}},
+		"chains":             {nil, func(b *bed) { b.answers["iptables -w 5 -t nat -S"] = "-N KUBE-SERVICES\n-N CNI-HOSTPORT-DNAT\n" }, "others", Warn, []string{"2 iptables chains", "reboot"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := healthy(t)

@@ -47,22 +47,22 @@ func (e *Env) underData(dir string) []Result {
 	whole := slices.Contains(strings.Split(mount.VFSOptions, ","), "ro")
 	switch {
 	case slices.Contains(options, "noexec"):
-		return fail("data-dir "+found+", mounted noexec: the programs that lite brings along cannot run there",
+		return fail("data-dir "+found+", mounted noexec: lite's helper programs cannot run there",
 			"mount it without noexec, or choose another --data-dir", "mount -o remount,exec "+mount.Mountpoint)
 	case whole && !slices.Contains(options, "ro"):
-		return fail(found+", which the kernel has made read-only, as it does when it finds errors", "see `dmesg`, check the file system (fsck), or choose another --data-dir")
+		return fail(found+", which the kernel has made read-only, probably because of errors", "read `dmesg`, check the file system (fsck), or choose another --data-dir")
 	case slices.Contains(options, "ro"):
-		return fail(found+", mounted read-only", "mount it for writing, or choose another --data-dir", "mount -o remount,rw "+mount.Mountpoint)
+		return fail(found+", mounted read-only", "mount it read-write, or choose another --data-dir", "mount -o remount,rw "+mount.Mountpoint)
 	case slices.Contains(networked, mount.FSType) && e.Role == config.Server:
-		r := fail(found+", which is elsewhere: a datastore there loses data", "choose a --data-dir on a disk of this machine")
+		r := fail(found+", a network file system: a datastore there loses data", "choose a --data-dir on a disk of this machine")
 		r[0].bearable = true
 		return r
 	case slices.Contains(networked, mount.FSType):
-		return warn(found+", which is elsewhere: containers start slowly there, if at all", "choose a --data-dir on a disk of this machine")
+		return warn(found+", a network file system: containers start slowly there, if at all", "choose a --data-dir on a disk of this machine")
 	case mount.FSType == "tmpfs" || mount.FSType == "ramfs":
-		return warn(found+": a reboot loses all", "choose a --data-dir on a disk")
+		return warn(found+": a reboot loses everything", "choose a --data-dir on a disk")
 	case mount.FSType == "vfat" || mount.FSType == "exfat" || strings.HasPrefix(mount.FSType, "ntfs") || mount.FSType == "fuseblk":
-		return fail(found+", which knows no owners and modes", "choose a --data-dir on ext4 or xfs")
+		return fail(found+", which has no owners and modes", "choose a --data-dir on ext4 or xfs")
 	}
 	return pass(found)
 }
@@ -81,7 +81,7 @@ func (e *Env) underVolumes(dir, what string) []Result {
 	options := strings.Split(mount.Options, ",")
 	switch {
 	case slices.Contains(options, "ro"):
-		return fail(found+", mounted read-only: no pod with "+what+" starts", "mount it for writing", "mount -o remount,rw "+mount.Mountpoint)
+		return fail(found+", mounted read-only: no pod with "+what+" starts", "mount it read-write", "mount -o remount,rw "+mount.Mountpoint)
 	case slices.Contains(options, "noexec"):
 		return warn(found+", mounted noexec: containers cannot run programs and scripts from "+what, "mount it without noexec", "mount -o remount,exec "+mount.Mountpoint)
 	}
@@ -131,17 +131,17 @@ func room(_ context.Context, e *Env) []Result {
 	dir := e.nearest(e.Config.DataDir)
 	fs, err := e.Statfs(e.path(dir))
 	if err != nil {
-		return skip(fmt.Sprintf("ask for the room on %s: %v", dir, err))
+		return skip(fmt.Sprintf("get the free space on %s: %v", dir, err))
 	}
 	free, total := fs.Bavail*uint64(fs.Bsize), fs.Blocks*uint64(fs.Bsize)
 	found := fmt.Sprintf("%s of %s are free on %s", size(free), size(total), dir)
 	switch {
 	case total > 0 && free < total/100*keptFree:
-		return warn(fmt.Sprintf("%s, less than %d %%: the kubelet removes images and then evicts pods", found, keptFree), "free some room, or choose another --data-dir")
+		return warn(fmt.Sprintf("%s, less than %d %%: the kubelet removes images and then evicts pods", found, keptFree), "free some space, or choose another --data-dir")
 	case fs.Files > 0 && fs.Ffree < fs.Files/100*keptInodes:
 		return warn(fmt.Sprintf("%s, but only %d of %d inodes: the kubelet evicts pods", found, fs.Ffree, fs.Files), "remove small files, or choose another --data-dir")
 	case free < 2<<30:
-		return warn(found+"; images fill it soon", "free some room: 10 GiB are comfortable")
+		return warn(found+"; images will soon fill it", "free some space: 10 GiB are comfortable")
 	}
 	return pass(found)
 }
@@ -154,11 +154,11 @@ func overlayfs(_ context.Context, e *Env) []Result {
 		return needsRoot("whether it works, by mounting it")
 	}
 	if e.Config.ContainerRuntimeEndpoint != "" {
-		return pass("not needed with a container runtime of yours")
+		return pass("not needed with your own container runtime")
 	}
 	dir := e.nearest(e.Config.DataDir)
 	if err := e.Overlay(e.path(dir)); err != nil {
-		return warn(err.Error()+": layers of images are mounted by fuse-overlayfs or copied, which takes much time and room",
+		return warn(err.Error()+": image layers are mounted with fuse-overlayfs or copied, which takes much time and space",
 			"choose a --data-dir on ext4 or xfs, or install fuse-overlayfs")
 	}
 	return pass("works on " + dir)

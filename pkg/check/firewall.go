@@ -156,7 +156,7 @@ func firewalls(ctx context.Context, e *Env) []Result {
 		results = append(results, pass(strings.Join(quiet, "; "))...)
 	}
 	if len(results) == 0 {
-		return pass("none filters what comes in")
+		return pass("none filters incoming packets")
 	}
 	return results
 }
@@ -167,7 +167,7 @@ func (e *Env) judge(ctx context.Context, f firewall) []Result {
 	for _, o := range e.openings() {
 		let, err := f.lets(ctx, o)
 		if err != nil {
-			return skip(fmt.Sprintf("%s is active; what it lets in could not be asked: %v", f.name(), err))
+			return skip(fmt.Sprintf("%s is active; cannot find out what it allows: %v", f.name(), err))
 		}
 		if !let {
 			closed = append(closed, o)
@@ -178,7 +178,7 @@ func (e *Env) judge(ctx context.Context, f firewall) []Result {
 		note = "; " + note
 	}
 	if len(closed) == 0 {
-		return pass(f.name() + " is active and lets in what a node needs" + note)
+		return pass(f.name() + " is active and allows what a node needs" + note)
 	}
 	r := Result{Status: Fail, Remedy: "add the rules, with `lite check --fix` or by hand" + note}
 	var names []string
@@ -187,7 +187,7 @@ func (e *Env) judge(ctx context.Context, f firewall) []Result {
 		commands := f.allow(o)
 		r.Commands = append(r.Commands, shell(commands)...)
 		r.fix = append(r.fix, step{
-			say:  f.name() + ": let in " + o.String(),
+			say:  f.name() + ": allow " + o.String(),
 			undo: strings.Join(f.undo(o), " && "),
 			do: func(ctx context.Context) error {
 				for _, c := range commands {
@@ -199,9 +199,9 @@ func (e *Env) judge(ctx context.Context, f firewall) []Result {
 			},
 		})
 	}
-	r.Found = f.name() + " is active and keeps out " + strings.Join(names, ", ")
+	r.Found = f.name() + " is active and blocks " + strings.Join(names, ", ")
 	if e.Assumed {
-		r.Found += "; networks are the default ones, look again once this machine has joined"
+		r.Found += "; networks are the defaults, check again once this machine has joined"
 	}
 	return []Result{r}
 }

@@ -74,38 +74,38 @@ func TestFirewalls(t *testing.T) {
 		words  []string
 	}{
 		"ufw, off":                  {map[string]string{"/etc/ufw/ufw.conf": "ENABLED=no\n"}, nil, Pass, []string{"ufw is installed and not active"}},
-		"ufw, on":                   {withUFW(ufwHead), nil, Fail, []string{"ufw is active and keeps out 6443/tcp (API server), 10250/tcp (kubelet) from 192.0.2.0/24, 8472/udp", "ufw allow 6443/tcp comment 'lite: API server'", "ufw allow proto udp from 192.0.2.0/24 to any port 8472", "ufw allow from 10.42.0.0/16", "ufw allow from 10.43.0.0/16"}},
-		"ufw, open":                 {withUFW(ufwAll), nil, Pass, []string{"ufw is active and lets in what a node needs"}},
-		"ufw, one missing":          {withUFW(strings.Replace(ufwAll, "udp 8472", "udp 8473", 1)), nil, Fail, []string{"keeps out 8472/udp (pods of other nodes) from 192.0.2.0/24"}},
-		"ufw, denied first":         {withUFW(strings.Replace(ufwAll, "### tuple", "### tuple ### deny udp 8472 0.0.0.0/0 any 0.0.0.0/0 in\n### tuple", 1)), nil, Fail, []string{"keeps out 8472/udp"}},
+		"ufw, on":                   {withUFW(ufwHead), nil, Fail, []string{"ufw is active and blocks 6443/tcp (API server), 10250/tcp (kubelet) from 192.0.2.0/24, 8472/udp", "ufw allow 6443/tcp comment 'lite: API server'", "ufw allow proto udp from 192.0.2.0/24 to any port 8472", "ufw allow from 10.42.0.0/16", "ufw allow from 10.43.0.0/16"}},
+		"ufw, open":                 {withUFW(ufwAll), nil, Pass, []string{"ufw is active and allows what a node needs"}},
+		"ufw, one missing":          {withUFW(strings.Replace(ufwAll, "udp 8472", "udp 8473", 1)), nil, Fail, []string{"blocks 8472/udp (pods of other nodes) from 192.0.2.0/24"}},
+		"ufw, denied first":         {withUFW(strings.Replace(ufwAll, "### tuple", "### tuple ### deny udp 8472 0.0.0.0/0 any 0.0.0.0/0 in\n### tuple", 1)), nil, Fail, []string{"blocks 8472/udp"}},
 		"ufw, broader":              {withUFW(ufwHead + "### tuple ### allow any any 0.0.0.0/0 any 0.0.0.0/0 in\n"), nil, Pass, nil},
 		"ufw, other ports":          {withUFW(strings.Replace(ufwAll, "tcp 6443", "tcp 80,6000:7000", 1)), nil, Pass, nil},
-		"ufw, narrower":             {withUFW(strings.Replace(ufwAll, "10.42.0.0/16", "10.42.0.0/24", 1)), nil, Fail, []string{"keeps out pods from 10.42.0.0/16"}},
-		"ufw, lets all in":          {map[string]string{"/etc/ufw/ufw.conf": ufwOn, "/etc/ufw/user.rules": ufwHead, "/etc/ufw/user6.rules": ufwHead, "/etc/default/ufw": `DEFAULT_INPUT_POLICY="ACCEPT"`}, nil, Pass, []string{"lets everything in"}},
-		"ufw, an agent":             {withUFW(ufwHead), (*bed).agent, Fail, []string{"keeps out 10250/tcp", "networks are the default ones"}},
-		"ufw, other ranges":         {withUFW(ufwAll), func(b *bed) { b.Config.ClusterCIDR, b.Config.HTTPSListenPort = prefixes("10.60.0.0/16"), 7443 }, Fail, []string{"keeps out 7443/tcp (API server), pods from 10.60.0.0/16"}},
-		"ufw, wireguard":            {withUFW(ufwAll), func(b *bed) { b.Config.FlannelBackend = "wireguard-native" }, Fail, []string{"keeps out 51820/udp"}},
+		"ufw, narrower":             {withUFW(strings.Replace(ufwAll, "10.42.0.0/16", "10.42.0.0/24", 1)), nil, Fail, []string{"blocks pods from 10.42.0.0/16"}},
+		"ufw, lets all in":          {map[string]string{"/etc/ufw/ufw.conf": ufwOn, "/etc/ufw/user.rules": ufwHead, "/etc/ufw/user6.rules": ufwHead, "/etc/default/ufw": `DEFAULT_INPUT_POLICY="ACCEPT"`}, nil, Pass, []string{"allows everything"}},
+		"ufw, an agent":             {withUFW(ufwHead), (*bed).agent, Fail, []string{"blocks 10250/tcp", "networks are the defaults"}},
+		"ufw, other ranges":         {withUFW(ufwAll), func(b *bed) { b.Config.ClusterCIDR, b.Config.HTTPSListenPort = prefixes("10.60.0.0/16"), 7443 }, Fail, []string{"blocks 7443/tcp (API server), pods from 10.60.0.0/16"}},
+		"ufw, wireguard":            {withUFW(ufwAll), func(b *bed) { b.Config.FlannelBackend = "wireguard-native" }, Fail, []string{"blocks 51820/udp"}},
 		"ufw, host-gw":              {withUFW(strings.Replace(ufwAll, "udp 8472", "udp 1", 1)), func(b *bed) { b.Config.FlannelBackend = "host-gw" }, Pass, nil},
 		"ufw, nodes elsewhere":      {withUFW(ufwAll), func(b *bed) { b.Nodes = prefixes("198.51.100.0/24") }, Fail, []string{"10250/tcp (kubelet) from 198.51.100.0/24"}},
 		"ufw, no network around":    {withUFW(ufwHead), func(b *bed) { b.Interfaces = interfacesOf("192.0.2.10/32") }, Fail, []string{"ufw allow 8472/udp"}},
 		"firewalld, off":            {map[string]string{"/etc/firewalld/firewalld.conf": ""}, nil, Pass, []string{"firewalld is installed and not active"}},
-		"firewalld, on":             {nil, withFirewalld(shut, shut, trustedShut, trustedShut), Fail, []string{"firewalld (zone public) is active and keeps out 6443/tcp", "firewall-cmd --permanent --zone=public --add-port=6443/tcp", "firewall-cmd --zone=public '--add-rich-rule=" + overlay + "'", "--zone=trusted --add-source=10.42.0.0/16"}},
-		"firewalld, open":           {nil, withFirewalld(open, open, trustedOpen, trustedOpen), Pass, []string{"lets in what a node needs"}},
+		"firewalld, on":             {nil, withFirewalld(shut, shut, trustedShut, trustedShut), Fail, []string{"firewalld (zone public) is active and blocks 6443/tcp", "firewall-cmd --permanent --zone=public --add-port=6443/tcp", "firewall-cmd --zone=public '--add-rich-rule=" + overlay + "'", "--zone=trusted --add-source=10.42.0.0/16"}},
+		"firewalld, open":           {nil, withFirewalld(open, open, trustedOpen, trustedOpen), Pass, []string{"allows what a node needs"}},
 		"firewalld, not for later":  {nil, withFirewalld(open, shut, trustedOpen, trustedOpen), Fail, []string{"6443/tcp"}},
-		"firewalld, not yet":        {nil, withFirewalld(open, open, trustedShut, trustedOpen), Fail, []string{"keeps out pods from"}},
+		"firewalld, not yet":        {nil, withFirewalld(open, open, trustedShut, trustedOpen), Fail, []string{"blocks pods from"}},
 		"firewalld, broader":        {nil, withFirewalld(zoneOf("public", "default", "6443/tcp 10250/tcp 8472/udp", ""), zoneOf("public", "default", "6443/tcp 10250/tcp 8472/udp", ""), trustedOpen, trustedOpen), Pass, nil},
 		"firewalld, a zone for all": {nil, withFirewalld(zoneOf("public", "ACCEPT", "", ""), shut, trustedOpen, trustedOpen), Pass, nil},
 		"firewalld, as a user":      {nil, func(b *bed) { withFirewalld(shut, shut, trustedShut, trustedShut)(b); b.UID = 1000 }, Skip, []string{"firewalld is active", "only root"}},
 		"firewalld, mute": {nil, func(b *bed) {
 			withFirewalld(shut, shut, trustedShut, trustedShut)(b)
 			b.answers["firewall-cmd --zone=public --list-all"] = "error: no answer within 20s"
-		}, Skip, []string{"cannot be asked", "no answer"}},
+		}, Skip, []string{"does not answer", "no answer"}},
 		"iptables": {nil, func(b *bed) { b.answers["iptables -w 5 -S"] = "-P INPUT DROP\n-P FORWARD ACCEPT\n" }, Fail, []string{"iptables (policy DROP of INPUT)", "iptables -w 5 -I INPUT -p tcp -m tcp --dport 6443 -m comment --comment 'lite: API server' -j ACCEPT", "until a reboot"}},
 		"iptables, a rule": {nil, func(b *bed) {
 			b.answers["iptables -w 5 -S"] = "-P INPUT ACCEPT\n-A INPUT -p tcp --dport 22 -j ACCEPT\n-A INPUT -j REJECT --reject-with icmp-host-prohibited\n"
 		}, Fail, []string{"its rule -j REJECT --reject-with icmp-host-prohibited"}},
-		"iptables, open":       {nil, iptablesOpen, Pass, []string{"lets in what a node needs"}},
-		"docker's FORWARD":     {nil, func(b *bed) { b.answers["iptables -w 5 -S"] = "-P INPUT ACCEPT\n-P FORWARD DROP\n-N DOCKER\n" }, Pass, []string{"drops what is forwarded (docker's)", "lets its pods through before"}},
+		"iptables, open":       {nil, iptablesOpen, Pass, []string{"allows what a node needs"}},
+		"docker's FORWARD":     {nil, func(b *bed) { b.answers["iptables -w 5 -S"] = "-P INPUT ACCEPT\n-P FORWARD DROP\n-N DOCKER\n" }, Pass, []string{"drops forwarded packets (docker's)", "lets its pods through before"}},
 		"nftables":             {nil, nftTable("drop", ""), Fail, []string{"nftables (chain input of table inet filter)", "nft insert rule inet filter input tcp dport 6443 accept comment", "/etc/nftables.conf"}},
 		"nftables, a rule":     {nil, nftTable("accept", `, {"rule": {"family": "inet", "table": "filter", "chain": "input", "handle": 4, "expr": [{"reject": {"type": "icmpx"}}]}}`), Fail, []string{"chain input"}},
 		"nftables, harmless":   {nil, nftTable("accept", `, {"rule": {"family": "inet", "table": "filter", "chain": "input", "handle": 4, "expr": [{"match": {}}, {"drop": null}]}}`), Pass, []string{"none filters"}},
@@ -113,7 +113,7 @@ func TestFirewalls(t *testing.T) {
 		"no program, rules": {nil, func(b *bed) {
 			noPrograms(b)
 			b.Tables = func() ([]string, error) { return []string{"user", "filter"}, nil }
-		}, Skip, []string{"tables user, filter", "no program to look at them"}},
+		}, Skip, []string{"tables user, filter", "no program to read them"}},
 		"lite's own program": {map[string]string{"/var/lib/lite/bundle/abc/netfilter/nft/nft": ""}, func(b *bed) {
 			nftTable("drop", "")(b)
 			for command, answer := range b.answers {
@@ -130,7 +130,7 @@ func TestFirewalls(t *testing.T) {
 		}, Fail, []string{"chain filter_INPUT of table inet firewalld"}},
 		"docker's FORWARD, older rules": {map[string]string{"/proc/net/ip_tables_names": "filter\n"}, func(b *bed) {
 			b.answers["iptables-legacy -w 5 -S"] = "-P INPUT ACCEPT\n-P FORWARD DROP\n-N DOCKER\n"
-		}, Pass, []string{"iptables-legacy drops what is forwarded (docker's)"}},
+		}, Pass, []string{"iptables-legacy drops forwarded packets (docker's)"}},
 		"rules, as a user": {nil, func(b *bed) { b.UID = 1000 }, Skip, []string{"only root can see the rules"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -226,7 +226,7 @@ func TestFixIsWrittenDown(t *testing.T) {
 			t.Errorf("%s is %q, want %q", file, got, want)
 		}
 	}
-	expect(t, Run(t.Context(), b.Machine, b.Subject), "node", Skip, "does not run yet")
+	expect(t, Run(t.Context(), b.Machine, b.Subject), "node", Skip, "is not running yet")
 }
 
 func TestOpeningsOfTwoFamilies(t *testing.T) {

@@ -32,19 +32,19 @@ func (e *Env) findFirewalld(ctx context.Context) (found []firewall, says string,
 	case !runs:
 		return nil, "", nil
 	case e.UID != 0:
-		return nil, "", fmt.Errorf("firewalld is active; only root can ask it what it lets in")
+		return nil, "", fmt.Errorf("firewalld is active; only root can find out what it allows")
 	}
 	// Exit code 2 is that no zone has it; then it is in the default one.
 	zone, err := e.Run(ctx, "", firewallCmd, "--get-zone-of-interface="+e.nodeInterface())
 	if err != nil {
 		if zone, err = e.Run(ctx, "", firewallCmd, "--get-default-zone"); err != nil {
-			return nil, "", fmt.Errorf("firewalld is active and cannot be asked: %w", err)
+			return nil, "", fmt.Errorf("firewalld is active but does not answer: %w", err)
 		}
 	}
 	f := &firewalld{strings.TrimSpace(zone), map[string]zoneRules{}}
 	for _, name := range []string{f.zone, trusted} {
 		if f.zones[name], err = e.readZone(ctx, name); err != nil {
-			return nil, "", fmt.Errorf("firewalld is active and cannot be asked: %w", err)
+			return nil, "", fmt.Errorf("firewalld is active but does not answer: %w", err)
 		}
 	}
 	return []firewall{f}, "", nil

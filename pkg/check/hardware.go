@@ -25,14 +25,14 @@ const (
 func processor(_ context.Context, e *Env) []Result {
 	u, err := e.Uname()
 	if err != nil {
-		return skip("ask the kernel for the machine: " + err.Error())
+		return skip("get the architecture from the kernel: " + err.Error())
 	}
 	found := fmt.Sprintf("%d of %s", e.CPUs, unix.ByteSliceToString(u.Machine[:]))
 	switch {
 	case e.Arch != "amd64" && e.Arch != "arm64":
 		return warn(found+"; this build is for "+e.Arch, "lite is released for amd64 and arm64")
 	case e.Role == config.Server && e.CPUs < 2:
-		return warn(found+"; an idle server takes 5 % of one, and its start all of two for 4 s", "give the machine 2, or expect starts that take twice as long")
+		return warn(found+"; an idle server uses 5 % of one, and its start all of two for 4 s", "give the machine 2, or expect starts that take twice as long")
 	}
 	return pass(found)
 }
@@ -40,7 +40,7 @@ func processor(_ context.Context, e *Env) []Result {
 func memory(_ context.Context, e *Env) []Result {
 	total, ok := probe.Root(e.Root).Memory()
 	if !ok {
-		return skip("/proc/meminfo says nothing of memory")
+		return skip("/proc/meminfo does not show the memory")
 	}
 	least, comfort, idle := uint64(serverMemory), uint64(serverComfort), serverIdle
 	if e.Role == config.Agent {
@@ -52,7 +52,7 @@ func memory(_ context.Context, e *Env) []Result {
 	case total < least*9/10:
 		return fail(found, "a "+string(e.Role)+" needs "+size(least)+": give the machine more memory")
 	case total < comfort*9/10:
-		return warn(found, "there is little left for pods; "+size(comfort)+" is comfortable")
+		return warn(found, "little is left for pods; "+size(comfort)+" is comfortable")
 	}
 	return pass(found)
 }
@@ -75,17 +75,17 @@ func size(n uint64) string {
 func kernel(_ context.Context, e *Env) []Result {
 	u, err := e.Uname()
 	if err != nil {
-		return skip("ask the kernel for its version: " + err.Error())
+		return skip("get the version from the kernel: " + err.Error())
 	}
 	release := unix.ByteSliceToString(u.Release[:])
 	major, minor, ok := kernelVersion(release)
 	switch {
 	case !ok:
-		return skip("the kernel calls itself " + release + ", which is no version")
+		return skip("the kernel calls itself " + release + ", which is not a version")
 	case major < 4 || major == 4 && minor < 19:
-		return fail("Linux "+release, "Kubernetes needs 4.19 at the least: use a newer kernel")
+		return fail("Linux "+release, "Kubernetes needs at least 4.19: use a newer kernel")
 	case major < 5 || major == 5 && minor < 13:
-		return warn("Linux "+release+"; Services by nftables need 5.13", "use a newer kernel, or `--kube-proxy-arg proxy-mode=iptables`")
+		return warn("Linux "+release+"; Services with nftables need 5.13", "use a newer kernel, or `--kube-proxy-arg proxy-mode=iptables`")
 	}
 	return pass("Linux " + release)
 }
@@ -107,8 +107,8 @@ func cgroups(_ context.Context, e *Env) []Result {
 	if probe.Root(e.Root).HasCgroup2() {
 		return pass("version 2, with all controllers that pods need")
 	}
-	return warn("version 1, with all controllers that pods need; Kubernetes is about to give it up",
-		"boot with version 2: `systemd.unified_cgroup_hierarchy=1` on the kernel's command line, if systemd is the init system")
+	return warn("version 1, with all controllers that pods need; Kubernetes is about to drop it",
+		"boot with version 2: with systemd, add `systemd.unified_cgroup_hierarchy=1` to the kernel's command line")
 }
 
 func programs(ctx context.Context, e *Env) []Result {
@@ -117,7 +117,7 @@ func programs(ctx context.Context, e *Env) []Result {
 	}
 	t := e.Tools(ctx, e.Config)
 	if !t.NFTables() {
-		return warn("nft cannot be used: "+t.NFT.Reason+"; iptables carries Services, and network policies are not enforced",
+		return warn("nft does not work: "+t.NFT.Reason+"; Services use iptables, and network policies are not enforced",
 			"use a kernel with nf_tables (CONFIG_NF_TABLES, CONFIG_NF_TABLES_INET)")
 	}
 	return pass(fmt.Sprintf("nft: %s; iptables: %s", t.NFT, t.IPTables))
@@ -148,13 +148,13 @@ func swap(_ context.Context, e *Env) []Result {
 	}
 	found := fmt.Sprintf("%s on %s", size(total), strings.Join(all, ", "))
 	if probe.Root(e.Root).HasCgroup2() {
-		found += "; the kubelet keeps pods out of it, lite itself may be swapped"
+		found += "; the kubelet does not let pods use it, lite itself may be swapped"
 		if zram {
 			return pass(found)
 		}
-		return warn(found, "switch it off on a disk, where it makes the datastore slow: `swapoff -a`, and remove it from /etc/fstab", "swapoff -a")
+		return warn(found, "switch it off if it is on a disk, where it slows the datastore down: `swapoff -a`, and remove it from /etc/fstab", "swapoff -a")
 	}
-	return warn(found+"; with cgroups of version 1 pods are swapped too, past their limits of memory",
+	return warn(found+"; with cgroup version 1 pods are swapped too, beyond their memory limits",
 		"switch it off: `swapoff -a`, and remove it from /etc/fstab", "swapoff -a")
 }
 
@@ -171,14 +171,14 @@ func clock(_ context.Context, e *Env) []Result {
 	case err != nil:
 		return skip(found + "; " + err.Error())
 	case why != "":
-		return warn(found+"; "+why, "nodes need the same time to a minute. "+strings.ToUpper(remedy[:1])+remedy[1:])
+		return warn(found+"; "+why, "the clocks of nodes must agree to a minute. "+strings.ToUpper(remedy[:1])+remedy[1:])
 	}
-	return pass(found + ", kept right by a time service")
+	return pass(found + ", synchronized by a time service")
 }
 
 func randomness(_ context.Context, e *Env) []Result {
 	if !e.Random() {
-		return warn("the kernel has not gathered any yet: making keys waits for it", "install rng-tools or haveged, or give a virtual machine a virtio-rng device")
+		return warn("the kernel has not gathered enough yet: generating keys waits for it", "install rng-tools or haveged, or give a virtual machine a virtio-rng device")
 	}
 	return pass("the kernel's generator is ready")
 }
@@ -187,7 +187,7 @@ func inotify(_ context.Context, e *Env) []Result {
 	watches, _ := strconv.Atoi(e.text("/proc/sys/fs/inotify/max_user_watches"))
 	instances, err := strconv.Atoi(e.text("/proc/sys/fs/inotify/max_user_instances"))
 	if err != nil {
-		return skip("the kernel says nothing of its limits of inotify")
+		return skip("the kernel does not show its inotify limits")
 	}
 	found := fmt.Sprintf("%d instances and %d watches for each user", instances, watches)
 	with := func(wanted int, r []Result) []Result {
@@ -233,7 +233,7 @@ func openFiles(_ context.Context, e *Env) []Result {
 		open, err1 := strconv.ParseUint(n[0], 10, 64)
 		most, err2 := strconv.ParseUint(n[2], 10, 64)
 		if err1 == nil && err2 == nil && open > most/10*9 {
-			return warn(fmt.Sprintf("%d of %d that the machine may have are open", open, most), "see what holds them (`lsof`), or raise fs.file-max")
+			return warn(fmt.Sprintf("%d of %d that the machine may have are open", open, most), "find out what has them open (`lsof`), or raise fs.file-max")
 		}
 	}
 	if lite := e.Running.PID; lite != 0 {
@@ -250,9 +250,9 @@ func openFiles(_ context.Context, e *Env) []Result {
 	const remedy = "raise it: LimitNOFILE=1048576 in the unit, or `ulimit -n 1048576` before lite"
 	switch {
 	case limit < fewestFiles(e.Role) && e.UID == 0:
-		return fail(fmt.Sprintf("%s; %s opens more before it is ready, and then waits for ever", found, article(e.Role)), remedy)
+		return fail(fmt.Sprintf("%s; %s opens more before it is ready, and then waits forever", found, article(e.Role)), remedy)
 	case limit < least && e.UID != 0:
-		return skip(found + " of yours; that of root may be another")
+		return skip(found + " for you; the limit of root may differ")
 	case limit < least:
 		return warn(found+"; a server has hundreds open, and each pod adds some", remedy)
 	}
@@ -263,15 +263,15 @@ func openFiles(_ context.Context, e *Env) []Result {
 func hostname(_ context.Context, e *Env) []Result {
 	u, err := e.Uname()
 	if err != nil {
-		return skip("ask the kernel for the host name: " + err.Error())
+		return skip("get the host name from the kernel: " + err.Error())
 	}
 	name := strings.ToLower(unix.ByteSliceToString(u.Nodename[:]))
 	if e.Config != nil && e.Config.NodeName != name {
-		return pass(fmt.Sprintf("%s; the node is called %s", name, e.Config.NodeName))
+		return pass(fmt.Sprintf("%s; the node's name is %s", name, e.Config.NodeName))
 	}
 	short, _, _ := strings.Cut(name, ".")
 	if short == "localhost" || short == "raspberrypi" || short == "debian" || short == "ubuntu" {
-		return warn(name+", which many machines are called; a cluster has each name once", "`hostnamectl set-hostname` another, or say --node-name, before the first start")
+		return warn(name+", which is the name of many machines; names are unique in a cluster", "set another one with `hostnamectl set-hostname`, or pass --node-name, before the first start")
 	}
 	return pass(name)
 }

@@ -35,27 +35,27 @@ func (e *Env) wanted() []feature {
 	all := []feature{
 		{"bridge", []string{"BRIDGE"}, "bridge", true, "pods have no network", ""},
 		{"veth", []string{"VETH"}, "veth", true, "pods have no network", ""},
-		{"nftables", []string{"NF_TABLES"}, "nf_tables", false, "Services go by iptables, and NetworkPolicies are not enforced", ""},
-		{"iptables", []string{"NFT_COMPAT", "IP_NF_IPTABLES", "IP_NF_IPTABLES_LEGACY"}, "nft_compat", true, "packets of pods are not let through and not masqueraded", ""},
+		{"nftables", []string{"NF_TABLES"}, "nf_tables", false, "Services use iptables, and NetworkPolicies are not enforced", ""},
+		{"iptables", []string{"NFT_COMPAT", "IP_NF_IPTABLES", "IP_NF_IPTABLES_LEGACY"}, "nft_compat", true, "packets of pods are neither forwarded nor masqueraded", ""},
 		{"network namespaces", []string{"NET_NS"}, "", true, "pods have no network", "/proc/self/ns/net"},
 		{"PID namespaces", []string{"PID_NS"}, "", true, "no container starts", "/proc/self/ns/pid"},
 		{"IPC namespaces", []string{"IPC_NS"}, "", true, "no container starts", "/proc/self/ns/ipc"},
 		{"UTS namespaces", []string{"UTS_NS"}, "", true, "no container starts", "/proc/self/ns/uts"},
 		{"seccomp", []string{"SECCOMP_FILTER"}, "", true, "no container starts", "/proc/sys/kernel/seccomp"},
-		{"limits of processor time", []string{"CFS_BANDWIDTH"}, "", false, "limits of CPU are not kept", ""},
+		{"limits of processor time", []string{"CFS_BANDWIDTH"}, "", false, "CPU limits are not enforced", ""},
 	}
 	for _, f := range probe.Features() {
 		all = append(all, feature{f.Module, []string{strings.TrimPrefix(f.Option, "CONFIG_")}, f.Module, true, "pods have no network", f.Path})
 	}
 	switch e.Facts.Backend {
 	case "vxlan":
-		all = append(all, feature{"vxlan", []string{"VXLAN"}, "vxlan", true, "pods of other nodes cannot be reached; or choose another --flannel-backend", ""})
+		all = append(all, feature{"vxlan", []string{"VXLAN"}, "vxlan", true, "pods of other nodes are unreachable; or choose another --flannel-backend", ""})
 	case "wireguard-native":
-		all = append(all, feature{"wireguard", []string{"WIREGUARD"}, "wireguard", true, "pods of other nodes cannot be reached; or choose another --flannel-backend", ""})
+		all = append(all, feature{"wireguard", []string{"WIREGUARD"}, "wireguard", true, "pods of other nodes are unreachable; or choose another --flannel-backend", ""})
 	}
 	if e.Config != nil && !e.disabled(addon.KubeProxy) {
 		if mode, _ := kube.Said(e.Config.KubeProxyArgs, "proxy-mode"); mode == "ipvs" {
-			all = append(all, feature{"IPVS", []string{"IP_VS"}, "ip_vs", true, "Services lead nowhere; or leave --kube-proxy-arg proxy-mode away", "/proc/net/ip_vs"})
+			all = append(all, feature{"IPVS", []string{"IP_VS"}, "ip_vs", true, "Services lead nowhere; or omit --kube-proxy-arg proxy-mode", "/proc/net/ip_vs"})
 		}
 	}
 	return all
@@ -113,14 +113,14 @@ func features(ctx context.Context, e *Env) []Result {
 	if len(results) == 0 && good > 0 {
 		how := "looked up in " + source
 		if len(tried) > 0 {
-			how = fmt.Sprintf("%d of them tried in a network of their own", len(tried))
+			how = fmt.Sprintf("%d of them tried in a separate network namespace", len(tried))
 		} else if source == "" {
 			how = "by their traces in /proc and /sys"
 		}
-		results = pass(fmt.Sprintf("all %d that could be looked at, %s", good, how))
+		results = pass(fmt.Sprintf("all %d that can be checked, %s", good, how))
 	}
 	if len(unsure) > 0 {
-		why := "the kernel does not say how it was built (no /proc/config.gz, no /boot/config-*)"
+		why := "the kernel does not show how it was built (no /proc/config.gz, no /boot/config-*)"
 		if e.UID != 0 {
 			why = "only root can try them, and " + why
 		}
@@ -171,7 +171,7 @@ const kmsg = "/dev/kmsg"
 func kernelLog(_ context.Context, e *Env) []Result {
 	info, err := os.Stat(e.path(kmsg))
 	if err == nil && info.Mode().Type() == fs.ModeNamedPipe {
-		err = errors.New("it is a named pipe, and the kubelet would wait for somebody to write")
+		err = errors.New("it is a named pipe, and the kubelet would wait for somebody to write to it")
 	}
 	if err == nil {
 		var f *os.File
@@ -189,16 +189,16 @@ func kernelLog(_ context.Context, e *Env) []Result {
 	case denied(err) && e.UID != 0:
 		return needsRoot(kmsg)
 	case e.mapped():
-		return warn(found+"; nobody is told when the machine runs out of memory", "let it into the container: "+letIn)
+		return warn(found+"; nothing reports it when the machine runs out of memory", "make it available in the container: "+letIn)
 	case errors.Is(err, fs.ErrNotExist):
-		return fail(found+"; the kubelet does not start without it", "in a container let it in: "+letIn+"; on a machine make it with `mknod -m 600 "+kmsg+" c 1 11`")
+		return fail(found+"; the kubelet does not start without it", "in a container, make it available: "+letIn+"; on a machine, create it with `mknod -m 600 "+kmsg+" c 1 11`")
 	}
-	return fail(found+"; the kubelet does not start without it", "let it into the container: "+letIn)
+	return fail(found+"; the kubelet does not start without it", "make it available in the container: "+letIn)
 }
 
 // letIn says how a container gets it. A link to /dev/console, which is often recommended,
 // would take away what is typed there, and systemd refuses it (kind#2913).
-const letIn = "docker and podman by `--privileged` or `--device " + kmsg + "`, LXC by `lxc.mount.entry = " + kmsg + " dev/kmsg none bind,create=file` and `lxc.cgroup2.devices.allow = c 1:11 rwm`"
+const letIn = "docker and podman with `--privileged` or `--device " + kmsg + "`, LXC with `lxc.mount.entry = " + kmsg + " dev/kmsg none bind,create=file` and `lxc.cgroup2.devices.allow = c 1:11 rwm`"
 
 // mapped reports whether root is another user outside, which the kubelet asks as well.
 func (m *Machine) mapped() bool {

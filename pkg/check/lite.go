@@ -22,10 +22,10 @@ import (
 
 func user(_ context.Context, e *Env) []Result {
 	if e.UID != 0 {
-		return []Result{{Status: Skip, Found: fmt.Sprintf("user %d is not root: some checks cannot be made, and lite itself has to run as root", e.UID), Remedy: "run `sudo lite check`"}}
+		return []Result{{Status: Skip, Found: fmt.Sprintf("user %d is not root: some checks are not possible, and lite itself has to run as root", e.UID), Remedy: "run `sudo lite check`"}}
 	}
 	if lacks := e.lacks(); len(lacks) > 0 {
-		return fail("root without "+strings.Join(lacks, " and ")+", as in a container: no pod can be started", "run lite on the machine itself, or give the container all rights (--privileged)")
+		return fail("root without "+strings.Join(lacks, " and ")+", as in a container: no pod can start", "run lite on the machine itself, or make the container privileged (--privileged)")
 	}
 	return pass("root")
 }
@@ -52,11 +52,11 @@ func node(_ context.Context, e *Env) []Result {
 	n := e.Running.Node
 	switch {
 	case n == nil && e.Running.PID != 0:
-		return skip(fmt.Sprintf("lite runs (pid %d) and cannot be asked: %v", e.Running.PID, e.Running.Err))
+		return skip(fmt.Sprintf("lite is running (pid %d) but does not answer: %v", e.Running.PID, e.Running.Err))
 	case n == nil && e.exists(standard.Config.Installed()):
-		return warn("lite is installed and does not run", "start it: `systemctl start lite` or `rc-service lite start`; its log says why it ended")
+		return warn("lite is installed but not running", "start it: `systemctl start lite` or `rc-service lite start`; its log shows why it ended")
 	case n == nil:
-		return skip("lite does not run yet")
+		return skip("lite is not running yet")
 	}
 	var results []Result
 	for _, c := range n.Components {
@@ -64,7 +64,7 @@ func node(_ context.Context, e *Env) []Result {
 			continue
 		}
 		found := fmt.Sprintf("%s is %s: %s", c.Name, c.State, c.Reason+c.Note)
-		remedy := "see docs/troubleshooting.md, and `lite status` again in a minute if it has only just started"
+		remedy := "see docs/troubleshooting.md, or run `lite status` again in a minute if it has just started"
 		if c.State == component.Failed {
 			results = append(results, fail(found, remedy)...)
 		} else {
@@ -77,7 +77,7 @@ func node(_ context.Context, e *Env) []Result {
 		}
 	}
 	if len(results) == 0 {
-		return pass(fmt.Sprintf("%s %s runs, lite %s, pid %d, all %d parts are ready", n.Role, n.Name, n.Version, n.PID, len(n.Components)))
+		return pass(fmt.Sprintf("%s %s is running, lite %s, pid %d, all %d components are ready", n.Role, n.Name, n.Version, n.PID, len(n.Components)))
 	}
 	return results
 }
@@ -85,7 +85,7 @@ func node(_ context.Context, e *Env) []Result {
 // configuration is what flags, variables and files say.
 func configuration(_ context.Context, e *Env) []Result {
 	if e.Unread != "" {
-		return skip("only root can read " + e.Unread + "; what follows is about a machine without it")
+		return skip("only root can read " + e.Unread + "; the following is about a machine without it")
 	}
 	if e.Wrong != nil {
 		return wrong(e.Wrong)
@@ -104,7 +104,7 @@ func configuration(_ context.Context, e *Env) []Result {
 		text = fmt.Sprintf("%s (%s) %s, address %v", e.Role, e.Because, e.Config.NodeName, e.Config.NodeIP)
 	}
 	if e.Assumed {
-		return pass(text + "; pod and service networks are taken for the default ones, it has not joined yet")
+		return pass(text + "; it has not joined yet: the checks use the default pod and service networks")
 	}
 	return pass(fmt.Sprintf("%s, pods %v, services %v, %s", text, e.Facts.ClusterCIDR, e.Facts.ServiceCIDR, e.Facts.Backend))
 }
@@ -146,7 +146,7 @@ func dataDirectory(_ context.Context, e *Env) []Result {
 	if s, _ := layout.Data(e.path(dir)).Stamp(); s.Version != "" {
 		return pass(fmt.Sprintf("%s was last used by lite %s", dir, s.Version))
 	}
-	return pass(dir + " holds no cluster yet")
+	return pass(dir + " does not contain a cluster yet")
 }
 
 func registries(_ context.Context, e *Env) []Result {
@@ -160,7 +160,7 @@ func registries(_ context.Context, e *Env) []Result {
 	case err != nil:
 		return refused(fmt.Errorf("%w; see docs/registries.md", err))
 	case !e.exists(f):
-		return pass("no " + f + ": images come from the registries that their names say")
+		return pass("no " + f + ": images come from the registries in their names")
 	}
 	return pass(f + " can be read")
 }
@@ -171,9 +171,9 @@ func dropIns(_ context.Context, e *Env) []Result {
 	case e.Config == nil:
 		return noConfig()
 	case e.Config.ContainerRuntimeEndpoint != "":
-		return pass("not used: there is a container runtime of yours")
+		return pass("not used: you configured your own container runtime")
 	case e.UID != 0:
-		return needsRoot("what containerd is told")
+		return needsRoot("the configuration of containerd")
 	}
 	dir := layout.Data(e.Config.DataDir).Agent().Containerd()
 	if err := errors.Join(containerd.CheckDropIns(layout.Containerd(e.path(string(dir)))), containerd.CheckDevices(e.Root)); err != nil {
@@ -193,7 +193,7 @@ func certificates(_ context.Context, e *Env) []Result {
 		return noConfig()
 	}
 	if !e.exists(e.Config.DataDir) {
-		return pass("none yet; they are made with this machine's clock")
+		return pass("none yet; they will be created with this machine's clock")
 	}
 	if e.UID != 0 {
 		return needsRoot("the certificates")
@@ -202,24 +202,24 @@ func certificates(_ context.Context, e *Env) []Result {
 	if e.Config.Role == config.Agent {
 		files = agent.CertificateFiles(e.Config)
 	}
-	all, damaged := pki.Look(files, e.read)
+	all, damaged := pki.Scan(files, e.read)
 	if len(all)+len(damaged) == 0 {
-		return pass("none yet; they are made with this machine's clock")
+		return pass("none yet; they will be created with this machine's clock")
 	}
 	var results []Result
 	for _, path := range slices.Sorted(maps.Keys(damaged)) {
-		results = append(results, fail(path+": "+damaged[path].Error(), "restore it from a backup; a server makes all but those of authorities again if they are removed")...)
+		results = append(results, fail(path+": "+damaged[path].Error(), "restore it from a backup; if you remove it, a server creates it again, unless it is an authority's")...)
 	}
 	now := e.Now()
 	for _, c := range all {
 		if now.Before(c.NotBefore) {
-			results = append(results, fail(fmt.Sprintf("%s is valid from %s on, and the clock says %s", c.Path, stamp(c.NotBefore), stamp(now)),
-				"set the clock: `timedatectl set-ntp true`, or `date -s`; a server makes such certificates again at its next start")...)
+			results = append(results, fail(fmt.Sprintf("%s is valid from %s on, and the clock shows %s", c.Path, stamp(c.NotBefore), stamp(now)),
+				"set the clock: `timedatectl set-ntp true`, or `date -s`; a server renews such certificates at its next start")...)
 		}
 	}
 	for _, c := range pki.Due(all, now) {
 		if c.Ended(now) {
-			results = append(results, fail(fmt.Sprintf("%s was valid until %s, and the clock says %s", c.Path, stamp(c.NotAfter), stamp(now)), "see whether the clock is right; then "+c.Remedy(now))...)
+			results = append(results, fail(fmt.Sprintf("%s was valid until %s, and the clock shows %s", c.Path, stamp(c.NotAfter), stamp(now)), "check whether the clock is right; then "+c.Remedy(now))...)
 		} else {
 			results = append(results, warn(fmt.Sprintf("%s is valid until %s", c.Path, stamp(c.NotAfter)), c.Remedy(now))...)
 		}

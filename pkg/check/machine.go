@@ -288,10 +288,10 @@ func unsynchronised() (string, error) {
 	var t unix.Timex
 	state, err := unix.Adjtimex(&t)
 	if err != nil {
-		return "", fmt.Errorf("ask for the state of the clock: %w", err)
+		return "", fmt.Errorf("get the state of the clock: %w", err)
 	}
 	if state == unix.TIME_ERROR || t.Status&unix.STA_UNSYNC != 0 {
-		return "no time service keeps it right", nil
+		return "no time service synchronizes it", nil
 	}
 	return "", nil
 }
@@ -305,7 +305,7 @@ func random() bool {
 func maxFiles() (uint64, error) {
 	var l unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
-		return 0, fmt.Errorf("ask for the limit of open files: %w", err)
+		return 0, fmt.Errorf("get the limit of open files: %w", err)
 	}
 	return l.Max, nil
 }

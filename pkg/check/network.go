@@ -40,7 +40,7 @@ func addresses(_ context.Context, e *Env) []Result {
 	if results := e.detoured(c); len(results) > 0 {
 		return results
 	}
-	return pass(fmt.Sprintf("%v is the node's; no network of the machine overlaps pods %v or services %v", e.Config.NodeIP, e.Facts.ClusterCIDR, e.Facts.ServiceCIDR))
+	return pass(fmt.Sprintf("the node has %v; no network of the machine overlaps pods %v or services %v", e.Config.NodeIP, e.Facts.ClusterCIDR, e.Facts.ServiceCIDR))
 }
 
 // Detour is a route of a table that a rule has the kernel ask before the main one,
@@ -57,7 +57,7 @@ type Detour struct {
 func detours() ([]Detour, error) {
 	rules, err := netlink.RuleList(netlink.FAMILY_ALL)
 	if err != nil {
-		return nil, fmt.Errorf("list the rules of routing: %w", err)
+		return nil, fmt.Errorf("list the routing rules: %w", err)
 	}
 	first := map[int]int{} // the priority by which a table is asked
 	for _, r := range rules {
@@ -106,8 +106,8 @@ func (e *Env) detoured(c *config.Config) []Result {
 			if d.Interface != "" {
 				to = "to " + d.Interface
 			}
-			results = append(results, warn(fmt.Sprintf("the routing table %d, which rule %d has asked before all others, leads %s %s: that is in %s, of pods or Services", d.Table, d.Priority, d.Prefix, to, p),
-				"take the route out of the VPN or the policy that makes it, or choose other ranges before the first start (--cluster-cidr, --service-cidr)")...)
+			results = append(results, warn(fmt.Sprintf("the routing table %d, which rule %d uses before all others, routes %s %s: that is in %s, the range of pods or Services", d.Table, d.Priority, d.Prefix, to, p),
+				"remove the route from the VPN or the policy that creates it, or choose other ranges before the first start (--cluster-cidr, --service-cidr)")...)
 			break
 		}
 	}
@@ -137,7 +137,7 @@ func ports(_ context.Context, e *Env) []Result {
 			case l.pid != 0 && l.pid == e.Running.PID, l.pid == 0 && e.Running.PID != 0 && l.uid == 0:
 				held++
 			default:
-				results = append(results, fail(fmt.Sprintf("%d/%s, where %s is to listen, is held by %s", p.Number, p.Protocol, p.Who, l.holder(e.UID == 0)),
+				results = append(results, fail(fmt.Sprintf("%d/%s, where %s has to listen, is in use by %s", p.Number, p.Protocol, p.Who, l.holder(e.UID == 0)),
 					"stop it"+orChoose(p))...)
 			}
 			break
@@ -153,7 +153,7 @@ func ports(_ context.Context, e *Env) []Result {
 		return results
 	}
 	if held > 0 {
-		return pass(fmt.Sprintf("%d are lite's own (pid %d), the others are free", held, e.Running.PID))
+		return pass(fmt.Sprintf("lite itself uses %d (pid %d), the others are free", held, e.Running.PID))
 	}
 	return pass(fmt.Sprintf("all %d are free", len(wanted)))
 }
@@ -192,7 +192,7 @@ func inherited(_ context.Context, e *Env) []Result {
 	}
 	files, file := e.resolvers()
 	if number := files.Unfinished(); number > 0 {
-		return fail(fmt.Sprintf("line %d of %s is `nameserver` without an address: the kubelet would start no pod", number, file), "complete or remove the line")
+		return fail(fmt.Sprintf("line %d of %s is `nameserver` without an address: the kubelet would not start any pod", number, file), "complete or remove the line")
 	}
 	return nil
 }
@@ -206,24 +206,24 @@ func nameServers(ctx context.Context, e *Env) []Result {
 	files, file := e.resolvers()
 	if files.File() == "" {
 		if info, err := os.Stat(files.Usual); err == nil && !info.Mode().IsRegular() {
-			return warn(usual.Usual+" is not a regular file: no name outside the cluster resolves, and images cannot be pulled", "put a file there, with a line `nameserver <address>`")
+			return warn(usual.Usual+" is not a regular file: no name outside the cluster resolves, and images cannot be pulled", "create a file there, with a line `nameserver <address>`")
 		}
-		return warn("there is no "+usual.Usual+": no name outside the cluster resolves, and images cannot be pulled", "write one, with a line `nameserver <address>`")
+		return warn("there is no "+usual.Usual+": no name outside the cluster resolves, and images cannot be pulled", "create one, with a line `nameserver <address>`")
 	}
 	servers := files.Servers()
 	back := slices.ContainsFunc(servers, func(a netip.Addr) bool { return a == e.Facts.ClusterDNS })
 	loopback := slices.ContainsFunc(servers, netip.Addr.IsLoopback)
 	switch {
 	case len(servers) == 0:
-		return warn(file+" names only the stub of systemd-resolved, and nothing stands behind it: names outside the cluster do not resolve in pods",
-			"tell systemd-resolved a server: DNS=<address> in /etc/systemd/resolved.conf, or put one into "+usual.Usual)
+		return warn(file+" contains only the stub of systemd-resolved, which has no servers: names outside the cluster do not resolve in pods",
+			"configure a server for systemd-resolved (DNS=<address> in /etc/systemd/resolved.conf), or put one into "+usual.Usual)
 	case back:
-		return fail(fmt.Sprintf("%s names the cluster's own DNS (%s): queries would go round in a loop", file, e.Facts.ClusterDNS), "name the servers of your network there instead")
+		return fail(fmt.Sprintf("%s contains the cluster's own DNS (%s): queries would loop", file, e.Facts.ClusterDNS), "use the name servers of your network there instead")
 	case loopback:
-		return warn(fmt.Sprintf("%s names a loopback address (%s), which is another one inside a pod: pods with dnsPolicy Default cannot resolve, others ask it by way of lite", file, join4(servers)),
-			"name the servers of your network in "+file+", or another file by --kubelet-arg resolv-conf=<file>")
+		return warn(fmt.Sprintf("%s contains a loopback address (%s), which is the pod itself inside a pod: pods with dnsPolicy Default cannot resolve names, others reach it through lite", file, join4(servers)),
+			"use the name servers of your network in "+file+", or another file with --kubelet-arg resolv-conf=<file>")
 	case len(servers) > 3:
-		return warn(fmt.Sprintf("%s names %d servers; pods get the first 3 of them", file, len(servers)), "name 3 at most")
+		return warn(fmt.Sprintf("%s contains %d servers; pods get the first 3 of them", file, len(servers)), "use 3 at most")
 	}
 	return pass(fmt.Sprintf("%s, of %s", join4(servers), file))
 }
@@ -250,7 +250,7 @@ func reachServer(ctx context.Context, e *Env) []Result {
 		return refused(err)
 	}
 	if len(addresses) == 0 {
-		return skip("no server is configured; say --server, or a --token that has its address")
+		return skip("no server is configured; pass --server, or a --token that contains its address")
 	}
 	var errs []error
 	for _, a := range addresses {
@@ -265,8 +265,8 @@ func reachServer(ctx context.Context, e *Env) []Result {
 	if _, p, err := net.SplitHostPort(addresses[0]); err == nil {
 		port = p
 	}
-	return fail(fmt.Sprintf("no server can be reached: %v", errors.Join(errs...)),
-		"start `lite server` there, open its port "+port+"/tcp (`lite check` on it says how), or correct --server")
+	return fail(fmt.Sprintf("cannot reach any server: %v", errors.Join(errs...)),
+		"start `lite server` there, open its port "+port+"/tcp (`lite check` there shows how), or correct --server")
 }
 
 // serverAddresses is host:port of what an agent is told, or has been told.

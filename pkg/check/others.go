@@ -28,12 +28,12 @@ func networkManager(_ context.Context, e *Env) []Result {
 		for _, f := range e.glob(pattern) {
 			for l := range strings.Lines(e.text(f)) {
 				if strings.HasPrefix(l, "unmanaged-devices") && strings.Contains(l, layout.Bridge) && strings.Contains(l, strings.TrimSuffix(layout.PodDevices, "*")) {
-					return pass("runs, and leaves the interfaces of pods alone by " + f)
+					return pass("runs, and leaves the interfaces of pods alone because of " + f)
 				}
 			}
 		}
 	}
-	r := warn("runs, and may take over the interfaces of pods ("+layout.Bridge+", "+layout.PodDevices+", "+layout.DevicePrefix+"*)", "tell it to leave them alone, with `lite check --fix` or by hand",
+	r := warn("runs, and may take over the interfaces of pods ("+layout.Bridge+", "+layout.PodDevices+", "+layout.DevicePrefix+"*)", "configure it to leave them alone, with `lite check --fix` or by hand",
 		"printf '"+strings.ReplaceAll(networkManagerText, "\n", `\n`)+"' >"+networkManagerFile, "nmcli general reload")
 	r[0].fix = []step{{
 		say:  "write " + networkManagerFile + " and have NetworkManager read it",
@@ -52,8 +52,8 @@ func networkManager(_ context.Context, e *Env) []Result {
 func selinux(_ context.Context, e *Env) []Result {
 	switch e.text("/sys/fs/selinux/enforce") {
 	case "1":
-		return warn("enforcing, and lite brings no policy: what it runs may be refused",
-			"if pods do not start, see `ausearch -m avc`, and make it permissive: `setenforce 0`, and SELINUX=permissive in /etc/selinux/config", "setenforce 0")
+		return warn("enforcing, and lite has no policy: it may deny what lite runs",
+			"if pods do not start, check `ausearch -m avc`, and make it permissive: `setenforce 0`, and SELINUX=permissive in /etc/selinux/config", "setenforce 0")
 	case "0":
 		return pass("permissive")
 	}
@@ -67,7 +67,7 @@ func apparmor(_ context.Context, e *Env) []Result {
 		return pass("not in use")
 	}
 	if _, err := e.Find("apparmor_parser"); err != nil {
-		return warn("the kernel has it, and the program apparmor_parser is missing: containers run without a profile", "install the package apparmor")
+		return warn("the kernel supports it, but the program apparmor_parser is missing: containers run without a profile", "install the package apparmor")
 	}
 	return pass("in use, containers get a profile")
 }
@@ -111,7 +111,7 @@ func leftovers(ctx context.Context, e *Env) []Result {
 		runs, traces := e.traces(d)
 		switch {
 		case runs != "":
-			results = append(results, fail(fmt.Sprintf("%s runs here (%s)", d.name, runs), "two of a kind do not share a machine; remove it: "+d.remedy)...)
+			results = append(results, fail(fmt.Sprintf("%s runs here (%s)", d.name, runs), "two Kubernetes cannot share a machine; remove it: "+d.remedy)...)
 		case len(traces) > 0:
 			results = append(results, warn(fmt.Sprintf("%s has left %s", d.name, strings.Join(traces, ", ")), "remove it: "+d.remedy)...)
 		}
@@ -119,10 +119,10 @@ func leftovers(ctx context.Context, e *Env) []Result {
 	results = append(results, e.strangeShims()...)
 	results = append(results, e.strangeChains(ctx)...)
 	if docker, ok := e.runs("dockerd"); ok {
-		results = append(results, pass(fmt.Sprintf("docker runs (pid %d); lite has a runtime of its own and lets its pods through docker's rules", docker.pid))...)
+		results = append(results, pass(fmt.Sprintf("docker is running (pid %d); lite has its own runtime, and lets its pods through docker's rules", docker.pid))...)
 	}
 	if len(results) == 0 {
-		return pass("no other Kubernetes, and nothing left of one")
+		return pass("no other Kubernetes, and no remains of one")
 	}
 	return results
 }
@@ -172,7 +172,7 @@ func (e *Env) strangeShims() []Result {
 	if count == 0 {
 		return nil
 	}
-	return warn(fmt.Sprintf("%d pods of another Kubernetes run on (of the containerd at %s)", count, of), "end them with the script that removes it, such as k3s-killall.sh, or reboot")
+	return warn(fmt.Sprintf("%d pods of another Kubernetes are still running (of the containerd at %s)", count, of), "stop them with its removal script, such as k3s-killall.sh, or reboot")
 }
 
 // strangeChains finds rules of another cluster, before lite has made any.
@@ -194,5 +194,5 @@ func (e *Env) strangeChains(ctx context.Context) []Result {
 	if len(chains) == 0 {
 		return nil
 	}
-	return warn(fmt.Sprintf("%d chains of iptables are another cluster's, such as %s", len(chains), chains[0]), "reboot: they do not last")
+	return warn(fmt.Sprintf("%d iptables chains belong to another cluster, such as %s", len(chains), chains[0]), "reboot: they do not survive that")
 }

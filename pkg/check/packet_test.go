@@ -116,7 +116,7 @@ func TestARuleThatDropsIsNamed(t *testing.T) {
 	b := healthy(t)
 	b.answers["iptables -w 5 -S"] = "-P INPUT ACCEPT\n-N mine\n-A INPUT -j mine\n-A mine -p tcp -m multiport --dports 6443,10250 -j DROP\n"
 	r := b.run(t)
-	expect(t, r, "firewall", Fail, "iptables (its rule -p tcp -m multiport --dports 6443,10250 -j DROP in chain mine of INPUT)", "keeps out 6443/tcp (API server), 10250/tcp (kubelet) from 192.0.2.0/24")
+	expect(t, r, "firewall", Fail, "iptables (its rule -p tcp -m multiport --dports 6443,10250 -j DROP in chain mine of INPUT)", "blocks 6443/tcp (API server), 10250/tcp (kubelet) from 192.0.2.0/24")
 	complete(t, r)
 }
 

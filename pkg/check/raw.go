@@ -70,7 +70,7 @@ func (e *Env) unseen() error {
 	if err != nil || len(tables) == 0 {
 		return nil // a kernel without them has no rules there
 	}
-	return fmt.Errorf("there are rules of nftables (tables %s), and no program to look at them: install nft, or look again once lite runs, which brings its own", strings.Join(tables, ", "))
+	return fmt.Errorf("there are nftables rules (tables %s), but no program to read them: install nft, or check again once lite is running, which has its own", strings.Join(tables, ", "))
 }
 
 // hasFamily: IPv6 matters where the cluster has it, and the older interface where
@@ -127,7 +127,7 @@ func (e *Env) findTables(ctx context.Context, tool string) (f firewall, forward 
 		if strings.Contains(out, "-N DOCKER") {
 			who = " (docker's)"
 		}
-		forward = fmt.Sprintf("%s drops what is forwarded%s: %s; lite lets its pods through before that", tool, who, how)
+		forward = fmt.Sprintf("%s drops forwarded packets%s: %s; lite lets its pods through before that", tool, who, how)
 	}
 	return f, forward, nil
 }
@@ -149,7 +149,7 @@ func dropping(rules, chain string) string {
 
 func (t *tables) name() string { return t.tool + " (" + t.how + " of INPUT)" }
 func (t *tables) note() string {
-	return "rules of " + t.tool + " last until a reboot, unless they are saved (netfilter-persistent save)"
+	return "rules of " + t.tool + " last until a reboot, unless you save them (netfilter-persistent save)"
 }
 
 func (t *tables) rule(o opening) command {
@@ -281,7 +281,7 @@ func (n *nftChain) name() string {
 }
 
 func (n *nftChain) note() string {
-	return "rules of nft last until its file is loaded again: add them there too (/etc/nftables.conf)"
+	return "nft rules last until its file is reloaded: add them there too (/etc/nftables.conf)"
 }
 
 func (n *nftChain) comment(o opening) string { return layout.RulePrefix + o.String() }
@@ -339,10 +339,10 @@ func (n *nftChain) undo(o opening) []string {
 func iptablesMix(ctx context.Context, e *Env) []Result {
 	out, err := e.filter(ctx, "iptables", "--version")
 	if errors.Is(err, exec.ErrNotFound) {
-		return pass("the machine has none; lite brings its own, for the interface of the kernel that has rules")
+		return pass("the machine has none; lite has its own, for the kernel interface that has rules")
 	}
 	if err != nil {
-		return skip("iptables cannot be asked: " + err.Error())
+		return skip("iptables does not work: " + err.Error())
 	}
 	version := strings.TrimSpace(out)
 	nft := strings.Contains(version, "nf_tables")
@@ -350,11 +350,11 @@ func iptablesMix(ctx context.Context, e *Env) []Result {
 	case nft && len(e.legacyTables(false))+len(e.legacyTables(true)) > 0:
 		return e.olderRules(ctx, version)
 	case !nft && e.UID != 0:
-		return skip(version + "; only root can see whether there are rules of nftables too")
+		return skip(version + "; only root can see whether there are nftables rules too")
 	case !nft:
 		out, err := e.filter(ctx, "nft", "list", "tables")
 		if err == nil && strings.Contains(out, "table ip filter") {
-			return warn(version+", and there are tables that an iptables of the newer kernel interface has made, which it does not see",
+			return warn(version+", and there are tables of an iptables for the newer kernel interface, which it does not see",
 				"use one of them: `update-alternatives --set iptables /usr/sbin/iptables-nft`, and reboot")
 		}
 	}
@@ -373,7 +373,7 @@ func (e *Env) olderRules(ctx context.Context, version string) []Result {
 		for _, table := range tables {
 			rules, err := e.filter(ctx, tool, "-w", "5", "-t", table, "-S")
 			if errors.Is(err, exec.ErrNotFound) {
-				return warn(version+", "+there, "install the program "+tool+" (package iptables), so that lite can let its pods through there, or reboot once what makes them is gone")
+				return warn(version+", "+there, "install the program "+tool+" (package iptables), so that lite can let its pods through there, or reboot once whatever creates them is gone")
 			}
 			if err != nil {
 				return skip(version + ", " + there + ": " + err.Error())
@@ -391,5 +391,5 @@ func (e *Env) olderRules(ctx context.Context, version string) []Result {
 	}
 	slices.Sort(with)
 	return warn(fmt.Sprintf("%s, and there are rules of the older kernel interface, which it does not see (%s -S)", version, strings.Join(with, " -S, ")),
-		"lite lets its pods through in both; to have one only, flush these once the program that makes them is gone, or reboot")
+		"lite lets its pods through in both; to have only one, flush these once the program that creates them is gone, or reboot")
 }

@@ -25,7 +25,7 @@ func (m *Machine) RoleOf(dataDir string) (role config.Role, why string) {
 		}
 	}
 	if s, _ := layout.Data(m.path(dataDir)).Stamp(); s.Role != "" {
-		return config.Role(s.Role), dataDir + " holds one"
+		return config.Role(s.Role), dataDir + " contains one"
 	}
-	return config.Server, "nothing says otherwise"
+	return config.Server, "the default"
 }

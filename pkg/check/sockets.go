@@ -43,9 +43,9 @@ func (l listener) holder(root bool) string {
 	case l.kernel():
 		return "the kernel (a tunnel) on " + l.address.String()
 	case root:
-		return fmt.Sprintf("a process of user %d on %s which cannot be seen from here, as those of other containers", l.uid, l.address)
+		return fmt.Sprintf("a process of user %d on %s that is not visible from here, for example in another container", l.uid, l.address)
 	}
-	return fmt.Sprintf("a process of user %d on %s; root can see which", l.uid, l.address)
+	return fmt.Sprintf("a process of user %d on %s; root can see which one", l.uid, l.address)
 }
 
 const (

@@ -85,12 +85,12 @@ func checkWatches(cfg *config.Config) error {
 func Role(cfg *config.Config) error {
 	if cfg.Role == config.Server {
 		if agent.Joined(cfg.DataDir) && !server.Used(cfg.DataDir) {
-			return fmt.Errorf("data-dir %s holds an agent of a cluster; start it with `lite agent`, remove it first with `lite uninstall`, or choose another --data-dir for the server", cfg.DataDir)
+			return fmt.Errorf("data-dir %s contains an agent of a cluster; start it with `lite agent`, remove it first with `lite uninstall`, or choose another --data-dir for the server", cfg.DataDir)
 		}
 		return server.CheckRanges(cfg)
 	}
 	if server.Used(cfg.DataDir) {
-		return fmt.Errorf("data-dir %s holds a server; start it with `lite server`, or choose another --data-dir for the agent", cfg.DataDir)
+		return fmt.Errorf("data-dir %s contains a server; start it with `lite server`, or choose another --data-dir for the agent", cfg.DataDir)
 	}
 	return nil
 }

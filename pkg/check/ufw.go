@@ -37,7 +37,7 @@ func (e *Env) findUFW(context.Context) (found []firewall, says string, err error
 	for _, name := range []string{"/etc/ufw/user.rules", "/etc/ufw/user6.rules"} {
 		data, err := e.read(name)
 		if denied(err) {
-			return nil, "", fmt.Errorf("ufw is active; only root can see what it lets in")
+			return nil, "", fmt.Errorf("ufw is active; only root can see what it allows")
 		}
 		if err != nil {
 			return nil, "", fmt.Errorf("ufw is active: %w", err)
@@ -45,7 +45,7 @@ func (e *Env) findUFW(context.Context) (found []firewall, says string, err error
 		f.rules = append(f.rules, parseTuples(string(data))...)
 	}
 	if strings.Contains(e.text("/etc/default/ufw"), `DEFAULT_INPUT_POLICY="ACCEPT"`) {
-		return nil, "ufw is active and lets everything in that no rule keeps out", nil
+		return nil, "ufw is active and allows everything that no rule blocks", nil
 	}
 	return []firewall{f}, "", nil
 }

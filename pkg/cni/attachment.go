@@ -50,7 +50,7 @@ func attachments(cached *libcni.CNIConfig) ([]attachment, error) {
 	return living, errors.Join(errs...)
 }
 
-// readAttachment finds what is told of one: its side of the bridge, and what the
+// readAttachment reads one: its side of the bridge, and what the
 // plugin for hostPorts got to read.
 func readAttachment(cached *libcni.CNIConfig, a *libcni.NetworkAttachment) (attachment, error) {
 	one := attachment{NetworkAttachment: a, cached: cached, pod: podOf(a)}

@@ -22,14 +22,14 @@ func ensureBridge(ranges []netip.Prefix, mtu int, address net.HardwareAddr) erro
 	attrs.Name, attrs.MTU = layout.Bridge, mtu
 	err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs})
 	if err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("make bridge %s: %w", layout.Bridge, err)
+		return fmt.Errorf("create bridge %s: %w", layout.Bridge, err)
 	}
 	link, err := netlink.LinkByName(layout.Bridge)
 	if err != nil {
-		return fmt.Errorf("look at %s: %w", layout.Bridge, err)
+		return fmt.Errorf("inspect %s: %w", layout.Bridge, err)
 	}
 	if link.Type() != "bridge" {
-		return fmt.Errorf("%s is in the way: it is not a bridge but a %s; remove it with `ip link delete %s`", layout.Bridge, link.Type(), layout.Bridge)
+		return fmt.Errorf("%s already exists: it is not a bridge but a %s; remove it with `ip link delete %s`", layout.Bridge, link.Type(), layout.Bridge)
 	}
 	// Its routes are ours alone. The file is missing where there is no IPv6.
 	acceptRA := "/proc/sys/net/ipv6/conf/" + layout.Bridge + "/accept_ra"
@@ -48,13 +48,13 @@ func ensureBridge(ranges []netip.Prefix, mtu int, address net.HardwareAddr) erro
 			addr.Flags = unix.IFA_F_NODAD // nobody else is there to have it
 		}
 		if err := netlink.AddrAdd(link, addr); err != nil && !errors.Is(err, unix.EEXIST) {
-			return fmt.Errorf("give %s the address %s: %w", layout.Bridge, own, err)
+			return fmt.Errorf("add the address %[2]s to %[1]s: %[3]w", layout.Bridge, own, err)
 		}
 	}
 	// Without one of its own a bridge takes the lowest of its pods', and changes
 	// it as they come and go.
 	if err := netlink.LinkSetHardwareAddr(link, address); err != nil {
-		return fmt.Errorf("give %s its hardware address: %w", layout.Bridge, err)
+		return fmt.Errorf("set the hardware address of %s: %w", layout.Bridge, err)
 	}
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("set %s up: %w", layout.Bridge, err)

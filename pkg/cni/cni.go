@@ -48,7 +48,7 @@ type Config struct {
 	StateDir string
 }
 
-// reconcileEvery is how often the way to other nodes is looked at.
+// reconcileEvery is how often the way to other nodes is checked.
 const reconcileEvery = 30 * time.Second
 
 // Network is the component.
@@ -69,7 +69,7 @@ func (*Network) Name() string { return "network" }
 // Ready implements component.Component.
 func (n *Network) Ready(context.Context) error {
 	if !n.written.Load() {
-		return errors.New("waiting for the controller-manager to give this node a range of pod addresses")
+		return errors.New("waiting for the controller manager to assign a pod CIDR to this node")
 	}
 	return nil
 }
@@ -113,7 +113,7 @@ func (n *Network) Run(ctx context.Context) error {
 		return err
 	}
 	if err := n.leave(ctx, ranges); err != nil {
-		slog.Warn("Could not take away what is left of other pod addresses", "err", err)
+		slog.Warn("Cannot clean up after other pod addresses", "err", err)
 	}
 	if err := ensureBridge(ranges, mtu, nil); err != nil {
 		return err
@@ -164,7 +164,7 @@ func (n *Network) podRanges(ctx context.Context, client kubernetes.Interface) ([
 		if ctx.Err() != nil {
 			return nil, nil
 		}
-		return nil, fmt.Errorf("wait for the node's range of pod addresses: %w", err)
+		return nil, fmt.Errorf("wait for the node's pod CIDR: %w", err)
 	}
 	var ranges []netip.Prefix
 	for _, text := range node.Spec.PodCIDRs {
@@ -197,7 +197,7 @@ func (n *Network) keepAddresses() error {
 // describe writes the network's description where containerd looks for it.
 func (n *Network) describe(ranges []netip.Prefix, mtu int) error {
 	if err := n.keepAddresses(); err != nil {
-		return fmt.Errorf("make a directory for pod addresses: %w", err)
+		return fmt.Errorf("create a directory for pod addresses: %w", err)
 	}
 	content, err := conflist(ranges, mtu, portmapBackend(n.config.NFTables), n.config.StateDir)
 	if err != nil {

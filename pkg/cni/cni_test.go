@@ -155,7 +155,7 @@ func TestEnableWritesOnlyWhatIsOff(t *testing.T) {
 
 func TestNetworkIsNotReadyBeforeItIsDescribed(t *testing.T) {
 	n := New(Config{})
-	if err := n.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "controller-manager") {
+	if err := n.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "controller manager") {
 		t.Errorf("got %v", err)
 	}
 	n.written.Store(true)

@@ -31,7 +31,7 @@ func (n *Network) protect(ctx context.Context, rules *rules, ranges []netip.Pref
 	older := usesOlder()
 	rules.watcher = n.config.Firewall
 	kernel := &settings{all: kernel(ranges), local: h.any}
-	kernel.look(ctx, n.config.Firewall)
+	kernel.notify(ctx, n.config.Firewall)
 	var all []func()
 	for _, part := range []firewall.Part{
 		{Missing: rules.missing, Restore: rules.restore, Older: older},
@@ -59,7 +59,7 @@ func usesOlder() bool {
 	})
 }
 
-// overlayLost lets keep repair the way to other nodes, which tells of that itself.
+// overlayLost lets keep repair the way to other nodes, which reports that itself.
 func (n *Network) overlayLost(_ context.Context, lost firewall.Lost) ([]string, error) {
 	device := func(name string) bool { return strings.HasPrefix(name, layout.DevicePrefix) }
 	way := func(w firewall.Way) bool { return w.Protocol == layout.RouteProtocol || device(nameOf(w.Link)) }
@@ -201,14 +201,14 @@ func (b *bridge) restore() error {
 	}
 	link, err := netlink.LinkByName(layout.Bridge)
 	if err != nil {
-		return fmt.Errorf("look at %s: %w", layout.Bridge, err)
+		return fmt.Errorf("inspect %s: %w", layout.Bridge, err)
 	}
 	b.index = link.Attrs().Index
 	var errs []error
 	for _, r := range b.ranges {
 		// The kernel makes it with the address, and only then.
 		if err := netlink.RouteReplace(routeTo(r, link)); err != nil {
-			errs = append(errs, fmt.Errorf("lead to %s by %s: %w", r.Masked(), layout.Bridge, err))
+			errs = append(errs, fmt.Errorf("route %s through %s: %w", r.Masked(), layout.Bridge, err))
 		}
 	}
 	for _, pod := range b.off {
@@ -224,7 +224,7 @@ func (b *bridge) restore() error {
 			err = netlink.LinkSetHairpin(port, true)
 		}
 		if err != nil && !errors.Is(err, unix.ENODEV) {
-			errs = append(errs, fmt.Errorf("put pod %s on %s: %w", pod.pod, layout.Bridge, err))
+			errs = append(errs, fmt.Errorf("attach pod %s to %s: %w", pod.pod, layout.Bridge, err))
 		}
 	}
 	return errors.Join(errs...)
@@ -244,7 +244,7 @@ func (b *bridge) rename() error {
 		}
 	}
 	if err := errors.Join(netlink.LinkSetDown(link), netlink.LinkSetName(link, layout.Bridge)); err != nil {
-		return fmt.Errorf("call interface %s %s again: %w", link.Attrs().Name, layout.Bridge, err)
+		return fmt.Errorf("rename interface %s back to %s: %w", link.Attrs().Name, layout.Bridge, err)
 	}
 	return nil
 }
@@ -356,7 +356,7 @@ func (h *hostPorts) restore(ctx context.Context) error {
 			h.again = append(h.again, pod)
 		}
 		if err != nil && !pod.gone() {
-			errs = append(errs, fmt.Errorf("make the hostPorts of pod %s again: %w", pod.pod, err))
+			errs = append(errs, fmt.Errorf("restore the hostPorts of pod %s: %w", pod.pod, err))
 		}
 	}
 	return errors.Join(errs...)

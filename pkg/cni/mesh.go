@@ -53,12 +53,12 @@ type twin struct {
 // back every 30 s.
 const twinFor = 3 * time.Minute
 
-// note tells of a twin, "" of none.
+// note describes a twin, or is "".
 func (t *twin) note() string {
 	if t == nil || time.Since(t.seen) > twinFor {
 		return ""
 	}
-	return fmt.Sprintf("another machine, at %s, says that it is this node: one is a copy of the other. On the copy stop lite, remove node-name and agent from its data-dir, "+
+	return fmt.Sprintf("another machine, at %s, claims to be this node: one is a copy of the other. On the copy, stop lite, remove node-name and agent from its data-dir, "+
 		"give the machine a host name of its own, and join it with a token", t.at)
 }
 
@@ -86,7 +86,7 @@ func newMesh(c Config, client kubernetes.Interface, ranges []netip.Prefix, twins
 		return nil, err
 	}
 	outer := o.Interface()
-	slog.Info("Pods of other nodes are reached", "by", c.Backend, "through", outer.Name, "because", outer.Why, "mtu", o.MTU())
+	slog.Info("Pods of other nodes are reachable", "by", c.Backend, "through", outer.Name, "because", outer.Why, "mtu", o.MTU())
 	return m, nil
 }
 
@@ -190,7 +190,7 @@ func (m *mesh) sync(ctx context.Context, nodes cache.Store) {
 // and tries again what did not work.
 func (m *mesh) repair(ctx context.Context, nodes cache.Store) {
 	if why := m.overlay.Check(); why != nil {
-		slog.Warn("Setting up the way to other nodes again", "why", why)
+		slog.Warn("Setting up the routes to other nodes again", "why", why)
 		local, err := m.overlay.Setup()
 		if err != nil {
 			m.say(ctx, err)
@@ -206,9 +206,9 @@ func (m *mesh) repair(ctx context.Context, nodes cache.Store) {
 func (m *mesh) say(ctx context.Context, err error) {
 	problem := component.Line(err)
 	if problem != m.problem && problem != "" {
-		slog.Warn("The pods of some nodes cannot be reached", "err", err)
+		slog.Warn("The pods of some nodes are unreachable", "err", err)
 		if err := m.tell(ctx, problem); err != nil && ctx.Err() == nil {
-			slog.Debug("Could not post an event", "err", err)
+			slog.Debug("Cannot post an event", "err", err)
 		}
 	}
 	m.problem = problem
@@ -226,7 +226,7 @@ func (m *mesh) tell(ctx context.Context, problem string) error {
 	return err
 }
 
-// peer reads what another node says of itself; ok is false while it has not said
+// peer reads what another node publishes about itself; ok is false while it has not published
 // it yet.
 func peer(n *v1.Node) (p overlay.Peer, ok bool, err error) {
 	text := n.Annotations[annotation]
@@ -287,7 +287,7 @@ func (m *mesh) publish(ctx context.Context, self *v1.Node) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("tell the other nodes how this one is reached: %w", err)
+		return fmt.Errorf("publish how to reach this node: %w", err)
 	}
 	m.version, m.wrote = version(written), time.Now()
 	return nil

@@ -27,7 +27,7 @@ const guardChain = layout.KubeletChain
 type chain struct {
 	table, parent, name string
 	rules               [][]string
-	bare                bool // what leads to it is no more than a jump
+	bare                bool // only a jump leads to it
 }
 
 // family is the rules of one address family.
@@ -243,7 +243,7 @@ func guard() []chain {
 	}
 }
 
-// removeInput takes away what is of no more use.
+// removeInput removes what is no longer needed.
 func removeInput(tool *iptables.IPTables) error {
 	exists, err := tool.ChainExists("filter", layout.InputChain)
 	if err != nil || !exists {
@@ -271,7 +271,7 @@ func (c chain) jump() []string {
 	return []string{"-m", "comment", "--comment", layout.JumpComment, "-j", c.name}
 }
 
-// ensure puts back what is missing and touches nothing that is there.
+// ensure restores what is missing and touches nothing that is there.
 func (r *rules) ensure() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -362,7 +362,7 @@ func prepareKernel(ranges []netip.Prefix) error {
 	for _, s := range kernel(ranges) {
 		if err := enable(s.path); err != nil {
 			if errors.Is(err, os.ErrNotExist) && s.module != "" {
-				return fmt.Errorf("kernel module %s is missing (no %s): load it with `modprobe %s`; kernels are built with it by CONFIG_BRIDGE_NETFILTER", s.module, s.path, s.module)
+				return fmt.Errorf("kernel module %s is missing (no %s): load it with `modprobe %s`; kernels have it with CONFIG_BRIDGE_NETFILTER", s.module, s.path, s.module)
 			}
 			return fmt.Errorf("switch on %s: %w", s.path, err)
 		}

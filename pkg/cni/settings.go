@@ -42,25 +42,25 @@ type settings struct {
 	all []setting
 	// local reports whether a pod needs localnet.
 	local func() bool
-	watch *sentinel // nil = the kernel tells of forwarding alone
+	watch *sentinel // nil = the kernel reports forwarding only
 }
 
-// look has the watcher look when somebody writes a setting, until ctx is done.
-func (s *settings) look(ctx context.Context, watcher *firewall.Watcher) {
+// notify has the watcher check when somebody writes a setting, until ctx is done.
+func (s *settings) notify(ctx context.Context, watcher *firewall.Watcher) {
 	if watcher == nil {
 		return
 	}
 	watch, err := newSentinel()
 	if err != nil {
-		slog.Debug("Changes of settings of the kernel are not noticed", "err", err)
+		slog.Debug("Cannot watch kernel settings", "err", err)
 		return
 	}
 	s.watch = watch
 	s.follow()
-	go watch.tell(ctx, watcher.Look)
+	go watch.tell(ctx, watcher.CheckSettings)
 }
 
-// follow looks at the files that there are now: a bridge that was made again has others.
+// follow watches the files that exist now: a bridge that was recreated has others.
 func (s *settings) follow() {
 	if s.watch == nil {
 		return
@@ -142,7 +142,7 @@ func newSentinel() (*sentinel, error) {
 	return &sentinel{inotify: os.NewFile(uintptr(fd), "inotify")}, nil
 }
 
-// follow looks at files that are there, and at these alone.
+// follow watches the files that exist, and only these.
 func (s *sentinel) follow(paths []string) {
 	raw, err := s.inotify.SyscallConn()
 	if err != nil {
@@ -157,7 +157,7 @@ func (s *sentinel) follow(paths []string) {
 			}
 			watch, err := unix.InotifyAddWatch(int(fd), path, unix.IN_MODIFY)
 			if err != nil {
-				f.Close() // it is looked at with the rest
+				f.Close() // it is checked with the rest
 				continue
 			}
 			held[uint32(watch)] = f

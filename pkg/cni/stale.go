@@ -18,8 +18,8 @@ import (
 
 // leave takes away what is left of other ranges than the node has now: those
 // that it had as a Node object which somebody deleted. The bridge keeps its old
-// address for ever and pods with an old one are reached by nobody; the kubelet
-// makes their sandboxes anew. The description of the network must be the new one
+// address forever, and nobody reaches pods with an old one; the kubelet
+// recreates their sandboxes. The configuration of the network must be the new one
 // by then.
 func (n *Network) leave(ctx context.Context, ranges []netip.Prefix) error {
 	removed, err := removeBridge(ranges)
@@ -41,11 +41,11 @@ func removeBridge(ranges []netip.Prefix) (removed bool, err error) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("look at %s: %w", layout.Bridge, err)
+		return false, fmt.Errorf("inspect %s: %w", layout.Bridge, err)
 	}
 	addrs, err := netlink.AddrList(link, netlink.FAMILY_ALL)
 	if err != nil {
-		return false, fmt.Errorf("look at %s: %w", layout.Bridge, err)
+		return false, fmt.Errorf("inspect %s: %w", layout.Bridge, err)
 	}
 	old := slices.ContainsFunc(addrs, func(a netlink.Addr) bool {
 		addr, ok := netip.AddrFromSlice(a.IP)
@@ -54,9 +54,9 @@ func removeBridge(ranges []netip.Prefix) (removed bool, err error) {
 	if !old {
 		return false, nil
 	}
-	slog.Info("This node has been given other pod addresses; its pods on the pod network start anew")
+	slog.Info("This node has a new pod CIDR; restarting its pods on the pod network")
 	if err := netlink.LinkDel(link); err != nil {
-		return false, fmt.Errorf("remove %s, which has addresses of another range: %w", layout.Bridge, err)
+		return false, fmt.Errorf("remove %s, which has addresses of another pod CIDR: %w", layout.Bridge, err)
 	}
 	return true, nil
 }

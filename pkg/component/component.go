@@ -25,7 +25,7 @@ type Component interface {
 }
 
 // Noter is a Component that has something to tell about itself while it is
-// ready: what it works with, or what a person should look at. A note is one
+// ready: what it works with, or what a person should check. A note is one
 // line, and "" says nothing.
 type Noter interface {
 	Note() string

@@ -352,7 +352,7 @@ func TestTheLastOutlivesAllOthers(t *testing.T) {
 	}
 }
 
-// configured says what it runs by, or why not.
+// configured reports what it runs by, or why not.
 type configured struct {
 	*fake
 	settings Settings

@@ -78,7 +78,7 @@ func unreadable(path, source string, err error) *Error {
 	case errors.Is(err, fs.ErrPermission):
 		remedy = "run it as root, or " + remedy
 	case errors.Is(err, file.ErrIrregular):
-		problem, remedy = err.Error(), "put a file in its place"
+		problem, remedy = err.Error(), "replace it with a file"
 	}
 	return &Error{"config", path, source, problem, remedy}
 }

@@ -338,8 +338,8 @@ func TestOnlyFilesAreRead(t *testing.T) {
 		args []string
 		want string
 	}{
-		"a FIFO":              {main + "|", nil, `config "` + main + `" (default): is not a regular file; put a file in its place`},
-		"a FIFO that is said": {"/x.yaml|", []string{"-c", "/x.yaml"}, `config "/x.yaml" (flag --config): is not a regular file; put a file in its place`},
+		"a FIFO":              {main + "|", nil, `config "` + main + `" (default): is not a regular file; replace it with a file`},
+		"a FIFO that is said": {"/x.yaml|", []string{"-c", "/x.yaml"}, `config "/x.yaml" (flag --config): is not a regular file; replace it with a file`},
 		"a directory":         {main + "/", nil, `config "` + main + `" (default): is not a regular file; `},
 		"a socket":            {main + "@", nil, `config "` + main + `" (default): is not a regular file; `},
 		"a drop-in":           {dropIn + "|", nil, `config "` + dropIn + `" (default): is not a regular file; `},

@@ -193,7 +193,7 @@ var options = []option{
 		binding: one(func(c *Config) *fs.FileMode { return &c.WriteKubeconfigMode }, fileMode)},
 
 	{name: "disable", arg: "name", only: Server,
-		usage:   "Parts to disable: " + strings.Join(addon.Names(), ", "),
+		usage:   "Components to disable: " + strings.Join(addon.Names(), ", "),
 		binding: many(commas, func(c *Config) *[]addon.Name { return (*[]addon.Name)(&c.Disable) }, battery)},
 	{name: "default-local-storage-path", arg: "path", found: "storage in data-dir",
 		usage:   "Directory for this node's volumes of class local-path",

@@ -48,5 +48,5 @@ func mountInfo(f *os.File) (uint64, error) {
 			return strconv.ParseUint(strings.TrimSpace(id), 10, 64)
 		}
 	}
-	return 0, fmt.Errorf("the kernel does not say which mount %s is in", f.Name())
+	return 0, fmt.Errorf("the kernel does not show which mount %s is in", f.Name())
 }

@@ -33,7 +33,7 @@ func Write(path string, data []byte, mode fs.FileMode) error {
 	return f.CloseAtomicallyReplace()
 }
 
-// ErrIrregular is that there is something else in the place of a file.
+// ErrIrregular is that something else is where a file should be.
 var ErrIrregular = errors.New("is not a regular file")
 
 // ReadRegular reads a file that a user names, or what a link leads to. Reading a FIFO

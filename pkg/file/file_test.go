@@ -59,7 +59,7 @@ func TestWriteStagesBesideTheFile(t *testing.T) {
 	}
 }
 
-// A kernel before 5.8 says only there which mount it is; part of a file system that is
+// A kernel before 5.8 shows only there which mount it is; part of a file system that is
 // mounted elsewhere in it has the same device.
 func TestMountOfOlderKernel(t *testing.T) {
 	for _, dir := range []string{t.TempDir(), "/proc", "/"} {

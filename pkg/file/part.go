@@ -12,7 +12,7 @@ import (
 
 // Part is a large file that a person has asked for. Until it is whole it is beside
 // its place, with the suffix .part: who finds that after a power cut knows what it
-// is, and the next try writes it anew. It works on file systems that are not
+// is, and the next try writes it again. It works on file systems that are not
 // Linux's own, as that of a memory stick.
 type Part struct {
 	*os.File
@@ -24,7 +24,7 @@ type Part struct {
 // or the link /dev/stdout.
 func NewPart(path string, mode fs.FileMode) (*Part, error) {
 	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is there and is no file; choose another name", path)
+		return nil, fmt.Errorf("%s exists and is not a file; choose another name", path)
 	}
 	f, err := openPart(path+".part", mode)
 	if err != nil {
@@ -32,7 +32,7 @@ func NewPart(path string, mode fs.FileMode) (*Part, error) {
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("%s is being written by another process; wait for it, or end it", f.Name())
+		return nil, fmt.Errorf("another process is writing %s; wait for it, or stop it", f.Name())
 	}
 	if err := f.Truncate(0); err != nil {
 		f.Close()
@@ -55,7 +55,7 @@ func openPart(name string, mode fs.FileMode) (*os.File, error) {
 	var is unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &is); err != nil || int(is.Uid) != os.Geteuid() {
 		f.Close()
-		return nil, fmt.Errorf("%s belongs to somebody else, who could read what is written; remove it", name)
+		return nil, fmt.Errorf("%s belongs to somebody else, who could read what lite writes; remove it", name)
 	}
 	return f, nil
 }

@@ -76,7 +76,7 @@ func TestPartReplacesOnlyFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{dir, dir + "/", link, "/dev/null", "/dev/stdout"} {
-		if _, err := NewPart(path, 0o600); err == nil || !strings.Contains(err.Error(), path+" is there and is no file") {
+		if _, err := NewPart(path, 0o600); err == nil || !strings.Contains(err.Error(), path+" exists and is not a file") {
 			t.Errorf("%s: got %v", path, err)
 		}
 	}

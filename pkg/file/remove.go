@@ -57,7 +57,7 @@ func (r *removal) entry(dir *os.Root, place []string, name string) (gone bool, e
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		return true, nil
 	}
-	if errors.Is(err, unix.EBUSY) { // to look at it could take for ever
+	if errors.Is(err, unix.EBUSY) { // checking it could take forever
 		return false, r.stays(where, ErrMounted)
 	}
 	info, lerr := dir.Lstat(name)

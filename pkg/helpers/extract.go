@@ -54,7 +54,7 @@ func extract(files fs.FS, digest, dir string) error {
 		}
 		path := filepath.Join(dir, h.Name)
 		if !inside(h) {
-			return fmt.Errorf("%s holds %q, which is no plain file and no link to one beside it", archiveFile, h.Name)
+			return fmt.Errorf("%s contains %q, which is neither a plain file nor a link to one beside it", archiveFile, h.Name)
 		}
 		dirs[filepath.Dir(path)] = true
 		if h.Typeflag == tar.TypeSymlink {
@@ -90,7 +90,7 @@ func extract(files fs.FS, digest, dir string) error {
 	return file.SyncDir(dir)
 }
 
-// whole says whether dir was unpacked completely and still has every file with its mode and size. It reads no content,
+// whole reports whether dir was unpacked completely and still has every file with its mode and size. It reads no content,
 // so that a start costs a handful of stats.
 func whole(dir string) bool {
 	f, err := os.Open(filepath.Join(dir, markerFile))
@@ -120,12 +120,12 @@ func lineOf(dir, name string) (string, error) {
 		return linkLine(target, name), err
 	}
 	if !info.Mode().IsRegular() {
-		return "", fmt.Errorf("%s is no plain file", path)
+		return "", fmt.Errorf("%s is not a plain file", path)
 	}
 	return markerLine(info.Mode().Perm(), info.Size(), name), nil
 }
 
-// inside says whether an entry of the archive is a file below the directory it is unpacked into, or a link to one: there
+// inside reports whether an entry of the archive is a file below the directory it is unpacked into, or a link to one: there
 // are programs that do what the name says by which they are called.
 func inside(h *tar.Header) bool {
 	switch h.Typeflag {

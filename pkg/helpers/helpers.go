@@ -63,7 +63,7 @@ func unpackInto(files fs.FS, parent string) (layout.Helpers, error) {
 	}
 	defer unlock()
 	if err := removeTemp(parent); err != nil {
-		return "", fmt.Errorf("remove a half-finished unpacking: %w", err)
+		return "", fmt.Errorf("remove what was half unpacked: %w", err)
 	}
 	dir := filepath.Join(parent, digest)
 	if whole(dir) {

@@ -147,10 +147,10 @@ func TestUnpackRefuses(t *testing.T) {
 		"nothing built":   {fstest.MapFS{".gitignore": {}}, "make build"},
 		"cut archive":     {cut, "unexpected EOF"},
 		"stale checksum":  {stale, "make clean build"},
-		"path outside":    {evil(tar.Header{Typeflag: tar.TypeReg, Name: "../evil", Mode: 0o755}), "no plain file"},
-		"link to a path":  {evil(tar.Header{Typeflag: tar.TypeSymlink, Name: "bin", Linkname: "/"}), "no plain file"},
-		"link upwards":    {evil(tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/nft", Linkname: "../../nft"}), "no plain file"},
-		"absolute target": {evil(tar.Header{Typeflag: tar.TypeReg, Name: "/evil", Mode: 0o755}), "no plain file"},
+		"path outside":    {evil(tar.Header{Typeflag: tar.TypeReg, Name: "../evil", Mode: 0o755}), "neither a plain file"},
+		"link to a path":  {evil(tar.Header{Typeflag: tar.TypeSymlink, Name: "bin", Linkname: "/"}), "neither a plain file"},
+		"link upwards":    {evil(tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/nft", Linkname: "../../nft"}), "neither a plain file"},
+		"absolute target": {evil(tar.Header{Typeflag: tar.TypeReg, Name: "/evil", Mode: 0o755}), "neither a plain file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			parent := filepath.Join(t.TempDir(), "bundle")

@@ -67,7 +67,7 @@ func persist(ctx context.Context, say func(string), try func() (Cluster, error))
 	}
 }
 
-// announce tells say of a problem it has not been told of.
+// announce passes a problem to say once.
 func (e *Error) announce(said map[string]bool, say func(string)) {
 	topic := e.topic
 	if topic == "" {
@@ -83,7 +83,7 @@ func stopped(ctx context.Context, last error) error {
 	if last == nil {
 		return ctx.Err()
 	}
-	return fmt.Errorf("%w while this was so: %w", ctx.Err(), last)
+	return fmt.Errorf("%w; last error: %w", ctx.Err(), last)
 }
 
 // jitter keeps machines that were started together from asking together.

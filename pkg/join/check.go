@@ -35,7 +35,7 @@ func Check(ctx context.Context, c Cluster, t Token, role Role) error {
 	case a.code == http.StatusUnauthorized && a.kubernetes:
 		return p.explain(ctx, t)
 	case a.code == http.StatusForbidden && a.kubernetes:
-		return p.starting("its roles, which let a token ask who it is")
+		return p.starting("its roles, which let a token authenticate")
 	case a.code/100 != 2:
 		return p.unexpected(a)
 	}

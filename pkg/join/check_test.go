@@ -20,9 +20,9 @@ func TestCheckRoles(t *testing.T) {
 		"agent":             {[]string{"system:bootstrappers", "system:bootstrappers:lite:agent"}, Agent, ""},
 		"server":            {[]string{"system:bootstrappers:lite:server"}, Server, ""},
 		"both":              {[]string{"system:bootstrappers:lite:agent", "system:bootstrappers:lite:server"}, Server, ""},
-		"agent's as server": {[]string{"system:bootstrappers:lite:agent"}, Server, "is for joining as agent, not as server; start `lite agent` with it, or make another with `lite token create --role server`"},
+		"agent's as server": {[]string{"system:bootstrappers:lite:agent"}, Server, "is for joining as agent, not as server; start `lite agent` with it, or create another one with `lite token create --role server`"},
 		"server's as agent": {[]string{"system:bootstrappers:lite:server"}, Agent, "is for joining as server, not as agent; start `lite server` with it"},
-		"kubeadm's":         {[]string{"system:bootstrappers"}, Agent, "was not made for joining lite; make one with `lite token create --role agent`"},
+		"kubeadm's":         {[]string{"system:bootstrappers"}, Agent, "is not for joining lite; create one with `lite token create --role agent`"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := newAPI(t)
@@ -51,15 +51,15 @@ func TestCheckSaysWhyATokenIsRefused(t *testing.T) {
 			a.info["ended-abcdef"] = "expired " + stamp(noon)
 			clear(a.tokens)
 		}, false, "expired at"},
-		"just expired":   {func(a *apiServer) { a.admit(sample); clear(a.tokens) }, false, "does not accept the token abcdef any more"},
+		"just expired":   {func(a *apiServer) { a.admit(sample); clear(a.tokens) }, false, "no longer accepts the token abcdef"},
 		"wrong secret":   {func(a *apiServer) { a.admit(Token{ID: "abcdef", Secret: "fedcba9876543210"}) }, false, "with another secret"},
-		"unknown":        {func(a *apiServer) { a.admit(third) }, false, "knows no token with the ID abcdef"},
+		"unknown":        {func(a *apiServer) { a.admit(third) }, false, "has no token with the ID abcdef"},
 		"none":           {func(*apiServer) {}, true, "has no valid token, or none yet"},
 		"cannot be told": {func(a *apiServer) { a.answers[infoPath] = refuse(http.StatusServiceUnavailable) }, true, "answers 503"},
 		"forbidden yet":  {func(a *apiServer) { a.answers[reviewPath] = refuse(http.StatusForbidden) }, true, "waiting for its roles"},
 		"starting":       {func(a *apiServer) { a.answers[reviewPath] = refuse(http.StatusInternalServerError) }, true, "answers 500"},
-		"another API":    {func(a *apiServer) { a.answers[reviewPath] = refuse(http.StatusNotFound) }, false, "is no lite server: it answers 404"},
-		"a website":      {func(a *apiServer) { a.answers[reviewPath] = page(http.StatusUnauthorized) }, false, "is no lite server: it answers 401"},
+		"another API":    {func(a *apiServer) { a.answers[reviewPath] = refuse(http.StatusNotFound) }, false, "is not a lite server: it answers 404"},
+		"a website":      {func(a *apiServer) { a.answers[reviewPath] = page(http.StatusUnauthorized) }, false, "is not a lite server: it answers 401"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := newAPI(t)
@@ -80,7 +80,7 @@ func TestCheckShowsTheTokenToNobodyElse(t *testing.T) {
 func TestCheckOfNoCluster(t *testing.T) {
 	wants(t, Check(t.Context(), Cluster{Server: "https://127.0.0.1:1"}, sample, Agent), false, "is damaged")
 	ca := encodeCerts(newAuthority(t).certs())
-	wants(t, Check(t.Context(), Cluster{CA: ca}, sample, Agent), false, "does not say where the server is")
+	wants(t, Check(t.Context(), Cluster{CA: ca}, sample, Agent), false, "does not contain the address of the server")
 	wants(t, Check(t.Context(), Cluster{CA: ca, Server: "https://127.0.0.1:1"}, sample, Agent), true, "connection refused")
 	if strings.Contains(review, "\n") {
 		t.Error("the review is more than a line")

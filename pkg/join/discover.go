@@ -56,18 +56,18 @@ func Discover(ctx context.Context, t Token, server string) (Cluster, error) {
 		return Cluster{}, err
 	}
 	if !again.hasAll(ca) {
-		return Cluster{}, p.starting("its CA to settle: it has just been changed")
+		return Cluster{}, p.starting("its CA, which has just changed, to settle")
 	}
 	return Cluster{CA: encodeCerts(ca), Server: server}, nil
 }
 
 // serverOf checks the address and writes it as a URL.
 func serverOf(t Token, server string) (string, error) {
-	const remedy = "give the address as https://<host>:" + layout.APIPortText
+	const remedy = "write the address as https://<host>:" + layout.APIPortText
 	if server == "" && t.Server == "" {
 		return "", &Error{
-			Problem: "the token does not say where the server is",
-			Remedy:  "give its address with --server https://<host>:" + layout.APIPortText + ", or a token that begins with " + scheme,
+			Problem: "the token does not contain the address of the server",
+			Remedy:  "pass its address with --server https://<host>:" + layout.APIPortText + ", or a token that begins with " + scheme,
 		}
 	}
 	if server == "" {
@@ -113,7 +113,7 @@ func (p peer) clusterInfo(ctx context.Context) (info, error) {
 	}
 	i := info{data: cm.Data, kubeconfig: cm.Data[bootstrap.KubeConfigKey], date: a.date}
 	if i.kubeconfig == "" {
-		return info{}, p.starting("its cluster-info to be filled in")
+		return info{}, p.starting("the CA in its cluster-info")
 	}
 	if i.ca, err = readCA(i.kubeconfig); err != nil {
 		return info{}, p.notKubernetes("has a cluster-info without a CA", err)
@@ -127,7 +127,7 @@ func readCA(kubeconfig string) ([]*x509.Certificate, error) {
 		return nil, err
 	}
 	if len(config.Clusters) != 1 {
-		return nil, errors.New("the kubeconfig is not of one cluster")
+		return nil, errors.New("the kubeconfig does not have exactly one cluster")
 	}
 	var only *api.Cluster
 	for _, c := range config.Clusters {
@@ -192,7 +192,7 @@ func (p peer) discoverShown(ctx context.Context, t Token, first *closedError) (C
 	case errors.As(err, &closed) && (info{ca: authorities(closed.shown)}).hasAll(ca):
 		return Cluster{CA: encodeCerts(ca), Server: p.server}, nil
 	case err == nil || errors.As(err, &closed):
-		return Cluster{}, p.starting("its CA to settle: it has just been changed")
+		return Cluster{}, p.starting("its CA, which has just changed, to settle")
 	}
 	return Cluster{}, err
 }

@@ -268,7 +268,7 @@ func TestDiscoverRefusesWhatIsNotSigned(t *testing.T) {
 		retry  bool
 		says   string
 	}{
-		"another secret": {func(a *apiServer) { a.admit(other) }, false, "knows the token abcdef with another secret"},
+		"another secret": {func(a *apiServer) { a.admit(other) }, false, "has the token abcdef with another secret"},
 		"another kubeconfig": {func(a *apiServer) {
 			a.admit(sample)
 			s := a.info["jws-kubeconfig-abcdef"]
@@ -276,9 +276,9 @@ func TestDiscoverRefusesWhatIsNotSigned(t *testing.T) {
 			a.info["jws-kubeconfig-abcdef"] = s
 		}, false, "with another secret"},
 		"an empty signature":  {func(a *apiServer) { a.info["jws-kubeconfig-abcdef"] = "" }, false, "with another secret"},
-		"no token of this ID": {func(a *apiServer) { a.admit(third) }, false, "knows no token with the ID abcdef; compare"},
-		"no token at all":     {func(*apiServer) {}, true, "has no valid token, or none yet; make one"},
-		"expired":             {func(a *apiServer) { a.admit(third); a.info["ended-abcdef"] = "expired " + stamp(noon) }, false, "the token abcdef expired at 2026-01-02T12:00:00Z; make a new one"},
+		"no token of this ID": {func(a *apiServer) { a.admit(third) }, false, "has no token with the ID abcdef; compare"},
+		"no token at all":     {func(*apiServer) {}, true, "has no valid token, or none yet; create one"},
+		"expired":             {func(a *apiServer) { a.admit(third); a.info["ended-abcdef"] = "expired " + stamp(noon) }, false, "the token abcdef expired at 2026-01-02T12:00:00Z; create one with"},
 		"deleted":             {func(a *apiServer) { a.info["ended-abcdef"] = "deleted " + stamp(noon) }, false, "the token abcdef was deleted at 2026-01-02T12:00:00Z"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -306,15 +306,15 @@ func TestDiscoverAnswersOfTheServer(t *testing.T) {
 	}{
 		"not published yet":  {refuse(http.StatusNotFound), true, "waiting for its cluster-info to be published"},
 		"not readable yet":   {refuse(http.StatusForbidden), true, "waiting for its cluster-info to be readable"},
-		"empty":              {config(""), true, "waiting for its cluster-info to be filled in"},
+		"empty":              {config(""), true, "waiting for the CA in its cluster-info"},
 		"starting":           {refuse(http.StatusServiceUnavailable), true, "waiting for its API (it answers 503 Service Unavailable)"},
 		"gateway":            {page(http.StatusBadGateway), true, "waiting for its API (it answers 502 Bad Gateway)"},
 		"busy":               {refuse(http.StatusTooManyRequests), true, "answers 429 Too Many Requests"},
 		"nobody may read":    {refuse(http.StatusUnauthorized), false, "allows no anonymous requests"},
-		"a website's 404":    {page(http.StatusNotFound), false, "is no lite server: it answers 404 Not Found"},
-		"a website's 403":    {page(http.StatusForbidden), false, "is no lite server: it answers 403 Forbidden"},
-		"a redirect":         {page(http.StatusFound), false, "is no lite server: it answers 302 Found"},
-		"a website":          {page(http.StatusOK), false, "is no lite server: it answers something else"},
+		"a website's 404":    {page(http.StatusNotFound), false, "is not a lite server: it answers 404 Not Found"},
+		"a website's 403":    {page(http.StatusForbidden), false, "is not a lite server: it answers 403 Forbidden"},
+		"a redirect":         {page(http.StatusFound), false, "is not a lite server: it answers 302 Found"},
+		"a website":          {page(http.StatusOK), false, "is not a lite server: it answers with something else"},
 		"a strange file":     {config("]"), false, "has a cluster-info without a CA"},
 		"two clusters":       {config("clusters: [{name: a, cluster: {}}, {name: b, cluster: {}}]"), false, "has a cluster-info without a CA"},
 		"a kubeconfig alone": {config("clusters: [{name: a, cluster: {server: x}}]"), false, "has a cluster-info without a CA"},
@@ -345,7 +345,7 @@ func TestDiscoverCertificates(t *testing.T) {
 		"this clock is behind": {func(c *x509.Certificate) {
 			c.NotBefore, c.NotAfter = time.Now().Add(time.Hour), time.Now().Add(2*time.Hour)
 		},
-			noon, true, []string{"this machine's clock says ", "the server's 2026-01-02T12:00:00Z", "set the clocks", "NTP"}},
+			noon, true, []string{"this machine's clock shows ", "the server's 2026-01-02T12:00:00Z", "set the clocks", "NTP"}},
 		"this clock is ahead": {func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) },
 			noon, true, []string{"the server's 2026-01-02T12:00:00Z", "set the clocks"}},
 		"expired": {func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) },
@@ -393,7 +393,7 @@ func TestDiscoverLooksASecondTime(t *testing.T) {
 	}
 	url := a.start()
 	_, err := Discover(t.Context(), sample, url)
-	wants(t, err, true, "waiting for its CA to settle")
+	wants(t, err, true, "waiting for its CA, which has just changed, to settle")
 	a.info, asked = was, 2
 	if _, err := Discover(t.Context(), sample, url); err != nil {
 		t.Error(err)
@@ -421,7 +421,7 @@ func TestDiscoverWithoutAnonymousRequests(t *testing.T) {
 		t.Errorf("got %s, %s", got.Server, got.CA)
 	}
 	_, err = Discover(t.Context(), sample, url)
-	wants(t, err, false, "does not have the hash", "lite://", url)
+	wants(t, err, false, "does not contain the hash", "lite://", url)
 	token.CAHash = someHash
 	_, err = Discover(t.Context(), token, url)
 	wants(t, err, false, someHash, a.ca.hash(), "somebody is in between")
@@ -441,7 +441,7 @@ func TestDiscoverWithoutAnonymousRequestsRefuses(t *testing.T) {
 			a.cert = newAuthority(t).serving(t, nil)
 			a.cert.Certificate = append(a.cert.Certificate, a.ca.cert.Raw)
 		}, false, "is not signed by the cluster's CA"},
-		"who shows no CA": {func(a *apiServer) { a.cert.Certificate = a.cert.Certificate[:1] }, false, "shows neither cluster-info nor its CA"},
+		"who shows no CA": {func(a *apiServer) { a.cert.Certificate = a.cert.Certificate[:1] }, false, "presents neither cluster-info nor the CA"},
 		"another CA with the key": {func(a *apiServer) {
 			forged := &x509.Certificate{Subject: pkix.Name{CommonName: "other"}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
 			forged.SerialNumber = big.NewInt(2)
@@ -462,7 +462,7 @@ func TestDiscoverWithoutAnonymousRequestsRefuses(t *testing.T) {
 				}
 				reply(w, http.StatusOK, corev1.ConfigMap{Data: a.info})
 			}
-		}, true, "waiting for its CA to settle"},
+		}, true, "waiting for its CA, which has just changed, to settle"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := newAPI(t)
@@ -483,7 +483,7 @@ func TestDiscoverWithoutAnonymousRequestsRefuses(t *testing.T) {
 
 func TestDiscoverAddresses(t *testing.T) {
 	for _, test := range []struct{ server, says string }{
-		{"", "does not say where the server is; give its address with --server"},
+		{"", "does not contain the address of the server; pass its address with --server"},
 		{"host:6443", "does not begin with https://"},
 		{"http://host:6443", "does not begin with https://"},
 		{"https://", "neither a name nor an address"},
@@ -541,12 +541,12 @@ func TestDiscoverWhatDoesNotAnswer(t *testing.T) {
 		retry bool
 		says  string
 	}{
-		"nobody listens": {"https://" + closed.Addr().String(), true, "cannot be reached: connection refused"},
+		"nobody listens": {"https://" + closed.Addr().String(), true, "cannot reach the server " + "https://" + closed.Addr().String() + ": connection refused"},
 		"plain HTTP":     {"https://" + plain.Listener.Addr().String(), false, "does not speak TLS"},
 		"SSH": {listen(t, func(c net.Conn) { fmt.Fprint(c, "SSH-2.0-OpenSSH\r\n"); c.Close() }),
 			false, "does not speak TLS"},
-		"wants a client certificate": {picky.URL, false, "does not accept a TLS connection from here"},
-		"hangs up":                   {listen(t, func(c net.Conn) { c.Close() }), true, "cannot be reached: "},
+		"wants a client certificate": {picky.URL, false, "does not accept TLS connections from here"},
+		"hangs up":                   {listen(t, func(c net.Conn) { c.Close() }), true, "cannot reach the server "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := Discover(t.Context(), sample, test.url)
@@ -564,7 +564,7 @@ func TestDiscoverWhenTimeIsUp(t *testing.T) {
 	ctx, cancel = context.WithCancel(t.Context())
 	cancel()
 	_, err = Discover(ctx, sample, url)
-	wants(t, err, true, "the request was given up")
+	wants(t, err, true, "the request was canceled")
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("%v hides its cause", err)
 	}
@@ -573,7 +573,7 @@ func TestDiscoverWhenTimeIsUp(t *testing.T) {
 func TestNamesThatCannotBeLookedUp(t *testing.T) {
 	p := peer{server: "https://host:6443"}
 	wants(t, p.noAnswer(&net.DNSError{Name: "host", IsNotFound: true}), false, "the name host of the server does not exist")
-	wants(t, p.noAnswer(&net.DNSError{Name: "host", IsTemporary: true}), true, "the name host cannot be looked up")
+	wants(t, p.noAnswer(&net.DNSError{Name: "host", IsTemporary: true}), true, "cannot look up the name host")
 }
 
 func TestAClockThatTheServerDidNotTell(t *testing.T) {

@@ -45,7 +45,7 @@ func MarkEnded(ctx context.Context, client kubernetes.Interface, id string, how 
 	})
 	// Where there is no cluster-info nobody can have come with the token.
 	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("note in cluster-info that token %s is %s: %w", id, how, err)
+		return fmt.Errorf("record in cluster-info that token %s is %s: %w", id, how, err)
 	}
 	return nil
 }
@@ -58,7 +58,7 @@ func unmark(ctx context.Context, client kubernetes.Interface, id string) error {
 		return marked
 	})
 	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("note in cluster-info that token %s is back: %w", id, err)
+		return fmt.Errorf("record in cluster-info that token %s is back: %w", id, err)
 	}
 	return nil
 }
@@ -122,7 +122,7 @@ func sweepOne(ctx context.Context, client kubernetes.Interface, i Info, s *corev
 	if err := MarkEnded(ctx, client, i.ID, Expired, i.Expiry); err != nil {
 		return err
 	}
-	// The same ID may have been given anew since the list was read.
+	// The same ID may have been used again since the list was read.
 	only := metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &s.UID, ResourceVersion: &s.ResourceVersion}}
 	err := client.CoreV1().Secrets(s.Namespace).Delete(ctx, s.Name, only)
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {

@@ -17,7 +17,7 @@ import (
 
 // Standing is the description of the token that a server keeps, by which agents
 // may join at any time.
-const Standing = "the cluster's own, kept by its servers"
+const Standing = "the cluster's own, which its servers keep"
 
 // Read reads a token that was said as such or by the file that holds it; the
 // zero Token if neither was. Errors name the option.
@@ -48,18 +48,18 @@ const longestFile = 64 << 10
 
 func readToken(path string) ([]byte, error) {
 	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Size() > longestFile {
-		return nil, fmt.Errorf("%s is larger than %d bytes; name the file that holds the token alone", path, longestFile)
+		return nil, fmt.Errorf("%s is larger than %d bytes; use a file that contains only the token", path, longestFile)
 	}
 	data, err := file.ReadRegular(path)
 	if errors.Is(err, file.ErrIrregular) {
-		return nil, fmt.Errorf("%s %w; write the token into one, which is there at the next start as well", path, err)
+		return nil, fmt.Errorf("%s %w; write the token to a regular file, which the next start can read too", path, err)
 	}
 	return data, err
 }
 
 // Keep makes the cluster know t as its standing token, and no other as such:
 // who says another one to the server means to end the old one. A token that was
-// made to expire, or for servers, is made anew: it is to admit agents for ever.
+// made to expire, or for servers, is recreated: it has to admit agents forever.
 func Keep(ctx context.Context, client kubernetes.Interface, t Token) error {
 	var old []string
 	known := false

@@ -96,7 +96,7 @@ func (p peer) ask(ctx context.Context, method, path, bearer string, body string,
 	a.date, _ = http.ParseTime(res.Header.Get("Date"))
 	if res.StatusCode/100 == 2 {
 		if err := json.Unmarshal(data, object); err != nil {
-			return a, p.notKubernetes("answers something else", err)
+			return a, p.notKubernetes("answers with something else", err)
 		}
 		return a, nil
 	}

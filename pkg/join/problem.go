@@ -30,7 +30,7 @@ func (e *Error) Error() string { return e.Problem + "; " + e.Remedy }
 
 func (e *Error) Unwrap() error { return e.err }
 
-// noAnswer says why a request got none. The texts of the net package name ports
+// noAnswer reports why a request got none. The texts of the net package name ports
 // that are others each time, so they are not repeated.
 func (p peer) noAnswer(err error) error {
 	var (
@@ -45,17 +45,17 @@ func (p peer) noAnswer(err error) error {
 	case errors.Is(err, http.ErrSchemeMismatch), errors.As(err, &record):
 		return p.notKubernetes("does not speak TLS", err)
 	case errors.As(err, &op) && op.Op == "remote error":
-		return p.notKubernetes("does not accept a TLS connection from here ("+op.Err.Error()+")", err)
+		return p.notKubernetes("does not accept TLS connections from here ("+op.Err.Error()+")", err)
 	case errors.As(err, &name) && name.IsNotFound && !name.IsTemporary:
 		return &Error{
 			Problem: fmt.Sprintf("the name %s of the server does not exist", name.Name),
-			Remedy:  "correct the server's address, or make the name known on this machine",
+			Remedy:  "correct the server's address, or make this machine resolve the name",
 			err:     err,
 		}
 	case errors.As(err, &name):
-		return p.unreachable(fmt.Sprintf("the name %s cannot be looked up", name.Name), err)
+		return p.unreachable(fmt.Sprintf("cannot look up the name %s", name.Name), err)
 	case errors.Is(err, context.Canceled):
-		return p.unreachable("the request was given up", err)
+		return p.unreachable("the request was canceled", err)
 	case isTimeout(err):
 		return p.unreachable("no answer in time", err)
 	}
@@ -73,8 +73,8 @@ func isTimeout(err error) bool {
 
 func (p peer) unreachable(why string, err error) error {
 	return &Error{
-		Problem: fmt.Sprintf("the server %s cannot be reached: %s", p.server, why),
-		Remedy:  "start `lite server` there, and let this machine through to that port",
+		Problem: fmt.Sprintf("cannot reach the server %s: %s", p.server, why),
+		Remedy:  "start `lite server` there, and open that port to this machine",
 		Retry:   true,
 		err:     err,
 	}
@@ -82,8 +82,8 @@ func (p peer) unreachable(why string, err error) error {
 
 func (p peer) notKubernetes(what string, err error) error {
 	return &Error{
-		Problem: fmt.Sprintf("what listens at %s is no lite server: it %s", p.server, what),
-		Remedy:  "correct the server's address; its port is " + layout.APIPortText + " unless --https-listen-port says otherwise",
+		Problem: fmt.Sprintf("what listens at %s is not a lite server: it %s", p.server, what),
+		Remedy:  "correct the server's address; its port is " + layout.APIPortText + " unless --https-listen-port changes it",
 		err:     err,
 	}
 }
@@ -92,12 +92,12 @@ func (p peer) notKubernetes(what string, err error) error {
 func (p peer) starting(waiting string) error {
 	return &Error{
 		Problem: fmt.Sprintf("the server %s is not ready: waiting for %s", p.server, waiting),
-		Remedy:  "if that lasts, look at `lite status` on the server",
+		Remedy:  "if that lasts, check `lite status` on the server",
 		Retry:   true,
 	}
 }
 
-// untrusted says why the server's certificate is not good under the CA.
+// untrusted reports why the server's certificate is not good under the CA.
 func (p peer) untrusted(err error) error {
 	var (
 		invalid x509.CertificateInvalidError
@@ -128,8 +128,8 @@ func (p peer) outOfTime(err x509.CertificateInvalidError) error {
 	now := time.Now()
 	valid := fmt.Sprintf("valid from %s to %s", stamp(err.Cert.NotBefore), stamp(err.Cert.NotAfter))
 	e := &Error{
-		Problem: fmt.Sprintf("the certificate of the server %s is %s, and this machine's clock says %s", p.server, valid, stamp(now)),
-		Remedy:  "set the clocks of both machines, best by NTP (`timedatectl set-ntp true`)",
+		Problem: fmt.Sprintf("the certificate of the server %s is %s, and this machine's clock shows %s", p.server, valid, stamp(now)),
+		Remedy:  "set the clocks of both machines, preferably with NTP (`timedatectl set-ntp true`)",
 		Retry:   true,
 		err:     err,
 		topic:   "clock " + valid,
@@ -139,7 +139,7 @@ func (p peer) outOfTime(err x509.CertificateInvalidError) error {
 	}
 	e.Problem += ", the server's " + stamp(p.clock)
 	if now.Sub(p.clock).Abs() < aloof {
-		e.Remedy = "if the clocks, which agree, are right, restart `lite server`, which renews its certificates"
+		e.Remedy = "the clocks agree: if they are right, restart `lite server`, which renews its certificates"
 	}
 	return e
 }
@@ -147,12 +147,12 @@ func (p peer) outOfTime(err x509.CertificateInvalidError) error {
 func (p peer) wrongCA(want string, got []string) error {
 	if len(got) == 0 {
 		return &Error{
-			Problem: fmt.Sprintf("the server %s shows neither cluster-info nor its CA, which the token says has the hash %s", p.server, want),
-			Remedy:  "use the address of the server itself, not of a proxy; or let anonymous requests read cluster-info",
+			Problem: fmt.Sprintf("the server %s presents neither cluster-info nor the CA with the hash %s from the token", p.server, want),
+			Remedy:  "use the address of the server itself, not of a proxy; or allow anonymous requests to read cluster-info",
 		}
 	}
 	return &Error{
-		Problem: fmt.Sprintf("the CA of %s has the hash %s, but the token is for %s", p.server, strings.Join(got, ", "), want),
+		Problem: fmt.Sprintf("the CA of %s has the hash %s, but the token has %s", p.server, strings.Join(got, ", "), want),
 		Remedy: "make sure that the address is the server's, and use a token of that cluster: " +
 			"this is another cluster, or somebody is in between",
 	}
@@ -161,16 +161,16 @@ func (p peer) wrongCA(want string, got []string) error {
 // closed is for a token without a hash, where no anonymous request is allowed.
 func (p peer) closed() error {
 	return &Error{
-		Problem: fmt.Sprintf("the server %s allows no anonymous requests, and the token does not have the hash by which its CA could be trusted", p.server),
-		Remedy:  "use a whole token, which begins with lite://, as `lite token create` prints it on the server",
+		Problem: fmt.Sprintf("the server %s allows no anonymous requests, and the token does not contain the hash of its CA", p.server),
+		Remedy:  "use a full token, which begins with lite://, as `lite token create` prints it on the server",
 	}
 }
 
 // unknown is for a token that is not let in, where the server does not say why.
 func (p peer) unknown(t Token) error {
 	return &Error{
-		Problem: fmt.Sprintf("the server %s does not accept the token %s: it has expired, was deleted, has another secret or never was of this cluster", p.server, t.ID),
-		Remedy:  "compare it with `lite token list` on the server, or make a new one with `lite token create`",
+		Problem: fmt.Sprintf("the server %s does not accept the token %s: it has expired, was deleted, has another secret, or never belonged to this cluster", p.server, t.ID),
+		Remedy:  "compare it with `lite token list` on the server, or create one with `lite token create`",
 		recent:  true,
 	}
 }
@@ -183,13 +183,13 @@ func (p peer) absent(t Token, i info) error {
 	if !i.signed() {
 		return &Error{
 			Problem: fmt.Sprintf("the cluster at %s has no valid token, or none yet", p.server),
-			Remedy:  "make one with `lite token create`, unless the server has only just been started",
+			Remedy:  "create one with `lite token create`, unless the server has just started",
 			Retry:   true,
 		}
 	}
 	return &Error{
-		Problem: fmt.Sprintf("the cluster at %s knows no token with the ID %s", p.server, t.ID),
-		Remedy:  "compare the token and the address with `lite token list` on the server, or make a new one with `lite token create`",
+		Problem: fmt.Sprintf("the cluster at %s has no token with the ID %s", p.server, t.ID),
+		Remedy:  "compare the token and the address with `lite token list` on the server, or create one with `lite token create`",
 		recent:  true,
 	}
 }
@@ -201,14 +201,14 @@ func (p peer) over(t Token, how Ending, when time.Time) error {
 	}
 	return &Error{
 		Problem: fmt.Sprintf("the token %s %s%s", t.ID, did, stamp(when)),
-		Remedy:  "make a new one with `lite token create` on the server",
+		Remedy:  "create one with `lite token create` on the server",
 	}
 }
 
 func (p peer) wrongSecret(t Token) error {
 	return &Error{
-		Problem: fmt.Sprintf("the cluster at %s knows the token %s with another secret", p.server, t.ID),
-		Remedy:  "copy the whole token again, or make a new one with `lite token create` on the server",
+		Problem: fmt.Sprintf("the cluster at %s has the token %s with another secret", p.server, t.ID),
+		Remedy:  "copy the whole token again, or create one with `lite token create` on the server",
 		recent:  true,
 	}
 }
@@ -217,8 +217,8 @@ func (p peer) wrongSecret(t Token) error {
 // yet is not let in.
 func (p peer) refused(t Token) error {
 	return &Error{
-		Problem: fmt.Sprintf("the server %s does not accept the token %s any more: it has expired or was deleted", p.server, t.ID),
-		Remedy:  "make a new one with `lite token create` on the server",
+		Problem: fmt.Sprintf("the server %s no longer accepts the token %s: it has expired or was deleted", p.server, t.ID),
+		Remedy:  "create one with `lite token create` on the server",
 		recent:  true,
 	}
 }
@@ -226,12 +226,12 @@ func (p peer) refused(t Token) error {
 func (p peer) wrongRole(t Token, want, is Role) error {
 	if is == "" {
 		return &Error{
-			Problem: fmt.Sprintf("the token %s was not made for joining lite", t.ID),
-			Remedy:  fmt.Sprintf("make one with `lite token create --role %s` on the server", want),
+			Problem: fmt.Sprintf("the token %s is not for joining lite", t.ID),
+			Remedy:  fmt.Sprintf("create one with `lite token create --role %s` on the server", want),
 		}
 	}
 	return &Error{
 		Problem: fmt.Sprintf("the token %s is for joining as %s, not as %s", t.ID, is, want),
-		Remedy:  fmt.Sprintf("start `lite %s` with it, or make another with `lite token create --role %s` on the server", is, want),
+		Remedy:  fmt.Sprintf("start `lite %s` with it, or create another one with `lite token create --role %s` on the server", is, want),
 	}
 }

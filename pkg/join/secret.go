@@ -53,7 +53,7 @@ func roleIn(groups []string) Role {
 // Settings is what a token is made for.
 type Settings struct {
 	Role        Role
-	TTL         time.Duration // 0 is for ever
+	TTL         time.Duration // 0 is forever
 	Description string
 	Now         time.Time
 }
@@ -100,7 +100,7 @@ func infoOf(s *corev1.Secret, now time.Time) (Info, error) {
 	text := func(key string) string { return string(s.Data[key]) }
 	id := text(bootstrap.BootstrapTokenIDKey)
 	if s.Type != bootstrap.SecretTypeBootstrapToken || !made(id, idLength) || s.Name != secretName(id) {
-		return Info{}, fmt.Errorf("secret %s/%s holds no bootstrap token; `lite token create` makes one", s.Namespace, s.Name)
+		return Info{}, fmt.Errorf("secret %s/%s does not contain a bootstrap token; create one with `lite token create`", s.Namespace, s.Name)
 	}
 	info := Info{
 		ID:          id,
@@ -124,11 +124,11 @@ func Create(ctx context.Context, client kubernetes.Interface, t Token, s Setting
 	}
 	// What is kept of the end has whole seconds.
 	if s.TTL < 0 || s.TTL > 0 && s.TTL < time.Second {
-		return fmt.Errorf("the token would be valid for %s; give a time to live of a second or more, or 0 for ever", s.TTL)
+		return fmt.Errorf("the token would be valid for %s; the time to live must be at least a second, or 0 for no expiry", s.TTL)
 	}
 	_, err := client.CoreV1().Secrets(metav1.NamespaceSystem).Create(ctx, Secret(t, s), metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
-		return fmt.Errorf("token %s is there already; delete it first (`lite token delete %s`): %w", t.ID, t.ID, err)
+		return fmt.Errorf("token %s already exists; delete it first (`lite token delete %s`): %w", t.ID, t.ID, err)
 	}
 	if err != nil {
 		return fmt.Errorf("create token %s: %w", t.ID, err)
@@ -163,7 +163,7 @@ func each(ctx context.Context, client kubernetes.Interface, now time.Time, f fun
 	return nil
 }
 
-// Valid says whether there is a token of this ID that has not expired.
+// Valid returns whether there is a token with this ID that has not expired.
 func Valid(ctx context.Context, client kubernetes.Interface, id string) (bool, error) {
 	secret, err := client.CoreV1().Secrets(metav1.NamespaceSystem).Get(ctx, secretName(id), metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
@@ -194,7 +194,7 @@ func Delete(ctx context.Context, client kubernetes.Interface, which string, now 
 }
 
 func unknown(id string, err error) error {
-	return fmt.Errorf("token %s does not exist; `lite token list` shows those that do: %w", id, err)
+	return fmt.Errorf("token %s does not exist; list tokens with `lite token list`: %w", id, err)
 }
 
 // Named reads an ID, which gives a token without a secret, or a whole token.
@@ -205,14 +205,14 @@ func Named(which string) (Token, error) {
 	t, err := Parse(which)
 	switch {
 	case errors.Is(err, noToken), errors.Is(err, tooShort):
-		return Token{}, errors.New("an argument names no token; give an ID, 6 of a-z and 0-9 as `lite token list` shows it, or the whole token")
+		return Token{}, errors.New("an argument is not a token; pass an ID (6 of a-z and 0-9, see `lite token list`) or the whole token")
 	case err != nil:
 		return Token{}, fmt.Errorf("the token %w", err)
 	}
 	return t, nil
 }
 
-// Rotate puts a new token in the place of one that is named by its ID or whole
+// Rotate replaces a token that is named by its ID or whole
 // text: with the same role and description, and valid for as long as the old
 // one would have been. Server and hash are those of the text.
 func Rotate(ctx context.Context, client kubernetes.Interface, which string, now time.Time) (Token, error) {
@@ -230,7 +230,7 @@ func Rotate(ctx context.Context, client kubernetes.Interface, which string, now 
 		return Token{}, err
 	}
 	if err := Delete(ctx, client, old.ID, now); err != nil {
-		return t, fmt.Errorf("token %s has been made, but the old one may still work: %w", t.ID, err)
+		return t, fmt.Errorf("token %s was created, but the old one may still work: %w", t.ID, err)
 	}
 	return t, nil
 }
@@ -249,9 +249,9 @@ func settingsOf(ctx context.Context, client kubernetes.Interface, id string, now
 	case err != nil:
 		return Settings{}, err
 	case info.Role == "":
-		return Settings{}, fmt.Errorf("token %s is not for joining lite; make a new one with `lite token create`", id)
+		return Settings{}, fmt.Errorf("token %s is not for joining lite; create one with `lite token create`", id)
 	case info.Expired:
-		return Settings{}, fmt.Errorf("token %s has expired; make a new one with `lite token create`", id)
+		return Settings{}, fmt.Errorf("token %s has expired; create one with `lite token create`", id)
 	}
 	s := Settings{Role: info.Role, Description: info.Description, Now: now}
 	if !info.Expiry.IsZero() {

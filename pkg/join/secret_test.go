@@ -225,17 +225,17 @@ func TestRotateErrors(t *testing.T) {
 	put("others", func(s *corev1.Secret) { delete(s.Data, "auth-extra-groups") })
 	put("opaque", func(s *corev1.Secret) { s.Type = "Opaque" })
 	for which, want := range map[string]string{
-		"expire":  "token expire has expired; make a new one",
-		"others":  "token others is not for joining lite; make a new one",
-		"opaque":  "secret kube-system/bootstrap-token-opaque holds no bootstrap token",
-		"nobody":  "token nobody does not exist; `lite token list`",
-		"hunter2": "an argument names no token",
+		"expire":  "token expire has expired; create one with",
+		"others":  "token others is not for joining lite; create one with",
+		"opaque":  "secret kube-system/bootstrap-token-opaque does not contain a bootstrap token",
+		"nobody":  "token nobody does not exist; list tokens with `lite token list`",
+		"hunter2": "an argument is not a token",
 	} {
 		if _, err := Rotate(ctx, c, which, noon.Add(2*time.Hour)); err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%s: got %v, want %s", which, err, want)
 		}
 	}
-	if err := Delete(ctx, c, "hunter2", noon); err == nil || !strings.HasPrefix(err.Error(), "an argument names no token") {
+	if err := Delete(ctx, c, "hunter2", noon); err == nil || !strings.HasPrefix(err.Error(), "an argument is not a token") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -274,16 +274,16 @@ func TestErrorsOfTheAPI(t *testing.T) {
 		want           string
 	}{
 		{"create", "secrets", create, "create token "},
-		{"get", "configmaps", create, "note in cluster-info that token "},
+		{"get", "configmaps", create, "record in cluster-info that token "},
 		{"delete", "secrets", remove, "delete token abcdef: "},
-		{"update", "configmaps", remove, "note in cluster-info that token abcdef is deleted: "},
+		{"update", "configmaps", remove, "record in cluster-info that token abcdef is deleted: "},
 		{"get", "secrets", rotate, "read token abcdef: "},
 		{"create", "secrets", rotate, "create token "},
 		{"delete", "secrets", rotate, "token "},
 		{"list", "secrets", list, "list the tokens: "},
 		{"list", "secrets", sweep, "list the tokens: "},
 		{"delete", "secrets", sweep, "delete the expired token abcdef: "},
-		{"update", "configmaps", sweep, "note in cluster-info that token abcdef is expired: "},
+		{"update", "configmaps", sweep, "record in cluster-info that token abcdef is expired: "},
 	} {
 		c := newCluster(t)
 		if err := Create(t.Context(), c, sample, Settings{Role: Agent, TTL: time.Hour, Now: noon}); err != nil {

@@ -43,22 +43,22 @@ const (
 	shortest = 8
 )
 
-// malformed says what is wrong with a text. It is only ever made of constants,
+// malformed reports what is wrong with a text. It is only ever made of constants,
 // so that no part of the text, which is a secret, gets into it.
 type malformed string
 
 func (m malformed) Error() string { return string(m) }
 
 const (
-	// whole is how a damaged token is mended.
+	// whole is how to fix a damaged token.
 	whole = "; copy the whole token as `lite token create` printed it"
 
-	noToken       malformed = "is empty; give the token that `lite token create` prints"
-	notALine      malformed = "has a line break or another control character in it; give one line of text"
-	tooShort      malformed = "is shorter than 8 characters, which can be guessed; give a longer one, or the token that `lite token create` prints"
-	surrounded    malformed = "has other text before lite://; give the token alone, which begins with lite://"
-	ofK3s         malformed = "is a token of k3s, which lite cannot join; make one with `lite token create` on a lite server"
-	aURL          malformed = "is a URL; give the server's address with --server and a token that `lite token create` prints with --token"
+	noToken       malformed = "is empty; use the token that `lite token create` prints"
+	notALine      malformed = "contains a line break or another control character; use one line of text"
+	tooShort      malformed = "is shorter than 8 characters, which can be guessed; use a longer one, or the token that `lite token create` prints"
+	surrounded    malformed = "has other text before lite://; pass only the token, which begins with lite://"
+	ofK3s         malformed = "is a token of k3s, which lite cannot join; create one with `lite token create` on a lite server"
+	aURL          malformed = "is a URL; pass the server's address with --server, and a token that `lite token create` prints with --token"
 	noServer      malformed = "has no @ with the server's address after the secret" + whole
 	noHash        malformed = "has no /sha256/ with the hash of the CA after the server's address" + whole
 	badID         malformed = "has an ID, before the dot, that is not 6 of a-z and 0-9" + whole

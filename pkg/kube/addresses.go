@@ -54,7 +54,7 @@ func (a NodeAddresses) Check(ip netip.Addr, server bool) error {
 	within := func(p netip.Prefix) bool { return p.Contains(ip) }
 	switch {
 	case !ip.IsValid() || ip.Is4In6() || ip.Zone() != "" || !ip.IsGlobalUnicast() || ip == broadcast:
-		return fmt.Errorf("%.60s is no address of a host", ip) // a zone may have any length
+		return fmt.Errorf("%.60s cannot be the address of a host", ip) // a zone may have any length
 	case len(a.Within) > 0 && !slices.ContainsFunc(a.Within, within):
 		return fmt.Errorf("%s is not in %v", ip, a.Within)
 	case slices.ContainsFunc(a.Services, within):

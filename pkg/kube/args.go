@@ -67,24 +67,24 @@ var besides = []beside{
 // refused is what a user cannot say to a component of lite, and what to do instead.
 // All else is the user's to decide.
 var refused = []struct{ component, name, problem, remedy string }{
-	{"kube-apiserver", "bind-address", "lite checks the health of the API server there", "say --bind-address"},
-	{"kube-apiserver", "secure-port", "lite and all nodes reach the API server there", "say --https-listen-port"},
-	{"kube-apiserver", "client-ca-file", "the cluster's own parts and nodes have certificates of its own authority", "let that sign, or use OIDC or authentication-config"},
-	{"kube-apiserver", "tls-cert-file", "the cluster's own parts and nodes verify the API server by its own authority", "add names with --tls-san, or another certificate for some names with tls-sni-cert-key"},
-	{"kube-apiserver", "tls-private-key-file", "the cluster's own parts and nodes verify the API server by its own authority", "add names with --tls-san, or another certificate for some names with tls-sni-cert-key"},
-	{"kube-apiserver", "etcd-servers", "lite has an etcd of its own", "remove the argument"},
-	{"kube-apiserver", "service-cluster-ip-range", "all parts have to know it", "say --service-cidr"},
-	{"kube-controller-manager", "cluster-cidr", "all parts have to know it", "say --cluster-cidr"},
-	{"kube-controller-manager", "config", "this component has no configuration file", "say its flags"},
-	{"kube-controller-manager", "service-cluster-ip-range", "all parts have to know it", "say --service-cidr"},
-	{"kube-controller-manager", "master", "all parts of the control plane ask the API in one way", "remove the argument"},
-	{"kube-scheduler", "master", "all parts of the control plane ask the API in one way", "remove the argument"},
+	{"kube-apiserver", "bind-address", "lite checks the health of the API server there", "set --bind-address"},
+	{"kube-apiserver", "secure-port", "lite and all nodes reach the API server there", "set --https-listen-port"},
+	{"kube-apiserver", "client-ca-file", "components and nodes of the cluster have certificates of its own authority", "let that authority sign, or use OIDC or authentication-config"},
+	{"kube-apiserver", "tls-cert-file", "components and nodes of the cluster verify the API server with its own authority", "add names with --tls-san, or a certificate for other names with tls-sni-cert-key"},
+	{"kube-apiserver", "tls-private-key-file", "components and nodes of the cluster verify the API server with its own authority", "add names with --tls-san, or a certificate for other names with tls-sni-cert-key"},
+	{"kube-apiserver", "etcd-servers", "lite has its own etcd", "remove the argument"},
+	{"kube-apiserver", "service-cluster-ip-range", "all components have to know it", "set --service-cidr"},
+	{"kube-controller-manager", "cluster-cidr", "all components have to know it", "set --cluster-cidr"},
+	{"kube-controller-manager", "config", "this component has no configuration file", "set its flags"},
+	{"kube-controller-manager", "service-cluster-ip-range", "all components have to know it", "set --service-cidr"},
+	{"kube-controller-manager", "master", "all components of the control plane use one kubeconfig", "remove the argument"},
+	{"kube-scheduler", "master", "all components of the control plane use one kubeconfig", "remove the argument"},
 	{"kube-scheduler", "write-config-to", "the scheduler would write a file and end", "remove the argument"},
 	{"kube-proxy", "cleanup", "kube-proxy would clean up and end", "remove the argument"},
-	{"kube-proxy", "hostname-override", "it serves the node that lite runs", "say --node-name"},
-	{"kube-proxy", "kubeconfig", "all parts of a node ask the API by one", "remove the argument"},
-	{"kube-proxy", "master", "all parts of a node ask the API in one way", "remove the argument"},
-	{"kube-proxy", "init-only", "kube-proxy would end at once", "remove the argument"},
+	{"kube-proxy", "hostname-override", "it serves the node that lite runs", "set --node-name"},
+	{"kube-proxy", "kubeconfig", "all components of a node use one kubeconfig", "remove the argument"},
+	{"kube-proxy", "master", "all components of a node use one kubeconfig", "remove the argument"},
+	{"kube-proxy", "init-only", "kube-proxy would end immediately", "remove the argument"},
 	{"kube-proxy", "write-config-to", "kube-proxy would write a file and end", "remove the argument"},
 }
 
@@ -113,7 +113,7 @@ func CheckArgs(component string, user []string) error {
 		known, some := heard[component]
 		deaf := some && !slices.ContainsFunc(known, func(pattern string) bool { return matches(pattern, name) })
 		if beside && (deaf || slices.Contains(unheard[component], name)) {
-			return fmt.Errorf("%s-arg %q: has no effect beside config=%s; say it in the file", component, arg, config)
+			return fmt.Errorf("%s-arg %q: has no effect beside config=%s; set it in the file", component, arg, config)
 		}
 	}
 	return nil

@@ -50,16 +50,16 @@ func TestArgsThatAreRefused(t *testing.T) {
 		user      []string
 		want      string // "" = none is refused
 	}{
-		{"kube-apiserver", []string{"secure-port=8443"}, `kube-apiserver-arg "secure-port=8443": lite and all nodes reach the API server there; say --https-listen-port`},
-		{"kube-apiserver", []string{"v=2", "client_ca_file=/ca"}, `kube-apiserver-arg "client_ca_file=/ca": the cluster's own parts`},
-		{"kube-controller-manager", []string{"config=/c"}, `kube-controller-manager-arg "config=/c": this component has no configuration file; say its flags`},
+		{"kube-apiserver", []string{"secure-port=8443"}, `kube-apiserver-arg "secure-port=8443": lite and all nodes reach the API server there; set --https-listen-port`},
+		{"kube-apiserver", []string{"v=2", "client_ca_file=/ca"}, `kube-apiserver-arg "client_ca_file=/ca": components and nodes of the cluster`},
+		{"kube-controller-manager", []string{"config=/c"}, `kube-controller-manager-arg "config=/c": this component has no configuration file; set its flags`},
 		{"kube-scheduler", []string{"write-config-to=/c"}, `kube-scheduler-arg "write-config-to=/c": the scheduler would write a file and end; remove the argument`},
-		{"kube-proxy", []string{"hostname-override=x"}, `kube-proxy-arg "hostname-override=x": it serves the node that lite runs; say --node-name`},
-		{"kube-proxy", []string{"kubeconfig=/k"}, `kube-proxy-arg "kubeconfig=/k": all parts of a node ask the API by one; remove the argument`},
-		{"kube-scheduler", []string{"config=/c", "kube-api-qps=5"}, `kube-scheduler-arg "kube-api-qps=5": has no effect beside config=/c; say it in the file`},
+		{"kube-proxy", []string{"hostname-override=x"}, `kube-proxy-arg "hostname-override=x": it serves the node that lite runs; set --node-name`},
+		{"kube-proxy", []string{"kubeconfig=/k"}, `kube-proxy-arg "kubeconfig=/k": all components of a node use one kubeconfig; remove the argument`},
+		{"kube-scheduler", []string{"config=/c", "kube-api-qps=5"}, `kube-scheduler-arg "kube-api-qps=5": has no effect beside config=/c; set it in the file`},
 		{"kube-scheduler", []string{"config=/c", "v=2", "leader-elect-lease-duration=1m"}, ""},
 		{"kube-scheduler", []string{"kube-api-qps=5"}, ""},
-		{"kube-proxy", []string{"proxy-mode=ipvs", "config=/c"}, `kube-proxy-arg "proxy-mode=ipvs": has no effect beside config=/c; say it in the file`},
+		{"kube-proxy", []string{"proxy-mode=ipvs", "config=/c"}, `kube-proxy-arg "proxy-mode=ipvs": has no effect beside config=/c; set it in the file`},
 		{"kube-proxy", []string{"config=/c", "feature-gates=A=true", "v=2", "log-flush-frequency=1s"}, ""},
 		{"kubelet", []string{"config=/c", "max-pods=5"}, ""},
 	} {

@@ -36,7 +36,7 @@ func ReadConfigFile(component, flag, path string, strict runtime.Decoder, kind s
 	f := ConfigFile{component: component, flag: flag, path: path}
 	data, err := file.ReadRegular(path)
 	if err != nil {
-		return f, f.wrong(err, "name a file that can be read")
+		return f, f.wrong(err, "use a file that is readable")
 	}
 	only, err := document.Only(data) // a decoder would not look at others
 	if only == nil && err == nil {
@@ -50,7 +50,7 @@ func ReadConfigFile(component, flag, path string, strict runtime.Decoder, kind s
 		err = fmt.Errorf("is of kind %s", gvk.Kind)
 	}
 	if err != nil {
-		return f, f.wrong(err, "correct the file, which has to hold an object of kind "+kind)
+		return f, f.wrong(err, "correct the file, which must contain an object of kind "+kind)
 	}
 	if err := yaml.Unmarshal(data, &f.fields); err != nil {
 		return f, f.wrong(err, "")

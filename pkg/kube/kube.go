@@ -50,7 +50,7 @@ func ParseSet(component string, fs *pflag.FlagSet, args []string) error {
 		return fmt.Errorf("%s-arg: %w", component, withRemedy(err))
 	}
 	if rest := fs.Args(); len(rest) > 0 {
-		return fmt.Errorf("%s-arg %q: not of the form key=value", component, rest[0])
+		return fmt.Errorf("%s-arg %q: must be key=value", component, rest[0])
 	}
 	return checkGates(component, args)
 }

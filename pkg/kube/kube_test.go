@@ -68,9 +68,9 @@ func TestParseReadsEverySetAndTheLastWins(t *testing.T) {
 
 func TestParseErrorsNameTheUsersFlag(t *testing.T) {
 	for _, test := range []struct{ arg, want string }{
-		{"--nmae=x", "kube-thing-arg: unknown flag: --nmae; Kubernetes 1.37 has none of that name: remove it, or correct it"},
+		{"--nmae=x", "kube-thing-arg: unknown flag: --nmae; Kubernetes 1.37 does not have it: remove it, or correct it"},
 		{"--name", "kube-thing-arg: flag needs an argument: --name"},
-		{"name=x", `kube-thing-arg "name=x": not of the form key=value`},
+		{"name=x", `kube-thing-arg "name=x": must be key=value`},
 		{"--", ""},
 	} {
 		err := Parse("kube-thing", newSample().sets, []string{test.arg})
@@ -118,7 +118,7 @@ func TestGatesAreSetAndThoseThatAreWrongChangeNothing(t *testing.T) {
 	}{
 		{"--v=2", "", false},
 		{"--feature-gates=LiteTest=true", "", true},
-		{"--feature-gates=LiteTest=false,LiteTset=true", "kubelet-arg feature-gates=LiteTest=false,LiteTset=true: unrecognized feature gate: LiteTset; Kubernetes 1.37 has none of that name: remove it, or correct it", true},
+		{"--feature-gates=LiteTest=false,LiteTset=true", "kubelet-arg feature-gates=LiteTest=false,LiteTset=true: unrecognized feature gate: LiteTset; Kubernetes 1.37 does not have it: remove it, or correct it", true},
 		{"--v=2", "", true},
 		{"--feature-gates=LiteTest=false", "", false},
 	} {

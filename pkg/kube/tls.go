@@ -62,7 +62,7 @@ func (l Listener) Check(component string) error {
 		return wrong("tls-min-version", l.MinVersion, err, "use "+MinTLSVersion+" or VersionTLS13")
 	}
 	if _, err := cliflag.TLSCurvePreferences(l.Curves); err != nil {
-		return wrong("tls-curve-preferences", fmt.Sprint(l.Curves), err, "use the numbers that the registry of TLS gives to curves")
+		return wrong("tls-curve-preferences", fmt.Sprint(l.Curves), err, "use the numbers of curves in the TLS registry")
 	}
 	if l.HTTP1 {
 		return nil
@@ -70,7 +70,7 @@ func (l Listener) Check(component string) error {
 	// Who has to speak HTTP/2 has to have one suite.
 	server := &http.Server{TLSConfig: &tls.Config{MinVersion: version, CipherSuites: suites}}
 	if err := http2.ConfigureServer(server, nil); err != nil {
-		return wrong("tls-cipher-suites", said, err, "add "+CipherSuites()[0]+", or say tls-min-version=VersionTLS13, whose suites nobody can choose")
+		return wrong("tls-cipher-suites", said, err, "add "+CipherSuites()[0]+", or set tls-min-version=VersionTLS13, whose suites cannot be configured")
 	}
 	return nil
 }

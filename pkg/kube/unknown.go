@@ -13,7 +13,7 @@ import (
 
 // noneOfThatName ends what is said of an argument, or a feature gate, that has come
 // from an older version more often than from a slip of the pen.
-const noneOfThatName = "Kubernetes " + version.DefaultKubeBinaryVersion + " has none of that name: remove it, or correct it"
+const noneOfThatName = "Kubernetes " + version.DefaultKubeBinaryVersion + " does not have it: remove it, or correct it"
 
 func withRemedy(err error) error {
 	if _, unknown := errors.AsType[*pflag.NotExistError](err); unknown {

@@ -8,7 +8,7 @@ import (
 
 // The ports that nodes listen on. Those of Kubernetes' parts and of etcd are what upstream and kubeadm give them.
 const (
-	APIPort               = 6443 // unless --https-listen-port says otherwise
+	APIPort               = 6443 // unless --https-listen-port changes it
 	BalancerPort          = 6444 // where an agent's own parts reach the API
 	EtcdPort              = 2379
 	EtcdPeerPort          = 2380

@@ -77,7 +77,7 @@ func (c Config) ReleaseKey() string { return c.join("release.pub") }
 // Installed is the inventory: what the installer has put on the machine, one path per line.
 func (c Config) Installed() string { return c.join("installed") }
 
-// Pending says that the service has not been restarted since an installation has changed something.
+// Pending reports that the service has not been restarted since an installation has changed something.
 func (c Config) Pending() string { return c.join("install.pending") }
 
 // Setup is the directory of what an installation works with.

@@ -96,5 +96,5 @@ func Find(all []Component, name string) (Component, error) {
 	case 1:
 		return found, nil
 	}
-	return found, fmt.Errorf("%q can be %s: say which", name, strings.Join(ending, " or "))
+	return found, fmt.Errorf("%q is ambiguous, use one of %s", name, strings.Join(ending, " or "))
 }

@@ -6,7 +6,7 @@
 // and errors that only say that another part is not there yet. Our Info is for
 // people: upstream's Info becomes Debug, and its warnings and errors stay
 // Debug except while the node works undisturbed (ShowUpstream). Those of what
-// happens every day stay there for good (usual).
+// happens every day stay there permanently (usual).
 package log
 
 import (
@@ -42,7 +42,7 @@ func New(w io.Writer, level slog.Level, format string) *slog.Logger {
 // loggers that are bridged belong to the process, and so does this.
 var loud atomic.Bool
 
-// ShowUpstream says whether what upstream warns of is worth showing: not while
+// ShowUpstream reports whether what upstream warns of is worth showing: not while
 // a node starts or stops, when its parts only miss each other.
 func ShowUpstream(show bool) { loud.Store(show) }
 

@@ -3,7 +3,7 @@ package log
 import "strings"
 
 // Shown marks an error that the user has seen already: what is left to do is to end with a
-// status that tells of it.
+// status that reports it.
 func Shown(err error) error { return &ShownError{err} }
 
 // ShownError is what Shown makes.

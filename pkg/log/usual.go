@@ -14,12 +14,12 @@ var usual = []struct {
 	begin  string
 	causes *regexp.Regexp // nil = any
 }{
-	// Who asks finds the thing changed by somebody else, or not yet in its own cache, and asks again. A
+	// The client finds the object changed by somebody else, or not yet in its own cache, and retries. A
 	// namespace that goes takes nothing new, and a node that has lost its last pod of it may ask nothing.
 	{"", regexp.MustCompile(`the object has been modified; please apply your changes|is not as new as written version|` +
 		`because it is being terminated|no relationship found between node`)},
 
-	// Who had an exec, attach or port-forward open has closed it.
+	// A client has closed its exec, attach or port-forward.
 	{"Error on socket receive", nil},
 	{"Error proxying data from ", cause(closed)},
 	// A machine that is busy. What is late is done all the same, and is told where it hurts.
@@ -65,7 +65,7 @@ var usual = []struct {
 	{"Failed to pipe std", cause(`reading from a closed fifo`)},
 	{"ttrpc: received message on inactive stream", nil},
 	{"GetContainerEvents failed", cause(`transport is closing`)},
-	// A namespace waits for its pods to end, and is looked at again.
+	// A namespace waits for its pods to end, and is checked again.
 	{"Deletion of namespace failed", cause(`unexpected items still remain`)},
 	// Controllers look again at what has gone meanwhile, and clients are told themselves what they did wrong,
 	// what a webhook of theirs forbids or that the other end is gone.

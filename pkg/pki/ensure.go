@@ -23,7 +23,7 @@ import (
 )
 
 // Ensure makes dir hold everything of the table for node n: what is missing is
-// made, leaves that no longer serve are issued anew. It returns a line for each
+// made, leaves that are no longer usable are reissued. It returns a line for each
 // file it wrote that had been there before, saying why. An authority or the
 // service-account key is never replaced: if one is damaged the error says so
 // and nothing is written.
@@ -60,7 +60,7 @@ func Ensure(dir Dir, n Node, now time.Time) (renewed []string, err error) {
 func makeDirs(dir Dir) error {
 	for _, d := range []string{string(dir), filepath.Dir(dir.Cert(EtcdServer))} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
-			return fmt.Errorf("make the PKI directory: %w", err)
+			return fmt.Errorf("create the PKI directory: %w", err)
 		}
 		if err := os.Chmod(d, 0o700); err != nil {
 			return fmt.Errorf("restrict the PKI directory: %w", err)
@@ -113,10 +113,10 @@ func ensureCA(dir Dir, a Authority, cn string, now time.Time) (*signer, error) {
 		return nil, fmt.Errorf("authority: %s is not the key of %s; restore both from the same backup", keyPath, certPath)
 	}
 	if now.Before(cert.NotBefore) {
-		return nil, fmt.Errorf("authority: %s is not valid before %s (the clock says %s); set the clock", certPath, day(cert.NotBefore), day(now))
+		return nil, fmt.Errorf("authority: %s is not valid before %s (the clock shows %s); set the clock", certPath, day(cert.NotBefore), day(now))
 	}
 	if now.After(cert.NotAfter) {
-		return nil, fmt.Errorf("authority: %s expired on %s (the clock says %s); if the clock is right, %s", certPath, day(cert.NotAfter), day(now), authorityRemedy)
+		return nil, fmt.Errorf("authority: %s expired on %s (the clock shows %s); if the clock is right, %s", certPath, day(cert.NotAfter), day(now), authorityRemedy)
 	}
 	return &signer{cert, key}, nil
 }
@@ -158,7 +158,7 @@ func (l leaf) ensure(dir Dir, by *signer, now time.Time) (reason string, err err
 	case keyErr != nil:
 		reason = keyErr.Error()
 	case !publicKeyIs(cert, key):
-		reason = "the key is another certificate's"
+		reason = "the key belongs to another certificate"
 	case cert.CheckSignatureFrom(by.cert) != nil:
 		reason = "signed by another authority"
 	case now.After(cert.NotAfter):
@@ -254,7 +254,7 @@ func splitNames(names []string) (dns []string, ips []net.IP) {
 func issue(path string, template, parent *x509.Certificate, pub crypto.PublicKey, by crypto.Signer, chain ...*x509.Certificate) (*x509.Certificate, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 	if err != nil {
-		return nil, fmt.Errorf("make a serial number: %w", err)
+		return nil, fmt.Errorf("generate a serial number: %w", err)
 	}
 	template.SerialNumber = serial
 	der, err := x509.CreateCertificate(rand.Reader, template, parent, pub, by)
@@ -293,7 +293,7 @@ func ensureServiceAccountKey(dir Dir) error {
 func newKey(path string) (crypto.Signer, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, fmt.Errorf("make a key: %w", err)
+		return nil, fmt.Errorf("generate a key: %w", err)
 	}
 	der, err := x509.MarshalECPrivateKey(key)
 	if err != nil {
@@ -321,7 +321,7 @@ func readPEM(path string) ([]byte, error) {
 	}
 	block, _ := pem.Decode(data)
 	if block == nil {
-		return nil, fmt.Errorf("%s holds no PEM block", path)
+		return nil, fmt.Errorf("%s does not contain a PEM block", path)
 	}
 	return block.Bytes, nil
 }
@@ -356,7 +356,7 @@ func readKey(path string) (crypto.Signer, error) {
 	if key, err := x509.ParsePKCS1PrivateKey(der); err == nil {
 		return key, nil
 	}
-	return nil, fmt.Errorf("%s holds no private key that can sign", path)
+	return nil, fmt.Errorf("%s does not contain a private key that can sign", path)
 }
 
 func publicKeyIs(cert *x509.Certificate, key crypto.Signer) bool {

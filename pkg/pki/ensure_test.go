@@ -196,7 +196,7 @@ func TestLeafIsRenewed(t *testing.T) {
 		},
 		"when its key is another's": {
 			spoil: func(t *testing.T, dir Dir) { copyFile(t, dir.Key(Admin), dir.Key(Scheduler)) },
-			want:  map[string]string{Admin: "the key is another certificate's"},
+			want:  map[string]string{Admin: "the key belongs to another certificate"},
 		},
 		"when its key is gone": {
 			spoil: func(t *testing.T, dir Dir) { remove(t, dir.Key(Admin)) },
@@ -204,11 +204,11 @@ func TestLeafIsRenewed(t *testing.T) {
 		},
 		"when its key is no key": {
 			spoil: func(t *testing.T, dir Dir) { write(t, dir.Key(Admin), "?") },
-			want:  map[string]string{Admin: " holds no PEM block"},
+			want:  map[string]string{Admin: " does not contain a PEM block"},
 		},
 		"when it is damaged": {
 			spoil: func(t *testing.T, dir Dir) { write(t, dir.Cert(EtcdPeer), "") },
-			want:  map[string]string{EtcdPeer: " holds no PEM block"},
+			want:  map[string]string{EtcdPeer: " does not contain a PEM block"},
 		},
 		"when another table row's certificate is in its place": {
 			spoil: func(t *testing.T, dir Dir) {
@@ -295,11 +295,11 @@ func TestAuthoritiesAreNeverReplaced(t *testing.T) {
 		}{
 			"damaged certificate": {
 				spoil: func(t *testing.T, dir Dir) { write(t, dir.CA(a.name), "?") },
-				want:  []string{crt + " holds no PEM block", "restore the file from a backup"},
+				want:  []string{crt + " does not contain a PEM block", "restore the file from a backup"},
 			},
 			"empty certificate": {
 				spoil: func(t *testing.T, dir Dir) { write(t, dir.CA(a.name), "") },
-				want:  []string{crt + " holds no PEM block"},
+				want:  []string{crt + " does not contain a PEM block"},
 			},
 			"certificate that is none": {
 				spoil: func(t *testing.T, dir Dir) { copyFile(t, dir.CA(a.name), dir.CAKey(a.name)) },
@@ -311,7 +311,7 @@ func TestAuthoritiesAreNeverReplaced(t *testing.T) {
 			},
 			"damaged key": {
 				spoil: func(t *testing.T, dir Dir) { write(t, dir.CAKey(a.name), "?") },
-				want:  []string{key + " holds no PEM block"},
+				want:  []string{key + " does not contain a PEM block"},
 			},
 			"key of another": {
 				spoil: func(t *testing.T, dir Dir) { copyFile(t, dir.CAKey(a.name), dir.ServiceAccountKey()) },
@@ -320,7 +320,7 @@ func TestAuthoritiesAreNeverReplaced(t *testing.T) {
 			"expired": {
 				spoil: func(*testing.T, Dir) {},
 				now:   start.Add(caLife + time.Minute),
-				want:  []string{" expired on 2036-04-28 (the clock says 2036-04-28)"},
+				want:  []string{" expired on 2036-04-28 (the clock shows 2036-04-28)"},
 			},
 		} {
 			t.Run(fmt.Sprint(a.name, " ", name), func(t *testing.T) {
@@ -475,7 +475,7 @@ func TestUserBringsKeysInOtherEncodings(t *testing.T) {
 func TestEnsureSaysWhatCannotBeWritten(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	write(t, file, "")
-	if _, err := Ensure(Dir(filepath.Join(file, "pki")), sample, start); err == nil || !strings.Contains(err.Error(), "make the PKI directory: ") {
+	if _, err := Ensure(Dir(filepath.Join(file, "pki")), sample, start); err == nil || !strings.Contains(err.Error(), "create the PKI directory: ") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -15,7 +15,7 @@ import (
 // Soon is how long before its end a certificate is spoken of.
 const Soon = 30 * 24 * time.Hour
 
-// Renewal is what puts another certificate in the place of one that ends.
+// Renewal is what replaces a certificate that expires.
 type Renewal int
 
 // The ways by which certificates of a node are renewed.
@@ -51,11 +51,11 @@ type Certificate struct {
 	By *Certificate
 }
 
-// Look reads the certificates of files; those that are not there are left out. A
+// Scan reads the certificates of files; those that are not there are left out. A
 // certificate counts once, for the first file that has it: kubeconfigs and chains
 // repeat what stands elsewhere. The errors are about files that cannot be read as
 // certificates.
-func Look(files []File, read func(path string) ([]byte, error)) (all []*Certificate, damaged map[string]error) {
+func Scan(files []File, read func(path string) ([]byte, error)) (all []*Certificate, damaged map[string]error) {
 	damaged = map[string]error{}
 	for _, f := range files {
 		data, err := read(f.Path)
@@ -100,7 +100,7 @@ func parse(data []byte) (certs []*x509.Certificate, err error) {
 	if !bytes.Contains(data, []byte("-----BEGIN ")) {
 		config, err := clientcmd.Load(data)
 		if err != nil {
-			return nil, fmt.Errorf("holds neither PEM nor a kubeconfig: %w", err)
+			return nil, fmt.Errorf("contains neither PEM nor a kubeconfig: %w", err)
 		}
 		data = nil
 		for _, c := range config.Clusters {
@@ -124,7 +124,7 @@ func parse(data []byte) (certs []*x509.Certificate, err error) {
 		certs = append(certs, cert)
 	}
 	if len(certs) == 0 {
-		return nil, fmt.Errorf("holds no certificate")
+		return nil, fmt.Errorf("does not contain a certificate")
 	}
 	return certs, nil
 }
@@ -157,22 +157,22 @@ func (c *Certificate) State(now time.Time) string {
 }
 
 // authorityRemedy is true of each authority, also of the copy that an agent has.
-const authorityRemedy = `no restart renews an authority, and what it has signed ends with it: docs/security.md, "When an authority ends", says what to do`
+const authorityRemedy = `no restart renews an authority, and what it has signed expires with it: see "When an authority ends" in docs/security.md`
 
 // Remedy is what mends that it ends.
 func (c *Certificate) Remedy(now time.Time) string {
 	switch {
 	case c.By != nil && c.By.State(now) != "valid":
-		return fmt.Sprintf("it ends with its authority %s: %s", c.By.Path, c.By.Remedy(now))
+		return fmt.Sprintf("it expires with its authority %s: %s", c.By.Path, c.By.Remedy(now))
 	case c.Renewal == ByUser:
-		return "it is one of yours: put another in its place and restart lite"
+		return "it is your own: replace it and restart lite"
 	case c.IsCA:
 		return authorityRemedy
 	case c.Renewal == ByKubelet && c.Ended(now) && slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageClientAuth):
 		// It cannot ask for another without.
-		return "join anew with a token: `lite token create --print-join-command` on a server prints the command"
+		return "join again with a token: `lite token create --print-join-command` on a server prints the command"
 	case c.Renewal == ByKubelet:
-		return "the kubelet renews it as soon as a server signs: see whether `lite status` shows a server that is healthy, and the log of lite on the servers"
+		return "the kubelet renews it as soon as a server signs: check that `lite status` shows a healthy server, and read the log of lite on the servers"
 	}
 	return "restart lite, which renews it"
 }

@@ -31,9 +31,9 @@ func ending(t *testing.T, now time.Time, left time.Duration) Dir {
 	return dir
 }
 
-func look(t *testing.T, files []File) []*Certificate {
+func scan(t *testing.T, files []File) []*Certificate {
 	t.Helper()
-	all, damaged := Look(files, os.ReadFile)
+	all, damaged := Scan(files, os.ReadFile)
 	for path, err := range damaged {
 		t.Errorf("%s: %v", path, err)
 	}
@@ -44,7 +44,7 @@ func look(t *testing.T, files []File) []*Certificate {
 func TestThresholds(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	dir := ending(t, now, caLife)
-	all := look(t, dir.Files())
+	all := scan(t, dir.Files())
 	if want := len(authorities) + len(leaves(Node{})); len(all) != want {
 		t.Fatalf("found %d certificates, want %d", len(all), want)
 	}
@@ -78,7 +78,7 @@ func TestThresholds(t *testing.T) {
 func TestAuthorityEnds(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	dir := ending(t, now, 10*d)
-	all := look(t, dir.Files())
+	all := scan(t, dir.Files())
 	due := Due(all, now)
 	if len(due) != len(authorities) {
 		t.Errorf("%d are due, want the authorities alone", len(due))
@@ -89,7 +89,7 @@ func TestAuthorityEnds(t *testing.T) {
 		}
 	}
 	for _, c := range all {
-		if want := "it ends with its authority " + dir.CA(EtcdCA); c.Path == dir.Cert(EtcdServer) && !strings.HasPrefix(c.Remedy(now), want) {
+		if want := "it expires with its authority " + dir.CA(EtcdCA); c.Path == dir.Cert(EtcdServer) && !strings.HasPrefix(c.Remedy(now), want) {
 			t.Errorf("%s: %s, want %s", c.Path, c.Remedy(now), want)
 		}
 	}
@@ -107,11 +107,11 @@ func TestAuthorityEnds(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	before := look(t, []File{{Path: dir.Cert(EtcdServer)}})[0]
+	before := scan(t, []File{{Path: dir.Cert(EtcdServer)}})[0]
 	if _, err := Ensure(dir, Node{Name: "n", ClusterDomain: "cluster.local"}, later); err != nil {
 		t.Fatal(err)
 	}
-	if due := Due(look(t, dir.Files()), later); len(due) > 0 {
+	if due := Due(scan(t, dir.Files()), later); len(due) > 0 {
 		t.Errorf("%s is due still", due[0].Path)
 	}
 	again, err := readCert(dir.CA(EtcdCA))
@@ -157,10 +157,10 @@ func TestRemedies(t *testing.T) {
 		left      time.Duration
 		want      string
 	}{
-		{ByUser, false, client, d, "it is one of yours: put another in its place and restart lite"},
-		{ByUser, true, nil, -d, "it is one of yours: put another in its place and restart lite"},
+		{ByUser, false, client, d, "it is your own: replace it and restart lite"},
+		{ByUser, true, nil, -d, "it is your own: replace it and restart lite"},
 		{ByKubelet, false, client, d, "the kubelet renews it"},
-		{ByKubelet, false, client, -d, "join anew with a token"},
+		{ByKubelet, false, client, -d, "join again with a token"},
 		{ByKubelet, false, server, -d, "the kubelet renews it"},
 		{ByKubelet, true, nil, d, "no restart renews an authority"},
 	} {
@@ -171,8 +171,8 @@ func TestRemedies(t *testing.T) {
 	}
 }
 
-// TestLook reads the forms in which certificates lie about, each once.
-func TestLook(t *testing.T) {
+// TestScan reads the forms in which certificates are found, each once.
+func TestScan(t *testing.T) {
 	now := time.Now()
 	dir := ending(t, now, caLife)
 	kubeconfig := Kubeconfig{Path: filepath.Join(t.TempDir(), "admin.conf"), Server: "https://127.0.0.1:6443", User: Admin, Mode: 0o600}
@@ -183,7 +183,7 @@ func TestLook(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if all := look(t, append(dir.Files(), File{Path: kubeconfig.Path}, File{Path: "/nowhere"})); all[len(all)-1].Path == kubeconfig.Path {
+	if all := scan(t, append(dir.Files(), File{Path: kubeconfig.Path}, File{Path: "/nowhere"})); all[len(all)-1].Path == kubeconfig.Path {
 		t.Error("the kubeconfig repeats what it was made of, and counts")
 	}
 	// A copy that is older than what it was made of counts by itself.
@@ -196,7 +196,7 @@ func TestLook(t *testing.T) {
 	if err := os.WriteFile(kubeconfig.Path, old, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if all := look(t, append(dir.Files(), File{Path: kubeconfig.Path})); all[len(all)-1].Path != kubeconfig.Path {
+	if all := scan(t, append(dir.Files(), File{Path: kubeconfig.Path})); all[len(all)-1].Path != kubeconfig.Path {
 		t.Error("the old kubeconfig is not seen")
 	}
 	for text, want := range map[string]string{
@@ -204,15 +204,15 @@ func TestLook(t *testing.T) {
 		"nonsense":   "neither PEM nor a kubeconfig",
 		"-----BEGIN": "neither PEM",
 		"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n":                     "x509",
-		"-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n":               "holds no certificate",
+		"-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n":               "does not contain a certificate",
 		"apiVersion: v1\nkind: Config\nusers: [{name: x, user: {client-certificate: /x}}]\n": "",
 	} {
-		_, damaged := Look([]File{{Path: "f"}}, func(string) ([]byte, error) { return []byte(text), nil })
+		_, damaged := Scan([]File{{Path: "f"}}, func(string) ([]byte, error) { return []byte(text), nil })
 		if got := damaged["f"]; (got == nil) != (want == "") || got != nil && !strings.Contains(got.Error(), want) {
 			t.Errorf("%q: %v, want %q", text, got, want)
 		}
 	}
-	if all, damaged := Look([]File{{Path: "f"}}, func(string) ([]byte, error) { return nil, fs.ErrNotExist }); len(all)+len(damaged) > 0 {
+	if all, damaged := Scan([]File{{Path: "f"}}, func(string) ([]byte, error) { return nil, fs.ErrNotExist }); len(all)+len(damaged) > 0 {
 		t.Error("what is not there counts")
 	}
 }
@@ -236,7 +236,7 @@ func TestTwoAuthorities(t *testing.T) {
 	if err := os.WriteFile(oldPath, old, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	all := look(t, append([]File{{Path: oldPath}}, dir.Files()...))
+	all := scan(t, append([]File{{Path: oldPath}}, dir.Files()...))
 	for _, c := range all {
 		if c.Path == dir.Cert(EtcdServer) && c.By != nil {
 			t.Errorf("it ends with %s, though the newer authority vouches for it", c.By.Path)

@@ -30,7 +30,7 @@ func (k Kubeconfig) Write(dir Dir) error {
 	for i, path := range []string{dir.CA(ClusterCA), dir.Cert(k.User), dir.Key(k.User)} {
 		var err error
 		if data[i], err = os.ReadFile(path); err != nil {
-			return fmt.Errorf("make kubeconfig %s: %w", k.Path, err)
+			return fmt.Errorf("create kubeconfig %s: %w", k.Path, err)
 		}
 	}
 	const name = "lite"
@@ -41,7 +41,7 @@ func (k Kubeconfig) Write(dir Dir) error {
 		CurrentContext: name,
 	})
 	if err != nil {
-		return fmt.Errorf("make kubeconfig %s: %w", k.Path, err)
+		return fmt.Errorf("create kubeconfig %s: %w", k.Path, err)
 	}
 	// Whoever may read the file must be able to reach it.
 	dirMode := fs.FileMode(0o700)
@@ -49,7 +49,7 @@ func (k Kubeconfig) Write(dir Dir) error {
 		dirMode = 0o755
 	}
 	if err := os.MkdirAll(filepath.Dir(k.Path), dirMode); err != nil {
-		return fmt.Errorf("make kubeconfig %s: %w", k.Path, err)
+		return fmt.Errorf("create kubeconfig %s: %w", k.Path, err)
 	}
 	if old, err := os.ReadFile(k.Path); err == nil && string(old) == string(content) {
 		return os.Chmod(k.Path, k.Mode)

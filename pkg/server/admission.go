@@ -76,14 +76,14 @@ func ensureToken(cfg *config.Config, dir pki.Dir) error {
 	case errors.Is(err, fs.ErrNotExist):
 		t = join.New()
 	case err != nil:
-		return fmt.Errorf("%w, or remove the file: a new token is made then", err)
+		return fmt.Errorf("%w, or remove the file: then lite creates a new token", err)
 	}
 	ca, err := os.ReadFile(dir.CA(pki.ClusterCA))
 	if err != nil {
-		return fmt.Errorf("make the cluster's token: %w", err)
+		return fmt.Errorf("create the cluster's token: %w", err)
 	}
 	if t.CAHash, err = join.CAHash(ca); err != nil {
-		return fmt.Errorf("make the cluster's token: %w", err)
+		return fmt.Errorf("create the cluster's token: %w", err)
 	}
 	t.Server = endpoint(cfg)
 	return WriteToken(cfg.DataDir, t)
@@ -141,7 +141,7 @@ func (a *admission) Run(ctx context.Context) error {
 				hidden = time.Now()
 			}
 			if time.Since(hidden) > hiddenFor && written(ctx, client) == nil {
-				slog.Warn("Whether the policy "+layout.PolicyOfNodes+" is in force cannot be asked, as another refuses first; it was written long enough ago", "err", err)
+				slog.Warn("Whether the policy "+layout.PolicyOfNodes+" is in force is not visible, because another policy refuses first; it was written long enough ago", "err", err)
 				err = nil
 			}
 		}
@@ -160,7 +160,7 @@ func (a *admission) Run(ctx context.Context) error {
 	for {
 		next, err := join.Sweep(ctx, client, time.Now())
 		if err != nil && ctx.Err() == nil {
-			slog.Warn("Could not clear away expired tokens", "err", err)
+			slog.Warn("Cannot delete expired tokens", "err", err)
 		}
 		wait := sweepAtLeast
 		if until := time.Until(next); !next.IsZero() && until < wait {
@@ -188,11 +188,11 @@ func guarded(ctx context.Context, cfg *rest.Config) error {
 	}, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	switch {
 	case err == nil:
-		return errors.New("the ValidatingAdmissionPolicy " + layout.PolicyOfNodes + " is not in force; if this stays so, do not disable the admission plugin of that name")
+		return errors.New("the ValidatingAdmissionPolicy " + layout.PolicyOfNodes + " is not in force; if this lasts, do not disable the admission plugin of that name")
 	case strings.Contains(err.Error(), "'"+layout.PolicyOfNodes+"'"):
 		return nil
 	}
-	err = fmt.Errorf("ask for the ValidatingAdmissionPolicy %s: %w", layout.PolicyOfNodes, err)
+	err = fmt.Errorf("get the ValidatingAdmissionPolicy %s: %w", layout.PolicyOfNodes, err)
 	if strings.Contains(err.Error(), " denied request: ") {
 		return otherPolicy{err}
 	}

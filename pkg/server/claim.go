@@ -20,7 +20,7 @@ import (
 // the claim is closed or the process ends, however it ends.
 func Claim(dataDir, version string) (io.Closer, error) {
 	if err := os.MkdirAll(dataDir, 0o700); err != nil {
-		return nil, fmt.Errorf("make data-dir: %w", err)
+		return nil, fmt.Errorf("create data-dir: %w", err)
 	}
 	hold, err := service.Claim(dataDir)
 	if err != nil {
@@ -70,7 +70,7 @@ func CheckVersion(dataDir, version string) error {
 func checkVersion(dataDir, theirs, ours string) error {
 	was, err := utilversion.ParseSemantic(theirs)
 	if err != nil {
-		return fmt.Errorf("%s holds %q, which is no version; restore it from a backup", layout.Data(dataDir).Version(), theirs)
+		return fmt.Errorf("%s contains %q, which is not a version; restore it from a backup", layout.Data(dataDir).Version(), theirs)
 	}
 	now, err := utilversion.ParseSemantic(ours)
 	if err != nil {

@@ -147,9 +147,9 @@ func TestDataOfANewerVersionIsRefused(t *testing.T) {
 		{"v0.1.0-3-gabcdef0-dirty", "v0.1.0", ""},
 		{"v0.0.0-unreleased", "v0.1.0", ""},
 		{"v0.2.0", "unknown", ""},
-		{"", "v0.1.0", `holds "", which is no version; restore it from a backup`},
-		{"garbage", "v0.1.0", `holds "garbage", which is no version`},
-		{"v1", "v0.1.0", `holds "v1", which is no version`},
+		{"", "v0.1.0", `contains "", which is not a version; restore it from a backup`},
+		{"garbage", "v0.1.0", `contains "garbage", which is not a version`},
+		{"v1", "v0.1.0", `contains "v1", which is not a version`},
 	} {
 		dir := t.TempDir()
 		if err := os.WriteFile(layout.Data(dir).Version(), []byte(test.theirs+"\n"), 0o600); err != nil {
@@ -227,7 +227,7 @@ func TestNodeKeepsItsName(t *testing.T) {
 		t.Errorf("got %q, %v", data, err)
 	}
 	c.DataDir = filepath.Join(c.DataDir, "none")
-	if err := agent.RememberName(c); err == nil || !strings.HasPrefix(err.Error(), "remember the node's name: ") {
+	if err := agent.RememberName(c); err == nil || !strings.HasPrefix(err.Error(), "record the node's name: ") {
 		t.Errorf("got %v", err)
 	}
 }

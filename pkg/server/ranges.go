@@ -33,14 +33,14 @@ func CheckRanges(cfg *config.Config) error {
 		err = json.Unmarshal(data, &was)
 	}
 	if err != nil {
-		return fmt.Errorf("read the cluster's ranges of addresses %s: %w; restore the file, or remove it if cluster-cidr and service-cidr are as ever", file, err)
+		return fmt.Errorf("read the cluster's ranges of addresses %s: %w; restore the file, or remove it if cluster-cidr and service-cidr have not changed", file, err)
 	}
 	for _, r := range []struct {
 		key      string
 		was, now []netip.Prefix
 	}{{"cluster-cidr", was.ClusterCIDR, cfg.ClusterCIDR}, {"service-cidr", was.ServiceCIDR, cfg.ServiceCIDR}} {
 		if !slices.Equal(r.was, r.now) {
-			return fmt.Errorf("%s %q: the cluster in data-dir %s was made with %s, and its addresses are in use; set it to that, or begin a new cluster in another data-dir",
+			return fmt.Errorf("%s %q: the cluster in data-dir %s was created with %s, and its addresses are in use; set it to that, or create a new cluster in another data-dir",
 				r.key, kube.Join(r.now), cfg.DataDir, kube.Join(r.was))
 		}
 	}
@@ -54,7 +54,7 @@ func rememberRanges(cfg *config.Config) error {
 		err = file.Write(cfg.Layout().Data.Server().Ranges(), append(data, '\n'), 0o600)
 	}
 	if err != nil {
-		return fmt.Errorf("remember the cluster's ranges of addresses: %w", err)
+		return fmt.Errorf("record the cluster's ranges of addresses: %w", err)
 	}
 	return nil
 }

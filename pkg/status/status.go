@@ -198,11 +198,11 @@ func GetSettings(ctx context.Context, path string) (Settings, error) {
 	}
 	defer res.Body.Close()
 	if res.StatusCode == http.StatusNotFound {
-		return s, errors.New("the lite that runs is of an earlier version, which does not tell its settings; restart it")
+		return s, errors.New("the running lite is of an earlier version, which does not report its settings; restart it")
 	}
 	if res.StatusCode != http.StatusOK {
 		said, _ := io.ReadAll(io.LimitReader(res.Body, 1<<10))
-		return s, fmt.Errorf("ask for the settings: %s: %s", res.Status, strings.TrimSpace(string(said)))
+		return s, fmt.Errorf("get the settings: %s: %s", res.Status, strings.TrimSpace(string(said)))
 	}
 	if err := json.NewDecoder(res.Body).Decode(&s); err != nil {
 		return s, fmt.Errorf("read the settings: %w", err)

@@ -126,7 +126,7 @@ func (a *archives) refuses(t *testing.T, file string, want ...string) {
 func (a *archives) testImport(t *testing.T) {
 	before := a.free(t)
 	a.write(t, "/root/bomb.tar", a.image)
-	a.refuses(t, "/root/bomb.tar", "unpacking the layer sha256:", "needs more than", "are kept for the datastore", "lite images remove", "nothing of it is kept")
+	a.refuses(t, "/root/bomb.tar", "unpacking the layer sha256:", "needs more than", "are kept for the datastore", "lite images remove", "nothing of it was stored")
 	a.survived(t, before)
 }
 
@@ -141,10 +141,10 @@ func (a *archives) testDirectory(t *testing.T) {
 	a.WriteFile(t, imageDir+"/c-odd.tar.bz2", "BZh9")
 	cluster.Eventually(t, 2*time.Minute, func() error {
 		out, _ := a.Command(t.Context(), "lite", "status").CombinedOutput()
-		if !strings.Contains(string(out), "not imported, the log says why: c-odd.tar.bz2, a-bomb.tar") {
+		if !strings.Contains(string(out), "not imported, the log shows why: c-odd.tar.bz2, a-bomb.tar") {
 			return fmt.Errorf("the status does not name the bad ones:\n%s", out)
 		}
-		for _, want := range []string{"import " + imageDir + "/a-bomb.tar: ", "are kept for the datastore", "import " + imageDir + "/c-odd.tar.bz2: archives are called NAME.tar"} {
+		for _, want := range []string{"import " + imageDir + "/a-bomb.tar: ", "are kept for the datastore", "import " + imageDir + "/c-odd.tar.bz2: archives must be named NAME.tar"} {
 			if !strings.Contains(a.Log(), want) {
 				return fmt.Errorf("the log does not say %q", want)
 			}
@@ -176,7 +176,7 @@ func (a *archives) testNested(t *testing.T) {
 	if err := os.WriteFile(a.Path("/root/nested.tar"), nested(t, 6, 2000), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	a.refuses(t, "/root/nested.tar", "it names more than 10000")
+	a.refuses(t, "/root/nested.tar", "it contains more than 10000")
 	a.survived(t, before)
 }
 

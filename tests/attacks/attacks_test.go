@@ -87,7 +87,7 @@ func claims(name, pods string) string {
 
 func (s *suite) testRange(t *testing.T) {
 	pods := s.ranges(t, s.agent.Name)
-	s.refused(t, "may not choose its ranges", "a0", claims("a0", pods), "create", "-f", "-")
+	s.refused(t, "may not choose its pod CIDRs", "a0", claims("a0", pods), "create", "-f", "-")
 }
 
 // A range was taken before anybody refused that: the older node keeps its pods.
@@ -99,7 +99,7 @@ func (s *suite) testContest(t *testing.T) {
 	defer s.server.Kubectl(t, "delete", "node", "a0")
 	cluster.Eventually(t, soon, func() error {
 		out := s.server.Kubectl(t, "get", "events", "-n", "default", "-o", "jsonpath={range .items[?(@.reason==\"PodsUnreachable\")]}{.message}{\"\\n\"}{end}")
-		if !strings.Contains(out, "node a0: has the range of pod addresses "+pods) {
+		if !strings.Contains(out, "node a0: has the pod CIDR "+pods) {
 			return fmt.Errorf("no event tells of the contest: %s", out)
 		}
 		return nil
@@ -163,7 +163,7 @@ func (s *suite) testAddresses(t *testing.T) {
 		}
 		status, _ := s.server.Command(t.Context(), "lite", "status").CombinedOutput()
 		for _, refused := range []string{
-			"10.43.0.1 is an address of Services", "127.0.0.1 is no address of a host", s.server.IP + " is an address of",
+			"10.43.0.1 is an address of Services", "127.0.0.1 cannot be the address of a host", s.server.IP + " is an address of",
 			outside + " is not proven", carrier + " is not proven", s.agent.IP + " is not proven to be its address: ask the kubelet at port 10250: \"system:node:" + s.agent.Name + "\" answers there",
 		} {
 			if !strings.Contains(string(status), refused) {
@@ -185,9 +185,9 @@ func (s *suite) testAddresses(t *testing.T) {
 
 func (s *suite) testLabels(t *testing.T) {
 	name := s.agent.Name
-	s.refused(t, "may change lite.io/storage alone", name, "", "label", "node", name, "lite.io/lb=true")
+	s.refused(t, "may change only lite.io/storage", name, "", "label", "node", name, "lite.io/lb=true")
 	s.refused(t, "not allowed to modify labels", name, "", "label", "node", name, "node-restriction.kubernetes.io/lite-lb=true")
-	s.refused(t, "lite.io/overlay and lite.io/storage-path alone", name, "", "annotate", "node", name, "lite.io/anything=true")
+	s.refused(t, "only lite.io/overlay and lite.io/storage-path", name, "", "annotate", "node", name, "lite.io/anything=true")
 	if out, err := s.as(t, name, "", "label", "node", name, "lite.io/storage=true", "--overwrite"); err != nil {
 		t.Errorf("what a node says of its own volumes: %s", out)
 	}

@@ -56,7 +56,7 @@ func (s *suite) testForeignService(t *testing.T) {
 // A Node with a finalizer of its own stayed when it was deleted, and its certificate was
 // good; so did requests for certificates.
 func (s *suite) testStays(t *testing.T) {
-	const why = "may not keep itself from being deleted"
+	const why = "may not prevent its own deletion"
 	name := s.agent.Name
 	s.refused(t, why, "z1", "{apiVersion: v1, kind: Node, metadata: {name: z1, finalizers: [attack.test/stays]}}", "create", "-f", "-")
 	s.refused(t, why, name, "", "patch", "node", name, "--type=merge", "-p", `{"metadata":{"finalizers":["attack.test/stays"]}}`)
@@ -70,7 +70,7 @@ func (s *suite) testStays(t *testing.T) {
 	csr := request(t, "z1", newKey(t))
 	csr.Finalizers = []string{"attack.test/stays"}
 	_, err := s.byToken(t, s.standing(t)).CertificatesV1().CertificateSigningRequests().Create(t.Context(), csr, metav1.CreateOptions{})
-	if err == nil || !strings.Contains(err.Error(), "may not make what nobody can remove") {
+	if err == nil || !strings.Contains(err.Error(), "may not create objects with finalizers") {
 		t.Errorf("a request that nobody can remove: %v", err)
 	}
 }

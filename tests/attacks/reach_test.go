@@ -58,7 +58,7 @@ func (s *suite) testNamespaceAdmin(t *testing.T) {
 	}
 	// The nodes' own ports, by what a Service may say of itself.
 	s.ns.Apply(t, "{apiVersion: v1, kind: Service, metadata: {name: ssh}, spec: {type: LoadBalancer, selector: {app: web}, ports: [{port: 22}]}}")
-	const why = "needs the right to update nodes"
+	const why = "requires the right to update nodes"
 	if out, err := as("annotate service ssh lite.io/lb-allow-ssh-port=true" + ns); err == nil || !strings.Contains(out, why) {
 		t.Errorf("takes SSH of all nodes: %v, %s", err, out)
 	}

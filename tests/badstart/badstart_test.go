@@ -147,9 +147,9 @@ func TestBeforeFirstStart(t *testing.T) {
 		"one API turned off":     {args: []string{"--kube-apiserver-arg=runtime-config=node.k8s.io/v1=false"}, want: []string{"kube-apiserver-arg", "runtime-config=node.k8s.io/v1=false", "leave stable APIs on"}},
 		"another API server":     {args: []string{"--kube-scheduler-arg=master=https://192.0.2.1:6443"}, want: []string{"kube-scheduler-arg", "master=https://192.0.2.1:6443", "remove the argument"}},
 		"a quota of a byte":      {args: []string{"--etcd-arg=quota-backend-bytes=1"}, want: []string{"etcd-arg", "quota-backend-bytes=1", "say 67108864 or more"}},
-		"a kubelet's own key":    {args: []string{"--kubelet-arg=tls-cert-file=/etc/other.crt"}, want: []string{"kubelet-arg", "tls-cert-file=/etc/other.crt", "no logs and no exec", "remove the argument"}},
+		"a kubelet's own key":    {args: []string{"--kubelet-arg=tls-cert-file=/etc/other.crt"}, want: []string{"kubelet-arg", "tls-cert-file=/etc/other.crt", "logs and exec would not work", "remove the argument"}},
 		"another name of a node": {args: []string{"--kubelet-arg=hostname-override=other"}, want: []string{"hostname-override=other", "--node-name"}},
-		"no ranges of pods":      {args: []string{"--kube-controller-manager-arg=allocate-node-cidrs=false"}, want: []string{"allocate-node-cidrs=false", "range of pod addresses", "disable: cni"}},
+		"no ranges of pods":      {args: []string{"--kube-controller-manager-arg=allocate-node-cidrs=false"}, want: []string{"allocate-node-cidrs=false", "assign a pod CIDR", "disable: cni"}},
 		"data directory is file": {args: []string{"--data-dir=/etc/passwd"}, want: []string{"data-dir", "/etc/passwd"}},
 		"unwritable directory":   {args: []string{"--data-dir=/proc/lite"}, want: []string{"data-dir", "/proc/lite"}},
 	} {
@@ -224,7 +224,7 @@ func TestBeforeFirstStart(t *testing.T) {
 		n.Output(t, "mkdir", "-p", "/var/lib/kubelet")
 		n.Output(t, "mount", "-t", "tmpfs", "-o", "ro", "tmpfs", "/var/lib/kubelet")
 		defer n.Output(t, "umount", "/var/lib/kubelet")
-		attempt{want: []string{"/var/lib/kubelet", "read-only", "mount it for writing"}}.check(t, n)
+		attempt{want: []string{"/var/lib/kubelet", "read-only", "mount it read-write"}}.check(t, n)
 	})
 	// The kubelet started no pod, and all parts were ready.
 	t.Run("an unfinished line in resolv.conf", func(t *testing.T) {
@@ -255,7 +255,7 @@ func TestBeforeFirstStart(t *testing.T) {
 	}{
 		"registries":           {"/etc/lite/registries.yaml", "mirrors:\n  configs:\n    a.test: {}\n", []string{"/etc/lite/registries.yaml:2", "configs", "beginning of its line"}},
 		"drop-in of Docker's":  {cluster.DataDir + "/agent/containerd/config.toml.d/docker.toml", "disabled_plugins = [\"cri\"]\n", []string{"docker.toml", "disabled_plugins", "remove it"}},
-		"registries, a loop":   {"/etc/lite/registries.yaml", "mirrors: &m\n  <<: *m\n", []string{"/etc/lite/registries.yaml:2", "leads to itself", "write out"}},
+		"registries, a loop":   {"/etc/lite/registries.yaml", "mirrors: &m\n  <<: *m\n", []string{"/etc/lite/registries.yaml:2", "leads to itself", "replace the alias"}},
 		"drop-in of a mixture": {cluster.DataDir + "/agent/containerd/config.toml.d/mixed.toml", "version = 3\n[plugins.cri.containerd.runtimes.kata]\nruntime_type = 'io.containerd.kata.v2'\n", []string{"mixed.toml", "plugins.cri", "version = 1"}},
 		"drop-in too new":      {cluster.DataDir + "/agent/containerd/config.toml.d/new.toml", "version = 9\n", []string{"new.toml", "version = 9"}},
 	} {
@@ -363,7 +363,7 @@ func TestCorruptedLog(t *testing.T) {
 	if err := os.WriteFile(database, whole[:64<<10], 0o600); err != nil {
 		t.Fatal(err)
 	}
-	attempt{args: []string{"--log-level=error"}, below: below, want: []string{"etcd", "/member/snap/db is damaged", "cannot be read to its end", "nothing was changed", "restore a snapshot"}}.check(t, n)
+	attempt{args: []string{"--log-level=error"}, below: below, want: []string{"etcd", "/member/snap/db is damaged", "not readable to its end", "nothing was changed", "restore a snapshot"}}.check(t, n)
 	if err := os.WriteFile(database, whole, 0o600); err != nil {
 		t.Fatal(err)
 	}

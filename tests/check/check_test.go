@@ -121,7 +121,7 @@ func TestBefore(t *testing.T) {
 		{"a route", "ip link add wan type dummy 2>/dev/null || ip link add wan type bridge; ip link set wan up; ip route add 10.42.5.0/24 dev wan", "ip link del wan", nil,
 			"addresses", check.Fail, []string{"cluster-cidr", "10.42.5.0/24", "wan", "choose a range"}},
 		{"docker's FORWARD", "iptables -P FORWARD DROP; iptables -N DOCKER-USER", "iptables -P FORWARD ACCEPT; iptables -X DOCKER-USER", nil,
-			"firewall", check.Pass, []string{"drops what is forwarded (docker's): policy DROP", "lets its pods through"}},
+			"firewall", check.Pass, []string{"drops forwarded packets (docker's): policy DROP", "lets its pods through"}},
 		{"resolv.conf", "echo nameserver 127.0.0.1 >/etc/resolv.conf", "echo nameserver " + cluster.Gateway + " >/etc/resolv.conf", nil,
 			"name servers", check.Warn, []string{"loopback", "127.0.0.1"}},
 		{"a loop", "echo nameserver 10.43.0.10 >/etc/resolv.conf", "echo nameserver " + cluster.Gateway + " >/etc/resolv.conf", nil,
@@ -171,8 +171,8 @@ func TestBefore(t *testing.T) {
 			return n.Command(t.Context(), "grep", "-qi", ":280A .* 0A ", "/proc/net/tcp", "/proc/net/tcp6").Run()
 		})
 		r := look(t, n, 1)
-		want(t, r, "ports", check.Fail, "2379/tcp, where etcd is to listen", "cannot be seen from here", "stop it")
-		want(t, r, "ports", check.Fail, "10250/tcp, where the kubelet is to listen, is held by busybox (pid ")
+		want(t, r, "ports", check.Fail, "2379/tcp, where etcd has to listen", "not visible from here", "stop it")
+		want(t, r, "ports", check.Fail, "10250/tcp, where the kubelet has to listen, is in use by busybox (pid ")
 	})
 	noFailure(t, look(t, n, 0))
 
@@ -193,7 +193,7 @@ func TestBefore(t *testing.T) {
 		if len(again.Fixed) != 0 {
 			t.Errorf("a second time: %+v", again.Fixed)
 		}
-		want(t, again, "node", check.Skip, "does not run yet") // nothing was installed
+		want(t, again, "node", check.Skip, "is not running yet") // nothing was installed
 
 		n.Output(t, "lite", "uninstall", "--yes")
 		n.Output(t, "sh", "-ec", "! [ -e /etc/sysctl.d/90-lite.conf ]; ! [ -e /etc/lite ]; grep -x 128 /run/max_user_instances; grep -x 8192 /run/max_user_watches")
@@ -242,8 +242,8 @@ func TestFirewalls(t *testing.T) {
 
 	t.Run("running", func(t *testing.T) {
 		r := look(t, server, 0)
-		want(t, r, "node", check.Pass, "server "+server.Name+" runs", "parts are ready")
-		want(t, r, "ports", check.Pass, "are lite's own")
+		want(t, r, "node", check.Pass, "server "+server.Name+" is running", "components are ready")
+		want(t, r, "ports", check.Pass, "lite itself uses")
 		want(t, r, "certificates", check.Pass)
 		r = lookAs(t, server, 65534, 0)
 		want(t, r, "user", check.Skip, "not root")
@@ -277,7 +277,7 @@ func TestFirewalls(t *testing.T) {
 		want(t, r, "configuration", check.Pass, "agent (it runs) "+agent.Name, "pods [10.42.0.0/16]", "vxlan")
 		want(t, r, "node", check.Pass, "agent "+agent.Name)
 		want(t, r, "server", check.Pass)
-		want(t, r, "ports", check.Pass, "are lite's own")
+		want(t, r, "ports", check.Pass, "lite itself uses")
 	})
 	t.Run("cis, agent", func(t *testing.T) {
 		asGolden(t, agent, judge(t, agent), "cis-agent")
@@ -352,7 +352,7 @@ X
 		t.Run(name, func(t *testing.T) {
 			server.Output(t, "sh", "-c", script[0])
 			defer server.Output(t, "sh", "-c", script[1])
-			want(t, look(t, server, 0), "firewall", check.Pass, strings.TrimPrefix(name, "opened by "), "lets in what a node needs")
+			want(t, look(t, server, 0), "firewall", check.Pass, strings.TrimPrefix(name, "opened by "), "allows what a node needs")
 			if err := reach(agent, server.IP+":6443", "10.42.0.1:10250", pod); err != nil {
 				t.Error(err)
 			}
@@ -386,7 +386,7 @@ func fixes(t *testing.T, server, agent *cluster.Node, name string) []check.Done 
 		t.Errorf("says no commands: %+v", f)
 	}
 	r = look(t, server, 0, "--fix")
-	want(t, r, "firewall", check.Pass, name, "lets in what a node needs")
+	want(t, r, "firewall", check.Pass, name, "allows what a node needs")
 	for _, done := range r.Fixed {
 		if done.Error != "" || done.Undo == "" {
 			t.Errorf("%+v", done)

@@ -159,7 +159,7 @@ func (s suite) testResolvers(t *testing.T) {
 
 	agent.WriteFile(t, "/etc/resolv.conf", "")
 	become("REFUSED")
-	status(t, agent, "/etc/resolv.conf names no server to ask", true)
+	status(t, agent, "/etc/resolv.conf contains no name server", true)
 	logs := func(text string) {
 		t.Helper()
 		cluster.Eventually(t, time.Minute, func() error {
@@ -169,17 +169,17 @@ func (s suite) testResolvers(t *testing.T) {
 			return nil
 		})
 	}
-	logs("The machine names no server to ask")
+	logs("The machine has no name server")
 
 	agent.WriteFile(t, "/run/systemd/resolve/resolv.conf", "nameserver "+cluster.Gateway+"\n")
 	agent.WriteFile(t, "/etc/resolv.conf", "nameserver 127.0.0.53\n")
 	become("A 192.0.2.80")
-	status(t, agent, "names no server", false)
-	logs("The machine names servers to ask again")
+	status(t, agent, "contains no name server", false)
+	logs("The machine has name servers again")
 
 	agent.WriteFile(t, "/etc/resolv.conf", "nameserver 10.43.0.10\n")
 	become("REFUSED")
-	status(t, agent, "name servers 10.43.0.10 lead back here: not forwarding to them", true)
+	status(t, agent, "name servers 10.43.0.10 lead back to this server: not forwarding to them", true)
 	cluster.Eventually(t, time.Minute, func() error {
 		if out := s.cluster.Server().Kubectl(t, "get", "events", "--field-selector=reason=DNSLoop,involvedObject.name="+agent.Name, "-o", "name"); out == "" {
 			return errorf("no event says that there is a loop")

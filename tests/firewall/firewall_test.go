@@ -342,7 +342,7 @@ func (s *suite) injure(t *testing.T, does string, gone ...string) {
 	cluster.Eventually(t, time.Minute, func() error {
 		out, err := s.node.Command(t.Context(), "lite", "status").CombinedOutput()
 		status = string(out)
-		if err != nil || !strings.Contains(status, "removed at ") || !strings.Contains(status, "put back after ") {
+		if err != nil || !strings.Contains(status, "removed at ") || !strings.Contains(status, "restored after ") {
 			return fmt.Errorf("lite status does not tell (%v):\n%s", err, status)
 		}
 		return nil

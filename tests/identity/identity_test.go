@@ -85,14 +85,14 @@ func (s *suite) testColliding(t *testing.T) {
 	s.node.Output(t, "sh", "-ec", "ip address del "+s.node.IP+"/24 dev eth0; ip address add 10.42.77.7/24 dev eth0")
 	cluster.Eventually(t, soon, func() error {
 		out, _ := s.node.Command(t.Context(), "lite", "status").CombinedOutput()
-		if !strings.Contains(string(out), "cannot follow its machine") || !strings.Contains(string(out), "10.42.77.7") {
+		if !strings.Contains(string(out), "the node cannot use the new one") || !strings.Contains(string(out), "10.42.77.7") {
 			return fmt.Errorf("lite status does not say why the node has no address:\n%s", out)
 		}
 		return nil
 	})
 	s.node.Output(t, "sh", "-ec", "ip address del 10.42.77.7/24 dev eth0; ip address add "+s.node.IP+"/24 dev eth0; ip route replace default via "+cluster.Gateway)
 	s.works(t)
-	if out := s.node.Output(t, "lite", "status"); strings.Contains(out, "cannot follow") {
+	if out := s.node.Output(t, "lite", "status"); strings.Contains(out, "cannot use the new one") {
 		t.Errorf("lite status says still:\n%s", out)
 	}
 	if got := s.node.PID(t); got != pid {
@@ -205,7 +205,7 @@ func (s *suite) testClock(t *testing.T) {
 		s.node.Stop(t)
 		s.node.Clock = c.by
 		s.node.Start(t)
-		if out := s.node.Output(t, "lite", "status"); strings.Contains(out, "the clock is wrong, it says 1970") != c.wrong {
+		if out := s.node.Output(t, "lite", "status"); strings.Contains(out, "the clock is wrong: it shows 1970") != c.wrong {
 			t.Errorf("by %s: lite status says\n%s", c.by, out)
 		}
 		s.works(t)

@@ -37,7 +37,7 @@ func TestMain(m *testing.M) { cluster.Main(m) }
 func TestImages(t *testing.T) {
 	t.Parallel()
 	n := cluster.NewNode(t)
-	says(t, n, []string{"lite", "images", "list"}, "does not run", "copy archives into "+imageDir)
+	says(t, n, []string{"lite", "images", "list"}, "is not running", "copy archives into "+imageDir)
 	n.Output(t, "mount", "-t", "tmpfs", "-o", "size=600m,mode=700", "tmpfs", disk)
 	n.Start(t,
 		// The kubelet looks for images to collect every five minutes, and when the
@@ -182,11 +182,11 @@ func (s *suite) testRefused(t *testing.T) {
 	saveLayout(t, s.Path(in+"files.tgz"), "lite.test/files:1", artifact(t, "application/vnd.oci.empty.v1+json", "text/plain"))
 	saveLayout(t, s.Path(in+"signature.tar"), "lite.test/signature:1", artifact(t, types.OCIConfigJSON, "application/vnd.dev.cosign.simplesigning.v1+json"))
 	for file, want := range map[string]string{
-		in + "chart.tar":     "lite.test/chart:1 in it is no image but another artifact (" + string(helmConfig) + ")",
-		in + "files.tgz":     "lite.test/files:1 in it is no image but another artifact (application/vnd.oci.empty.v1+json)",
-		in + "signature.tar": "lite.test/signature:1 in it is no image but another artifact (application/vnd.dev.cosign",
-		in + "short.tar":     "cut short after",
-		in + "text.tar":      "no image archive",
+		in + "chart.tar":     "lite.test/chart:1 in it is not an image but another artifact (" + string(helmConfig) + ")",
+		in + "files.tgz":     "lite.test/files:1 in it is not an image but another artifact (application/vnd.oci.empty.v1+json)",
+		in + "signature.tar": "lite.test/signature:1 in it is not an image but another artifact (application/vnd.dev.cosign",
+		in + "short.tar":     "it is incomplete, with",
+		in + "text.tar":      "not an image archive",
 		in + "arm.tar":       "lite.test/arm:1 in it is for linux/" + other,
 		in + "nowhere.tar":   "no such file",
 		in:                   "tar -C",
@@ -195,7 +195,7 @@ func (s *suite) testRefused(t *testing.T) {
 		says(t, s.Node, []string{"lite", "images", "import", file}, "import "+file, want)
 	}
 	// What is wrong with one keeps no other back.
-	says(t, s.Node, []string{"lite", "images", "import", in + "short.tar", path}, "cut short")
+	says(t, s.Node, []string{"lite", "images", "import", in + "short.tar", path}, "it is incomplete")
 	if _, ok := list(t, s.Node)["lite.test/whole:1"]; !ok {
 		t.Error("the archive after a bad one was not imported")
 	}
@@ -228,11 +228,11 @@ func (s *suite) testReplaced(t *testing.T) {
 
 func (s *suite) testExported(t *testing.T) {
 	says(t, s.Node, []string{"lite", "images", "export", "-o", in + "x.tar", "lite.test/ap:1", "lite.test/app:2"},
-		"image lite.test/ap:1 is not on this node", "image lite.test/app:2 is not on this node; similar ones are: lite.test/app:1")
+		"image lite.test/ap:1 is not on this node", "image lite.test/app:2 is not on this node; similar names are: lite.test/app:1")
 	if _, err := os.Stat(s.Path(in + "x.tar")); err == nil {
 		t.Error("a failed export has left a file")
 	}
-	says(t, s.Node, []string{"lite", "images", "export", "-o", "/dev/null", "lite.test/app:1"}, "/dev/null is there and is no file")
+	says(t, s.Node, []string{"lite", "images", "export", "-o", "/dev/null", "lite.test/app:1"}, "/dev/null exists and is not a file")
 	want := list(t, s.Node)
 	s.Output(t, "lite", "images", "export", "-o", in+"x.tar.zst", "lite.test/app:1", "lite.test/layout:1")
 	s.Output(t, "lite", "images", "remove", "lite.test/app:1")
@@ -304,7 +304,7 @@ func (s *suite) testDirectory(t *testing.T) {
 			return errors.New("the log does not name the damaged archive")
 		}
 		// A log is not looked at while all is said to be ready (k3s#13136).
-		if status := s.Output(t, "lite", "status"); !strings.Contains(status, "not imported, the log says why: damaged.tar") {
+		if status := s.Output(t, "lite", "status"); !strings.Contains(status, "not imported, the log shows why: damaged.tar") {
 			return fmt.Errorf("the status does not name the damaged archive:\n%s", status)
 		}
 		return nil
@@ -319,7 +319,7 @@ func (s *suite) testDirectory(t *testing.T) {
 
 	saveLayout(t, s.Path(imageDir+"/chart.tar"), "lite.test/odd:1", artifact(t, helmConfig, "application/vnd.cncf.helm.chart.content.v1.tar+gzip"))
 	cluster.Eventually(t, time.Minute, func() error {
-		if !strings.Contains(s.Log(), "import "+imageDir+"/chart.tar: lite.test/odd:1 in it is no image but another artifact ("+string(helmConfig)) {
+		if !strings.Contains(s.Log(), "import "+imageDir+"/chart.tar: lite.test/odd:1 in it is not an image but another artifact ("+string(helmConfig)) {
 			return errors.New("the log does not name the archive of a chart")
 		}
 		return nil
@@ -402,13 +402,13 @@ func (s *suite) testFullDisk(t *testing.T) {
 	defer empty()
 	says(t, s.Node, []string{"lite", "images", "import", path}, "the copy of the archive needs at least 4")
 	// Of standard input nobody knows the size.
-	says(t, s.Node, []string{"sh", "-c", "lite images import - <" + path}, "the copy of the archive needs more than", "are kept for the datastore", "nothing of it is kept")
+	says(t, s.Node, []string{"sh", "-c", "lite images import - <" + path}, "the copy of the archive needs more than", "are kept for the datastore", "nothing of it was stored")
 	// This one says too little of itself.
 	empty()
 	empty = s.fill(t, datastore+60)
 	defer empty()
 	saveLayout(t, s.Path(in+"zeros.tar"), "lite.test/zeros:1", withZeros(t, image(t, "zeros"), 100<<20))
-	says(t, s.Node, []string{"lite", "images", "import", in + "zeros.tar"}, "unpacking the layer sha256:", "needs more than", "nothing of it is kept")
+	says(t, s.Node, []string{"lite", "images", "import", in + "zeros.tar"}, "unpacking the layer sha256:", "needs more than", "nothing of it was stored")
 	if i, ok := list(t, s.Node)["lite.test/zeros:1"]; ok {
 		t.Errorf("half of an image is there: %+v", i)
 	}
@@ -505,16 +505,16 @@ func TestBundle(t *testing.T) {
 		}
 	}
 	says(t, from, create, bundle, "--force")
-	says(t, from, []string{"lite", "bundle", "create", "-o", "/var/log/x.tar", "--image", "lite.test/ap:1"}, "similar ones are: lite.test/app:1")
+	says(t, from, []string{"lite", "bundle", "create", "-o", "/var/log/x.tar", "--image", "lite.test/ap:1"}, "similar names are: lite.test/app:1")
 	// Compressing lite takes seconds: from here on it is done already.
 	s.Output(t, "sh", "-c", "tar -C /var/log -xf "+bundle+" lite-linux-"+runtime.GOARCH+".gz")
 	binary := []string{"--binary", "/var/log/lite-linux-" + runtime.GOARCH + ".gz"}
-	says(t, from, append([]string{"lite", "bundle", "create", "-o", "/var/log/x.tar", "--image-file", "/etc/passwd"}, binary...), "/etc/passwd", "no image archive")
-	says(t, from, append([]string{"lite", "bundle", "create", "-o", "/var/log/x.tar", "--arch", other}, binary...), "another architecture")
+	says(t, from, append([]string{"lite", "bundle", "create", "-o", "/var/log/x.tar", "--image-file", "/etc/passwd"}, binary...), "/etc/passwd", "not an image archive")
+	says(t, from, append([]string{"lite", "bundle", "create", "-o", "/var/log/x.tar", "--arch", other}, binary...), "an architecture other than")
 	says(t, from, []string{"lite", "bundle", "create", "-o", "/var/log/x.tar", "--arch", other}, "--binary")
-	says(t, from, []string{"lite", "bundle", "create", "-o", "/var/log/x.tar", "--binary", "/etc/passwd"}, "no program for Linux")
+	says(t, from, []string{"lite", "bundle", "create", "-o", "/var/log/x.tar", "--binary", "/etc/passwd"}, "not a program for Linux")
 	says(t, from, []string{"lite", "bundle", "create", "-o", "-"}, "it must be a file")
-	says(t, from, []string{"lite", "bundle", "create", "-o", "/dev/full", "--force"}, "/dev/full is there and is no file")
+	says(t, from, []string{"lite", "bundle", "create", "-o", "/dev/full", "--force"}, "/dev/full exists and is not a file")
 	for _, left := range []string{"/var/log/x.tar", "/var/log/x.tar.part", bundle + ".part"} {
 		if _, err := os.Stat(from.Path(left)); err == nil {
 			t.Errorf("%s was left behind", left)
@@ -525,7 +525,7 @@ func TestBundle(t *testing.T) {
 	s.Output(t, "cmp", bundle, "/var/log/first.tar")
 	s.Output(t, "sh", "-c", "head -c 30000000 "+bundle+" >/var/log/short.tar; "+
 		"(head -c 1000000 "+bundle+"; printf x; tail -c +1000002 "+bundle+") >/var/log/damaged.tar; rm /var/log/first.tar")
-	says(t, from, []string{"lite", "bundle", "verify", "/var/log/short.tar"}, "/var/log/short.tar", "cut short")
+	says(t, from, []string{"lite", "bundle", "verify", "/var/log/short.tar"}, "/var/log/short.tar", "it is incomplete")
 	says(t, from, []string{"lite", "bundle", "verify", "/var/log/damaged.tar"}, "lite-linux-", "copy")
 	from.Stop(t)
 

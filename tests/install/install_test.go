@@ -165,19 +165,19 @@ func testSigned(t *testing.T, m *cluster.Machine) {
 			t.Errorf("%s: before:\n%s\nafter:\n%s", command, was, now)
 		}
 	}
-	refused("INSTALL_LITE_PUBLIC_KEY=/root/public.pem INSTALL_LITE_ARTIFACT=/root/unsigned "+installer, "is not signed, and /root/public.pem says that it must be")
-	refused("INSTALL_LITE_PUBLIC_KEY=/root/key.pem "+fromRelease+installer, "is no public key")
+	refused("INSTALL_LITE_PUBLIC_KEY=/root/public.pem INSTALL_LITE_ARTIFACT=/root/unsigned "+installer, "is not signed, and must be, with the key in /root/public.pem")
+	refused("INSTALL_LITE_PUBLIC_KEY=/root/key.pem "+fromRelease+installer, "is not a public key")
 
 	out := m.Sh(t, "INSTALL_LITE_PUBLIC_KEY=/root/public.pem "+fromRelease+installer)
-	if !strings.Contains(out, "the signature is right") || pid(t, m) != process {
+	if !strings.Contains(out, "the signature is valid") || pid(t, m) != process {
 		t.Errorf("the service was restarted, or the signature not looked at:\n%s", out)
 	}
 	if got := m.Sh(t, "head -n 1 %s; stat -c %%a %s; grep -c %s /etc/lite/installed", key, key, key); got != "-----BEGIN PUBLIC KEY-----\n644\n1" {
 		t.Errorf("the remembered key:\n%s", got)
 	}
 	testUnchanged(t, m, fromRelease+installer)
-	refused("INSTALL_LITE_ARTIFACT=/root/unsigned "+installer, "INSTALL_LITE_PUBLIC_KEY=none to do without")
-	refused("INSTALL_LITE_SHA256=abc INSTALL_LITE_ARTIFACT=/root/unsigned/lite-linux-"+arch(t, m)+" "+installer, "INSTALL_LITE_PUBLIC_KEY=none to do without")
+	refused("INSTALL_LITE_ARTIFACT=/root/unsigned "+installer, "INSTALL_LITE_PUBLIC_KEY=none to skip signatures")
+	refused("INSTALL_LITE_SHA256=abc INSTALL_LITE_ARTIFACT=/root/unsigned/lite-linux-"+arch(t, m)+" "+installer, "INSTALL_LITE_PUBLIC_KEY=none to skip signatures")
 	m.Sh(t, "mv /usr/bin/openssl /usr/bin/openssl.away")
 	refused(fromRelease+installer, "there is no openssl to check that with: install it")
 	m.Sh(t, "mv /usr/bin/openssl.away /usr/bin/openssl")
@@ -203,23 +203,23 @@ func testRefused(t *testing.T, m *cluster.Machine) {
 		{"no checksum", "INSTALL_LITE_ARTIFACT=/root/lite.gz " + installer, "set INSTALL_LITE_SHA256"},
 		{"wrong checksum given", "INSTALL_LITE_SHA256=abc INSTALL_LITE_ARTIFACT=/root/lite.gz " + installer, "has the wrong checksum"},
 		{"wrong signature", "INSTALL_LITE_PUBLIC_KEY=/root/public.pem INSTALL_LITE_ARTIFACT=/root/bad " + installer, "is not signed with the key"},
-		{"provenance of another program", "INSTALL_LITE_BIN_DIR=/opt/other INSTALL_LITE_ARTIFACT=/root/other " + installer, "lite-v1.provenance.json is about another program"},
+		{"provenance of another program", "INSTALL_LITE_BIN_DIR=/opt/other INSTALL_LITE_ARTIFACT=/root/other " + installer, "lite-v1.provenance.json is about a program other than"},
 		{"changed provenance", "INSTALL_LITE_BIN_DIR=/opt/other INSTALL_LITE_ARTIFACT=/root/changed " + installer, "lite-v1.provenance.json has the wrong checksum"},
 		{"full disk", fromRelease + "INSTALL_LITE_BIN_DIR=/mnt/small " + installer, "/mnt/small has 20 MiB free and lite needs"},
 		{"full disk while unpacking", "INSTALL_LITE_SHA256=" + sum + " INSTALL_LITE_ARTIFACT=/root/lite.gz INSTALL_LITE_BIN_DIR=/mnt/small " + installer, "cannot write to /mnt/small"},
-		{"noexec", fromRelease + "INSTALL_LITE_BIN_DIR=/mnt/noexec " + installer, "does not let programs run"},
+		{"noexec", fromRelease + "INSTALL_LITE_BIN_DIR=/mnt/noexec " + installer, "does not allow programs to run"},
 		{"not root", "setpriv --reuid=65534 --clear-groups sh <" + "/root/release/install.sh", "not root"},
 		{"other processor", "PATH=/root/fake:$PATH " + fromRelease + installer, "this machine is riscv64"},
 		{"unknown variable", "INSTALL_LITE_EXCE=server " + installer, "there is no variable INSTALL_LITE_EXCE"},
-		{"switch", "INSTALL_LITE_SKIP_START=maybe " + installer, "say true or false"},
-		{"relative directory", "INSTALL_LITE_BIN_DIR=bin " + installer, "say the whole path"},
+		{"switch", "INSTALL_LITE_SKIP_START=maybe " + installer, "must be true or false"},
+		{"relative directory", "INSTALL_LITE_BIN_DIR=bin " + installer, "must be an absolute path"},
 		{"open quote", "INSTALL_LITE_EXEC='server \"--disable' " + installer, "a quote that is not closed"},
 		{"unknown word", fromRelease + installer + "sever", "'sever' is neither server nor agent"},
 		{"unknown flag", fromRelease + installer + "server --no-such-flag", "unknown flag: --no-such-flag"},
 		{"unknown lite variable", "LITE_TOKNE=a " + fromRelease + installer, "did you mean LITE_TOKEN"},
 		{"wrong value", fromRelease + "INSTALL_LITE_EXEC='--disable nothing' " + installer, "disable \"nothing\" (flag --disable)"},
 		{"wrong kubelet argument", fromRelease + installer + "--kubelet-arg=no-such=1", "unknown flag: --no-such"},
-		{"agent on a server", fromRelease + "LITE_URL=https://192.0.2.1:6443 LITE_TOKEN=abcdef.0123456789abcdef " + installer, "holds a server"},
+		{"agent on a server", fromRelease + "LITE_URL=https://192.0.2.1:6443 LITE_TOKEN=abcdef.0123456789abcdef " + installer, "contains a server"},
 		{"agent without token", fromRelease + installer + "agent --data-dir /var/lib/other", "has not joined a cluster yet"},
 		{"no artifact", "INSTALL_LITE_ARTIFACT=/root/none " + installer, "there is no /root/none"},
 		{"no bundle", "INSTALL_LITE_ARTIFACT=/etc/passwd " + installer, "is neither a bundle nor a binary"},

@@ -261,7 +261,7 @@ func (l *life) testBroken(t *testing.T) {
 		if err == nil {
 			t.Error("it succeeded")
 		}
-		for _, words := range []string{"was taken back and " + l.old + " runs again", "this lite cannot start"} {
+		for _, words := range []string{"was rolled back to " + l.old, "this lite cannot start"} {
 			if !strings.Contains(out, words) {
 				t.Errorf("it does not say %q", words)
 			}

@@ -155,7 +155,7 @@ func (o *odd) testDirectories(t *testing.T) {
 	}
 	o.Sh(t, "/opt/link/lite-uninstall.sh --yes && rm /opt/link && rmdir /opt/real")
 	for directory, want := range map[string]string{
-		"/": "say a path such as", "/a/../b": "say a path such as", "'/a b'": "choose a path of letters", "bin": "say the whole path",
+		"/": "must be a path such as", "/a/../b": "must be a path such as", "'/a b'": "must consist of letters", "bin": "must be an absolute path",
 	} {
 		o.refuses(t, "INSTALL_LITE_BIN_DIR="+directory+" "+installer, want)
 	}
@@ -230,7 +230,7 @@ func (o *odd) testNotBooted(t *testing.T) {
 	o.gone(t, "lite-uninstall.sh")
 	o.place(t, "/usr/local/bin")
 	out := o.Sh(t, notBooted, "INSTALL_LITE_SKIP_DOWNLOAD=true "+installer)
-	if !strings.Contains(out, "There is no init system that lite knows") {
+	if !strings.Contains(out, "This machine has neither systemd nor OpenRC") {
 		t.Errorf("it says:\n%s", out)
 	}
 	o.gone(t, "lite-uninstall.sh")
@@ -270,7 +270,7 @@ func (o *odd) testProxies(t *testing.T) {
 			t.Errorf("%s: %s, want %s", read, got, proxy)
 		}
 	}
-	o.refuses(t, `HTTPS_PROXY="a'b" `+inPlace+installer, "HTTPS_PROXY holds a quote")
+	o.refuses(t, `HTTPS_PROXY="a'b" `+inPlace+installer, "HTTPS_PROXY contains a quote")
 	o.gone(t, "lite-uninstall.sh")
 }
 
@@ -283,7 +283,7 @@ func (o *odd) testData(t *testing.T) {
 	o.refuses(t, inPlace+installer, "was last used by lite v99.0.0")
 	// By its lock uninstalling knows that lite has worked there.
 	o.Sh(t, `rm "/srv/data/version"; echo '{}' >"/srv/data/agent/cluster.json"; : >/srv/data/lite.lock`)
-	o.refuses(t, inPlace+installer, "holds an agent of a cluster")
+	o.refuses(t, inPlace+installer, "contains an agent of a cluster")
 	o.gone(t, "lite-uninstall.sh")
 }
 
@@ -363,16 +363,16 @@ func (o *odd) testServed(t *testing.T) {
 	o.Sh(t, "cd /root && openssl genrsa -out key.pem 2>/dev/null && openssl pkey -in key.pem -pubout -out public.pem && openssl genpkey -algorithm ed25519 | openssl pkey -pubout -out ed.pem")
 	const from = "INSTALL_LITE_ALLOW_HTTP=true INSTALL_LITE_BASE_URL=http://me:secret@" + cluster.Gateway + ":8080/ "
 	for _, c := range []struct{ command, want string }{
-		{from + "INSTALL_LITE_CHANNEL=html ", "does not hold a version"},
+		{from + "INSTALL_LITE_CHANNEL=html ", "does not contain a version"},
 		{from + "INSTALL_LITE_CHANNEL=none ", "cannot download http://" + cluster.Gateway + ":8080/channels/none"},
 		{from + "INSTALL_LITE_VERSION=v1.0.0 ", "SHA256SUMS does not name " + name},
-		{from + "INSTALL_LITE_VERSION=v1.1.0 ", name + " is damaged, though its checksum is right"},
+		{from + "INSTALL_LITE_VERSION=v1.1.0 ", name + " is damaged, though its checksum is correct"},
 		{from + "INSTALL_LITE_VERSION=v1.1.0 INSTALL_LITE_PUBLIC_KEY=/root/public.pem ", "is not signed, or its signature cannot be downloaded"},
 		{from + "INSTALL_LITE_VERSION=v1.1.0 INSTALL_LITE_PUBLIC_KEY=/root/ed.pem ", "neither an RSA nor an EC key"},
 		{"INSTALL_LITE_BASE_URL=http://127.example.org ", "not encrypted"},
 		{"INSTALL_LITE_BASE_URL=http://me:secret@192.0.2.1 ", "http://192.0.2.1 is not encrypted"},
 		{"INSTALL_LITE_BASE_URL=ftp://127.0.0.1 ", "begins with https:// or http://"},
-		{"INSTALL_LITE_BASE_URL='http://127.0.0.1/ x' ", "holds white space"},
+		{"INSTALL_LITE_BASE_URL='http://127.0.0.1/ x' ", "contains white space"},
 	} {
 		o.refuses(t, c.command+installer, c.want)
 	}

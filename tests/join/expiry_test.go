@@ -46,7 +46,7 @@ func (s *suite) testAuthorityEnds(t *testing.T) {
 			n := statusOf(t, node)
 			for _, name := range parts {
 				i := slices.IndexFunc(n.Components, func(c status.Component) bool { return c.Name == name })
-				if i < 0 || n.Components[i].State != component.Failed || !strings.Contains(n.Components[i].Reason, " ended on ") {
+				if i < 0 || n.Components[i].State != component.Failed || !strings.Contains(n.Components[i].Reason, " expired on ") {
 					return fmt.Errorf("on %s %s is not shown as failed: %+v", node.Name, name, n.Components)
 				}
 			}

@@ -86,7 +86,7 @@ func (s *suite) testCopy(t *testing.T) {
 	for at, n := range map[string]*cluster.Node{clone.IP: agent, agent.IP: clone} {
 		cluster.Eventually(t, time.Minute, func() error { // each writes every 30 s at the most
 			out, _ := n.Command(t.Context(), "lite", "status").CombinedOutput()
-			if want := "another machine, at " + at + ", says that it is this node"; !strings.Contains(string(out), want) {
+			if want := "another machine, at " + at + ", claims to be this node"; !strings.Contains(string(out), want) {
 				return fmt.Errorf("lite status on %s does not say %q:\n%s", n.IP, want, out)
 			}
 			return nil

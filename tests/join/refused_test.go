@@ -240,7 +240,7 @@ func (d *door) testServerComesLater(t *testing.T) {
 	agent.WriteFile(t, cluster.TokenFile, good)
 	agent.Launch(t, "--token-file", cluster.TokenFile)
 	cluster.Eventually(t, 20*time.Second, func() error {
-		for _, want := range []string{d.url, "cannot be reached", "start `lite server`"} {
+		for _, want := range []string{"cannot reach the server " + d.url, "start `lite server`"} {
 			if !strings.Contains(agent.Log(), want) {
 				return fmt.Errorf("does not say %q:\n%s", want, agent.Log())
 			}
@@ -248,7 +248,7 @@ func (d *door) testServerComesLater(t *testing.T) {
 		return nil
 	})
 	status, err := agent.Command(t.Context(), "lite", "status").CombinedOutput()
-	if err == nil || !strings.Contains(string(status), "cannot be reached") {
+	if err == nil || !strings.Contains(string(status), "cannot reach the server") {
 		t.Errorf("lite status: %v\n%s", err, status)
 	}
 	d.server.Start(t)
@@ -261,6 +261,6 @@ func (d *door) testOtherCluster(t *testing.T) {
 	agent := d.agents[0]
 	token, _ := d.ofOther(t)
 	agent.Stop(t)
-	d.refuse(t, agent, refusal{file: token, want: []string{"another cluster", hashIn(token)[:12], cluster.DataDir + "/agent"}})
+	d.refuse(t, agent, refusal{file: token, want: []string{"is not the one that this machine is in", hashIn(token)[:12], cluster.DataDir + "/agent"}})
 	agent.Start(t)
 }

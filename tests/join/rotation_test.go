@@ -84,6 +84,6 @@ func certificate(t *testing.T, n *cluster.Node, file string) *x509.Certificate {
 			return certificate
 		}
 	}
-	t.Fatalf("%s holds no certificate", file)
+	t.Fatalf("%s does not contain a certificate", file)
 	return nil
 }

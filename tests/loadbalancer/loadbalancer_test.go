@@ -263,7 +263,7 @@ func (s *suite) testConflict(t *testing.T) {
 	s.awaitAddresses(t, soon, "first", s.all()...)
 	s.ns.Apply(t, strings.Replace(service("second", 84, ""), "[{", "[{name: further, port: 85}, {name: main, ", 1))
 	message := s.awaitEvent(t, "second", "PortConflict")
-	if want := "port 84/TCP is taken by Service " + s.ns.Name + "/first"; !strings.Contains(message, want) {
+	if want := "port 84/TCP is used by Service " + s.ns.Name + "/first"; !strings.Contains(message, want) {
 		t.Errorf("the event says %q, want %q", message, want)
 	}
 	if got := s.addresses(t, "second"); len(got) > 0 {

@@ -95,7 +95,7 @@ func (i *installed) long(t *testing.T, command string) string {
 
 func (i *installed) testInstall(t *testing.T) {
 	// Five minutes, after which the installer does not wait any more, may be too short here.
-	i.long(t, "cd /root && tar -xf lite.tar install.sh && { INSTALL_LITE_ARTIFACT=/root/lite.tar sh install.sh >said 2>&1 || grep 'the service runs, but it is not ready' said; } && cat said")
+	i.long(t, "cd /root && tar -xf lite.tar install.sh && { INSTALL_LITE_ARTIFACT=/root/lite.tar sh install.sh >said 2>&1 || grep 'the service is running, but it is not ready' said; } && cat said")
 	i.Eventually(t, time.Minute, "kubectl apply -f /root/pods.yaml -f /root/names.yaml")
 	i.works(t)
 	i.equal(t, "active\nenabled", "systemctl is-active lite; systemctl is-enabled lite")
@@ -162,7 +162,7 @@ func (i *installed) testBroken(t *testing.T) {
 	before := i.containers(t)
 	out, err := i.RunFor(2*readyTimeout, "lite upgrade --artifact /root/broken --sha256 $(sha256sum </root/broken | cut -c 1-64) --health-timeout 20m")
 	t.Log(out)
-	if err == nil || !strings.Contains(out, "was taken back and "+versions.Next+" runs again") {
+	if err == nil || !strings.Contains(out, "was rolled back to "+versions.Next) {
 		t.Errorf("%v", err)
 	}
 	i.is(t, versions.Next)

@@ -165,7 +165,7 @@ func (g *guest) testClock(t *testing.T) {
 	g.Output(t, "systemctl stop lite")
 	g.Output(t, "date -s @$(($(cut -d. -f1 /proc/uptime) + 3600))")
 	g.start(t)
-	g.Output(t, "lite status | grep 'the clock is wrong, it says 1970'")
+	g.Output(t, "lite status | grep 'the clock is wrong: it shows 1970'")
 	g.reach(t)
 
 	pid := g.Output(t, "systemctl show -p MainPID lite")

@@ -270,7 +270,7 @@ func testRefused(t *testing.T, b bed) {
 
 	// Whoever has an object keeps it.
 	b.put(t, "a-second.yaml", settings(ns, "a", "3"), settings(ns, "e", "1"))
-	b.says(t, "a-second.yaml: line 1, ConfigMap "+ns+"/a: is also in x.yaml, which has it: remove one of the two")
+	b.says(t, "a-second.yaml: line 1, ConfigMap "+ns+"/a: is also in x.yaml, which owns it: remove one of the two")
 	b.hasNow(t, ns, "a", "2")
 	b.hasNow(t, ns, "e", "1")
 	b.take(t, "x.yaml")
@@ -454,8 +454,8 @@ func testTrust(t *testing.T, b bed) {
 	b.put(t, "x.yaml", settings(ns, "x", "2"), settings(ns, "z", "2"))
 	for _, wrong := range []struct{ do, undo, told string }{
 		{"chown 1000 " + dir + "/x.yaml", "chown 0 " + dir + "/x.yaml", "x.yaml belongs to user 1000"},
-		{"chmod 666 " + dir + "/x.yaml", "chmod 644 " + dir + "/x.yaml", "can be written by others than root (mode 0666)"},
-		{"mkdir -m 777 /srv/open; cp -p " + dir + "/x.yaml /srv/open; ln -sf /srv/open/x.yaml " + dir, "rm -r /srv/open; rm " + dir + "/x.yaml", "/srv/open can be written by others than root (mode 0777)"},
+		{"chmod 666 " + dir + "/x.yaml", "chmod 644 " + dir + "/x.yaml", "is writable by others than root (mode 0666)"},
+		{"mkdir -m 777 /srv/open; cp -p " + dir + "/x.yaml /srv/open; ln -sf /srv/open/x.yaml " + dir, "rm -r /srv/open; rm " + dir + "/x.yaml", "/srv/open is writable by others than root (mode 0777)"},
 	} {
 		b.Output(t, "sh", "-c", wrong.do)
 		b.told(t, "ManifestFailed", "x.yaml", wrong.told)

@@ -104,7 +104,7 @@ func testOtherServer(t *testing.T, b bed) {
 	b.Stop(t)
 	b.take(t, "changes.yaml")
 	b.Start(t)
-	b.says(t, "1 file applied; changes.yaml is not here: what another has applied of it stays")
+	b.says(t, "1 file applied; changes.yaml does not exist here: what another has applied of it stays")
 	b.hasNow(t, "default", "kept", "2")
 	// A file of that name takes it over.
 	b.put(t, "changes.yaml", settings("default", "kept", "3"))

@@ -23,7 +23,7 @@ func (s *suite) testNodesRights(t *testing.T) {
 	patch := func(n *cluster.Node, kind, patch string, more ...string) (string, error) {
 		return s.Server().KubectlErr(t, asNode(n, append([]string{"patch", "pv", v.name, "--type=" + kind, "-p", patch}, more...)...)...)
 	}
-	const foreign, only = "the volume is not one of this node", "of a volume a node may change the annotation lite.io/local-volume alone"
+	const foreign, only = "the volume does not belong to this node", "of a volume a node may change only the annotation lite.io/local-volume"
 	for _, test := range []struct {
 		what, patch, message string
 		node                 *cluster.Node
@@ -122,7 +122,7 @@ func (s *suite) testAttacks(t *testing.T) {
 		t.Fatal(err)
 	}
 	ns.Apply(t, handmade("pvc-other", s.a, root+"/pvc-other_b_c"))
-	hasEvent(t, ns, "default", "pvc-other", "is a symbolic link; name the directory that it leads to in default-local-storage-path")
+	hasEvent(t, ns, "default", "pvc-other", "is a symbolic link; set default-local-storage-path to its target")
 	if got := s.a.ReadFile(t, root+"-moved/pvc-other_b_c/file"); got != "precious" {
 		t.Errorf("what a link leads to is %q", got)
 	}
@@ -218,7 +218,7 @@ func (s *suite) testNoDirectory(t *testing.T) {
 	s.a.WriteFile(t, root, "not a directory")
 	s.a.Start(t)
 	cluster.Eventually(t, soon, func() error {
-		if out := s.a.Output(t, "lite", "status"); !strings.Contains(out, "no volumes on this node: make the directory of volumes") {
+		if out := s.a.Output(t, "lite", "status"); !strings.Contains(out, "no volumes on this node: create the directory of volumes") {
 			return fmt.Errorf("lite status does not say it:\n%s", out)
 		}
 		return nil

@@ -254,7 +254,7 @@ func (s *suite) testRefused(t *testing.T) {
 	for name, test := range map[string]struct{ spec, event string }{
 		"shared":     {"accessModes: [ReadWriteMany]", "access mode ReadWriteMany is not possible: a volume of class local-path is a directory of one node"},
 		"block":      {"volumeMode: Block", "volumeMode Block is not possible"},
-		"selector":   {"selector: {matchLabels: {a: b}}", "a claim with a selector gets no new volume"},
+		"selector":   {"selector: {matchLabels: {a: b}}", "a claim with a selector does not get a new volume"},
 		"parameters": {"storageClassName: parameters", `class parameters has the parameter "size"`},
 		"at-once":    {"storageClassName: at-once", "give it volumeBindingMode WaitForFirstConsumer"},
 	} {

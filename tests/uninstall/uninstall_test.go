@@ -327,7 +327,7 @@ func (s *suite) testLocked(t *testing.T) {
 	} {
 		all.Go(func() {
 			out, err := lite(t, s.server, args...)
-			if err == nil || !strings.Contains(out, "Waiting for sh (pid") || !strings.Contains(out, "is changing what is installed here (it has locked /etc/lite); wait until it ends") {
+			if err == nil || !strings.Contains(out, "Waiting for sh (pid") || !strings.Contains(out, "is changing the installation (it has locked /etc/lite); wait until it ends") {
 				t.Errorf("lite %s beside an installation: %v, %s", strings.Join(args, " "), err, out)
 			}
 		})
@@ -346,7 +346,7 @@ func (s *suite) testAgent(t *testing.T) {
 	// This one the administrator wants as lite has it.
 	s.agent.WriteFile(t, "/etc/sysctl.d/99-admin.conf", "vm.overcommit_memory = 1\n")
 	told := must(t, s.agent, "uninstall", "--yes", "--grace-period=0")
-	if got := s.agent.ReadFile(t, "/proc/sys/vm/overcommit_memory"); strings.TrimSpace(got) != "1" || !strings.Contains(told, "vm.overcommit_memory = 1, as the machine's configuration says") {
+	if got := s.agent.ReadFile(t, "/proc/sys/vm/overcommit_memory"); strings.TrimSpace(got) != "1" || !strings.Contains(told, "vm.overcommit_memory = 1, which the machine's configuration sets") {
 		t.Errorf("vm.overcommit_memory is %s, and sysctl.d says 1: %s", got, told)
 	}
 	s.agent.Output(t, "sh", "-c", "rm /etc/sysctl.d/99-admin.conf; printf 7 >/proc/sys/vm/overcommit_memory")

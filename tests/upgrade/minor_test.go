@@ -59,6 +59,7 @@ func testMinor(t *testing.T) {
 			p.Version.Kubernetes, p.Version.Etcd = minors(p.Version.Kubernetes, 1), minors(p.Version.Etcd, 1)
 			p.Write, p.Content = "/etc/lite/config.yaml.d/90-broken.yaml", "disable: [cni]\n"
 		})
+		// The version before drives, and these are its words.
 		server.refused(t, []string{"upgrade", "--health-timeout=25s", "--artifact", fails}, "was not healthy within 25s", "was taken back and "+old+" runs again")
 		server.WaitReady(t)
 		server.is(t, old)

@@ -50,7 +50,7 @@ func TestForeground(t *testing.T) {
 		b.Output(t, "mkdir", cluster.DataDir+"/rollback")
 		b.Output(t, "mount", "-t", "tmpfs", "tmpfs", cluster.DataDir+"/rollback")
 		// It is found when lite is stopped already.
-		b.refused(t, []string{"upgrade", "--artifact", "/var/lib/next"}, "nothing was changed", "keep the old version")
+		b.refused(t, []string{"upgrade", "--artifact", "/var/lib/next"}, "nothing was changed", "back up the old version")
 		b.is(t, old)
 		b.clean(t)
 		b.Output(t, "umount", cluster.DataDir+"/rollback")
@@ -67,8 +67,8 @@ func TestForeground(t *testing.T) {
 		b.must(t, "upgrade", "--base-url", base, "--allow-http", "--dry-run")
 		// As the installer remembers it.
 		b.WriteFile(t, "/etc/lite/release.pub", public)
-		b.refused(t, []string{"upgrade", "--base-url", base, "--allow-http"}, "is not signed, and has to be", "/etc/lite/release.pub")
-		b.refused(t, []string{"upgrade", "--artifact", "/var/lib/next"}, "is not signed, and has to be")
+		b.refused(t, []string{"upgrade", "--base-url", base, "--allow-http"}, "is not signed, and must be", "/etc/lite/release.pub")
+		b.refused(t, []string{"upgrade", "--artifact", "/var/lib/next"}, "is not signed, and must be")
 		other, _ := newKey(t)
 		b.refused(t, []string{"upgrade", "--base-url", b.serve(t, files, artifact, other)}, "is not signed with the key")
 		base = b.serve(t, files, artifact, key)
@@ -100,7 +100,7 @@ func TestForeground(t *testing.T) {
 		b.is(t, next)
 		kept := cluster.DataDir + "/rollback/lite"
 		b.Output(t, "sh", "-ec", "mv "+kept+" "+kept+".mine; cp /var/lib/posers/downgrade "+kept)
-		b.refused(t, []string{"rollback", "--yes"}, "is not the lite "+old+" that was kept: it is lite v0.0.1")
+		b.refused(t, []string{"rollback", "--yes"}, "is not the lite "+old+" that was backed up: it is lite v0.0.1")
 		b.is(t, next)
 		b.Output(t, "mv", kept+".mine", kept)
 		b.must(t, "rollback", "--yes")
@@ -125,14 +125,14 @@ func TestForeground(t *testing.T) {
 		for _, path := range []string{"config.yaml", "site/lite.yaml", "config.yaml.d/20-new.yaml"} {
 			b.ReadFile(t, cluster.DataDir+"/rollback/dropped/files/etc/lite/"+path)
 		}
-		b.refused(t, []string{"rollback", "--yes"}, "nothing is kept")
+		b.refused(t, []string{"rollback", "--yes"}, "there is no backup in")
 	})
 
 	t.Run("program that ends at once", func(t *testing.T) {
 		b.Kubectl(t, "create", "configmap", "before-broken")
 		broken := b.pose(t, "/var/lib/broken", func(*pose) {})
 		// Nobody starts lite again here, and the command says so.
-		b.refused(t, []string{"upgrade", "--artifact", broken}, "does not run", "start it by hand", "this lite cannot start")
+		b.refused(t, []string{"upgrade", "--artifact", broken}, "is not running", "start it by hand", "this lite cannot start")
 		if b.Running() {
 			t.Error("lite runs")
 		}
@@ -173,17 +173,17 @@ func (b bed) refuses(t *testing.T, artifact string) {
 
 	try("missing file", "/var/lib/nothing", "no such file")
 	try("text", write("/var/lib/text", bytes.Repeat([]byte("no program\n"), 100)), "neither a lite program")
-	try("truncated", write("/var/lib/truncated", whole[:len(whole)/2]), "cut off")
+	try("truncated", write("/var/lib/truncated", whole[:len(whole)/2]), "it is incomplete")
 	other := bytes.Clone(whole[:1<<20])
 	other[18], other[19] = 0xb7, 0 // e_machine: AArch64
 	if runtime.GOARCH == "arm64" {
 		other[18] = 0x3e
 	}
-	try("wrong machine", write("/var/lib/arm", other), "another architecture")
+	try("wrong machine", write("/var/lib/arm", other), "an architecture other than")
 	sum := sha256.Sum256([]byte("another"))
 	b.put(t, artifact, "/var/lib/wrong/lite")
 	write("/var/lib/wrong/SHA256SUMS", []byte(hex.EncodeToString(sum[:])+"  lite\n"))
-	try("wrong checksum", "/var/lib/wrong/lite", "wrong checksum", "fetch it again")
+	try("wrong checksum", "/var/lib/wrong/lite", "wrong checksum", "download it again")
 	write("/var/lib/wrong/SHA256SUMS", []byte(hex.EncodeToString(sum[:])+"  other\n"))
 	try("no checksum", "/var/lib/wrong/lite", "does not name lite")
 
@@ -191,8 +191,8 @@ func (b bed) refuses(t *testing.T, artifact string) {
 	posing("two minors of Kubernetes", func(p *pose) { p.Version.Kubernetes = minors(p.Version.Kubernetes, 2) }, "one minor version at a time")
 	posing("two minors of etcd", func(p *pose) { p.Version.Etcd = minors(p.Version.Etcd, 2) }, "one minor version at a time")
 	posing("older Kubernetes", func(p *pose) { p.Version.Kubernetes = minors(p.Version.Kubernetes, -1) }, "older than")
-	posing("configuration", func(p *pose) { p.Refuse = "server-color: no such option" }, "refuses the configuration", "server-color")
-	posing("no lite", func(p *pose) { p.Version.Version, p.Version.Kubernetes = "", "" }, "no lite")
+	posing("configuration", func(p *pose) { p.Refuse = "server-color: no such option" }, "rejects the configuration", "server-color")
+	posing("no lite", func(p *pose) { p.Version.Version, p.Version.Kubernetes = "", "" }, "it is not lite")
 	posing("another platform", func(p *pose) { p.Version.Platform = "plan9/amd64" }, "plan9/amd64")
 
 	t.Run("agent that is too old", func(t *testing.T) {
@@ -470,7 +470,7 @@ func TestKilled(t *testing.T) {
 			p.Write, p.Content = "/etc/lite/config.yaml.d/90-broken.yaml", "disable: [cni]\n"
 		})
 		b.Kubectl(t, "create", "configmap", "kept")
-		b.refused(t, []string{"upgrade", "--health-timeout=15s", "--artifact", never}, "was not healthy within 15s", "was taken back and "+old+" runs again", "last lines")
+		b.refused(t, []string{"upgrade", "--health-timeout=15s", "--artifact", never}, "was not healthy within 15s", "was rolled back to "+old, "last lines")
 		b.waitFor(t, old)
 		b.is(t, old)
 		b.clean(t)

@@ -123,11 +123,11 @@ spec:
 
 	n.WriteFile(t, registriesFile, strings.Replace(before, "mirrors:", "mirrors:\n  later.test: {endpoint: ['http://localhost:5000']}", 1)+
 		fmt.Sprintf("  '*': {auth: {username: %s, password: %s}}\n", mirrorUser, mirrorPassword))
-	told("Images are pulled by the new registries.yaml from now on")
+	told("The new registries.yaml is in effect")
 	pull("one", "later.test/plain/one")
 
 	n.WriteFile(t, registriesFile, "mirrors:\n  later.test: {endpoints: []}\n")
-	told("registries.yaml is wrong; what it said before stays in force")
+	told("registries.yaml is invalid; the previous one stays in effect")
 	if status := n.Output(t, "lite", "status"); !strings.Contains(status, registriesFile+":2: mirrors: later.test: unknown key") {
 		t.Errorf("lite status does not say so:\n%s", status)
 	}

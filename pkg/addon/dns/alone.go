@@ -43,7 +43,7 @@ func unshared(listen []netip.Addr) error {
 func unshare(listen []netip.Addr) error {
 	fds, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
-		return fmt.Errorf("keep the address of DNS from others: %w", err)
+		return fmt.Errorf("reserve the address of DNS: %w", err)
 	}
 	var errs []error
 	ports := map[uint16]bool{}
@@ -70,7 +70,7 @@ func unshare(listen []netip.Addr) error {
 		errs = append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("keep the address of DNS from others: %w", err)
+		return fmt.Errorf("reserve the address of DNS: %w", err)
 	}
 	return nil
 }

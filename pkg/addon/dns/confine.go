@@ -71,7 +71,7 @@ func (r rewriter) confineToken(path string, tokens *caddyfile.Dispenser) error {
 // noVariable refuses what the parser would replace from the environment.
 func noVariable(word string) error {
 	if strings.Contains(word, "{$") || strings.Contains(word, "{%") {
-		return fmt.Errorf("a Corefile may not use environment variables, as in %s; write the value itself", word)
+		return fmt.Errorf("a Corefile may not use environment variables, such as %s; write the value itself", word)
 	}
 	return nil
 }
@@ -82,7 +82,7 @@ func (r rewriter) within(path string) bool {
 }
 
 func outside(directive, path string) error {
-	return fmt.Errorf("%s may not open %s: the cluster's DNS reads keys of the ConfigMaps coredns and coredns-custom, as %s<key> and %scustom/<key>, and no file of the machine", directive, path, mounted, mounted)
+	return fmt.Errorf("%s may not open %s: the cluster's DNS reads keys of the ConfigMaps coredns and coredns-custom, as %s<key> and %scustom/<key>, and no other files", directive, path, mounted, mounted)
 }
 
 // name is what people know a file as. The parser names only those that are imported.
@@ -180,7 +180,7 @@ func loadbalanceOpens(lines [][]caddyfile.Token) []caddyfile.Token {
 func prometheusOpens(lines [][]caddyfile.Token) []caddyfile.Token {
 	opened := options(lines, "tls")
 	for i := range opened {
-		opened[i].Text = strings.TrimPrefix(opened[i].Text, "/") + ", which names further files"
+		opened[i].Text = strings.TrimPrefix(opened[i].Text, "/") + ", which contains names of other files"
 	}
 	return opened
 }

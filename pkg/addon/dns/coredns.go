@@ -83,7 +83,7 @@ func (s *Server) claim() error {
 		plugin.Register(seriesDirective, setupSeries)
 	})
 	if !running.CompareAndSwap(nil, s) {
-		return fmt.Errorf("CoreDNS runs in this process already")
+		return fmt.Errorf("CoreDNS is already running in this process")
 	}
 	return nil
 }
@@ -262,7 +262,7 @@ func setupKubernetes(c *caddy.Controller) error {
 		cache.run(s.reachable)
 		if mustSync && !cache.await(syncFor) {
 			s.loading.unsynced = true
-			return fmt.Errorf("plugin/kubernetes: the API has not said within %s what Services there are", syncFor)
+			return fmt.Errorf("plugin/kubernetes: the API has not returned the Services within %s", syncFor)
 		}
 		return nil
 	})

@@ -86,7 +86,7 @@ func (r rewriter) imported(b caddyfile.ServerBlock) error {
 	for _, tokens := range b.Tokens {
 		for i, t := range tokens {
 			if t.Text == "import" && (i == 0 || newLine(tokens[i-1], t)) {
-				return fmt.Errorf("%s:%d: import is not followed here; put snippets above those that import them", r.name(t.File), t.Line)
+				return fmt.Errorf("%s:%d: import is not supported here; define snippets above those that import them", r.name(t.File), t.Line)
 			}
 		}
 	}

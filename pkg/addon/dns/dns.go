@@ -128,7 +128,7 @@ func (s *Server) Ready(context.Context) error {
 		select {
 		case <-c.synced:
 		default:
-			return errors.New("waiting for the API to say what Services there are")
+			return errors.New("waiting for the API to return the Services")
 		}
 	}
 	return nil
@@ -144,9 +144,9 @@ func (s *Server) Note() string {
 	}
 	switch served := s.state.served; {
 	case len(served.looping) > 0:
-		notes = append(notes, fmt.Sprintf("name servers %s lead back here: not forwarding to them", join(served.upstream)))
+		notes = append(notes, fmt.Sprintf("name servers %s lead back to this server: not forwarding to them", join(served.upstream)))
 	case len(served.upstream) == 0:
-		notes = append(notes, fmt.Sprintf("%s names no server to ask: names outside the cluster are refused", s.config.Resolvers.Usual))
+		notes = append(notes, fmt.Sprintf("%s contains no name server: names outside the cluster are refused", s.config.Resolvers.Usual))
 	}
 	return strings.Join(notes, "; ")
 }
@@ -171,7 +171,7 @@ func (s *Server) Run(ctx context.Context) error {
 	var last want
 	var err error
 	if last.files, last.listen, err = s.store.last(); err != nil {
-		slog.Warn("DNS starts only with the API", "err", err)
+		slog.Warn("Cannot read the last good Corefile: DNS starts only with the API", "err", err)
 	}
 	if len(s.config.Listen) > 0 {
 		last.listen = s.config.Listen
@@ -195,15 +195,15 @@ func (s *Server) watchResolvers(ctx context.Context, changes chan<- func(*want))
 	err := s.config.Resolvers.Watch(ctx, func(found []netip.Addr) {
 		switch file := s.config.Resolvers.Usual; {
 		case len(found) == 0 && !none:
-			slog.Warn("The machine names no server to ask: names outside the cluster are refused", "file", file)
+			slog.Warn("The machine has no name server: names outside the cluster are refused", "file", file)
 		case len(found) > 0 && none:
-			slog.Info("The machine names servers to ask again", "file", file, "servers", join(found))
+			slog.Info("The machine has name servers again", "file", file, "servers", join(found))
 		}
 		none = len(found) == 0
 		send(ctx, changes, func(w *want) { w.upstream, w.known, w.looping = found, true, nil })
 	})
 	if err != nil {
-		slog.Warn("The machine's name servers are as of now; restart lite when they change", "err", err)
+		slog.Warn("Cannot watch the machine's name servers; restart lite when they change", "err", err)
 		found := s.config.Resolvers.Servers()
 		send(ctx, changes, func(w *want) { w.upstream, w.known = found, true })
 	}
@@ -281,13 +281,13 @@ func (s *Server) serve(ctx context.Context, wg *sync.WaitGroup, now want, good *
 			bridge = nil
 		}
 		if err := s.store.keep(good.files, bridge); err != nil {
-			slog.Warn("DNS will start only with the API", "err", err)
+			slog.Warn("Cannot store the last good Corefile: the next start of DNS needs the API", "err", err)
 		}
 		return 0
 	}
 	why := strings.ReplaceAll(err.Error(), s.config.Dir+"/"+now.files.version()+"/", "")
 	if s.say(now.files, why) {
-		slog.Warn("The Corefile cannot be served", "err", why)
+		slog.Warn("Cannot serve the Corefile", "err", why)
 		wg.Go(func() { s.reportBroken(ctx, now.files, why) })
 	}
 	again := min(max(time.Since(s.state.brokenSince), retryLater), retryAtLast)
@@ -301,7 +301,7 @@ func (s *Server) serve(ctx context.Context, wg *sync.WaitGroup, now want, good *
 		return again
 	}
 	if err := s.load(ctx, last); err != nil {
-		slog.Warn("The last good Corefile cannot be served either", "err", err)
+		slog.Warn("Cannot serve the last good Corefile either", "err", err)
 	}
 	return again
 }
@@ -385,7 +385,7 @@ func awaitServing(i *caddy.Instance) {
 			// A message without a question is refused before anything else looks at it.
 			client := dns.Client{Net: to.Network(), Timeout: time.Second}
 			if _, _, err := client.Exchange(new(dns.Msg), to.String()); err != nil {
-				slog.Debug("DNS does not answer where it listens", "at", to, "err", err)
+				slog.Debug("DNS does not answer on its own addresses", "at", to, "err", err)
 			}
 		}
 	}

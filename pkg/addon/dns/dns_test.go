@@ -136,7 +136,7 @@ func TestServer(t *testing.T) {
 	b := newBed(t)
 	s, stop := b.run(t)
 	eventually(t, func() error { return s.Ready(t.Context()) })
-	now(t, b.asks(web, "10.43.0.7"), b.asks("none.default.svc.cluster.local", "NXDOMAIN"), b.asks("a.test", "REFUSED"), notes(s, "names no server to ask"))
+	now(t, b.asks(web, "10.43.0.7"), b.asks("none.default.svc.cluster.local", "NXDOMAIN"), b.asks("a.test", "REFUSED"), notes(s, "contains no name server"))
 
 	t.Log("an addition")
 	b.api.put("configmaps", namespace, customName, map[string]any{"data": map[string]string{"a.override": "template IN A a.test {\n answer \"a.test 60 IN A 192.0.2.1\"\n}\n"}})
@@ -150,7 +150,7 @@ func TestServer(t *testing.T) {
 	t.Log("other name servers, the Corefile still being broken")
 	b.resolvers(t, "nameserver 127.0.53.9\n") // nobody is there
 	eventually(t, func() error {
-		if note := s.Note(); strings.Contains(note, "names no server") {
+		if note := s.Note(); strings.Contains(note, "contains no name server") {
 			return fmt.Errorf("the note is still %q", note)
 		}
 		return nil
@@ -267,7 +267,7 @@ func TestBrokenForAWhile(t *testing.T) {
 	now(t, b.asks("a.test", "REFUSED"), b.asks(web, "10.43.0.7"))
 	theirs.Close()
 	eventually(t, b.asks("a.test", "192.0.2.1"))
-	now(t, b.asks(web, "10.43.0.7"), notes(s, "names no server"))
+	now(t, b.asks(web, "10.43.0.7"), notes(s, "contains no name server"))
 }
 
 // A file of a ConfigMap need not be text.

@@ -68,14 +68,14 @@ func (e *Endpoints) Ready(context.Context) error {
 	if note := e.Note(); note != "" {
 		return errors.New(note)
 	}
-	return errors.New("waiting to tell Service " + service + " where the nodes answer")
+	return errors.New("waiting to add the nodes to Service " + service)
 }
 
 // Note implements component.Noter.
 func (e *Endpoints) Note() string { return e.trouble.Note() }
 
 func (e *Endpoints) complain(problems ...error) {
-	e.trouble.Become("Not all nodes are told to Service "+service, problems...)
+	e.trouble.Become("Cannot add all nodes to Service "+service, problems...)
 }
 
 // Run implements component.Component.
@@ -188,7 +188,7 @@ func watchSlices(client kubernetes.Interface, notify func()) (cache.Store, cache
 func (e *Endpoints) write(ctx context.Context, client kubernetes.Interface, nodes, have cache.Store) (refused []error, err error) {
 	s, err := client.CoreV1().Services(namespace).Get(ctx, service, metav1.GetOptions{})
 	if err != nil {
-		return nil, fmt.Errorf("look for Service %s: %w", service, err)
+		return nil, fmt.Errorf("get Service %s: %w", service, err)
 	}
 	wanted := map[string]bool{}
 	parts, refused := e.parts(nodes)

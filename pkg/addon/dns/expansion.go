@@ -90,7 +90,7 @@ func (e *expansion) of(name string, above []string) (extent, error) {
 			all.words, all.imports = all.words+below.words, all.imports+below.imports
 		}
 		if all.words > maxWords || all.imports > maxImports {
-			return extent{}, fmt.Errorf("%s: imports too much; a Corefile can have at most %d words and %d imports, each counted as often as it is imported", e.name(name), maxWords, maxImports)
+			return extent{}, fmt.Errorf("%s: too many imports; a Corefile can have at most %d words and %d imports, each counted as often as it is imported", e.name(name), maxWords, maxImports)
 		}
 	}
 	e.known[name] = all

@@ -66,10 +66,10 @@ func (s store) write(f files) (string, error) {
 			continue
 		}
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			return "", fmt.Errorf("keep the Corefile: %w", err)
+			return "", fmt.Errorf("store the Corefile: %w", err)
 		}
 		if err := file.Write(path, []byte(content), 0o600); err != nil {
-			return "", fmt.Errorf("keep the Corefile: %w", err)
+			return "", fmt.Errorf("store the Corefile: %w", err)
 		}
 	}
 	return dir, nil
@@ -81,17 +81,17 @@ func (s store) keep(f files, addrs []netip.Addr) error {
 	link := filepath.Join(s.dir, "good")
 	_ = os.Remove(link + ".new")
 	if err := os.Symlink(f.version(), link+".new"); err != nil {
-		return fmt.Errorf("remember the last good Corefile: %w", err)
+		return fmt.Errorf("record the last good Corefile: %w", err)
 	}
 	if err := os.Rename(link+".new", link); err != nil {
-		return fmt.Errorf("remember the last good Corefile: %w", err)
+		return fmt.Errorf("record the last good Corefile: %w", err)
 	}
 	var text strings.Builder
 	for _, a := range addrs {
 		fmt.Fprintln(&text, a)
 	}
 	if err := file.Write(filepath.Join(s.dir, "addresses"), []byte(text.String()), 0o600); err != nil {
-		return fmt.Errorf("remember where DNS listens: %w", err)
+		return fmt.Errorf("record where DNS listens: %w", err)
 	}
 	return s.forget(f.version())
 }

@@ -64,5 +64,5 @@ func (s *Server) report(ctx context.Context, about v1.ObjectReference, reason, v
 			return
 		}
 	}
-	slog.Debug("Could not make an event", "reason", reason, "err", err)
+	slog.Debug("Cannot post an event", "reason", reason, "err", err)
 }

@@ -49,7 +49,7 @@ func (s *Server) watchCluster(ctx context.Context, changes chan<- func(*want)) {
 			return
 		}
 		if err != nil {
-			slog.Debug("DNS does not know yet where to listen", "err", err)
+			slog.Debug("DNS does not know its addresses yet", "err", err)
 			kube.Sleep(ctx, retryEvery)
 		}
 	}
@@ -135,7 +135,7 @@ func (s *Server) awaitAPI(ctx context.Context, client kubernetes.Interface) bool
 func gateways(ctx context.Context, client kubernetes.Interface, node string) ([]netip.Addr, error) {
 	n, err := kube.AwaitNode(ctx, client, node, func(n *v1.Node) bool { return len(n.Spec.PodCIDRs) > 0 })
 	if err != nil {
-		return nil, fmt.Errorf("wait for the node's range of pod addresses: %w", err)
+		return nil, fmt.Errorf("wait for the node's pod CIDR: %w", err)
 	}
 	var all []netip.Addr
 	for _, text := range n.Spec.PodCIDRs {

@@ -194,7 +194,7 @@ func (o object) check() error {
 	case o.GetAPIVersion() == "":
 		return errors.New("apiVersion is missing")
 	case wrong != nil:
-		return fmt.Errorf("apiVersion %q is none: it is a version, or group/version", o.GetAPIVersion())
+		return fmt.Errorf("apiVersion %q is not valid: it must be a version, or group/version", o.GetAPIVersion())
 	case o.GetKind() == "":
 		return errors.New("kind is missing")
 	case !isKind(o.GetKind()):
@@ -202,9 +202,9 @@ func (o object) check() error {
 	case !ok:
 		return fmt.Errorf("metadata of the %s is missing", o.GetKind())
 	case !isText(metadata["name"]), !isText(metadata["namespace"]):
-		return fmt.Errorf("name or namespace of the %s is not a text: put it in quotes (to YAML, y, n, on and 1 are none)", o.GetKind())
+		return fmt.Errorf("name or namespace of the %s is not a string: put it in quotes (in YAML y, n, on and 1 are not strings)", o.GetKind())
 	case o.GetName() == "" && o.GetGenerateName() != "":
-		return fmt.Errorf("%s with generateName: say name, an object of a file needs one that stays", o.GetKind())
+		return fmt.Errorf("%s with generateName: use name, an object of a file needs a fixed one", o.GetKind())
 	case o.GetName() == "":
 		return fmt.Errorf("metadata.name of the %s is missing", o.GetKind())
 	}

@@ -97,7 +97,7 @@ func (d *Directory) tell(note string, seen *look, err error) {
 		note = flat(err) + "; " + note
 	}
 	if seen != nil && seen.blind != nil {
-		note = "changes are noticed within half a minute only: " + flat(seen.blind) + "; " + note
+		note = "changes take effect within half a minute only: " + flat(seen.blind) + "; " + note
 	}
 	note = strings.TrimSuffix(note, "; ")
 	d.note.Store(&note)

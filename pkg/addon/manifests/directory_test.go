@@ -85,7 +85,7 @@ func TestTell(t *testing.T) {
 		{"1 file applied", &look{}, nil, "1 file applied"},
 		{"1 file applied", &look{}, errors.New("no\nAPI"), "no API; 1 file applied"},
 		{"", nil, errors.New("no"), "no"},
-		{"", &look{blind: errors.New("why")}, nil, "changes are noticed within half a minute only: why"},
+		{"", &look{blind: errors.New("why")}, nil, "changes take effect within half a minute only: why"},
 	} {
 		if d.tell(test.note, test.seen, test.err); d.Note() != test.want {
 			t.Errorf("got %q, want %q", d.Note(), test.want)

@@ -293,7 +293,7 @@ func (k *keeper) bring(ctx context.Context, f *file, which func(*pending) bool) 
 		case !which(p) || p.at == nil:
 			continue
 		case k.claims[p.key] != f:
-			p.err = errors.New("is also in " + k.claims[p.key].path + ", which has it: remove one of the two")
+			p.err = errors.New("is also in " + k.claims[p.key].path + ", which owns it: remove one of the two")
 		case p.twice:
 			p.err = errors.New("is in the file twice: remove one of the two")
 		default:
@@ -400,7 +400,7 @@ func (k *keeper) prune(ctx context.Context) error {
 				return err
 			}
 			if err != nil {
-				f.news.stuck = append(f.news.stuck, o.String()+" is dropped, but cannot be removed: "+flat(err))
+				f.news.stuck = append(f.news.stuck, o.String()+" is no longer in a file, but cannot be removed: "+flat(err))
 				continue
 			}
 			delete(f.record.objects, o)
@@ -440,7 +440,7 @@ func (k *keeper) close(ctx context.Context, f *file) error {
 	if err := k.session.forget(ctx, f.record); err != nil {
 		return err
 	}
-	slog.Info("Removed what a manifest had that is gone", "file", f.path, "removed", f.news.pruned)
+	slog.Info("Removed the objects of a manifest that is gone", "file", f.path, "removed", f.news.pruned)
 	delete(k.files, f.path)
 	return nil
 }

@@ -272,11 +272,11 @@ func TestKeepOfAnotherServer(t *testing.T) {
 	k.round(t, "a b")
 	k.again("two")
 	k.take(t, "x.yaml")
-	if o := k.round(t, "a b"); o.note != "x.yaml is not here: what one has applied of it stays" || o.again {
+	if o := k.round(t, "a b"); o.note != "x.yaml does not exist here: what one has applied of it stays" || o.again {
 		t.Errorf("got %+v", o)
 	}
 	k.put(t, "y.yaml", "a")
-	if o := k.round(t, "a b"); !strings.Contains(o.note, "is also in x.yaml, which has it") {
+	if o := k.round(t, "a b"); !strings.Contains(o.note, "is also in x.yaml, which owns it") {
 		t.Errorf("got %+v", o)
 	}
 	k.take(t, "y.yaml")

@@ -67,7 +67,7 @@ type stamp struct {
 // is moved, replaced or mounted meanwhile, nothing falls between two looks.
 func lookAt(dir string) (*look, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the directory: %w", err)
+		return nil, fmt.Errorf("create the directory: %w", err)
 	}
 	above, err := filepath.EvalSymlinks(filepath.Dir(dir))
 	if err != nil {
@@ -136,7 +136,7 @@ func (l *look) walk(dir, name string, above []os.FileInfo) {
 			l.visit(dir, path.Join(name, e.Name()), e, append(slices.Clip(above), info))
 		}
 		if name == "" && l.walked > maxDirectories {
-			l.refuse(e.Name(), fmt.Errorf("has more than %d directories: lead to those with manifests only", maxDirectories))
+			l.refuse(e.Name(), fmt.Errorf("has more than %d directories: link only to directories with manifests", maxDirectories))
 			l.blind = blind
 		}
 	}
@@ -266,14 +266,14 @@ func (l *look) trustDirectory(dir string, info os.FileInfo) error {
 
 func trustOwner(name string, info os.FileInfo) error {
 	if owner := info.Sys().(*syscall.Stat_t).Uid; owner != 0 && int(owner) != os.Geteuid() {
-		return fmt.Errorf("%s belongs to user %d, who could do anything in the cluster by it: chown root it", name, owner)
+		return fmt.Errorf("%s belongs to user %d, who could do anything in the cluster with it: run chown root", name, owner)
 	}
 	return nil
 }
 
 func trustMode(name string, info os.FileInfo) error {
 	if info.Mode().Perm()&0o022 != 0 {
-		return fmt.Errorf("%s can be written by others than root (mode %04o), who could do anything in the cluster by it: chmod go-w it", name, info.Mode().Perm())
+		return fmt.Errorf("%s is writable by others than root (mode %04o), who could do anything in the cluster with it: run chmod go-w", name, info.Mode().Perm())
 	}
 	return nil
 }

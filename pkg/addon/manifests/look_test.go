@@ -155,8 +155,8 @@ func TestRead(t *testing.T) {
 		err string
 	}{
 		"well":       {func(string) error { return nil }, ""},
-		"by others":  {func(path string) error { return os.Chmod(path, 0o602) }, "can be written by others than root (mode 0602)"},
-		"by a group": {func(path string) error { return os.Chmod(path, 0o620) }, "can be written by others than root (mode 0620)"},
+		"by others":  {func(path string) error { return os.Chmod(path, 0o602) }, "is writable by others than root (mode 0602)"},
+		"by a group": {func(path string) error { return os.Chmod(path, 0o620) }, "is writable by others than root (mode 0620)"},
 		"gone":       {os.Remove, "no such file"},
 		"large":      {func(path string) error { return os.Truncate(path, maxFile+1) }, "has 16 MiB, and may have 16: split it"},
 		"directory":  {func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o700)) }, "not a regular file"},

@@ -151,7 +151,7 @@ func (m *Manifests) apply(ctx context.Context, client dynamic.Interface) error {
 		theirs := o.GetAnnotations()[layout.KeepEditsAnnotation] == "true"
 		_, err := objects(client, o).Apply(ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: fieldManager, Force: !theirs})
 		if theirs && apierrors.IsConflict(err) {
-			slog.Info("Left an object as its users have changed it", "kind", o.GetKind(), "namespace", o.GetNamespace(), "name", o.GetName())
+			slog.Info("Left an object that its users have changed as it is", "kind", o.GetKind(), "namespace", o.GetNamespace(), "name", o.GetName())
 			continue
 		}
 		if err != nil {

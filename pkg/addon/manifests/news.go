@@ -66,7 +66,7 @@ func (p *pending) problem() string {
 	}
 	text := fmt.Sprintf("line %d, %s %s: %s", p.line, p.GetKind(), name, flat(p.err))
 	if apierrors.IsInvalid(p.err) && slices.ContainsFunc(immutable, func(words string) bool { return strings.Contains(text, words) }) {
-		text += fmt.Sprintf("; to have it made anew: lite kubectl delete %s %s", strings.ToLower(p.GetKind()), p.GetName())
+		text += fmt.Sprintf("; to recreate it: lite kubectl delete %s %s", strings.ToLower(p.GetKind()), p.GetName())
 		if p.GetNamespace() != "" {
 			text += " -n " + p.GetNamespace()
 		}
@@ -106,7 +106,7 @@ func (k *keeper) tell(ctx context.Context) error {
 		if err := k.tellOf(ctx, f); absent(err) {
 			return err
 		} else if err != nil {
-			slog.Warn("Could not make an event of a manifest", "file", f.path, "err", err)
+			slog.Warn("Cannot post an event about a manifest", "file", f.path, "err", err)
 		}
 	}
 	return nil
@@ -171,7 +171,7 @@ func (k *keeper) outcome() outcome {
 		case f.skipped:
 			skipped++
 		case f.foreign():
-			wrong = append(wrong, fmt.Sprintf("%s is not here: what %s has applied of it stays", f.path, f.record.server))
+			wrong = append(wrong, fmt.Sprintf("%s does not exist here: what %s has applied of it stays", f.path, f.record.server))
 		case f.problem() != "":
 			wrong = append(wrong, cut(f.path+": "+f.problem(), longest))
 		}

@@ -32,11 +32,11 @@ func TestProblem(t *testing.T) {
 		"none":       {&file{}, ""},
 		"broken":     {&file{broken: errors.New("a\n  b")}, "a b"},
 		"not tried":  {&file{left: []*pending{waiting(nil)}}, ""},
-		"several":    {&file{left: []*pending{waiting(errDeleting), waiting(errors.New("no"))}}, "line 7, Secret n/s: one of this name is being deleted: waiting until it is gone; line 7, Secret n/s: no"},
+		"several":    {&file{left: []*pending{waiting(errDeleting), waiting(errors.New("no"))}}, "line 7, Secret n/s: an object with this name is being deleted: waiting until it is gone; line 7, Secret n/s: no"},
 		"not pruned": {&file{news: news{stuck: []string{"x"}}}, "x"},
-		"a remedy":   {&file{left: []*pending{waiting(immutable)}}, `line 7, Secret n/s: Secret "s" is invalid: data: Forbidden: field is immutable; to have it made anew: lite kubectl delete secret s -n n`},
+		"a remedy":   {&file{left: []*pending{waiting(immutable)}}, `line 7, Secret n/s: Secret "s" is invalid: data: Forbidden: field is immutable; to recreate it: lite kubectl delete secret s -n n`},
 		"another": {&file{left: []*pending{waiting(invalid(field.Invalid(field.NewPath("roleRef"), "x", "cannot change roleRef")))}},
-			`line 7, Secret n/s: Secret "s" is invalid: roleRef: Invalid value: "x": cannot change roleRef; to have it made anew: lite kubectl delete secret s -n n`},
+			`line 7, Secret n/s: Secret "s" is invalid: roleRef: Invalid value: "x": cannot change roleRef; to recreate it: lite kubectl delete secret s -n n`},
 	} {
 		if got := test.file.problem(); got != test.want {
 			t.Errorf("%s: got %q, want %q", name, got, test.want)
@@ -65,7 +65,7 @@ func TestOutcome(t *testing.T) {
 	add("d", &file{wants: known})
 	check(outcome{note: "2 files applied; 1 skipped"})
 	add("d", &file{})
-	check(outcome{note: "2 files applied; 1 skipped; d is not here: what other has applied of it stays"})
+	check(outcome{note: "2 files applied; 1 skipped; d does not exist here: what other has applied of it stays"})
 	add("d", &file{present: true, broken: errors.New("no")})
 	check(outcome{note: "2 of 3 files applied; 1 skipped; d: no"})
 	delete(k.files, "c")

@@ -129,7 +129,7 @@ func (r *record) content() string {
 // configMap is the record as the cluster keeps it.
 func (r *record) configMap() (*unstructured.Unstructured, error) {
 	if n := len(r.content()); n > maxRecord {
-		return nil, fmt.Errorf("has %d objects, more than can be kept account of: split it", len(r.objects))
+		return nil, fmt.Errorf("has %d objects, too many to record: split it", len(r.objects))
 	}
 	o := &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": "v1", "kind": "ConfigMap",

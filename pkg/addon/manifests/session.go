@@ -71,7 +71,7 @@ func (e unknownKind) Error() string {
 
 // errDeleting is of an object that is on its way out: what is applied to it would
 // go with it.
-var errDeleting = errors.New("one of this name is being deleted: waiting until it is gone")
+var errDeleting = errors.New("an object with this name is being deleted: waiting until it is gone")
 
 // absent reports whether the API could not be asked at all.
 func absent(err error) bool {
@@ -101,7 +101,7 @@ func (s *session) resource(kind schema.GroupVersionKind) (metav1.APIResource, er
 			return metav1.APIResource{}, unknownKind{kind}
 		}
 		if err != nil {
-			return metav1.APIResource{}, fmt.Errorf("ask for the kinds of %s: %w", gv, err)
+			return metav1.APIResource{}, fmt.Errorf("get the kinds of %s: %w", gv, err)
 		}
 		known = list.APIResources
 		s.kinds[gv] = known
@@ -145,7 +145,7 @@ func (s *session) find(k key, version string) (dynamic.ResourceInterface, error)
 	}
 	groups, err := s.discovery.ServerGroups()
 	if err != nil {
-		return nil, fmt.Errorf("ask for the groups of the API: %w", err)
+		return nil, fmt.Errorf("get the groups of the API: %w", err)
 	}
 	for _, g := range groups.Groups {
 		if g.Name != k.group {
@@ -270,7 +270,7 @@ func (s *session) save(ctx context.Context, r *record) error {
 	at := s.objects.Resource(corev1.SchemeGroupVersion.WithResource("configmaps")).Namespace(recordNamespace)
 	made, err := apply(ctx, at, o, fieldManager)
 	if err != nil {
-		return fmt.Errorf("keep account of the file's objects: %w", err)
+		return fmt.Errorf("record the file's objects: %w", err)
 	}
 	r.uid, r.saved = made.GetUID(), r.content()
 	return nil

@@ -54,7 +54,7 @@ func (k *kubelets) GetMetrics(ctx context.Context, node *corev1.Node) (batch *st
 func (k *kubelets) ask(ctx context.Context, node *corev1.Node) (batch *storage.MetricsBatch, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			batch, err = nil, fmt.Errorf("its figures are not as a kubelet writes them: %v", p)
+			batch, err = nil, fmt.Errorf("its metrics do not have the format of a kubelet: %v", p)
 		}
 	}()
 	return k.client.GetMetrics(ctx, node)
@@ -94,7 +94,7 @@ func (k *kubelets) allOn(node string, batch *storage.MetricsBatch) bool {
 func (k *kubelets) learn(ctx context.Context, node string) error {
 	list, err := k.api.Resource(podsResource).List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + node, ResourceVersion: "0"})
 	if err != nil {
-		return fmt.Errorf("ask which pods are on the node: %w", err)
+		return fmt.Errorf("get the pods of the node: %w", err)
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -122,7 +122,7 @@ func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 	if res.StatusCode != http.StatusOK {
 		// The client would follow it elsewhere, or quote what else the line says.
 		res.Body.Close()
-		return nil, fmt.Errorf("it answers with status %d", res.StatusCode)
+		return nil, fmt.Errorf("it returns status %d", res.StatusCode)
 	}
 	res.Body = &limited{res.Body, mostFigures}
 	return res, nil
@@ -137,7 +137,7 @@ type limited struct {
 // Read implements io.Reader.
 func (l *limited) Read(p []byte) (int, error) {
 	if l.left == 0 {
-		return 0, fmt.Errorf("its figures are longer than %d MiB", mostFigures>>20)
+		return 0, fmt.Errorf("its metrics are larger than %d MiB", mostFigures>>20)
 	}
 	n, err := l.ReadCloser.Read(p[:min(len(p), l.left)])
 	l.left -= n

@@ -93,18 +93,18 @@ func TestAKubeletThatSomebodyElseAnswersFor(t *testing.T) {
 		name, want string
 		answer     http.HandlerFunc
 	}{
-		{"no labels", "not as a kubelet writes them", func(w http.ResponseWriter, _ *http.Request) {
+		{"no labels", "do not have the format of a kubelet", func(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprintln(w, "container_cpu_usage_seconds_total 1")
 		}},
-		{"labels cut off", "not as a kubelet writes them", func(w http.ResponseWriter, _ *http.Request) {
+		{"labels cut off", "do not have the format of a kubelet", func(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprintln(w, `container_memory_working_set_bytes{a="b"} 1`)
 		}},
-		{"without end", "longer than 16 MiB", func(w http.ResponseWriter, r *http.Request) {
+		{"without end", "larger than 16 MiB", func(w http.ResponseWriter, r *http.Request) {
 			for r.Context().Err() == nil {
 				_, _ = io.WriteString(w, comment)
 			}
 		}},
-		{"packed", "longer than 16 MiB", func(w http.ResponseWriter, r *http.Request) {
+		{"packed", "larger than 16 MiB", func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Encoding", "gzip")
 			packer := gzip.NewWriter(w)
 			for r.Context().Err() == nil {

@@ -67,7 +67,7 @@ func (m *Metrics) Ready(context.Context) error {
 // Note implements component.Noter.
 func (m *Metrics) Note() string {
 	if !m.figures.Load() {
-		return "no figures yet: waiting for the second reading of a kubelet"
+		return "no metrics yet: waiting for the second reading of a kubelet"
 	}
 	return ""
 }
@@ -84,11 +84,11 @@ func (m *Metrics) Run(ctx context.Context) error {
 	}
 	client, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
-		return fmt.Errorf("make a client: %w", err)
+		return fmt.Errorf("create a client: %w", err)
 	}
 	objects, err := metadata.NewForConfig(cfg)
 	if err != nil {
-		return fmt.Errorf("make a client: %w", err)
+		return fmt.Errorf("create a client: %w", err)
 	}
 
 	var running sync.WaitGroup

@@ -57,7 +57,7 @@ func newReadings(cfg *rest.Config, api metadata.Interface, n *nodes) (*readings,
 		AddressTypePriority: []corev1.NodeAddressType{corev1.NodeInternalIP, corev1.NodeExternalIP, corev1.NodeHostName},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("make a client of kubelets: %w", err)
+		return nil, fmt.Errorf("create a client of kubelets: %w", err)
 	}
 	k := &kubelets{client: asker, api: api, nodes: map[types.NamespacedName]string{}}
 	return &readings{scraper.NewScraper(n.lister, k, scrapeTimeout, nil), storage.NewStorage(resolution), n, k}, nil

@@ -48,10 +48,10 @@ func handler(figures api.MetricsGetter, pods cache.GenericLister, nodes listers.
 	}
 	s, err := c.Complete(nil).New("metrics", genericapiserver.NewEmptyDelegate())
 	if err != nil {
-		return nil, fmt.Errorf("make the metrics API: %w", err)
+		return nil, fmt.Errorf("create the metrics API: %w", err)
 	}
 	if err := api.Install(figures, pods, nodes, s, nil); err != nil {
-		return nil, fmt.Errorf("make the metrics API: %w", err)
+		return nil, fmt.Errorf("create the metrics API: %w", err)
 	}
 	routes.OpenAPI{V3Config: c.OpenAPIV3Config}.InstallV3(s.Handler.GoRestfulContainer, s.Handler.NonGoRestfulMux)
 	s.Handler.NonGoRestfulMux.HandleFunc("/openapi/v2", func(w http.ResponseWriter, _ *http.Request) {
@@ -73,7 +73,7 @@ func (m *Metrics) listen(ctx context.Context, address string) net.Listener {
 		if err == nil {
 			return listener
 		}
-		m.waitsFor(err.Error() + "; stop what has that port, or leave this part out (--disable metrics)")
+		m.waitsFor(err.Error() + "; stop what uses that port, or disable this component (--disable metrics)")
 		if !kube.Sleep(ctx, time.Second) {
 			return nil
 		}
@@ -121,7 +121,7 @@ func (m *Metrics) tls() (*tls.Config, error) {
 	}
 	clients := x509.NewCertPool()
 	if !clients.AppendCertsFromPEM(ca) {
-		return nil, fmt.Errorf("%s: holds no certificate", m.config.ClientCAFile)
+		return nil, fmt.Errorf("%s: does not contain a certificate", m.config.ClientCAFile)
 	}
 	config := kube.ServerTLS()
 	config.Certificates = []tls.Certificate{cert}

@@ -56,11 +56,11 @@ func (c *Classes) Note() string {
 func (c *Classes) complain(failed map[string]error) {
 	var problems []error
 	for _, handler := range slices.Sorted(maps.Keys(failed)) {
-		problems = append(problems, fmt.Errorf("make RuntimeClass %s: %w", handler, failed[handler]))
+		problems = append(problems, fmt.Errorf("create RuntimeClass %s: %w", handler, failed[handler]))
 	}
 	text := component.Line(problems...)
 	if text != "" && text != c.Note() {
-		slog.Warn("Pods cannot ask for all that nodes run containers by; trying again", "why", text)
+		slog.Warn("Cannot create all RuntimeClasses; retrying", "why", text)
 	}
 	c.problem.Store(&text)
 }
@@ -172,11 +172,11 @@ func makeClass(ctx context.Context, client kubernetes.Interface, handler string)
 	}, metav1.CreateOptions{})
 	switch {
 	case err == nil:
-		slog.Info("Made a RuntimeClass for what a node runs containers by", "class", handler)
+		slog.Info("Created a RuntimeClass for a runtime of a node", "class", handler)
 	case apierrors.IsAlreadyExists(err):
 		return nil
 	case apierrors.IsInvalid(err):
-		slog.Warn("No RuntimeClass can have the name of what a node runs containers by", "name", handler, "err", err)
+		slog.Warn("The name of a node's runtime cannot be the name of a RuntimeClass", "name", handler, "err", err)
 		return nil
 	}
 	return err

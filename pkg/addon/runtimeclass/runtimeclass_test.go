@@ -114,7 +114,7 @@ func TestAClassThatCannotBeMadeIsTold(t *testing.T) {
 			handlers <- h
 		}
 		later()
-		if got, want := c.Note(), "make RuntimeClass kata: a webhook says no; make RuntimeClass nvidia: a webhook says no"; got != want {
+		if got, want := c.Note(), "create RuntimeClass kata: a webhook says no; create RuntimeClass nvidia: a webhook says no"; got != want {
 			t.Errorf("the note is %q, want %q", got, want)
 		}
 		if got := warnings(); got != 2 { // of nvidia, then of both

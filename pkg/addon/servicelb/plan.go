@@ -220,7 +220,7 @@ func (p plan) obstacle(s service, owners map[slot]types.NamespacedName) (reason,
 			return portReserved, fmt.Sprintf("no address: port %s belongs to %s; use another port", slot.port, who)
 		}
 		if owner, taken := owners[slot]; taken {
-			return portConflict, fmt.Sprintf("no address: port %s is taken by Service %s, which is older; use another port, or remove that Service", slot.port, owner)
+			return portConflict, fmt.Sprintf("no address: port %s is used by Service %s, which is older; use another port, or remove that Service", slot.port, owner)
 		}
 	}
 	return "", ""

@@ -53,7 +53,7 @@ func (l *LoadBalancer) Ready(context.Context) error {
 	case l.ready.Load():
 		return nil
 	case l.config.Disabled:
-		return errors.New("taking back the addresses of Services of type LoadBalancer")
+		return errors.New("removing the addresses of Services of type LoadBalancer")
 	}
 	return errors.New("listing nodes and Services of type LoadBalancer")
 }
@@ -77,7 +77,7 @@ func (l *LoadBalancer) Run(ctx context.Context) error {
 	}
 	client, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
-		return fmt.Errorf("make a client: %w", err)
+		return fmt.Errorf("create a client: %w", err)
 	}
 	l.ready.Store(false)
 	if l.config.Disabled {
@@ -97,7 +97,7 @@ func (l *LoadBalancer) withdraw(ctx context.Context, client kubernetes.Interface
 			l.ready.Store(true)
 			return
 		}
-		slog.Debug("Could not take back the addresses of Services; trying again", "err", err)
+		slog.Debug("Cannot remove the addresses of Services; retrying", "err", err)
 		if !kube.Sleep(ctx, pause) {
 			return
 		}
@@ -146,7 +146,7 @@ func (l *LoadBalancer) serve(ctx context.Context, client kubernetes.Interface) {
 		l.ready.Store(true)
 		again = nil
 		if err != nil {
-			slog.Warn("Could not write the addresses of a Service; trying again", "err", err, "after", pause)
+			slog.Warn("Cannot write the addresses of a Service; retrying", "err", err, "after", pause)
 			again, pause = time.After(pause), min(2*pause, retryMax)
 			continue
 		}

@@ -83,7 +83,7 @@ func TestNoteTellsOfNodesAndServices(t *testing.T) {
 			t.Error(err)
 		}
 		node, services, _ := strings.Cut(l.Note(), "; ")
-		if node != "node liar: 127.0.0.5 is no address of a host" || !strings.HasPrefix(services, "Service ns/b has no address: ") || !strings.HasSuffix(services, " (and 1 more)") {
+		if node != "node liar: 127.0.0.5 cannot be the address of a host" || !strings.HasPrefix(services, "Service ns/b has no address: ") || !strings.HasSuffix(services, " (and 1 more)") {
 			t.Errorf("the note is %q", l.Note())
 		}
 	})
@@ -99,7 +99,7 @@ func TestOnlyChangesAreWritten(t *testing.T) {
 		if got := given(t, client, "a"); !slices.Equal(got, []string{"10.0.0.1"}) {
 			t.Errorf("a has %v", got)
 		}
-		if want := "Service ns/b has no address: port 80/TCP is taken by Service ns/a, which is older; use another port, or remove that Service"; l.Note() != want {
+		if want := "Service ns/b has no address: port 80/TCP is used by Service ns/a, which is older; use another port, or remove that Service"; l.Note() != want {
 			t.Errorf("the note is %q, want %q", l.Note(), want)
 		}
 		for i := range 5 { // heartbeats

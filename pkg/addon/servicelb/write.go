@@ -69,7 +69,7 @@ func (c *controller) look(ctx context.Context) error {
 	if len(told) > 1 {
 		first += fmt.Sprintf(" (and %d more)", len(told)-1)
 	}
-	c.refused.Become("Addresses that nodes report are not given to Services", refused...)
+	c.refused.Become("Not using addresses that nodes report for Services", refused...)
 	c.note = component.Notes(c.refused.Note(), first)
 	return errors.Join(errs...)
 }
@@ -124,7 +124,7 @@ func (c *controller) tell(ctx context.Context, v verdict) {
 		FirstTimestamp: now, LastTimestamp: now, Count: 1,
 	}, metav1.CreateOptions{})
 	if err != nil {
-		slog.Warn("Could not post an event", "service", v.service.key, "err", err)
+		slog.Warn("Cannot post an event", "service", v.service.key, "err", err)
 	}
 }
 

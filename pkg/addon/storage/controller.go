@@ -63,7 +63,7 @@ func (*Controller) Name() string { return "storage" }
 // Ready implements component.Component.
 func (c *Controller) Ready(context.Context) error {
 	if !c.synced.Load() {
-		return errors.New("waiting for the API to tell claims and volumes")
+		return errors.New("waiting for the API to return claims and volumes")
 	}
 	return nil
 }
@@ -175,7 +175,7 @@ func (c *Controller) provision(ctx context.Context, claim *v1.PersistentVolumeCl
 	}
 	class, err := ask(ctx, volume.GetPersistentVolumeClaimClass(claim))
 	if err != nil {
-		return fmt.Errorf("ask for the class: %w", err)
+		return fmt.Errorf("get the class: %w", err)
 	}
 	waiting := class.VolumeBindingMode != nil && *class.VolumeBindingMode == storagev1.VolumeBindingWaitForFirstConsumer
 	on := claim.Annotations[selectedNode]
@@ -187,14 +187,14 @@ func (c *Controller) provision(ctx context.Context, claim *v1.PersistentVolumeCl
 	}
 	node, err := c.client.CoreV1().Nodes().Get(ctx, on, metav1.GetOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("ask for node %s: %w", on, err)
+		return fmt.Errorf("get node %s: %w", on, err)
 	}
 	if err != nil {
 		return errors.Join(err, c.reschedule(ctx, claim))
 	}
 	root, host := node.Annotations[layout.StoragePathAnnotation], node.Labels[v1.LabelHostname]
 	if !filepath.IsAbs(root) || host == "" {
-		err := fmt.Errorf("node %s has no directory for volumes: `lite status` there says why, if storage is not disabled", on)
+		err := fmt.Errorf("node %s has no directory for volumes: `lite status` there shows why, if storage is not disabled", on)
 		return errors.Join(err, c.reschedule(ctx, claim))
 	}
 	_, err = c.client.CoreV1().PersistentVolumes().Create(ctx, describe(name, claim, class, on, host, root), metav1.CreateOptions{})
@@ -213,7 +213,7 @@ func refuse(claim *v1.PersistentVolumeClaim, class *storagev1.StorageClass, on s
 		}
 	}
 	for parameter := range class.Parameters {
-		return fmt.Errorf("class %s has the parameter %q; provisioner %s knows none", class.Name, parameter, layout.Provisioner)
+		return fmt.Errorf("class %s has the parameter %q; provisioner %s does not support any", class.Name, parameter, layout.Provisioner)
 	}
 	switch {
 	case on == "":
@@ -221,7 +221,7 @@ func refuse(claim *v1.PersistentVolumeClaim, class *storagev1.StorageClass, on s
 	case claim.Spec.VolumeMode != nil && *claim.Spec.VolumeMode != v1.PersistentVolumeFilesystem:
 		return fmt.Errorf("volumeMode %s is not possible: a volume of class %s is a directory; use Filesystem", *claim.Spec.VolumeMode, class.Name)
 	case claim.Spec.Selector != nil:
-		return errors.New("a claim with a selector gets no new volume; remove spec.selector")
+		return errors.New("a claim with a selector does not get a new volume; remove spec.selector")
 	case claim.Spec.DataSource != nil || claim.Spec.DataSourceRef != nil:
 		return fmt.Errorf("class %s cannot fill a volume from a data source; remove spec.dataSource", class.Name)
 	}

@@ -22,7 +22,7 @@ type directory string
 // it is mounted for them. One that exists keeps its mode.
 func (d directory) ensure() error {
 	if err := os.MkdirAll(string(d), 0o700); err != nil {
-		return fmt.Errorf("make the directory of volumes: %w", err)
+		return fmt.Errorf("create the directory of volumes: %w", err)
 	}
 	root, err := d.open()
 	if err != nil {
@@ -48,7 +48,7 @@ func (d directory) open() (*os.Root, error) {
 		return nil, fmt.Errorf("open the directory of volumes: %w", err)
 	}
 	if info.Mode().Type() == fs.ModeSymlink {
-		return nil, fmt.Errorf("the directory of volumes %s is a symbolic link; name the directory that it leads to in default-local-storage-path", d)
+		return nil, fmt.Errorf("the directory of volumes %s is a symbolic link; set default-local-storage-path to its target", d)
 	}
 	root, err := os.OpenRoot(string(d))
 	if err != nil {
@@ -82,12 +82,12 @@ func (d directory) make(name string) error {
 	}
 	defer root.Close()
 	if err := root.Mkdir(name, 0o777); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("make the volume's directory: %w", err)
+		return fmt.Errorf("create the volume's directory: %w", err)
 	}
 	if info, err := root.Lstat(name); err != nil {
 		return err
 	} else if !info.IsDir() {
-		return fmt.Errorf("%s is there already and is no directory; remove it", filepath.Join(string(d), name))
+		return fmt.Errorf("%s already exists and is not a directory; remove it", filepath.Join(string(d), name))
 	}
 	if err := root.Chmod(name, 0o777); err != nil { // mkdir is subject to the umask
 		return err
@@ -138,10 +138,10 @@ func (d directory) unmounted(name string) error {
 	}
 	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(filepath.Join(real, name)))
 	if err != nil {
-		return fmt.Errorf("look for mounts below %s: %w", name, err)
+		return fmt.Errorf("find mounts below %s: %w", name, err)
 	}
 	if len(mounts) > 0 {
-		return fmt.Errorf("%s is mounted in the volume; unmount it, lite removes nothing behind a mount", mounts[0].Mountpoint)
+		return fmt.Errorf("%s is mounted in the volume; unmount it: lite does not remove files behind a mount", mounts[0].Mountpoint)
 	}
 	return nil
 }

@@ -66,7 +66,7 @@ func TestMakeLeavesWhatIsThere(t *testing.T) {
 	}
 	write(t, string(root)+"/pvc-file")
 	for _, name := range []string{"pvc-link", "pvc-file"} {
-		if err := root.make(name); err == nil || !strings.Contains(err.Error(), "is no directory; remove it") {
+		if err := root.make(name); err == nil || !strings.Contains(err.Error(), "is not a directory; remove it") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -86,7 +86,7 @@ func TestRootIsNoLink(t *testing.T) {
 	}
 	d := directory(dir + "/link")
 	for what, err := range map[string]error{"ensure": d.ensure(), "make": d.make("pvc-2"), "remove": d.remove(t.Context(), "pvc-1")} {
-		if err == nil || !strings.Contains(err.Error(), "is a symbolic link; name the directory that it leads to in default-local-storage-path") {
+		if err == nil || !strings.Contains(err.Error(), "is a symbolic link; set default-local-storage-path to its target") {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

@@ -62,7 +62,7 @@ func (t *trouble) tell(ctx context.Context, name string, about *v1.ObjectReferen
 	if known || ctx.Err() != nil {
 		return
 	}
-	slog.Warn("A volume is in trouble", "of", name, "err", problem)
+	slog.Warn("A volume has a problem", "of", name, "err", problem)
 	message := now.text
 	if t.host != "" {
 		message = "On node " + t.host + ": " + message
@@ -86,7 +86,7 @@ func (t *trouble) note() string {
 		return ""
 	}
 	name := slices.Min(slices.Collect(maps.Keys(t.said)))
-	return fmt.Sprintf("in trouble: %d; %s: %s", len(t.said), name, t.said[name].text)
+	return fmt.Sprintf("with problems: %d; %s: %s", len(t.said), name, t.said[name].text)
 }
 
 // event makes an event. They are rare, so nothing has to collect and count them.
@@ -105,7 +105,7 @@ func (t *trouble) event(ctx context.Context, about *v1.ObjectReference, kind, re
 		Count:          1,
 	}, metav1.CreateOptions{})
 	if err != nil && ctx.Err() == nil {
-		slog.Warn("Could not tell the users of a volume", "of", about.Name, "message", message, "err", err)
+		slog.Warn("Cannot post an event about a volume", "of", about.Name, "message", message, "err", err)
 	}
 }
 

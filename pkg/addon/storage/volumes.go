@@ -75,7 +75,7 @@ func (*Volumes) Name() string { return "volumes" }
 // Note and by events: it must not take the node's other pods away.
 func (v *Volumes) Ready(context.Context) error {
 	if !v.synced.Load() {
-		return errors.New("waiting for the API to tell this node's volumes")
+		return errors.New("waiting for the API to return this node's volumes")
 	}
 	return nil
 }
@@ -195,7 +195,7 @@ func (v *Volumes) publish(ctx context.Context) error {
 	}
 	_, err = v.client.CoreV1().Nodes().Patch(ctx, v.node, types.MergePatchType, patch, metav1.PatchOptions{})
 	if err != nil {
-		err = fmt.Errorf("say where the volumes of node %s are: %w", v.node, err)
+		err = fmt.Errorf("publish where the volumes of node %s are: %w", v.node, err)
 	}
 	return cmp.Or(unusable, err)
 }
@@ -308,7 +308,7 @@ func (v *Volumes) report(ctx context.Context, pv *v1.PersistentVolume, state str
 	}
 	_, err = v.client.CoreV1().PersistentVolumes().Patch(ctx, pv.Name, types.MergePatchType, patch, metav1.PatchOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("say that the directory of volume %s is %s: %w", pv.Name, state, err)
+		return fmt.Errorf("publish that the directory of volume %s is %s: %w", pv.Name, state, err)
 	}
 	return nil
 }

@@ -150,7 +150,7 @@ func TestTroubleIsSaidOnceAndForgotten(t *testing.T) {
 	if e := events.Items[0]; e.InvolvedObject.Name != "data" || e.Reason != "ProvisioningFailed" || !strings.HasPrefix(e.Message, "On node a: ") {
 		t.Errorf("got %+v", e)
 	}
-	if note := v.Note(); !strings.HasPrefix(note, "volumes in trouble: 1; pvc-1: ") {
+	if note := v.Note(); !strings.HasPrefix(note, "volumes with problems: 1; pvc-1: ") {
 		t.Errorf("note: %s", note)
 	}
 	if err := v.volumes.Delete(pv); err != nil {
@@ -186,7 +186,7 @@ func TestPublish(t *testing.T) {
 	}
 	write(t, string(v.dir))
 	v.rootless = v.publish(t.Context())
-	if v.rootless == nil || path() != "" || !strings.HasPrefix(v.Note(), "no volumes on this node: make the directory of volumes: ") {
+	if v.rootless == nil || path() != "" || !strings.HasPrefix(v.Note(), "no volumes on this node: create the directory of volumes: ") {
 		t.Errorf("%q, %v", path(), v.rootless)
 	}
 }

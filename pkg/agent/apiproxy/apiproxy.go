@@ -50,11 +50,11 @@ type Config struct {
 
 // timing is how often and how long; tests have less patience.
 type timing struct {
-	every  time.Duration // from one look at the servers to the next
+	every  time.Duration // from one check of the servers to the next
 	search time.Duration // the same while none is healthy
 	probe  time.Duration // what a server has to answer in
 	dial   time.Duration // what a server has to accept a connection in
-	retry  time.Duration // the first pause after the list of servers could not be had
+	retry  time.Duration // the first pause after the list of servers was not available
 }
 
 var patient = timing{
@@ -65,7 +65,7 @@ var patient = timing{
 type Balancer struct {
 	config Config
 	timing timing
-	kick   chan struct{} // a look at the servers is due
+	kick   chan struct{} // a check of the servers is due
 
 	mu        sync.Mutex
 	listening net.Addr           // nil while Run does not listen
@@ -78,13 +78,13 @@ type Balancer struct {
 func New(c Config) (*Balancer, error) {
 	listen, err := netip.ParseAddrPort(c.Listen)
 	if err != nil {
-		return nil, fmt.Errorf("load balancer: listen address %q: not of the form %s", c.Listen, layout.Local(layout.BalancerPort))
+		return nil, fmt.Errorf("load balancer: listen address %q: must be %s", c.Listen, layout.Local(layout.BalancerPort))
 	}
 	if !listen.Addr().IsLoopback() {
 		return nil, fmt.Errorf("load balancer: listen address %s is not a loopback address: other machines could use it", c.Listen)
 	}
 	if len(c.Seed) == 0 {
-		return nil, errors.New("load balancer: no server to begin with; give the address of one")
+		return nil, errors.New("load balancer: no server to start with; pass the address of one")
 	}
 	b := &Balancer{config: c, timing: patient, kick: make(chan struct{}, 1), servers: map[string]*server{}}
 	for _, address := range c.Seed {
@@ -100,10 +100,10 @@ func New(c Config) (*Balancer, error) {
 func (b *Balancer) check(address string) error {
 	host, port, err := net.SplitHostPort(address)
 	if n, bad := strconv.ParseUint(port, 10, 16); err != nil || bad != nil || n == 0 || host == "" {
-		return fmt.Errorf("server %q: not of the form host:port", address)
+		return fmt.Errorf("server %q: must be host:port", address)
 	}
 	if address == b.config.Listen {
-		return fmt.Errorf("server %s is the load balancer's own address; give the address of a server", address)
+		return fmt.Errorf("server %s is the load balancer's own address; use the address of a server", address)
 	}
 	return nil
 }
@@ -122,7 +122,7 @@ func (b *Balancer) Run(ctx context.Context) error {
 	// Nobody on this machine vanishes without a word, so that need not be looked for.
 	l, err := (&net.ListenConfig{KeepAlive: -1}).Listen(ctx, "tcp", b.config.Listen)
 	if err != nil {
-		return fmt.Errorf("listen for clients of the API: %w; end what uses %s", err, b.config.Listen)
+		return fmt.Errorf("listen for clients of the API: %w; stop what uses %s", err, b.config.Listen)
 	}
 	b.setListening(l.Addr())
 	defer b.setListening(nil)
@@ -150,7 +150,7 @@ func (b *Balancer) healthClient() (*http.Client, error) {
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("read the cluster's CA: %s holds no certificate; join the node again", b.config.CAFile)
+		return nil, fmt.Errorf("read the cluster's CA: %s does not contain a certificate; join the node again", b.config.CAFile)
 	}
 	// HTTP/1.1, because a request that gets no answer ends its connection there.
 	t := &http.Transport{
@@ -184,23 +184,23 @@ func (b *Balancer) Ready(context.Context) error {
 		case Failed:
 			tried = append(tried, fmt.Sprintf("%s (%v)", s.address, s.why))
 		default:
-			tried = append(tried, s.address+" (not asked yet)")
+			tried = append(tried, s.address+" (not tried yet)")
 		}
 	}
-	return fmt.Errorf("no API server answers: %[1]s; if a server has another address by now, restart this agent with --server https://<that address>:%[2]s (where it was installed as a service: run the installer again with LITE_URL=https://<that address>:%[2]s)", strings.Join(tried, ", "), layout.APIPortText)
+	return fmt.Errorf("no API server answers: %[1]s; if a server has a new address, restart this agent with --server https://<that address>:%[2]s (if it is installed as a service, run the installer again with LITE_URL=https://<that address>:%[2]s)", strings.Join(tried, ", "), layout.APIPortText)
 }
 
 // Server is what is known of one API server.
 type Server struct {
 	Address string `json:"address"`
-	// Seed says that the node joined by this address.
+	// Seed reports that the node joined by this address.
 	Seed bool `json:"seed,omitempty"`
-	// State is what the last look at the server said. A seed is not looked at
+	// State is what the last check of the server found. A seed is not checked
 	// while a learnt server is healthy.
 	State State `json:"state"`
 	// Since is when the server entered the state.
 	Since time.Time `json:"since"`
-	// InUse says that new connections go to this server.
+	// InUse reports that new connections go to this server.
 	InUse bool `json:"inUse,omitempty"`
 	// UsedSince is since when; zero for the others.
 	UsedSince time.Time `json:"usedSince,omitzero"`

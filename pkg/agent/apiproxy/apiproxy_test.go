@@ -25,13 +25,13 @@ func TestNewChecks(t *testing.T) {
 		config Config
 		want   string
 	}{
-		"no port":    {Config{Listen: "127.0.0.1"}, `load balancer: listen address "127.0.0.1": not of the form 127.0.0.1:6444`},
+		"no port":    {Config{Listen: "127.0.0.1"}, `load balancer: listen address "127.0.0.1": must be 127.0.0.1:6444`},
 		"for all":    {Config{Listen: "0.0.0.0:6444"}, "load balancer: listen address 0.0.0.0:6444 is not a loopback address: other machines could use it"},
-		"no seed":    {Config{Listen: "127.0.0.1:6444"}, "load balancer: no server to begin with; give the address of one"},
-		"bad seed":   {Config{Listen: "127.0.0.1:6444", Seed: []string{"host"}}, `load balancer: server "host": not of the form host:port`},
-		"no host":    {Config{Listen: "127.0.0.1:6444", Seed: []string{":1"}}, `load balancer: server ":1": not of the form host:port`},
-		"port":       {Config{Listen: "127.0.0.1:6444", Seed: []string{"a:65536"}}, `load balancer: server "a:65536": not of the form host:port`},
-		"itself":     {Config{Listen: "127.0.0.1:6444", Seed: []string{"127.0.0.1:6444"}}, "load balancer: server 127.0.0.1:6444 is the load balancer's own address; give the address of a server"},
+		"no seed":    {Config{Listen: "127.0.0.1:6444"}, "load balancer: no server to start with; pass the address of one"},
+		"bad seed":   {Config{Listen: "127.0.0.1:6444", Seed: []string{"host"}}, `load balancer: server "host": must be host:port`},
+		"no host":    {Config{Listen: "127.0.0.1:6444", Seed: []string{":1"}}, `load balancer: server ":1": must be host:port`},
+		"port":       {Config{Listen: "127.0.0.1:6444", Seed: []string{"a:65536"}}, `load balancer: server "a:65536": must be host:port`},
+		"itself":     {Config{Listen: "127.0.0.1:6444", Seed: []string{"127.0.0.1:6444"}}, "load balancer: server 127.0.0.1:6444 is the load balancer's own address; use the address of a server"},
 		"name":       {Config{Listen: "127.0.0.1:6444", Seed: []string{"lb.example.org:6443"}}, ""},
 		"IPv6, both": {Config{Listen: "[::1]:6444", Seed: []string{"[fd00::1]:6443"}}, ""},
 	} {
@@ -53,7 +53,7 @@ func TestRunNeedsTheCA(t *testing.T) {
 	if err := os.WriteFile(b.config.CAFile, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "holds no certificate") {
+	if err := b.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "does not contain a certificate") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -62,7 +62,7 @@ func TestRunNamesTheAddressThatIsTaken(t *testing.T) {
 	c := newCluster(t)
 	taken := silent(t)
 	b := c.balancer(t, Config{Listen: taken, Seed: []string{"a:1"}})
-	if err := b.Run(t.Context()); err == nil || !strings.HasSuffix(err.Error(), "address already in use; end what uses "+taken) {
+	if err := b.Run(t.Context()); err == nil || !strings.HasSuffix(err.Error(), "address already in use; stop what uses "+taken) {
 		t.Errorf("got %v", err)
 	}
 	if err := b.Ready(t.Context()); err == nil || err.Error() != "not listening yet" {

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// watchHealth looks at the servers when it begins, when something failed, and
+// watchHealth checks the servers when it begins, when something failed, and
 // from time to time as pause says.
 func (b *Balancer) watchHealth(ctx context.Context, client *http.Client) {
 	defer client.CloseIdleConnections()

@@ -49,10 +49,10 @@ func (b *Balancer) learn(ctx context.Context) {
 			err = b.follow(ctx, list)
 		}
 		if list == nil || time.Since(began) > retryAtMost {
-			// Not joined yet, which is a look at a file; or it went well for a while.
+			// Not joined yet, which only costs reading a file; or it went well for a while.
 			pause = b.timing.retry
 		}
-		slog.Debug("The list of API servers will be asked for again", "reason", err, "in", pause)
+		slog.Debug("Cannot get the list of API servers; retrying", "reason", err, "in", pause)
 		kube.Sleep(ctx, pause)
 		pause = min(2*pause, retryAtMost)
 	}
@@ -131,7 +131,7 @@ func (b *Balancer) update(known map[string][]string) {
 	for _, some := range known {
 		for _, address := range some {
 			if err := b.check(address); err != nil {
-				slog.Warn("The cluster lists an API server that cannot be used", "err", err)
+				slog.Warn("The cluster lists an API server with an unusable address", "err", err)
 				continue
 			}
 			all = append(all, address)
@@ -144,9 +144,9 @@ func (b *Balancer) update(known map[string][]string) {
 	if len(all) == 0 || !b.replace(all) {
 		return
 	}
-	slog.Info("API servers learnt", "servers", all)
+	slog.Info("Updated the list of API servers", "servers", all)
 	if err := b.remember(all); err != nil {
-		slog.Warn("API servers will not be known at the next start", "err", err)
+		slog.Warn("Cannot store the list of API servers for the next start", "err", err)
 	}
 }
 
@@ -161,7 +161,7 @@ func (b *Balancer) remember(addresses []string) error {
 		return err
 	}
 	if err := os.MkdirAll(filepath.Dir(b.config.File), 0o700); err != nil {
-		return fmt.Errorf("make a directory for the API servers: %w", err)
+		return fmt.Errorf("create the directory of the API servers: %w", err)
 	}
 	if err := file.Write(b.config.File, append(content, '\n'), 0o600); err != nil {
 		return fmt.Errorf("write %s: %w", b.config.File, err)
@@ -175,9 +175,9 @@ func (b *Balancer) recall() {
 	addresses, err := b.read()
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		slog.Debug("No API servers are remembered yet", "file", b.config.File)
+		slog.Debug("No list of API servers is stored yet", "file", b.config.File)
 	case err != nil:
-		slog.Warn("The remembered API servers cannot be used; only those by which the node joined are known", "err", err)
+		slog.Warn("The stored list of API servers is unusable; using those with which the node joined", "err", err)
 	default:
 		b.replace(addresses)
 	}
@@ -193,7 +193,7 @@ func (b *Balancer) read() ([]string, error) {
 		return nil, fmt.Errorf("read %s: %w", b.config.File, err)
 	}
 	if len(m.Servers) == 0 {
-		return nil, fmt.Errorf("read %s: it names no server", b.config.File)
+		return nil, fmt.Errorf("read %s: it contains no server", b.config.File)
 	}
 	for _, address := range m.Servers {
 		if err := b.check(address); err != nil {

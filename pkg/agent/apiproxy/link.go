@@ -32,10 +32,10 @@ func (b *Balancer) accept(ctx context.Context, l net.Listener, running *sync.Wai
 		if ctx.Err() != nil {
 			return
 		}
-		// Such as no more open files: trying again at once would only take
+		// Such as no more open files: retrying immediately would only take
 		// the processor from those who could close some.
 		if pause == 0 {
-			slog.Warn("The load balancer cannot accept a connection and tries again", "err", err)
+			slog.Warn("The load balancer cannot accept a connection; retrying", "err", err)
 		}
 		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 		if !kube.Sleep(ctx, pause) {
@@ -58,7 +58,7 @@ func (b *Balancer) serve(ctx context.Context, client *net.TCPConn) {
 	// The kernel accepts connections for a server that hangs. When there is
 	// only one server, this is how that is noticed.
 	if !answered {
-		b.look()
+		b.checkSoon()
 	}
 }
 

@@ -37,7 +37,7 @@ type server struct {
 	state State
 	since time.Time
 	why   error
-	// dead says that the server did not answer when it was asked for its
+	// dead reports that the server did not answer when it was asked for its
 	// health. One that refused a connection may still serve those that it has.
 	dead  bool
 	links map[*link]struct{}
@@ -85,7 +85,7 @@ func (b *Balancer) order() []*server {
 func (b *Balancer) settle() {
 	if best := b.order()[0]; best != b.current {
 		b.current, b.usedSince = best, time.Now()
-		slog.Info("API server chosen", "server", best.address)
+		slog.Info("Using an API server", "server", best.address)
 	}
 	if b.current.state != Healthy {
 		return
@@ -144,11 +144,11 @@ func (b *Balancer) refused(s *server, err error) {
 	}
 	b.set(s, reason(err))
 	b.settle()
-	b.look()
+	b.checkSoon()
 }
 
-// look makes watchHealth look soon.
-func (b *Balancer) look() {
+// checkSoon makes watchHealth check soon.
+func (b *Balancer) checkSoon() {
 	select {
 	case b.kick <- struct{}{}:
 	default:
@@ -193,7 +193,7 @@ func (b *Balancer) replace(addresses []string) bool {
 		s.learnt = true
 	}
 	b.settle()
-	b.look()
+	b.checkSoon()
 	return true
 }
 

@@ -46,7 +46,7 @@ func boundPlugins(disk unpack.Disk, found func(content.Store)) error {
 		metadata: func(theirs any) (any, error) {
 			m, ok := theirs.(interface{ ContentStore() content.Store })
 			if !ok {
-				return nil, fmt.Errorf("%s has no contents", metadata)
+				return nil, fmt.Errorf("%s has no content store", metadata)
 			}
 			found(m.ContentStore())
 			return theirs, nil

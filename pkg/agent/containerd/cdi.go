@@ -29,7 +29,7 @@ func CheckDevices(root string) error {
 				continue
 			}
 			if err := checkDevices(filepath.Join(root, dir, e.Name())); err != nil {
-				errs = append(errs, fmt.Errorf("description of devices %s: %w; remove it, or give it another name", filepath.Join(dir, e.Name()), err))
+				errs = append(errs, fmt.Errorf("CDI specification %s: %w; remove it, or rename it", filepath.Join(dir, e.Name()), err))
 			}
 		}
 	}
@@ -44,7 +44,7 @@ func checkDevices(path string) error {
 	case !info.Mode().IsRegular():
 		return fmt.Errorf("is %s and not a file: containerd would wait for it", kindOf(info.Mode()))
 	case info.Size() > largestDevices:
-		return fmt.Errorf("has %d MiB, and containerd would read them all", info.Size()>>20)
+		return fmt.Errorf("has %d MiB, and containerd would read all of them", info.Size()>>20)
 	}
 	return nil
 }

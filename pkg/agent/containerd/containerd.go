@@ -45,7 +45,7 @@ func New(c Config) (*Containerd, error) {
 		// A refused connection is normal while containerd starts.
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: fastBackoff, MinConnectTimeout: time.Second}))
 	if err != nil {
-		return nil, fmt.Errorf("make a client of containerd: %w", err)
+		return nil, fmt.Errorf("create a client of containerd: %w", err)
 	}
 	return &Containerd{config: c, client: cri.NewRuntimeServiceClient(conn), registries: newServed(c.RegistryFile, c.registryDir(), layout.Local(layout.RewritePort))}, nil
 }
@@ -80,7 +80,7 @@ func (c *Containerd) Run(ctx context.Context) error {
 	// order, in Stop.
 	s, err := server.New(context.WithoutCancel(ctx), cfg)
 	if err != nil {
-		return fmt.Errorf("%w; if a file of %s says so, correct it", err, c.config.dropIns())
+		return fmt.Errorf("%w; if a file in %s sets this, correct it", err, c.config.dropIns())
 	}
 	defer s.Stop()
 	if err := s.Start(context.WithoutCancel(ctx)); err != nil {
@@ -135,7 +135,7 @@ func (c *Containerd) configure(ctx context.Context) (*srvconfig.Config, error) {
 	runtimes := describeRuntimes(cfg)
 	c.runtimes.Store(&runtimes)
 	if unused := c.registries.now.Load().unused(); unused != "" {
-		slog.Warn("Something in registries.yaml is of no use", "file", c.config.RegistryFile, "what", unused)
+		slog.Warn("A setting in registries.yaml has no effect", "file", c.config.RegistryFile, "what", unused)
 	}
 	return cfg, nil
 }
@@ -147,7 +147,7 @@ func (c *Containerd) writeConfig() (string, error) {
 	}
 	snapshotter, reason := probe(string(c.config.Dir))
 	if reason != nil {
-		slog.Warn("Images cannot be stacked with overlayfs here and will take more room", "snapshotter", snapshotter, "reason", reason)
+		slog.Warn("Overlayfs does not work here: images will take more space", "snapshotter", snapshotter, "reason", reason)
 	}
 	content, err := c.config.toml(snapshotter, c.config.findRuntimes(append(filepath.SplitList(os.Getenv("PATH")), runtimeDirs...)))
 	if err != nil {
@@ -173,12 +173,12 @@ func (c Config) makeDirectories() error {
 		{c.StateDir.State(), file.Passable}, {c.StateDir.Shims(), 0o700}, {c.StateDir.Runc(), 0o700},
 	} {
 		if err := os.MkdirAll(d.path, d.mode); err != nil {
-			return fmt.Errorf("make a directory for containerd: %w", err)
+			return fmt.Errorf("create a directory for containerd: %w", err)
 		}
 		if strings.HasPrefix(d.path, run) {
 			// An earlier lite has made it otherwise.
 			if err := os.Chmod(d.path, d.mode); err != nil {
-				return fmt.Errorf("make a directory for containerd: %w", err)
+				return fmt.Errorf("create a directory for containerd: %w", err)
 			}
 		}
 	}

@@ -66,10 +66,10 @@ func checkDropIn(file string) (errs []error) {
 	}
 	if cfg.Version < 0 {
 		// containerd's translation ends the process (2.4).
-		return append(errs, fmt.Errorf("version = %d is none; write the number of the version that the file is written in, up to %d", cfg.Version, version.ConfigVersion))
+		return append(errs, fmt.Errorf("version = %d does not exist; use the version in which the file is written, up to %d", cfg.Version, version.ConfigVersion))
 	}
 	if cfg.Version > version.ConfigVersion {
-		errs = append(errs, fmt.Errorf("version = %d is newer than this containerd, which knows up to %d; write it in that version", cfg.Version, version.ConfigVersion))
+		errs = append(errs, fmt.Errorf("version = %d is newer than this containerd supports; write the file in version %d or older", cfg.Version, version.ConfigVersion))
 	}
 	for _, own := range []struct{ key, value string }{
 		{"root", cfg.Root}, {"state", cfg.State}, {"grpc.address", cfg.GRPC.Address}, {"ttrpc.address", cfg.TTRPC.Address}, //nolint:staticcheck // older files have it
@@ -77,7 +77,7 @@ func checkDropIn(file string) (errs []error) {
 		{"plugins.'io.containerd.server.v1.ttrpc'.address", text(cfg.Plugins, "io.containerd.server.v1.ttrpc", "address")},
 	} {
 		if own.value != "" {
-			errs = append(errs, fmt.Errorf("%s = %q is where lite looks for containerd, and cannot be changed; remove the line", own.key, own.value))
+			errs = append(errs, fmt.Errorf("%s = %q: lite expects containerd elsewhere, and this cannot be changed; remove the line", own.key, own.value))
 		}
 	}
 	errs = append(errs, misplaced(cfg)...)
@@ -92,7 +92,7 @@ func checkDropIn(file string) (errs []error) {
 	}
 	for _, p := range cfg.DisabledPlugins {
 		if slices.Contains([]string{"cri", criService, criRuntime, criImages, ourTransfer}, p) {
-			errs = append(errs, fmt.Errorf("disabled_plugins has %q, without which no pod runs; remove it there", p))
+			errs = append(errs, fmt.Errorf("disabled_plugins contains %q, without which no pod runs; remove it there", p))
 		}
 	}
 	if len(errs) > 0 {
@@ -135,16 +135,16 @@ func withoutPanic(work func() error) (err error) {
 	return work()
 }
 
-// servedByCRI is all that is said of the CRI service itself in version 4.
+// servedByCRI is all that version 4 sets for the CRI service itself.
 var servedByCRI = []string{
 	"disable_tcp_service", "stream_server_address", "stream_server_port", "stream_idle_timeout", "enable_tls_streaming", "x509_key_pair_streaming",
 }
 
 // misplaced is what containerd (2.4) would pass over, because it is written in the
-// way of an older version than the file says.
+// form of an older version than that of the file.
 func misplaced(cfg *srvconfig.Config) (errs []error) {
 	passed := func(what string, written int) {
-		errs = append(errs, fmt.Errorf("%s is how version %d is written, and containerd passes over it where the file says version = %d; say version = %d, or write it for version %d",
+		errs = append(errs, fmt.Errorf("%s is the form of version %d, which containerd ignores in a file with version = %d; set version = %d, or write it for version %d",
 			what, written, cfg.Version, written, version.ConfigVersion))
 	}
 	if _, ok := cfg.Plugins["cri"]; ok && cfg.Version > 1 {
@@ -166,10 +166,10 @@ var usualConfDir = layout.Default().Host.CNIConf
 func directories(cfg *srvconfig.Config) (errs []error) {
 	for _, plugin := range []string{"cri", criService, criRuntime, criImages} {
 		if dir := text(table(cfg.Plugins, plugin), "cni", "conf_dir"); dir != "" && dir != usualConfDir {
-			errs = append(errs, fmt.Errorf("conf_dir = %q is no place where lite describes the pod network; remove the line, or have your network write to %s", dir, usualConfDir))
+			errs = append(errs, fmt.Errorf("conf_dir = %q is not where lite configures the pod network; remove the line, or configure your network plugin to write to %s", dir, usualConfDir))
 		}
 		if dir := text(table(cfg.Plugins, plugin), "registry", "config_path"); dir != "" {
-			errs = append(errs, fmt.Errorf("config_path = %q would have containerd look there and not into registries.yaml; remove the line, and say in registries.yaml what is said there", dir))
+			errs = append(errs, fmt.Errorf("config_path = %q would make containerd read that directory and not registries.yaml; remove the line, and move its settings to registries.yaml", dir))
 		}
 	}
 	return errs
@@ -260,7 +260,7 @@ func pullsByItself(cfg *srvconfig.Config) bool {
 		images["image_pull_with_sync_fs"] == true || images["disable_snapshot_annotations"] == false
 }
 
-// giveCredentials writes all credentials into the configuration, for good.
+// giveCredentials writes all credentials into the configuration, permanently.
 func (r *registries) giveCredentials(cfg *srvconfig.Config) {
 	images := table(cfg.Plugins, criImages)
 	registry := table(images, "registry")

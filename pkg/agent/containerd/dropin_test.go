@@ -98,25 +98,25 @@ func TestDropInKeepsThePodNetwork(t *testing.T) {
 
 func TestDropInsThatCannotBe(t *testing.T) {
 	for name, test := range map[string]struct{ text, want string }{
-		"a newer version":         {"version = 9\n", "version = 9 is newer than this containerd, which knows up to 4; write it in that version"},
+		"a newer version":         {"version = 9\n", "version = 9 is newer than this containerd supports; write the file in version 4 or older"},
 		"a value for a table":     {"version = 2\n[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes]\nkata = 5\n", "containerd cannot translate it: a value has the wrong type"},
 		"a value for a runtime":   {"version = 1\n[plugins.cri.containerd]\nruntimes = 'kata'\n", "containerd cannot translate it: a value has the wrong type"},
 		"no TOML":                 {"version = 2\n\n[plugins\n", "line 3: "},
 		"a byte order mark":       {"\ufeffversion = 2\n", "begins with a byte order mark"},
-		"another root":            {"version = 2\nroot = \"/var/lib/containerd\"\n", `root = "/var/lib/containerd" is where lite looks for containerd, and cannot be changed; remove the line`},
+		"another root":            {"version = 2\nroot = \"/var/lib/containerd\"\n", `root = "/var/lib/containerd": lite expects containerd elsewhere, and this cannot be changed; remove the line`},
 		"another state":           {"version = 2\nstate = \"/run/containerd\"\n", "state = "},
 		"another socket":          {"version = 2\n[grpc]\naddress = \"/run/containerd/containerd.sock\"\n", "grpc.address = "},
 		"another socket, version": {"version = 4\n[plugins.'io.containerd.server.v1.grpc']\naddress = '/x'\n", "plugins.'io.containerd.server.v1.grpc'.address = "},
-		"as docker installs it":   {"disabled_plugins = [\"cri\"]\n", `disabled_plugins has "cri", without which no pod runs; remove it there`},
+		"as docker installs it":   {"disabled_plugins = [\"cri\"]\n", `disabled_plugins contains "cri", without which no pod runs; remove it there`},
 		"what is not translated":  {"version = 2\n[plugins.'io.containerd.grpc.v1.cri'.containerd]\nsnapshotter = 'native'\n", "snapshotter is lost when containerd translates it; write it for version 4: plugins.'io.containerd.cri.v1.images'.snapshotter"},
-		"a version that is none":  {"version = -1\n", "version = -1 is none; write the number"},
-		"version 1 in 2":          {"version = 2\n[plugins.cri.containerd.runtimes.kata]\nruntime_type = 'io.containerd.kata.v2'\n", "plugins.cri is how version 1 is written, and containerd passes over it where the file says version = 2; say version = 1, or write it for version 4"},
-		"version 1 in 3":          {"version = 3\n[plugins.cri]\nmax_container_log_line_size = 5\n", "plugins.cri is how version 1 is written"},
-		"version 2 in 4":          {strings.Replace(nvidiaVersion2, "version = 2", "version = 4", 1), "plugins.'io.containerd.grpc.v1.cri'.containerd is how version 2 is written, and containerd passes over it where the file says version = 4; say version = 2,"},
-		"another network's place": {"version = 2\n[plugins.'io.containerd.grpc.v1.cri'.cni]\nconf_dir = '/opt/cni'\n", `conf_dir = "/opt/cni" is no place where lite describes the pod network; remove the line`},
-		"registries elsewhere":    {"version = 3\n[plugins.'io.containerd.cri.v1.images'.registry]\nconfig_path = '/etc/containerd/certs.d'\n", `config_path = "/etc/containerd/certs.d" would have containerd look there and not into registries.yaml; remove the line`},
-		"the same of version 2":   {"version = 2\n[plugins.'io.containerd.grpc.v1.cri'.registry]\nconfig_path = '/etc/containerd/certs.d'\n", "would have containerd look there"},
-		"without the CRI":         {"version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n", `disabled_plugins has "io.containerd.grpc.v1.cri"`},
+		"a version that is none":  {"version = -1\n", "version = -1 does not exist; use the version"},
+		"version 1 in 2":          {"version = 2\n[plugins.cri.containerd.runtimes.kata]\nruntime_type = 'io.containerd.kata.v2'\n", "plugins.cri is the form of version 1, which containerd ignores in a file with version = 2; set version = 1, or write it for version 4"},
+		"version 1 in 3":          {"version = 3\n[plugins.cri]\nmax_container_log_line_size = 5\n", "plugins.cri is the form of version 1"},
+		"version 2 in 4":          {strings.Replace(nvidiaVersion2, "version = 2", "version = 4", 1), "plugins.'io.containerd.grpc.v1.cri'.containerd is the form of version 2, which containerd ignores in a file with version = 4; set version = 2,"},
+		"another network's place": {"version = 2\n[plugins.'io.containerd.grpc.v1.cri'.cni]\nconf_dir = '/opt/cni'\n", `conf_dir = "/opt/cni" is not where lite configures the pod network; remove the line`},
+		"registries elsewhere":    {"version = 3\n[plugins.'io.containerd.cri.v1.images'.registry]\nconfig_path = '/etc/containerd/certs.d'\n", `config_path = "/etc/containerd/certs.d" would make containerd read that directory and not registries.yaml; remove the line`},
+		"the same of version 2":   {"version = 2\n[plugins.'io.containerd.grpc.v1.cri'.registry]\nconfig_path = '/etc/containerd/certs.d'\n", "would make containerd read that directory"},
+		"without the CRI":         {"version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n", `disabled_plugins contains "io.containerd.grpc.v1.cri"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := Config{Dir: layout.Containerd(t.TempDir())}

@@ -17,7 +17,7 @@ import (
 	"lite.io/lite/tests/harness/fuzz"
 )
 
-// Whatever a registries.yaml says: each error names the file and has a remedy, and what is made of it are files of TOML
+// Whatever a registries.yaml contains: each error names the file and has a remedy, and what is made of it are files of TOML
 // below the directory of registries, which hold no password.
 func FuzzRegistries(f *testing.F) {
 	for _, seed := range []string{

@@ -28,7 +28,7 @@ const (
 	ourTransfer   = "io.containerd.transfer.v1.lite"
 )
 
-// registerPuller puts ours in the place of containerd's plugin, which is to be
+// registerPuller replaces containerd's plugin with ours, which is to be
 // disabled. A process can do that once.
 func registerPuller(credentials func(host string) (user, secret string)) error {
 	for _, r := range registry.Graph(nil) {
@@ -44,7 +44,7 @@ func registerPuller(credentials func(host string) (user, secret string)) error {
 				}
 				t, ok := theirs.(transfer.Transferrer)
 				if !ok {
-					return nil, fmt.Errorf("%s carries nothing", theirTransfer)
+					return nil, fmt.Errorf("%s transfers nothing", theirTransfer)
 				}
 				garbage, err := collectorOf(ic)
 				if err != nil {
@@ -88,7 +88,7 @@ func (p puller) collect(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), collectFor)
 	defer cancel()
 	if _, err := p.garbage.ScheduleAndWait(ctx); err != nil {
-		slog.Warn("What an image has taken of the full disk is not given back yet", "err", err)
+		slog.Warn("The space of an image on the full disk is not freed yet", "err", err)
 	}
 }
 
@@ -103,12 +103,12 @@ func (p puller) with(ctx context.Context, r *image.OCIRegistry) (*image.OCIRegis
 	sent, err := r.MarshalAny(ctx, l)
 	if err != nil {
 		l.end() // who would answer waits already
-		return nil, nil, fmt.Errorf("ask for the credentials of %s: %w", r.Image(), err)
+		return nil, nil, fmt.Errorf("get the credentials of %s: %w", r.Image(), err)
 	}
 	with := &image.OCIRegistry{}
 	if err := with.UnmarshalAny(ctx, l, sent); err != nil {
 		l.end()
-		return nil, nil, fmt.Errorf("ask for the credentials of %s: %w", r.Image(), err)
+		return nil, nil, fmt.Errorf("get the credentials of %s: %w", r.Image(), err)
 	}
 	return with, l.end, nil
 }
@@ -191,10 +191,10 @@ type answering struct {
 	open bool // a request that has no answer yet
 }
 
-// errNoCredentials is what containerd (2.4) says of an error in its place: nothing.
+// errNoCredentials is what containerd (2.4) reports about such an error: nothing.
 var errNoCredentials = errors.New("the credentials that came with the request cannot be read")
 
-// Recv waits for a request. Who comes back without an answer to the one before has
+// Recv waits for a request. A caller that comes back without an answer to the one before has
 // none.
 func (a *answering) Recv() (typeurl.Any, error) {
 	if a.open {

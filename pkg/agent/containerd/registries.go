@@ -19,7 +19,7 @@ import (
 	"lite.io/lite/pkg/file"
 )
 
-// registries is what a registries.yaml says, in the format that k3s users know
+// registries is the content of a registries.yaml, in the format that k3s users know
 // (https://docs.k3s.io/installation/private-registry).
 type registries struct {
 	// mirrors is what to ask in place of a registry; "*" is for all.
@@ -78,7 +78,7 @@ func parseRegistries(file string) (*registries, error) {
 func readUsers(path string) ([]byte, error) {
 	data, err := file.ReadRegular(path)
 	if errors.Is(err, file.ErrIrregular) {
-		err = fmt.Errorf("%w; put a file in its place", err)
+		err = fmt.Errorf("%w; replace it with a file", err)
 	}
 	return data, err
 }
@@ -90,12 +90,12 @@ func CheckRegistries(file string) error {
 	return err
 }
 
-// unused is what the file says and nobody asks for, "" if there is nothing.
+// unused is what the file sets without effect, "" if there is nothing.
 func (r *registries) unused() string {
 	if all := r.configs["*"]; all.auth == nil || len(r.strangers()) > 0 {
 		return ""
 	}
-	return `the credentials under "*" are for endpoints of mirrors that have no entry of their own in configs, and there are none: put them under the name of a host`
+	return `the credentials under "*" apply to endpoints of mirrors without an entry in configs, and there are none: put them under the name of a host`
 }
 
 // strangers is the hosts of endpoints that have no entry of their own, and so get
@@ -113,7 +113,7 @@ func (r *registries) strangers() (hosts []string) {
 }
 
 // credentialsFor is what to show to a host, as containerd calls it; nil for nothing.
-// What is said of all hosts is shown to mirrors only: a password must not go to
+// Credentials for all hosts are sent to mirrors only: a password must not go to
 // whatever registry a pod names.
 func (r *registries) credentialsFor(name string) *credentials {
 	for _, alias := range aliases(name) {
@@ -182,7 +182,7 @@ func (r *registries) config(name string) host {
 	return h
 }
 
-// write makes dir a directory of hosts.toml files that say the same. containerd reads
+// write makes dir a directory of hosts.toml files with the same content. containerd reads
 // them at each pull: each is another at one moment, and those that stay the same are
 // left alone.
 func (r *registries) write(dir string, through *rewriter) error {
@@ -191,7 +191,7 @@ func (r *registries) write(dir string, through *rewriter) error {
 		return fmt.Errorf("private-registry: %w", err)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("make the registry directory: %w", err)
+		return fmt.Errorf("create the registry directory: %w", err)
 	}
 	for name, content := range files {
 		path := filepath.Join(dir, name, "hosts.toml")
@@ -199,7 +199,7 @@ func (r *registries) write(dir string, through *rewriter) error {
 			continue
 		}
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			return fmt.Errorf("make the registry directory: %w", err)
+			return fmt.Errorf("create the registry directory: %w", err)
 		}
 		if err := file.Write(path, []byte(content), 0o600); err != nil {
 			return fmt.Errorf("write %s: %w", path, err)
@@ -312,7 +312,7 @@ func (r *registries) writeMirror(b *strings.Builder, e endpoint, rules []rule, t
 
 // parseEndpoint reads a mirror's address; a bare host means https.
 func parseEndpoint(text string) (*url.URL, error) {
-	wrong := errors.New("not of the form https://host[:port][/path]")
+	wrong := errors.New("must be https://host[:port][/path]")
 	if !strings.Contains(text, "://") {
 		text = "https://" + text
 	}
@@ -324,11 +324,11 @@ func parseEndpoint(text string) (*url.URL, error) {
 		return nil, wrong
 	}
 	if u.User != nil {
-		return nil, errors.New("has credentials, which belong below configs")
+		return nil, errors.New("contains credentials, which belong below configs")
 	}
 	if port := u.Port(); port != "" {
 		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-			return nil, fmt.Errorf("there is no port %s", port)
+			return nil, fmt.Errorf("%s is not a port", port)
 		}
 	}
 	u.Path = strings.TrimRight(u.Path, "/")

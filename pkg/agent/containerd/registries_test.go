@@ -64,43 +64,43 @@ func TestHostsFiles(t *testing.T) {
 
 func TestRegistriesThatAreWrong(t *testing.T) {
 	for name, test := range map[string]struct{ yaml, want string }{
-		"unknown key":             {"mirors: {}", `:1: unknown key "mirors"; known here are mirrors, configs`},
-		"unknown key below":       {"mirrors:\n  docker.io: {endpoints: [a]}", `:2: mirrors: docker.io: unknown key "endpoints"; known here are endpoint, rewrite`},
-		"key twice":               {"mirrors: {}\nmirrors: {}", `:2: "mirrors" is there a second time, after line 1; keep one of them`},
-		"host twice":              {"configs:\n  a.test: {}\n  b.test: {}\n  a.test: {}", `:4: configs: "a.test" is there a second time, after line 2`},
+		"unknown key":             {"mirors: {}", `:1: unknown key "mirors"; valid keys here are mirrors, configs`},
+		"unknown key below":       {"mirrors:\n  docker.io: {endpoints: [a]}", `:2: mirrors: docker.io: unknown key "endpoints"; valid keys here are endpoint, rewrite`},
+		"key twice":               {"mirrors: {}\nmirrors: {}", `:2: "mirrors" is set twice (first on line 1); keep one of them`},
+		"host twice":              {"configs:\n  a.test: {}\n  b.test: {}\n  a.test: {}", `:4: configs: "a.test" is set twice (first on line 2)`},
 		"not YAML":                {"a: b: c", "mapping values are not allowed"},
 		"tabs":                    {"mirrors:\n\tdocker.io:\n", "line 2: found character that cannot start any token; correct the YAML, and indent it with spaces"},
 		"two documents":           {"mirrors: {}\n---\nconfigs: {}", "line 2: a second YAML document begins"},
 		"a list":                  {"- mirrors", ":1: is not a map"},
-		"endpoint that is none":   {"mirrors: {docker.io: {endpoint: ['ftp://mirror']}}", `:1: mirrors: docker.io: endpoint "ftp://mirror": not of the form https://host[:port][/path]`},
-		"endpoint without a host": {"mirrors: {docker.io: {endpoint: ['https://']}}", `endpoint "https://": not of the form`},
-		"empty endpoint":          {"mirrors: {docker.io: {endpoint: ['']}}", `endpoint "": not of the form`},
+		"endpoint that is none":   {"mirrors: {docker.io: {endpoint: ['ftp://mirror']}}", `:1: mirrors: docker.io: endpoint "ftp://mirror": must be https://host[:port][/path]`},
+		"endpoint without a host": {"mirrors: {docker.io: {endpoint: ['https://']}}", `endpoint "https://": must be https://host[:port][/path]`},
+		"empty endpoint":          {"mirrors: {docker.io: {endpoint: ['']}}", `endpoint "": must be https://host[:port][/path]`},
 		"endpoint that is no URL": {"mirrors: {docker.io: {endpoint: ['https://mirror:port']}}", `endpoint "https://mirror:port": `},
-		"port that is none":       {"mirrors: {docker.io: {endpoint: ['https://mirror:70000']}}", `there is no port 70000`},
-		"endpoint with a user":    {"mirrors: {docker.io: {endpoint: ['https://u:p@mirror']}}", `has credentials, which belong below configs`},
+		"port that is none":       {"mirrors: {docker.io: {endpoint: ['https://mirror:70000']}}", `70000 is not a port`},
+		"endpoint with a user":    {"mirrors: {docker.io: {endpoint: ['https://u:p@mirror']}}", `contains credentials, which belong below configs`},
 		"endpoint as text":        {"mirrors:\n  docker.io:\n    endpoint: https://m.test", `:3: mirrors: docker.io: endpoint is not a list; write it as one`},
-		"registry as an address":  {"mirrors:\n  https://a.test/: {endpoint: [m.test]}", `:2: mirrors: registry "https://a.test/" is not of the form host[:port]; leave the scheme out: "a.test"`},
-		"registry with a path":    {"configs:\n  a.test/team: {}", `:2: configs: registry "a.test/team" is not of the form host[:port]; leave the path out: "a.test"`},
-		"a part of all":           {"mirrors:\n  '*.a.test': {endpoint: [m.test]}", `"*" stands for all registries and only by itself`},
-		"certificate without key": {"configs: {a.test: {tls: {cert_file: /c}}}", "configs: a.test: cert_file and key_file go together"},
-		"key without certificate": {"configs: {a.test: {tls: {key_file: /k}}}", "configs: a.test: cert_file and key_file go together"},
-		"relative path":           {"configs: {a.test: {tls: {ca_file: ca.crt}}}", `ca_file "ca.crt" has no directory; write the whole path`},
+		"registry as an address":  {"mirrors:\n  https://a.test/: {endpoint: [m.test]}", `:2: mirrors: registry "https://a.test/" must be host[:port]; omit the scheme: "a.test"`},
+		"registry with a path":    {"configs:\n  a.test/team: {}", `:2: configs: registry "a.test/team" must be host[:port]; omit the path: "a.test"`},
+		"a part of all":           {"mirrors:\n  '*.a.test': {endpoint: [m.test]}", `"*" stands only for all registries`},
+		"certificate without key": {"configs: {a.test: {tls: {cert_file: /c}}}", "configs: a.test: cert_file and key_file belong together"},
+		"key without certificate": {"configs: {a.test: {tls: {key_file: /k}}}", "configs: a.test: cert_file and key_file belong together"},
+		"relative path":           {"configs: {a.test: {tls: {ca_file: ca.crt}}}", `ca_file "ca.crt" is not an absolute path; write an absolute path`},
 		"neither true nor false":  {"configs:\n  a.test:\n    tls:\n      insecure_skip_verify: maybe", `:4: configs: a.test: tls: insecure_skip_verify: "maybe" is neither true nor false`},
 		"pattern":                 {"mirrors: {docker.io: {endpoint: [m.test], rewrite: {'^(': x}}}", "mirrors: docker.io: rewrite \"^(\": error parsing regexp: missing closing )"},
 		"password is a list":      {"configs: {a.test: {auth: {username: u, password: [p]}}}", "password is not a string"},
-		"password is null":        {"configs:\n  a.test:\n    auth: {username: u, password: null}", ":3: configs: a.test: auth: password: null is YAML's word for nothing; write it in quotes, or remove the line"},
+		"password is null":        {"configs:\n  a.test:\n    auth: {username: u, password: null}", ":3: configs: a.test: auth: password: null means null in YAML; write it in quotes, or remove the line"},
 		"auth in plain":           {"configs: {a.test: {auth: {auth: 'user:password'}}}", "auth is not base64; write `user:password` in base64"},
-		"auth without a colon":    {"configs: {a.test: {auth: {auth: dXNlcg==}}}", "auth holds no colon between a user and a password"},
+		"auth without a colon":    {"configs: {a.test: {auth: {auth: dXNlcg==}}}", "auth has no colon between user and password"},
 		// Followed to its end, it would have ended the process.
-		"merged into itself": {"mirrors: &m\n  <<: *m\n", `:2: the alias *m leads to itself, or to more than 1000 others; write out what it stands for`},
+		"merged into itself": {"mirrors: &m\n  <<: *m\n", `:2: the alias *m leads to itself, or to more than 1000 others; replace the alias with its value`},
 		"merged by a detour": {"configs:\n  a.test: &a {<<: &b {<<: *a}}\n", `:2: the alias *a leads to itself`},
 		"multiplied":         {"mirrors:\n  a.test: &a {endpoint: [m.test]}\n  b.test: &b {<<: [*a, *a, *a, *a, *a, *a, *a, *a, *a, *a]}\n  c.test: &c {<<: [*b, *b, *b, *b, *b, *b, *b, *b, *b, *b]}\n  d.test: &d {<<: [*c, *c, *c, *c, *c, *c, *c, *c, *c, *c]}\n", `leads to itself, or to more than 1000 others`},
 		// What moves when a block is indented too far or too little.
-		"configs below mirrors":    {"mirrors:\n  docker.io: {endpoint: [m.test]}\n  configs:\n    m.test:\n      auth: {username: u, password: p}", `:3: mirrors: "configs" is indented and so the name of a registry; put it at the beginning of its line`},
-		"configs below a registry": {"mirrors:\n  docker.io:\n    endpoint: [m.test]\n    configs:\n      m.test: {}", `:4: mirrors: docker.io: unknown key "configs"; its place is at the beginning of a line`},
-		"auth beside the host":     {"configs:\n  m.test:\n  auth:\n    username: u", `:4: configs: auth: unknown key "username"; its place is below auth`},
-		"user beside auth":         {"configs:\n  m.test:\n    auth:\n    username: u", `:4: configs: m.test: unknown key "username"; its place is below auth`},
-		"TLS below auth":           {"configs:\n  m.test:\n    auth:\n      tls: {ca_file: /ca}", `:4: configs: m.test: auth: unknown key "tls"; its place is below configs and the name of a host`},
+		"configs below mirrors":    {"mirrors:\n  docker.io: {endpoint: [m.test]}\n  configs:\n    m.test:\n      auth: {username: u, password: p}", `:3: mirrors: "configs" is indented, and so the name of a registry; put it at the beginning of its line`},
+		"configs below a registry": {"mirrors:\n  docker.io:\n    endpoint: [m.test]\n    configs:\n      m.test: {}", `:4: mirrors: docker.io: unknown key "configs"; it belongs at the beginning of a line`},
+		"auth beside the host":     {"configs:\n  m.test:\n  auth:\n    username: u", `:4: configs: auth: unknown key "username"; it belongs below auth`},
+		"user beside auth":         {"configs:\n  m.test:\n    auth:\n    username: u", `:4: configs: m.test: unknown key "username"; it belongs below auth`},
+		"TLS below auth":           {"configs:\n  m.test:\n    auth:\n      tls: {ca_file: /ca}", `:4: configs: m.test: auth: unknown key "tls"; it belongs below configs and the name of a host`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := parse(t, test.yaml)
@@ -207,7 +207,7 @@ func TestRegistriesFileMustBeAFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, file := range []string{dir, fifo, link, "/dev/zero"} {
-		want := "private-registry " + file + ": is not a regular file; put a file in its place"
+		want := "private-registry " + file + ": is not a regular file; replace it with a file"
 		if err := CheckRegistries(file); err == nil || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)
 		}
@@ -279,7 +279,7 @@ func TestRegistryOnThisMachineMayDoWithoutTLS(t *testing.T) {
 	}
 }
 
-// What is said of all hosts holds for a registry that nothing else is said of.
+// Settings for all hosts apply to a registry without its own.
 func TestTLSOfAllHostsReachesEveryRegistry(t *testing.T) {
 	for name, yaml := range map[string]string{
 		"named":          "mirrors: {quay.io: {}}\nconfigs: {'*': {tls: {insecure_skip_verify: true}}}",

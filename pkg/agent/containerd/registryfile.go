@@ -23,7 +23,7 @@ type reading struct {
 	aliases int // that were followed
 }
 
-// wrong is something that the file says and that cannot be.
+// wrong is something impossible in the file.
 func (r *reading) wrong(n *yaml.Node, where, problem, remedy string) {
 	if where != "" {
 		where += ": "
@@ -94,7 +94,7 @@ func (r *reading) entries(n *yaml.Node, path string) []entry {
 		}
 		e := entry{key: r.resolve(key).Value, at: key, value: value, path: path}
 		if line, twice := lines[e.key]; twice {
-			r.wrong(key, path, fmt.Sprintf("%q is there a second time, after line %d", e.key, line), "keep one of them")
+			r.wrong(key, path, fmt.Sprintf("%q is set twice (first on line %d)", e.key, line), "keep one of them")
 			continue
 		}
 		lines[e.key] = key.Line
@@ -134,7 +134,7 @@ func (r *reading) resolve(n *yaml.Node) *yaml.Node {
 		return n.Alias
 	}
 	if r.aliases == mostAliases+1 {
-		r.wrong(n, "", fmt.Sprintf("the alias *%s leads to itself, or to more than %d others", n.Value, mostAliases), "write out what it stands for")
+		r.wrong(n, "", fmt.Sprintf("the alias *%s leads to itself, or to more than %d others", n.Value, mostAliases), "replace the alias with its value")
 	}
 	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!null", Line: n.Line}
 }
@@ -164,7 +164,7 @@ func (r *reading) unknown(e entry, known []field) {
 	for _, f := range known {
 		keys = append(keys, f.key)
 	}
-	remedy := "known here are " + strings.Join(keys, ", ")
+	remedy := "valid keys here are " + strings.Join(keys, ", ")
 	for _, level := range []struct {
 		keys []string
 		at   string
@@ -176,7 +176,7 @@ func (r *reading) unknown(e entry, known []field) {
 		{[]string{"ca_file", "cert_file", "key_file", "insecure_skip_verify"}, "below tls"},
 	} {
 		if slices.Contains(level.keys, e.key) {
-			remedy = "its place is " + level.at + "; " + remedy
+			remedy = "it belongs " + level.at + "; " + remedy
 		}
 	}
 	r.wrong(e.at, e.path, fmt.Sprintf("unknown key %q", e.key), remedy)
@@ -187,21 +187,21 @@ func (r *reading) name(e entry) {
 	if e.key == "*" || registryName.MatchString(e.key) {
 		return
 	}
-	remedy := `write the host as it stands in the names of images, or "*" for all`
+	remedy := `write the host as in the names of images, or "*" for all`
 	if _, rest, ok := strings.Cut(e.key, "://"); ok {
-		remedy = fmt.Sprintf("leave the scheme out: %q", strings.TrimRight(rest, "/"))
+		remedy = fmt.Sprintf("omit the scheme: %q", strings.TrimRight(rest, "/"))
 	} else if host, _, ok := strings.Cut(e.key, "/"); ok && registryName.MatchString(host) {
-		remedy = fmt.Sprintf("leave the path out: %q", host)
+		remedy = fmt.Sprintf("omit the path: %q", host)
 	} else if strings.Contains(e.key, "*") {
-		remedy = `"*" stands for all registries and only by itself: name each of them`
+		remedy = `"*" stands only for all registries: list each of them`
 	}
-	r.wrong(e.at, e.path, fmt.Sprintf("registry %q is not of the form host[:port]", e.key), remedy)
+	r.wrong(e.at, e.path, fmt.Sprintf("registry %q must be host[:port]", e.key), remedy)
 }
 
 // mirror reads one entry of mirrors.
 func (r *reading) mirror(e entry) (m mirror) {
 	if e.key == "configs" || e.key == "mirrors" {
-		r.wrong(e.at, e.path, fmt.Sprintf("%q is indented and so the name of a registry", e.key), "put it at the beginning of its line")
+		r.wrong(e.at, e.path, fmt.Sprintf("%q is indented, and so the name of a registry", e.key), "put it at the beginning of its line")
 		return m
 	}
 	r.name(e)
@@ -274,7 +274,7 @@ func (r *reading) auth(e entry) *credentials {
 // template without one.
 func (r *reading) credential(f entry) string {
 	if document.IsNull(f.value) && f.value.Value != "" {
-		r.wrong(f.at, f.path, fmt.Sprintf("%s: %s is YAML's word for nothing", f.key, f.value.Value), "write it in quotes, or remove the line")
+		r.wrong(f.at, f.path, fmt.Sprintf("%s: %s means null in YAML", f.key, f.value.Value), "write it in quotes, or remove the line")
 		return ""
 	}
 	return r.text(f)
@@ -289,7 +289,7 @@ func (r *reading) userAndPassword(f entry) string {
 	case err != nil:
 		r.wrong(f.at, f.path, "auth is not base64", remedy)
 	case auth != "" && !bytes.Contains(decoded, []byte(":")):
-		r.wrong(f.at, f.path, "auth holds no colon between a user and a password", remedy)
+		r.wrong(f.at, f.path, "auth has no colon between user and password", remedy)
 	}
 	return auth
 }
@@ -303,7 +303,7 @@ func (r *reading) tls(e entry) *tlsFiles {
 		{"insecure_skip_verify", func(f entry) { t.insecure = r.truth(f) }},
 	})
 	if (t.cert == "") != (t.key == "") {
-		r.wrong(e.at, e.path, "cert_file and key_file go together", "name both, or neither")
+		r.wrong(e.at, e.path, "cert_file and key_file belong together", "set both, or neither")
 	}
 	return t
 }
@@ -324,7 +324,7 @@ func (r *reading) text(f entry) string {
 func (r *reading) path(f entry) string {
 	p := r.text(f)
 	if p != "" && !filepath.IsAbs(p) {
-		r.wrong(f.at, f.path, fmt.Sprintf("%s %q has no directory", f.key, p), "write the whole path, from /")
+		r.wrong(f.at, f.path, fmt.Sprintf("%s %q is not an absolute path", f.key, p), "write an absolute path")
 	}
 	return p
 }

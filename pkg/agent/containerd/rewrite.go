@@ -28,7 +28,7 @@ import (
 )
 
 // rewriter stands between containerd and the mirrors whose repositories are
-// named otherwise: hosts.toml can say where a mirror is, but not what it calls
+// named otherwise: hosts.toml can set where a mirror is, but not what it calls
 // an image. It listens on loopback, only if there is something to rewrite, and
 // answers only under a path that nobody can guess: it adds the mirror's
 // credentials, which other users of the machine are not to use.
@@ -37,7 +37,7 @@ type rewriter struct {
 	listener net.Listener // nil while there is nothing to rewrite
 	server   *http.Server
 
-	// A mirror of which the file says the same as before is the same target, with the
+	// A mirror with the same settings as before is the same target, with the
 	// logins that it has: pulls that are under way do not notice.
 	mu      sync.Mutex
 	listen  string
@@ -58,7 +58,7 @@ func newRewriter(listen string) *rewriter {
 	return &rewriter{listen: listen, secret: rand.Text(), targets: map[string]*target{}, wanted: map[string]bool{}}
 }
 
-// begin makes ready for what another file says.
+// begin prepares for the content of another file.
 func (w *rewriter) begin() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -251,7 +251,7 @@ func (h host) tlsConfig() (config *tls.Config, files []byte, err error) {
 		}
 		config.RootCAs = x509.NewCertPool()
 		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, nil, fmt.Errorf("ca_file %s holds no certificate", h.tls.ca)
+			return nil, nil, fmt.Errorf("ca_file %s does not contain a certificate", h.tls.ca)
 		}
 		files = append(files, pem...)
 	}

@@ -285,7 +285,7 @@ func TestRewriterErrors(t *testing.T) {
 	}
 	for tls, want := range map[string]string{
 		"{ca_file: /none.pem}":                              "read ca_file: ",
-		"{ca_file: " + file + "}":                           "holds no certificate",
+		"{ca_file: " + file + "}":                           "does not contain a certificate",
 		"{cert_file: " + file + ", key_file: " + file + "}": "load cert_file: ",
 	} {
 		r := parsed(t, "mirrors: {a.test: {endpoint: [m.test], rewrite: {a: b}}}\nconfigs: {m.test: {tls: "+tls+"}}")

@@ -28,7 +28,7 @@ type served struct {
 	now     atomic.Pointer[registries]
 	// wrong is why the file as it is now is not in force, nil if it is.
 	wrong atomic.Pointer[string]
-	// fixed is whether containerd has got the credentials for good; see pullsByItself.
+	// fixed is whether containerd has the credentials permanently; see pullsByItself.
 	fixed bool
 }
 
@@ -60,7 +60,7 @@ func (s *served) credentials(host string) (user, secret string) {
 // note is what a person should know of the file.
 func (s *served) note() string {
 	if why := s.wrong.Load(); why != nil {
-		return "what registries.yaml said before is in force: " + *why
+		return "the previous registries.yaml stays in effect: " + *why
 	}
 	if r := s.now.Load(); r != nil {
 		return r.unused()
@@ -76,7 +76,7 @@ const settle = 200 * time.Millisecond
 func (s *served) watch(ctx context.Context) {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
-		slog.Warn("Changes of registries.yaml will need a restart; raise fs.inotify.max_user_instances", "err", err)
+		slog.Warn("Changes to registries.yaml will need a restart; raise fs.inotify.max_user_instances", "err", err)
 		return
 	}
 	defer w.Close()
@@ -91,7 +91,7 @@ func (s *served) watch(ctx context.Context) {
 			}
 			at = dir
 			if err := w.Add(dir); err != nil {
-				slog.Warn("Changes of registries.yaml will need a restart", "directory", dir, "err", err)
+				slog.Warn("Changes to registries.yaml will need a restart", "directory", dir, "err", err)
 				return
 			}
 			changed.Reset(settle)
@@ -119,18 +119,18 @@ func (s *served) reload() {
 	if err != nil {
 		why := component.Line(err)
 		if before := s.wrong.Swap(&why); before == nil || *before != why {
-			slog.Error("registries.yaml is wrong; what it said before stays in force", "err", err)
+			slog.Error("registries.yaml is invalid; the previous one stays in effect", "err", err)
 		}
 		return
 	}
 	if s.wrong.Swap(nil) != nil || changed {
 		r := s.now.Load()
-		slog.Info("Images are pulled by the new registries.yaml from now on", "file", s.file, "mirrors", len(r.mirrors), "configs", len(r.configs))
+		slog.Info("The new registries.yaml is in effect", "file", s.file, "mirrors", len(r.mirrors), "configs", len(r.configs))
 		if s.fixed {
-			slog.Warn("Credentials of registries.yaml that have changed need a restart of lite: a drop-in in config.toml.d has containerd pull by itself")
+			slog.Warn("Changed credentials in registries.yaml need a restart of lite: a drop-in in config.toml.d makes containerd pull images itself")
 		}
 		if unused := r.unused(); unused != "" {
-			slog.Warn("Something in registries.yaml is of no use", "file", s.file, "what", unused)
+			slog.Warn("A setting in registries.yaml has no effect", "file", s.file, "what", unused)
 		}
 	}
 }

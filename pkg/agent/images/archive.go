@@ -47,14 +47,14 @@ type Content struct {
 }
 
 // unfit is an archive that is whole, or not, but cannot be imported as it is.
-// The error says why and what to do.
+// The error contains the reason and the remedy.
 type unfit struct{ reason string }
 
 func (e unfit) Error() string { return e.reason }
 
 func unfitf(format string, args ...any) error { return unfit{fmt.Sprintf(format, args...)} }
 
-// Inspect reads an image archive to its end and says what is in it: a
+// Inspect reads an image archive to its end and returns what is in it: a
 // docker-archive or an OCI layout, plain or compressed. It is an error if the
 // archive is cut short, or if an image in it lacks a name, a layer, or a version
 // for the platform.
@@ -83,7 +83,7 @@ func Inspect(r io.Reader, platform platforms.MatchComparer) (Content, error) {
 	return Content{Images: names, Size: c.size, Suffix: suffix}, err
 }
 
-// broken says what an error of a decompressor or of package tar means to a person.
+// broken reports what an error of a decompressor or of package tar means to a person.
 func broken(err error, read *counter, suffix string) error {
 	switch {
 	case err == nil, read.failed != nil:
@@ -91,13 +91,13 @@ func broken(err error, read *counter, suffix string) error {
 	case errors.As(err, new(unfit)):
 		return err
 	case errors.As(err, new(unpack.TooMuch)):
-		return unfitf("%v; make one with fewer or smaller images", err)
+		return unfitf("%v; create one with fewer or smaller images", err)
 	case errors.Is(err, zstd.ErrWindowSizeExceeded):
-		return unfitf("to decompress it takes more than %s of memory; compress it without --long and --ultra", Bytes(unpack.MaxWindow))
+		return unfitf("decompressing it needs more than %s of memory; compress it without --long and --ultra", Bytes(unpack.MaxWindow))
 	case errors.Is(err, tar.ErrHeader), errors.Is(err, io.ErrUnexpectedEOF) && suffix == ".tar" && read.n < tarBlock:
-		return unfitf("it is no image archive, or a damaged one; make it with `docker save`, `lite images export` or `skopeo copy`")
+		return unfitf("it is not an image archive, or a damaged one; create it with `docker save`, `lite images export` or `skopeo copy`")
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return unfitf("it is cut short after %d bytes; copy it again", read.n)
+		return unfitf("it is incomplete, with %d bytes; copy it again", read.n)
 	}
 	return unfitf("it is damaged (%v); copy it again", err)
 }
@@ -150,7 +150,7 @@ func readContents(r io.Reader, keep bool) (*contents, error) {
 				continue
 			}
 			if kept += len(data); kept > maxDocuments {
-				return nil, unfitf("it holds more than %d MiB of image descriptions; split it", maxDocuments>>20)
+				return nil, unfitf("it contains more than %d MiB of image descriptors; split it", maxDocuments>>20)
 			}
 			c.documents[name] = data
 		default: // links: how docker saves a layer that two images share
@@ -159,7 +159,7 @@ func readContents(r io.Reader, keep bool) (*contents, error) {
 	}
 }
 
-// describes says whether a file of this name says what the others are.
+// describes reports whether a file of this name says what the others are.
 func describes(name string) bool {
 	return slices.Contains([]string{"manifest.json", ocispec.ImageIndexFile, ocispec.ImageLayoutFile}, name)
 }
@@ -204,16 +204,16 @@ func (c *contents) check(platform platforms.MatchComparer) ([]string, error) {
 	case c.files["manifest.json"]:
 		names, err = c.checkDocker(platform)
 	case len(c.files) == 0:
-		return nil, unfitf("there is nothing in it")
+		return nil, unfitf("it contains nothing")
 	default:
 		return nil, unfitf("it is an archive, but not of images: it has neither a manifest.json nor an oci-layout; an archive of a " +
-			"container's files (`docker export`) is none either")
+			"container's files (`docker export`) is not an image archive either")
 	}
 	if err != nil {
 		return nil, err
 	}
 	if len(names) == 0 {
-		return nil, unfitf("it names no image; save the image by its name and tag, not by its ID")
+		return nil, unfitf("it contains no image name; save the image by its name and tag, not by its ID")
 	}
 	var sorted []string
 	for name := range names {
@@ -227,12 +227,12 @@ func (c *contents) decode(name string, into any) error {
 	data, ok := c.documents[name]
 	switch {
 	case c.files[name] && !ok:
-		return unfitf("%s in it describes no image, or is larger than what is read of one (%s); save the image again", name, Bytes(unpack.MaxDocument))
+		return unfitf("%s in it does not describe an image, or exceeds the limit (%s); save the image again", name, Bytes(unpack.MaxDocument))
 	case !ok:
-		return unfitf("%s is missing in it; it is cut short, or was not saved whole", name)
+		return unfitf("%s is missing from it: it is incomplete; copy it or save it again", name)
 	}
 	if c.decoded += len(data); c.decoded > maxDecoded {
-		return unfitf("its descriptions of images name each other again and again, %s by now; split it", Bytes(maxDecoded))
+		return unfitf("its image descriptors refer to each other again and again, already %s; split it", Bytes(maxDecoded))
 	}
 	if err := json.Unmarshal(data, into); err != nil {
 		return unfitf("%s in it cannot be read: %v", name, err)
@@ -243,7 +243,7 @@ func (c *contents) decode(name string, into any) error {
 // count counts what is named in an archive.
 func (c *contents) count(references int) error {
 	if c.named += references; c.named > maxReferences {
-		return unfitf("it names more than %d images, manifests and layers; split it", maxReferences)
+		return unfitf("it contains more than %d images, manifests and layers; split it", maxReferences)
 	}
 	return nil
 }
@@ -264,13 +264,13 @@ func (c *contents) checkDocker(platform platforms.MatchComparer) (map[string]boo
 			return nil, err
 		}
 		if len(m.RepoTags) == 0 {
-			return nil, unfitf("it has an image without a name; save images by their names and tags, not by their IDs")
+			return nil, unfitf("it contains an image without a name; save images by their names and tags, not by their IDs")
 		}
 		title := ""
 		for i, tag := range m.RepoTags {
 			name, err := FullName(tag)
 			if err != nil {
-				return nil, unfitf("it has an image with the name %q: %v", tag, err)
+				return nil, unfitf("it contains an image with the name %q: %v", tag, err)
 			}
 			if names[name] = true; i == 0 {
 				title = name
@@ -285,7 +285,7 @@ func (c *contents) checkDocker(platform platforms.MatchComparer) (map[string]boo
 		}
 		for _, layer := range m.Layers {
 			if !c.files[path.Clean(layer)] {
-				return nil, unfitf("layer %s of %s is missing in it; save the image again", layer, title)
+				return nil, unfitf("layer %s of %s is missing from it; save the image again", layer, title)
 			}
 		}
 	}
@@ -311,7 +311,7 @@ func (c *contents) checkLayout(platform platforms.MatchComparer) (map[string]boo
 			continue
 		}
 		if !strings.Contains(name, "/") {
-			return nil, unfitf("it has an image that is named only %q; a layout needs the full name, as in the annotation %s", name, images.AnnotationImageName)
+			return nil, unfitf("it contains an image that is named only %q; a layout needs the full name, in the annotation %s", name, images.AnnotationImageName)
 		}
 		if err := c.checkImage(name, d, platform); err != nil {
 			return nil, err
@@ -355,7 +355,7 @@ func (c *contents) checkImage(name string, d ocispec.Descriptor, platform platfo
 		}
 		for _, layer := range m.Layers {
 			if !c.files[blob(layer)] {
-				return unfitf("layer %s of %s is missing in it; save the image again, for this platform", layer.Digest, name)
+				return unfitf("layer %s of %s is missing from it; save the image again, for this platform", layer.Digest, name)
 			}
 		}
 		return nil
@@ -382,11 +382,11 @@ func checkKind(name, mediaType string, m ocispec.Manifest) error {
 	default:
 		return nil
 	}
-	return unfitf("%s in it is no image but another artifact (%s), as Helm and ORAS make them; leave it out, and use the program that it is for", name, cmp.Or(kind, "of no type"))
+	return unfitf("%s in it is not an image but another artifact (%s), such as those of Helm and ORAS; leave it out, and use the program that it is for", name, cmp.Or(kind, "of no type"))
 }
 
 // manifests is the manifests below a descriptor: itself, or those of an index. What is
-// named again is not looked at again.
+// named again is not checked again.
 func (c *contents) manifests(d ocispec.Descriptor, depth int, seen map[string]bool) ([]ocispec.Descriptor, error) {
 	key, index := d.Digest.String(), images.IsIndexType(d.MediaType)
 	if d.Platform != nil && !index {
@@ -436,7 +436,7 @@ func otherPlatform(name string, have ...ocispec.Platform) error {
 		}
 	}
 	slices.Sort(list)
-	return unfitf("image %s in it is for %s, which this is not for; save the image for the platform that is to run it", name, strings.Join(list, ", "))
+	return unfitf("image %s in it is for %s, and this node is not; save the image for the node's platform", name, strings.Join(list, ", "))
 }
 
 // FullName is the full name of an image that a person has written in short, as

@@ -104,7 +104,7 @@ func ociLayout(name string, architectures ...string) []entry {
 	return append(entries, entry{"index.json", string(data)})
 }
 
-// shared is an OCI layout of one image that is said to be for several architectures.
+// shared is an OCI layout of one image that claims to be for several architectures.
 func shared(name string, architectures ...string) []entry {
 	entries := artifact(name, kind(ocispec.MediaTypeImageConfig, ocispec.MediaTypeImageLayer))
 	var top ocispec.Index
@@ -163,7 +163,7 @@ func kind(config string, layers ...string) ocispec.Manifest {
 	return m
 }
 
-// typed says what an artifact is, as image-spec 1.1 has it.
+// typed reports what an artifact is, as image-spec 1.1 has it.
 func typed(artifactType string, m ocispec.Manifest) ocispec.Manifest {
 	m.ArtifactType = artifactType
 	return m
@@ -232,18 +232,18 @@ func TestInspectRefuses(t *testing.T) {
 		want    string
 	}{
 		"nothing":               {nil, "empty"},
-		"a word":                {[]byte("hello"), "no image archive"},
-		"a text":                {bytes.Repeat([]byte("hello world\n"), 200), "no image archive"},
-		"cut":                   {whole[:3000], "cut short after 3000 bytes"},
+		"a word":                {[]byte("hello"), "not an image archive"},
+		"a text":                {bytes.Repeat([]byte("hello world\n"), 200), "not an image archive"},
+		"cut":                   {whole[:3000], "incomplete, with 3000 bytes"},
 		"cut between files":     {pack(t, without(docker("amd64", "a:1"), "c.json")...), "c.json is missing"},
-		"cut gzip":              {packed[:len(packed)-10], "cut short"},
+		"cut gzip":              {packed[:len(packed)-10], "it is incomplete"},
 		"damaged gzip":          {damaged, "damaged"},
-		"cut zstd":              {zstandard(whole)[:40], "cut short"},
+		"cut zstd":              {zstandard(whole)[:40], "it is incomplete"},
 		"another tar":           {pack(t, entry{"etc/passwd", "root"}), "not of images"},
-		"an empty tar":          {make([]byte, 1024), "nothing in it"},
+		"an empty tar":          {make([]byte, 1024), "it contains nothing"},
 		"no name":               {pack(t, docker("amd64")...), "without a name"},
 		"one without a name":    {pack(t, append(docker("amd64", "a:1")[:3], nameless)...), "without a name"},
-		"no image":              {pack(t, entry{"manifest.json", "[]"}), "names no image"},
+		"no image":              {pack(t, entry{"manifest.json", "[]"}), "contains no image name"},
 		"a bad name":            {pack(t, docker("amd64", "UPPER:1")...), `"UPPER:1"`},
 		"docker, a platform":    {pack(t, docker("arm64", "a:1")...), "docker.io/library/a:1 in it is for linux/arm64"},
 		"docker, no layer":      {pack(t, without(docker("amd64", "a:1"), "b/")...), "layer b/layer.tar of docker.io/library/a:1 is missing"},
@@ -251,7 +251,7 @@ func TestInspectRefuses(t *testing.T) {
 		"layout, two platforms": {pack(t, ociLayout("lite.test/a:1", "arm64", "riscv64")...), "linux/arm64, linux/riscv64"},
 		"layout, left out":      {pack(t, ociLayout("lite.test/a:1", "arm64", "amd64")...), "is missing"},
 		"layout, a tag":         {pack(t, ociLayout("latest", "amd64")...), `only "latest"`},
-		"a chart of Helm":       {pack(t, artifact("lite.test/c:1", kind("application/vnd.cncf.helm.config.v1+json", "application/vnd.cncf.helm.chart.content.v1.tar+gzip"))...), "lite.test/c:1 in it is no image but another artifact (application/vnd.cncf.helm.config.v1+json)"},
+		"a chart of Helm":       {pack(t, artifact("lite.test/c:1", kind("application/vnd.cncf.helm.config.v1+json", "application/vnd.cncf.helm.chart.content.v1.tar+gzip"))...), "lite.test/c:1 in it is not an image but another artifact (application/vnd.cncf.helm.config.v1+json)"},
 		"files of ORAS":         {pack(t, artifact("lite.test/c:1", typed("application/vnd.test", kind(ocispec.MediaTypeEmptyJSON, "text/plain")))...), "another artifact (application/vnd.test)"},
 		"ORAS, an older one":    {pack(t, artifact("lite.test/c:1", kind("application/vnd.unknown.config.v1+json", ocispec.MediaTypeImageLayerGzip))...), "another artifact (application/vnd.unknown.config.v1+json)"},
 		"a signature":           {pack(t, artifact("lite.test/c:1", kind(ocispec.MediaTypeImageConfig, "application/vnd.dev.cosign.simplesigning.v1+json"))...), "another artifact (application/vnd.dev.cosign.simplesigning.v1+json)"},
@@ -323,18 +323,18 @@ func TestInspectBoundsWhatIsNested(t *testing.T) {
 		entries []entry
 		want    string // "" = it is imported
 	}{
-		"2,000 children on 6 levels": {nested(6, 2000), "names more than 10000"},
+		"2,000 children on 6 levels": {nested(6, 2000), "contains more than 10000"},
 		"8 children on 7 levels":     {nested(7, 8), ""}, // each is looked at once
 		"deep":                       {nested(9, 1), "nested deeper than 8"},
 		"20 levels":                  {nested(20, 2), "nested deeper than 8"},
 		"1,000 names":                {names(1000), ""},
-		"4,000 names":                {names(4000), "names more than 10000"},
+		"4,000 names":                {names(4000), "contains more than 10000"},
 		"100 layers":                 {layered(100), ""},
-		"20,000 layers":              {layered(20_000), "names more than 10000"},
-		"a large configuration":      {config(`{"os":"linux","architecture":"amd64","x":"` + strings.Repeat("x", unpack.MaxDocument) + `"}`), "c.json in it describes no image, or is larger"},
-		"a dense configuration":      {config(`{"os":"linux","architecture":"amd64","history":[` + strings.Repeat("{},", 300_000) + `{}]}`), "c.json in it describes no image, or is larger"},
-		"a huge index":               {append(without(nested(1, 1), "index.json"), entry{"index.json", "{" + strings.Repeat(" ", unpack.MaxDocument) + "}"}), "index.json in it: a description"},
-		"many descriptions":          {append(docs, docker("amd64", "a:1")...), "more than 128 MiB of image descriptions"},
+		"20,000 layers":              {layered(20_000), "contains more than 10000"},
+		"a large configuration":      {config(`{"os":"linux","architecture":"amd64","x":"` + strings.Repeat("x", unpack.MaxDocument) + `"}`), "c.json in it does not describe an image, or exceeds the limit"},
+		"a dense configuration":      {config(`{"os":"linux","architecture":"amd64","history":[` + strings.Repeat("{},", 300_000) + `{}]}`), "c.json in it does not describe an image, or exceeds the limit"},
+		"a huge index":               {append(without(nested(1, 1), "index.json"), entry{"index.json", "{" + strings.Repeat(" ", unpack.MaxDocument) + "}"}), "index.json in it: an image descriptor"},
+		"many descriptions":          {append(docs, docker("amd64", "a:1")...), "more than 128 MiB of image descriptors"},
 	} {
 		got, err := inspect(pack(t, c.entries...))
 		if c.want == "" && (err != nil || len(got.Images) == 0) || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
@@ -370,7 +370,7 @@ func TestInspectBoundsItsMemory(t *testing.T) {
 	if err := z.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := inspect(b.Bytes()); err == nil || !strings.Contains(err.Error(), "takes more than 134.2 MB of memory") {
+	if _, err := inspect(b.Bytes()); err == nil || !strings.Contains(err.Error(), "needs more than 134.2 MB of memory") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -30,7 +30,7 @@ func connect(socket string, contents content.Store) (*client.Client, error) {
 	conn, ok := c.Conn().(*grpc.ClientConn)
 	if !ok {
 		c.Close()
-		return nil, fmt.Errorf("connect to containerd: its client has a connection of an unknown kind (%T)", c.Conn())
+		return nil, fmt.Errorf("connect to containerd: its client has a connection of an unknown type (%T)", c.Conn())
 	}
 	if contents == nil {
 		contents = c.ContentStore()
@@ -61,7 +61,7 @@ func hold(ctx context.Context, c *client.Client, name string) (_ context.Context
 	service := c.LeasesService()
 	lease, err := service.Create(ctx, leases.WithID(fmt.Sprint(name, time.Now().UnixNano())), leases.WithExpiration(leaseFor))
 	if err != nil {
-		return nil, nil, fmt.Errorf("hold what is imported: %w", err)
+		return nil, nil, fmt.Errorf("lease what is imported: %w", err)
 	}
 	held := leases.WithLease(ctx, lease.ID)
 	return held, func(good bool) {
@@ -72,13 +72,13 @@ func hold(ctx context.Context, c *client.Client, name string) (_ context.Context
 			opts = append(opts, leases.SynchronousDelete)
 		}
 		if err := service.Delete(ctx, lease, opts...); err != nil {
-			slog.Debug("What an import has held is given back later", "lease", lease.ID, "err", err)
+			slog.Debug("Cannot release the lease of an import yet", "lease", lease.ID, "err", err)
 		}
 	}, nil
 }
 
 // checked reads an archive, and fails where there is more in it than may be: in the
-// directory, nobody has inspected them before. It looks at what is read in passing, while
+// directory, nobody has inspected them before. It checks what is read in passing, while
 // containerd does the same, so that no archive is read twice.
 type checked struct {
 	from    io.Reader

@@ -16,7 +16,7 @@ import (
 // amd64 is the platform that images have to be for.
 var amd64 = platforms.OnlyStrict(platforms.MustParse("linux/amd64"))
 
-// Anybody may have made an archive. Whatever it is: what is wrong with it is said to a person in one line, it takes no
+// Anybody may have made an archive. Whatever it is: what is wrong with it is reported to a person in one line, it takes no
 // more memory than archives may, and half of it is not another archive.
 func FuzzInspect(f *testing.F) {
 	whole := [][]byte{nil, []byte("no archive"), {0x1f, 0x8b, 8}, {0x28, 0xb5, 0x2f, 0xfd, 0}}

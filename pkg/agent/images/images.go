@@ -100,7 +100,7 @@ func (i *Importer) Note() string {
 	if len(there) == 0 {
 		return ""
 	}
-	return "not imported, the log says why: " + strings.Join(there, ", ")
+	return "not imported, the log shows why: " + strings.Join(there, ", ")
 }
 
 // Run implements component.Component.
@@ -124,7 +124,7 @@ func (i *Importer) guard(ctx context.Context, c *client.Client) error {
 		if err := i.awaitRemoval(ctx, c); err != nil {
 			return err
 		}
-		// Who removes one image mostly removes more; and an import that fails takes back
+		// Whoever removes one image mostly removes more; and an import that fails undoes
 		// what it has brought.
 		select {
 		case <-time.After(settle):
@@ -159,7 +159,7 @@ func (i *Importer) awaitRemoval(ctx context.Context, c *client.Client) error {
 // done.
 func (i *Importer) follow(ctx context.Context, c *client.Client) error {
 	if err := os.MkdirAll(i.dir, 0o700); err != nil {
-		return fmt.Errorf("make the image directory: %w", err)
+		return fmt.Errorf("create the image directory: %w", err)
 	}
 	// Watched before it is listed, so that nothing falls between.
 	watcher, err := fsnotify.NewWatcher()
@@ -167,7 +167,7 @@ func (i *Importer) follow(ctx context.Context, c *client.Client) error {
 		return fmt.Errorf("watch %s: %w", i.dir, err)
 	}
 	defer watcher.Close()
-	// Who replaces the directory would otherwise be heard no more.
+	// Changes after a replacement of the directory would otherwise go unnoticed.
 	for _, dir := range []string{filepath.Dir(i.dir), i.dir} {
 		if err := watcher.Add(dir); err != nil {
 			return fmt.Errorf("watch %s: %w", dir, err)
@@ -206,7 +206,7 @@ func (i *Importer) follow(ctx context.Context, c *client.Client) error {
 
 func (i *Importer) importAll(ctx context.Context, c *client.Client) {
 	if err := i.importDir(ctx, c); err != nil && ctx.Err() == nil {
-		slog.Warn("Some images could not be imported", "err", err)
+		slog.Warn("Cannot import some images", "err", err)
 	}
 }
 
@@ -247,7 +247,7 @@ func (i *Importer) importDir(ctx context.Context, c *client.Client) error {
 	return errors.Join(errs...)
 }
 
-// importOne imports an archive and tells of it, if it is the user's.
+// importOne imports an archive and logs it, if it is the user's.
 func (i *Importer) importOne(ctx context.Context, c *client.Client, a archive) error {
 	path := filepath.Join(i.dir, a.name)
 	if !i.watch {
@@ -310,7 +310,7 @@ var oddSuffixes = []string{
 	".bz2", ".tbz", ".tbz2", ".xz", ".txz", ".lzma", ".tlz", ".lz", ".lz4", ".lzo", ".br", ".z", ".zip", ".7z", ".rar", ".oci", ".gz", ".zst", ".zstd",
 }
 
-// isOdd says whether a file of this name looks like an archive and is not imported.
+// isOdd reports whether a file of this name looks like an archive and is not imported.
 func isOdd(name string) bool {
 	name = filepath.Base(name)
 	if IsArchive(name) || strings.HasPrefix(name, ".") {
@@ -331,11 +331,11 @@ func listOdd(dir string) (all []odd) {
 		info, err := os.Stat(filepath.Join(dir, name))
 		switch {
 		case IsArchive(name) && errors.Is(err, fs.ErrNotExist) && e.Type()&fs.ModeSymlink != 0:
-			all = append(all, odd{name, errors.New("it is a link to nowhere; put the archive there, or remove the link")})
+			all = append(all, odd{name, errors.New("it is a dangling link; put the archive there, or remove the link")})
 		case IsArchive(name) && err == nil && info.IsDir():
 			all = append(all, odd{name, errors.New("it is a directory; pack it: tar -C DIR -cf layout.tar .")})
 		case isOdd(name) && err == nil && info.Mode().IsRegular():
-			all = append(all, odd{name, fmt.Errorf("archives are called NAME%s; unpack or compress it again, or rename it, so that it is one of these", strings.Join(suffixes, ", NAME"))})
+			all = append(all, odd{name, fmt.Errorf("archives must be named NAME%s; unpack or compress it accordingly, or rename it", strings.Join(suffixes, ", NAME"))})
 		}
 	}
 	return all
@@ -442,7 +442,7 @@ func bring(ctx context.Context, c *client.Client, lease string, archive io.Reade
 		return nil, err
 	}
 	if len(found) == 0 {
-		return nil, errors.New("the archive names no image: save it with its name and tag")
+		return nil, errors.New("the archive contains no image name: save the image with its name and tag")
 	}
 	defer func() {
 		if err != nil {
@@ -471,7 +471,7 @@ func checkFound(ctx context.Context, c *client.Client, image images.Image) error
 	return checkKind(image.Name, cmp.Or(m.MediaType, ocispec.MediaTypeImageManifest), m)
 }
 
-// takeBack takes back what a failed import has done to images: their names are
+// takeBack undoes what a failed import has done to images: their names are
 // there before their files are. It is no error of its own if that fails: what
 // stays is not pinned, so the kubelet collects it.
 func takeBack(ctx context.Context, c *client.Client, found, had []images.Image) {
@@ -571,7 +571,7 @@ func cutLast(s, separator string) (before, after string, found bool) {
 	return s, "", false
 }
 
-// IsArchive says whether a file of this name in the image directory is imported.
+// IsArchive reports whether a file of this name in the image directory is imported.
 func IsArchive(name string) bool {
 	for _, s := range suffixes {
 		if strings.HasSuffix(name, s) && !strings.HasPrefix(filepath.Base(name), ".") {

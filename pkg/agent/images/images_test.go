@@ -104,7 +104,7 @@ func TestNote(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(i.dir, "page.tar.gz"), []byte("<html>404</html>"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if note, want := i.Note(), "not imported, the log says why: page.tar.gz"; note != want {
+	if note, want := i.Note(), "not imported, the log shows why: page.tar.gz"; note != want {
 		t.Errorf("%q, want %q", note, want)
 	}
 	i.failed.Store(&[]string{"gone.tar"})
@@ -118,12 +118,12 @@ func TestNote(t *testing.T) {
 func TestOddArchivesAreNamed(t *testing.T) {
 	dir := t.TempDir()
 	for name, want := range map[string]string{
-		"a.tar.bz2":      "archives are called NAME.tar, NAME.tar.gz",
-		"b.tar.xz":       "unpack or compress it again",
+		"a.tar.bz2":      "archives must be named NAME.tar, NAME.tar.gz",
+		"b.tar.xz":       "unpack or compress it accordingly",
 		"c.TAR.GZ":       "or rename it",
-		"d.tar.lz4":      "archives are called",
-		"e.zip":          "archives are called",
-		"f.gz":           "archives are called",
+		"d.tar.lz4":      "archives must be named",
+		"e.zip":          "archives must be named",
+		"f.gz":           "archives must be named",
 		"g.tar":          "",
 		"h.tgz":          "",
 		"README.txt":     "",
@@ -189,11 +189,11 @@ func TestArchivesAreCheckedInPassing(t *testing.T) {
 		"followed by more": {append(bytes.Clone(good), make([]byte, 1<<20)...), ""},
 		"many files":       {pack(t, many...), "more than 65536 files"},
 		"many files, zstd": {zstandard(pack(t, many...)), "more than 65536 files"},
-		"a huge manifest":  {pack(t, big), "manifest.json in it: a description of an image of 4.2 MB is more"},
+		"a huge manifest":  {pack(t, big), "manifest.json in it: an image descriptor has 4.2 MB, and may have"},
 		"a huge index":     {gzipped(pack(t, entry{"./index.json", big.content})), "index.json in it"},
-		"many images":      {pack(t, entry{"manifest.json", "[" + strings.Repeat("{},", 300_000) + "{}]"}), "with 300000 elements"},
-		"cut":              {good[:3000], "cut short"},
-		"no archive":       {[]byte(strings.Repeat("hello\n", 1000)), "no image archive"},
+		"many images":      {pack(t, entry{"manifest.json", "[" + strings.Repeat("{},", 300_000) + "{}]"}), "has 300000 elements"},
+		"cut":              {good[:3000], "it is incomplete"},
+		"no archive":       {[]byte(strings.Repeat("hello\n", 1000)), "not an image archive"},
 	} {
 		err, refusal := reads(c.archive)
 		if c.want == "" && (err != nil || refusal != nil) {
@@ -203,7 +203,7 @@ func TestArchivesAreCheckedInPassing(t *testing.T) {
 			t.Errorf("%s: %v, %v", name, err, refusal)
 		}
 	}
-	// containerd ends before it has read all: what it says counts.
+	// containerd ends before it has read all: its error counts.
 	c := check(bytes.NewReader(good))
 	if _, err := c.Read(make([]byte, 600)); err != nil || c.refusal() != nil {
 		t.Errorf("got %v, %v", err, c.refusal())

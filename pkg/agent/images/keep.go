@@ -38,10 +38,10 @@ type copied struct {
 func copyIn(dir string, from io.Reader, tell func(int64)) (*copied, error) {
 	f, err := os.OpenFile(dir, os.O_RDWR|unix.O_TMPFILE, 0o600)
 	if errors.Is(err, syscall.EOPNOTSUPP) {
-		return nil, fmt.Errorf("the file system of %s has no files without a name; copy the archive there yourself, and it is imported", dir)
+		return nil, fmt.Errorf("the file system of %s does not support unnamed files (O_TMPFILE); copy the archive there yourself, and lite imports it", dir)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("make a file in %s: %w", dir, err)
+		return nil, fmt.Errorf("create a file in %s: %w", dir, err)
 	}
 	c := &copied{dir: dir, file: f}
 	if err := c.fill(from, tell); err != nil {
@@ -90,7 +90,7 @@ func (c *copied) keep(dir, original string, now time.Time) (name, mark string, k
 		err = c.link(filepath.Join(dir, name), now)
 	}
 	if err != nil {
-		return "", "", false, fmt.Errorf("keep the archive in %s: %w", dir, err)
+		return "", "", false, fmt.Errorf("store the archive in %s: %w", dir, err)
 	}
 	info, err := os.Stat(filepath.Join(dir, name))
 	if err != nil {
@@ -193,12 +193,12 @@ func ArchiveName(original string, c Content, digest string) string {
 // roomy adds to an error of a full disk what has become of what was there already.
 // Those of containerd are texts.
 func roomy(dir string, err error) error {
-	const kept = "; nothing of it is kept"
+	const kept = "; nothing of it was stored"
 	switch {
 	case errors.As(err, new(*unpack.Full)), strings.Contains(err.Error(), unpack.KeptForDatastore):
 		return fmt.Errorf("%w%s", err, kept)
 	case errors.Is(err, syscall.ENOSPC), strings.Contains(err.Error(), syscall.ENOSPC.Error()):
-		return fmt.Errorf("%w%s; %s has no room: %s", err, kept, dir, unpack.ForImages(dir).Remedy)
+		return fmt.Errorf("%w%s; %s has no space: %s", err, kept, dir, unpack.ForImages(dir).Remedy)
 	}
 	return err
 }
@@ -206,7 +206,7 @@ func roomy(dir string, err error) error {
 // Bytes is a size for people.
 func Bytes(n int64) string { return unpack.Bytes(n) }
 
-// Compress writes what write writes, compressed as the name of the file says. The
+// Compress writes what write writes, compressed as the name of the file requires. The
 // same input makes the same output.
 func Compress(to io.Writer, name string, write func(io.Writer) error) error {
 	var w io.WriteCloser

@@ -16,7 +16,7 @@ import (
 
 // known is contents that do not take again what they have. containerd (2.4) writes each
 // file of an archive, and notices then that it has it: of an archive that has changed,
-// that is most of it. Such a file is only read, to see that it is what its name says.
+// that is most of it. Such a file is only read, to check that it is what its name claims.
 type known struct{ content.Store }
 
 // ofLayout is how containerd refers to a blob of an OCI layout that it imports. Only
@@ -83,7 +83,7 @@ func (c *compared) Status() (content.Status, error) {
 // Truncate implements content.Writer.
 func (c *compared) Truncate(size int64) error {
 	if size != 0 {
-		return fmt.Errorf("begin %s again at %d: %w", c.ref, size, errdefs.ErrNotImplemented)
+		return fmt.Errorf("restart %s at %d: %w", c.ref, size, errdefs.ErrNotImplemented)
 	}
 	c.hash.Reset()
 	c.read = 0

@@ -47,7 +47,7 @@ func TestWhatIsThereIsNotWrittenAgain(t *testing.T) {
 	k := known{counted{store, &written}}
 	const layer = "a layer, which is there by now"
 	sum := digest.FromString(layer)
-	// As containerd does: it does not say which digest is to come.
+	// As containerd does: it does not announce which digest is to come.
 	write := func(ref, data string) (int64, error) {
 		written = 0
 		r := strings.NewReader(data)

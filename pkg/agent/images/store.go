@@ -26,7 +26,7 @@ import (
 )
 
 // ErrNotRunning is that no containerd answers at the socket.
-var ErrNotRunning = errors.New("lite does not run on this machine")
+var ErrNotRunning = errors.New("lite is not running on this machine")
 
 // Store is the images of a running node, and the directory of archives from which
 // it gets them back at each start.
@@ -109,7 +109,7 @@ func source(i images.Image, archives []archive) string {
 	}
 }
 
-// builtIn says whether an image comes with lite. Pods can't start without it.
+// builtIn reports whether an image comes with lite. Pods can't start without it.
 func builtIn(name string) bool { return strings.HasPrefix(name, layout.BuiltInImages) }
 
 // named is the images that have a name of their own. containerd's CRI plugin adds
@@ -136,7 +136,7 @@ func isID(name string) bool     { return strings.HasPrefix(name, "sha256:") }
 func isTagged(name string) bool { return !isID(name) && !strings.Contains(name, "@") }
 
 // Find returns the images that a person has named, in short or in full. The error
-// says what similar images there are.
+// lists similar images.
 func (s *Store) Find(ctx context.Context, names []string) ([]images.Image, error) {
 	all, err := s.named(ctx)
 	if err != nil {
@@ -149,7 +149,7 @@ func (s *Store) Find(ctx context.Context, names []string) ([]images.Image, error
 	for _, name := range names {
 		full, err := FullName(name)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("image name %q: %w; it should be like docker.io/library/busybox:1.37", name, err))
+			errs = append(errs, fmt.Errorf("image name %q: %w; use a name such as docker.io/library/busybox:1.37", name, err))
 			continue
 		}
 		n := slices.IndexFunc(all, func(i images.Image) bool { return i.Name == full })
@@ -164,7 +164,7 @@ func (s *Store) Find(ctx context.Context, names []string) ([]images.Image, error
 	return found, errors.Join(errs...)
 }
 
-// notHere says that an image is not on the node, and what is there instead.
+// notHere reports that an image is not on the node, and what is there instead.
 func notHere(name, full string, all []images.Image) error {
 	var similar []string
 	for _, i := range all {
@@ -176,12 +176,12 @@ func notHere(name, full string, all []images.Image) error {
 		name += " (" + full + ")"
 	}
 	if len(similar) == 0 {
-		return fmt.Errorf("image %s is not on this node; `lite images list` shows those that are, `lite crictl pull` gets one from a registry", name)
+		return fmt.Errorf("image %s is not on this node; `lite images list` shows those that are, `lite crictl pull` pulls one from a registry", name)
 	}
-	return fmt.Errorf("image %s is not on this node; similar ones are: %s", name, strings.Join(similar, ", "))
+	return fmt.Errorf("image %s is not on this node; similar names are: %s", name, strings.Join(similar, ", "))
 }
 
-// alike says whether one name may be meant by another: the last parts of their
+// alike reports whether one name may be meant by another: the last parts of their
 // paths have a beginning in common, or one contains the other.
 func alike(asked, have string) bool {
 	a, b := lastPart(asked), lastPart(have)
@@ -223,7 +223,7 @@ type Progress func(doing string, done, of int64)
 // name before its images are there.
 func (s *Store) Import(ctx context.Context, from io.Reader, name string, size int64, tell Progress) (Imported, error) {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
-		return Imported{}, fmt.Errorf("make the image directory: %w", err)
+		return Imported{}, fmt.Errorf("create the image directory: %w", err)
 	}
 	disk := unpack.ForImages(s.dir)
 	if err := disk.Enough("the copy of the archive", size); err != nil {
@@ -295,7 +295,7 @@ func removeReplaced(dir string, before []images.Image, now []string, keep string
 	return removed, nil
 }
 
-// covered says whether all images of an archive are among those of another.
+// covered reports whether all images of an archive are among those of another.
 func covered(mark string, labelled []images.Image, now []string) bool {
 	known, count := 0, ""
 	for _, i := range labelled {
@@ -370,7 +370,7 @@ func (s *Store) archivesOf(ctx context.Context, found []images.Image) (names []s
 			}
 		}
 		if len(wanted) > 0 && len(others) > 0 {
-			return nil, fmt.Errorf("the archive %s, which brings %s, has %s too; name these as well, or replace the archive by one without",
+			return nil, fmt.Errorf("the archive %s, which contains %s, also contains %s; pass these too, or replace the archive with one without them",
 				filepath.Join(s.dir, a.name), strings.Join(wanted, ", "), strings.Join(others, ", "))
 		}
 		if len(wanted) > 0 {
@@ -398,7 +398,7 @@ func (s *Store) unused(ctx context.Context, found []images.Image) error {
 			}
 		}
 		if n > 0 {
-			return fmt.Errorf("image %s has %d containers on this node; delete their pods first, or use --force: they run on, and cannot be started again", i.Name, n)
+			return fmt.Errorf("image %s has %d containers on this node; delete their pods first, or use --force: they keep running, but cannot restart", i.Name, n)
 		}
 	}
 	return nil

@@ -83,7 +83,7 @@ func parseTaints(texts []string) ([]v1.Taint, error) {
 	for _, text := range texts {
 		i := strings.LastIndex(text, ":")
 		if i < 0 {
-			return nil, fmt.Errorf("node-taint %q: not of the form key=value:Effect", text)
+			return nil, fmt.Errorf("node-taint %q: must be key=value:Effect", text)
 		}
 		key, value, _ := strings.Cut(text[:i], "=")
 		taints = append(taints, v1.Taint{Key: key, Value: value, Effect: v1.TaintEffect(text[i+1:])})

@@ -82,7 +82,7 @@ func New(c Config) (*Kubelet, error) {
 		return nil, err
 	}
 	said := server.KubeletConfiguration.DeepCopy()
-	// Upstream's Run would set them once more, while others look at them.
+	// Upstream's Run would set them once more, while others read them.
 	server.FeatureGates = nil
 	health := net.JoinHostPort(kube.Near(server.HealthzBindAddress), strconv.Itoa(int(server.HealthzPort)))
 	return &Kubelet{server, args(c), said, kube.NewProbe("http://" + health + "/healthz")}, nil
@@ -149,8 +149,8 @@ func checkKernel(protect bool, kernel sysctl.Interface) error {
 	if len(wrong) == 0 {
 		return nil
 	}
-	return fmt.Errorf("protectKernelDefaults, which --profile cis and kubelet-arg protect-kernel-defaults=true set, wants other kernel settings than this machine has (%s); "+
-		"write %s into /etc/sysctl.d/90-kubelet.conf, one on a line, and run sysctl --system", strings.Join(wrong, ", "), strings.Join(lines, ", "))
+	return fmt.Errorf("protectKernelDefaults, which --profile cis and kubelet-arg protect-kernel-defaults=true set, requires kernel settings that this machine does not have (%s); "+
+		"write %s to /etc/sysctl.d/90-kubelet.conf, one per line, and run sysctl --system", strings.Join(wrong, ", "), strings.Join(lines, ", "))
 }
 
 // validateAmounts reads what the kubelet reads only once it runs (1.37), where its
@@ -168,13 +168,13 @@ func validateAmounts(k *kubeletconfig.KubeletConfiguration) error {
 		{field: "eviction-minimum-reclaim", least: k.EvictionMinimumReclaim},
 	} {
 		if _, err := eviction.ParseThresholdConfig(nil, e.hard, e.soft, e.grace, e.least); err != nil {
-			return fmt.Errorf("kubelet-arg: %s, or its field in the file, is %s: %w; write signal<amount, such as memory.available<100Mi, without quotes in it", e.field, said(e.hard, e.soft, e.least), err)
+			return fmt.Errorf("kubelet-arg: %s, or its field in the file, is %s: %w; write signal<amount without quotes, for example memory.available<100Mi", e.field, said(e.hard, e.soft, e.least), err)
 		}
 	}
 	for field, amounts := range map[string]map[string]string{"system-reserved": k.SystemReserved, "kube-reserved": k.KubeReserved} {
 		for name, amount := range amounts {
 			if _, err := resource.ParseQuantity(amount); err != nil {
-				return fmt.Errorf("kubelet-arg: %s, or its field in the file, has %s=%s: %w; write an amount such as 500m or 1Gi, without quotes in it", field, name, amount, err)
+				return fmt.Errorf("kubelet-arg: %s, or its field in the file, has %s=%s: %w; write an amount without quotes, for example 500m or 1Gi", field, name, amount, err)
 			}
 			if !slices.Contains([]string{"cpu", "memory", "ephemeral-storage", "pid"}, name) {
 				return fmt.Errorf("kubelet-arg: %s, or its field in the file, has %s=%s: only cpu, memory, ephemeral-storage and pid can be reserved", field, name, amount)
@@ -249,8 +249,8 @@ func parse(c Config) (*options.KubeletServer, *pflag.FlagSet, error) {
 // started. What is said as it is may be said.
 func claim(c Config, server *options.KubeletServer) error {
 	const (
-		verified    = "the API server and others verify this node by the cluster's own authority: there would be no logs and no exec"
-		certificate = "remove the argument: lite makes and renews the certificates of a node"
+		verified    = "the API server and others verify this node with the cluster's own authority: logs and exec would not work"
+		certificate = "remove the argument: lite creates and renews the certificates of a node"
 	)
 	renewed := c.CertFile == ""
 	for _, o := range []struct {
@@ -258,19 +258,19 @@ func claim(c Config, server *options.KubeletServer) error {
 		same            bool
 		problem, remedy string
 	}{
-		{"hostname-override", server.HostnameOverride == c.NodeName, "certificates and all other parts know the node as " + c.NodeName, "say --node-name"},
-		{"kubeconfig", server.KubeConfig == c.Kubeconfig, "all parts of a node ask the API by one", "remove the argument"},
+		{"hostname-override", server.HostnameOverride == c.NodeName, "certificates and all other components know the node as " + c.NodeName, "set --node-name"},
+		{"kubeconfig", server.KubeConfig == c.Kubeconfig, "all components of a node use one kubeconfig", "remove the argument"},
 		{"register-node", server.RegisterNode, "there would be no node", "remove the argument"},
-		// A server's kubelet has asked for one for ever, and was refused each time: its
+		// A server's kubelet has requested one forever, and was refused each time: its
 		// authority is beside it. Without one of the cluster's there were no logs of an agent.
-		{"rotate-certificates", server.RotateCertificates == renewed, "lite makes and renews the certificates of a node", "remove the argument"},
-		{"rotate-server-certificates", server.ServerTLSBootstrap == renewed, "lite makes and renews the certificates of a node", "remove the argument"},
-		{"container-runtime-endpoint", server.ContainerRuntimeEndpoint == c.Runtime, "other parts ask the runtime as well", "say --container-runtime-endpoint"},
-		{"client-ca-file", server.Authentication.X509.ClientCAFile == c.CAFile, "the API server shows a certificate of the cluster's authority: there would be no logs and no exec", "let that sign, or let clients come with tokens"},
+		{"rotate-certificates", server.RotateCertificates == renewed, "lite creates and renews the certificates of a node", "remove the argument"},
+		{"rotate-server-certificates", server.ServerTLSBootstrap == renewed, "lite creates and renews the certificates of a node", "remove the argument"},
+		{"container-runtime-endpoint", server.ContainerRuntimeEndpoint == c.Runtime, "other components use the runtime too", "set --container-runtime-endpoint"},
+		{"client-ca-file", server.Authentication.X509.ClientCAFile == c.CAFile, "the API server presents a certificate of the cluster's authority: logs and exec would not work", "let that authority sign, or let clients use tokens"},
 		{"tls-cert-file", server.TLSCertFile == c.CertFile, verified, certificate},
 		{"tls-private-key-file", server.TLSPrivateKeyFile == c.KeyFile, verified, certificate},
-		{"enable-server", server.EnableServer, "there would be no logs and no exec", "remove the argument"},
-		{"address", !loopback(server.Address), "the API server reaches the kubelet at the node's address: there would be no logs and no exec", "say " + unspecified(c.NodeIP) + ", or remove the argument"},
+		{"enable-server", server.EnableServer, "logs and exec would not work", "remove the argument"},
+		{"address", !loopback(server.Address), "the API server reaches the kubelet at the node's address: logs and exec would not work", "set " + unspecified(c.NodeIP) + ", or remove the argument"},
 	} {
 		if value, said := kube.Said(c.ExtraArgs, o.flag); said && !o.same {
 			return fmt.Errorf("kubelet-arg %q: %s; %s", o.flag+"="+value, o.problem, o.remedy)

@@ -141,22 +141,22 @@ func TestArgumentsThatAreWrongNameTheFlag(t *testing.T) {
 		"cpu-cfs-quota-period=0":     "kubelet-arg: ",
 		"feature-gates=Nothing=true": "kubelet-arg feature-gates=Nothing=true: unrecognized feature gate: Nothing",
 		// All parts got ready, and no pod started.
-		"hostname-override=other":                          `kubelet-arg "hostname-override=other": certificates and all other parts know the node as ` + sample().NodeName + "; say --node-name",
+		"hostname-override=other":                          `kubelet-arg "hostname-override=other": certificates and all other components know the node as ` + sample().NodeName + "; set --node-name",
 		"register-node=false":                              `kubelet-arg "register-node=false": there would be no node; remove the argument`,
-		"kubeconfig=/etc/other":                            `kubelet-arg "kubeconfig=/etc/other": all parts of a node ask the API by one`,
-		"container-runtime-endpoint=unix:///run/crio.sock": `kubelet-arg "container-runtime-endpoint=unix:///run/crio.sock": other parts ask the runtime as well; say --container-runtime-endpoint`,
+		"kubeconfig=/etc/other":                            `kubelet-arg "kubeconfig=/etc/other": all components of a node use one kubeconfig`,
+		"container-runtime-endpoint=unix:///run/crio.sock": `kubelet-arg "container-runtime-endpoint=unix:///run/crio.sock": other components use the runtime too; set --container-runtime-endpoint`,
 		// The kubelet ended the whole process by these (rke2#7316).
 		"tls-cipher-suites=TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384": `kubelet-arg "tls-cipher-suites=TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", or its field in the file: http2: `,
 		"tls-cipher-suites=ECDHE-ECDSA-AES128-GCM-SHA256":           `kubelet-arg "tls-cipher-suites=ECDHE-ECDSA-AES128-GCM-SHA256", or its field in the file: Cipher suite `,
 		// Guides to the CIS benchmark say so; a server's kubelet asked for a certificate for ever.
-		"rotate-certificates=true":        `kubelet-arg "rotate-certificates=true": lite makes and renews the certificates of a node; remove the argument`,
-		"rotate-server-certificates=true": `kubelet-arg "rotate-server-certificates=true": lite makes and renews`,
+		"rotate-certificates=true":        `kubelet-arg "rotate-certificates=true": lite creates and renews the certificates of a node; remove the argument`,
+		"rotate-server-certificates=true": `kubelet-arg "rotate-server-certificates=true": lite creates and renews`,
 		// There were no logs and no exec.
-		"tls-cert-file=/etc/other.crt":        `kubelet-arg "tls-cert-file=/etc/other.crt": the API server and others verify this node by the cluster's own authority: there would be no logs and no exec; remove the argument`,
+		"tls-cert-file=/etc/other.crt":        `kubelet-arg "tls-cert-file=/etc/other.crt": the API server and others verify this node with the cluster's own authority: logs and exec would not work; remove the argument`,
 		"tls-private-key-file=/etc/other.key": `kubelet-arg "tls-private-key-file=/etc/other.key": the API server`,
-		"client-ca-file=/etc/other.crt":       `kubelet-arg "client-ca-file=/etc/other.crt": the API server shows a certificate of the cluster's authority`,
+		"client-ca-file=/etc/other.crt":       `kubelet-arg "client-ca-file=/etc/other.crt": the API server presents a certificate of the cluster's authority`,
 		"client-ca-file=":                     `kubelet-arg "client-ca-file=": `,
-		"enable-server=false":                 `kubelet-arg "enable-server=false": there would be no logs and no exec; remove the argument`,
+		"enable-server=false":                 `kubelet-arg "enable-server=false": logs and exec would not work; remove the argument`,
 		"address=127.0.0.1":                   `kubelet-arg "address=127.0.0.1": the API server reaches the kubelet at the node's address`,
 		"address=::1":                         `kubelet-arg "address=::1": `,
 		// As it is typed where a shell would take the quotes away (microk8s#4450).

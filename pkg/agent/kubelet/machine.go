@@ -40,7 +40,7 @@ func share(dir string) error {
 	}
 	mounts, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(dir))
 	if err != nil {
-		return fmt.Errorf("look for a mount at %s: %w", dir, err)
+		return fmt.Errorf("find the mount at %s: %w", dir, err)
 	}
 	if len(mounts) == 0 || strings.Contains(mounts[0].Optional, "shared:") {
 		return nil

@@ -81,7 +81,7 @@ func (m mounter) UnmountWithForce(target string, timeout time.Duration) error {
 // CanSafelySkipMountPointCheck implements mount.Interface.
 func (mounter) CanSafelySkipMountPointCheck() bool { return true }
 
-// helped says whether what is mounted at target may have a program that has to
+// helped reports whether what is mounted at target may have a program that has to
 // end with it, or a server that does not answer.
 func (m mounter) helped(target string) (bool, error) {
 	points, err := m.List()
@@ -108,7 +108,7 @@ func (m mounter) helped(target string) (bool, error) {
 	return false, nil
 }
 
-// plain says whether mountPlain can do it: of options it knows those that it
+// plain reports whether mountPlain can do it: of options it knows those that it
 // gives to the kernel as flags, and those of file systems in memory.
 func plain(fstype string, options []string) bool {
 	if slices.Contains(inMemory, fstype) {
@@ -168,7 +168,7 @@ func mountPlain(source, target, fstype string, options []string) error {
 	// A directory at a second place keeps the restrictions of the first.
 	inherited, err := restrictions(source)
 	if err != nil {
-		return failed("look at the options of", source, target, err)
+		return failed("check the options of", source, target, err)
 	}
 	return failed("remount", source, target, unix.Mount(source, target, "", flags|inherited|unix.MS_BIND|unix.MS_REMOUNT, ""))
 }

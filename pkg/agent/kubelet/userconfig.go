@@ -140,7 +140,7 @@ func userFiles(c Config) (file, dropIns []kube.ConfigFile, err error) {
 			return err
 		})
 		if walked != nil {
-			errs = append(errs, kube.FileError("kubelet", "config-dir", dir, walked, "name a directory that can be read"))
+			errs = append(errs, kube.FileError("kubelet", "config-dir", dir, walked, "use a directory that is readable"))
 		}
 	}
 	return file, dropIns, errors.Join(errs...)
@@ -161,20 +161,20 @@ func walk(dir string, visit fs.WalkDirFunc) error {
 
 // owned is what the rest of the node depends on.
 func owned(c Config, ours *v1beta1.KubeletConfiguration) []kube.Owned {
-	certificate := "remove it: lite makes and renews the certificates of a node"
+	certificate := "remove it: lite creates and renews the certificates of a node"
 	return []kube.Owned{
-		{Field: "authentication.x509.clientCAFile", Value: c.CAFile, Remedy: "remove it: the API server shows a certificate of the cluster's authority"},
+		{Field: "authentication.x509.clientCAFile", Value: c.CAFile, Remedy: "remove it: the API server presents a certificate of the cluster's authority"},
 		{Field: "tlsCertFile", Value: c.CertFile, Remedy: certificate},
 		{Field: "tlsPrivateKeyFile", Value: c.KeyFile, Remedy: certificate},
 		{Field: "rotateCertificates", Value: ours.RotateCertificates, Remedy: certificate},
 		{Field: "serverTLSBootstrap", Value: ours.ServerTLSBootstrap, Remedy: certificate},
-		{Field: "containerRuntimeEndpoint", Value: c.Runtime, Remedy: "say --container-runtime-endpoint"},
+		{Field: "containerRuntimeEndpoint", Value: c.Runtime, Remedy: "set --container-runtime-endpoint"},
 		{Field: "cgroupDriver", Value: ours.CgroupDriver, Remedy: "remove it: kubelet and containerd have to agree"},
 		{Field: "port", Value: layout.KubeletPort, Remedy: "remove it"},
-		{Field: "enableServer", Value: true, Remedy: "remove it: there would be no logs and no exec"},
+		{Field: "enableServer", Value: true, Remedy: "remove it: logs and exec would not work"},
 		{Field: "registerNode", Value: true, Remedy: "remove it: there would be no node"},
-		{Field: "logging.format", Value: "text", Remedy: "say --log-format"},
-		{Field: "logging.verbosity", Value: 0, Remedy: "say --log-level"},
+		{Field: "logging.format", Value: "text", Remedy: "set --log-format"},
+		{Field: "logging.verbosity", Value: 0, Remedy: "set --log-level"},
 	}
 }
 

@@ -48,7 +48,7 @@ func (p *Proxy) compose(ctx context.Context, client kubernetes.Interface, node *
 	if err := conntrack.SetSysctls(ctx, &p.settings.Linux.Conntrack); err != nil && !p.config.KeepConntrack {
 		return nil, fmt.Errorf("set the limits of connection tracking: %w", err)
 	} else if err != nil {
-		slog.InfoContext(ctx, "Timeouts of connection tracking stay as they are", "err", err)
+		slog.InfoContext(ctx, "Cannot set timeouts of connection tracking", "err", err)
 	}
 	broadcaster := events.NewBroadcaster(&events.EventSinkImpl{Interface: client.EventsV1()})
 	s := &app.ProxyServer{
@@ -201,7 +201,7 @@ func newProxier(ctx context.Context, s *app.ProxyServer, local map[v1.IPFamily]p
 	}
 	switch {
 	case made[s.PrimaryIPFamily] == nil:
-		return nil, fmt.Errorf("kube-proxy has no %s for %s, the family of the node's address: neither the machine's programs nor its kernel know it", s.Config.Mode, s.PrimaryIPFamily)
+		return nil, fmt.Errorf("kube-proxy has no %s for %s, the family of the node's address: the machine's programs or its kernel do not support it", s.Config.Mode, s.PrimaryIPFamily)
 	case len(made) == 1:
 		return made[s.PrimaryIPFamily], nil
 	}

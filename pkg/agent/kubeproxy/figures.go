@@ -100,7 +100,7 @@ func (f figures) serve(ctx context.Context) {
 		}
 		if ctx.Err() == nil && !told {
 			told = true
-			slog.Warn("kube-proxy's metrics are not served; free the address, or choose another by kube-proxy-arg metrics-bind-address", "address", f.address, "err", err)
+			slog.Warn("Cannot serve kube-proxy's metrics; free the address, or choose another one with kube-proxy-arg metrics-bind-address", "address", f.address, "err", err)
 		}
 		kube.Sleep(ctx, 5*time.Second)
 	}

@@ -100,7 +100,7 @@ func programs(mode kubeproxyconfig.ProxyMode) error {
 		return nil
 	}
 	if _, err := exec.LookPath(ipset.IPSetCmd); err != nil {
-		return errors.New("kube-proxy-arg proxy-mode=ipvs: there is no program ipset in PATH, without which IPVS carries no Service; install it (Debian: `apt-get install ipset`), or leave the mode to lite")
+		return errors.New("kube-proxy-arg proxy-mode=ipvs: there is no program ipset in PATH, which IPVS needs; install it (Debian: `apt-get install ipset`), or let lite choose the mode")
 	}
 	return nil
 }
@@ -150,7 +150,7 @@ func settle(c Config, o *app.Options, fs *pflag.FlagSet) (*kubeproxyconfig.KubeP
 func settingsOf(o *app.Options) (*kubeproxyconfig.KubeProxyConfiguration, error) {
 	fd, err := unix.MemfdCreate("kube-proxy", unix.MFD_CLOEXEC)
 	if err != nil {
-		return nil, fmt.Errorf("make a file in memory: %w", err)
+		return nil, fmt.Errorf("create a file in memory: %w", err)
 	}
 	defer unix.Close(fd)
 	o.WriteConfigTo = fmt.Sprintf("/proc/self/fd/%d", fd)

@@ -24,7 +24,7 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// writer is a proxier that can be made to write all of its rules anew.
+// writer is a proxier that can be made to write all of its rules again.
 type writer struct {
 	proxy.Provider
 
@@ -42,7 +42,7 @@ func (w *writer) OnTopologyChange(topology map[string]string) {
 
 // writeAll has all rules written, where otherwise it is those of what has changed in the
 // API, and nothing is reread for an hour (1.37). What makes upstream do so is a node that
-// has moved to another zone, be it the one where it is.
+// has moved to another zone, even if it is the same one.
 func (w *writer) writeAll() {
 	w.mu.Lock()
 	defer w.mu.Unlock() // or a zone that is new could be taken back
@@ -63,7 +63,7 @@ func (p *Proxy) protect(ctx context.Context, server *app.ProxyServer) {
 		part.Missing, part.Older = g.lostChains, true
 		// What leads to NodePorts now is what somebody may take.
 		if _, err := g.lostChains(ctx, firewall.Lost{Unknown: true}); err != nil && ctx.Err() == nil {
-			slog.Warn("Could not look at the rules of this node", "err", err)
+			slog.Warn("Cannot check the rules of this node", "err", err)
 		}
 	}
 	defer p.config.Firewall.Keep(part)()
@@ -75,7 +75,7 @@ func (p *Proxy) protect(ctx context.Context, server *app.ProxyServer) {
 type guard struct {
 	server *app.ProxyServer
 	// nodePorts is the chains of Services that KUBE-NODEPORTS led to when it was last
-	// looked at, by the program that lists them.
+	// checked, by the program that lists them.
 	nodePorts map[string][]string
 }
 
@@ -88,7 +88,7 @@ func (g guard) states() map[v1.IPFamily]healthcheck.ProxierHealth {
 func (g guard) syncAll(ctx context.Context) error {
 	proxier, ok := g.server.Proxier.(*writer)
 	if !ok {
-		return errors.New("kube-proxy cannot be made to write its rules")
+		return errors.New("cannot make kube-proxy write its rules")
 	}
 	since := time.Now()
 	clear(g.nodePorts) // what it writes now is right
@@ -102,7 +102,7 @@ func (g guard) syncAll(ctx context.Context) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("kube-proxy has not written its rules within %s; its log says why", syncWithin)
+	return fmt.Errorf("kube-proxy has not written its rules within %s; its log shows why", syncWithin)
 }
 
 // syncWithin is far more than it takes to write the rules of thousands of Services.
@@ -182,7 +182,7 @@ func (g guard) lostChains(ctx context.Context, lost firewall.Lost) (gone []strin
 		jumps := slices.ContainsFunc(proxyJumps, func(j struct{ table, from, to string }) bool {
 			return j.table == c.Name && slices.Contains(c.Chains, j.from)
 		})
-		// kube-proxy always brings the chains that lead to what it changes. Who takes the jumps
+		// kube-proxy always brings the chains that lead to what it changes. Whoever removes the jumps
 		// as well has put a table in its place, such as one that was saved some time ago.
 		if ours && (!c.Adds || jumps) {
 			gone = append(gone, fmt.Sprintf("chains %s* of %s", layout.KubeChains, c.Table))
@@ -223,7 +223,7 @@ func isProxys(chain string) bool {
 	return strings.HasPrefix(chain, layout.KubeChains) && !slices.Contains([]string{layout.KubeletChain, "KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY"}, chain)
 }
 
-// missingJumps names what a listing of a table should have and has not: the rules that
+// missingJumps names what is missing from the listing of a table: the rules that
 // lead to kube-proxy's chains, and some in each chain that rules lead to.
 func missingJumps(table, listing string) (gone []string) {
 	filled, led := map[string]bool{}, map[string]bool{}

@@ -25,9 +25,9 @@ func configuration(c Config, path string) (*kubeproxyconfig.KubeProxyConfigurati
 	}
 	if err := f.Claim([]kube.Owned{
 		{Field: "clientConnection.kubeconfig", Value: c.Kubeconfig, Remedy: "remove it"},
-		{Field: "hostnameOverride", Value: c.NodeName, Remedy: "remove it, or say --node-name"},
-		{Field: "logging.format", Value: "text", Remedy: "say --log-format"},
-		{Field: "logging.verbosity", Value: 0, Remedy: "say --log-level"},
+		{Field: "hostnameOverride", Value: c.NodeName, Remedy: "remove it, or set --node-name"},
+		{Field: "logging.format", Value: "text", Remedy: "set --log-format"},
+		{Field: "logging.verbosity", Value: 0, Remedy: "set --log-level"},
 	}); err != nil {
 		return nil, err
 	}
@@ -86,7 +86,7 @@ func takeGates(fs *pflag.FlagSet, settings *kubeproxyconfig.KubeProxyConfigurati
 func healthURL(settings *kubeproxyconfig.KubeProxyConfiguration) (string, error) {
 	host, port, err := net.SplitHostPort(settings.HealthzBindAddress)
 	if err != nil || port == "0" {
-		return "", errors.New("kube-proxy-arg: the address of the health check has no port; remove it, or give it one: lite checks the health of kube-proxy there")
+		return "", errors.New("kube-proxy-arg: the address of the health check has no port; remove it, or add a port: lite checks the health of kube-proxy there")
 	}
 	return "http://" + net.JoinHostPort(kube.Near(host), port) + "/healthz", nil
 }

@@ -71,7 +71,7 @@ func TestUsersFileThatIsWrong(t *testing.T) {
 		}
 	}
 	c, path := withFile(t, "mode: iptables\n", "proxy-mode=ipvs")
-	if err := Check(c); err == nil || err.Error() != `kube-proxy-arg "proxy-mode=ipvs": has no effect beside config=`+path+`; say it in the file` {
+	if err := Check(c); err == nil || err.Error() != `kube-proxy-arg "proxy-mode=ipvs": has no effect beside config=`+path+`; set it in the file` {
 		t.Errorf("got %v", err)
 	}
 }

@@ -194,9 +194,9 @@ func ciphers(said []string, least string) finding {
 	if least == "VersionTLS13" {
 		return pass("TLS 1.3 alone, which has strong suites only")
 	}
-	which := "the suites said"
+	which := "the configured suites"
 	if len(said) == 0 {
-		which = "no suites are said, and Go's own"
+		which = "no suites are set, and Go's own"
 		for _, s := range tls.CipherSuites() {
 			said = append(said, s.Name)
 		}

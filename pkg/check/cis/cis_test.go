@@ -459,7 +459,7 @@ var cases = []example{
 	}, Fail, "aesgcm"},
 	{"1.2.28", "other kinds only", func(b *bed) {
 		b.write("/var/lib/lite/server/encryption.yaml", "resources:\n- resources: [configmaps]\n  providers: [{kms: {}}]\n")
-	}, Fail, "nothing of Secrets"},
+	}, Fail, "does not mention Secrets"},
 	{"1.2.28", "a file that is none", func(b *bed) { b.write("/var/lib/lite/server/encryption.yaml", "secret: [sesame\n") }, Unknown, "is not YAML"},
 	{"1.2.29", "Go's own", func(b *bed) { b.untold(apiserverPart, "tls-cipher-suites") }, Fail, "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA"},
 	{"1.2.29", "one that is weak", func(b *bed) { b.told(apiserverPart, "--tls-cipher-suites=TLS_RSA_WITH_AES_128_CBC_SHA") }, Fail, "TLS_RSA_WITH_AES_128_CBC_SHA"},
@@ -687,7 +687,7 @@ var cases = []example{
 	{"5.6.1", "one more", func(b *bed) {
 		b.Objects.Namespaces = append(b.Objects.Namespaces, corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}})
 	}, Decide, "2 namespaces of users: default, shop"},
-	{"5.6.2", "a pod without", func(b *bed) { b.pod("p", func(*corev1.Pod) {}) }, Decide, "1 of 1 pod say none: default/p"},
+	{"5.6.2", "a pod without", func(b *bed) { b.pod("p", func(*corev1.Pod) {}) }, Decide, "1 of 1 pod set none: default/p"},
 	{"5.6.2", "a pod with", func(b *bed) {
 		b.pod("p", func(p *corev1.Pod) {
 			p.Spec.SecurityContext = &corev1.PodSecurityContext{SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}}
@@ -805,7 +805,7 @@ func TestJUnit(t *testing.T) {
 	b := hardened(t)
 	b.told(apiserverPart, "--profiling=true")
 	delete(b.Parts, etcdPart)
-	b.Parts[proxyPart] = component.Settings{} // says no configuration
+	b.Parts[proxyPart] = component.Settings{} // reports no configuration
 	r := Judge(b.Node)
 	var out bytes.Buffer
 	if err := r.WriteJUnit(&out); err != nil {

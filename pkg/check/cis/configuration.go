@@ -28,7 +28,7 @@ func (n *Node) configuration(part string, into any) error {
 	case n.Parts == nil:
 		return errors.New(n.Stopped)
 	case !there || s.Configuration == nil:
-		return fmt.Errorf("%s says no configuration", part)
+		return fmt.Errorf("%s reports no configuration", part)
 	}
 	if err := json.Unmarshal(s.Configuration, into); err != nil {
 		return fmt.Errorf("read the configuration of %s: %w", part, err)
@@ -142,7 +142,7 @@ func proxyFigures(n *Node) finding {
 		return unknown(err.Error())
 	}
 	if c.MetricsBindAddress == "" {
-		return pass("metricsBindAddress is empty: it tells them nowhere")
+		return pass("metricsBindAddress is empty: it serves none")
 	}
 	host, _, err := net.SplitHostPort(c.MetricsBindAddress)
 	if err != nil {

@@ -87,17 +87,17 @@ func anonymous(n *Node, a args) finding {
 	}
 	switch {
 	case c.Anonymous == nil:
-		return decide("nothing is said: they reach /livez, /readyz, /healthz and the ConfigMap cluster-info, and nothing else")
+		return decide("not configured: they reach /livez, /readyz, /healthz and the ConfigMap cluster-info, and nothing else")
 	case !c.Anonymous.Enabled:
 		return pass("authentication-config has them off")
 	case len(c.Anonymous.Conditions) == 0:
-		return fail("authentication-config lets them ask for everything")
+		return fail("authentication-config allows them to get everything")
 	}
 	var paths []string
 	for _, one := range c.Anonymous.Conditions {
 		paths = append(paths, one.Path)
 	}
-	return decide("authentication-config lets them ask for " + few(paths))
+	return decide("authentication-config allows them to get " + few(paths))
 }
 
 // providers judges what Secrets are encrypted by: the first provider for them is the
@@ -124,7 +124,7 @@ func providers(n *Node, a args) finding {
 			return as(slices.Contains([]string{"aescbc", "kms", "secretbox"}, name), "Secrets are written by "+name)
 		}
 	}
-	return fail(file + " says nothing of Secrets")
+	return fail(file + " does not mention Secrets")
 }
 
 // auditPolicy is set for those that there is a log for.
@@ -179,7 +179,7 @@ func auditCovers(n *Node, a args) finding {
 	}
 	p, err := policy.LoadPolicyFromBytes(bytes.TrimSpace(data))
 	if err != nil {
-		return unreadable(fmt.Errorf("%s is no audit policy", file))
+		return unreadable(fmt.Errorf("%s is not an audit policy", file))
 	}
 	rules := policy.NewPolicyRuleEvaluator(p)
 	level := func(r request) audit.Level {

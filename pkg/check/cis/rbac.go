@@ -184,9 +184,9 @@ func onlyGiven(fits func(kind, name string, rules []rbacv1.PolicyRule) bool) jud
 		case err != nil:
 			return unknown(err.Error())
 		case len(more) > 0:
-			return decide("besides the parts of Kubernetes and lite: " + few(more))
+			return decide("besides the components of Kubernetes and lite: " + few(more))
 		}
-		return pass("nobody but the parts of Kubernetes and lite")
+		return pass("only components of Kubernetes and lite")
 	})
 }
 

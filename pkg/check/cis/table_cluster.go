@@ -46,7 +46,7 @@ func podSecurity() []entry {
 		{"5.2.3", 1, Manual, "Pods among the node's processes are kept out", keptOut("baseline", "has hostPID", func(p *corev1.Pod) bool { return p.Spec.HostPID }), "They see the memory and the variables of everything that runs there. " + yours, baseline},
 		{"5.2.4", 1, Manual, "Pods in the node's IPC are kept out", keptOut("baseline", "has hostIPC", func(p *corev1.Pod) bool { return p.Spec.HostIPC }), "They share memory with everything that runs there. " + yours, baseline},
 		{"5.2.5", 1, Manual, "Pods in the node's network are kept out", keptOut("baseline", "has hostNetwork", func(p *corev1.Pod) bool { return p.Spec.HostNetwork }), "They reach what listens on the node's loopback, and no NetworkPolicy applies to them. " + yours, baseline},
-		{"5.2.6", 1, Manual, "Containers that can gain rights are kept out", keptOut("restricted", "says allowPrivilegeEscalation", anyContainer(escalates)), "A setuid program makes its user root. " + yours, restricted},
+		{"5.2.6", 1, Manual, "Containers that can gain rights are kept out", keptOut("restricted", "sets allowPrivilegeEscalation", anyContainer(escalates)), "A setuid program makes its user root. " + yours, restricted},
 		{"5.2.7", 2, Manual, "Containers that run as root are kept out", keptOut("restricted", "", nil), "Whoever escapes from such a container is root on the node. " + yours, restricted},
 		{"5.2.8", 1, Manual, "Containers with NET_RAW are kept out", keptOut("restricted", "", nil), "They can send packets with the addresses of other pods of the node. " + yours, restricted},
 		{"5.2.9", 2, Manual, "Containers with capabilities are kept out", keptOut("restricted", "adds capabilities", anyContainer(addsCapabilities)), "Each capability is a part of root's rights. " + yours, restricted},
@@ -70,7 +70,7 @@ func policies() []entry {
 		}), "A separate store can rotate them and record who has read them. You decide whether you need that.", "use a CSI driver for such a store, or a kms provider"},
 		{"5.5.1", 2, Manual, "Images of unknown origin are kept out", choice(plugin("ImagePolicyWebhook", true, false)), "You decide which registries and signatures to trust. ValidatingAdmissionPolicies and webhooks can do this too; they are not checked.", "set up the plugin ImagePolicyWebhook, or a policy"},
 		{"5.6.1", 1, Manual, "Namespaces separate what belongs to different people", among(boundaries), "You decide how to divide your work.", "create namespaces for teams and purposes, and bind roles in them"},
-		{"5.6.2", 2, Manual, "Pods set a seccomp profile", tellPods("say none", unconfined), "You decide which profile a program needs. 4.2.14 covers what the kubelet does with pods that set none.", "set `seccompProfile: {type: RuntimeDefault}` in the pods' securityContext"},
+		{"5.6.2", 2, Manual, "Pods set a seccomp profile", tellPods("set none", unconfined), "You decide which profile a program needs. 4.2.14 covers what the kubelet does with pods that set none.", "set `seccompProfile: {type: RuntimeDefault}` in the pods' securityContext"},
 		{"5.6.3", 2, Manual, "Pods and containers have security contexts", tellPods("have none", bare), "You decide which user, groups and file systems a program needs.", "set `securityContext` in the pods"},
 		{"5.6.4", 2, Manual, "The namespace default is not used", among(func(_ *Node, o *Objects) finding {
 			return tellPods("are there", func(p *corev1.Pod) bool { return p.Namespace == corev1.NamespaceDefault })(&Node{Objects: o})

@@ -90,7 +90,7 @@ func apiServer() []entry {
 		{"1.2.8", 1, Automated, "Roles decide who may do what", authorization("RBAC", true), "RBAC grants individual rights.", removeArg(apiArg, "authorization-mode")},
 		{"1.2.9", 1, Manual, "A flood of events is throttled", choice(plugin("EventRateLimit", true, false)),
 			"Anybody who may write events could fill the datastore with them. The right rate depends on the cluster.", addArg(apiArg, "enable-admission-plugins=EventRateLimit") + " with limits in a file (`admission-control-config-file`)"},
-		{"1.2.10", 1, Automated, "No plugin admits everything", plugin("AlwaysAdmit", false, false), "The name says it.", removeArg(apiArg, "enable-admission-plugins")},
+		{"1.2.10", 1, Automated, "No plugin admits everything", plugin("AlwaysAdmit", false, false), "It admits every request.", removeArg(apiArg, "enable-admission-plugins")},
 		{"1.2.11", 1, Manual, "A node asks the registry each time whether a pod may have an image", choice(plugin("AlwaysPullImages", true, false)),
 			"Otherwise a pod can use a private image that another pod has pulled to the node. But with the plugin no pod starts if the registry is unreachable, as on machines without a network.", addArg(apiArg, "enable-admission-plugins=AlwaysPullImages")},
 		{"1.2.12", 2, Automated, "The plugin ServiceAccount is on", plugin("ServiceAccount", true, true), "It gives each pod a service account, and checks that the pod may use it.", removeArg(apiArg, "disable-admission-plugins")},
@@ -152,10 +152,10 @@ func etcd() []entry {
 	return []entry{
 		{"2.1", 1, Automated, "etcd serves by TLS", set(etcdPart, "cert-file", "key-file"), "Otherwise others could read what it sends.", removeArg(etcdArg, "cert-file and key-file")},
 		{"2.2", 1, Automated, "etcd requires a certificate from its clients", flag(etcdPart, "client-cert-auth", true, false), "Whoever reaches etcd can read and write every object.", removeArg(etcdArg, "client-cert-auth")},
-		{"2.3", 1, Automated, "etcd does not sign certificates for clients itself", flag(etcdPart, "auto-tls", false, false), "Nobody could tell such a certificate from somebody else's.", removeArg(etcdArg, "auto-tls")},
+		{"2.3", 1, Automated, "etcd does not sign certificates for clients itself", flag(etcdPart, "auto-tls", false, false), "Nobody could distinguish such a certificate from somebody else's.", removeArg(etcdArg, "auto-tls")},
 		{"2.4", 1, Automated, "etcd members communicate over TLS", set(etcdPart, "peer-cert-file", "peer-key-file"), "Otherwise others could read what they send each other.", removeArg(etcdArg, "peer-cert-file and peer-key-file")},
 		{"2.5", 1, Automated, "etcd members require certificates from each other", flag(etcdPart, "peer-client-cert-auth", true, false), "Otherwise anybody could become a member.", removeArg(etcdArg, "peer-client-cert-auth")},
-		{"2.6", 1, Automated, "etcd members do not sign certificates for each other", flag(etcdPart, "peer-auto-tls", false, false), "Nobody could tell such a certificate from somebody else's.", removeArg(etcdArg, "peer-auto-tls")},
+		{"2.6", 1, Automated, "etcd members do not sign certificates for each other", flag(etcdPart, "peer-auto-tls", false, false), "Nobody could distinguish such a certificate from somebody else's.", removeArg(etcdArg, "peer-auto-tls")},
 		{"2.7", 2, Manual, "etcd trusts its own authority", told(etcdPart, ownAuthority), "Otherwise every certificate of the cluster would give access to the datastore.", removeArg(etcdArg, "trusted-ca-file")},
 	}
 }

@@ -312,7 +312,7 @@ func roundTrip(from netns.NsHandle, other *host, dialer net.Dialer, network stri
 	return nil
 }
 
-// plain is what pods say to each other.
+// plain is what pods send each other.
 const plain = "lite"
 
 // echo answers in the pod and returns where, until the test ends.

@@ -53,9 +53,9 @@ func (t tunnel) add(link netlink.Link, module string) (netlink.Link, error) {
 	case errors.Is(err, unix.EOPNOTSUPP):
 		return nil, missingModule(module)
 	case errors.Is(err, unix.EEXIST):
-		return nil, fmt.Errorf("make device %s: another device has the same name or tunnel: remove it with `ip link del`", t.name)
+		return nil, fmt.Errorf("create device %s: another device has the same name or tunnel: remove it with `ip link del`", t.name)
 	case err != nil:
-		return nil, fmt.Errorf("make device %s: %w", t.name, err)
+		return nil, fmt.Errorf("create device %s: %w", t.name, err)
 	}
 	made, err := t.find()
 	if err != nil {
@@ -68,7 +68,7 @@ func (t tunnel) add(link netlink.Link, module string) (netlink.Link, error) {
 }
 
 func missingModule(module string) error {
-	return fmt.Errorf("the kernel does not know %s: load it with `modprobe %s`; some systems have it in a package of its own (linux-modules-extra-…)", module, module)
+	return fmt.Errorf("the kernel does not support %s: load it with `modprobe %s`; some systems have it in a separate package (linux-modules-extra-…)", module, module)
 }
 
 // strayed removes the device where somebody has given it another name: another of the
@@ -83,9 +83,9 @@ func (t tunnel) strayed(mine func(netlink.Link) bool) error {
 		if name == t.name || !mine(link) {
 			continue
 		}
-		slog.Info("Making a device of the pod network again", "device", t.name, "because", "it was called "+name)
+		slog.Info("Recreating a device of the pod network", "device", t.name, "because", "it was called "+name)
 		if err := t.kernel.LinkDel(link); err != nil {
-			return fmt.Errorf("remove device %s, which is %s by another name: %w", name, t.name, err)
+			return fmt.Errorf("remove device %s, which is %s under another name: %w", name, t.name, err)
 		}
 	}
 	return nil
@@ -107,7 +107,7 @@ func find(kernel *netlink.Handle, name string) (netlink.Link, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("look at device %s: %w", name, err)
+		return nil, fmt.Errorf("inspect device %s: %w", name, err)
 	}
 	return link, nil
 }
@@ -138,7 +138,7 @@ func (t tunnel) finish(link netlink.Link, outer Iface, port int) error {
 }
 
 func portTaken(port int) error {
-	return fmt.Errorf("another program uses UDP port %d: `ss -lunp` names it", port)
+	return fmt.Errorf("another program uses UDP port %d: `ss -lunp` shows it", port)
 }
 
 func (t tunnel) setAddresses(link netlink.Link) error {
@@ -163,7 +163,7 @@ func (t tunnel) setAddresses(link netlink.Link) error {
 			a.Flags = unix.IFA_F_NODAD // nobody else can have it, and looking would take a second
 		}
 		if err := t.kernel.AddrAdd(link, a); err != nil {
-			return fmt.Errorf("give %s the address %s: %w", t.name, want, err)
+			return fmt.Errorf("add the address %[2]s to %[1]s: %[3]w", t.name, want, err)
 		}
 	}
 	return nil
@@ -184,7 +184,7 @@ func (t tunnel) present(link netlink.Link) ([]netip.Prefix, error) {
 	return all, nil
 }
 
-// finished says what is not as finish leaves it.
+// finished reports what is not as finish leaves it.
 func (t tunnel) finished(link netlink.Link, outer Iface) error {
 	at := link.Attrs()
 	if mtu := outer.MTU - t.bytes; at.MTU != mtu {

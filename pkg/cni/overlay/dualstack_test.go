@@ -55,9 +55,9 @@ func TestDualStackIsCheckedBeforeAnythingIsTouched(t *testing.T) {
 		t.Fatal(err)
 	}
 	for want, change := range map[string]func(*Config){
-		"is not an IPv6 network":         func(c *Config) { c.Pods6 = netip.MustParsePrefix("10.42.2.0/24") },
-		"lies outside --cluster-cidr 10": func(c *Config) { c.Cluster = cluster },
-		"carries IPv4 only":              func(c *Config) { c.Backend = HostGW },
+		"is not an IPv6 network":          func(c *Config) { c.Pods6 = netip.MustParsePrefix("10.42.2.0/24") },
+		"is outside of --cluster-cidr 10": func(c *Config) { c.Cluster = cluster },
+		"supports only IPv4":              func(c *Config) { c.Backend = HostGW },
 	} {
 		c := good
 		change(&c)

@@ -13,7 +13,7 @@ import (
 	"lite.io/lite/tests/harness/fuzz"
 )
 
-// A node says of itself what it likes, by an annotation and ranges: whatever that is, nothing leads to it but what lies in
+// A node claims about itself what it likes, in an annotation and CIDRs: whatever that is, nothing leads to it but what lies in
 // the cluster and is nobody else's, and the nodes that were there before stay.
 func FuzzPeer(f *testing.F) {
 	for _, local := range []string{

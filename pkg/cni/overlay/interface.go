@@ -109,7 +109,7 @@ func candidates(kernel *netlink.Handle) ([]candidate, error) {
 				continue // gone since
 			}
 			if err != nil {
-				return nil, fmt.Errorf("look at interface %d: %w", a.LinkIndex, err)
+				return nil, fmt.Errorf("inspect interface %d: %w", a.LinkIndex, err)
 			}
 			at := link.Attrs()
 			all = append(all, candidate{name: at.Name, index: at.Index, mtu: at.MTU, flags: at.Flags})

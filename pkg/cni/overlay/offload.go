@@ -17,7 +17,7 @@ const checksums = "tx-checksum-ip-generic"
 // to the hardware, where they come out wrong:
 //
 //   - Kernels before 5.7 that masquerade the outer packet with --random-fully
-//     write a checksum into its header although it has none (mended by "netfilter:
+//     write a checksum into its header although it has none (fixed by "netfilter:
 //     nat: never update the UDP checksum when it's 0"). Stable kernels have the
 //     change from 4.14.181, 4.19.123 and 5.4.41 on; those of distributions cannot
 //     be told apart, so all before 5.7 count.
@@ -56,7 +56,7 @@ func (o *offload) switchOff(device string) error {
 func (o *offload) off(device string) error {
 	features, err := o.tool.Features(device)
 	if err != nil {
-		return fmt.Errorf("look at the features of %s: %w", device, err)
+		return fmt.Errorf("get the features of %s: %w", device, err)
 	}
 	if !features[checksums] {
 		return nil
@@ -70,7 +70,7 @@ func (o *offload) off(device string) error {
 func (o *offload) broken() (bool, error) {
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {
-		return false, fmt.Errorf("ask for the version of the kernel: %w", err)
+		return false, fmt.Errorf("get the version of the kernel: %w", err)
 	}
 	if oldKernel(unix.ByteSliceToString(name.Release[:])) {
 		return true, nil

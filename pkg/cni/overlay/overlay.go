@@ -78,9 +78,9 @@ type backend interface {
 	overhead() int
 	// setup makes the device or adopts it.
 	setup(outer Iface) (Local, error)
-	// check says what is not as setup leaves it.
+	// check reports what is not as setup leaves it.
 	check(outer Iface) error
-	// refuse says why a peer cannot be reached, nil if it can.
+	// refuse reports why a peer cannot be reached, nil if it can.
 	refuse(outer Iface, p Peer) error
 	// set tells the device about its peers, and nothing else stays in it.
 	set(link int, peers []Peer) error
@@ -113,19 +113,19 @@ func New(c Config) (*Overlay, error) {
 func (c Config) check() error {
 	switch {
 	case !c.NodeIP.Is4():
-		return fmt.Errorf("the pod network between nodes is carried over IPv4, but the node's address is %q: give it an IPv4 address with --node-ip", c.NodeIP)
+		return fmt.Errorf("the pod network between nodes uses IPv4, but the node's address is %q: set an IPv4 address with --node-ip", c.NodeIP)
 	case !c.Pods.IsValid() || !c.Pods.Addr().Is4() || c.Pods != c.Pods.Masked():
-		return fmt.Errorf("the node's range of pod addresses %q is not an IPv4 network", c.Pods)
+		return fmt.Errorf("the node's pod CIDR %q is not an IPv4 network", c.Pods)
 	case c.Pods6.IsValid() && (!c.Pods6.Addr().Is6() || c.Pods6 != c.Pods6.Masked()):
-		return fmt.Errorf("the node's range of pod addresses %q is not an IPv6 network", c.Pods6)
+		return fmt.Errorf("the node's pod CIDR %q is not an IPv6 network", c.Pods6)
 	case c.Pods6.IsValid() && c.Backend == HostGW:
-		return fmt.Errorf("%s carries IPv4 only, and the cluster has IPv6 addresses as well: use --flannel-backend=%s", HostGW, VXLAN)
+		return fmt.Errorf("%s supports only IPv4, and the cluster has IPv6 addresses too: use --flannel-backend=%s", HostGW, VXLAN)
 	case c.Port < 0 || c.Port > 65535:
-		return fmt.Errorf("%d is no UDP port", c.Port)
+		return fmt.Errorf("%d is not a UDP port", c.Port)
 	}
 	for _, pods := range c.ranges() {
 		if !c.inCluster(pods) {
-			return fmt.Errorf("the node's range of pod addresses %s lies outside --cluster-cidr %s: delete the node object, so that it is given a new one", pods, join(c.Cluster))
+			return fmt.Errorf("the node's pod CIDR %s is outside of --cluster-cidr %s: delete the Node, so that it gets a new one", pods, join(c.Cluster))
 		}
 	}
 	return nil
@@ -205,7 +205,7 @@ func (o *Overlay) Setup() (Local, error) {
 
 // Set makes the kernel hold exactly the entries of these peers. It removes what
 // earlier processes left, writes only what differs, and touches nothing that is
-// not ours. A peer that cannot be had does not stop the others.
+// not ours. A peer that cannot be used does not stop the others.
 func (o *Overlay) Set(peers []Peer) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -219,8 +219,8 @@ func (o *Overlay) Set(peers []Peer) error {
 	return errors.Join(errs...)
 }
 
-// Check says what has changed under us since Setup and Set, which then must run
-// again. Routes are looked at as well: they vanish with a device that somebody
+// Check reports what has changed under us since Setup and Set, which then must run
+// again. Routes are checked too: they vanish with a device that somebody
 // takes down and up, and systemd-networkd removes what it did not make.
 func (o *Overlay) Check() error {
 	o.mu.Lock()
@@ -230,7 +230,7 @@ func (o *Overlay) Check() error {
 		return err
 	}
 	if was := o.outer; now.Index != was.Index || now.IP != was.IP || now.MTU != was.MTU {
-		return fmt.Errorf("the way out was %s with %s and MTU %d, and is %s with %s and MTU %d", was.Name, was.IP, was.MTU, now.Name, now.IP, now.MTU)
+		return fmt.Errorf("the interface to other nodes was %s with %s and MTU %d, and is %s with %s and MTU %d", was.Name, was.IP, was.MTU, now.Name, now.IP, now.MTU)
 	}
 	if err := o.backend.check(now); err != nil {
 		return err

@@ -26,8 +26,8 @@ type Peer struct {
 	Pods []netip.Prefix
 }
 
-// accept returns the peers that can be had, and why not the others. What a node
-// says of itself comes from another machine and is not believed blindly. Of two
+// accept returns the peers that can be used, and why not the others. What a node
+// claims about itself comes from another machine and is not trusted blindly. Of two
 // that claim the same hardware address, whose own it is has it; of two that claim the
 // same otherwise, the older Node: who joins chooses a name, and not the time.
 func (o *Overlay) accept(peers []Peer) ([]Peer, []error) {
@@ -59,43 +59,43 @@ func (p Peer) borrowed() int {
 	return 1
 }
 
-// refuse says why a peer cannot be had.
+// refuse returns why a peer cannot be used.
 func (o *Overlay) refuse(p Peer) error {
 	switch {
 	case p.Backend == "":
-		return errors.New("does not say yet how its pods are reached")
+		return errors.New("does not publish yet how to reach its pods")
 	case p.Backend != o.config.Backend:
 		return fmt.Errorf("has the backend %.40q, this node has %q: give all nodes the same --flannel-backend", p.Backend, o.config.Backend)
 	case !p.IP.Is4() || !p.IP.IsGlobalUnicast() && !p.IP.IsLinkLocalUnicast():
-		return fmt.Errorf("has %.40q for an address, which is not that of an IPv4 host", p.IP)
+		return fmt.Errorf("has %.40q as its address, which is not that of an IPv4 host", p.IP)
 	case p.IP == o.outer.IP:
 		return fmt.Errorf("has the same address %s as this node", p.IP)
 	case o.config.inCluster(netip.PrefixFrom(p.IP, p.IP.BitLen())):
-		return fmt.Errorf("has the address %s, which belongs to the pods", p.IP)
+		return fmt.Errorf("has the address %s, which is in the range of pods", p.IP)
 	case len(p.Pods) == 0:
-		return errors.New("has no range of pod addresses yet")
+		return errors.New("has no pod CIDR yet")
 	}
 	for _, pods := range p.Pods {
 		switch {
 		case !pods.IsValid() || pods != pods.Masked():
-			return fmt.Errorf("has the range of pod addresses %q, which is not a network", pods)
+			return fmt.Errorf("has the pod CIDR %q, which is not a network", pods)
 		case !slices.ContainsFunc(o.config.ranges(), func(own netip.Prefix) bool { return own.Addr().Is4() == pods.Addr().Is4() }):
-			return fmt.Errorf("has the range of pod addresses %s, of an IP family that this node's pods do not have", pods)
+			return fmt.Errorf("has the pod CIDR %s, of an IP family that this node's pods do not have", pods)
 		case slices.ContainsFunc(o.config.ranges(), pods.Overlaps):
-			return fmt.Errorf("has the range of pod addresses %s, which overlaps this node's %s", pods, join(o.config.ranges()))
+			return fmt.Errorf("has the pod CIDR %s, which overlaps this node's %s", pods, join(o.config.ranges()))
 		case !o.config.inCluster(pods):
-			return fmt.Errorf("has the range of pod addresses %s, which lies outside --cluster-cidr %s", pods, join(o.config.Cluster))
+			return fmt.Errorf("has the pod CIDR %s, which is outside of --cluster-cidr %s", pods, join(o.config.Cluster))
 		}
 	}
 	return o.backend.refuse(o.outer, p)
 }
 
-// clash says what a peer claims that another one has.
+// clash reports what a peer claims that another one has.
 func clash(p Peer, others []Peer) error {
 	for _, other := range others {
 		switch {
 		case p.Node == other.Node:
-			return errors.New("is there twice")
+			return errors.New("is listed twice")
 		case p.MAC != "" && p.MAC == other.MAC:
 			return fmt.Errorf("has the same hardware address %s as node %s", p.MAC, other.Node)
 		case p.PublicKey != "" && p.PublicKey == other.PublicKey:
@@ -104,7 +104,7 @@ func clash(p Peer, others []Peer) error {
 		for _, mine := range p.Pods {
 			for _, theirs := range other.Pods {
 				if mine.Overlaps(theirs) {
-					return fmt.Errorf("has the range of pod addresses %s, which overlaps %s of node %s", mine, theirs, other.Node)
+					return fmt.Errorf("has the pod CIDR %s, which overlaps %s of node %s", mine, theirs, other.Node)
 				}
 			}
 		}

@@ -108,7 +108,7 @@ func (o *Overlay) addRoute(dst netip.Prefix, h hop) error {
 	return nil
 }
 
-// checkRoutes says which route of the last Set is gone.
+// checkRoutes reports which route of the last Set is gone.
 func (o *Overlay) checkRoutes() error {
 	present, err := ownRoutes(o.kernel)
 	if err != nil {

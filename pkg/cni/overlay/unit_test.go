@@ -67,10 +67,10 @@ func TestConfigIsChecked(t *testing.T) {
 	good := Config{Backend: VXLAN, NodeIP: netip.MustParseAddr("192.0.2.1"), Pods: netip.MustParsePrefix("10.42.1.0/24"), Cluster: cluster}
 	must(t, good.check())
 	for want, change := range map[string]func(*Config){
-		"give it an IPv4 address":         func(c *Config) { c.NodeIP = netip.MustParseAddr("fd00::1") },
-		"is not an IPv4 network":          func(c *Config) { c.Pods = netip.MustParsePrefix("10.42.1.7/24") },
-		"lies outside --cluster-cidr 10.": func(c *Config) { c.Pods = netip.MustParsePrefix("10.0.0.0/8") },
-		"no UDP port":                     func(c *Config) { c.Port = 70000 },
+		"set an IPv4 address":              func(c *Config) { c.NodeIP = netip.MustParseAddr("fd00::1") },
+		"is not an IPv4 network":           func(c *Config) { c.Pods = netip.MustParsePrefix("10.42.1.7/24") },
+		"is outside of --cluster-cidr 10.": func(c *Config) { c.Pods = netip.MustParsePrefix("10.0.0.0/8") },
+		"not a UDP port":                   func(c *Config) { c.Port = 70000 },
 	} {
 		c := good
 		change(&c)
@@ -83,7 +83,7 @@ func TestConfigIsChecked(t *testing.T) {
 	}
 }
 
-// What other nodes say of themselves is not believed blindly, and one that is
+// What other nodes claim about themselves is not trusted blindly, and one that is
 // refused does not stop the others.
 func TestAccept(t *testing.T) {
 	mac := hardwareAddr(netip.MustParseAddr("192.0.2.1"), netip.MustParsePrefix("10.42.1.0/24"))
@@ -97,25 +97,25 @@ func TestAccept(t *testing.T) {
 		return Peer{node, time.Time{}, Local{Backend: VXLAN, IP: ip, MAC: hardwareAddr(ip, pods).String(), Port: layout.VXLANPort}, []netip.Prefix{pods}}
 	}
 	for want, change := range map[string]func(*Peer){
-		"does not say yet":                      func(p *Peer) { p.Local = Local{} },
+		"does not publish yet":                  func(p *Peer) { p.Local = Local{} },
 		`has the backend "host-gw", this node`:  func(p *Peer) { p.Backend = HostGW },
 		"not that of an IPv4 host":              func(p *Peer) { p.IP = netip.Addr{} },
-		`has "127.0.0.1" for an address`:        func(p *Peer) { p.IP = netip.MustParseAddr("127.0.0.1") },
-		`has "224.0.0.1" for an address`:        func(p *Peer) { p.IP = netip.MustParseAddr("224.0.0.1") },
+		`has "127.0.0.1" as its address`:        func(p *Peer) { p.IP = netip.MustParseAddr("127.0.0.1") },
+		`has "224.0.0.1" as its address`:        func(p *Peer) { p.IP = netip.MustParseAddr("224.0.0.1") },
 		"same address 192.0.2.1 as this node":   func(p *Peer) { p.IP = netip.MustParseAddr("192.0.2.1") },
-		"which belongs to the pods":             func(p *Peer) { p.IP = netip.MustParseAddr("10.42.3.3") },
-		"no range of pod addresses yet":         func(p *Peer) { p.Pods = nil },
+		"which is in the range of pods":         func(p *Peer) { p.IP = netip.MustParseAddr("10.42.3.3") },
+		"no pod CIDR yet":                       func(p *Peer) { p.Pods = nil },
 		"overlaps this node's 10.42.1.0/24":     func(p *Peer) { p.Pods = cluster },
-		"lies outside --cluster-cidr":           func(p *Peer) { p.Pods = []netip.Prefix{netip.MustParsePrefix("10.43.0.0/24")} },
+		"is outside of --cluster-cidr":          func(p *Peer) { p.Pods = []netip.Prefix{netip.MustParsePrefix("10.43.0.0/24")} },
 		"10.42.9.9/24\", which is not":          func(p *Peer) { p.Pods = []netip.Prefix{netip.MustParsePrefix("10.42.9.9/24")} },
 		"fd42::/64, of an IP family that":       func(p *Peer) { p.Pods = []netip.Prefix{netip.MustParsePrefix("fd42::/64")} },
 		"overlaps 10.42.2.0/24 of node a":       func(p *Peer) { p.Pods = []netip.Prefix{netip.MustParsePrefix("10.42.2.128/25")} },
-		`has "x" for a hardware address`:        func(p *Peer) { p.MAC = "x" },
-		`has "01:00:00:00:00:01" for a`:         func(p *Peer) { p.MAC = "01:00:00:00:00:01" },
+		`has "x" as its hardware address`:       func(p *Peer) { p.MAC = "x" },
+		`has "01:00:00:00:00:01" as its`:        func(p *Peer) { p.MAC = "01:00:00:00:00:01" },
 		"same hardware address " + mac.String(): func(p *Peer) { p.MAC = mac.String() },
 		"as node a":                             func(p *Peer) { p.MAC = peer("a", 2).MAC },
 		"has the VXLAN port 1, this node":       func(p *Peer) { p.Port = 1 },
-		"is there twice":                        func(p *Peer) { p.Node = "a" },
+		"is listed twice":                       func(p *Peer) { p.Node = "a" },
 	} {
 		bad := peer("b", 3)
 		change(&bad)
@@ -143,7 +143,7 @@ func TestTheOlderNodeKeepsItsRange(t *testing.T) {
 	owner, thief := peer("h2", "192.0.2.2", 1), peer("a0", "192.0.2.254", 2)
 	for _, peers := range [][]Peer{{owner, thief}, {thief, owner}} {
 		accepted, errs := o.accept(peers)
-		if len(accepted) != 1 || accepted[0].Node != "h2" || len(errs) != 1 || !strings.Contains(errs[0].Error(), "node a0: has the range of pod addresses 10.42.2.0/24, which overlaps 10.42.2.0/24 of node h2") {
+		if len(accepted) != 1 || accepted[0].Node != "h2" || len(errs) != 1 || !strings.Contains(errs[0].Error(), "node a0: has the pod CIDR 10.42.2.0/24, which overlaps 10.42.2.0/24 of node h2") {
 			t.Errorf("accepted %v, refused %v", accepted, errs)
 		}
 	}
@@ -250,10 +250,10 @@ func TestPeerChanges(t *testing.T) {
 func TestWireGuardRefuses(t *testing.T) {
 	w := &wireguard{key: key(1), keyFile: "/k"}
 	for want, l := range map[string]Local{
-		`has "" for a WireGuard key`:          {Port: 51820},
-		"has the same WireGuard key as this":  {PublicKey: key(1).PublicKey().String(), Port: 51820},
-		"has 0 for a WireGuard port":          {PublicKey: key(2).String()},
-		"AAAAAAAAAAAAAAAAA=\" for a WireGuar": {PublicKey: wgtypes.Key{}.String(), Port: 51820},
+		`has "" as its WireGuard key`:          {Port: 51820},
+		"has the same WireGuard key as this":   {PublicKey: key(1).PublicKey().String(), Port: 51820},
+		"has 0 as its WireGuard port":          {PublicKey: key(2).String()},
+		"AAAAAAAAAAAAAAAAA=\" as its WireGuar": {PublicKey: wgtypes.Key{}.String(), Port: 51820},
 	} {
 		if err := w.refuse(Iface{}, Peer{Local: l}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v instead of %s", err, want)
@@ -293,7 +293,7 @@ func TestKeyIsMadeOnceAndKept(t *testing.T) {
 		}
 	}
 	must(t, os.WriteFile(path, []byte("c2VjcmV0\n"), 0o600))
-	if _, err := loadKey(path); err == nil || !strings.Contains(err.Error(), path+" holds no WireGuard key: remove it") || strings.Contains(err.Error(), "c2V") {
+	if _, err := loadKey(path); err == nil || !strings.Contains(err.Error(), path+" does not contain a WireGuard key: remove it") || strings.Contains(err.Error(), "c2V") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -22,7 +22,7 @@ const (
 )
 
 // vxlan carries packets in UDP. The kernel learns nothing from packets: each
-// peer has an entry that says its hardware address, and one that says where that
+// peer has an entry with its hardware address, and one with where that
 // is.
 type vxlan struct {
 	tunnel
@@ -92,7 +92,7 @@ func (v *vxlan) adopt(outer Iface) (netlink.Link, error) {
 	if wrong == nil {
 		return link, nil
 	}
-	slog.Info("Making a device of the pod network again", "device", v.name, "because", wrong)
+	slog.Info("Recreating a device of the pod network", "device", v.name, "because", wrong)
 	if err := v.kernel.LinkDel(link); err != nil {
 		return nil, fmt.Errorf("remove device %s: %w", v.name, err)
 	}
@@ -120,7 +120,7 @@ func (v *vxlan) wanted(outer Iface) *netlink.Vxlan {
 	return want
 }
 
-// differs says which parameter of a device is not ours.
+// differs reports which parameter of a device is not ours.
 func (v *vxlan) differs(link netlink.Link, outer Iface) error {
 	have, ok := link.(*netlink.Vxlan)
 	switch {
@@ -129,7 +129,7 @@ func (v *vxlan) differs(link netlink.Link, outer Iface) error {
 	case have.VxlanId != layout.VNI || have.Port != v.port:
 		return fmt.Errorf("device %s has network %d and port %d instead of %d and %d", v.name, have.VxlanId, have.Port, layout.VNI, v.port)
 	case have.VtepDevIndex != outer.Index || addrOf(have.SrcAddr) != outer.IP:
-		return fmt.Errorf("device %s does not lead out of %s with %s", v.name, outer.Name, outer.IP)
+		return fmt.Errorf("device %s does not use %s with %s", v.name, outer.Name, outer.IP)
 	case have.Learning || have.FlowBased || have.GBP || have.Group != nil:
 		return fmt.Errorf("device %s was made by another program", v.name)
 	case !bytes.Equal(have.HardwareAddr, v.mac):
@@ -153,7 +153,7 @@ func (v *vxlan) refuse(_ Iface, p Peer) error {
 	mac, err := net.ParseMAC(p.MAC)
 	switch {
 	case err != nil || len(mac) != 6 || mac[0]&1 != 0 || mac.String() != p.MAC:
-		return fmt.Errorf("has %.40q for a hardware address", p.MAC)
+		return fmt.Errorf("has %.40q as its hardware address", p.MAC)
 	case bytes.Equal(mac, v.mac):
 		return fmt.Errorf("has the same hardware address %s as this node", mac)
 	case p.Port != v.port:
@@ -230,7 +230,7 @@ func (v *vxlan) setTable(link, family int, want map[string]entry, key func(entry
 }
 
 func (e entry) neigh(link, family int) *netlink.Neigh {
-	mac, _ := net.ParseMAC(e.mac) // refuse has looked at it
+	mac, _ := net.ParseMAC(e.mac) // refuse has checked it
 	n := &netlink.Neigh{LinkIndex: link, Family: family, State: netlink.NUD_PERMANENT, IP: e.ip.AsSlice(), HardwareAddr: mac}
 	if family == unix.AF_BRIDGE {
 		n.Flags = netlink.NTF_SELF

@@ -47,7 +47,7 @@ func newWireGuard(c Config, kernel *netlink.Handle) (*wireguard, error) {
 	if _, err := netlink.GenlFamilyGet("wireguard"); errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w; or use --flannel-backend=%s", missingModule("wireguard"), VXLAN)
 	} else if err != nil {
-		return nil, fmt.Errorf("ask the kernel for wireguard: %w", err)
+		return nil, fmt.Errorf("find wireguard in the kernel: %w", err)
 	}
 	client, err := wgctrl.New()
 	if err != nil {
@@ -102,7 +102,7 @@ func (w *wireguard) adopt() (netlink.Link, error) {
 	if wrong == nil {
 		return link, nil
 	}
-	slog.Info("Making a device of the pod network again", "device", w.name, "because", wrong)
+	slog.Info("Recreating a device of the pod network", "device", w.name, "because", wrong)
 	if err := w.kernel.LinkDel(link); err != nil {
 		return nil, fmt.Errorf("remove device %s: %w", w.name, err)
 	}
@@ -135,7 +135,7 @@ func (w *wireguard) configure() error {
 		err = portTaken(w.port)
 	}
 	if err != nil {
-		return fmt.Errorf("give %s its key and port: %w", w.name, err)
+		return fmt.Errorf("set the key and port of %s: %w", w.name, err)
 	}
 	return nil
 }
@@ -144,7 +144,7 @@ func (w *wireguard) configured() error {
 	have, err := w.client.Device(w.name)
 	switch {
 	case err != nil:
-		return fmt.Errorf("look at device %s: %w", w.name, err)
+		return fmt.Errorf("inspect device %s: %w", w.name, err)
 	case have.PrivateKey != w.key:
 		return fmt.Errorf("device %s has another key than %s", w.name, w.keyFile)
 	case have.ListenPort != w.port:
@@ -171,11 +171,11 @@ func (w *wireguard) refuse(_ Iface, p Peer) error {
 	key, err := wgtypes.ParseKey(p.PublicKey)
 	switch {
 	case err != nil || key == (wgtypes.Key{}):
-		return fmt.Errorf("has %.60q for a WireGuard key", p.PublicKey)
+		return fmt.Errorf("has %.60q as its WireGuard key", p.PublicKey)
 	case key == w.key.PublicKey():
 		return fmt.Errorf("has the same WireGuard key as this node: remove %s on one of them and start it again", w.keyFile)
 	case p.Port < 1 || p.Port > 65535:
-		return fmt.Errorf("has %d for a WireGuard port", p.Port)
+		return fmt.Errorf("has %d as its WireGuard port", p.Port)
 	}
 	return nil
 }
@@ -185,7 +185,7 @@ func (w *wireguard) hop(link int, _ Peer, _ netip.Prefix) hop { return hop{link:
 func (w *wireguard) set(_ int, peers []Peer) error {
 	have, err := w.client.Device(w.name)
 	if err != nil {
-		return fmt.Errorf("look at device %s: %w", w.name, err)
+		return fmt.Errorf("inspect device %s: %w", w.name, err)
 	}
 	changes := peerChanges(have.Peers, peers)
 	if len(changes) == 0 {
@@ -223,7 +223,7 @@ func peerChanges(have []wgtypes.Peer, peers []Peer) []wgtypes.PeerConfig {
 }
 
 func peerConfig(p Peer) wgtypes.PeerConfig {
-	key, _ := wgtypes.ParseKey(p.PublicKey) // refuse has looked at it
+	key, _ := wgtypes.ParseKey(p.PublicKey) // refuse has checked it
 	c := wgtypes.PeerConfig{
 		PublicKey:         key,
 		Endpoint:          net.UDPAddrFromAddrPort(netip.AddrPortFrom(p.IP, uint16(p.Port))),
@@ -261,7 +261,7 @@ func loadKey(path string) (wgtypes.Key, error) {
 	key, err := wgtypes.ParseKey(strings.TrimSpace(string(text)))
 	if err != nil || key == (wgtypes.Key{}) {
 		// The reason is left out: it could repeat what is in the file.
-		return wgtypes.Key{}, fmt.Errorf("%s holds no WireGuard key: remove it, and a new one is made", path)
+		return wgtypes.Key{}, fmt.Errorf("%s does not contain a WireGuard key: remove it, and lite creates a new one", path)
 	}
 	return key, nil
 }
@@ -269,7 +269,7 @@ func loadKey(path string) (wgtypes.Key, error) {
 func makeKey(path string) (wgtypes.Key, error) {
 	key, err := wgtypes.GeneratePrivateKey()
 	if err != nil {
-		return wgtypes.Key{}, fmt.Errorf("make a WireGuard key: %w", err)
+		return wgtypes.Key{}, fmt.Errorf("generate a WireGuard key: %w", err)
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return wgtypes.Key{}, fmt.Errorf("make %s: %w", filepath.Dir(path), err)

@@ -62,7 +62,7 @@ func TestWireGuardNeedsTheKernel(t *testing.T) {
 		o.Close()
 		return
 	}
-	if err == nil || !strings.Contains(err.Error(), "the kernel does not know wireguard: load it with `modprobe wireguard`") {
+	if err == nil || !strings.Contains(err.Error(), "the kernel does not support wireguard: load it with `modprobe wireguard`") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -186,7 +186,7 @@ func TestKeyIsChanged(t *testing.T) {
 	}
 }
 
-// WireGuard needs not the same port everywhere: each node says its own.
+// WireGuard does not need the same port everywhere: each node publishes its own.
 func TestPortOfWireGuardIsChanged(t *testing.T) {
 	hosts := newHosts(t, WireGuard, 2)
 	h := hosts[0]
@@ -267,7 +267,7 @@ func TestPortOfWireGuardIsTaken(t *testing.T) {
 		var other net.PacketConn
 		h.in(h.ns, func() (err error) { other, err = net.ListenPacket("udp4", port); return err })
 		h.backend.(*wireguard).port = other.LocalAddr().(*net.UDPAddr).Port
-		want := "another program uses UDP port " + strings.TrimPrefix(port, ":") + ": `ss -lunp` names it"
+		want := "another program uses UDP port " + strings.TrimPrefix(port, ":") + ": `ss -lunp` shows it"
 		for range 2 { // the first may have left something behind
 			if _, err := h.Setup(); err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("%s: got %v", port, err)
@@ -282,7 +282,7 @@ func TestPortOfWireGuardIsTaken(t *testing.T) {
 	}
 }
 
-// Nobody between the nodes can read what pods say.
+// Nobody between the nodes can read what pods send.
 func TestWhatIsSeenBetweenNodes(t *testing.T) {
 	for backend, secret := range map[string]bool{VXLAN: false, WireGuard: true} {
 		t.Run(backend, func(t *testing.T) {

@@ -16,7 +16,7 @@ func generation() (uint32, error) {
 	req.AddData(&nl.Nfgenmsg{})
 	answers, err := req.Execute(unix.NETLINK_NETFILTER, 0)
 	if err != nil {
-		return 0, fmt.Errorf("ask for the generation of the packet filter: %w", err)
+		return 0, fmt.Errorf("get the generation of the packet filter: %w", err)
 	}
 	for _, answer := range answers {
 		if len(answer) < nl.SizeofNfgenmsg {
@@ -32,5 +32,5 @@ func generation() (uint32, error) {
 			}
 		}
 	}
-	return 0, errors.New("the kernel does not tell the generation of the packet filter")
+	return 0, errors.New("the kernel does not report the generation of the packet filter")
 }

@@ -135,7 +135,7 @@ func (p *Policy) awaitPermission(ctx context.Context, client kubernetes.Interfac
 		}
 		if apierrors.IsForbidden(err) {
 			pause = askEvery / 2
-			err = errors.New("waiting for the permission to list NetworkPolicies, which a server gives")
+			err = errors.New("waiting for the permission to list NetworkPolicies, which a server grants")
 		} else {
 			err = fmt.Errorf("list NetworkPolicies: %w", err)
 		}
@@ -337,10 +337,10 @@ func (e *enforcer) check(ctx context.Context) (right bool) {
 	}
 	intact, err := e.table.intact(ctx, rules, elements)
 	if err != nil {
-		slog.Warn("Could not check the rules of NetworkPolicies", "err", err)
+		slog.Warn("Cannot check the rules of NetworkPolicies", "err", err)
 	}
 	if err == nil && !intact {
-		slog.Warn("Somebody has changed the rules of NetworkPolicies; they are put back", "table", layout.PolicyTable)
+		slog.Warn("Somebody has changed the rules of NetworkPolicies; restoring them", "table", layout.PolicyTable)
 		e.mu.Lock()
 		e.filter.startOver()
 		e.mu.Unlock()
@@ -353,10 +353,10 @@ func (e *enforcer) check(ctx context.Context) (right bool) {
 func (e *enforcer) complain(err error) {
 	text := "NetworkPolicies are NOT in force: " + err.Error()
 	if e.written {
-		text = "changes of NetworkPolicies are not in force: " + err.Error()
+		text = "changes to NetworkPolicies are not in force: " + err.Error()
 	}
 	if before := e.trouble.Swap(&text); before == nil || *before != text {
-		slog.Error("Could not put NetworkPolicies in force", "err", err)
+		slog.Error("Cannot enforce NetworkPolicies", "err", err)
 	}
 }
 
@@ -381,7 +381,7 @@ func (*Absent) Note() string { return "disabled" }
 // Run implements component.Component.
 func (a *Absent) Run(ctx context.Context) error {
 	if err := Remove(ctx); err != nil {
-		slog.Warn("Could not remove the rules of NetworkPolicies", "err", err, "remedy", "nft delete table inet "+layout.PolicyTable)
+		slog.Warn("Cannot remove the rules of NetworkPolicies", "err", err, "remedy", "nft delete table inet "+layout.PolicyTable)
 	}
 	a.removed.Store(true)
 	<-ctx.Done()

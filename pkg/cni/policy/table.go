@@ -191,11 +191,11 @@ func (t *table) intact(ctx context.Context, rules int, elements map[string]int) 
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("look at table %s: %w", layout.PolicyTable, err)
+		return false, fmt.Errorf("list table %s: %w", layout.PolicyTable, err)
 	}
 	hasRules, hasElements, err := count(out)
 	if err != nil {
-		return false, fmt.Errorf("look at table %s: %w", layout.PolicyTable, err)
+		return false, fmt.Errorf("list table %s: %w", layout.PolicyTable, err)
 	}
 	intact := hasRules == rules+len(t.baseRules(ingress))+len(t.baseRules(egress)) && maps.Equal(hasElements, elements)
 	if intact {

@@ -76,7 +76,7 @@ func (p *Policy) policyInformer(client kubernetes.Interface) cache.Controller {
 // it is known.
 func (e *enforcer) startWatching(ctx context.Context) error {
 	// It takes as long as the API needs; step takes the note back.
-	reading := "NetworkPolicies are not as they should be yet: reading pods, namespaces and nodes from the API"
+	reading := "NetworkPolicies are not fully in force yet: reading pods, namespaces and nodes from the API"
 	e.trouble.Store(&reading)
 	inner, cancel := context.WithCancel(ctx)
 	core := e.client.CoreV1().RESTClient()

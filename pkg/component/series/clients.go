@@ -22,7 +22,7 @@ func isClients(family string) bool {
 	return slices.Contains([]string{clientRequests, clientLatency, clientRateLimit}, family)
 }
 
-// measureClients measures the clients of all components. Who comes first in a process is told what
+// measureClients measures the clients of all components. Whoever comes first in a process gets what
 // they do, and CoreDNS' plugin kubernetes comes before Kubernetes (1.15): all requests would count
 // as its own, and dashboards of Kubernetes would stay empty.
 func measureClients() {

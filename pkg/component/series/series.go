@@ -31,7 +31,7 @@ const (
 	DNS               Owner = "coredns"
 )
 
-// families says who serves a family: by its name, or by what its name begins with up to an
+// families reports who serves a family: by its name, or by what its name begins with up to an
 // underscore. The longest counts. It follows where upstream's sources register a family; what
 // libraries register that several components use, and that does not say for whom it counts, is served
 // by each of them, as each would have it in a process of its own.

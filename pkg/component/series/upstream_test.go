@@ -14,7 +14,7 @@ import (
 	sources "lite.io/lite/tests/upstream"
 )
 
-// registers says which component has what a directory of upstream's sources registers.
+// registers reports which component has what a directory of upstream's sources registers.
 var registers = []struct {
 	dir  string // below the module's
 	who  []Owner

@@ -152,7 +152,7 @@ func checkBounds(cfg *embed.Config) error {
 		{"max-request-bytes", int64(cfg.MaxRequestBytes), leastRequest},
 	} {
 		if b.said < b.least && (b.said > 0 || b.flag == "max-request-bytes") {
-			return fmt.Errorf("etcd-arg %q: no cluster can work with so few bytes; say %d or more, or remove the argument", fmt.Sprintf("%s=%d", b.flag, b.said), b.least)
+			return fmt.Errorf("etcd-arg %q: too few bytes for a cluster; use %d or more, or remove the argument", fmt.Sprintf("%s=%d", b.flag, b.said), b.least)
 		}
 	}
 	return nil
@@ -209,22 +209,22 @@ func apply(flags *flag.FlagSet, args []string) error {
 	for _, arg := range args {
 		key, value, _ := strings.Cut(arg, "=")
 		if key == "listen-metrics-urls" {
-			return fmt.Errorf("etcd-arg %q: the metrics of all other parts would be served there too; use etcd-expose-metrics", arg)
+			return fmt.Errorf("etcd-arg %q: the metrics of all other components would be served there too; use etcd-expose-metrics", arg)
 		}
 		if strings.Contains(key, "urls") || slices.Contains(decided, key) {
-			return fmt.Errorf("etcd-arg %q: lite itself decides where its etcd listens, what it is called and where its data is; remove the argument", arg)
+			return fmt.Errorf("etcd-arg %q: lite decides where its etcd listens, its name and where its data is; remove the argument", arg)
 		}
 		if slices.Contains(certified, key) {
-			return fmt.Errorf("etcd-arg %q: the API server and etcd know each other by certificates of an authority of lite's; remove the argument", arg)
+			return fmt.Errorf("etcd-arg %q: the API server and etcd use certificates of lite's own authority; remove the argument", arg)
 		}
 		if slices.Contains(logged, key) {
-			return fmt.Errorf("etcd-arg %q: all parts of lite have one log; remove the argument, or say --log-level or --log-format", arg)
+			return fmt.Errorf("etcd-arg %q: all components of lite share one log; remove the argument, or set --log-level or --log-format", arg)
 		}
 		if slices.Contains(unserved, key) {
-			return fmt.Errorf("etcd-arg %q: an etcd inside another process cannot be told that; remove the argument", arg)
+			return fmt.Errorf("etcd-arg %q: an etcd inside another process does not support this; remove the argument", arg)
 		}
 		if now := successor(flags, key, value); now != "" {
-			return fmt.Errorf("etcd-arg %q: etcd 3.7 has no such flag any more; use %s", arg, now)
+			return fmt.Errorf("etcd-arg %q: etcd 3.7 no longer has this flag; use %s", arg, now)
 		}
 		if err := flags.Set(key, value); err != nil {
 			return fmt.Errorf("etcd-arg %q: %w; `etcd --help` of the version in `lite version` lists the flags", arg, err)
@@ -274,7 +274,7 @@ func (e *Etcd) Run(ctx context.Context) (err error) {
 		err = errors.New("the member stopped")
 	case reason := <-e.failed:
 		// It stands still with its locks held: closing it would wait for them.
-		return fmt.Errorf("write to %s: %w; what was acknowledged is safe: mend the cause and start again", e.config.Dir, reason)
+		return fmt.Errorf("write to %s: %w; acknowledged writes are safe: fix the cause and start again", e.config.Dir, reason)
 	}
 	server.Close()
 	return err
@@ -299,14 +299,14 @@ func (e *Etcd) fatal(reason log.Fatal) {
 func (e *Etcd) start() (server *embed.Etcd, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("open %s: %v; restore a snapshot or a copy of it, or move it away to begin an empty cluster", e.config.Dir, r)
+			err = fmt.Errorf("open %s: %v; restore a snapshot or a copy of it, or move it away to start an empty cluster", e.config.Dir, r)
 		}
 	}()
 	if err := verify(e.config.Dir); err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(e.config.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the data directory of etcd: %w", err)
+		return nil, fmt.Errorf("create the data directory of etcd: %w", err)
 	}
 	server, err = embed.StartEtcd(e.config)
 	if err != nil {
@@ -350,7 +350,7 @@ func verify(dir string) error {
 		// etcd would make a new log, in which what the database holds has
 		// never been agreed upon, and wait for ever (3.7).
 		if applied > 0 {
-			return damaged("the write-ahead log in "+logDir, fmt.Errorf("it is gone, and the database holds entry %d", applied))
+			return damaged("the write-ahead log in "+logDir, fmt.Errorf("it is missing, and the database contains entry %d", applied))
 		}
 		return nil
 	}
@@ -363,7 +363,7 @@ func verify(dir string) error {
 		if begins == 0 {
 			return nil // made from the log
 		}
-		return damaged("the database "+database, fmt.Errorf("it is gone, and the log holds only what came after entry %d", begins))
+		return damaged("the database "+database, fmt.Errorf("it is missing, and the log contains only what came after entry %d", begins))
 	}
 	if err != nil {
 		return damaged("the database "+database, err)
@@ -371,13 +371,13 @@ func verify(dir string) error {
 	// What is missing between the two came from another member, and is beside them, or
 	// has been lost with a database that was newer.
 	if from := filepath.Join(filepath.Dir(database), fmt.Sprintf("%016x.snap.db", begins)); applied < begins && !exists(from) {
-		return damaged("the database "+database, fmt.Errorf("it holds what came up to entry %d, and the log only what came after entry %d", applied, begins))
+		return damaged("the database "+database, fmt.Errorf("it contains entries up to %d, and the log only entries after %d", applied, begins))
 	}
 	// etcd takes a record whose length is damaged for one that was never whole,
 	// and drops it with all that follows (3.7). But nothing is applied before
 	// it is safe in the log.
 	if logged < applied {
-		return damaged("the write-ahead log in "+logDir, fmt.Errorf("it can be read up to entry %d and the database holds entry %d", logged, applied))
+		return damaged("the write-ahead log in "+logDir, fmt.Errorf("it is readable up to entry %d, and the database contains entry %d", logged, applied))
 	}
 	return nil
 }
@@ -445,7 +445,7 @@ func lastApplied(database string) (index uint64, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("it cannot be read to its end: %v", r)
+			err = fmt.Errorf("it is not readable to its end: %v", r)
 		}
 	}()
 	err = db.View(func(tx *bbolt.Tx) error {
@@ -492,7 +492,7 @@ func (e *Etcd) disarm(ctx context.Context, server *embed.Etcd) {
 		_, err := server.Server.Alarm(ctx, &etcdserverpb.AlarmRequest{
 			Action: etcdserverpb.AlarmRequest_DEACTIVATE, MemberID: alarm.MemberID, Alarm: alarm.Alarm,
 		})
-		slog.Info("There is room in the datastore again: its NOSPACE alarm is lifted", "err", err)
+		slog.Info("The datastore has space again: disarmed its NOSPACE alarm", "err", err)
 	}
 }
 

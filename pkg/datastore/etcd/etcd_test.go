@@ -168,7 +168,7 @@ func TestFlagsThatOnlyEtcdsMainCarriesAreRefused(t *testing.T) {
 		for _, m := range carries.FindAllStringSubmatch(content, -1) {
 			found++
 			_, err := configuration(sample(m[1] + "=a"))
-			if err == nil || !strings.Contains(err.Error(), "cannot be told that") && !strings.Contains(err.Error(), "lite itself decides") && !strings.Contains(err.Error(), "use etcd-expose-metrics") {
+			if err == nil || !strings.Contains(err.Error(), "does not support this") && !strings.Contains(err.Error(), "lite decides") && !strings.Contains(err.Error(), "use etcd-expose-metrics") {
 				t.Errorf("%s: --%s has no effect here and is not refused: %v", path, m[1], err)
 			}
 		}
@@ -180,24 +180,24 @@ func TestFlagsThatOnlyEtcdsMainCarriesAreRefused(t *testing.T) {
 
 func TestArgumentsThatAreRefused(t *testing.T) {
 	for arg, want := range map[string]string{
-		"listen-client-urls=http://0.0.0.0:2379": `etcd-arg "listen-client-urls=http://0.0.0.0:2379": lite itself decides`,
-		"initial-advertise-peer-urls=https://x":  `lite itself decides`,
+		"listen-client-urls=http://0.0.0.0:2379": `etcd-arg "listen-client-urls=http://0.0.0.0:2379": lite decides`,
+		"initial-advertise-peer-urls=https://x":  `lite decides`,
 		"listen-metrics-urls=http://0.0.0.0:1":   `use etcd-expose-metrics`,
-		"name=other":                             `lite itself decides`,
-		"initial-cluster=a=https://x":            `lite itself decides`,
+		"name=other":                             `lite decides`,
+		"initial-cluster=a=https://x":            `lite decides`,
 		// It was answered with the advice to restore a snapshot.
-		"log-level=verbose":                       `etcd-arg "log-level=verbose": all parts of lite have one log; remove the argument, or say --log-level`,
-		"cert-file=/other.crt":                    `etcd-arg "cert-file=/other.crt": the API server and etcd know each other by certificates`,
-		"trusted-ca-file=/other.crt":              `certificates of an authority of lite's; remove the argument`,
+		"log-level=verbose":                       `etcd-arg "log-level=verbose": all components of lite share one log; remove the argument, or set --log-level`,
+		"cert-file=/other.crt":                    `etcd-arg "cert-file=/other.crt": the API server and etcd use certificates`,
+		"trusted-ca-file=/other.crt":              `certificates of lite's own authority; remove the argument`,
 		"quota-backend-byte=1":                    `etcd-arg "quota-backend-byte=1": no such flag -quota-backend-byte`,
-		"quota-backend-bytes=1":                   `etcd-arg "quota-backend-bytes=1": no cluster can work with so few bytes; say 67108864 or more, or remove the argument`,
-		"quota-backend-bytes=8192":                `etcd-arg "quota-backend-bytes=8192": no cluster can work with so few bytes`,
-		"max-request-bytes=1000":                  `etcd-arg "max-request-bytes=1000": no cluster can work with so few bytes; say 1048576 or more`,
-		"max-request-bytes=0":                     `etcd-arg "max-request-bytes=0": no cluster`,
+		"quota-backend-bytes=1":                   `etcd-arg "quota-backend-bytes=1": too few bytes for a cluster; use 67108864 or more, or remove the argument`,
+		"quota-backend-bytes=8192":                `etcd-arg "quota-backend-bytes=8192": too few bytes for a cluster`,
+		"max-request-bytes=1000":                  `etcd-arg "max-request-bytes=1000": too few bytes for a cluster; use 1048576 or more`,
+		"max-request-bytes=0":                     `etcd-arg "max-request-bytes=0": too few bytes`,
 		"quota-backend-bytes=much":                `etcd-arg "quota-backend-bytes=much": parse error`,
 		"quota-backend-bytes":                     `etcd-arg "quota-backend-bytes": parse error`,
-		"experimental-compaction-batch-limit=5":   `etcd-arg "experimental-compaction-batch-limit=5": etcd 3.7 has no such flag any more; use compaction-batch-limit`,
-		"experimental-initial-corrupt-check=true": `etcd-arg "experimental-initial-corrupt-check=true": etcd 3.7 has no such flag any more; use feature-gates=InitialCorruptCheck=true`,
+		"experimental-compaction-batch-limit=5":   `etcd-arg "experimental-compaction-batch-limit=5": etcd 3.7 no longer has this flag; use compaction-batch-limit`,
+		"experimental-initial-corrupt-check=true": `etcd-arg "experimental-initial-corrupt-check=true": etcd 3.7 no longer has this flag; use feature-gates=InitialCorruptCheck=true`,
 	} {
 		_, err := New(sample(arg))
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
@@ -234,7 +234,7 @@ func TestExperimentalFlagsHaveSuccessors(t *testing.T) {
 		"watch-progress-notify-interval=1s":       "watch-progress-notify-interval",
 	} {
 		_, err := New(sample("experimental-" + old))
-		if err == nil || !strings.HasSuffix(err.Error(), "no such flag any more; use "+now) {
+		if err == nil || !strings.HasSuffix(err.Error(), "no longer has this flag; use "+now) {
 			t.Errorf("experimental-%s: %v", old, err)
 		}
 	}

@@ -12,7 +12,7 @@ import (
 
 // remedy is what helps against a store that cannot be opened.
 func remedy(dir string) string {
-	return "restore a snapshot or a copy of " + dir + ", or move it away to begin an empty cluster"
+	return "restore a snapshot or a copy of " + dir + ", or move it away to start an empty cluster"
 }
 
 // Directories is those in which a member keeps its data, the one of the member first.
@@ -31,10 +31,10 @@ func inPlace(dir string) error {
 		}
 		info, err := os.Stat(d)
 		if err != nil {
-			return fmt.Errorf("the directory %s is not there: %w; nothing was changed: mount what it leads to, %s", d, err, remedy(dir))
+			return fmt.Errorf("the directory %s does not exist: %w; nothing was changed: mount what it leads to, %s", d, err, remedy(dir))
 		}
 		if !info.IsDir() {
-			return fmt.Errorf("%s is a file in the place of a directory; nothing was changed: %s", d, remedy(dir))
+			return fmt.Errorf("%s is a file, and must be a directory; nothing was changed: %s", d, remedy(dir))
 		}
 		if err := writable(d); err != nil {
 			return err
@@ -42,7 +42,7 @@ func inPlace(dir string) error {
 	}
 	files, err := filepath.Glob(filepath.Join(walDir(dir), "*.wal"))
 	if err != nil {
-		return fmt.Errorf("look for the write-ahead log: %w", err)
+		return fmt.Errorf("find the write-ahead log: %w", err)
 	}
 	for _, f := range append(files, databaseFile(dir)) {
 		if err := writable(f); err != nil {
@@ -55,7 +55,7 @@ func inPlace(dir string) error {
 // writable asks the kernel, which knows mounts and attributes as well as modes.
 func writable(path string) error {
 	if err := unix.Access(path, unix.W_OK); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("%s cannot be written: %w; nothing was changed: look at how it is mounted (findmnt -T %s) and at its mode and attributes (lsattr)", path, err, path)
+		return fmt.Errorf("%s is not writable: %w; nothing was changed: check how it is mounted (findmnt -T %s), its mode and its attributes (lsattr)", path, err, path)
 	}
 	return nil
 }

@@ -41,16 +41,16 @@ func TestAStoreThatIsNotWhole(t *testing.T) {
 		unused bool
 	}{
 		"whole":      {func(*testing.T, string) {}, nil, false},
-		"no log":     {func(t *testing.T, m string) { remove(t, m+"/wal") }, []string{"the write-ahead log in ", "/wal is damaged: it is gone, and the database holds entry ", restore}, false},
-		"log empty":  {func(t *testing.T, m string) { remove(t, m+"/wal"); mkdir(t, m+"/wal") }, []string{"/wal is damaged: it is gone", restore}, false},
-		"log moved":  {func(t *testing.T, m string) { rename(t, m+"/wal", m+"/wal.old") }, []string{"/wal is damaged: it is gone", restore}, false},
-		"no segment": {func(t *testing.T, m string) { remove(t, m+"/wal"); mkdir(t, m+"/wal"); put(t, m+"/wal/0.tmp", "") }, []string{"/wal is damaged: it is gone", restore}, false},
+		"no log":     {func(t *testing.T, m string) { remove(t, m+"/wal") }, []string{"the write-ahead log in ", "/wal is damaged: it is missing, and the database contains entry ", restore}, false},
+		"log empty":  {func(t *testing.T, m string) { remove(t, m+"/wal"); mkdir(t, m+"/wal") }, []string{"/wal is damaged: it is missing", restore}, false},
+		"log moved":  {func(t *testing.T, m string) { rename(t, m+"/wal", m+"/wal.old") }, []string{"/wal is damaged: it is missing", restore}, false},
+		"no segment": {func(t *testing.T, m string) { remove(t, m+"/wal"); mkdir(t, m+"/wal"); put(t, m+"/wal/0.tmp", "") }, []string{"/wal is damaged: it is missing", restore}, false},
 		"a segment that is none": {func(t *testing.T, m string) { remove(t, m+"/wal"); mkdir(t, m+"/wal"); put(t, m+"/wal/log.wal", "x") },
 			[]string{"the write-ahead log in ", "is damaged", restore}, false},
 		"segments emptied": {func(t *testing.T, m string) { put(t, segmentOf(t, m), "") }, []string{"the write-ahead log in ", "is damaged", restore}, false},
-		"log is a file":    {func(t *testing.T, m string) { remove(t, m+"/wal"); put(t, m+"/wal", "") }, []string{"/wal is a file in the place of a directory", restore}, false},
+		"log is a file":    {func(t *testing.T, m string) { remove(t, m+"/wal"); put(t, m+"/wal", "") }, []string{"/wal is a file, and must be a directory", restore}, false},
 		"log not mounted": {func(t *testing.T, m string) { remove(t, m+"/wal"); link(t, "/nowhere/wal", m+"/wal") },
-			[]string{"/wal is not there", "mount what it leads to", "restore a snapshot"}, false},
+			[]string{"/wal does not exist", "mount what it leads to", "restore a snapshot"}, false},
 		"database emptied":       {func(t *testing.T, m string) { put(t, m+"/snap/db", "") }, []string{"the database ", "is damaged", restore}, false},
 		"database a directory":   {func(t *testing.T, m string) { remove(t, m+"/snap/db"); mkdir(t, m+"/snap/db") }, []string{"the database ", "is damaged", restore}, false},
 		"no log, database empty": {func(t *testing.T, m string) { remove(t, m+"/wal"); mkdir(t, m+"/wal"); put(t, m+"/snap/db", "") }, []string{"the database ", "is damaged", restore}, true},
@@ -60,13 +60,13 @@ func TestAStoreThatIsNotWhole(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, []string{"the database ", "is damaged", restore}, false},
-		"snap is a file":        {func(t *testing.T, m string) { remove(t, m+"/snap"); put(t, m+"/snap", "") }, []string{"/snap is a file in the place of a directory", restore}, false},
+		"snap is a file":        {func(t *testing.T, m string) { remove(t, m+"/snap"); put(t, m+"/snap", "") }, []string{"/snap is a file, and must be a directory", restore}, false},
 		"no database":           {func(t *testing.T, m string) { remove(t, m+"/snap/db") }, nil, false}, // the log has all
 		"no snap":               {func(t *testing.T, m string) { remove(t, m+"/snap") }, nil, false},
 		"no member":             {func(t *testing.T, m string) { remove(t, m) }, nil, true},
 		"nothing":               {func(t *testing.T, m string) { remove(t, filepath.Dir(m)) }, nil, true},
-		"member a file":         {func(t *testing.T, m string) { remove(t, m); put(t, m, "") }, []string{"/member is a file in the place of a directory", restore}, true},
-		"the store a file":      {func(t *testing.T, m string) { remove(t, filepath.Dir(m)); put(t, filepath.Dir(m), "") }, []string{"is a file in the place of a directory", restore}, true},
+		"member a file":         {func(t *testing.T, m string) { remove(t, m); put(t, m, "") }, []string{"/member is a file, and must be a directory", restore}, true},
+		"the store a file":      {func(t *testing.T, m string) { remove(t, filepath.Dir(m)); put(t, filepath.Dir(m), "") }, []string{"is a file, and must be a directory", restore}, true},
 		"first start cut short": {func(t *testing.T, m string) { remove(t, m+"/wal"); put(t, m+"/snap/db", "") }, nil, true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -116,7 +116,7 @@ func TestVerifyFindsADatabaseThatIsGone(t *testing.T) {
 	}
 	before := listing(t, dir)
 	err := member(t, dir).Run(t.Context())
-	if err == nil || !strings.Contains(err.Error(), "the database "+databaseFile(dir)+" is damaged: it is gone, and the log holds only what came after entry ") {
+	if err == nil || !strings.Contains(err.Error(), "the database "+databaseFile(dir)+" is damaged: it is missing, and the log contains only what came after entry ") {
 		t.Errorf("got %v", err)
 	}
 	if listing(t, dir) != before {
@@ -155,11 +155,11 @@ func TestVerifyFindsADatabaseThatIsNotWhole(t *testing.T) {
 		want   string // "" if it is whole
 	}{
 		"as it is":            {bytes.Clone, ""},
-		"cut short":           {func(db []byte) []byte { return db[:100<<12] }, "it cannot be read to its end"},
-		"cut within a page":   {func(db []byte) []byte { return db[:100<<12+100] }, "it cannot be read to its end"},
-		"a hole":              {func(db []byte) []byte { clear(db[20<<12 : 60<<12]); return db }, "it cannot be read to its end"},
-		"another file's part": {func(db []byte) []byte { copy(db[40<<12:], bytes.Repeat([]byte("abcd"), 20<<10)); return db }, "it cannot be read to its end"},
-		"an older copy":       {func([]byte) []byte { return early }, "it holds what came up to entry"},
+		"cut short":           {func(db []byte) []byte { return db[:100<<12] }, "it is not readable to its end"},
+		"cut within a page":   {func(db []byte) []byte { return db[:100<<12+100] }, "it is not readable to its end"},
+		"a hole":              {func(db []byte) []byte { clear(db[20<<12 : 60<<12]); return db }, "it is not readable to its end"},
+		"another file's part": {func(db []byte) []byte { copy(db[40<<12:], bytes.Repeat([]byte("abcd"), 20<<10)); return db }, "it is not readable to its end"},
+		"an older copy":       {func([]byte) []byte { return early }, "it contains entries up to"},
 	} {
 		if err := os.WriteFile(databaseFile(dir), c.change(bytes.Clone(whole)), 0o600); err != nil {
 			t.Fatal(err)
@@ -192,7 +192,7 @@ func TestAStoreThatCannotBeWritten(t *testing.T) {
 		if err := unix.Unmount(path, 0); err != nil {
 			t.Fatal(err)
 		}
-		if err == nil || !strings.HasPrefix(err.Error(), path+" cannot be written: read-only file system; nothing was changed: ") {
+		if err == nil || !strings.HasPrefix(err.Error(), path+" is not writable: read-only file system; nothing was changed: ") {
 			t.Errorf("%s: got %v", path, err)
 		}
 	}

@@ -28,13 +28,13 @@ func reserve(database string) error {
 	}
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(int(f.Fd()), &fs); err != nil {
-		return fmt.Errorf("look for room for %s: %w", database, err)
+		return fmt.Errorf("find space for %s: %w", database, err)
 	}
 	if int64(fs.Bavail)*fs.Bsize < 4*reserved {
 		return nil
 	}
 	if err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, info.Size()+reserved); err != nil {
-		return fmt.Errorf("reserve room for %s: %w", database, err)
+		return fmt.Errorf("reserve space for %s: %w", database, err)
 	}
 	return nil
 }

@@ -43,7 +43,7 @@ func Advance(dir, replaced string) error {
 	err = db.Update(func(tx *bbolt.Tx) error {
 		key, meta := tx.Bucket([]byte("key")), tx.Bucket([]byte("meta"))
 		if key == nil || meta == nil {
-			return errors.New("it is no database of etcd")
+			return errors.New("it is not a database of etcd")
 		}
 		have := lastRevision(tx)
 		if target == 0 {

@@ -1,4 +1,4 @@
-// Package document takes apart what a user has written in YAML. It looks at nodes, not
+// Package document takes apart what a user has written in YAML. It reads nodes, not
 // at values: a node has a line, keeps 0600 as it was written, and a key that is there
 // twice is there twice.
 package document
@@ -43,7 +43,7 @@ func Problem(err error, data []byte) error {
 	}
 	name, _, _ := strings.Cut(rest, "' referenced")
 	before, _, _ := bytes.Cut(data, []byte("*"+name))
-	return fmt.Errorf("line %d: a value starts with *, which YAML reads as an alias, and there is no such anchor; put it in quotes", 1+bytes.Count(before, []byte("\n")))
+	return fmt.Errorf("line %d: a value starts with *, which is an alias in YAML, and its anchor does not exist; put it in quotes", 1+bytes.Count(before, []byte("\n")))
 }
 
 // Resolve follows an alias; YAML has no aliases of aliases.
@@ -54,5 +54,5 @@ func Resolve(n *yaml.Node) *yaml.Node {
 	return n
 }
 
-// IsNull reports whether a node says nothing: null, ~, or no value at all.
+// IsNull reports whether a node is empty: null, ~, or no value at all.
 func IsNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }

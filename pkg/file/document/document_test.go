@@ -17,7 +17,7 @@ func TestOnly(t *testing.T) {
 		"\ufeffa: b\r\n":                   "a b in line 1",
 		"a: b\n---\na: c\n":                "line 2: a second YAML document begins",
 		"---\na: b\n\n---\n- c\n---\n":     "line 4: a second YAML document begins",
-		"a: b\nc: *d\n":                    "line 2: a value starts with *, which YAML reads as an alias, and there is no such anchor; put it in quotes",
+		"a: b\nc: *d\n":                    "line 2: a value starts with *, which is an alias in YAML, and its anchor does not exist; put it in quotes",
 		"a: b: c\n":                        "mapping values are not allowed",
 		"a: b\n---\na: b: c\n":             "mapping values are not allowed",
 		"a:\n\tb: c\n":                     "line 2: found character that cannot start any token",

@@ -20,5 +20,5 @@ func ExampleOnly() {
 	fmt.Println(err)
 	// Output:
 	// line 2: write-kubeconfig-mode is 0600
-	// line 1: a value starts with *, which YAML reads as an alias, and there is no such anchor; put it in quotes
+	// line 1: a value starts with *, which is an alias in YAML, and its anchor does not exist; put it in quotes
 }

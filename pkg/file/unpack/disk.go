@@ -25,7 +25,7 @@ const (
 // Disk is the file system that has a directory, less what is kept of it.
 type Disk struct {
 	Dir    string // is there
-	Remedy string // what to do where it is full, after what is said of it
+	Remedy string // what to do if it is full; it follows the problem
 	free   bool   // nothing is kept of it
 	// Stat is another function than the system's, in tests.
 	Stat func(path string, to *unix.Statfs_t) error
@@ -84,14 +84,14 @@ type room struct {
 	freeFiles, keptFiles int64
 }
 
-func (d Disk) look() (room, error) {
+func (d Disk) measure() (room, error) {
 	stat := d.Stat
 	if stat == nil {
 		stat = unix.Statfs
 	}
 	var s unix.Statfs_t
 	if err := stat(d.Dir, &s); err != nil {
-		return room{}, fmt.Errorf("look for free space in %s: %w", d.Dir, err)
+		return room{}, fmt.Errorf("get the free space in %s: %w", d.Dir, err)
 	}
 	size := int64(s.Blocks) * s.Bsize
 	r := room{free: int64(s.Bavail) * s.Bsize, kept: min(max(size/keptPart, leastKept), size/4, mostKept)}
@@ -102,9 +102,9 @@ func (d Disk) look() (room, error) {
 }
 
 // Enough is an error if there is no room for so many bytes, and one file, of something.
-// A disk that cannot be looked at is none: whoever writes to it finds out.
+// A disk that cannot be measured is none: whoever writes to it finds out.
 func (d Disk) Enough(what string, need int64) error {
-	r, err := d.look()
+	r, err := d.measure()
 	if err != nil {
 		return err
 	}
@@ -145,7 +145,7 @@ type diskWriter struct {
 func (w *diskWriter) Write(p []byte) (int, error) {
 	if w.unseen += int64(len(p)); w.unseen >= betweenBytes {
 		w.unseen = 0
-		r, err := w.disk.look()
+		r, err := w.disk.measure()
 		if err == nil {
 			err = w.disk.enough(r, w.what, int64(len(p)), "more than "+Bytes(w.written+max(0, r.free-r.kept)))
 		}
@@ -164,7 +164,7 @@ func (w *diskWriter) Write(p []byte) (int, error) {
 // that was not seen, however busy the machine is, and whatever it is that grows: what a
 // stream is decompressed to, a hole of a file that the tar does not have, or many files.
 func (d Disk) Watch(ctx context.Context, what string) (context.Context, context.CancelFunc, error) {
-	r, err := d.look()
+	r, err := d.measure()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -188,7 +188,7 @@ type watched struct {
 // Done implements context.Context.
 func (w *watched) Done() <-chan struct{} {
 	if w.asked.Add(1)%betweenAsked == 0 {
-		r, err := w.disk.look()
+		r, err := w.disk.measure()
 		if err == nil {
 			err = w.disk.enough(r, w.what, 1, "more than "+Bytes(w.had))
 		}

@@ -10,7 +10,7 @@ import (
 	"lite.io/lite/pkg/file/unpack"
 )
 
-// What others have packed is read through a limit of what comes out, whatever is said of it.
+// What others have packed is read through a limit of what comes out, whatever it claims.
 func ExampleLimit() {
 	var packed bytes.Buffer
 	z := gzip.NewWriter(&packed)

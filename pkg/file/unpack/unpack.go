@@ -1,4 +1,4 @@
-// Package unpack bounds what is unpacked: archives are made by others, and say of
+// Package unpack bounds what is unpacked: archives are made by others, and claim of
 // themselves what they like. What counts is what comes out of them while they are
 // read: how many bytes, how many files, how much of them is kept in memory, and how
 // much of the disk is left. Whatever in lite reads what others have packed reads it
@@ -33,7 +33,7 @@ func Decompress(r io.Reader) (plain io.ReadCloser, suffix string, err error) {
 	switch {
 	case bytes.HasPrefix(start, []byte{0x1f, 0x8b}):
 		z, err := gzip.NewReader(buffered)
-		return z, ".tar.gz", err // nobody looks at z after an error
+		return z, ".tar.gz", err // nobody uses z after an error
 	case IsZstd(start):
 		z, err := Zstd(buffered)
 		return z, ".tar.zst", err
@@ -41,7 +41,7 @@ func Decompress(r io.Reader) (plain io.ReadCloser, suffix string, err error) {
 	return io.NopCloser(buffered), ".tar", nil
 }
 
-// IsZstd says whether a stream that starts so is compressed with zstd.
+// IsZstd reports whether a stream that starts so is compressed with zstd.
 func IsZstd(start []byte) bool { return bytes.HasPrefix(start, []byte{0x28, 0xb5, 0x2f, 0xfd}) }
 
 // Zstd reads what zstd has compressed, without goroutines: between others that are busy,
@@ -112,9 +112,9 @@ func (t *Tar) Next() (*tar.Header, error) {
 	t.names += len(h.Name) + len(h.Linkname)
 	switch {
 	case t.entries > MaxEntries:
-		return nil, tooMuchf("it has more than %d files", MaxEntries)
+		return nil, tooMuchf("it contains more than %d files", MaxEntries)
 	case len(h.Name) > maxName || len(h.Linkname) > maxName:
-		return nil, tooMuchf("it has a file whose name is longer than %d bytes", maxName)
+		return nil, tooMuchf("it contains a file with a name longer than %d bytes", maxName)
 	case t.names > maxNames:
 		return nil, tooMuchf("the names of its files alone are more than %s", Bytes(maxNames))
 	}
@@ -136,7 +136,7 @@ func Document(data []byte) error {
 		return err
 	}
 	if n := bytes.Count(data, []byte{','}); n > maxElements {
-		return tooMuchf("a description of an image with %d elements is more than the %d that are read", n, maxElements)
+		return tooMuchf("an image descriptor has %d elements, and may have %d", n, maxElements)
 	}
 	return nil
 }
@@ -144,7 +144,7 @@ func Document(data []byte) error {
 // DocumentSize is an error if a description of an image is larger than what is read.
 func DocumentSize(size int64) error {
 	if size > MaxDocument {
-		return tooMuchf("a description of an image of %s is more than the %s that are read", Bytes(size), Bytes(MaxDocument))
+		return tooMuchf("an image descriptor has %s, and may have %s", Bytes(size), Bytes(MaxDocument))
 	}
 	return nil
 }

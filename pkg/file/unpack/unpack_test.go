@@ -222,7 +222,7 @@ func TestWatchEndsAtTheReserve(t *testing.T) {
 func TestReserve(t *testing.T) {
 	for size, want := range map[int64]int64{64 << 20: 16 << 20, 600 << 20: 128 << 20, 8 << 30: 8 << 30 / 20, 100 << 30: 1 << 30} {
 		d := Disk{Stat: func(_ string, to *unix.Statfs_t) error { to.Bsize, to.Blocks = 1, uint64(size); return nil }}
-		if r, err := d.look(); err != nil || r.kept != want {
+		if r, err := d.measure(); err != nil || r.kept != want {
 			t.Errorf("of %s: %s, %v", Bytes(size), Bytes(r.kept), err)
 		}
 	}

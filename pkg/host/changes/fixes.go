@@ -59,7 +59,7 @@ func Fixes(configDir layout.Config) (all []Fix, err error) {
 	for lines := json.NewDecoder(bytes.NewReader(data)); lines.More(); {
 		var f Fix
 		if err := lines.Decode(&f); err != nil {
-			return nil, fmt.Errorf("read %s: %w; take back by hand what it lists, and remove it", path, err)
+			return nil, fmt.Errorf("read %s: %w; undo by hand what it lists, and remove it", path, err)
 		}
 		all = append(all, f)
 	}

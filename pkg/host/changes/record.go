@@ -43,7 +43,7 @@ func Read(runDir layout.Run) (Record, error) {
 		err = json.Unmarshal(data, &r)
 	}
 	if err != nil {
-		return Record{}, fmt.Errorf("read what the machine was like: %w", err)
+		return Record{}, fmt.Errorf("read the recorded state of the machine: %w", err)
 	}
 	if r.Boot != probe.This.BootID() {
 		return Record{}, nil
@@ -57,10 +57,10 @@ func (r Record) write(runDir layout.Run) error {
 		return err
 	}
 	if err := os.MkdirAll(string(runDir), file.Passable); err != nil {
-		return fmt.Errorf("write down what the machine is like: %w", err)
+		return fmt.Errorf("record the state of the machine: %w", err)
 	}
 	if err := file.Write(runDir.Before(), append(data, '\n'), 0o600); err != nil {
-		return fmt.Errorf("write down what the machine is like: %w", err)
+		return fmt.Errorf("record the state of the machine: %w", err)
 	}
 	return nil
 }

@@ -91,13 +91,13 @@ func (r Record) Undo() Undo {
 		switch {
 		case !known || value == before:
 		case configured.says(path, value):
-			u.Left = append(u.Left, fmt.Sprintf("%s = %s, as the machine's configuration says; it was %s before lite", dotted(path), value, before))
+			u.Left = append(u.Left, fmt.Sprintf("%s = %s, which the machine's configuration sets; it was %s before lite", dotted(path), value, before))
 		case configured.says(governor(path), u.now[governor(path)]):
 			// The kernel has set it for that one's sake.
 		case value == r.Set[path] || value == settingOf(path):
 			u.want[path] = before
 		default:
-			u.Left = append(u.Left, fmt.Sprintf("%s = %s, which somebody has set since; it was %s before lite", dotted(path), value, before))
+			u.Left = append(u.Left, fmt.Sprintf("%s = %s, which somebody has set since then; it was %s before lite", dotted(path), value, before))
 		}
 	}
 	for _, path := range slices.SortedFunc(maps.Keys(u.want), func(a, b string) int { return strings.Compare(order(a), order(b)) }) {

@@ -22,7 +22,7 @@ func (t Table) String() string { return t.Family + " " + t.Name }
 type Change struct {
 	Table
 	Dropped bool     // the table itself; another of that name may have been made at once
-	Dormant bool     // nothing was taken, and what is in the table is in force no more
+	Dormant bool     // nothing was removed, but the table is no longer in force
 	Chains  []string // those that lost rules, or are gone with rules in them; sorted
 	Sets    []string // and maps that lost elements; sorted
 	Adds    bool     // the transaction also brought something into the table
@@ -30,7 +30,7 @@ type Change struct {
 	Generation uint32
 }
 
-// Lost is what has been taken from the packet filter since the last look.
+// Lost is what was removed from the packet filter since the last check.
 type Lost struct {
 	Changes []Change
 	// Links are interfaces that are gone, down, renamed, or no longer on their bridge.
@@ -38,13 +38,13 @@ type Lost struct {
 	// Ways are addresses, routes and neighbours that are gone, each kind once.
 	Ways []Way
 	// Settings is set when those of the kernel may be others: packets of a family of
-	// addresses are forwarded no more, or somebody has written one; see Watcher.Look.
+	// addresses are no longer forwarded, or somebody has written one; see Watcher.CheckSettings.
 	Settings bool
 	// Older is set when tables of the older interface have changed, of which the
 	// kernel does not tell more.
 	Older bool
-	// Unknown is set when more was lost than the kernel could tell, and when a
-	// look is one without occasion: whatever can be seen has to be looked at.
+	// Unknown is set when more was lost than the kernel could tell, and for a
+	// check without occasion: everything visible has to be checked.
 	Unknown bool
 	By      string // the program of the first change, "" if that is not known
 }
@@ -74,7 +74,7 @@ func (l Lost) Route(protocol uint8) bool {
 // Link reports whether something happened to an interface, or may have.
 func (l Lost) Link(name string) bool { return l.Unknown || slices.Contains(l.Links, name) }
 
-// transaction is what the kernel has told of one so far. The news of each come one
+// transaction is what the kernel has reported of one so far. The events of each come one
 // after another and end with that of a new generation.
 type transaction struct{ tables map[Table]*taken }
 

@@ -1,5 +1,5 @@
 // Package firewall notices when somebody removes what the node has in the machine's
-// packet filter, and has it put back: `nft flush ruleset`, `iptables -F`, a firewall that
+// packet filter, and has it restored: `nft flush ruleset`, `iptables -F`, a firewall that
 // is loaded again. What packets of pods need besides, such as the bridge with its addresses
 // and routes, and that the kernel forwards them, is looked after in the same way.
 //
@@ -7,7 +7,7 @@
 // nftables; it gathers what these took away and asks the parts of the node whose rules
 // these may have been. Only a part knows what it has. So what lite writes itself, or
 // another program in tables of its own, costs the reading of a message and a few
-// comparisons, and no rule is ever looked at while nobody takes any away.
+// comparisons, and no rule is ever checked while nobody removes any.
 //
 // Of the older interface, which iptables-legacy writes to, the kernel tells nothing. While
 // a part has rules there, its tables are counted every two seconds.
@@ -34,34 +34,34 @@ type Part struct {
 	// is called often on a machine whose rules others change, so it is cheap when lost
 	// has nothing of the part's.
 	Missing func(ctx context.Context, lost Lost) ([]string, error)
-	// Restore puts back what is missing. It may return before that is there.
+	// Restore restores what is missing. It may return before that is there.
 	Restore func(ctx context.Context) error
 	// Older is set if rules are, or may be, in tables of the older interface.
 	Older bool
 }
 
 const (
-	// A look waits until nothing has been taken for quiet, since who flushes one table
+	// A check waits until nothing was removed for quiet, since whoever flushes one table
 	// mostly goes on to the next; but not for longer than patience.
 	quiet, patience = 100 * time.Millisecond, time.Second
-	// againAfter is when everything is looked at once more after something was put back.
+	// againAfter is when everything is checked once more after something was restored.
 	againAfter = 3 * time.Second
-	// restoreWithin is how long a part has for what it puts back to be there.
+	// restoreWithin is how long a part has until what it restores is there.
 	restoreWithin = 10 * time.Second
-	// restoreAgain is when it is put back again if it is not.
+	// restoreAgain is when it is restored again if it is not.
 	restoreAgain = time.Second
-	// After burst times, what is removed is put back only once every pause: where another
+	// After burst times, what is removed is restored only once every pause: where another
 	// program removes what it sees, the two would do nothing else.
 	burst, pause = 30, 5 * time.Second
 	// What happened is told for so long.
 	tellFor = time.Hour
-	// blindEvery is how often everything is looked at where the kernel tells nothing.
+	// blindEvery is how often everything is checked where the kernel reports nothing.
 	blindEvery = 30 * time.Second
 )
 
 // Watcher is the component. A nil one watches nothing.
 type Watcher struct {
-	wake  chan struct{} // holds one; there is something to look at
+	wake  chan struct{} // holds one; there is something to check
 	older chan struct{} // closed when the first part has rules in older tables
 	once  sync.Once
 
@@ -81,7 +81,7 @@ type incident struct {
 	by     string
 	at     time.Time
 	back   time.Duration // how long it was gone; 0 as long as it is
-	reason error         // why it cannot be put back
+	reason error         // why it cannot be restored
 }
 
 // New makes the component; nothing is touched before Run.
@@ -124,13 +124,13 @@ func (w *Watcher) Ready(context.Context) error {
 	defer w.mu.Unlock()
 	switch i := w.incident; {
 	case !w.subscribed && w.blind == nil:
-		return errors.New("asking the kernel to tell of changes of the packet filter")
+		return errors.New("subscribing to changes of the packet filter")
 	case i == nil || i.back > 0:
 		return nil
 	case i.reason != nil:
-		return fmt.Errorf("%s; it cannot be put back: %w", i.removed(), i.reason)
+		return fmt.Errorf("%s; cannot restore it: %w", i.removed(), i.reason)
 	default:
-		return fmt.Errorf("%s; it is being put back", i.removed())
+		return fmt.Errorf("%s; restoring it", i.removed())
 	}
 }
 
@@ -139,10 +139,10 @@ func (w *Watcher) Note() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.blind != nil {
-		return fmt.Sprintf("looked at every %s only, as the kernel does not tell of changes: %v", blindEvery, w.blind)
+		return fmt.Sprintf("checked only every %s, because the kernel does not report changes: %v", blindEvery, w.blind)
 	}
 	if i := w.incident; i != nil && i.back > 0 && time.Since(i.at) < tellFor {
-		return fmt.Sprintf("%s; put back after %s", i.removed(), i.back.Round(10*time.Millisecond))
+		return fmt.Sprintf("%s; restored after %s", i.removed(), i.back.Round(10*time.Millisecond))
 	}
 	return ""
 }
@@ -174,11 +174,11 @@ func (w *Watcher) Run(ctx context.Context) error {
 		w.mu.Unlock()
 	}
 	readers.Go(func() { w.followOlder(ctx) })
-	w.look(ctx)
+	w.checkParts(ctx)
 	return nil
 }
 
-// listen has the kernel tell of nftables, and of interfaces with their addresses and routes.
+// listen subscribes to events of nftables, and of interfaces with their addresses and routes.
 func (w *Watcher) listen(ctx context.Context, readers *sync.WaitGroup) error {
 	rules, err := listen(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
 	if err != nil {
@@ -211,12 +211,12 @@ func (w *Watcher) listen(ctx context.Context, readers *sync.WaitGroup) error {
 	return nil
 }
 
-// grope looks at everything now and then where the kernel does not tell of changes.
+// grope checks everything periodically where the kernel does not report changes.
 func (w *Watcher) grope(ctx context.Context, why error) {
 	if why == nil {
 		return
 	}
-	slog.Warn("The kernel does not tell of changes of the packet filter; it is looked at now and then", "every", blindEvery, "err", why)
+	slog.Warn("The kernel does not report changes of the packet filter; checking it periodically", "every", blindEvery, "err", why)
 	w.mu.Lock()
 	w.blind = why
 	w.mu.Unlock()
@@ -249,16 +249,16 @@ func (w *Watcher) followOlder(ctx context.Context) {
 	o.follow(ctx, func() { w.tell(Lost{Older: true}) })
 }
 
-// Look has settings of the kernel looked at, of which it does not tell by itself.
-func (w *Watcher) Look() {
+// CheckSettings has the kernel settings checked that the kernel does not report itself.
+func (w *Watcher) CheckSettings() {
 	if w != nil {
 		w.tell(Lost{Settings: true})
 	}
 }
 
-// tell adds to what is to be looked at.
+// tell adds to what is to be checked.
 func (w *Watcher) tell(more Lost) {
-	const most = 1000 // changes; beyond that it is cheaper to look at everything
+	const most = 1000 // changes; beyond that it is cheaper to check everything
 	w.mu.Lock()
 	if w.lost.empty() {
 		w.first = time.Now()
@@ -284,8 +284,8 @@ func (w *Watcher) tell(more Lost) {
 	}
 }
 
-// look has the parts look whenever something was taken away.
-func (w *Watcher) look(ctx context.Context) {
+// checkParts has the parts check whenever something was removed.
+func (w *Watcher) checkParts(ctx context.Context) {
 	settled := time.NewTimer(0)
 	settled.Stop()
 	budget, refilled, fight := burst, time.Now(), false
@@ -310,7 +310,7 @@ func (w *Watcher) look(ctx context.Context) {
 			fight = false
 		} else {
 			if !fight {
-				slog.Warn("Another program removes rules as soon as they are put back; lite puts them back less often from now on, and logs that no more", "every", pause)
+				slog.Warn("Another program removes rules as soon as they are restored; from now on lite restores them less often, and no longer logs it", "every", pause)
 			}
 			fight = true
 			wait(ctx, pause)
@@ -319,7 +319,7 @@ func (w *Watcher) look(ctx context.Context) {
 	}
 }
 
-// repair asks every part what is missing and has it put back; it returns whether
+// repair asks every part what is missing and has it restored; it returns whether
 // anything was. In a fight it does not log what is known.
 func (w *Watcher) repair(ctx context.Context, fight bool) bool {
 	warn, info := slog.LevelWarn, slog.LevelInfo
@@ -342,22 +342,22 @@ func (w *Watcher) repair(ctx context.Context, fight bool) bool {
 	}
 	i.gone = gone
 	w.publish(i)
-	slog.Log(ctx, warn, "Somebody has removed rules of this node; they are put back", "gone", strings.Join(gone, ", "), "by", lost.By)
+	slog.Log(ctx, warn, "Somebody has removed rules of this node; restoring them", "gone", strings.Join(gone, ", "), "by", lost.By)
 	i.reason = restore(ctx, hit)
 	if ctx.Err() != nil {
 		return true
 	}
 	if i.reason == nil {
 		i.back = max(time.Since(i.at), time.Millisecond)
-		slog.Log(ctx, info, "What was removed of this node's rules is back", "after", i.back.Round(time.Millisecond))
+		slog.Log(ctx, info, "Restored rules of this node", "after", i.back.Round(time.Millisecond))
 	} else {
-		slog.Error("What was removed of this node's rules cannot be put back", "err", i.reason)
+		slog.Error("Cannot restore rules of this node", "err", i.reason)
 	}
 	w.publish(i)
 	return true
 }
 
-// over ends what could not be put back, and yet is there by now.
+// over ends what could not be restored, but is there by now.
 func (w *Watcher) over() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -379,7 +379,7 @@ func missing(ctx context.Context, parts []*Part, lost Lost) (gone []string, hit 
 	for _, p := range parts {
 		what, err := p.Missing(ctx, lost)
 		if err != nil && ctx.Err() == nil {
-			slog.Warn("Could not look at the rules of this node", "err", err)
+			slog.Warn("Cannot check the rules of this node", "err", err)
 		}
 		if len(what) > 0 {
 			gone, hit = append(gone, what...), append(hit, p)
@@ -388,7 +388,7 @@ func missing(ctx context.Context, parts []*Part, lost Lost) (gone []string, hit 
 	return gone, hit
 }
 
-// restore has parts put back what they miss and waits until it is there; once more where it
+// restore has parts restore what they miss and waits until it is there; once more where it
 // is removed again meanwhile. The error says why something is not.
 func restore(ctx context.Context, parts []*Part) error {
 	deadline := time.Now().Add(restoreWithin)

@@ -52,7 +52,7 @@ func watching(t *testing.T, test func(t *testing.T, w *Watcher, f *fake)) {
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() {
-			w.look(ctx)
+			w.checkParts(ctx)
 			close(done)
 		}()
 		test(t, w, f)
@@ -71,7 +71,7 @@ func TestWhatIsRemovedIsPutBackAndTold(t *testing.T) {
 		if err := w.Ready(t.Context()); err != nil {
 			t.Errorf("not ready: %v", err)
 		}
-		for _, want := range []string{"removed at ", " by the program nft: chain X; put back after 100ms"} {
+		for _, want := range []string{"removed at ", " by the program nft: chain X; restored after 100ms"} {
 			if !strings.Contains(w.Note(), want) {
 				t.Errorf("%q is not in note %q", want, w.Note())
 			}
@@ -111,12 +111,12 @@ func TestWhatCannotBePutBackIsTriedAgain(t *testing.T) {
 		f.injure(w)
 		time.Sleep(time.Minute)
 		err := w.Ready(t.Context())
-		if err == nil || !strings.Contains(err.Error(), "chain X; it cannot be put back: no iptables") {
+		if err == nil || !strings.Contains(err.Error(), "chain X; cannot restore it: no iptables") {
 			t.Errorf("ready says %v", err)
 		}
 		f.fails.Store(false)
 		time.Sleep(time.Minute)
-		if err := w.Ready(t.Context()); err != nil || !strings.Contains(w.Note(), "put back after 1m") {
+		if err := w.Ready(t.Context()); err != nil || !strings.Contains(w.Note(), "restored after 1m") {
 			t.Errorf("ready says %v, note %q", err, w.Note())
 		}
 	})

@@ -39,7 +39,7 @@ type olderInfo struct {
 	numEntries, sizeof uint32
 }
 
-// older looks at the tables of the older interface of the packet filter.
+// older checks the tables of the older interface of the packet filter.
 type older struct {
 	sockets [2]int // IPv4 and IPv6; -1 where there is none
 }

@@ -15,7 +15,7 @@ type Way struct {
 	Protocol uint8 // what the route was marked with; 0 for all else
 }
 
-// wayGroups are the news of interfaces, and of what belongs to them.
+// wayGroups are the events of interfaces, and of what belongs to them.
 var wayGroups = []int{
 	unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE,
 	unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF,
@@ -109,8 +109,8 @@ func number(attrs []byte, kind uint16) int {
 	return 0
 }
 
-// hideNew has the kernel not tell of routes that are new, of which a machine may learn a
-// great many from others, nor of neighbours.
+// hideNew keeps the kernel from reporting new routes, of which a machine may learn a
+// great many from others, and neighbors.
 func hideNew(fd int) error {
 	// A filter reads the type in the head of a message in this order.
 	kind := func(kind uint16) uint32 {

@@ -68,7 +68,7 @@ func (t Tool) String() string {
 	return text
 }
 
-// NFTables says whether nftables can be used, by program and kernel.
+// NFTables reports whether nftables can be used, by program and kernel.
 func (t Tools) NFTables() bool { return t.NFT.Source != None }
 
 // Path is a PATH by which the chosen programs are found, and lite's other helpers.

@@ -71,7 +71,7 @@ func TestTheMachinesOwnAreUsedWhereTheyWork(t *testing.T) {
 		"two kinds":             {map[string]string{"ip6tables": `echo "ip6tables v1.8.9 (legacy)"`}, all, false, Machine, Bundled, KindNFT, "different interfaces", ""},
 		"nft without JSON":      {map[string]string{"nft": `case "$*" in --version) echo "nftables v1.0.6";; *) echo "JSON support not compiled-in" >&2; exit 1;; esac`}, all, false, Bundled, Machine, KindNFT, "", "JSON support not compiled-in"},
 		"nft too old":           {map[string]string{"nft": `echo "nftables v0.9.8 (E.D.S.)"`}, all, false, Bundled, Machine, KindNFT, "", "version 0.9.8, older than 1.0.1"},
-		"nft is something else": {map[string]string{"nft": `echo "Non-fungible tokens"`}, all, false, Bundled, Machine, KindNFT, "", "does not say its version"},
+		"nft is something else": {map[string]string{"nft": `echo "Non-fungible tokens"`}, all, false, Bundled, Machine, KindNFT, "", "does not report its version"},
 		"kernel without nftables": {map[string]string{"iptables": `echo "Could not fetch rule set generation id" >&2; exit 4`}, kernel{nftables: errors.New("not supported")}, false,
 			None, Bundled, KindLegacy, "exit status 4", "not supported"},
 		"rules of the older interface": {map[string]string{"iptables": "missing"}, kernel{older: []string{"nat"}, tables: []string{"firewalld"}}, false, Machine, Bundled, KindLegacy, "no iptables", ""},

@@ -41,7 +41,7 @@ add rule ip ` + layout.TrialTable + ` to fib daddr type local meta l4proto tcp d
 add rule ip ` + layout.TrialTable + ` from mark and 0x4000 != 0 masquerade fully-random
 `
 
-// tryNFT says what the program is, or why it will not do.
+// tryNFT reports what the program is, or why it will not do.
 func tryNFT(ctx context.Context, program string) (Tool, error) {
 	path, err := find(program)
 	if err != nil {
@@ -61,7 +61,7 @@ func tryNFT(ctx context.Context, program string) (Tool, error) {
 		return Tool{}, err
 	}
 	if !json.Valid([]byte(out)) {
-		return Tool{}, fmt.Errorf("%s --json gives no JSON", path)
+		return Tool{}, fmt.Errorf("%s --json does not print JSON", path)
 	}
 	if _, err := run(ctx, trial, path, "--check", "-f", "-"); err != nil {
 		return Tool{}, err
@@ -69,7 +69,7 @@ func tryNFT(ctx context.Context, program string) (Tool, error) {
 	return Tool{Source: Machine, Path: path, Version: version[1]}, nil
 }
 
-// tryIPTables says what the programs are, or why they will not do.
+// tryIPTables reports what the programs are, or why they will not do.
 func tryIPTables(ctx context.Context, ipv6 bool) (Tool, error) {
 	programs := []string{"iptables"}
 	if ipv6 {
@@ -157,7 +157,7 @@ func run(ctx context.Context, input, path string, args ...string) (string, error
 func parseVersion(path string, pattern *regexp.Regexp, out, oldest string) ([]string, error) {
 	found := pattern.FindStringSubmatch(out)
 	if found == nil {
-		return nil, fmt.Errorf("%s does not say its version", path)
+		return nil, fmt.Errorf("%s does not report its version", path)
 	}
 	if compare(found[1], oldest) < 0 {
 		return nil, fmt.Errorf("%s is version %s, older than %s", path, found[1], oldest)

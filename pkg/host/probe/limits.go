@@ -20,7 +20,7 @@ func Free(path string) (uint64, error) {
 	}
 	var room unix.Statfs_t
 	if err := unix.Statfs(path, &room); err != nil {
-		return 0, fmt.Errorf("ask for the room on %s: %w", path, err)
+		return 0, fmt.Errorf("get the free space on %s: %w", path, err)
 	}
 	return room.Bavail * uint64(room.Bsize), nil
 }
@@ -34,7 +34,7 @@ func CheckDisk(dataDir string) error {
 		return err
 	}
 	if free < MinimumFreeDisk {
-		return fmt.Errorf("data-dir %s: only %d MiB are free and %d MiB are needed to start; free some room or choose another --data-dir", dataDir, free>>20, MinimumFreeDisk>>20)
+		return fmt.Errorf("data-dir %s: only %d MiB are free and %d MiB are needed to start; free some space or choose another --data-dir", dataDir, free>>20, MinimumFreeDisk>>20)
 	}
 	return nil
 }
@@ -47,7 +47,7 @@ func CheckWatches(watches int) error {
 		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
 		if errors.Is(err, unix.EMFILE) {
 			return errors.New("root has hardly any inotify instances left, and a node needs " + strconv.Itoa(watches) +
-				": raise their number with `sysctl -w fs.inotify.max_user_instances=1024`, and in /etc/sysctl.d for the next boot")
+				": raise the limit with `sysctl -w fs.inotify.max_user_instances=1024`, and in /etc/sysctl.d for the next boot")
 		}
 		if err != nil {
 			return fmt.Errorf("open an inotify instance: %w", err)

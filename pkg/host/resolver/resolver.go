@@ -86,7 +86,7 @@ func allLoopback(servers []netip.Addr) bool {
 }
 
 // servers reads the lines "nameserver <address>" of a file (resolv.conf(5)). A FIFO in its
-// place would hold up the start, and DNS, for ever.
+// place would hold up the start, and DNS, forever.
 func servers(path string) ([]netip.Addr, error) {
 	data, err := file.ReadRegular(path)
 	if err != nil {

@@ -75,7 +75,7 @@ func watch(w *fsnotify.Watcher, dirs []string) {
 
 // watchMounted watches the files themselves. In a container /etc/resolv.conf is
 // mounted from elsewhere, and what is written to it shows in that directory only.
-// They may be others since the last time, and are watched anew.
+// They may differ from the last time, and are watched again.
 func (f Files) watchMounted(w *fsnotify.Watcher) {
 	for _, path := range []string{f.Usual, f.BehindResolved} {
 		real, err := filepath.EvalSymlinks(path)

@@ -27,7 +27,7 @@ func (m *Machine) watchAddresses(ctx context.Context, tell func(what string)) {
 	}
 }
 
-// follow looks at once, and whenever the kernel tells of an address that comes or
+// follow checks immediately, and whenever the kernel reports an address that comes or
 // goes. It returns false if the kernel has stopped telling, which it does when it
 // had more to tell than was read.
 func (m *Machine) follow(ctx context.Context, tell func(what string)) (done bool) {
@@ -36,7 +36,7 @@ func (m *Machine) follow(ctx context.Context, tell func(what string)) (done bool
 	updates := make(chan netlink.AddrUpdate)
 	err := netlink.AddrSubscribeWithOptions(updates, ctx.Done(), netlink.AddrSubscribeOptions{})
 	if err != nil {
-		slog.Warn("The kernel does not tell of its addresses", "err", err)
+		slog.Warn("Cannot watch the addresses of the machine", "err", err)
 		return false
 	}
 	defer func() { // the sender ends when nobody has to read
@@ -117,9 +117,9 @@ func (m *Machine) say(gone bool, err error) {
 		m.stuck.Store(nil)
 		return
 	}
-	why := fmt.Sprintf("the node's address %s is gone, and it cannot follow its machine to another: %v", texts(m.config.Addresses), err)
+	why := fmt.Sprintf("the node's address %s is gone, and the node cannot use the new one: %v", texts(m.config.Addresses), err)
 	if was := m.stuck.Swap(&why); was == nil || *was != why {
-		slog.Warn("The node cannot follow its machine to another address", "was", texts(m.config.Addresses), "err", err)
+		slog.Warn("The node cannot use the machine's new address", "was", texts(m.config.Addresses), "err", err)
 	}
 }
 

@@ -21,7 +21,7 @@ const (
 	worthTelling = time.Second
 )
 
-// watchClock tells of steps that the node cannot work on with. It sleeps until
+// watchClock reports steps that the node cannot continue with. It sleeps until
 // somebody sets the clock: no timer of ours wakes the machine for it.
 func (m *Machine) watchClock(ctx context.Context, tell func(what string)) {
 	if m.clockWrong() {
@@ -29,7 +29,7 @@ func (m *Machine) watchClock(ctx context.Context, tell func(what string)) {
 	}
 	alarm, err := newAlarm()
 	if err != nil {
-		slog.Warn("Nobody watches the clock", "err", err)
+		slog.Warn("Cannot watch the clock", "err", err)
 		<-ctx.Done()
 		return
 	}
@@ -38,7 +38,7 @@ func (m *Machine) watchClock(ctx context.Context, tell func(what string)) {
 		before := now()
 		if err := alarm.await(); err != nil {
 			if ctx.Err() == nil {
-				slog.Warn("Nobody watches the clock any more", "err", err)
+				slog.Warn("No longer watching the clock", "err", err)
 				<-ctx.Done()
 			}
 			return
@@ -55,7 +55,7 @@ func (m *Machine) watchClock(ctx context.Context, tell func(what string)) {
 	}
 }
 
-// tooFar says why a step of the clock wants a start, "" if it does not.
+// tooFar reports why a step of the clock wants a start, "" if it does not.
 func tooFar(step time.Duration) string {
 	switch {
 	case step < tooFarBack:
@@ -90,7 +90,7 @@ type alarm struct{ *os.File }
 func newAlarm() (alarm, error) {
 	fd, err := unix.TimerfdCreate(unix.CLOCK_REALTIME, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
 	if err != nil {
-		return alarm{}, fmt.Errorf("make a timer: %w", err)
+		return alarm{}, fmt.Errorf("create a timer: %w", err)
 	}
 	a := alarm{os.NewFile(uintptr(fd), "timerfd")}
 	never := unix.ItimerSpec{Value: unix.Timespec{Sec: 1 << 33}} // the year 2242

@@ -21,7 +21,7 @@ func Stand(addrs []netip.Addr) error {
 	missing := errors.As(err, &netlink.LinkNotFoundError{})
 	switch {
 	case err != nil && !missing:
-		return fmt.Errorf("look for interface %s: %w", layout.StandbyDevice, err)
+		return fmt.Errorf("find interface %s: %w", layout.StandbyDevice, err)
 	case len(addrs) == 0 && missing:
 		return nil
 	case len(addrs) == 0:
@@ -32,13 +32,13 @@ func Stand(addrs []netip.Addr) error {
 	case missing:
 		link = &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: layout.StandbyDevice}}
 		if err := netlink.LinkAdd(link); err != nil {
-			return fmt.Errorf("make interface %s: %w", layout.StandbyDevice, err)
+			return fmt.Errorf("create interface %s: %w", layout.StandbyDevice, err)
 		}
 	}
 	for _, a := range addrs {
 		addr := &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}, Flags: unix.IFA_F_NODAD}
 		if err := netlink.AddrReplace(link, addr); err != nil {
-			return fmt.Errorf("give interface %s the address %s: %w", layout.StandbyDevice, a, err)
+			return fmt.Errorf("add the address to interface %s (%s): %w", layout.StandbyDevice, a, err)
 		}
 	}
 	if err := netlink.LinkSetUp(link); err != nil {

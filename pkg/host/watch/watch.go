@@ -14,7 +14,7 @@ import (
 	"lite.io/lite/pkg/kube"
 )
 
-// Changed is what Run returns when the node should be started anew.
+// Changed is what Run returns when the node should restart.
 type Changed struct{ What string }
 
 // Error implements error.
@@ -26,7 +26,7 @@ type Config struct {
 	// the machine's networks, of which there was none.
 	Addresses []netip.Addr
 	Standby   bool
-	// Find says what the addresses would be if the node were started now, in the
+	// Find reports what the addresses would be if the node were started now, in the
 	// same order; none without a network. The error is why it would not start. nil:
 	// the user has named them.
 	Find  func() ([]netip.Addr, error)
@@ -52,11 +52,11 @@ func (*Machine) Ready(context.Context) error { return nil }
 func (m *Machine) Note() string {
 	switch {
 	case m.clockWrong():
-		return fmt.Sprintf("the clock is wrong, it says %s; set it", time.Now().UTC().Format(time.RFC3339))
+		return fmt.Sprintf("the clock is wrong: it shows %s; set it", time.Now().UTC().Format(time.RFC3339))
 	case m.stuck.Load() != nil:
 		return *m.stuck.Load()
 	case m.config.Standby:
-		return "there is no network: the node has an address of its own until there is one"
+		return "there is no network: the node uses a private address until there is one"
 	}
 	return ""
 }

@@ -48,9 +48,9 @@ func TestSleepIsNoStep(t *testing.T) {
 
 func TestNote(t *testing.T) {
 	for want, c := range map[string]Config{
-		"":                                  {Built: time.Now().Add(-time.Hour)},
-		"the clock is wrong, it says 2":     {Built: time.Now().Add(time.Hour)},
-		"there is no network: the node has": {Standby: true},
+		"":                                   {Built: time.Now().Add(-time.Hour)},
+		"the clock is wrong: it shows 2":     {Built: time.Now().Add(time.Hour)},
+		"there is no network: the node uses": {Standby: true},
 	} {
 		if got := New(c).Note(); !strings.HasPrefix(got, want) || want == "" && got != "" {
 			t.Errorf("got %q, want %q", got, want)
@@ -144,7 +144,7 @@ func TestMoved(t *testing.T) {
 			}
 		}
 		m := New(Config{Addresses: []netip.Addr{second}, Find: func() ([]netip.Addr, error) { return nil, errors.New("cluster-cidr contains it") }})
-		if to := m.moved(); len(to) > 0 || m.Note() != "the node's address 192.0.2.11 is gone, and it cannot follow its machine to another: cluster-cidr contains it" {
+		if to := m.moved(); len(to) > 0 || m.Note() != "the node's address 192.0.2.11 is gone, and the node cannot use the new one: cluster-cidr contains it" {
 			t.Errorf("goes to %s, notes %q", to, m.Note())
 		}
 	})

@@ -249,7 +249,7 @@ func (b *builder) finish() error {
 func isGzip(f *os.File) (bool, error) {
 	start := make([]byte, 2)
 	if _, err := f.ReadAt(start, 0); err != nil {
-		return false, fmt.Errorf("it is no program: %w", err)
+		return false, fmt.Errorf("it is not a program: %w", err)
 	}
 	return release.IsGzip(start), nil
 }

@@ -149,12 +149,12 @@ func TestCreateRefuses(t *testing.T) {
 		want   string
 	}{
 		"no program":           {func(t *testing.T, r *Request) { r.Binary = "/nowhere" }, "/nowhere: no such file"},
-		"a text":               {func(t *testing.T, r *Request) { r.Binary = put(t, "x", []byte("#!/bin/sh")) }, "no program for Linux"},
-		"another architecture": {func(t *testing.T, r *Request) { r.Binary = put(t, "x", program(183)) }, "another architecture than amd64"},
+		"a text":               {func(t *testing.T, r *Request) { r.Binary = put(t, "x", []byte("#!/bin/sh")) }, "not a program for Linux"},
+		"another architecture": {func(t *testing.T, r *Request) { r.Binary = put(t, "x", program(183)) }, "an architecture other than amd64"},
 		"images of another architecture": {func(t *testing.T, r *Request) {
 			r.Files = []string{put(t, "arm.tar", imageArchive(t, "lite.test/arm:1", "arm64"))}
 		}, "arm.tar: image lite.test/arm:1 in it is for linux/arm64"},
-		"no images": {func(t *testing.T, r *Request) { r.Files = []string{"/etc/passwd"} }, "/etc/passwd: it is no image archive"},
+		"no images": {func(t *testing.T, r *Request) { r.Files = []string{"/etc/passwd"} }, "/etc/passwd: it is not an image archive"},
 		"a failed export": {func(t *testing.T, r *Request) {
 			r.Export = func(io.Writer) error { return fmt.Errorf("content is missing") }
 		}, "export images: content is missing"},
@@ -205,11 +205,11 @@ func TestVerifyRefuses(t *testing.T) {
 		want string
 	}{
 		"nothing":    {nil, "no SHA256SUMS"},
-		"a text":     {bytes.Repeat([]byte("hello\n"), 500), "no bundle"},
-		"cut":        {whole[:len(whole)/2], "cut short"},
+		"a text":     {bytes.Repeat([]byte("hello\n"), 500), "not a bundle"},
+		"cut":        {whole[:len(whole)/2], "it is incomplete"},
 		"cut at end": {whole[:bytes.Index(whole, []byte("SHA256SUMS"))], "no SHA256SUMS"},
 		"a layer":    {flip(layer), "is damaged"},
-		"a bomb":     {but(func(f map[string]string) { f["images/x.tar"] = string(imagesOf(t, 30_000)) }), "images/x.tar in it: it names more than 10000 images"},
+		"a bomb":     {but(func(f map[string]string) { f["images/x.tar"] = string(imagesOf(t, 30_000)) }), "images/x.tar in it: it contains more than 10000 images"},
 		"installer":  {flip(513), "install.sh in it is damaged"},
 		"no program": {but(func(f map[string]string) { delete(f, "lite-linux-amd64.gz") }), "lite-linux-amd64.gz is missing"},
 		"one more":   {but(func(f map[string]string) { f["images/x.tar"] = string(imageArchive(t, "lite.test/x:1", "amd64")) }), "images/x.tar in it is not in SHA256SUMS"},

@@ -59,10 +59,10 @@ func verifyFile(h *tar.Header, r io.Reader, arch string, tell func(string, int64
 	image := strings.HasPrefix(h.Name, imageDir)
 	_, program := release.ArchOf(h.Name)
 	if h.Typeflag != tar.TypeReg || !image && !program && h.Name != release.Installer {
-		return f, errors.New("it does not belong into a bundle")
+		return f, errors.New("it does not belong in a bundle")
 	}
 	if name := strings.TrimPrefix(h.Name, imageDir); image && (strings.Contains(name, "/") || !images.IsArchive(name)) {
-		return f, errors.New("no node would import it; archives of images are called images/NAME.tar, .tar.gz or .tar.zst")
+		return f, errors.New("no node would import it; name image archives images/NAME.tar, .tar.gz or .tar.zst")
 	}
 	sum, n := sha256.New(), int64(0)
 	r = io.TeeReader(r, writerFunc(func(p []byte) (int, error) {
@@ -105,24 +105,24 @@ func check(files []File, arch string, list []byte) error {
 		return err
 	}
 	if len(want) == 0 {
-		return fmt.Errorf("it has no %s: it is cut short, or no bundle", release.SumsFile)
+		return fmt.Errorf("it has no %s: it is incomplete, or not a bundle", release.SumsFile)
 	}
 	for _, f := range files {
 		switch want[f.Name] {
 		case f.SHA256:
 		case "":
-			return fmt.Errorf("%s in it is not in %s; make the bundle again", f.Name, release.SumsFile)
+			return fmt.Errorf("%s in it is not in %s; create the bundle again", f.Name, release.SumsFile)
 		default:
 			return fmt.Errorf("%s in it is damaged: its SHA-256 is %s, and should be %s; copy the bundle again", f.Name, f.SHA256, want[f.Name])
 		}
 		delete(want, f.Name)
 	}
 	for _, name := range slices.Sorted(maps.Keys(want)) {
-		return fmt.Errorf("%s is missing in it; make the bundle again", name)
+		return fmt.Errorf("%s is missing from it; create the bundle again", name)
 	}
 	for _, name := range []string{release.Installer, release.Packed(arch)} {
 		if !slices.ContainsFunc(files, func(f File) bool { return f.Name == name }) {
-			return fmt.Errorf("%s is missing in it; make the bundle again", name)
+			return fmt.Errorf("%s is missing from it; create the bundle again", name)
 		}
 	}
 	return nil

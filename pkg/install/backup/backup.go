@@ -74,11 +74,11 @@ func Read(dataDir string) (*Backup, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read what the upgrade has kept: %w", err)
+		return nil, fmt.Errorf("read the backup of the upgrade: %w", err)
 	}
 	b := &Backup{}
 	if err := json.Unmarshal(data, b); err != nil {
-		return nil, fmt.Errorf("read what the upgrade has kept: %s: %w", path, err)
+		return nil, fmt.Errorf("read the backup of the upgrade: %s: %w", path, err)
 	}
 	return b, nil
 }
@@ -123,10 +123,10 @@ func CheckWhole(dataDir string) error {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("look at %s: %w", path, err)
+			return fmt.Errorf("inspect %s: %w", path, err)
 		}
 		if !info.IsDir() {
-			return fmt.Errorf("%s is a link, and what it leads to could not be put back if the new version fails; stop lite, make it a directory and mount there what it led to (mount --bind)", path)
+			return fmt.Errorf("%s is a link, and its target could not be restored if the new version fails; stop lite, replace it with a directory and mount the target there (mount --bind)", path)
 		}
 	}
 	return nil
@@ -136,30 +136,30 @@ func CheckWhole(dataDir string) error {
 func (m *Maker) Begin() error {
 	dir := making(m.DataDir)
 	if err := remove(dir); err != nil {
-		return fmt.Errorf("remove what an interrupted upgrade has left: %w", err)
+		return fmt.Errorf("clean up after an interrupted upgrade: %w", err)
 	}
 	agent := string(layout.Data("").Agent()) // some entries are in it
 	for _, path := range []string{dir, filepath.Join(dir, keptEntries), filepath.Join(dir, keptEntries, agent), filepath.Join(dir, keptFiles), filepath.Join(dir, keptImages),
 		filepath.Join(dir, keptDropped), filepath.Join(dir, keptDropped, agent)} {
 		if err := os.Mkdir(path, 0o700); err != nil {
-			return fmt.Errorf("keep the old version: %w", err)
+			return fmt.Errorf("back up the old version: %w", err)
 		}
 	}
 	if err := file.Write(filepath.Join(dir, keptReserve), bytes.Repeat([]byte{0xff}, reserve), 0o600); err != nil {
-		return fmt.Errorf("keep the old version: %w", err)
+		return fmt.Errorf("back up the old version: %w", err)
 	}
 	if err := linkOrCopy(m.Backup.Binary, filepath.Join(dir, keptBinary)); err != nil {
-		return fmt.Errorf("keep the old program: %w", err)
+		return fmt.Errorf("back up the old program: %w", err)
 	}
 	for _, path := range m.Backup.Files {
 		if err := copyBelow(filepath.Join(dir, keptFiles), path); err != nil {
-			return fmt.Errorf("keep the configuration: %w", err)
+			return fmt.Errorf("back up the configuration: %w", err)
 		}
 	}
 	if m.Backup.Role == config.Server {
 		server := string(layout.Data(m.DataDir).Server())
 		if err := copyTree(server, filepath.Join(dir, keptEntries, filepath.Base(server)), early); err != nil {
-			return fmt.Errorf("keep the datastore: %w", err)
+			return fmt.Errorf("back up the datastore: %w", err)
 		}
 	}
 	return nil
@@ -171,22 +171,22 @@ func (m *Maker) Complete() error {
 	m.Backup.Entries = entries(m.DataDir, m.Backup.Role)
 	for _, name := range m.Backup.Entries {
 		if err := copyTree(filepath.Join(m.DataDir, name), filepath.Join(dir, keptEntries, name), late); err != nil {
-			return fmt.Errorf("keep %s: %w", filepath.Join(m.DataDir, name), err)
+			return fmt.Errorf("back up %s: %w", filepath.Join(m.DataDir, name), err)
 		}
 	}
 	if err := syncTree(dir); err != nil {
-		return fmt.Errorf("keep the old version: %w", err)
+		return fmt.Errorf("back up the old version: %w", err)
 	}
 	m.Backup.Taken = time.Now().UTC()
 	data, err := json.MarshalIndent(m.Backup, "", "  ")
 	if err != nil {
-		return fmt.Errorf("keep the old version: %w", err)
+		return fmt.Errorf("back up the old version: %w", err)
 	}
 	if err := file.Write(filepath.Join(dir, description), append(data, '\n'), 0o600); err != nil {
-		return fmt.Errorf("keep the old version: %w", err)
+		return fmt.Errorf("back up the old version: %w", err)
 	}
 	if err := errors.Join(file.SyncDir(dir), m.exchange()); err != nil {
-		return fmt.Errorf("keep the old version: %w", err)
+		return fmt.Errorf("back up the old version: %w", err)
 	}
 	return nil
 }
@@ -220,7 +220,7 @@ func Withdraw(dataDir string) error {
 		return nil
 	}
 	if err := remove(keptDir(dataDir)); err != nil {
-		return fmt.Errorf("put back what was kept before: %w", err)
+		return fmt.Errorf("restore the previous backup: %w", err)
 	}
 	return nil
 }

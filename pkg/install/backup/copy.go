@@ -224,7 +224,7 @@ func mountsIn(path string) ([]string, error) {
 	}
 	found, err := mountinfo.GetMounts(mountinfo.PrefixFilter(real))
 	if err != nil {
-		return nil, fmt.Errorf("look for mounts: %w", err)
+		return nil, fmt.Errorf("list mounts: %w", err)
 	}
 	var mounts []string
 	for _, m := range found {

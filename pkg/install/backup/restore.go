@@ -31,7 +31,7 @@ func removeImages(dataDir string, names []string, aside string) error {
 		kept, to := filepath.Join(aside, keptImages, name), filepath.Join(layout.Data(dataDir).Agent().Images(), name)
 		if _, err := os.Lstat(kept); err == nil {
 			if err := linkOrCopy(kept, to); err != nil {
-				return fmt.Errorf("put the images %s back: %w", name, err)
+				return fmt.Errorf("restore the images %s: %w", name, err)
 			}
 		} else if err := os.Remove(to); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove the images %s: %w", name, err)
@@ -51,14 +51,14 @@ func Restore(dataDir string) error {
 		return err
 	}
 	if b == nil {
-		return fmt.Errorf("%s is not complete, so nothing can be put back", dir)
+		return fmt.Errorf("the backup in %s is incomplete, so nothing can be restored", dir)
 	}
 	if err := MakeRoom(dataDir); err != nil {
 		return err
 	}
 	for _, name := range b.Entries {
 		if err := putBack(dataDir, name); err != nil {
-			return fmt.Errorf("put %s back: %w", filepath.Join(dataDir, name), err)
+			return fmt.Errorf("restore %s: %w", filepath.Join(dataDir, name), err)
 		}
 	}
 	b.advance(dataDir)
@@ -67,14 +67,14 @@ func Restore(dataDir string) error {
 	}
 	for _, path := range b.Files {
 		if err := leave(path, restoreFile(dir, path)); err != nil {
-			return fmt.Errorf("put %s back: %w", path, err)
+			return fmt.Errorf("restore %s: %w", path, err)
 		}
 	}
 	if err := b.setAside(dir); err != nil {
-		return fmt.Errorf("put the configuration back: %w", err)
+		return fmt.Errorf("restore the configuration: %w", err)
 	}
 	if err := linkOrCopy(filepath.Join(dir, keptBinary), layout.Staged(b.Binary)); err != nil {
-		return fmt.Errorf("put the program back: %w", err)
+		return fmt.Errorf("restore the program: %w", err)
 	}
 	return ReplaceProgram(b.Binary)
 }
@@ -88,14 +88,14 @@ func (b *Backup) advance(dataDir string) {
 	}
 	store := server.Etcd()
 	if err := etcd.Advance(filepath.Join(dataDir, store), filepath.Join(Dropped(dataDir), store)); err != nil {
-		slog.Warn("Other nodes may not notice all that was put back until they are restarted", "err", err)
+		slog.Warn("Other nodes may not notice everything that was restored until they restart", "err", err)
 	}
 }
 
 // MakeRoom gives up what was set aside for a rollback on a full disk.
 func MakeRoom(dataDir string) error {
 	if err := os.Remove(filepath.Join(keptDir(dataDir), keptReserve)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("make room: %w", err)
+		return fmt.Errorf("free space: %w", err)
 	}
 	return nil
 }
@@ -182,7 +182,7 @@ func copyAside(live, dropped string) error {
 		err = syncTree(part)
 	}
 	if err != nil {
-		slog.Warn("What the newer version had is not kept", "path", live, "err", err)
+		slog.Warn("Cannot back up the data of the newer version", "path", live, "err", err)
 		if err := os.RemoveAll(part); err != nil {
 			return err
 		}
@@ -200,7 +200,7 @@ func copyAside(live, dropped string) error {
 // stays as it is.
 func leave(path string, err error) error {
 	if errors.Is(err, unix.EROFS) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EBUSY) {
-		slog.Warn("Left as it is, as it cannot be changed", "path", path, "err", err)
+		slog.Warn("Not restored, because it cannot be changed", "path", path, "err", err)
 		return nil
 	}
 	return err
@@ -259,7 +259,7 @@ func (b *Backup) setAside(dir string) error {
 // Spend notes that what was kept is in use again, so that it is kept no more.
 func Spend(dataDir string) error {
 	if err := os.Remove(filepath.Join(keptDir(dataDir), description)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("note that what was kept is back: %w", err)
+		return fmt.Errorf("record that the backup is restored: %w", err)
 	}
 	return file.SyncDir(keptDir(dataDir))
 }

@@ -45,10 +45,10 @@ func Find(getenv func(string) string, pid int) (*Manager, error) {
 	return m, nil
 }
 
-// Ready says that the start is complete.
+// Ready reports that the start is complete.
 func (m *Manager) Ready() { m.send("READY=1") }
 
-// Stopping says that the process is about to end.
+// Stopping reports that the process is about to end.
 func (m *Manager) Stopping() { m.send("STOPPING=1") }
 
 // Status says in one line what the process does or waits for.

@@ -37,7 +37,7 @@ func ReadBundle(r io.Reader, each func(*tar.Header, io.Reader) error) error {
 		}
 		h.Name = path.Clean(h.Name) // by hand one writes ./install.sh
 		if seen[h.Name] {
-			return fmt.Errorf("%s is in it twice; make the bundle again", h.Name)
+			return fmt.Errorf("%s is in it twice; create the bundle again", h.Name)
 		}
 		seen[h.Name] = true
 		if err := each(h, t); err != nil {
@@ -61,11 +61,11 @@ func Unpack(r io.Reader) (io.Reader, error) {
 func unreadable(err error) error {
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return errors.New("it is cut short; copy it again")
+		return errors.New("it is incomplete; copy it again")
 	case errors.As(err, new(unpack.TooMuch)):
-		return fmt.Errorf("%w, as none of lite's has; take another", err)
+		return fmt.Errorf("%w, and no bundle of lite has; use another one", err)
 	case errors.Is(err, tar.ErrHeader):
-		return errors.New("it is no bundle, or a damaged one; `lite bundle create` makes one")
+		return errors.New("it is not a bundle, or a damaged one; `lite bundle create` makes one")
 	case errors.Is(err, gzip.ErrChecksum), errors.Is(err, gzip.ErrHeader), errors.As(err, new(flate.CorruptInputError)):
 		return fmt.Errorf("it is damaged (%w); copy it again", err)
 	}

@@ -54,11 +54,11 @@ const headSize = 20
 func CheckHead(program io.Reader, arch string) error {
 	head := make([]byte, headSize)
 	if _, err := io.ReadFull(program, head); err != nil || string(head[:len(elf.ELFMAG)]) != elf.ELFMAG {
-		return errors.New("it is no program for Linux")
+		return errors.New("it is not a program for Linux")
 	}
 	// All machines that lite runs on have the low byte first.
 	if is := elf.Machine(binary.LittleEndian.Uint16(head[18:])); is != machines[arch] {
-		return fmt.Errorf("it is a program for another architecture than %s (%s)", arch, is)
+		return fmt.Errorf("it is a program for an architecture other than %s (%s)", arch, is)
 	}
 	return nil
 }
@@ -79,11 +79,11 @@ func CheckProgram(path, arch string) error {
 	}
 	head, err := elf.NewFile(f)
 	if err != nil {
-		return fmt.Errorf("it is cut off or damaged (%w); get it again", err)
+		return fmt.Errorf("it is incomplete or damaged (%w); download it again", err)
 	}
 	for _, s := range head.Sections {
 		if end := s.Offset + s.FileSize; s.Type != elf.SHT_NOBITS && (end > uint64(info.Size()) || end < s.Offset) {
-			return fmt.Errorf("it is cut off: it has %d bytes and speaks of %d; get it again", info.Size(), end)
+			return fmt.Errorf("it is incomplete: it has %d bytes, and its header implies %d; download it again", info.Size(), end)
 		}
 	}
 	return nil

@@ -36,13 +36,13 @@ func TestParseSums(t *testing.T) {
 		a + "  x y\n":                         "map[x y:" + a + "]",
 		a + "  x":                             "map[x:" + a + "]",
 		a + "   x\n" + a + "  ././y\n":        "map[ x:" + a + " y:" + a + "]",
-		a + "  x\ry\n":                        "error: no line of sha256sum",
-		a + "  \n":                            "error: no line of sha256sum",
+		a + "  x\ry\n":                        "error: not a line of sha256sum",
+		a + "  \n":                            "error: not a line of sha256sum",
 		a + "  x\n" + a + "  x\n":             "map[x:" + a + "]",
 		a + "  x\n" + b + "  x\n":             "error: names x twice",
-		a[:63] + "  x\n":                      "error: no line of sha256sum",
-		a:                                     "error: no line of sha256sum",
-		"<!DOCTYPE html>\n":                   "error: no line of sha256sum",
+		a[:63] + "  x\n":                      "error: not a line of sha256sum",
+		a:                                     "error: not a line of sha256sum",
+		"<!DOCTYPE html>\n":                   "error: not a line of sha256sum",
 		strings.Repeat("<html>", 1000) + "\n": "error: …",
 	} {
 		s, err := ParseSums([]byte(text))
@@ -92,7 +92,7 @@ func TestBundleOfMillionsOfFiles(t *testing.T) {
 		}
 	}()
 	defer r.Close()
-	says(t, ReadBundle(r, func(*tar.Header, io.Reader) error { return nil }), "it has more than 65536 files, as none of lite's has")
+	says(t, ReadBundle(r, func(*tar.Header, io.Reader) error { return nil }), "it contains more than 65536 files, and no bundle of lite has")
 }
 
 // What openssl signs, as the documents say, is what Verify takes.
@@ -156,15 +156,15 @@ func head(machine uint16) []byte {
 func TestPrograms(t *testing.T) {
 	says(t, CheckHead(bytes.NewReader(head(62)), "amd64"), "")
 	says(t, CheckHead(bytes.NewReader(head(183)), "arm64"), "")
-	says(t, CheckHead(bytes.NewReader(head(183)), "amd64"), "another architecture than amd64 (EM_AARCH64)")
-	says(t, CheckHead(bytes.NewReader(head(62)[:10]), "amd64"), "no program for Linux")
-	says(t, CheckHead(strings.NewReader("#!/bin/sh\nexec something else\n"), "amd64"), "no program for Linux")
+	says(t, CheckHead(bytes.NewReader(head(183)), "amd64"), "an architecture other than amd64 (EM_AARCH64)")
+	says(t, CheckHead(bytes.NewReader(head(62)[:10]), "amd64"), "not a program for Linux")
+	says(t, CheckHead(strings.NewReader("#!/bin/sh\nexec something else\n"), "amd64"), "not a program for Linux")
 	self, err := os.ReadFile("/proc/self/exe")
 	if err != nil {
 		t.Fatal(err)
 	}
 	arch, _ := ArchOf(Packed(architecture(t, self)))
-	for at, words := range map[int]string{len(self): "", len(self) - 1: "cut off", len(self) / 2: "cut off", 30: "cut off"} {
+	for at, words := range map[int]string{len(self): "", len(self) - 1: "it is incomplete", len(self) / 2: "it is incomplete", 30: "it is incomplete"} {
 		path := filepath.Join(t.TempDir(), "program")
 		if err := os.WriteFile(path, self[:at], 0o600); err != nil {
 			t.Fatal(err)
@@ -237,7 +237,7 @@ func TestStatements(t *testing.T) {
 	}{
 		{"lite-v1.provenance.json", program, right, "0123abc", ""},
 		{"lite-v1.cdx.json", program, odd, "", ""}, // what is no commit is not shown
-		{"lite-v1.provenance.json", strings.Repeat("cd", 32), right, "", "is about another program"},
+		{"lite-v1.provenance.json", strings.Repeat("cd", 32), right, "", "is about a program other than"},
 		{"lite-v1.provenance.json", program, odd, "", "has the wrong checksum"},
 		{"lite-v2.cdx.json", program, right, "", "does not name lite-v2.cdx.json"},
 	} {

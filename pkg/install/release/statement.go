@@ -31,7 +31,7 @@ func (s Sums) CheckStatement(name string, text []byte, program string) (commit s
 		return "", err
 	}
 	if !bytes.Contains(text, []byte(`"`+program+`"`)) {
-		return "", fmt.Errorf("%s is about another program than the one beside it; do not use these files, and ask who serves them", name)
+		return "", fmt.Errorf("%s is about a program other than the one beside it; do not use these files, and ask whoever serves them", name)
 	}
 	for line := range strings.Lines(string(text)) {
 		if value, ok := strings.CutPrefix(strings.TrimSpace(line), `"gitCommit": "`); ok {

@@ -44,14 +44,14 @@ func ParseSums(data []byte) (Sums, error) {
 		}
 		hash, name, ok := strings.Cut(line, " ")
 		if raw, err := hex.DecodeString(hash); !ok || err != nil || len(raw) != sha256.Size {
-			return nil, fmt.Errorf("%s: %q is no line of sha256sum", SumsFile, shorten(line))
+			return nil, fmt.Errorf("%s: %q is not a line of sha256sum", SumsFile, shorten(line))
 		}
 		// Either a space or a star is before the name, which may begin with one.
 		if name != "" && strings.ContainsRune(" *", rune(name[0])) {
 			name = name[1:]
 		}
 		if name == "" || strings.ContainsFunc(name, unicode.IsControl) {
-			return nil, fmt.Errorf("%s: %q is no line of sha256sum", SumsFile, shorten(line))
+			return nil, fmt.Errorf("%s: %q is not a line of sha256sum", SumsFile, shorten(line))
 		}
 		name, hash = path.Clean(name), strings.ToLower(hash)
 		if other := s[name]; other != "" && other != hash {
@@ -86,7 +86,7 @@ func (s Sums) Check(name, hash string) error {
 	case hash:
 		return nil
 	case "":
-		return fmt.Errorf("%s does not name %s; the release is incomplete, take another", SumsFile, name)
+		return fmt.Errorf("%s does not name %s; the release is incomplete, use another one", SumsFile, name)
 	default:
 		return &WrongSumError{name, hash, want}
 	}
@@ -96,7 +96,7 @@ func (s Sums) Check(name, hash string) error {
 type WrongSumError struct{ Name, Is, Want string }
 
 func (e *WrongSumError) Error() string {
-	return fmt.Sprintf("%s has the wrong checksum (SHA-256 %s, not %s); fetch it again, and if that does not help, do not use it", e.Name, e.Is, e.Want)
+	return fmt.Sprintf("%s has the wrong checksum (SHA-256 %s, not %s); download it again, and if that does not help, do not use it", e.Name, e.Is, e.Want)
 }
 
 // Key is the public key of those who sign releases.
@@ -121,9 +121,9 @@ func ReadKey(path string) (*Key, error) {
 		case "EC PARAMETERS":
 			continue
 		case "EC PRIVATE KEY", "RSA PRIVATE KEY", "PRIVATE KEY", "ENCRYPTED PRIVATE KEY":
-			return nil, fmt.Errorf("%s is a private key, which must not be here; give the public one (openssl pkey -in key.pem -pubout)", path)
+			return nil, fmt.Errorf("%s is a private key, which must not be here; use the public one (openssl pkey -in key.pem -pubout)", path)
 		default:
-			return nil, fmt.Errorf("%s holds a %s; it must be a PEM file with a public RSA or EC key", path, block.Type)
+			return nil, fmt.Errorf("%s contains a %s; it must be a PEM file with a public RSA or EC key", path, block.Type)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w; it must be a PEM file with a public RSA or EC key", path, err)
@@ -134,7 +134,7 @@ func ReadKey(path string) (*Key, error) {
 		}
 		return nil, fmt.Errorf("%s is a key of another kind; it must be an RSA or EC key", path)
 	}
-	return nil, fmt.Errorf("%s holds no key; it must be a PEM file with a public RSA or EC key", path)
+	return nil, fmt.Errorf("%s contains no key; it must be a PEM file with a public RSA or EC key", path)
 }
 
 // Verify makes sure that a SHA256SUMS is signed with the key, as
@@ -151,7 +151,7 @@ func (k *Key) Verify(sums, signature []byte) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("%s is not signed with the key in %s; do not use these files, and ask who serves them", SumsFile, k.path)
+		return fmt.Errorf("%s is not signed with the key in %s; do not use these files, and ask whoever serves them", SumsFile, k.path)
 	}
 	return nil
 }

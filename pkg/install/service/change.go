@@ -84,10 +84,10 @@ func lockDir(ctx context.Context, say func(string), dir string, wait time.Durati
 			who = fmt.Sprintf("%s (pid %d)", nameOf(pids[0]), pids[0])
 		}
 		if time.Now().After(deadline) {
-			return nil, fmt.Errorf("%s is changing what is installed here (it has locked %s); wait until it ends, or end it, and try again", who, dir)
+			return nil, fmt.Errorf("%s is changing the installation (it has locked %s); wait until it ends, or stop it, and try again", who, dir)
 		}
 		if !told {
-			say("Waiting for " + who + ", which is changing what is installed here")
+			say("Waiting for " + who + ", which is changing the installation")
 			told = true
 		}
 		select {

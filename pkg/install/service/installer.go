@@ -178,7 +178,7 @@ func (i Installer) openRCState(ctx context.Context, bin string, before int64) St
 	if words := lastWords(i.logAfter(before), ""); words != "" {
 		return State{Failing: true, Why: words}
 	}
-	return State{Why: "lite status says what it waits for"}
+	return State{Why: "lite status shows what it waits for"}
 }
 
 // logAfter is what was logged since the log had a size, as far as it may matter.

@@ -49,7 +49,7 @@ func CheckClaim(dataDir string) error {
 }
 
 // errTaken is that somebody else has a data directory.
-var errTaken = errors.New("the data directory is taken")
+var errTaken = errors.New("the data directory is in use")
 
 // takenError is errTaken with what a user is told.
 type takenError struct{ error }
@@ -86,7 +86,7 @@ func taken(lock *os.File) error {
 	case pid == 0:
 		return fmt.Errorf("lite is already running on %s (another process); stop it first or choose another --data-dir", dir)
 	case slices.Contains([]string{"lite uninstall", "lite killall", "lite upgrade", "lite rollback"}, name):
-		return fmt.Errorf("`%s` (pid %d) works on %s; wait until it ends", name, pid, dir)
+		return fmt.Errorf("`%s` (pid %d) is using %s; wait until it ends", name, pid, dir)
 	}
 	return fmt.Errorf("lite is already running on %s (pid %d); stop it first or choose another --data-dir", dir, pid)
 }

@@ -41,7 +41,7 @@ func TryHold(dataDir string) (*Hold, *Process, error) {
 const settleTimeout = 2 * time.Second
 
 // errUnknown is that who has the lock is not who says so.
-var errUnknown = errors.New("find it with `fuser -v`, end it and try again")
+var errUnknown = errors.New("find it with `fuser -v`, stop it and try again")
 
 func tryHold(dataDir string) (*Hold, *Process, error) {
 	if _, err := os.Stat(dataDir); errors.Is(err, fs.ErrNotExist) {
@@ -75,7 +75,7 @@ func holder(lock *os.File) (*Process, error) {
 	}
 	process, err := os.FindProcess(pid)
 	if err != nil {
-		return nil, fmt.Errorf("look at process %d: %w", pid, err)
+		return nil, fmt.Errorf("inspect process %d: %w", pid, err)
 	}
 	if !hasLocked(pid, lock) {
 		_ = process.Release()
@@ -83,7 +83,7 @@ func holder(lock *os.File) (*Process, error) {
 	}
 	if !IsProgram(fmt.Sprintf("/proc/%d/exe", pid)) {
 		_ = process.Release()
-		return nil, fmt.Errorf("process %d has locked %s and is not lite; end it and try again", pid, lock.Name())
+		return nil, fmt.Errorf("process %d has locked %s and is not lite; stop it and try again", pid, lock.Name())
 	}
 	return &Process{PID: pid, process: process}, nil
 }
@@ -92,7 +92,7 @@ func holder(lock *os.File) (*Process, error) {
 // forces. Pods run on. The data directory is held from then on.
 func (p *Process) Stop(ctx context.Context, dataDir string) (*Hold, error) {
 	if err := p.process.Signal(unix.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return nil, fmt.Errorf("ask lite (pid %d) to stop: %w", p.PID, err)
+		return nil, fmt.Errorf("tell lite (pid %d) to stop: %w", p.PID, err)
 	}
 	force := time.NewTimer(stopTimeout)
 	defer force.Stop()
@@ -113,7 +113,7 @@ func (p *Process) Stop(ctx context.Context, dataDir string) (*Hold, error) {
 				return nil, fmt.Errorf("kill lite (pid %d): %w", p.PID, err)
 			}
 		case <-end.C:
-			return nil, fmt.Errorf("lite (pid %d) does not end, though it was killed; it may wait for a disk that does not answer", p.PID)
+			return nil, fmt.Errorf("lite (pid %d) was killed but does not end; it may be waiting for a disk that does not answer", p.PID)
 		case <-time.After(pollEvery):
 		case <-ctx.Done():
 			return nil, ctx.Err()
@@ -136,7 +136,7 @@ func (p *Process) End(ctx context.Context) error {
 		case <-force.C:
 			_ = p.process.Kill()
 		case <-end.C:
-			return fmt.Errorf("lite (pid %d) does not end, though it was killed", p.PID)
+			return fmt.Errorf("lite (pid %d) was killed but does not end", p.PID)
 		case <-time.After(pollEvery):
 		case <-ctx.Done():
 			return ctx.Err()

@@ -135,7 +135,7 @@ func oneLine(text string) string { return strings.Join(strings.Fields(text), " "
 func Execute(ctx context.Context, name string, args ...string) (string, int, error) {
 	fd, err := unix.MemfdCreate("output", unix.MFD_CLOEXEC)
 	if err != nil {
-		return "", 0, fmt.Errorf("make room for what %s prints: %w", name, err)
+		return "", 0, fmt.Errorf("buffer the output of %s: %w", name, err)
 	}
 	file := os.NewFile(uintptr(fd), "output")
 	defer file.Close()
@@ -148,7 +148,7 @@ func Execute(ctx context.Context, name string, args ...string) (string, int, err
 	}
 	output, errRead := io.ReadAll(io.NewSectionReader(file, 0, maxOutput))
 	if errRead != nil {
-		return "", 0, fmt.Errorf("read what %s has printed: %w", name, errRead)
+		return "", 0, fmt.Errorf("read the output of %s: %w", name, errRead)
 	}
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.Exited() {

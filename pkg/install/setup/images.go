@@ -54,13 +54,13 @@ func (s *setup) installImages(ctx context.Context) error {
 	var wrong *release.WrongSumError
 	switch {
 	case errors.As(err, &wrong):
-		return fmt.Errorf("%s has changed since it was checked: the service was not started; do not use these files, and see who can write to %s",
+		return fmt.Errorf("%s has changed since it was checked: the service was not started; do not use these files, and check who can write to %s",
 			wrong.Name, s.options.artifact)
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EROFS), errors.Is(err, os.ErrPermission):
-		return fmt.Errorf("cannot write to %s (%d MiB are free): the service was not started; free some room and run the installer again",
+		return fmt.Errorf("cannot write to %s (%d MiB are free): the service was not started; free some space and run the installer again",
 			data, s.room(data))
 	case err != nil:
-		return fmt.Errorf("%w: the service was not started; run the installer again when that is mended", err)
+		return fmt.Errorf("%w: the service was not started; fix that and run the installer again", err)
 	}
 	return nil
 }

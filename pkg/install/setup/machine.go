@@ -56,7 +56,7 @@ func (m machine) room(path string) uint64 {
 
 // full is that a directory cannot be written to, before anything was put in its place.
 func (m machine) full(dir string, err error) error {
-	return &writeError{fmt.Sprintf("cannot write to %s (%d MiB are free): nothing was changed; free some room there, or see why it cannot be written",
+	return &writeError{fmt.Sprintf("cannot write to %s (%d MiB are free): nothing was changed; free some space there, or find out why it is not writable",
 		dir, m.room(dir)), err}
 }
 

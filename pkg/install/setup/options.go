@@ -80,15 +80,15 @@ func (s *setup) checkVariables() error {
 	for _, pair := range s.options.env {
 		name, value, _ := strings.Cut(pair, "=")
 		if strings.HasPrefix(name, "K3S_") || strings.HasPrefix(name, "INSTALL_K3S_") {
-			s.warn("%s is k3s's and not read: lite's would be %s", name, strings.Replace(name, "K3S", "LITE", 1))
+			s.warn("%s is a variable of k3s, which lite does not read: its own is %s", name, strings.Replace(name, "K3S", "LITE", 1))
 		}
 		word, ours := strings.CutPrefix(name, prefix)
 		switch {
 		case !ours || slices.Contains(variables(), word):
 		case !slices.Contains(scriptVariables(), word):
-			return fmt.Errorf("there is no variable %s: sh install.sh --help names those there are", name)
+			return fmt.Errorf("there is no variable %s: sh install.sh --help lists them", name)
 		case !s.Staged && value != "":
-			return fmt.Errorf("%s is for install.sh, which finds a lite by it, and this lite installs itself: unset it, or run install.sh", name)
+			return fmt.Errorf("%s is for install.sh, which finds a lite with it, but this lite installs itself: unset it, or run install.sh", name)
 		}
 	}
 	return nil
@@ -102,7 +102,7 @@ func (e environment) on(name string) (bool, error) {
 	case "", "false", "0", "no":
 		return false, nil
 	default:
-		return false, fmt.Errorf("%s is '%s': say true or false", name, value)
+		return false, fmt.Errorf("%s is '%s': must be true or false", name, value)
 	}
 }
 
@@ -119,11 +119,11 @@ func (s *setup) binDir(named string) (string, error) {
 	dir := strings.TrimRight(named, "/")
 	switch {
 	case !filepath.IsAbs(named):
-		return "", fmt.Errorf("%sBIN_DIR is '%s': say the whole path, from /", prefix, named)
+		return "", fmt.Errorf("%sBIN_DIR is '%s': must be an absolute path", prefix, named)
 	case dir == "" || filepath.Clean(dir) != dir:
-		return "", fmt.Errorf("%sBIN_DIR is '%s': say a path such as /opt/lite/bin", prefix, named)
+		return "", fmt.Errorf("%sBIN_DIR is '%s': must be a path such as /opt/lite/bin", prefix, named)
 	case !regexp.MustCompile(`^[A-Za-z0-9/._-]*$`).MatchString(dir): // it stands in files of shells and of systemd
-		return "", fmt.Errorf("%sBIN_DIR is '%s': choose a path of letters, digits, '.', '_' and '-'", prefix, named)
+		return "", fmt.Errorf("%sBIN_DIR is '%s': must consist of letters, digits, '.', '_' and '-'", prefix, named)
 	}
 	return dir, nil
 }
@@ -136,7 +136,7 @@ func (s *setup) decide(words []string) error {
 			s.options.role, s.options.args = role, words[1:]
 			return nil
 		case role != "" && !strings.HasPrefix(words[0], "-"):
-			return fmt.Errorf("'%s' is neither server nor agent nor a flag: say sh install.sh [server|agent] [flags]", words[0])
+			return fmt.Errorf("'%s' is neither server nor agent nor a flag: run sh install.sh [server|agent] [flags]", words[0])
 		}
 	}
 	s.options.role, s.options.args = config.Server, words
@@ -149,7 +149,7 @@ func (s *setup) decide(words []string) error {
 	}
 	before, err := s.read(installFile)
 	if err != nil {
-		return fmt.Errorf("read what was asked for before: %w", err)
+		return fmt.Errorf("read the previous arguments: %w", err)
 	}
 	// Who only wants the newest version shall not lose what was said before, nor the node its role.
 	s.options.keep, s.options.role = true, ""
@@ -159,7 +159,7 @@ func (s *setup) decide(words []string) error {
 		}
 	}
 	if s.options.role != config.Server && s.options.role != config.Agent {
-		return fmt.Errorf("%s does not say the role of this node: say server or agent", installFile)
+		return fmt.Errorf("%s does not contain the role of this node: pass server or agent", installFile)
 	}
 	return nil
 }

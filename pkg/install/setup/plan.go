@@ -126,7 +126,7 @@ func (s *setup) spare(path, otherwise string, isOurs func(path string) bool) err
 	if s.inventory.before.Has(path) || isOurs(s.at(path)) {
 		return nil
 	}
-	return fmt.Errorf("there is a %s already and it is not lite's: nothing was changed; move it away%s", path, otherwise)
+	return fmt.Errorf("there already is a %s, which is not lite's: nothing was changed; move it away%s", path, otherwise)
 }
 
 // planProgram finds out whether this program is the installed one, or is to take its place.
@@ -138,12 +138,12 @@ func (s *setup) planProgram() error {
 	}
 	if v := s.options.version; v != "" && v != s.Version {
 		// A signature says that somebody made these files, not that they are the version that was asked for.
-		return fmt.Errorf("what is served as lite %s is lite %s: nothing was changed; do not use these files, and ask who serves them",
+		return fmt.Errorf("what is served as lite %s is lite %s: nothing was changed; do not use these files, and ask whoever serves them",
 			v, s.Version)
 	}
 	self, err := os.Stat(s.Program)
 	if err != nil {
-		return fmt.Errorf("look at this program: %w", err)
+		return fmt.Errorf("inspect this program: %w", err)
 	}
 	if is, err := os.Stat(s.at(s.plan.bin)); err == nil {
 		if same, err := sameFile(s.Program, self, s.at(s.plan.bin), is); err != nil || same {
@@ -152,7 +152,7 @@ func (s *setup) planProgram() error {
 	}
 	s.plan.program, s.plan.changed, s.plan.differs = s.Program, true, true
 	if size, dir := uint64(self.Size()>>20+1), s.options.binDir; !s.Staged && s.room(dir) < size {
-		return fmt.Errorf("%s has %d MiB free and lite needs %d: nothing was changed; free some room, or set INSTALL_LITE_BIN_DIR",
+		return fmt.Errorf("%s has %d MiB free and lite needs %d: nothing was changed; free some space, or set INSTALL_LITE_BIN_DIR",
 			dir, s.room(dir), size)
 	}
 	s.say("%s", s.Banner)
@@ -236,7 +236,7 @@ func (s *setup) planConfig() error {
 	}
 	var err error
 	if s.plan.config, err = s.Configure(o.role, o.args, installFile); err != nil {
-		return refused(err, fmt.Sprintf("`lite %s --help` and docs/configuration.md name all flags", o.role))
+		return refused(err, fmt.Sprintf("`lite %s --help` and docs/configuration.md list all flags", o.role))
 	}
 	s.serviceFile(installFile, 0o600, s.plan.config.Text)
 	return nil
@@ -253,7 +253,7 @@ func (s *setup) planEnvironment() error {
 	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy"} {
 		value := s.options.env.get(name)
 		if strings.ContainsAny(value, "'\n") {
-			return fmt.Errorf("%s holds a quote or a line break, which the service's file cannot hold: percent-encode it; nothing was changed", name)
+			return fmt.Errorf("%s contains a quote or a line break, which the service file cannot contain: percent-encode it; nothing was changed", name)
 		}
 		if value != "" {
 			data = fmt.Appendf(data, "%s='%s'\n", name, value)
@@ -285,7 +285,7 @@ func (s *setup) planScripts() error {
 		}
 		var script bytes.Buffer
 		if err := s.Complete(c.shell, &script); err != nil {
-			return fmt.Errorf("make the completion for %s: %w", c.shell, err)
+			return fmt.Errorf("generate the completion for %s: %w", c.shell, err)
 		}
 		s.file(c.path, 0o644, script.Bytes())
 	}

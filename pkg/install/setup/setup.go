@@ -118,7 +118,7 @@ func (s *setup) takeLock(ctx context.Context) (err error) {
 			return nil
 		}
 		if err := s.lock.Close(); err != nil || try == 10 {
-			return errors.Join(fmt.Errorf("%s is removed again and again", configDir), err)
+			return errors.Join(fmt.Errorf("%s keeps being removed", configDir), err)
 		}
 	}
 }

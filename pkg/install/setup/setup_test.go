@@ -184,7 +184,7 @@ func TestSetup(t *testing.T) {
 		if args == nil {
 			b.request.Env = nil
 		}
-		if out, err := b.run(t, args...); err != nil || !strings.Contains(out, "nothing has changed, and the service runs") || len(b.commands) != 1 {
+		if out, err := b.run(t, args...); err != nil || !strings.Contains(out, "nothing has changed, and the service is running") || len(b.commands) != 1 {
 			t.Errorf("%v: %v %v\n%s", args, err, b.commands, out)
 		}
 		if after := b.tree(t); after != before {
@@ -226,11 +226,11 @@ func TestFailureLeavesNothing(t *testing.T) {
 		"word":  {nil, []string{"sever"}, "'sever' is neither server nor agent"},
 		"quote": {func(_ *testing.T, b *bed) { b.request.Env = []string{"INSTALL_LITE_EXEC='a"} }, nil, "a quote that is not closed"},
 		"unit of others": {func(t *testing.T, b *bed) { b.put(t, "lib/systemd/system/lite.service", "[Unit]\n", 0o644) }, []string{"server"},
-			"there is a /lib/systemd/system/lite.service already and it is not lite's"},
+			"there already is a /lib/systemd/system/lite.service, which is not lite's"},
 		"masked": {func(t *testing.T, b *bed) {
 			b.must(t, errors.Join(os.MkdirAll(b.at("lib/systemd/system"), 0o755), os.Symlink("/dev/null", b.at("lib/systemd/system/lite.service"))))
 		}, []string{"server"}, "systemctl unmask lite.service"},
-		"proxy": {func(_ *testing.T, b *bed) { b.request.Env = []string{"NO_PROXY=a'b"} }, []string{"server"}, "NO_PROXY holds a quote"},
+		"proxy": {func(_ *testing.T, b *bed) { b.request.Env = []string{"NO_PROXY=a'b"} }, []string{"server"}, "NO_PROXY contains a quote"},
 		"no room": {func(t *testing.T, b *bed) {
 			b.put(t, "opt/bin", "a file", 0o644)
 			b.request.Env = []string{"INSTALL_LITE_BIN_DIR=/opt/bin/x"}
@@ -329,7 +329,7 @@ func TestStaged(t *testing.T) {
 		"older version":         {"v9.9.8", "image", "", "", "what is served as lite v9.9.8 is lite v1.2.3"},
 		"image changed before":  {"", "evil", "", "", "images/x.tar has the wrong checksum"},
 		"image changed later":   {"", "image", "evil", "", "images/x.tar has changed since it was checked: the service was not started"},
-		"other program":         {"v1.2.3", "image", "", "\"0000\"", "lite-v1.provenance.json is about another program"},
+		"other program":         {"v1.2.3", "image", "", "\"0000\"", "lite-v1.provenance.json is about a program other than"},
 		"statement was changed": {"v1.2.3", "image", "", statement + " ", "lite-v1.provenance.json has the wrong checksum"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -141,7 +141,7 @@ func (s *setup) commit(ctx context.Context) error {
 	}
 	s.label(ctx)
 	if err := errors.Join(append(errs, s.settle())...); err != nil {
-		return fmt.Errorf("put all in its place: %w; run the installer again when that is mended", err)
+		return fmt.Errorf("put everything in place: %w; fix that and run the installer again", err)
 	}
 	return nil
 }

@@ -25,11 +25,11 @@ func (s *setup) start(ctx context.Context) error {
 		}
 	}
 	if s.options.skipEnable {
-		s.say("installed; neither started nor enabled, as INSTALL_LITE_SKIP_ENABLE says")
+		s.say("installed; neither started nor enabled, because INSTALL_LITE_SKIP_ENABLE is set")
 		return nil
 	}
 	if s.init.Kind == service.None {
-		s.say("installed. There is no init system that lite knows (systemd, OpenRC): start it in the foreground with")
+		s.say("installed. This machine has neither systemd nor OpenRC: start lite in the foreground with")
 		s.say("  %s %s", s.plan.bin, s.options.role)
 		return ignoreMissing(os.Remove(s.at(pendingFile)))
 	}
@@ -38,14 +38,14 @@ func (s *setup) start(ctx context.Context) error {
 	}
 	switch {
 	case s.options.skipStart:
-		s.say("installed; not started, as INSTALL_LITE_SKIP_START says")
+		s.say("installed; not started, because INSTALL_LITE_SKIP_START is set")
 		return nil
 	case !s.has(pendingFile) && s.init.Running(settled):
 		what := ""
 		if s.plan.differs {
 			what = " for the service"
 		}
-		s.say("nothing has changed%s, and the service runs", what)
+		s.say("nothing has changed%s, and the service is running", what)
 		return nil
 	}
 	s.say("starting the service lite (%s)", s.options.role)
@@ -66,7 +66,7 @@ func (s *setup) restart(ctx context.Context) (service.Starting, error) {
 	switch {
 	case errors.As(err, &refused):
 		fmt.Fprint(s.Err, refused.Output)
-		return starting, fmt.Errorf("installed, but %s does not start lite, for the reason above; correct that and run the installer again", refused.Program)
+		return starting, fmt.Errorf("installed, but %s does not start lite, for the reason above; fix that and run the installer again", refused.Program)
 	case err != nil:
 		return starting, fmt.Errorf("installed, but the service does not start: %w", err)
 	}
@@ -101,7 +101,7 @@ func (s *setup) await(ctx context.Context, w service.Starting) error {
 			s.say("the node is ready: see %s", next)
 			return nil
 		case st.Failing:
-			return fmt.Errorf("installed, but the service does not start: %s; correct that and run the installer again (%s has more)",
+			return fmt.Errorf("installed, but the service does not start: %s; fix that and run the installer again (%s has more)",
 				st.Why, w.Logs)
 		}
 		if st.Why != "" {
@@ -113,9 +113,9 @@ func (s *setup) await(ctx context.Context, w service.Starting) error {
 		}
 	}
 	if last == "" {
-		last = "it has not said why"
+		last = "it has not reported why"
 	}
-	return fmt.Errorf("installed, and the service runs, but it is not ready after %.0f s: %s (%s and lite status say more)",
+	return fmt.Errorf("installed, and the service is running, but it is not ready after %.0f s: %s (%s and lite status show more)",
 		readyTimeout.Seconds(), last, w.Logs)
 }
 

@@ -25,10 +25,10 @@ func TestAwait(t *testing.T) {
 	}{
 		"ready":       {[]string{"ActiveState=active\nInvocationID=1", "ActiveState=deactivating\nInvocationID=1", again + "ActiveState=activating", again + "ActiveState=active"}, "", "the node is ready", 4 * time.Second},
 		"tells":       {[]string{again + "StatusText=Starting, waiting for etcd", again + "StatusText=Starting, waiting for etcd"}, "", "[lite] Starting, waiting for etcd\n", readyTimeout},
-		"not ready":   {[]string{again + "StatusText=Starting, waiting for etcd"}, "", "it is not ready after 300 s: Starting, waiting for etcd (journalctl -u lite and lite status say more)", readyTimeout},
-		"says naught": {[]string{again}, "", "it has not said why", readyTimeout},
-		"fails":       {[]string{again + "NRestarts=0", again + "NRestarts=2"}, "level=INFO x\nlite: port 6443 is taken\n", "the service does not start: port 6443 is taken; correct that", 2 * time.Second},
-		"fails later": {[]string{again + "NRestarts=3"}, "level=ERROR a\nlevel=ERROR b\nlevel=INFO c\n", "the service does not start: level=ERROR b; correct that", time.Second},
+		"not ready":   {[]string{again + "StatusText=Starting, waiting for etcd"}, "", "it is not ready after 300 s: Starting, waiting for etcd (journalctl -u lite and lite status show more)", readyTimeout},
+		"says naught": {[]string{again}, "", "it has not reported why", readyTimeout},
+		"fails":       {[]string{again + "NRestarts=0", again + "NRestarts=2"}, "level=INFO x\nlite: port 6443 is taken\n", "the service does not start: port 6443 is taken; fix that", 2 * time.Second},
+		"fails later": {[]string{again + "NRestarts=3"}, "level=ERROR a\nlevel=ERROR b\nlevel=INFO c\n", "the service does not start: level=ERROR b; fix that", time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -124,7 +124,7 @@ func (w *work) removeCgroup(dir string) {
 		case errors.Is(err, unix.EBUSY) && len(processes(dir)) > 0:
 			pid := processes(dir)[0]
 			if !w.isOurs(pid) {
-				w.Leave("cgroup %s: process %d (%s) is in it, which is not of lite", dir, pid, nameOf(pid))
+				w.Leave("cgroup %s contains process %d (%s), which is not lite's", dir, pid, nameOf(pid))
 				return
 			}
 		case !errors.Is(err, unix.EBUSY):
@@ -132,7 +132,7 @@ func (w *work) removeCgroup(dir string) {
 			return
 		}
 		if time.Now().After(deadline) {
-			w.Fail(fmt.Errorf("remove cgroup %s: it stays in use", dir))
+			w.Fail(fmt.Errorf("remove cgroup %s: it is still in use", dir))
 			return
 		}
 		time.Sleep(pollEvery)

@@ -29,7 +29,7 @@ var kubeletNames = []string{
 // checkDataDir refuses directories that are a machine's, whatever is in them.
 func checkDataDir(dir string) error {
 	if !filepath.IsAbs(dir) || filepath.Clean(dir) != dir {
-		return fmt.Errorf("data-dir %q is not an absolute path in its shortest form; name it so", dir)
+		return fmt.Errorf("data-dir %q must be an absolute path in its shortest form", dir)
 	}
 	real, err := filepath.EvalSymlinks(dir)
 	if err != nil {
@@ -37,7 +37,7 @@ func checkDataDir(dir string) error {
 	}
 	for _, path := range []string{dir, real} {
 		if isSystemDir(path) {
-			return fmt.Errorf("data-dir %s is a directory of the machine, from which nothing is removed; take out what is lite's by hand, docs/files.md lists it", path)
+			return fmt.Errorf("data-dir %s is a directory of the machine, from which nothing is removed; remove lite's files by hand: docs/files.md lists them", path)
 		}
 	}
 	return nil
@@ -97,7 +97,7 @@ func (w *work) removeService(ctx context.Context) {
 	}
 	installed := w.installed()
 	if !slices.Contains(installed, manager.Unit()) {
-		w.Leave("%s, which the installer has not made", manager.Unit())
+		w.Leave("%s, which the installer has not created", manager.Unit())
 		return
 	}
 	w.removeInstalled(slices.DeleteFunc(installed, func(path string) bool {
@@ -131,7 +131,7 @@ func (w *work) removeFiles() {
 		}
 	}
 	if len(installed) > 0 {
-		w.Step("Removing what the installer has put here")
+		w.Step("Removing what the installer has installed")
 	}
 	w.removeInstalled(slices.DeleteFunc(slices.Clone(installed), func(path string) bool {
 		_, config := within(string(w.ConfigDir), path)
@@ -142,7 +142,7 @@ func (w *work) removeFiles() {
 		w.Leave("%s and %s, to run this again", self, w.ConfigDir.Installed())
 		return
 	case len(program) == 0:
-		w.Leave("%s, which the installer has not put there: remove it with `rm %s`", self, self)
+		w.Leave("%s, which the installer has not installed: remove it with `rm %s`", self, self)
 	}
 	if w.KeepData {
 		w.removeInstalled([]string{w.ConfigDir.Installed()})
@@ -184,7 +184,7 @@ func (w *work) removeData() {
 	}
 	for _, kept := range []struct{ what, path string }{{"volumes in", w.Volumes}, {"the audit log", w.AuditLog}} {
 		if kept.path != "" && kept.path != w.OwnLog && exists(kept.path) && !slices.ContainsFunc(w.DataDirs, func(dir string) bool { _, in := within(dir, kept.path); return in }) {
-			w.Leave("%s %s, which is a place that you have named", kept.what, kept.path)
+			w.Leave("%s %s, which you have configured", kept.what, kept.path)
 		}
 	}
 }
@@ -228,7 +228,7 @@ func (w *work) removeDataDir(dir string) {
 		w.remove(filepath.Join(real, name))
 	}
 	if slices.ContainsFunc(all, func(name string) bool { return exists(filepath.Join(real, name)) }) {
-		w.Leave("%s, until all of lite in it can be removed", at.Lock())
+		w.Leave("%s, until everything of lite's in it can be removed", at.Lock())
 		return
 	}
 	w.removeNames(dir, []string{lock})
@@ -303,12 +303,12 @@ func (w *work) removeNames(dir string, entries []string) {
 		return
 	}
 	if mounted, _ := mountinfo.Mounted(real); mounted {
-		w.Leave("%s, which is a mount of its own", dir)
+		w.Leave("%s, which is a mount point", dir)
 		return
 	}
 	if rest := names(real); len(rest) > 0 {
 		slices.Sort(rest)
-		w.Leave("%s, for what others have in it: %s", dir, summary(rest))
+		w.Leave("%s, which contains files of others: %s", dir, summary(rest))
 		return
 	}
 	if err := os.Remove(real); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -334,7 +334,7 @@ func (w *work) installed() []string {
 		switch {
 		case path == "":
 		case !ok:
-			w.Leave("%q, which %s names: it is no absolute path", path, w.ConfigDir.Installed())
+			w.Leave("%q, which %s names: it is not an absolute path", path, w.ConfigDir.Installed())
 		default:
 			paths = append(paths, path)
 		}
@@ -356,7 +356,7 @@ func (w *work) removeInstalled(paths []string) {
 			continue
 		}
 		if err == nil && othersProgram(path, info) {
-			w.Leave("%s, which is a program of others by now", path)
+			w.Leave("%s, which is now a program of others", path)
 			continue
 		}
 		if err == nil {

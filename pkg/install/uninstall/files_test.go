@@ -238,7 +238,7 @@ func TestOthersKubelet(t *testing.T) {
 		t.Errorf("another kubelet is at work, and it says %q", w.left)
 	}
 	w.removeData()
-	kept("another kubelet is at work")
+	kept("another kubelet is running")
 
 	socket.Close()
 	write(t, dir+"/data/lite.lock")
@@ -323,7 +323,7 @@ func TestReport(t *testing.T) {
 	w.Leave("that")
 	w.Fail(nil)
 	w.Fail(os.ErrPermission)
-	if err := w.end(); err == nil || !strings.Contains(err.Error(), "1 thing") {
+	if err := w.end(); err == nil || !strings.Contains(err.Error(), "1 step") {
 		t.Errorf("end: %v", err)
 	}
 	if want := "Doing it\nLeft: that\nFAILED: permission denied\n"; out.String() != want {

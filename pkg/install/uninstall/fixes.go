@@ -16,10 +16,10 @@ func (w *work) undoFixes(ctx context.Context) {
 	if len(all) == 0 {
 		return
 	}
-	w.Step("Taking back what lite check --fix has done")
+	w.Step("Undoing what lite check --fix has done")
 	for _, f := range slices.Backward(all) {
 		if _, err := w.programs.Run(ctx, nil, "sh", "-c", f.Undo); err != nil {
-			w.Leave("what lite check --fix did (%s), as `%s` could not take it back: %v", f.Did, f.Undo, err)
+			w.Leave("what lite check --fix did (%s), because `%s` could not undo it: %v", f.Did, f.Undo, err)
 		}
 	}
 	if ctx.Err() == nil {

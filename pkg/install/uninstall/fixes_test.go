@@ -33,7 +33,7 @@ func TestUndoFixes(t *testing.T) {
 	if did, _ := os.ReadFile(log); string(did) != "three\none <&>\n" {
 		t.Errorf("did %q", did)
 	}
-	if text := out.String(); strings.Count(text, "Taking back") != 1 || !strings.Contains(text, "Left: what lite check --fix did (two), as `false # gone` could not") {
+	if text := out.String(); strings.Count(text, "Undoing") != 1 || !strings.Contains(text, "Left: what lite check --fix did (two), because `false # gone` could not") {
 		t.Errorf("said:\n%s", text)
 	}
 	if entries, _ := os.ReadDir(string(etc)); len(entries) != 0 {

@@ -20,7 +20,7 @@ func (w *work) restoreKernel() {
 	}
 	if w.record.Boot == "" {
 		if w.hadRun {
-			w.Leave("settings of the kernel: what they were before is not known; they last until the next boot (docs/files.md lists them)")
+			w.Leave("kernel settings: their previous values are not known; they last until the next boot (docs/files.md lists them)")
 		}
 		return
 	}
@@ -29,7 +29,7 @@ func (w *work) restoreKernel() {
 		w.Leave("%s", what)
 	}
 	if len(undo.Settings) > 0 {
-		w.Step("Restoring %d settings of the kernel", len(undo.Settings))
+		w.Step("Restoring %d kernel settings", len(undo.Settings))
 	}
 	for _, s := range undo.Settings {
 		w.Fail(s.Write())
@@ -64,7 +64,7 @@ func unloadModule(name string) error {
 	case errors.Is(err, unix.EWOULDBLOCK), errors.Is(err, unix.EBUSY):
 		return errors.New("others use it")
 	case errors.Is(err, unix.EPERM):
-		return errors.New("it may not be unloaded from within a container")
+		return errors.New("it cannot be unloaded from within a container")
 	}
 	return fmt.Errorf("unload it: %w", err)
 }

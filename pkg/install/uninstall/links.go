@@ -51,7 +51,7 @@ func (w *work) removeLinks() {
 			w.ourTunnel(l):
 			ours = append(ours, l)
 		case bridge != 0 && a.MasterIndex == bridge:
-			w.Leave("interface %s, which was a port of %s and is not of a pod", a.Name, w.Bridge)
+			w.Leave("interface %s, which was a port of %s and does not belong to a pod", a.Name, w.Bridge)
 		}
 	}
 	for _, l := range links {
@@ -81,7 +81,7 @@ func (w *work) awaitGone(links []netlink.Link) {
 				break
 			}
 			if time.Now().After(deadline) {
-				w.Fail(fmt.Errorf("network interface %s does not go", l.Attrs().Name))
+				w.Fail(fmt.Errorf("network interface %s is still there", l.Attrs().Name))
 				break
 			}
 			time.Sleep(pollEvery)

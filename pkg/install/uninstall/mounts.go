@@ -86,7 +86,7 @@ func (w *work) unmountOne(m *mountinfo.Info) {
 	if remote(m.FSType) {
 		return
 	}
-	w.Leave("%s was in use by another process; it is unmounted, and ends when that process leaves it", path)
+	w.Leave("%s was in use by another process; it is unmounted, and goes away when that process leaves it", path)
 }
 
 // busyTimeout is how long the kernel may take to let go of what a killed process

@@ -179,7 +179,7 @@ func (w *work) stopPods(ctx context.Context) error {
 
 // stuck is what is to be said of a process that was killed and is still there.
 func stuck(pid int) error {
-	return fmt.Errorf("process %d (%s) does not end, though it was killed; it may wait for a disk or a server that does not answer", pid, nameOf(pid))
+	return fmt.Errorf("process %d (%s) was killed but does not end; it may be waiting for a disk or a server that does not answer", pid, nameOf(pid))
 }
 
 // killOurs kills a process, if it is still the one that was found.

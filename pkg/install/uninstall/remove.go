@@ -30,7 +30,7 @@ func (w *work) remove(path string) {
 	w.Fail(file.Remove(context.Background(), dir, filepath.Base(path), func(where string, err error) error {
 		where = filepath.Join(filepath.Dir(path), where)
 		if errors.Is(err, file.ErrMounted) {
-			w.Leave("%s: something of others is mounted there", where)
+			w.Leave("%s: something that is not lite's is mounted there", where)
 			return nil
 		}
 		if failures++; failures <= maxFailures {

@@ -49,7 +49,7 @@ func (r *Report) end() error {
 		fmt.Fprintln(r.out, "FAILED: "+what)
 	}
 	if len(r.failed) == 1 {
-		return errors.New("1 thing could not be done, see above; mend it and run this again")
+		return errors.New("1 step failed, see above; fix it and run this again")
 	}
-	return fmt.Errorf("%d things could not be done, see above; mend them and run this again", len(r.failed))
+	return fmt.Errorf("%d steps failed, see above; fix them and run this again", len(r.failed))
 }

@@ -136,7 +136,7 @@ func checkNamespaces(own, machine string) error {
 		is, err := os.Readlink(filepath.Join(own, name))
 		want, errWant := os.Readlink(filepath.Join(machine, name))
 		if err == nil && errWant == nil && is != want {
-			return fmt.Errorf("this runs in a namespace of its own (%s), as in a container, where the machine is not seen as it is; run it on the machine itself, or as `nsenter --all -t 1 lite ...`", name)
+			return fmt.Errorf("this runs in a namespace of its own (%s), for example in a container, and does not see the whole machine; run it on the machine itself, or as `nsenter --all -t 1 lite ...`", name)
 		}
 	}
 	return nil
@@ -291,7 +291,7 @@ func (w *work) findOther() {
 		return
 	}
 	w.hasRun, w.hadRun = false, false
-	w.Leave("%s, logs of pods, settings of the kernel, and interfaces, rules and cgroups that Kubernetes names: another kubelet is at work on this machine (%s is its); end it and run this again if they are lite's", w.KubeletDir, w.other)
+	w.Leave("%s, logs of pods, kernel settings, and interfaces, rules and cgroups with names of Kubernetes: another kubelet is running on this machine (%s is its); if they are lite's, stop it and run this again", w.KubeletDir, w.other)
 }
 
 func (w *work) release() {

@@ -59,7 +59,7 @@ func newTrust(o Options, remembered string) (trust, error) {
 		return t, err
 	}
 	if t.sha256 != "" {
-		return t, fmt.Errorf("--sha256: what it says is not signed, and releases have to be, with the key in %s; leave it out, and put %s and %s beside the file, or say --public-key none to do without", t.key, release.SumsFile, release.SignatureFile)
+		return t, fmt.Errorf("--sha256: this sum is not signed, and releases must be, with the key in %s; omit it, and put %s and %s beside the file, or pass --public-key none to skip signatures", t.key, release.SumsFile, release.SignatureFile)
 	}
 	return t, nil
 }
@@ -79,7 +79,7 @@ func (t trust) verify(sums, signature []byte) (release.Sums, error) {
 }
 
 func (t trust) unsigned() error {
-	return fmt.Errorf("%s is not signed, and has to be with the key in %s: take a release that has %[3]s, or say --public-key %[4]s to do without", release.SumsFile, t.key, release.SignatureFile, noKey)
+	return fmt.Errorf("%s is not signed, and must be, with the key in %s: use a release that has %[3]s, or pass --public-key %[4]s to skip signatures", release.SumsFile, t.key, release.SignatureFile, noKey)
 }
 
 // image is an archive of images that comes with a program.
@@ -117,7 +117,7 @@ func stage(ctx context.Context, artifact, to string, t trust) (contents, error) 
 		return c, fmt.Errorf("artifact: %w", err)
 	}
 	if t.sha256 != "" && !a.Single() {
-		return c, fmt.Errorf("--sha256 is for a program alone, and %s has to have a %s; leave it out", artifact, release.SumsFile)
+		return c, fmt.Errorf("--sha256 is only for a single program, and %s must contain a %s; omit it", artifact, release.SumsFile)
 	}
 	var sums, signature []byte
 	hashes, program := map[string]string{}, ""
@@ -145,13 +145,13 @@ func stage(ctx context.Context, artifact, to string, t trust) (contents, error) 
 		return c, fmt.Errorf("artifact: %w", err)
 	}
 	if program == "" {
-		return c, fmt.Errorf("artifact %s has neither %s nor %s; it may be for another kind of machine", artifact, release.Packed(runtime.GOARCH), release.Program(runtime.GOARCH))
+		return c, fmt.Errorf("artifact %s has neither %s nor %s; it may be for another architecture", artifact, release.Packed(runtime.GOARCH), release.Program(runtime.GOARCH))
 	}
 	switch {
 	case t.sha256 != "":
 		c.sums = release.Sums{program: t.sha256}
 	case sums == nil:
-		return c, fmt.Errorf("nothing says what %s should be: put %s beside it, or into the bundle; of a program alone --sha256 can say it", artifact, release.SumsFile)
+		return c, fmt.Errorf("there is no checksum for %s: put %s beside it, or into the bundle; for a single program you can pass --sha256", artifact, release.SumsFile)
 	default:
 		if c.sums, err = t.verify(sums, signature); err != nil {
 			return c, fmt.Errorf("artifact %s: %w", artifact, err)
@@ -211,7 +211,7 @@ func writeProgram(r io.Reader, to string) (err error) {
 	defer func() { err = errors.Join(err, f.Close()) }()
 	if _, err := io.Copy(f, r); err != nil {
 		if errors.Is(err, unix.ENOSPC) {
-			err = fmt.Errorf("%w; free some room on the file system of %s", err, filepath.Dir(to))
+			err = fmt.Errorf("%w; free some space on the file system of %s", err, filepath.Dir(to))
 		}
 		return err
 	}
@@ -232,7 +232,7 @@ func extractImages(artifact string, c contents, dir string, keep func(name, path
 	return a.InstallImages(c.sums, dir, func(name, to string) error {
 		if _, err := os.Lstat(to); err == nil {
 			if err := keep(name, to); err != nil {
-				return fmt.Errorf("keep the images %s: %w", name, err)
+				return fmt.Errorf("back up the images %s: %w", name, err)
 			}
 		}
 		return note(name)
@@ -257,13 +257,13 @@ func inspect(ctx context.Context, program string) (version.Info, error) {
 		err = json.Unmarshal(out, &v)
 	}
 	if err == nil && (v.Version == "" || v.Kubernetes == "") {
-		err = errors.New("it does not name its versions")
+		err = errors.New("it does not report its versions")
 	}
 	if err != nil {
-		return v, fmt.Errorf("it is no lite: `version -o json` answers %q (%w)", firstLine(string(out)+stderr.String()), err)
+		return v, fmt.Errorf("it is not lite: `version -o json` prints %q (%w)", firstLine(string(out)+stderr.String()), err)
 	}
 	if platform := runtime.GOOS + "/" + runtime.GOARCH; v.Platform != platform {
-		return v, fmt.Errorf("it is for %s and this machine is %s; take the one for %[2]s", v.Platform, platform)
+		return v, fmt.Errorf("it is for %s and this machine is %s; use the one for %[2]s", v.Platform, platform)
 	}
 	return v, nil
 }

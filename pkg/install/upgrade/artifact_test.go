@@ -100,31 +100,31 @@ func TestStage(t *testing.T) {
 		"program, sum given":            {[]packedFile{{"x", program}}, "x", sumOf(program, "")[:64], ""},
 		"program, sum in capitals":      {[]packedFile{{"x", program}}, "x", strings.ToUpper(sumOf(program, "")[:64]), ""},
 		"program, wrong sum given":      {[]packedFile{{"x", program}}, "x", sumOf(gz, "")[:64], "wrong checksum"},
-		"sum given for a bundle":        {[]packedFile{{"b.tar", bundle(t, sums, packedFile{name + ".gz", gz})}}, "b.tar", sumOf(gz, "")[:64], "for a program alone"},
+		"sum given for a bundle":        {[]packedFile{{"b.tar", bundle(t, sums, packedFile{name + ".gz", gz})}}, "b.tar", sumOf(gz, "")[:64], "only for a single program"},
 		"program with its sum":          {[]packedFile{{name, program}, sums}, name, "", ""},
 		"compressed":                    {[]packedFile{{name + ".gz", gz}, sums}, name + ".gz", "", ""},
 		"compressed, sum of what is in": {[]packedFile{{name + ".gz", gz}, text(sumOf(program, name))}, name + ".gz", "", "does not name"},
-		"compressed, wrong sum":         {[]packedFile{{name + ".gz", gz}, wrong}, name + ".gz", "", "fetch it again"},
-		"compressed, cut off":           {[]packedFile{{"x.gz", gz[:len(gz)/2]}}, "x.gz", "", "cut short"},
+		"compressed, wrong sum":         {[]packedFile{{name + ".gz", gz}, wrong}, name + ".gz", "", "download it again"},
+		"compressed, cut off":           {[]packedFile{{"x.gz", gz[:len(gz)/2]}}, "x.gz", "", "it is incomplete"},
 		"compressed, damaged":           {[]packedFile{{"x.gz", append(bytes.Clone(gz[:len(gz)-8]), 1, 2, 3, 4, 5, 6, 7, 8)}}, "x.gz", "", "copy it again"},
 		"compressed, garbage behind it": {[]packedFile{{name + ".gz", append(bytes.Clone(gz), "garbage"...)}, sums}, name + ".gz", "", "copy it again"},
-		"sums that are none":            {[]packedFile{{"x", program}, text("hello world\n")}, "x", "", "no line of sha256sum"},
+		"sums that are none":            {[]packedFile{{"x", program}, text("hello world\n")}, "x", "", "not a line of sha256sum"},
 		"directory":                     {[]packedFile{{name + ".gz", gz}, sums}, "", "", ""},
 		"directory, not compressed":     {[]packedFile{{name, program}, sums}, "", "", ""},
-		"directory without sums":        {[]packedFile{{name, program}}, "", "", "nothing says"},
+		"directory without sums":        {[]packedFile{{name, program}}, "", "", "there is no checksum for"},
 		"directory with images":         {[]packedFile{{name + ".gz", gz}, sums, archive}, "", "", ""},
 		"directory with wrong images":   {[]packedFile{{name + ".gz", gz}, wrongImages, archive}, "", "", "images/a.tar has the wrong checksum"},
-		"directory for another machine": {[]packedFile{{"lite-linux-none.gz", gz}}, "", "", "another kind of machine"},
+		"directory for another machine": {[]packedFile{{"lite-linux-none.gz", gz}}, "", "", "another architecture"},
 		"bundle":                        {[]packedFile{{"b.tar", bundle(t, packedFile{"install.sh", nil}, packedFile{name + ".gz", gz}, archive, sums)}}, "b.tar", "", ""},
 		"bundle, sums first":            {[]packedFile{{"b.tar", bundle(t, sums, packedFile{"./" + name + ".gz", gz})}}, "b.tar", "", ""},
-		"bundle without sums":           {[]packedFile{{"b.tar", bundle(t, packedFile{name + ".gz", gz})}}, "b.tar", "", "nothing says"},
-		"bundle without sums, they lie": {[]packedFile{{"b.tar", bundle(t, packedFile{name + ".gz", gz})}, sums}, "b.tar", "", "nothing says"},
-		"bundle with wrong sums":        {[]packedFile{{"b.tar", bundle(t, packedFile{name + ".gz", gz}, wrong)}}, "b.tar", "", "fetch it again"},
+		"bundle without sums":           {[]packedFile{{"b.tar", bundle(t, packedFile{name + ".gz", gz})}}, "b.tar", "", "there is no checksum for"},
+		"bundle without sums, they lie": {[]packedFile{{"b.tar", bundle(t, packedFile{name + ".gz", gz})}, sums}, "b.tar", "", "there is no checksum for"},
+		"bundle with wrong sums":        {[]packedFile{{"b.tar", bundle(t, packedFile{name + ".gz", gz}, wrong)}}, "b.tar", "", "download it again"},
 		"bundle with wrong images":      {[]packedFile{{"b.tar", bundle(t, packedFile{name + ".gz", gz}, archive, wrongImages)}}, "b.tar", "", "images/a.tar has the wrong checksum"},
 		"bundle, images without a sum":  {[]packedFile{{"b.tar", bundle(t, packedFile{name + ".gz", gz}, packedFile{"images/b.tar", nil}, sums)}}, "b.tar", "", "does not name images/b.tar"},
 		"bundle, two programs":          {[]packedFile{{"b.tar", bundle(t, sums, packedFile{name + ".gz", gz}, packedFile{name + ".gz", zipped(t, []byte("evil"))})}}, "b.tar", "", "in it twice"},
-		"bundle for another machine":    {[]packedFile{{"b.tar", bundle(t, packedFile{"lite-linux-none.gz", gz})}}, "b.tar", "", "another kind of machine"},
-		"bundle, cut off":               {[]packedFile{{"b.tar", bundle(t, packedFile{"images/a.tar", program}, packedFile{name + ".gz", gz})[:2048]}}, "b.tar", "", "cut short"},
+		"bundle for another machine":    {[]packedFile{{"b.tar", bundle(t, packedFile{"lite-linux-none.gz", gz})}}, "b.tar", "", "another architecture"},
+		"bundle, cut off":               {[]packedFile{{"b.tar", bundle(t, packedFile{"images/a.tar", program}, packedFile{name + ".gz", gz})[:2048]}}, "b.tar", "", "it is incomplete"},
 		"something else":                {[]packedFile{{"x", []byte("hello")}}, "x", "", "neither"},
 		"sums that do not name it":      {[]packedFile{{"x", program}, sums}, "x", "", "does not name x"},
 		"nothing":                       {nil, "x", "", "no such file"},
@@ -229,7 +229,7 @@ func TestStageSigned(t *testing.T) {
 			want            string
 		}{
 			"signed":                  {sums, sign(sums), ""},
-			"not signed":              {sums, nil, "is not signed, and has to be"},
+			"not signed":              {sums, nil, "is not signed, and must be"},
 			"by another":              {sums, other(sums), "is not signed with the key"},
 			"something else":          {sums, sign([]byte("else")), "is not signed with the key"},
 			"signed, but not of this": {[]byte(sumOf(program, name)), sign([]byte(sumOf(program, name))), "wrong checksum"},
@@ -258,7 +258,7 @@ func TestStageSigned(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "key")
 		put(t, file, "hello")
 		_, err := newTrust(Options{}, file)
-		says(t, err, "holds no key")
+		says(t, err, "contains no key")
 	})
 	t.Run("none", func(t *testing.T) {
 		tr, err := newTrust(Options{PublicKey: "none", SHA256: sumOf(gz, "")[:64]}, public)
@@ -420,19 +420,19 @@ func TestDownload(t *testing.T) {
 		"version":           {Options{BaseURL: base, Version: "v1.2.3"}, ""},
 		"slash at the end":  {Options{BaseURL: base + "/deep/base/", Channel: Stable}, ""},
 		"no such channel":   {Options{BaseURL: base, Channel: "none"}, "404"},
-		"odd channel":       {Options{BaseURL: base, Channel: "odd"}, "no version"},
+		"odd channel":       {Options{BaseURL: base, Channel: "odd"}, "not a version"},
 		"no such version":   {Options{BaseURL: base, Version: "v9.9.9"}, "404"},
 		"odd version":       {Options{BaseURL: base, Version: "../x"}, "must be a version"},
-		"wrong sum":         {Options{BaseURL: base, Version: "v1.2.4"}, "fetch it again"},
-		"not for this kind": {Options{BaseURL: base, Version: "v1.2.5"}, "not released for this kind"},
+		"wrong sum":         {Options{BaseURL: base, Version: "v1.2.4"}, "download it again"},
+		"not for this kind": {Options{BaseURL: base, Version: "v1.2.5"}, "not released for this architecture"},
 		"no sums":           {Options{BaseURL: base, Version: "v1.2.6"}, "checksums"},
 		"no address":        {Options{BaseURL: "somewhere", Channel: Stable}, "must be an address"},
 		"nothing said":      {Options{Channel: Stable}, "--base-url"},
 		"signed":            {Options{BaseURL: base + "/signed", Channel: Stable, PublicKey: public}, ""},
-		"not signed":        {Options{BaseURL: base, Channel: Stable, PublicKey: public}, "is not signed, and has to be"},
+		"not signed":        {Options{BaseURL: base, Channel: Stable, PublicKey: public}, "is not signed, and must be"},
 		"signed by another": {Options{BaseURL: base + "/signed", Channel: Stable, PublicKey: other}, "is not signed with the key"},
 		"not encrypted":     {Options{BaseURL: "http://192.0.2.1", Channel: Stable}, "not encrypted"},
-		"sent elsewhere":    {Options{BaseURL: base + "/elsewhere", Channel: Stable}, "sends to http://192.0.2.1/"},
+		"sent elsewhere":    {Options{BaseURL: base + "/elsewhere", Channel: Stable}, "redirects to http://192.0.2.1/"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv(BaseURLVariable, "")

@@ -20,7 +20,7 @@ func leaveAttendant(dataDir string) error {
 	c := exec.Command("/proc/self/exe", "upgrade", "attend", dataDir)
 	c.SysProcAttr = &unix.SysProcAttr{Setsid: true} // the end of a login is not its end
 	if err := c.Start(); err != nil {
-		return fmt.Errorf("leave somebody to start lite should this command die: %w", err)
+		return fmt.Errorf("start a process that starts lite if this command dies: %w", err)
 	}
 	go func() { _ = c.Wait() }()
 	return nil

@@ -107,17 +107,17 @@ func explainEnd(ctx context.Context, runtime cri.RuntimeServiceClient, c contain
 		LabelSelector: map[string]string{labelUID: c.PodUID},
 	}})
 	if err != nil {
-		return "", false, fmt.Errorf("look for the pod of %s: %w", c.Name, err)
+		return "", false, fmt.Errorf("get the pod of %s: %w", c.Name, err)
 	}
 	if len(sandboxes.Items) == 0 {
 		return "its pod was deleted", false, nil
 	}
 	answer, err := runtime.ContainerStatus(ctx, &cri.ContainerStatusRequest{ContainerId: c.ID})
 	if grpcstatus.Code(err) == codes.NotFound {
-		return "it is gone, its pod is not", true, nil
+		return "it is gone, but its pod is not", true, nil
 	}
 	if err != nil {
-		return "", false, fmt.Errorf("look at container %s: %w", c.Name, err)
+		return "", false, fmt.Errorf("inspect container %s: %w", c.Name, err)
 	}
 	s := answer.Status
 	why = fmt.Sprintf("exit code %d", s.ExitCode)

@@ -57,7 +57,7 @@ func find(ctx context.Context, o Options, t trust, env []string) (*published, er
 		base = strings.TrimSuffix(version.BaseURL(), "/")
 	}
 	if base == "" {
-		return nil, fmt.Errorf("this build does not know where releases are; say it with --base-url or %s, or give a file with --artifact", BaseURLVariable)
+		return nil, fmt.Errorf("this build does not know where releases are; set --base-url or %s, or pass a file with --artifact", BaseURLVariable)
 	}
 	u, err := url.Parse(base)
 	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
@@ -65,7 +65,7 @@ func find(ctx context.Context, o Options, t trust, env []string) (*published, er
 	}
 	anyhow := o.AllowHTTP || t.key != nil // what is signed may come as it likes
 	if !anyhow && !isPrivate(u) {
-		return nil, fmt.Errorf("--base-url %s: it is not encrypted, so that anybody on the way could change what is run as root here; take an https address, verify signatures with --public-key, or say --allow-http", u.Redacted())
+		return nil, fmt.Errorf("--base-url %s: it is not encrypted, so anybody on the way could change what runs as root here; use an https address, verify signatures with --public-key, or pass --allow-http", u.Redacted())
 	}
 	client, err := newClient(env, anyhow)
 	if err != nil {
@@ -76,11 +76,11 @@ func find(ctx context.Context, o Options, t trust, env []string) (*published, er
 		address := base + "/channels/" + o.Channel
 		text, err := r.get(ctx, address)
 		if err != nil {
-			return nil, fmt.Errorf("ask which version the channel %s has: %w", o.Channel, err)
+			return nil, fmt.Errorf("get the version of the channel %s: %w", o.Channel, err)
 		}
 		r.version = strings.TrimSpace(string(text))
 		if _, err := utilversion.ParseSemantic(r.version); err != nil {
-			return nil, fmt.Errorf("ask which version the channel %s has: %s answers %q, which is no version", o.Channel, u.Redacted(), firstLine(r.version))
+			return nil, fmt.Errorf("get the version of the channel %s: %s returned %q, which is not a version", o.Channel, u.Redacted(), firstLine(r.version))
 		}
 	}
 	if _, err := utilversion.ParseSemantic(r.version); err != nil {
@@ -131,11 +131,11 @@ func isPrivate(u *url.URL) bool {
 func follow(anyhow bool) func(*http.Request, []*http.Request) error {
 	return func(next *http.Request, before []*http.Request) error {
 		if len(before) >= 10 {
-			return errors.New("the server sends from one address to the next, ten times")
+			return errors.New("the server redirected ten times")
 		}
 		downgrade := before[len(before)-1].URL.Scheme == "https" && next.URL.Scheme != "https"
 		if downgrade || !anyhow && !isPrivate(next.URL) {
-			return fmt.Errorf("the server sends to %s, which is not encrypted; say another --base-url", next.URL.Redacted())
+			return fmt.Errorf("the server redirects to %s, which is not encrypted; use another --base-url", next.URL.Redacted())
 		}
 		return nil
 	}
@@ -155,7 +155,9 @@ func (r *published) get(ctx context.Context, address string) ([]byte, error) {
 // missing is an answer that the next attempt would get too.
 type missing struct{ address, status string }
 
-func (m missing) Error() string { return fmt.Sprintf("%s: the server answers %s", m.address, m.status) }
+func (m missing) Error() string {
+	return fmt.Sprintf("%s: the server returned %s", m.address, m.status)
+}
 
 // try makes one request. An etag together with from asks for the rest of a file.
 func (r *published) try(ctx context.Context, address, etag string, from int64, use func(*http.Response) error) error {
@@ -178,7 +180,7 @@ func (r *published) try(ctx context.Context, address, etag string, from int64, u
 	case res.StatusCode/100 == 4:
 		return missing{req.URL.Redacted(), res.Status}
 	}
-	return fmt.Errorf("%s: the server answers %s", req.URL.Redacted(), res.Status)
+	return fmt.Errorf("%s: the server returned %s", req.URL.Redacted(), res.Status)
 }
 
 // stage downloads the program of a release, compares it with what SHA256SUMS
@@ -190,7 +192,7 @@ func (r *published) stage(ctx context.Context, download, to string, say func(str
 		return err
 	}
 	if list[name] == "" {
-		return fmt.Errorf("lite %s: %s names no %s; it is not released for this kind of machine", r.version, release.SumsFile, name)
+		return fmt.Errorf("lite %s: %s has no %s; it is not released for this architecture", r.version, release.SumsFile, name)
 	}
 	f, err := os.OpenFile(download, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -215,7 +217,7 @@ func (r *published) stage(ctx context.Context, download, to string, say func(str
 func (r *published) sums(ctx context.Context) (release.Sums, error) {
 	text, err := r.get(ctx, r.dir+release.SumsFile)
 	if err != nil {
-		return nil, fmt.Errorf("get the checksums of lite %s: %w", r.version, err)
+		return nil, fmt.Errorf("download the checksums of lite %s: %w", r.version, err)
 	}
 	var signature []byte
 	if r.trust.key != nil {
@@ -224,7 +226,7 @@ func (r *published) sums(ctx context.Context) (release.Sums, error) {
 			err = r.trust.unsigned()
 		}
 		if err != nil {
-			return nil, fmt.Errorf("get the signature of lite %s: %w", r.version, err)
+			return nil, fmt.Errorf("download the signature of lite %s: %w", r.version, err)
 		}
 	}
 	list, err := r.trust.verify(text, signature)
@@ -241,7 +243,7 @@ func (r *published) download(ctx context.Context, address string, f *os.File, sa
 	pause := retryAfter
 	for attempt := 1; ; attempt++ {
 		attempting, cancel := context.WithCancelCause(ctx)
-		stall := time.AfterFunc(stallTimeout, func() { cancel(fmt.Errorf("nothing has come for %s", stallTimeout)) })
+		stall := time.AfterFunc(stallTimeout, func() { cancel(fmt.Errorf("no data for %s", stallTimeout)) })
 		err := r.try(attempting, address, etag, have, func(res *http.Response) error {
 			if res.StatusCode == http.StatusOK {
 				have = 0
@@ -269,7 +271,7 @@ func (r *published) download(ctx context.Context, address string, f *os.File, sa
 		if m := (missing{}); ctx.Err() != nil || errors.As(err, &m) || errors.As(err, &full) || attempt == attempts {
 			return err
 		}
-		say(fmt.Sprintf("The download stopped (%v); going on in %s", err, pause))
+		say(fmt.Sprintf("The download stopped (%v); resuming in %s", err, pause))
 		if !kube.Sleep(ctx, pause) {
 			return ctx.Err()
 		}

@@ -60,7 +60,7 @@ func backGate(dataDir string, j *Journal, kubeconfig string) gate {
 }
 
 // errUndecided is that the watching ended, not what was watched.
-var errUndecided = errors.New("nobody watched to the end")
+var errUndecided = errors.New("the watch was interrupted")
 
 // await returns nil once the version is healthy, and why it is not when its time
 // is over or waiting is of no use. ended are containers that have ended for
@@ -90,7 +90,7 @@ func (g gate) await(ctx context.Context) (ended []string, err error) {
 		case now.Sub(began) > g.timeout:
 			return nil, fmt.Errorf("lite %s was not healthy within %s: %w", g.version, g.timeout, waiting)
 		case now.Sub(answered) > g.silence():
-			return nil, fmt.Errorf("lite %s does not run: nothing has answered for %s", g.version, now.Sub(answered).Round(time.Second))
+			return nil, fmt.Errorf("lite %s is not running: nothing has answered for %s", g.version, now.Sub(answered).Round(time.Second))
 		case countStarts(g.dataDir, "new") > maxStarts:
 			return nil, fmt.Errorf("lite %s was started %d times and was not healthy: %w", g.version, maxStarts, waiting)
 		}
@@ -134,7 +134,7 @@ func (g gate) look(ctx context.Context) (answers bool, ended []string, waiting e
 	}
 	lost, ended, err := compareContainers(ctx, g.runtime, g.containers)
 	if err == nil && len(lost) > 0 {
-		err = fmt.Errorf("containers that ran before do not any more: %s", strings.Join(lost, ", "))
+		err = fmt.Errorf("containers that ran before no longer run: %s", strings.Join(lost, ", "))
 	}
 	return true, ended, err
 }

@@ -88,10 +88,10 @@ func ReadJournal(dataDir string) (*Journal, error) {
 	j := &Journal{}
 	err = json.Unmarshal(data, j)
 	if err == nil && (j.State == "" || j.From == "" || j.To == "" || !filepath.IsAbs(j.Binary)) { // such as null
-		err = errors.New("it lacks the state, a version or the program")
+		err = errors.New("the state, a version or the program is missing")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the journal of the upgrade %s: %w; it is written in one piece, so the disk may be damaged: remove it if lite runs well", path, err)
+		return nil, fmt.Errorf("read the journal of the upgrade %s: %w; it is written atomically, so the disk may be damaged: remove it if lite works", path, err)
 	}
 	if j.Guard == "" {
 		j.Guard = standard.Config.Guard()
@@ -150,7 +150,7 @@ func cleanUp(dataDir string, j *Journal) error {
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("remove what the upgrade has left: %w", err)
+		return fmt.Errorf("clean up after the upgrade: %w", err)
 	}
 	return nil
 }

@@ -127,7 +127,7 @@ func (p *Plan) make(ctx context.Context, o Options, say func(string)) error {
 		return fmt.Errorf("the new program: %w", err)
 	}
 	if asked != "" && p.To.Version != asked {
-		return fmt.Errorf("what is served as lite %s is lite %s; do not use it, and tell who serves it", asked, p.To.Version)
+		return fmt.Errorf("what is served as lite %s is lite %s; do not use it, and tell whoever serves it", asked, p.To.Version)
 	}
 	if p.To.Version == p.From.Version {
 		p.Same = true
@@ -157,11 +157,11 @@ func (n *Node) checkSelf() error {
 	}
 	self, err := os.Stat("/proc/self/exe")
 	if err != nil {
-		return fmt.Errorf("look at this program: %w", err)
+		return fmt.Errorf("inspect this program: %w", err)
 	}
 	runs, err := os.Stat(n.Binary)
 	if err != nil {
-		return fmt.Errorf("look at the program of lite: %w", err)
+		return fmt.Errorf("inspect the program of lite: %w", err)
 	}
 	if !os.SameFile(self, runs) {
 		return fmt.Errorf("lite %s runs from %s, and this is another program (%s); run `%[2]s upgrade`, with --artifact for a file", n.Status.Version, n.Binary, version.Version())
@@ -188,7 +188,7 @@ func (p *Plan) settle() error {
 	case j.State == Restored && j.From == p.From.Version:
 		return finish(dataDir, j)
 	}
-	return fmt.Errorf("the upgrade from %s to %s has not come to its end (%s); wait for it, or take it back with `lite rollback`", j.From, j.To, j.State)
+	return fmt.Errorf("the upgrade from %s to %s is not complete (%s); wait for it, or undo it with `lite rollback`", j.From, j.To, j.State)
 }
 
 // checkHealth refuses to begin on a node that is not well: afterwards nobody
@@ -197,9 +197,9 @@ func (p *Plan) checkHealth(force bool) error {
 	if p.Node.Status.Ready {
 		return nil
 	}
-	why := "not every part of this node is ready: " + notReady(p.Node.Status)
+	why := "not every component of this node is ready: " + notReady(p.Node.Status)
 	if !force {
-		return fmt.Errorf("%s; mend that first, or go on with --force", why)
+		return fmt.Errorf("%s; fix that first, or continue with --force", why)
 	}
 	p.Warnings = append(p.Warnings, why)
 	return nil
@@ -210,9 +210,9 @@ func (p *Plan) checkSkew(ctx context.Context, force bool) error {
 		others, err := p.Node.members(ctx)
 		if err != nil {
 			if !force {
-				return fmt.Errorf("%w; mend that first, or go on with --force", err)
+				return fmt.Errorf("%w; fix that first, or continue with --force", err)
 			}
-			p.Warnings = append(p.Warnings, "which versions the other nodes have is not known: "+err.Error())
+			p.Warnings = append(p.Warnings, "the versions of the other nodes are not known: "+err.Error())
 		}
 		return checkServerSkew(p.To.Kubernetes, others)
 	}
@@ -221,9 +221,9 @@ func (p *Plan) checkSkew(ctx context.Context, force bool) error {
 		return err
 	}
 	if len(silent) > 0 {
-		why := "these servers do not say which version they have: " + strings.Join(silent, ", ")
+		why := "these servers do not report their version: " + strings.Join(silent, ", ")
 		if !force || len(servers) == 0 {
-			return fmt.Errorf("%s; an agent must not be newer than any: start them first, or go on with --force if the others have the version", why)
+			return fmt.Errorf("%s; an agent must not be newer than a server: start them first, or continue with --force if the others have the version", why)
 		}
 		p.Warnings = append(p.Warnings, why)
 	}
@@ -255,7 +255,7 @@ func (p *Plan) checkRoom() error {
 func checkFree(dataDir string, free, kept int64) error {
 	const start = unpacks + probe.MinimumFreeDisk
 	if free < kept+start {
-		return fmt.Errorf("data-dir %s: %d MiB are free and %d MiB are needed: %d MiB for what is kept to go back to, %d MiB for the new version; free some room",
+		return fmt.Errorf("data-dir %s: %d MiB are free and %d MiB are needed: %d MiB for the backup, %d MiB for the new version; free some space",
 			dataDir, free>>20, (kept+start)>>20, kept>>20, start>>20)
 	}
 	return nil
@@ -264,10 +264,10 @@ func checkFree(dataDir string, free, kept int64) error {
 func sameFileSystem(a, b string) (bool, error) {
 	var sa, sb unix.Stat_t
 	if err := unix.Stat(a, &sa); err != nil {
-		return false, fmt.Errorf("look at %s: %w", a, err)
+		return false, fmt.Errorf("inspect %s: %w", a, err)
 	}
 	if err := unix.Stat(b, &sb); err != nil {
-		return false, fmt.Errorf("look at %s: %w", b, err)
+		return false, fmt.Errorf("inspect %s: %w", b, err)
 	}
 	return sa.Dev == sb.Dev, nil
 }
@@ -285,7 +285,7 @@ func (p *Plan) Print(w io.Writer) error {
 			fmt.Fprintf(&b, "  %s %s -> %s\n", part.name, part.from, part.to)
 		}
 	}
-	fmt.Fprintf(&b, "  kept in %s: %d MiB\n", n.Config.Layout().Data.Kept(), p.Size>>20)
+	fmt.Fprintf(&b, "  backup in %s: %d MiB\n", n.Config.Layout().Data.Kept(), p.Size>>20)
 	if n.Manager != nil {
 		fmt.Fprintf(&b, "  restarted by %s\n", n.Manager.Name())
 	} else {

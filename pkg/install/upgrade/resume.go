@@ -26,13 +26,13 @@ import (
 // even do that. Its place does not depend on where the data is.
 func setGuard(dataDir, guard string) error {
 	if err := os.MkdirAll(filepath.Dir(guard), 0o700); err != nil {
-		return fmt.Errorf("make a link to the old program: %w", err)
+		return fmt.Errorf("create a link to the old program: %w", err)
 	}
 	if err := os.Remove(guard); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("make a link to the old program: %w", err)
+		return fmt.Errorf("create a link to the old program: %w", err)
 	}
 	if err := os.Symlink(backup.Program(dataDir), guard); err != nil {
-		return fmt.Errorf("make a link to the old program: %w", err)
+		return fmt.Errorf("create a link to the old program: %w", err)
 	}
 	return file.SyncDir(filepath.Dir(guard))
 }
@@ -88,7 +88,7 @@ func settle(dataDir string, j *Journal, self, who string) (program string, err e
 			return "", errors.Join(takeBack(dataDir, j), cleanUp(dataDir, j), forget(dataDir))
 		}
 		if who == "new" && self != j.To {
-			slog.Warn("An upgrade was interrupted, and this is neither version of it: somebody has installed it since", "from", j.From, "to", j.To)
+			slog.Warn("An upgrade was interrupted, and this is neither of its versions: somebody has installed another one since then", "from", j.From, "to", j.To)
 			return "", errors.Join(cleanUp(dataDir, j), forget(dataDir))
 		}
 		n, err := addStart(dataDir, who)
@@ -114,10 +114,10 @@ func settle(dataDir string, j *Journal, self, who string) (program string, err e
 			return j.Binary, nil
 		}
 		if self != j.From {
-			slog.Warn("An upgrade was taken back, and this is neither version of it: somebody has installed it since", "from", j.To, "to", j.From)
+			slog.Warn("An upgrade was rolled back, and this is neither of its versions: somebody has installed another one since then", "from", j.To, "to", j.From)
 			return "", errors.Join(backup.Spend(dataDir), cleanUp(dataDir, j), forget(dataDir))
 		}
-		slog.Warn("An upgrade was taken back", "from", j.To, "to", j.From, "because", j.Reason)
+		slog.Warn("An upgrade was rolled back", "from", j.To, "to", j.From, "because", j.Reason)
 		return "", finish(dataDir, j)
 	}
 	return "", fmt.Errorf("the journal of the upgrade is in the state %q, which this version does not know; use lite %s or %s", j.State, j.To, j.From)
@@ -136,7 +136,7 @@ func isReplaced(dataDir string, j *Journal) (bool, error) {
 	if _, err := os.Lstat(layout.Staged(j.Binary)); err == nil {
 		return false, nil // it waits still
 	} else if !errors.Is(err, fs.ErrNotExist) {
-		return false, fmt.Errorf("look at the program: %w", err)
+		return false, fmt.Errorf("inspect the program: %w", err)
 	}
 	return true, nil
 }
@@ -146,7 +146,7 @@ func isReplaced(dataDir string, j *Journal) (bool, error) {
 func Resume(self string) error {
 	dir := filepath.Dir(self)
 	if filepath.Base(dir) != filepath.Base(layout.Data("").Kept()) {
-		return errors.New("upgrade resume: the service calls this by the program that an upgrade has kept; there is nothing to resume by hand: start lite")
+		return errors.New("upgrade resume: the service runs this from the program that an upgrade has backed up; there is nothing to resume by hand: start lite")
 	}
 	dataDir := filepath.Dir(dir)
 	j, err := ReadJournal(dataDir)
@@ -182,7 +182,7 @@ func Watch(ctx context.Context, cfg *config.Config) error {
 		}
 		d, _, err := Drive(cfg.DataDir)
 		if err != nil {
-			slog.Warn("The upgrade cannot be brought to its end", "err", err)
+			slog.Warn("Cannot complete the upgrade", "err", err)
 			return nil
 		}
 		if d != nil {
@@ -200,9 +200,9 @@ func watch(ctx context.Context, cfg *config.Config) error {
 	if err != nil || !j.Pending() {
 		return nil
 	}
-	slog.Info("Nobody watches the upgrade, so this version does", "from", j.From, "to", j.To, "timeout", j.HealthTimeout)
+	slog.Info("Nobody is watching the upgrade, so this version does", "from", j.From, "to", j.To, "timeout", j.HealthTimeout)
 	if err := j.enter(cfg.DataDir, Started); err != nil {
-		slog.Warn("The upgrade cannot be brought to its end", "err", err)
+		slog.Warn("Cannot complete the upgrade", "err", err)
 		return nil
 	}
 	_, err = newGate(cfg.DataDir, j, kubeconfigOf(cfg)).await(ctx)
@@ -211,7 +211,7 @@ func watch(ctx context.Context, cfg *config.Config) error {
 		return nil
 	case err == nil:
 		if err := errors.Join(j.enter(cfg.DataDir, Healthy), cleanUp(cfg.DataDir, j)); err != nil {
-			slog.Warn("The upgrade cannot be brought to its end", "err", err)
+			slog.Warn("Cannot complete the upgrade", "err", err)
 			return nil
 		}
 		slog.Info("The upgrade is complete", "from", j.From, "to", j.To)
@@ -219,10 +219,10 @@ func watch(ctx context.Context, cfg *config.Config) error {
 	}
 	j.Reason = err.Error()
 	if err := j.enter(cfg.DataDir, RollingBack); err != nil {
-		slog.Warn("The upgrade cannot be taken back", "err", err)
+		slog.Warn("Cannot roll back the upgrade", "err", err)
 		return nil
 	}
-	return fmt.Errorf("the upgrade is taken back: %w", err)
+	return fmt.Errorf("the upgrade is rolled back: %w", err)
 }
 
 // relaunchEvery is how often is looked whether the program may be started again.

@@ -298,7 +298,7 @@ func TestNothingIsPutBackThatIsNotComplete(t *testing.T) {
 	if err := os.Remove(filepath.Join(layout.Data(s.dataDir).Kept(), "kept.json")); err != nil {
 		t.Fatal(err)
 	}
-	says(t, backup.Restore(s.dataDir), "is not complete")
+	says(t, backup.Restore(s.dataDir), "is incomplete")
 	s.is(t, "new", "v0.2.0", "after")
 }
 

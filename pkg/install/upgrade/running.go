@@ -52,7 +52,7 @@ func Running(ctx context.Context) (*Node, error) {
 	n := &Node{Status: s}
 	proc := fmt.Sprintf("/proc/%d/", s.PID)
 	if n.process, err = os.FindProcess(s.PID); err != nil {
-		return nil, fmt.Errorf("look at lite (pid %d): %w", s.PID, err)
+		return nil, fmt.Errorf("inspect lite (pid %d): %w", s.PID, err)
 	}
 	if n.Binary, err = os.Readlink(proc + "exe"); err != nil {
 		return nil, fmt.Errorf("find the program of lite (pid %d): %w", s.PID, err)
@@ -66,11 +66,11 @@ func Running(ctx context.Context) (*Node, error) {
 	}
 	role := config.Role(s.Role)
 	if len(words) < 2 || words[1] != string(role) {
-		return nil, fmt.Errorf("lite (pid %d) was started by %q, which is no `lite %s`", s.PID, words, role)
+		return nil, fmt.Errorf("lite (pid %d) was started as %q, which is not `lite %s`", s.PID, words, role)
 	}
 	n.args = words[2:]
 	if n.Config, err = load(role, n.args, n.env); err != nil {
-		return nil, fmt.Errorf("the configuration has changed since lite was started and is wrong now: %w", err)
+		return nil, fmt.Errorf("the configuration has changed since lite was started, and is now invalid: %w", err)
 	}
 	manager, err := service.Find()
 	if err != nil && !errors.Is(err, service.ErrNone) {
@@ -163,7 +163,7 @@ func (n *Node) checkConfig(ctx context.Context, program string) error {
 	cmd.Env, cmd.WaitDelay = n.env, time.Second
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("the new version refuses the configuration: %s (%w); change that first", strings.TrimPrefix(strings.TrimSpace(string(out)), "lite: "), err)
+		return fmt.Errorf("the new version rejects the configuration: %s (%w); change that first", strings.TrimPrefix(strings.TrimSpace(string(out)), "lite: "), err)
 	}
 	return nil
 }

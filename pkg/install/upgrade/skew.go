@@ -31,7 +31,7 @@ func checkVersions(now, next version.Info, server bool) error {
 		return err
 	}
 	if to.LessThan(from) {
-		return fmt.Errorf("lite %s is older than %s, which runs; an upgrade goes forward only: `lite rollback` goes back to what the last upgrade has kept", next.Version, now.Version)
+		return fmt.Errorf("lite %s is older than %s, which is running; an upgrade only goes forward: `lite rollback` restores what the last upgrade has backed up", next.Version, now.Version)
 	}
 	for _, part := range []struct{ name, from, to, steps string }{
 		{"Kubernetes", now.Kubernetes, next.Kubernetes, "the servers of Kubernetes go one minor version at a time"},
@@ -43,9 +43,9 @@ func checkVersions(now, next version.Info, server bool) error {
 		}
 		switch step := distance(from, to); {
 		case step < 0:
-			return fmt.Errorf("lite %s has %s %s, which is older than %s, which runs; choose a lite with %d.%d or later", next.Version, part.name, part.to, part.from, from.Major(), from.Minor())
+			return fmt.Errorf("lite %s has %s %s, which is older than %s, which is running; choose a lite with %d.%d or later", next.Version, part.name, part.to, part.from, from.Major(), from.Minor())
 		case step > 1 && server:
-			return fmt.Errorf("lite %s has %s %s and %s runs: %s; upgrade to a lite with %s %d.%d first", next.Version, part.name, part.to, part.from, part.steps, part.name, from.Major(), from.Minor()+1)
+			return fmt.Errorf("lite %s has %s %s and %s is running: %s; upgrade to a lite with %s %d.%d first", next.Version, part.name, part.to, part.from, part.steps, part.name, from.Major(), from.Minor()+1)
 		}
 	}
 	return nil
@@ -57,19 +57,19 @@ func checkVersions(now, next version.Info, server bool) error {
 func checkServerSkew(next string, others []member) error {
 	to, err := utilversion.ParseSemantic(next)
 	if err != nil {
-		return fmt.Errorf("Kubernetes: %q is no version", next)
+		return fmt.Errorf("Kubernetes: %q is not a version", next)
 	}
 	var errs []error
 	for _, m := range others {
 		theirs, err := utilversion.ParseSemantic(m.Kubelet)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("node %s reports %q, which is no version of Kubernetes; restart lite on it, or delete the node if it is gone", m.Name, m.Kubelet))
+			errs = append(errs, fmt.Errorf("node %s reports %q, which is not a version of Kubernetes; restart lite on it, or delete the node if it is gone", m.Name, m.Kubelet))
 			continue
 		}
 		behind := distance(theirs, to)
 		switch {
 		case m.Server && !m.Ready:
-			errs = append(errs, fmt.Errorf("server %s is not ready; servers are upgraded one by one while all others work: mend it first", m.Name))
+			errs = append(errs, fmt.Errorf("server %s is not ready; upgrade servers one by one while all others work: fix it first", m.Name))
 		case m.Server && behind > 1:
 			errs = append(errs, fmt.Errorf("server %s has Kubernetes %s, two or more minor versions behind %s; upgrade it first: servers may be one apart", m.Name, m.Kubelet, next))
 		case !m.Server && behind > olderKubelets:
@@ -89,16 +89,16 @@ type apiServer struct{ Address, Version string }
 func checkAgentSkew(next string, servers []apiServer) error {
 	to, err := utilversion.ParseSemantic(next)
 	if err != nil {
-		return fmt.Errorf("Kubernetes: %q is no version", next)
+		return fmt.Errorf("Kubernetes: %q is not a version", next)
 	}
 	if len(servers) == 0 {
-		return errors.New("no server could be asked for its version; an agent must not be newer than any: see `lite status`")
+		return errors.New("no server has reported its version; an agent must not be newer than a server: see `lite status`")
 	}
 	var errs []error
 	for _, s := range servers {
 		theirs, err := utilversion.ParseSemantic(s.Version)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("server %s reports %q, which is no version of Kubernetes", s.Address, s.Version))
+			errs = append(errs, fmt.Errorf("server %s reports %q, which is not a version of Kubernetes", s.Address, s.Version))
 			continue
 		}
 		switch behind := distance(to, theirs); {
@@ -120,10 +120,10 @@ func distance(a, b *utilversion.Version) int {
 
 func parse(a, b string) (va, vb *utilversion.Version, err error) {
 	if va, err = utilversion.ParseSemantic(a); err != nil {
-		return nil, nil, fmt.Errorf("%q, which runs, is no version; install a release with install.sh", a)
+		return nil, nil, fmt.Errorf("%q, which is running, is not a version; install a release with install.sh", a)
 	}
 	if vb, err = utilversion.ParseSemantic(b); err != nil {
-		return nil, nil, fmt.Errorf("%q, which the artifact says that it has, is no version; take a release", b)
+		return nil, nil, fmt.Errorf("the artifact reports the version %q, which is not a version; use a release", b)
 	}
 	return va, vb, nil
 }

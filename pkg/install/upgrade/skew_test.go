@@ -44,8 +44,8 @@ func TestVersions(t *testing.T) {
 		"older Kubernetes":        {info("v0.6.0", "v1.35.9", "v3.6.16"), "older than v1.36.3", "older than v1.36.3"},
 		"older etcd":              {info("v0.6.0", "v1.36.3", "v3.5.20"), "older than v3.6.16", "older than v3.6.16"},
 		"other build":             {info("v0.5.0+abc", "v1.36.3", "v3.6.16"), "", ""},
-		"no version":              {info("next", "v1.36.3", "v3.6.16"), "is no version", "is no version"},
-		"no version of a part":    {info("v0.6.0", "unknown", "v3.6.16"), "is no version", "is no version"},
+		"no version":              {info("next", "v1.36.3", "v3.6.16"), "is not a version", "is not a version"},
+		"no version of a part":    {info("v0.6.0", "unknown", "v3.6.16"), "is not a version", "is not a version"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			says(t, checkVersions(now, test.next, true), test.server)
@@ -66,7 +66,7 @@ func TestServerSkew(t *testing.T) {
 		"agent newer":             {member{Kubelet: "v1.37.0"}, "newer than v1.36.3"},
 		"agent newer patch":       {member{Kubelet: "v1.36.9"}, ""},
 		"agent not ready":         {member{Kubelet: "v1.36.3", Ready: false}, ""},
-		"agent without a version": {member{Kubelet: ""}, "no version"},
+		"agent without a version": {member{Kubelet: ""}, "not a version"},
 		"server one older":        {member{Server: true, Ready: true, Kubelet: "v1.35.9"}, ""},
 		"server two older":        {member{Server: true, Ready: true, Kubelet: "v1.34.9"}, "servers may be one apart"},
 		"server one newer":        {member{Server: true, Ready: true, Kubelet: "v1.37.0"}, "newer"},
@@ -96,8 +96,8 @@ func TestAgentSkew(t *testing.T) {
 		"four older":         {[]string{"v1.40.0"}, "choose a later version"},
 		"newer":              {[]string{"v1.35.9"}, "upgrade all servers first"},
 		"newer than one":     {[]string{"v1.36.3", "v1.35.9"}, "upgrade all servers first"},
-		"nobody asked":       {nil, "no server could be asked"},
-		"no version":         {[]string{"head"}, "no version"},
+		"nobody asked":       {nil, "no server has reported its version"},
+		"no version":         {[]string{"head"}, "not a version"},
 		"another generation": {[]string{"v2.0.0"}, "choose a later version"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -122,7 +122,7 @@ func TestHealth(t *testing.T) {
 		warns int
 	}{
 		{&Node{Status: status.Node{Ready: true}}, false, "", 0},
-		{sick, false, "not every part of this node is ready: apiserver is starting (no answer); mend that first, or go on with --force", 0},
+		{sick, false, "not every component of this node is ready: apiserver is starting (no answer); fix that first, or continue with --force", 0},
 		{sick, true, "", 1},
 	} {
 		p := &Plan{Node: test.node}

@@ -127,9 +127,9 @@ func (r *run) run(ctx context.Context) error {
 		return err
 	}
 	for _, c := range ended {
-		r.say("Ended by itself meanwhile, and was restarted if its pod says so: " + c)
+		r.say("Ended by itself meanwhile, and was restarted if its pod requires it: " + c)
 	}
-	r.say(fmt.Sprintf("lite %s is healthy, %.1f s after the old one was stopped; %d containers ran on", r.To.Version, time.Since(stopped).Seconds(), len(containers)-len(ended)))
+	r.say(fmt.Sprintf("lite %s is healthy, %.1f s after the old one was stopped; %d containers kept running", r.To.Version, time.Since(stopped).Seconds(), len(containers)-len(ended)))
 	return nil
 }
 
@@ -157,9 +157,9 @@ func (r *run) rollBack(ctx context.Context, hold *service.Hold, reason error) er
 	r.journal.Reason = reason.Error()
 	text := ""
 	if err := goBack(ctx, r.dataDir, r.journal, r.Node.Manager, hold, r.Node.process, kubeconfigOf(r.Node.Config), r.say); err != nil {
-		text = fmt.Sprintf("%v; and going back failed: %v", reason, err)
+		text = fmt.Sprintf("%v; and the rollback failed: %v", reason, err)
 	} else {
-		text = fmt.Sprintf("lite %s was taken back and %s runs again, with the data of before; what was written to the cluster since is in %s. Reason: %v",
+		text = fmt.Sprintf("lite %s was rolled back to %s, with its old data; what was written to the cluster since then is in %s. Reason: %v",
 			r.To.Version, r.From.Version, backup.Dropped(r.dataDir), reason)
 	}
 	if len(lines) > 0 {
@@ -202,7 +202,7 @@ func goBack(ctx context.Context, dataDir string, j *Journal, manager service.Man
 		if manager == nil {
 			err = fmt.Errorf("%w; no init system keeps lite running here: start it by hand (`lite %s`)", err, j.Role)
 		}
-		return fmt.Errorf("the old program and the old data are in place, but %w", err)
+		return fmt.Errorf("the old program and data are restored, but %w", err)
 	}
 	return finish(dataDir, j)
 }
@@ -247,7 +247,7 @@ func (p *RollbackPlan) Text() string {
 	text := fmt.Sprintf("%s %s: lite %s -> %s, as it was at %s, %s ago\n", p.Kept.Role, p.Config.NodeName, p.Now, p.Kept.Versions.Version,
 		p.Kept.Taken.Format(time.RFC3339), time.Since(p.Kept.Taken).Round(time.Second))
 	if p.Kept.Role == config.Server {
-		text += "  every change to the cluster since then is lost; pods made since end, pods deleted since start again\n"
+		text += "  every change to the cluster since then is lost; pods created since then end, pods deleted since then start again\n"
 	}
 	return text + "  changes to the configuration since then are set aside in " + backup.Dropped(p.DataDir) + "\n"
 }
@@ -272,7 +272,7 @@ func PlanRollback(ctx context.Context, cfg *config.Config, say func(string)) (*R
 		return nil, err
 	}
 	if kept == nil {
-		return nil, fmt.Errorf("nothing is kept in %s: there was no upgrade, or it has been rolled back already", layout.Data(p.DataDir).Kept())
+		return nil, fmt.Errorf("there is no backup in %s: there was no upgrade, or it has already been rolled back", layout.Data(p.DataDir).Kept())
 	}
 	p.Kept = kept
 	d, err := drive(ctx, p.DataDir, say)
@@ -291,7 +291,7 @@ func checkKept(ctx context.Context, k *backup.Backup, path string) error {
 		err = fmt.Errorf("it is lite %s", v.Version)
 	}
 	if err != nil {
-		return fmt.Errorf("%s is not the lite %s that was kept: %w; put that one there to go back", path, k.Versions.Version, err)
+		return fmt.Errorf("%s is not the lite %s that was backed up: %w; put that one there to roll back", path, k.Versions.Version, err)
 	}
 	return nil
 }
@@ -355,7 +355,7 @@ func Rollback(ctx context.Context, p *RollbackPlan, timeout time.Duration, say f
 	if err := goBack(ctx, p.DataDir, j, manager, nil, original, kubeconfigOf(p.Config), say); err != nil {
 		return err
 	}
-	say(fmt.Sprintf("lite %s runs, with the data of %s; what the newer version had is in %s", j.From, p.Kept.Taken.Format(time.RFC3339), backup.Dropped(p.DataDir)))
+	say(fmt.Sprintf("lite %s is running, with the data of %s; the data of the newer version is in %s", j.From, p.Kept.Taken.Format(time.RFC3339), backup.Dropped(p.DataDir)))
 	return nil
 }
 

@@ -1,9 +1,9 @@
 // Package approver decides which certificates kubelets get. A machine that
 // joins gets the name it asks for unless a living node has it, and a node gets
 // a serving certificate for its own name and addresses. Upstream's signer signs
-// what is approved; upstream's approver must be off, it asks for less. Who was let
-// in by which token is put on the roll, and whoever is a node no more is let in no
-// more.
+// what is approved; upstream's approver must be off: it requires less. The roll records
+// who was admitted with which token, and whoever is no longer a node is no longer
+// admitted.
 package approver
 
 import (
@@ -99,7 +99,7 @@ func (a *Approver) run(ctx context.Context, client kubernetes.Interface) error {
 	begun := time.Now()
 	c := newCensus(client, begun, canonical(a.config.Servers))
 	c.nodes.listed = listed()
-	d := newDesk(client, judge{
+	d := newWorker(client, judge{
 		client: client, services: a.config.ServiceCIDRs, domain: a.config.ClusterDomain, servers: c.servers,
 		since: begun, built: a.config.Built, perHour: a.config.NodesPerHour,
 		requests: newIndex(), nodes: c.nodes, tokens: &locks{}, admitted: c.expect,
@@ -151,7 +151,7 @@ func requests(client kubernetes.Interface, signer string) cache.ListerWatcher {
 // inbox is the store of a watch: it has the index know the requests, and puts those
 // that nobody has decided into the queue.
 type inbox struct {
-	desk   *desk
+	worker *worker
 	signer string
 	listed func()
 }
@@ -159,9 +159,9 @@ type inbox struct {
 // Add implements cache.ReflectorStore.
 func (in *inbox) Add(o any) error {
 	if csr, ok := o.(*certificates.CertificateSigningRequest); ok {
-		in.desk.judge.requests.put(csr)
+		in.worker.judge.requests.put(csr)
 		if pending(csr) {
-			in.desk.queue.Add(itemOf(csr))
+			in.worker.queue.Add(itemOf(csr))
 		}
 	}
 	return nil
@@ -177,7 +177,7 @@ func (in *inbox) Replace(objects []any, _ string) error {
 		}
 	}
 	if in.signer == certificates.KubeAPIServerClientKubeletSignerName {
-		in.desk.judge.requests.keep(there)
+		in.worker.judge.requests.keep(there)
 	}
 	in.listed()
 	return nil
@@ -187,7 +187,7 @@ func (in *inbox) Replace(objects []any, _ string) error {
 // request that waits is in the queue already.
 func (in *inbox) Update(o any) error {
 	if csr, ok := o.(*certificates.CertificateSigningRequest); ok {
-		in.desk.judge.requests.put(csr)
+		in.worker.judge.requests.put(csr)
 	}
 	return nil
 }
@@ -195,7 +195,7 @@ func (in *inbox) Update(o any) error {
 // Delete implements cache.ReflectorStore.
 func (in *inbox) Delete(o any) error {
 	if csr, ok := o.(*certificates.CertificateSigningRequest); ok {
-		in.desk.judge.requests.drop(csr.Name)
+		in.worker.judge.requests.drop(csr.Name)
 	}
 	return nil
 }
@@ -216,7 +216,7 @@ func extra(csr *certificates.CertificateSigningRequest, key string) string {
 	return ""
 }
 
-// pending says that nobody has decided.
+// pending reports that nobody has decided.
 func pending(csr *certificates.CertificateSigningRequest) bool {
 	for _, c := range csr.Status.Conditions {
 		switch c.Type {

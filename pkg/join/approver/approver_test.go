@@ -300,14 +300,14 @@ func TestDecisions(t *testing.T) {
 		"nothing":          {joins("n9").but(func(a *ask) { a.data = []byte("\n") }), deniedKind, "must be CERTIFICATE REQUEST"},
 		"a PEM of another": {joins("n9").but(func(a *ask) { a.data = []byte(strings.ReplaceAll(string(a.pem()), "REQUEST", "WISH")) }), deniedKind, "must be CERTIFICATE REQUEST"},
 		"two requests":     {joins("n9").but(func(a *ask) { a.data = append(a.pem(), joins("n8").pem()...) }), deniedKind, "single PEM block"},
-		"no DER":           {joins("n9").but(func(a *ask) { a.data = encode([]byte("hello")) }), deniedKind, "no certificate request"},
+		"no DER":           {joins("n9").but(func(a *ask) { a.data = encode([]byte("hello")) }), deniedKind, "not a certificate request"},
 		"bad signature":    {joins("n9").but(func(a *ask) { a.data = encode(forged) }), deniedKind, "signature"},
 		"weak RSA key":     {joins("n9").but(func(a *ask) { a.key = weak }), deniedKind, "1024 bits"},
 		"weak ECDSA key":   {joins("n9").but(func(a *ask) { a.key = newKey(elliptic.P224()) }), deniedKind, "224 bits"},
 
 		"no node's CN":                         {joins("n9").but(func(a *ask) { a.csr.Subject.CommonName = "admin" }), deniedKind, "system:node:"},
-		"an empty name":                        {joins(""), deniedKind, "names no node"},
-		"a wrong name":                         {joins("N_9"), deniedKind, "names no node"},
+		"an empty name":                        {joins(""), deniedKind, "is not a node name"},
+		"a wrong name":                         {joins("N_9"), deniedKind, "is not a node name"},
 		"extra org":                            {joins("n9").but(func(a *ask) { a.csr.Subject.Organization = []string{"system:nodes", "system:masters"} }), deniedKind, "organization"},
 		"another org":                          {joins("n9").but(func(a *ask) { a.csr.Subject.Organization = []string{"system:masters"} }), deniedKind, "organization"},
 		"no org":                               {joins("n9").but(func(a *ask) { a.csr.Subject.Organization = nil }), deniedKind, "organization"},
@@ -320,22 +320,22 @@ func TestDecisions(t *testing.T) {
 		"more usages":                          {joins("n9").but(func(a *ask) { a.usages = append(a.usages, certificates.UsageServerAuth) }), deniedKind, "usages"},
 		"fewer usages":                         {joins("n9").but(func(a *ask) { a.usages = a.usages[1:] }), deniedKind, "usages"},
 		"serving usages":                       {joins("n9").but(func(a *ask) { a.usages = serves("n9").usages }), deniedKind, "usages"},
-		"the API's name":                       {joins("kubernetes"), deniedKind, "cluster's own"},
-		"a Service's":                          {joins("a.b.svc"), deniedKind, "cluster's own"},
+		"the API's name":                       {joins("kubernetes"), deniedKind, "belongs to the cluster"},
+		"a Service's":                          {joins("a.b.svc"), deniedKind, "belongs to the cluster"},
 		"a Service's, 2":                       {joins("a.b.svc.cluster.local"), deniedKind, "--node-name"},
-		"a server's name":                      {joins("server1"), deniedKind, "cluster's own"},
+		"a server's name":                      {joins("server1"), deniedKind, "belongs to the cluster"},
 		"a tls-san":                            {joins("api.example.com"), deniedKind, "--node-name"},
 		"an address":                           {joins("192.0.2.2"), deniedKind, "is an address"},
 		"a node renews, named like an address": {renews("192.0.2.2"), deniedKind, "is an address"},
-		"localhost":                            {joins("localhost"), deniedKind, "cluster's own"},
-		"no group":                             {joins("n9").but(func(a *ask) { a.groups = []string{"system:authenticated"} }), deniedKind, "may not ask"},
-		"a foreign token":                      {joins("n9").but(func(a *ask) { a.groups = []string{"system:bootstrappers"} }), deniedKind, "may not ask"},
-		"no token":                             {joins("n9").but(func(a *ask) { a.user = "system:serviceaccount:a:b" }), deniedKind, "may not ask"},
+		"localhost":                            {joins("localhost"), deniedKind, "belongs to the cluster"},
+		"no group":                             {joins("n9").but(func(a *ask) { a.groups = []string{"system:authenticated"} }), deniedKind, "may not request"},
+		"a foreign token":                      {joins("n9").but(func(a *ask) { a.groups = []string{"system:bootstrappers"} }), deniedKind, "may not request"},
+		"no token":                             {joins("n9").but(func(a *ask) { a.user = "system:serviceaccount:a:b" }), deniedKind, "may not request"},
 		"other's name":                         {renews("n1").but(func(a *ask) { a.user = "system:node:n2" }), deniedKind, `"n1"`},
-		"node, no group":                       {renews("n1").but(func(a *ask) { a.groups = nil }), deniedKind, "may not ask"},
+		"node, no group":                       {renews("n1").but(func(a *ask) { a.groups = nil }), deniedKind, "may not request"},
 
-		"serving by token":      {serves("n1", "192.0.2.1").but(func(a *ask) { a.user, a.groups = joins("").user, joins("").groups }), deniedKind, "may not ask"},
-		"serving, other's CN":   {serves("n1", "192.0.2.1").but(func(a *ask) { a.user = "system:node:n2" }), deniedKind, "may not ask"},
+		"serving by token":      {serves("n1", "192.0.2.1").but(func(a *ask) { a.user, a.groups = joins("").user, joins("").groups }), deniedKind, "may not request"},
+		"serving, other's CN":   {serves("n1", "192.0.2.1").but(func(a *ask) { a.user = "system:node:n2" }), deniedKind, "may not request"},
 		"serving, no SAN":       {serves("n1").but(func(a *ask) { a.csr.DNSNames = nil }), deniedKind, "required"},
 		"serving, URI":          {serves("n1").but(func(a *ask) { a.csr.URIs = []*url.URL{{Scheme: "https", Host: "n1"}} }), deniedKind, "URI"},
 		"serving, email":        {serves("n1").but(func(a *ask) { a.csr.EmailAddresses = []string{"a@example.com"} }), deniedKind, "Email"},
@@ -350,13 +350,13 @@ func TestDecisions(t *testing.T) {
 		"claimed IP":            {serves("n3", "192.0.2.2"), deniedKind, "node n2"},
 		"other node's name":     {serves("n1").but(func(a *ask) { a.csr.DNSNames = []string{"n1", "n2"} }), deniedKind, "n2 is a name or address of node n"},
 		"claimed name":          {serves("n3").but(func(a *ask) { a.csr.DNSNames = []string{"n2"} }), deniedKind, "node n2"},
-		"claimed, upper case":   {serves("n3").but(func(a *ask) { a.csr.DNSNames = []string{"N2"} }), deniedKind, "no name of a node"},
-		"wildcard":              {serves("n1").but(func(a *ask) { a.csr.DNSNames = []string{"*.example.com"} }), deniedKind, "no name of a node"},
+		"claimed, upper case":   {serves("n3").but(func(a *ask) { a.csr.DNSNames = []string{"N2"} }), deniedKind, "not a node name"},
+		"wildcard":              {serves("n1").but(func(a *ask) { a.csr.DNSNames = []string{"*.example.com"} }), deniedKind, "not a node name"},
 		"IP as a name":          {serves("n1").but(func(a *ask) { a.csr.DNSNames = []string{"192.0.2.2"} }), deniedKind, "is an address"},
-		"claimed API":           {serves("n3").but(func(a *ask) { a.csr.DNSNames = []string{"kubernetes.default.svc"} }), deniedKind, "cluster's own"},
+		"claimed API":           {serves("n3").but(func(a *ask) { a.csr.DNSNames = []string{"kubernetes.default.svc"} }), deniedKind, "belongs to the cluster"},
 		"server's address":      {serves("n3", "192.0.2.50"), deniedKind, "API server"},
 		"server's IPv6":         {serves("n3", "2001:db8::50"), deniedKind, "API server"},
-		"claimed tls-san":       {serves("n3").but(func(a *ask) { a.csr.DNSNames = []string{"api.example.com"} }), deniedKind, "cluster's own"},
+		"claimed tls-san":       {serves("n3").but(func(a *ask) { a.csr.DNSNames = []string{"api.example.com"} }), deniedKind, "belongs to the cluster"},
 		"named like an address": {serves("192.0.2.2", "192.0.2.2").but(func(a *ask) { a.csr.DNSNames = nil }), deniedKind, "is an address"},
 		"own name, claimed by":  {serves("n2"), approvedKind, ""},
 		"not reported":          {serves("n1", "192.0.2.77"), Waiting, "192.0.2.77"},
@@ -497,7 +497,7 @@ func TestARestartOfTheServerFreesNoName(t *testing.T) {
 		time.Sleep(10 * time.Minute)
 		c.ask("hijack", joins("n1"))
 		defer c.start()()
-		c.want("hijack", Waiting, "before this server led")
+		c.want("hijack", Waiting, "before this server became the leader")
 		time.Sleep(30 * time.Second)
 		c.renew("n1")
 		time.Sleep(15 * time.Second)
@@ -512,7 +512,7 @@ func TestTwoMachinesAtOnce(t *testing.T) {
 		c.ask("a", joins("n1"))
 		c.ask("b", joins("n1"))
 		c.want("a", approvedKind, "n1")
-		c.want("b", Waiting, "given to another machine")
+		c.want("b", Waiting, "another machine got the name")
 		c.issue("a")
 		time.Sleep(50 * time.Second)
 		c.register("n1")
@@ -542,7 +542,7 @@ func TestTheSameMachineAsksAgain(t *testing.T) {
 		c.register("n1")
 		c.renew("n1")
 		c.ask("old key", first)
-		c.want("old key", Waiting, "given to another machine")
+		c.want("old key", Waiting, "another machine got the name")
 		c.ask("new key", second)
 		c.want("new key", approvedKind, "same key")
 	})

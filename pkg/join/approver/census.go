@@ -21,8 +21,8 @@ import (
 // by who approves it; one of which no node comes is refused after this time.
 const proveWithin = time.Hour
 
-// census keeps the roll and the Nodes in step: who has been deleted, or has never
-// become a node, is let in no more.
+// census keeps the roll and the Nodes in step: whoever was deleted, or has never
+// become a node, is no longer let in.
 type census struct {
 	client  kubernetes.Interface
 	nodes   *nodes
@@ -46,7 +46,7 @@ func (c *census) wake() {
 	}
 }
 
-// expect is told of somebody who was admitted.
+// expect notes that somebody was admitted.
 func (c *census) expect() {
 	if !c.timed.Load() {
 		c.wake()
@@ -58,9 +58,9 @@ func (c *census) expect() {
 func (c *census) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		c.timed.Store(false) // who is admitted from here on may not be seen by this look
-		next, err := c.look(ctx)
+		next, err := c.scan(ctx)
 		if err != nil && ctx.Err() == nil {
-			slog.Warn("Could not bring the record of admitted nodes up to date; trying again", "err", err)
+			slog.Warn("Cannot update the record of admitted nodes; retrying", "err", err)
 			next = time.Now().Add(5 * time.Second)
 		}
 		c.timed.Store(!next.IsZero())
@@ -83,9 +83,9 @@ func (c *census) sleep(ctx context.Context, next time.Time) {
 	}
 }
 
-// look compares the roll with the Nodes once; it returns when to look again, zero for
+// scan compares the roll with the Nodes once; it returns when to scan again, zero for
 // when something happens.
-func (c *census) look(ctx context.Context) (next time.Time, err error) {
+func (c *census) scan(ctx context.Context) (next time.Time, err error) {
 	all, err := roll.ListJoined(ctx, c.client)
 	if err != nil {
 		return next, err
@@ -98,7 +98,7 @@ func (c *census) look(ctx context.Context) (next time.Time, err error) {
 		c.nodes.seenTo(name, when)
 	}
 	for _, j := range all {
-		at, err := c.lookAt(ctx, j, last)
+		at, err := c.scanToken(ctx, j, last)
 		if err != nil {
 			return next, err
 		}
@@ -110,7 +110,7 @@ func (c *census) look(ctx context.Context) (next time.Time, err error) {
 }
 
 // bury refuses the certificates of a node that was deleted, but for that of a machine
-// that was given the name anew and is about to register.
+// that was given the name again and is about to register.
 func (c *census) bury(ctx context.Context, name string, when time.Time, j *roll.Joined) error {
 	if slices.Contains(c.servers, name) {
 		return nil
@@ -124,7 +124,7 @@ func (c *census) bury(ctx context.Context, name string, when time.Time, j *roll.
 	if err := roll.Refuse(ctx, c.client, name, roll.Deleted, when, spared...); err != nil {
 		return err
 	}
-	slog.Info("Certificates of a node that was deleted are refused from now on", "node", name)
+	slog.Info("The node was deleted: its certificates are now refused", "node", name)
 	if len(spared) > 0 || j == nil {
 		return nil
 	}
@@ -133,9 +133,9 @@ func (c *census) bury(ctx context.Context, name string, when time.Time, j *roll.
 	return err
 }
 
-// lookAt looks at what one token has admitted. What another has admitted since is
+// scanToken checks what one token has admitted. What another has admitted since is
 // dropped here.
-func (c *census) lookAt(ctx context.Context, j *roll.Joined, last map[string]*roll.Joined) (next time.Time, err error) {
+func (c *census) scanToken(ctx context.Context, j *roll.Joined, last map[string]*roll.Joined) (next time.Time, err error) {
 	was := maps.Clone(j.Nodes)
 	for name, e := range was {
 		keep, due, err := e, time.Time{}, error(nil)
@@ -187,7 +187,7 @@ func (c *census) settle(ctx context.Context, j *roll.Joined, changed bool) (due 
 	return due, err
 }
 
-// prove gives a node up that has not become ready in its time and does not live. One
+// prove gives up a node that has not become ready in time and does not live. One
 // that lives waits for a pod network, perhaps.
 func (c *census) prove(ctx context.Context, name string, e roll.Entry, j *roll.Joined) (due time.Time, err error) {
 	began := e.At
@@ -208,7 +208,7 @@ func (c *census) prove(ctx context.Context, name string, e roll.Entry, j *roll.J
 		return due, err
 	}
 	delete(j.Nodes, name)
-	slog.Warn("Gave up a node that has not become ready: its certificate is refused from now on",
+	slog.Warn("The node did not become ready: its certificate is now refused",
 		"node", name, "token", j.Token, "admitted", e.At.UTC().Format(time.RFC3339))
 	return time.Time{}, nil
 }

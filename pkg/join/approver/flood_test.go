@@ -22,10 +22,10 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// from says which address a request comes from.
+// from reports which address a request comes from.
 func (a *ask) from(address string) *ask { a.address = address; return a }
 
-// by says which token a request is made with.
+// by reports which token a request is made with.
 func (a *ask) by(token string) *ask { a.user = layout.TokenUser + token; return a }
 
 // token makes one more.
@@ -125,7 +125,7 @@ func TestATokenAdmitsNoMoreThanItMay(t *testing.T) {
 		defer c.start()()
 		for i := range 3 {
 			c.ask(fmt.Sprint(i), joins(fmt.Sprintf("n%d", i)))
-			c.want(fmt.Sprint(i), approvedKind, "by token abcdef")
+			c.want(fmt.Sprint(i), approvedKind, "with token abcdef")
 			time.Sleep(10 * time.Minute)
 		}
 		for i, name := range []string{"n3", "n4"} {
@@ -137,7 +137,7 @@ func TestATokenAdmitsNoMoreThanItMay(t *testing.T) {
 		c.ask("again", joins("n1"))
 		c.want("again", approvedKind, "n1")
 		c.ask("other", joins("n3").by("zzzzzz"))
-		c.want("other", approvedKind, "by token zzzzzz")
+		c.want("other", approvedKind, "with token zzzzzz")
 		// The first one's hour is over.
 		time.Sleep(31 * time.Minute)
 		c.ask("later", joins("n4"))
@@ -283,7 +283,7 @@ func TestARevokedNodeRenewsNothing(t *testing.T) {
 		c.ask("renews, unknown key", renews("n1"))
 		c.want("renews, unknown key", deniedKind, "was revoked")
 		c.ask("with a token, the old key", first)
-		c.want("with a token, the old key", deniedKind, "its old one")
+		c.want("with a token, the old key", deniedKind, "its old key")
 		// With a token and another key it is a new machine, and may renew.
 		second := joins("n1")
 		c.ask("second", second)

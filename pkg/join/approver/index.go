@@ -10,7 +10,7 @@ import (
 
 // index finds the requests for a client certificate of one node: to list and parse
 // all for each decision takes longer the more there are, and who floods makes that
-// many. It is fed by the watch, and by what the desk has read and written itself: a
+// many. It is fed by the watch, and by what the worker has read and written itself: a
 // decision counts for the next one, though the watch may not have told yet.
 type index struct {
 	mu       sync.Mutex
@@ -37,7 +37,7 @@ func newIndex() *index {
 }
 
 // put takes a request in as it is now. It goes by what is further: the watch may be
-// behind what the desk has written.
+// behind what the worker has written.
 func (x *index) put(csr *certificates.CertificateSigningRequest) {
 	if csr.Spec.SignerName != certificates.KubeAPIServerClientKubeletSignerName {
 		return

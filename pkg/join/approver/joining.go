@@ -25,7 +25,7 @@ const (
 )
 
 // remedy is what a person can do about a name that is held.
-const remedy = "if this machine had the name before, it gets it back then; otherwise join with another --node-name"
+const remedy = "if this machine had the name before, it will get it back then; otherwise join with another --node-name"
 
 // joining decides about a certificate that the API server knows a node by.
 func (j judge) joining(ctx context.Context, r *request) (*verdict, error) {
@@ -39,9 +39,9 @@ func (j judge) joining(ctx context.Context, r *request) (*verdict, error) {
 	others := j.requests.others(r)
 	if last := lastIssued(others); last != nil && last.key == r.key() {
 		if !refusal.Admits(last.key) {
-			return denied(nodeRefused, "node %s %s, and the key that is asked with is its old one; start the machine again, it asks with a new key then", r.name, refusal.Text()), nil
+			return denied(nodeRefused, "node %s %s, and the request has its old key; restart the machine: it will then use a new key", r.name, refusal.Text()), nil
 		}
-		return approved("client certificate of node %s, asked for again with the same key", r.name), nil
+		return approved("client certificate of node %s, requested again with the same key", r.name), nil
 	}
 	defer j.tokens.hold(r.token())()
 	joined, v, err := j.byToken(ctx, r)
@@ -51,15 +51,15 @@ func (j judge) joining(ctx context.Context, r *request) (*verdict, error) {
 	for _, o := range others {
 		until := o.approved.Add(registerWithin)
 		if left := time.Until(until); left > 0 && o.key != r.key() && refusal.Admits(o.key) {
-			return waiting(left, NameHeld, "the name %q was given to another machine at %s, which may register until %s; %s",
+			return waiting(left, NameHeld, "another machine got the name %q at %s, and may register until %s; %s",
 				r.name, clock(o.approved), clock(until), remedy), nil
 		}
 	}
-	// A kubelet that starts again while it waits asks anew, with another key
+	// A kubelet that restarts while it waits asks again, with another key
 	// (1.37), and looks only at what it asked last. Between machines none comes first.
 	for _, o := range others {
 		if o.joins && !o.decided && o.from == r.from() && o.newer(r) {
-			return waiting(10*time.Second, NameHeld, "a newer request for the name %q, %s, comes first", r.name, o.object), nil
+			return waiting(10*time.Second, NameHeld, "a newer request for the name %q, %s, takes precedence", r.name, o.object), nil
 		}
 	}
 	// Of a node whose certificates are refused, a fresh lease says nothing.
@@ -86,7 +86,7 @@ func refusedOf(r *request, refusal *roll.Refusal) *verdict {
 	if refusal.Admits(extra(r.object, layout.KeyExtra)) {
 		return nil
 	}
-	return denied(nodeRefused, "node %s %s, and its certificate is refused since", r.name, refusal.Text())
+	return denied(nodeRefused, "node %s %s, and its certificate is refused since then", r.name, refusal.Text())
 }
 
 // renewing decides about what a node asks with its certificate.
@@ -114,7 +114,7 @@ func (j judge) byToken(ctx context.Context, r *request) (*roll.Joined, *verdict,
 		return nil, nil, err
 	}
 	if !there {
-		return nil, denied(tokenEnded, "token %s has expired or was deleted since it was asked with; join with another (`lite token create`)", r.token()), nil
+		return nil, denied(tokenEnded, "token %s has expired or was deleted since the request; join with another one (`lite token create`)", r.token()), nil
 	}
 	now := time.Now()
 	recent := joined.Since(now.Add(-time.Hour))
@@ -128,8 +128,8 @@ func (j judge) byToken(ctx context.Context, r *request) (*roll.Joined, *verdict,
 		return joined, nil, nil
 	}
 	free := joined.Nodes[recent[len(recent)-limit]].At.Add(time.Hour)
-	return nil, denied(tooManyNodes, "token %s has admitted %d nodes within an hour, and may admit no more before %s; if they are yours, "+
-		"join with another token or raise token-nodes-per-hour of the server; if not, `lite token revoke --nodes %[1]s` ends it and takes them out",
+	return nil, denied(tooManyNodes, "token %s has admitted %d nodes within an hour, and may not admit more before %s; if they are yours, "+
+		"join with another token or raise token-nodes-per-hour of the server; if not, revoke the token and these nodes with `lite token revoke --nodes %[1]s`",
 		r.token(), len(recent), clock(free)), nil
 }
 
@@ -143,7 +143,7 @@ func (j judge) admit(ctx context.Context, r *request, joined *roll.Joined, refus
 		return nil, err
 	}
 	j.admitted()
-	return approved("client certificate of node %s, which joins by token %s", r.name, r.token()), nil
+	return approved("client certificate of node %s, which joins with token %s", r.name, r.token()), nil
 }
 
 // held returns a verdict if the name is, or may be, a living node's. A lease
@@ -173,7 +173,7 @@ func (j judge) held(ctx context.Context, name string) (*verdict, error) {
 	if left <= 0 {
 		return nil, nil
 	}
-	return waiting(left, NameHeld, "the name %q is held by another node, which %s at %s; this waits until %s, unless the node shows life again; %s",
+	return waiting(left, NameHeld, "the name %q is held by another node, which %s at %s; this request waits until %s, unless the node comes back; %s",
 		name, how, clock(seen), clock(until), remedy), nil
 }
 
@@ -191,7 +191,7 @@ func (j judge) seen(node *v1.Node, lease *coordination.Lease) (at time.Time, how
 	}
 	// While no server ran, no node could renew its lease.
 	if at.Before(j.since) {
-		at, how = j.since, "could not renew its lease before this server led,"
+		at, how = j.since, "could not renew its lease before this server became the leader,"
 	}
 	return at, how, lasts
 }

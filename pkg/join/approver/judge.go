@@ -20,7 +20,7 @@ const (
 	badRequester    = "BadRequester"    // may not ask for this
 	badName         = "BadName"         // would speak for what is no node, or another
 	badAddress      = "BadAddress"
-	notReported     = "AddressNotReported" // the node has not said that it has what it asks for
+	notReported     = "AddressNotReported" // the node has not reported that it has what it requests
 	clockWrong      = "ClockWrong"
 	tokenEnded      = "TokenEnded" // since it was asked with
 	tooManyNodes    = "TooManyNodes"
@@ -80,15 +80,15 @@ func (j judge) decide(ctx context.Context, csr *certificates.CertificateSigningR
 		return *v, nil
 	}
 	if j.reserved(r.name) {
-		return *denied(badName, "%q is a name of the cluster's own, no node may have it; join with another --node-name", r.name), nil
+		return *denied(badName, "the name %q belongs to the cluster, and no node may have it; join with another --node-name", r.name), nil
 	}
 	// Its serving certificate would be for that address, whoever has it.
 	if _, err := netip.ParseAddr(r.name); err == nil {
-		return *denied(badName, "%q is an address, no node may have it for a name; join with another --node-name", r.name), nil
+		return *denied(badName, "%q is an address, which cannot be a node name; join with another --node-name", r.name), nil
 	}
 	if now := time.Now(); now.Before(j.built) {
 		// A certificate that is signed now would have run out once it is right.
-		return *waiting(10*time.Second, clockWrong, "the clock of the server is wrong, it says %s; set it", now.UTC().Format(time.RFC3339)), nil
+		return *waiting(10*time.Second, clockWrong, "the clock of the server is wrong: it shows %s; set it", now.UTC().Format(time.RFC3339)), nil
 	}
 	ask, limit := j.joining, nameLimit
 	if csr.Spec.SignerName == certificates.KubeletServingSignerName {

@@ -21,7 +21,7 @@ import (
 type nodes struct {
 	mu     sync.Mutex
 	byName map[string]known
-	gone   map[string]time.Time // when it was deleted, and the census has not seen to it
+	gone   map[string]time.Time // when it was deleted, while the census has not handled it
 	listed func()
 	// changed is called when one has become ready, has come or gone.
 	changed func()
@@ -136,7 +136,7 @@ func (s *nodes) get(name string) (known, bool) {
 	return k, ok
 }
 
-// deleted tells which nodes were deleted, and when, that the census has not seen to.
+// deleted returns the nodes that were deleted, and when, that the census has not handled.
 func (s *nodes) deleted() map[string]time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()

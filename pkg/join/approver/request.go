@@ -31,7 +31,7 @@ type request struct {
 }
 
 // parse checks all that can be told from the request alone. If it is wrong, the
-// verdict says how.
+// verdict reports how.
 func parse(object *certificates.CertificateSigningRequest) (*request, *verdict) {
 	csr, err := decode(object.Spec.Request)
 	if err != nil {
@@ -51,7 +51,7 @@ func parse(object *certificates.CertificateSigningRequest) (*request, *verdict) 
 	}
 	r := &request{object: object, csr: csr, name: strings.TrimPrefix(csr.Subject.CommonName, layout.NodeUser)}
 	if problems := validation.IsDNS1123Subdomain(r.name); len(problems) > 0 {
-		return nil, denied(badRequest, "subject common name %q names no node: %s", csr.Subject.CommonName, problems[0])
+		return nil, denied(badRequest, "subject common name %q is not a node name: %s", csr.Subject.CommonName, problems[0])
 	}
 	// The signer takes the whole subject over, and an authenticator may read
 	// more than name and groups from it (1.37: a UID).
@@ -63,13 +63,13 @@ func parse(object *certificates.CertificateSigningRequest) (*request, *verdict) 
 	case !isServing && bootstraps(object):
 		r.joins = true
 	default:
-		return nil, denied(badRequester, "%q, of the groups %q, may not ask for a certificate of node %q for the signer %s",
+		return nil, denied(badRequester, "%q, in the groups %q, may not request a certificate of node %q from the signer %s",
 			object.Spec.Username, object.Spec.Groups, r.name, object.Spec.SignerName)
 	}
 	return r, nil
 }
 
-// bootstraps says that who asks joins by a token.
+// bootstraps reports that who asks joins by a token.
 func bootstraps(object *certificates.CertificateSigningRequest) bool {
 	return strings.HasPrefix(object.Spec.Username, layout.TokenUser) &&
 		slices.ContainsFunc(layout.AllTokenGroups(), func(g string) bool { return slices.Contains(object.Spec.Groups, g) })
@@ -83,10 +83,10 @@ func decode(data []byte) (*x509.CertificateRequest, error) {
 	}
 	csr, err := kubelet.ParseCSR(data)
 	if err != nil {
-		return nil, fmt.Errorf("spec.request is no certificate request: %w", err)
+		return nil, fmt.Errorf("spec.request is not a certificate request: %w", err)
 	}
 	if err := csr.CheckSignature(); err != nil {
-		return nil, fmt.Errorf("the signature is not by the key: %w", err)
+		return nil, fmt.Errorf("the signature does not match the key: %w", err)
 	}
 	return csr, checkKey(csr.PublicKey)
 }
@@ -95,15 +95,15 @@ func checkKey(key any) error {
 	switch k := key.(type) {
 	case *ecdsa.PublicKey:
 		if bits := k.Curve.Params().BitSize; bits < 256 {
-			return fmt.Errorf("the ECDSA key has %d bits; 256 are needed", bits)
+			return fmt.Errorf("the ECDSA key has %d bits, and must have 256", bits)
 		}
 	case *rsa.PublicKey:
 		if bits := k.N.BitLen(); bits < 2048 {
-			return fmt.Errorf("the RSA key has %d bits; 2048 are needed", bits)
+			return fmt.Errorf("the RSA key has %d bits, and must have at least 2048", bits)
 		}
 	case ed25519.PublicKey:
 	default:
-		return fmt.Errorf("a key of the kind %T is not accepted; use ECDSA, RSA or Ed25519", key)
+		return fmt.Errorf("keys of type %T are not accepted; use ECDSA, RSA or Ed25519", key)
 	}
 	return nil
 }
@@ -111,7 +111,7 @@ func checkKey(key any) error {
 // token is the ID of the token that is asked with.
 func (r *request) token() string { return strings.TrimPrefix(r.object.Spec.Username, layout.TokenUser) }
 
-// from is the address that is asked from; "" if the API server has not noted it.
+// from is the address that the request came from; "" if the API server has not noted it.
 func (r *request) from() string { return extra(r.object, layout.AddressExtra) }
 
 // key names the key that the certificate is for.

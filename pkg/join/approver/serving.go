@@ -80,7 +80,7 @@ func (j judge) missing(ctx context.Context, r *request) (string, error) {
 	return "", nil
 }
 
-// reserved says that a name is of the cluster's own: clients who trust the
+// reserved reports that a name is of the cluster's own: clients who trust the
 // cluster's authority would take its holder for the API server or a Service.
 func (j judge) reserved(name string) bool {
 	switch name {
@@ -104,13 +104,13 @@ func canonical(texts []string) (all []string) {
 // checkName denies names that no node may have.
 func (j judge) checkName(name string) *verdict {
 	if problems := validation.IsDNS1123Subdomain(name); len(problems) > 0 {
-		return denied(badName, "DNS subjectAltName %q is no name of a node: %s", name, problems[0])
+		return denied(badName, "DNS subjectAltName %q is not a node name: %s", name, problems[0])
 	}
 	if _, err := netip.ParseAddr(name); err == nil {
 		return denied(badName, "DNS subjectAltName %q is an address", name)
 	}
 	if j.reserved(name) {
-		return denied(badName, "DNS subjectAltName %q is a name of the cluster's own", name)
+		return denied(badName, "DNS subjectAltName %q belongs to the cluster", name)
 	}
 	return nil
 }
@@ -118,14 +118,14 @@ func (j judge) checkName(name string) *verdict {
 // checkIP denies addresses that no node may have.
 func (j judge) checkIP(ip netip.Addr) *verdict {
 	if !ip.IsValid() || ip.IsLoopback() || ip.IsUnspecified() || ip.IsMulticast() {
-		return denied(badAddress, "IP subjectAltName %s is no address of a node", ip)
+		return denied(badAddress, "IP subjectAltName %s cannot be the address of a node", ip)
 	}
 	if slices.Contains(j.servers, ip.String()) {
-		return denied(badAddress, "IP subjectAltName %s is an API server's", ip)
+		return denied(badAddress, "IP subjectAltName %s is the address of an API server", ip)
 	}
 	for _, p := range j.services {
 		if p.Contains(ip) {
-			return denied(badAddress, "IP subjectAltName %s is in %s, where Services are", ip, p)
+			return denied(badAddress, "IP subjectAltName %s is in %s, the range of Services", ip, p)
 		}
 	}
 	return nil

@@ -3,8 +3,8 @@ package approver
 // item is a request in the queue: who has asked, from which address, and its name.
 type item struct{ who, from, name string }
 
-// turns is the order in which requests are looked at. Everybody who asks has his
-// turn, be it a token or a node, and of one who asks every address has: who floods
+// turns is the order in which requests are handled. Everybody who asks has a
+// turn, whether a token or a node, and so has every address of one: whoever floods
 // waits for himself. It is a workqueue.Queue.
 type turns struct {
 	waiting int

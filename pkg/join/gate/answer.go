@@ -19,11 +19,11 @@ func answer(w http.ResponseWriter, r *http.Request, err error) {
 	responsewriters.ErrorNegotiated(err, scheme.Codecs, schema.GroupVersion{Version: "v1"}, w, r)
 }
 
-// refused is what a node is told whose certificate is good no more. The cause lets it
+// refused is the answer for a node whose certificate is no longer valid. The cause lets it
 // tell that from an API server that does not know it yet.
 func refused(node string, r *roll.Refusal) error {
 	err := apierrors.NewUnauthorized(fmt.Sprintf(
-		"node %s %s, and its certificate is refused since; to join anew it needs a token (`lite token create`)", node, r.Text()))
+		"node %s %s, and its certificate is refused since then; to join again it needs a token (`lite token create`)", node, r.Text()))
 	err.ErrStatus.Details = &metav1.StatusDetails{
 		Name: node, Kind: "nodes",
 		Causes: []metav1.StatusCause{{Type: roll.Refused, Message: string(r.Why)}},
@@ -33,7 +33,7 @@ func refused(node string, r *roll.Refusal) error {
 
 // notYet is an answer after which clients ask again.
 func notYet() error {
-	err := apierrors.NewServiceUnavailable("which nodes' certificates are refused is not known yet; ask again")
+	err := apierrors.NewServiceUnavailable("the list of refused certificates is not loaded yet; try again")
 	err.ErrStatus.Details = &metav1.StatusDetails{RetryAfterSeconds: 1}
 	return err
 }
@@ -41,11 +41,11 @@ func notYet() error {
 // tooFast names the token by its ID, which is no secret. Kubernetes' clients ask again.
 func tooFast(who, from string) error {
 	const seconds = 5
-	what, remedy := "node "+strings.TrimPrefix(who, layout.NodeUser), "`lite node revoke` takes it out"
+	what, remedy := "node "+strings.TrimPrefix(who, layout.NodeUser), "revoke it with `lite node revoke`"
 	if id, ok := strings.CutPrefix(who, layout.TokenUser); ok {
-		what, remedy = "token "+id, fmt.Sprintf("`lite token revoke --nodes %s` ends it and takes out what has come of it", id)
+		what, remedy = "token "+id, fmt.Sprintf("revoke the token and its nodes with `lite token revoke --nodes %s`", id)
 	}
 	return apierrors.NewTooManyRequests(fmt.Sprintf(
-		"%s is used for too many certificate signing requests, the last one from %s; ask again in %d s. If these are not your machines: %s",
+		"too many certificate signing requests with %s, the last one from %s; retry in %d s. If these are not your machines, %s",
 		what, from, seconds, remedy), seconds)
 }

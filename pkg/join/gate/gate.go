@@ -27,7 +27,7 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// Gate is complete once it has been told of an informer of Secrets, by [Gate.Follow].
+// Gate is complete once it has an informer of Secrets, from [Gate.Follow].
 // Until the Secrets are there no node is let in.
 type Gate struct {
 	mu      sync.Mutex
@@ -124,7 +124,7 @@ func (g *Gate) unlearn(o any) {
 }
 
 // enter notes that a node is being answered; end is called when it is refused
-// meanwhile. Who is refused now does not enter.
+// meanwhile. Whoever is refused now does not enter.
 func (g *Gate) enter(node, key string, end context.CancelFunc) (leave func(), refusal *roll.Refusal) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -237,7 +237,7 @@ func (g *Gate) Before(next http.Handler) http.Handler {
 			defer end()
 			leave, good := g.enterByToken(u.GetName(), end)
 			if !good {
-				answer(w, r, apierrors.NewUnauthorized("the token has ended"))
+				answer(w, r, apierrors.NewUnauthorized("the token has expired"))
 				return
 			}
 			defer leave()
@@ -251,7 +251,7 @@ func (g *Gate) Before(next http.Handler) http.Handler {
 	})
 }
 
-// await says that it is known what is refused.
+// await reports that it is known what is refused.
 func (g *Gate) await(ctx context.Context) bool {
 	if g.synced() {
 		return true

@@ -19,7 +19,7 @@ const (
 // mostLimits bounds what is remembered of who has asked.
 const mostLimits = 4096
 
-// limits remembers how fast each has asked: a token or node, and from where. Who has
+// limits remembers how fast each has asked: a token or node, and from where. Whoever has
 // asked less in between is forgotten when there are many.
 type limits struct {
 	mu  sync.Mutex
@@ -29,7 +29,7 @@ type limits struct {
 // recent remembers values by keys, those that were asked for last.
 type recent[T any] struct{ young, old map[string]T }
 
-// allow counts a request. Who asks from one address too fast takes nothing from the
+// allow counts a request. Whoever asks from one address too fast takes nothing from the
 // others that have the same token.
 func (l *limits) allow(who, from string) bool {
 	l.mu.Lock()

@@ -45,7 +45,7 @@ func (w *Writes) Decorate(handler admission.Interface, name string) admission.In
 	return weighed{handler, w}
 }
 
-// weighed is a plugin that looks at what is written once it is complete.
+// weighed is a plugin that measures what is written once it is complete.
 type weighed struct {
 	admission.Interface
 	writes *Writes
@@ -83,7 +83,7 @@ func (w *Writes) weigh(a admission.Attributes) error {
 		return apierrors.NewBadRequest(fmt.Sprintf("what %s writes cannot be measured: %v", u.GetName(), err))
 	}
 	if group == "certificates.k8s.io" && len(text) > mostOfRequest {
-		return apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("a certificate signing request of a node has %d KiB at most", mostOfRequest>>10))
+		return apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("a certificate signing request of a node may have %d KiB at most", mostOfRequest>>10))
 	}
 	if !w.allow(u.GetName(), kindOf(a), len(text)) {
 		return tooMuch(u.GetName(), a.GetResource().Resource)
@@ -91,7 +91,7 @@ func (w *Writes) weigh(a admission.Attributes) error {
 	return nil
 }
 
-// kindOf says how long something is kept.
+// kindOf reports how long something is kept.
 func kindOf(a admission.Attributes) string {
 	switch {
 	case a.GetResource().Resource == "events":
@@ -121,5 +121,5 @@ func (w *Writes) allow(who, kind string, size int) bool {
 func tooMuch(who, what string) error {
 	const seconds = 10
 	return apierrors.NewTooManyRequests(fmt.Sprintf(
-		"%s writes more than a node does, at last %s; ask again in %d s. If that is not its kubelet: `lite node revoke` takes it out", who, what, seconds), seconds)
+		"%s writes more than a node should, last %s; retry in %d s. If that is not its kubelet, revoke it with `lite node revoke`", who, what, seconds), seconds)
 }

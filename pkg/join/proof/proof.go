@@ -116,7 +116,7 @@ func (p *Prover) serve(ctx context.Context, client kubernetes.Interface, ask fun
 		}
 		p.listed.Store(true)
 		if again = nil; err != nil {
-			slog.Warn("Could not write which addresses of a node are proven; trying again", "err", err, "after", pause)
+			slog.Warn("Cannot record which addresses of a node are proven; retrying", "err", err, "after", pause)
 			again, pause = time.After(pause), min(2*pause, retryLast)
 		} else {
 			pause = retryFirst

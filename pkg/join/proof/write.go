@@ -55,6 +55,6 @@ func (t *term) tell(ctx context.Context, n node, problem error) {
 		Source:  v1.EventSource{Component: layout.ProofManager}, FirstTimestamp: now, LastTimestamp: now, Count: 1,
 	}, metav1.CreateOptions{})
 	if err != nil && ctx.Err() == nil {
-		slog.Warn("Could not post an event", "node", n.name, "err", err)
+		slog.Warn("Cannot post an event", "node", n.name, "err", err)
 	}
 }

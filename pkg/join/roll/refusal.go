@@ -22,7 +22,7 @@ import (
 const TypeRefused corev1.SecretType = layout.RefusedType
 
 // Refused is the cause in an answer by which a node learns that its certificate is
-// refused for good.
+// refused permanently.
 const Refused metav1.CauseType = layout.RefusedCause
 
 // refusedPrefix and a digit name these Secrets. There are sixteen, since each node
@@ -50,7 +50,7 @@ type Refusal struct {
 // mostKeys bounds what renewing adds. A node needs two: the old and the new.
 const mostKeys = 16
 
-// Admits says whether a certificate with the key is good. Where there is no refusal,
+// Admits reports whether a certificate with the key is good. Where there is no refusal,
 // all are.
 func (r *Refusal) Admits(key string) bool { return r == nil || slices.Contains(r.Keys, key) }
 
@@ -64,7 +64,7 @@ func (r *Refusal) Text() string {
 	case Deleted:
 		return "was deleted" + when
 	case Unused:
-		return "did not become ready in time and was given up" + when
+		return "did not become ready in time" + when
 	}
 	return "was revoked" + when
 }
@@ -143,7 +143,7 @@ func Refuse(ctx context.Context, client kubernetes.Interface, node string, why W
 
 // Admit lets a node in by one more key, where its certificates are refused; else all
 // keys are good, and nothing is written. It fails with apierrors.IsConflict if they
-// were refused anew since seen was read: that must not be undone.
+// were refused again since seen was read: that must not be undone.
 func Admit(ctx context.Context, client kubernetes.Interface, node, key string, seen *Refusal) error {
 	secret, err := readRefused(ctx, client, node)
 	if secret == nil || err != nil {
@@ -154,7 +154,7 @@ func Admit(ctx context.Context, client kubernetes.Interface, node, key string, s
 	case old == nil:
 		return nil
 	case seen == nil || !seen.Since.Equal(old.Since) || seen.Why != old.Why:
-		return apierrors.NewConflict(corev1.Resource("secrets"), secret.Name, fmt.Errorf("the certificates of node %s were refused meanwhile", node))
+		return apierrors.NewConflict(corev1.Resource("secrets"), secret.Name, fmt.Errorf("meanwhile, somebody has refused the certificates of node %s", node))
 	case old.Admits(key):
 		return nil
 	}
@@ -166,7 +166,7 @@ func Admit(ctx context.Context, client kubernetes.Interface, node, key string, s
 		return err
 	}
 	if _, err = put(ctx, client, secret, secret.Name, TypeRefused, data); err != nil {
-		return fmt.Errorf("let node %s in again: %w", node, err)
+		return fmt.Errorf("readmit node %s: %w", node, err)
 	}
 	return nil
 }

@@ -130,7 +130,7 @@ func (j *Joined) Save(ctx context.Context, client kubernetes.Interface) error {
 	var err error
 	j.secret, err = put(ctx, client, j.secret, joinedPrefix+j.Token, TypeJoined, data)
 	if err != nil {
-		return fmt.Errorf("write what token %s has admitted: %w", j.Token, err)
+		return fmt.Errorf("record what token %s has admitted: %w", j.Token, err)
 	}
 	return nil
 }
@@ -143,7 +143,7 @@ func put(ctx context.Context, client kubernetes.Interface, old *corev1.Secret, n
 		next.Data = data
 		updated, err := api.Update(ctx, next, metav1.UpdateOptions{})
 		if apierrors.IsNotFound(err) {
-			err = apierrors.NewConflict(corev1.Resource("secrets"), name, errors.New("somebody has removed it meanwhile"))
+			err = apierrors.NewConflict(corev1.Resource("secrets"), name, errors.New("meanwhile, somebody has removed it"))
 		}
 		return updated, err
 	}
@@ -151,7 +151,7 @@ func put(ctx context.Context, client kubernetes.Interface, old *corev1.Secret, n
 		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: name}, Type: kind, Data: data,
 	}, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
-		err = apierrors.NewConflict(corev1.Resource("secrets"), name, errors.New("somebody else has made it meanwhile"))
+		err = apierrors.NewConflict(corev1.Resource("secrets"), name, errors.New("meanwhile, somebody else has created it"))
 	}
 	return made, err
 }

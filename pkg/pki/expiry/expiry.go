@@ -1,5 +1,5 @@
-// Package expiry tells of certificates that end: in `lite status`, the log, events on
-// the Node and a metric, from thirty days before. What it tells of each is package
+// Package expiry reports certificates that expire: in `lite status`, the log, events on
+// the Node and a metric, from thirty days before. What it reports about each is package
 // pki's.
 package expiry
 
@@ -77,9 +77,9 @@ func (w *Watch) Note() string {
 	}
 	switch {
 	case ended > 0:
-		return fmt.Sprintf("%d ended, %d end soon: see below", ended, soon)
+		return fmt.Sprintf("%d expired, %d expire soon: see below", ended, soon)
 	case soon > 0:
-		return fmt.Sprintf("%d end soon: see below", soon)
+		return fmt.Sprintf("%d expire soon: see below", soon)
 	}
 	return ""
 }
@@ -105,7 +105,7 @@ func (w *Watch) certificates() []*pki.Certificate {
 		}
 	}
 	if w.known == nil || !slices.Equal(stamps, w.stamps) {
-		w.known, _ = pki.Look(w.config.Files, os.ReadFile) // what is damaged fails who uses it
+		w.known, _ = pki.Scan(w.config.Files, os.ReadFile) // what is damaged fails who uses it
 		w.stamps = stamps
 	}
 	return w.known
@@ -124,7 +124,7 @@ func (w *Watch) Veto(part string) error {
 	now := time.Now()
 	for _, c := range w.certificates() {
 		if c.Ended(now) && slices.Contains(uses, c.Path) {
-			return fmt.Errorf("%s ended on %s; %s", c.Path, stampOf(c.NotAfter), c.Remedy(now))
+			return fmt.Errorf("%s expired on %s; %s", c.Path, stampOf(c.NotAfter), c.Remedy(now))
 		}
 	}
 	return nil
@@ -136,9 +136,9 @@ const (
 	// showEvery is how often an event is renewed, which the API forgets after an hour.
 	// It stays one: its count grows.
 	showEvery = 50 * time.Minute
-	// lookEvery is the longest that nobody looks: files change, and timers stand still
+	// scanEvery is the longest between two scans: files change, and timers stand still
 	// while the machine sleeps.
-	lookEvery = 24 * time.Hour
+	scanEvery = 24 * time.Hour
 )
 
 // Run implements component.Component. It sleeps until the next certificate begins to
@@ -167,7 +167,7 @@ func (w *Watch) Run(ctx context.Context) error {
 
 // next is how long there is nothing new to tell.
 func next(all []*pki.Certificate, now time.Time) time.Duration {
-	wait := lookEvery
+	wait := scanEvery
 	if len(pki.Due(all, now)) > 0 {
 		wait = showEvery
 	}
@@ -181,7 +181,7 @@ func next(all []*pki.Certificate, now time.Time) time.Duration {
 	return wait
 }
 
-// notice is what is told of the certificates that the same mends.
+// notice is what is reported about certificates with the same remedy.
 type notice struct {
 	ended bool
 	text  string
@@ -206,7 +206,7 @@ func notices(due []*pki.Certificate, now time.Time) (all []notice) {
 	}
 	for _, k := range order {
 		c := first[k]
-		verb := map[bool]string{true: "ended", false: "ends"}[k.ended]
+		verb := map[bool]string{true: "expired", false: "expires"}[k.ended]
 		text := fmt.Sprintf("certificate %s %s on %s", c.Path, verb, stampOf(c.NotAfter))
 		if more[k] > 0 {
 			text += fmt.Sprintf(", and %d more", more[k])
@@ -270,7 +270,7 @@ func (t *teller) stop() {
 
 func stampOf(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// inode is what makes a file another that was put in the place of one, whatever its
+// inode is what distinguishes a file from one that has replaced it, whatever its
 // time says.
 func inode(info fs.FileInfo) uint64 {
 	if s, ok := info.Sys().(*syscall.Stat_t); ok {

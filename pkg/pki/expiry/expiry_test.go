@@ -73,7 +73,7 @@ func TestYear(t *testing.T) {
 		}
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
-		if got := lines(); got != 1 || !strings.HasSuffix(w.Note(), "end soon: see below") {
+		if got := lines(); got != 1 || !strings.HasSuffix(w.Note(), "expire soon: see below") {
 			t.Errorf("%d lines, note %q, a month before:\n%s", got, w.Note(), log)
 		}
 		for _, want := range []string{"and 12 more", "restart lite, which renews it"} {
@@ -91,13 +91,13 @@ func TestYear(t *testing.T) {
 		}
 		time.Sleep(20*day + time.Minute)
 		synctest.Wait()
-		if err := w.Veto("etcd"); err == nil || !strings.Contains(err.Error(), dir.Cert(pki.EtcdServer)+" ended on") {
+		if err := w.Veto("etcd"); err == nil || !strings.Contains(err.Error(), dir.Cert(pki.EtcdServer)+" expired on") {
 			t.Errorf("etcd is said to be well: %v", err)
 		}
 		if err := w.Veto("dns"); err != nil {
 			t.Errorf("a part that uses none: %v", err)
 		}
-		if !strings.Contains(log.String(), " ended on ") || !strings.Contains(w.Note(), "13 ended") {
+		if !strings.Contains(log.String(), " expired on ") || !strings.Contains(w.Note(), "13 expired") {
 			t.Errorf("note %q, log %s", w.Note(), log)
 		}
 		// Others are in the files now: all is well without a restart of the watch.
@@ -154,7 +154,7 @@ func TestNext(t *testing.T) {
 		before time.Duration // the end
 		most   time.Duration
 	}{
-		{300 * day, lookEvery},
+		{300 * day, scanEvery},
 		{30*day + time.Hour, time.Hour + time.Minute},
 		{29 * day, showEvery},
 		{time.Minute, time.Minute + 2*time.Second},

@@ -16,7 +16,7 @@ type series struct {
 
 func newSeries(w *Watch) *series {
 	return &series{watch: w, ends: metrics.NewDesc(layout.SeriesPrefix+"certificate_expiration_timestamp_seconds",
-		"When a certificate in the files of this node ends, in seconds since 1970.",
+		"When a certificate in the files of this node expires, in seconds since 1970.",
 		[]string{"path", "subject"}, nil, metrics.ALPHA, "")}
 }
 

@@ -29,7 +29,7 @@ func readAdmission(s *options.ServerRunOptions, file string) error {
 	said, _ := settled(file)
 	for name, elsewhere := range said {
 		if !slices.Contains(known, name) {
-			return fmt.Errorf("has settings of %q, and there is no such plugin", name)
+			return fmt.Errorf("has settings for %q, which is not a plugin", name)
 		}
 		if elsewhere == "" || !admits(s, name) {
 			continue

@@ -125,7 +125,7 @@ func reclaimOnce(ctx context.Context, client clientset.Interface) error {
 		if !astray(&api) {
 			continue
 		}
-		slog.Warn("An APIService leads a group of Kubernetes' own elsewhere; it is the API server's again",
+		slog.Warn("An APIService sent a group of Kubernetes itself elsewhere; reset it to the API server",
 			"apiservice", api.Name, "service", api.Spec.Service.Namespace+"/"+api.Spec.Service.Name)
 		api.Spec.Service, api.Spec.CABundle, api.Spec.InsecureSkipTLSVerify = nil, nil, false
 		metav1.SetMetaDataLabel(&api.ObjectMeta, autoregister.AutoRegisterManagedLabel, "onstart")

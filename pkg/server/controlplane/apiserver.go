@@ -60,7 +60,7 @@ func NewAPIServer(c Config) (*APIServer, error) {
 	s := options.NewServerRunOptions()
 	host, err := os.Hostname()
 	if err != nil {
-		return nil, fmt.Errorf("ask for the host name: %w", err)
+		return nil, fmt.Errorf("get the host name: %w", err)
 	}
 	if err := kube.CheckArgs("kube-apiserver", c.Node.APIServerArgs); err != nil {
 		return nil, err
@@ -231,7 +231,7 @@ func serveOwnSeries(cfg *app.Config) {
 func guard(cfg *app.Config) error {
 	g := gate.New()
 	if err := g.Follow(cfg.KubeAPIs.ControlPlane.VersionedInformers.Core().V1().Secrets().Informer()); err != nil {
-		return fmt.Errorf("watch whose certificates are refused: %w", err)
+		return fmt.Errorf("watch the refused certificates: %w", err)
 	}
 	aggregator := cfg.Aggregator.GenericConfig
 	aggregator.Authentication.Authenticator = g.Recognize(aggregator.Authentication.Authenticator)

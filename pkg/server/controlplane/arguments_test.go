@@ -138,8 +138,8 @@ func TestArgumentsThatExcludeEachOther(t *testing.T) {
 		args []string
 		want []string
 	}{
-		"a file and its flag":      {[]string{"authentication-config=" + dir + "authn.yaml", "anonymous-auth=false"}, []string{`kube-apiserver-arg "authentication-config=` + dir + `authn.yaml": has the field anonymous`, "; say one of them"}},
-		"a long end":               {[]string{"shutdown-delay-duration=60s"}, []string{"kube-apiserver-arg: shutdown-delay-duration=1m0s is longer than all parts of lite have to stop; use 15s or less"}},
+		"a file and its flag":      {[]string{"authentication-config=" + dir + "authn.yaml", "anonymous-auth=false"}, []string{`kube-apiserver-arg "authentication-config=` + dir + `authn.yaml": has the field anonymous`, "; use one of them"}},
+		"a long end":               {[]string{"shutdown-delay-duration=60s"}, []string{"kube-apiserver-arg: shutdown-delay-duration=1m0s is longer than the time that lite has to stop; use 15s or less"}},
 		"a file and OIDC":          {[]string{"authentication-config=" + dir + "jwt.yaml", "oidc-issuer-url=https://a.test", "oidc-client-id=a"}, []string{"kube-apiserver-arg: authentication-config file and oidc-* flags are mutually exclusive"}},
 		"half of OIDC":             {[]string{"oidc-issuer-url=https://a.test"}, []string{"oidc-issuer-url and oidc-client-id must be specified together"}},
 		"an unknown field":         {[]string{"authentication-config=" + dir + "unknown.yaml"}, []string{"unknown.yaml", `unknown field "anonymus"`, "correct the file"}},
@@ -160,10 +160,10 @@ func TestArgumentsThatExcludeEachOther(t *testing.T) {
 		"limits in no file":        {[]string{"enable-admission-plugins=EventRateLimit", "admission-control-config-file=" + dir + "missing.yaml"}, []string{"EventRateLimit", dir + "none.yml", "no such file"}},
 		"Pod Security, empty":      {[]string{"admission-control-config-file=" + dir + "podpath.yaml"}, []string{"PodSecurity", "'Kind' is missing"}},
 		"Pod Security, no level":   {[]string{"admission-control-config-file=" + dir + "podlevel.yaml"}, []string{"PodSecurity", "enforce"}},
-		"Pod Security, misspelt":   {[]string{"admission-control-config-file=" + dir + "misspelt.yaml"}, []string{"misspelt.yaml", `"PodSecurty", and there is no such plugin`}},
+		"Pod Security, misspelt":   {[]string{"admission-control-config-file=" + dir + "misspelt.yaml"}, []string{"misspelt.yaml", `"PodSecurty", which is not a plugin`}},
 		"an audit policy":          {[]string{"audit-policy-file=" + dir + "policy.yaml"}, []string{`kube-apiserver-arg "audit-policy-file=` + dir + `policy.yaml": `}},
 		"all APIs off":             {[]string{"runtime-config=api/all=false"}, []string{"kube-apiserver-arg: invalid runtime-config with only api/all=false"}},
-		"nearly all APIs off":      {[]string{"runtime-config=api/all=false,/v1=true"}, []string{"kube-apiserver-arg: runtime-config=", "turns off admissionregistration.k8s.io/v1, ", " more, without which parts of the cluster wait for ever; leave stable APIs on"}},
+		"nearly all APIs off":      {[]string{"runtime-config=api/all=false,/v1=true"}, []string{"kube-apiserver-arg: runtime-config=", "turns off admissionregistration.k8s.io/v1, ", " more, without which parts of the cluster wait forever; leave stable APIs on"}},
 		"stable APIs off":          {[]string{"runtime-config=api/ga=false"}, []string{"runtime-config=api/ga=false turns off "}},
 		"the core API off":         {[]string{"runtime-config=/v1=false"}, []string{"runtime-config=/v1=false turns off v1, without"}},
 		"one of them off":          {[]string{"runtime-config=api/beta=true", "runtime-config=discovery.k8s.io/v1=false"}, []string{"turns off discovery.k8s.io/v1, without"}},
@@ -172,7 +172,7 @@ func TestArgumentsThatExcludeEachOther(t *testing.T) {
 		"a kind off":               {[]string{"runtime-config=apps/v1/deployments=false"}, []string{"turns off apps/v1/deployments, without"}},
 		"an API that is none":      {[]string{"runtime-config=shops.test/v1=true"}, []string{"kube-apiserver-arg: unknown api groups shops.test/v1"}},
 		"a version that is none":   {[]string{"runtime-config=apps/v9=true"}, []string{"kube-apiserver-arg: runtime-config: group version apps/v9 that has not been registered; correct it"}},
-		"the port":                 {[]string{"secure-port=7443"}, []string{"say --https-listen-port"}},
+		"the port":                 {[]string{"secure-port=7443"}, []string{"set --https-listen-port"}},
 	} {
 		_, err := NewAPIServer(sample(func(n *config.Config) { n.APIServerArgs = test.args }))
 		for _, want := range test.want {
@@ -302,14 +302,14 @@ func TestWarnings(t *testing.T) {
 	}{
 		"nothing":                 {nil, ""},
 		"what adds":               {[]string{"enable-admission-plugins=AlwaysPullImages", "anonymous-auth=false", "authorization-config=" + dir + "all.yaml"}, ""},
-		"NodeRestriction off":     {[]string{"disable-admission-plugins=NodeRestriction"}, "leaves out the admission plugin NodeRestriction"},
-		"the old list":            {[]string{"admission-control=ServiceAccount"}, "leaves out the admission plugin NodeRestriction"},
-		"an authorizer":           {[]string{"authorization-mode=RBAC"}, "leaves out the authorizer Node"},
-		"an authorizer, by file":  {[]string{"authorization-config=" + dir + "rbac.yaml"}, "leaves out the authorizer Node"},
-		"settings of what is off": {[]string{"admission-control-config-file=" + dir + "limits.yaml"}, "has settings of EventRateLimit, which is off; say enable-admission-plugins=EventRateLimit"},
+		"NodeRestriction off":     {[]string{"disable-admission-plugins=NodeRestriction"}, "disables the admission plugin NodeRestriction"},
+		"the old list":            {[]string{"admission-control=ServiceAccount"}, "disables the admission plugin NodeRestriction"},
+		"an authorizer":           {[]string{"authorization-mode=RBAC"}, "disables the authorizer Node"},
+		"an authorizer, by file":  {[]string{"authorization-config=" + dir + "rbac.yaml"}, "disables the authorizer Node"},
+		"settings of what is off": {[]string{"admission-control-config-file=" + dir + "limits.yaml"}, "has settings for EventRateLimit, which is off; set enable-admission-plugins=EventRateLimit"},
 		"all for everybody":       {[]string{"anonymous-auth=true"}, "allows anonymous requests to every path"},
 		"tokens":                  {[]string{"enable-bootstrap-token-auth=false"}, "no machine can join"},
-		"a key of another":        {[]string{"encryption-provider-config=" + dir + "encrypt.yaml"}, "can be read only if the key in /var/lib/lite/server/encryption.yaml is among"},
+		"a key of another":        {[]string{"encryption-provider-config=" + dir + "encrypt.yaml"}, "are readable only if the file also contains the key in /var/lib/lite/server/encryption.yaml"},
 	} {
 		c := sample(func(n *config.Config) { n.APIServerArgs = test.args })
 		c.Used = true

@@ -54,7 +54,7 @@ func (a *Authorization) Run(ctx context.Context) error {
 	}
 	client, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
-		return fmt.Errorf("make a client: %w", err)
+		return fmt.Errorf("create a client: %w", err)
 	}
 	review := &v1.SelfSubjectAccessReview{Spec: v1.SelfSubjectAccessReviewSpec{
 		ResourceAttributes: &v1.ResourceAttributes{

@@ -63,7 +63,7 @@ func (c Config) WriteFiles() error {
 	}
 	// Versions until 1.36 said in a file what is public now.
 	if err := os.Remove(c.Dir.Authentication()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove what a version before has left: %w", err)
+		return fmt.Errorf("remove files of a previous version: %w", err)
 	}
 	if _, own := kube.Said(c.Node.APIServerArgs, "encryption-provider-config"); !own {
 		if err := ensureEncryption(c.Dir.Encryption(), c.Used); err != nil {
@@ -83,7 +83,7 @@ func (c Config) probe(url string) kube.Probe {
 // if it can serve as the user says.
 func healthURL(component string, s *apiserveroptions.SecureServingOptions, path string) (string, error) {
 	if s.BindPort == 0 {
-		return "", fmt.Errorf("%s-arg %q: the component would serve no health check, and lite needs it; remove the argument", component, "secure-port=0")
+		return "", fmt.Errorf("%s-arg %q: the component would not serve the health check that lite needs; remove the argument", component, "secure-port=0")
 	}
 	if err := checkListener(component, s); err != nil {
 		return "", err

@@ -39,7 +39,7 @@ func ensureEncryption(path string, used bool) error {
 	}
 	key := make([]byte, 32)
 	if _, err := rand.Read(key); err != nil {
-		return fmt.Errorf("make the encryption key: %w", err)
+		return fmt.Errorf("create the encryption key: %w", err)
 	}
 	return writeFile(path, fmt.Sprintf(encryption, base64.StdEncoding.EncodeToString(key)))
 }

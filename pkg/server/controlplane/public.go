@@ -40,7 +40,7 @@ func settleAnonymous(s *options.ServerRunOptions, profile string) (ours bool, er
 	switch {
 	case said && authn.FlagsSet:
 		return false, kube.FileError("kube-apiserver", "authentication-config", file,
-			errors.New("has the field anonymous, beside which anonymous-auth cannot be said"), "say one of them")
+			errors.New("has the field anonymous, which excludes anonymous-auth"), "use one of them")
 	case !said && !authn.FlagsSet:
 		authn.Allow = false
 		return profile != config.ProfileCIS, nil

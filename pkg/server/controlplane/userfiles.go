@@ -128,7 +128,7 @@ func checkOptions(s *options.ServerRunOptions) error {
 		}
 	}
 	if delay := s.GenericServerRunOptions.ShutdownDelayDuration; delay > shutdownWithin {
-		errs = append(errs, fmt.Errorf("shutdown-delay-duration=%s is longer than all parts of lite have to stop; use %s or less", delay, shutdownWithin))
+		errs = append(errs, fmt.Errorf("shutdown-delay-duration=%s is longer than the time that lite has to stop; use %s or less", delay, shutdownWithin))
 	}
 	if len(errs) == 0 {
 		return nil
@@ -176,7 +176,7 @@ func checkAPIs(said cliflag.ConfigurationMap) error {
 	if more := len(off) - few; more > 0 {
 		text += fmt.Sprintf(" and %d more", more)
 	}
-	return fmt.Errorf("runtime-config=%s turns off %s, without which parts of the cluster wait for ever; leave stable APIs on, alpha and beta ones may be off", said.String(), text)
+	return fmt.Errorf("runtime-config=%s turns off %s, without which parts of the cluster wait forever; leave stable APIs on, alpha and beta ones may be off", said.String(), text)
 }
 
 // shutdownWithin is what the API server may take of the 25 s within which lite stops. Were
@@ -190,15 +190,15 @@ func warnings(c Config, s *options.ServerRunOptions) (lines []string) {
 		lines = append(lines, fmt.Sprintf("kube-apiserver-arg "+format, args...))
 	}
 	if !slices.Contains(enabled(s), "NodeRestriction") {
-		warn("leaves out the admission plugin NodeRestriction: who takes over a node may change all others")
+		warn("disables the admission plugin NodeRestriction: whoever takes over a node may change all others")
 	}
 	if c.Node.Profile == config.ProfileCIS && !c.admits() {
-		warn("admission-control-config-file replaces what profile cis says: what Pod Security demands by default is for that file to say")
+		warn("admission-control-config-file replaces what profile cis sets: set the defaults of Pod Security in that file")
 	}
 	if said, err := settled(s.Admission.GenericAdmission.ConfigFile); err == nil && !c.admits() {
 		for _, name := range slices.Sorted(maps.Keys(said)) {
 			if !admits(s, name) {
-				warn("admission-control-config-file has settings of %s, which is off; say enable-admission-plugins=%s", name, name)
+				warn("admission-control-config-file has settings for %s, which is off; set enable-admission-plugins=%s", name, name)
 			}
 		}
 	}
@@ -211,7 +211,7 @@ func warnings(c Config, s *options.ServerRunOptions) (lines []string) {
 		}
 	}
 	if missing := sets.New("Node", "RBAC").Difference(modes); missing.Len() > 0 && !modes.Has("AlwaysAllow") {
-		warn("leaves out the authorizer %s: nodes and the parts of the cluster depend on it", strings.Join(sets.List(missing), " and "))
+		warn("disables the authorizer %s: nodes and components of the cluster depend on it", strings.Join(sets.List(missing), " and "))
 	}
 	if a := s.Authentication.Anonymous; a.FlagsSet && a.Allow {
 		warn("anonymous-auth=true allows anonymous requests to every path, as far as RBAC does; without it they reach only health checks and cluster-info")
@@ -220,7 +220,7 @@ func warnings(c Config, s *options.ServerRunOptions) (lines []string) {
 		warn("enable-bootstrap-token-auth=false: no machine can join")
 	}
 	if file, own := kube.Said(c.Node.APIServerArgs, "encryption-provider-config"); own && c.Used {
-		warn("encryption-provider-config=%s: Secrets that were written before can be read only if the key in %s is among its own", file, c.Dir.Encryption())
+		warn("encryption-provider-config=%s: Secrets that were written before are readable only if the file also contains the key in %s", file, c.Dir.Encryption())
 	}
 	return lines
 }

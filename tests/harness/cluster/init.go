@@ -196,7 +196,7 @@ func makeDevices(dev string) error {
 			return err
 		}
 		if err := unix.Mknod(path, unix.S_IFCHR|0o666, int(unix.Mkdev(number[0], number[1]))); err != nil {
-			return fmt.Errorf("make device %s: %w", path, err)
+			return fmt.Errorf("create device %s: %w", path, err)
 		}
 		if err := os.Chmod(path, 0o666); err != nil {
 			return err

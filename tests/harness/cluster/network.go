@@ -136,7 +136,7 @@ func (n *Network) Readdress(t testing.TB, h *Host) {
 	h.IP = numbered(number)
 	// The default route goes with the address.
 	if err := errors.Join(links.AddrDel(eth0, was), address(links, h.IP)); err != nil {
-		t.Fatalf("give %s the address %s in place of %s: %v", h.Name, h.IP, old, err)
+		t.Fatalf("add the address %s in place of %s to %s: %v", h.Name, h.IP, old, err)
 	}
 }
 

@@ -238,7 +238,7 @@ func TestStoreKeepsTheReserve(t *testing.T) {
 	if err := write(t.Context(), "one", 1<<20, 1<<20); err != nil {
 		t.Error(err)
 	}
-	// By what it says of itself, before a byte of it is written.
+	// By what it claims, before a byte of it is written.
 	err := write(t.Context(), "7/k8s.io/tar-blobs/sha256/two", 100<<20, 100<<20)
 	if err == nil || !strings.Contains(err.Error(), "blobs/sha256/two needs at least 104.9 MB") || strings.Contains(err.Error(), "tar-") {
 		t.Errorf("got %v", err)
@@ -291,7 +291,7 @@ func TestHugeDocumentsAreNotRead(t *testing.T) {
 	}
 }
 
-// The memory of a decompressor is what a frame says.
+// A frame determines the memory of a decompressor.
 func TestProcessorBoundsMemory(t *testing.T) {
 	var b bytes.Buffer
 	z, err := zstd.NewWriter(&b, zstd.WithWindowSize(512<<20))

@@ -21,8 +21,8 @@ import (
 // yet. Its message says why, for people; who joins may read it.
 const Waiting certificates.RequestConditionType = layout.WaitingCondition
 
-// desk carries requests to the judge and the verdicts back.
-type desk struct {
+// worker takes requests from its queue to the judge, and writes the verdicts.
+type worker struct {
 	client kubernetes.Interface
 	judge  judge
 	queue  workqueue.TypedRateLimitingInterface[item]
@@ -32,57 +32,57 @@ type desk struct {
 // desks is how many decide at once: on a busy machine most of a decision is waiting.
 const desks = 4
 
-func newDesk(client kubernetes.Interface, j judge) *desk {
+func newWorker(client kubernetes.Interface, j judge) *worker {
 	retry := workqueue.NewTypedItemExponentialFailureRateLimiter[item](100*time.Millisecond, 30*time.Second)
 	inTurn := workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[item]{Queue: &turns{}})
 	delaying := workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[item]{Queue: inTurn})
-	return &desk{client: client, judge: j, queue: workqueue.NewTypedRateLimitingQueueWithConfig(retry,
+	return &worker{client: client, judge: j, queue: workqueue.NewTypedRateLimitingQueueWithConfig(retry,
 		workqueue.TypedRateLimitingQueueConfig[item]{DelayingQueue: delaying})}
 }
 
-// next takes one request from the queue; false when there will be no more.
-func (d *desk) next(ctx context.Context) bool {
-	i, closed := d.queue.Get()
+// next takes one request from the queue; it returns false when the queue is shut down.
+func (w *worker) next(ctx context.Context) bool {
+	i, closed := w.queue.Get()
 	if closed {
 		return false
 	}
-	defer d.queue.Done(i)
-	again, err := d.handle(ctx, i.name)
+	defer w.queue.Done(i)
+	again, err := w.handle(ctx, i.name)
 	if err != nil {
 		if ctx.Err() == nil {
-			slog.Warn("Could not decide a certificate signing request; trying again", "request", i.name, "err", err)
+			slog.Warn("Cannot decide a certificate signing request; retrying", "request", i.name, "err", err)
 		}
-		d.queue.AddRateLimited(i)
+		w.queue.AddRateLimited(i)
 		return true
 	}
-	d.queue.Forget(i)
+	w.queue.Forget(i)
 	if again > 0 {
-		d.queue.AddAfter(i, again)
+		w.queue.AddAfter(i, again)
 	}
 	return true
 }
 
-// handle decides one request; it returns after how long to look at it again, 0
+// handle decides one request; it returns after how long to check it again, 0
 // for never.
-func (d *desk) handle(ctx context.Context, name string) (time.Duration, error) {
+func (w *worker) handle(ctx context.Context, name string) (time.Duration, error) {
 	// One call that hangs must not keep the others waiting.
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	csr, err := d.client.CertificatesV1().CertificateSigningRequests().Get(ctx, name, metav1.GetOptions{})
+	csr, err := w.client.CertificatesV1().CertificateSigningRequests().Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return 0, nil
 	}
 	if err != nil {
 		return 0, fmt.Errorf("read the request: %w", err)
 	}
-	d.judge.requests.put(csr)
-	if node := d.judge.requests.nodeOf(name); node != "" {
-		defer d.names.hold(node)()
+	w.judge.requests.put(csr)
+	if node := w.judge.requests.nodeOf(name); node != "" {
+		defer w.names.hold(node)()
 	}
 	if !pending(csr) || !slices.Contains(signers[:], csr.Spec.SignerName) {
 		return 0, nil
 	}
-	v, err := d.judge.decide(ctx, csr)
+	v, err := w.judge.decide(ctx, csr)
 	if apierrors.IsConflict(err) {
 		return 100 * time.Millisecond, nil // the record of its token has changed
 	}
@@ -90,8 +90,8 @@ func (d *desk) handle(ctx context.Context, name string) (time.Duration, error) {
 		return 0, err
 	}
 	// The request has been read above: the update fails if it has changed since,
-	// and all is looked at again.
-	err = d.record(ctx, csr, v)
+	// and everything is checked again.
+	err = w.record(ctx, csr, v)
 	switch {
 	case apierrors.IsNotFound(err):
 		return 0, nil
@@ -104,7 +104,7 @@ func (d *desk) handle(ctx context.Context, name string) (time.Duration, error) {
 }
 
 // record writes the verdict into the request, and what is worth it into the log.
-func (d *desk) record(ctx context.Context, csr *certificates.CertificateSigningRequest, v verdict) error {
+func (w *worker) record(ctx context.Context, csr *certificates.CertificateSigningRequest, v verdict) error {
 	old := condition(csr, Waiting)
 	if v.kind == Waiting && old != nil && old.Reason == v.reason && old.Message == v.message {
 		return nil
@@ -117,27 +117,27 @@ func (d *desk) record(ctx context.Context, csr *certificates.CertificateSigningR
 	next.Status.Conditions = append(next.Status.Conditions, certificates.CertificateSigningRequestCondition{
 		Type: v.kind, Status: v1.ConditionTrue, Reason: v.reason, Message: v.message, LastUpdateTime: metav1.Now(),
 	})
-	next, err := d.client.CertificatesV1().CertificateSigningRequests().UpdateApproval(ctx, csr.Name, next, metav1.UpdateOptions{})
+	next, err := w.client.CertificatesV1().CertificateSigningRequests().UpdateApproval(ctx, csr.Name, next, metav1.UpdateOptions{})
 	if err != nil {
 		return err
 	}
-	d.judge.requests.put(next)
+	w.judge.requests.put(next)
 	switch {
 	case v.kind == certificates.CertificateApproved:
 		slog.Info("Approved a certificate", "what", v.message, "request", csr.Name)
 	case v.kind == certificates.CertificateDenied:
 		slog.Warn("Denied a certificate", "why", v.message, "requester", csr.Spec.Username, "request", csr.Name)
 	case v.reason == NameHeld && !announced:
-		slog.Info("A machine waits for its name", "why", v.message, "requester", csr.Spec.Username, "request", csr.Name)
-		d.tell(ctx, csr, v)
+		slog.Info("A machine is waiting for its name", "why", v.message, "requester", csr.Spec.Username, "request", csr.Name)
+		w.tell(ctx, csr, v)
 	}
 	return nil
 }
 
 // tell posts an event. That it may fail changes nothing for the request.
-func (d *desk) tell(ctx context.Context, csr *certificates.CertificateSigningRequest, v verdict) {
+func (w *worker) tell(ctx context.Context, csr *certificates.CertificateSigningRequest, v verdict) {
 	now := metav1.Now()
-	_, err := d.client.CoreV1().Events(metav1.NamespaceDefault).Create(ctx, &v1.Event{
+	_, err := w.client.CoreV1().Events(metav1.NamespaceDefault).Create(ctx, &v1.Event{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: csr.Name + "-"},
 		InvolvedObject: v1.ObjectReference{
 			APIVersion: certificates.SchemeGroupVersion.String(), Kind: "CertificateSigningRequest", Name: csr.Name, UID: csr.UID,
@@ -147,7 +147,7 @@ func (d *desk) tell(ctx context.Context, csr *certificates.CertificateSigningReq
 		FirstTimestamp: now, LastTimestamp: now, Count: 1,
 	}, metav1.CreateOptions{})
 	if err != nil {
-		slog.Warn("Could not post an event", "request", csr.Name, "err", err)
+		slog.Warn("Cannot post an event", "request", csr.Name, "err", err)
 	}
 }
 

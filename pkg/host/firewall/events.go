@@ -15,11 +15,11 @@ import (
 // once; then the kernel says that something was lost, and that is looked after.
 const buffer = 1 << 20
 
-// listen opens a socket on which the kernel tells the news of some groups.
+// listen opens a socket on which the kernel reports the events of some groups.
 func listen(protocol int, groups ...int) (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
 	if err != nil {
-		return nil, fmt.Errorf("ask the kernel to tell of changes: %w", err)
+		return nil, fmt.Errorf("subscribe to changes in the kernel: %w", err)
 	}
 	if protocol == unix.NETLINK_ROUTE {
 		_ = hideNew(fd) // without, it is more to read
@@ -29,7 +29,7 @@ func listen(protocol int, groups ...int) (*os.File, error) {
 		mask |= 1 << (group - 1)
 	}
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: mask}); err != nil {
-		return nil, errors.Join(fmt.Errorf("ask the kernel to tell of changes: %w", err), unix.Close(fd))
+		return nil, errors.Join(fmt.Errorf("subscribe to changes in the kernel: %w", err), unix.Close(fd))
 	}
 	// Without the right to do so the default remains, 208 KiB.
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, buffer)
@@ -52,7 +52,7 @@ func read(ctx context.Context, socket *os.File, hear func(syscall.NetlinkMessage
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("read what the kernel tells: %w", err)
+			return fmt.Errorf("read events of the kernel: %w", err)
 		}
 		messages, err := syscall.ParseNetlinkMessage(piece[:n])
 		if err != nil {
