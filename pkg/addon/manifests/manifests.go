@@ -36,7 +36,7 @@ const (
 
 // Config is what the component has to be told.
 type Config struct {
-	Kubeconfig string
+	Client *kube.Client
 	// Files are *.yaml. Those in the directory batteries belong to the part that
 	// they are named after, those in profiles to the profile.
 	Files fs.FS
@@ -50,16 +50,16 @@ type Config struct {
 
 // Manifests is the component.
 type Manifests struct {
-	kubeconfig string
-	objects    []*unstructured.Unstructured
-	unwanted   []*unstructured.Unstructured // of parts that are disabled, and of other profiles
-	applied    atomic.Bool
-	reason     atomic.Pointer[error]
+	client   *kube.Client
+	objects  []*unstructured.Unstructured
+	unwanted []*unstructured.Unstructured // of parts that are disabled, and of other profiles
+	applied  atomic.Bool
+	reason   atomic.Pointer[error]
 }
 
 // New reads the files.
 func New(c Config) (*Manifests, error) {
-	m := &Manifests{kubeconfig: c.Kubeconfig}
+	m := &Manifests{client: c.Client}
 	err := fs.WalkDir(c.Files, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -110,7 +110,7 @@ func (*Manifests) Name() string { return "manifests" }
 
 // Run implements component.Component.
 func (m *Manifests) Run(ctx context.Context) error {
-	cfg, err := kube.ClientConfig(m.kubeconfig, "manifests")
+	cfg, err := m.client.Config()
 	if err != nil {
 		return err
 	}

@@ -36,8 +36,8 @@ type session struct {
 	kinds     map[schema.GroupVersion][]metav1.APIResource
 }
 
-func connect(kubeconfig string) (*session, error) {
-	cfg, err := kube.ClientConfig(kubeconfig, "manifests")
+func connect(client *kube.Client) (*session, error) {
+	cfg, err := client.Config()
 	if err != nil {
 		return nil, err
 	}
