@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/metadata"
 
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/kube/apply"
 )
 
 const (
@@ -163,7 +164,7 @@ func (d *Directory) watchKinds(ctx context.Context) <-chan struct{} {
 		if err != nil {
 			return
 		}
-		crds := client.Resource(schema.GroupVersionResource{Group: groupCRD, Version: "v1", Resource: "customresourcedefinitions"})
+		crds := client.Resource(schema.GroupVersionResource{Group: apply.GroupCRD, Version: "v1", Resource: "customresourcedefinitions"})
 		list, err := crds.List(ctx, metav1.ListOptions{Limit: 1})
 		if err != nil {
 			return // there will be another try in a while
