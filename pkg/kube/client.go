@@ -9,8 +9,8 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// Client asks the API as one user, by a kubeconfig. The parts of a process that are this
-// user share it: its connection, its typed client, and what is known of the API's objects.
+// Client is one identity, that of a kubeconfig. Whoever acts as it in a process shares its
+// connection and its typed client.
 type Client struct {
 	kubeconfig, name string
 
@@ -18,18 +18,18 @@ type Client struct {
 	set *kubernetes.Clientset
 }
 
-// NewClient makes one; nothing is touched before it is used, since the kubeconfig may be
-// made meanwhile. The API server's audit log shows the name.
+// NewClient makes a client; nothing is touched before it is used, because the kubeconfig may
+// be written later. Audit logs show the name.
 func NewClient(kubeconfig, name string) *Client { return &Client{kubeconfig: kubeconfig, name: name} }
 
-// Config is for a client of another kind, or one that differs.
+// Config is the configuration for a client of another kind, or one with other settings.
 func (c *Client) Config() (*rest.Config, error) { return ClientConfig(c.kubeconfig, c.name) }
 
-// Kubeconfig is for components of upstream's, which make clients of their own.
+// Kubeconfig is the path, for components of upstream's that make clients of their own.
 func (c *Client) Kubeconfig() string { return c.kubeconfig }
 
-// Clientset is the typed client. Nothing here limits how often it asks: each part makes one
-// request after the other, and none is to wait for another's.
+// Clientset is the typed client. It has no limit of requests per second: each user makes one
+// request after the other, and must not wait for those of another.
 func (c *Client) Clientset() (kubernetes.Interface, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -9,7 +9,7 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// Nodes is the watch of all Nodes that the parts of a process share.
+// Nodes is the watch of all Nodes, which a process has once.
 type Nodes = Watch[*v1.Node]
 
 // NewNodes makes the watch; nothing is touched before somebody follows it.
@@ -23,7 +23,7 @@ func NewNodes(c *Client) *Nodes {
 	}, TrimNode)
 }
 
-// NodesOf is NewNodes for a client that there is.
+// NodesOf is NewNodes with a typed client.
 func NodesOf(set kubernetes.Interface) *Nodes { return NewWatch(nodesOf(set), TrimNode) }
 
 func nodesOf(set kubernetes.Interface) Source {
@@ -33,11 +33,11 @@ func nodesOf(set kubernetes.Interface) Source {
 // metricsPath is where a Node says that its kubelet has metrics (metrics-server 0.9).
 const metricsPath = "metrics.k8s.io/resource-metrics-path"
 
-// annotations are those of Nodes that somebody here reads.
+// annotations are those that a follower reads. Add one here before you read it.
 var annotations = []string{layout.OverlayAnnotation, layout.ProvenAnnotation, metricsPath}
 
-// TrimNode leaves of a Node what somebody here reads. Most of one is images, managed fields,
-// and conditions of which only the time changes.
+// TrimNode keeps what a follower reads. Most of a Node is images, managed fields, and
+// conditions of which only the time changes.
 func TrimNode(n *v1.Node) *v1.Node {
 	small := &v1.Node{
 		ObjectMeta: metav1.ObjectMeta{

@@ -20,27 +20,28 @@ type Object interface {
 	metav1.Object
 }
 
-// Change is what became of one object. What is kept of it belongs to the watch: it is
-// not to be changed, and, being less than the object, not to be written back.
+// Change is what became of one object. What is kept of it belongs to the watch: do not
+// change it, and do not write it back with an update, because it is less than the object.
 type Change[K any] struct {
 	Key           cache.ObjectName
 	Before, After K
 	Came, Gone    bool // there is no Before, no After
 }
 
-// Handler is what a part does with what a watch tells. It is called by one goroutine, in
-// order, which must not be held up, and may read the watch but not follow or leave it.
+// Handler is what a follower does with what a watch reports. One goroutine calls it, in
+// order, for all followers: it must not block. It may read the watch, but not follow or
+// leave it.
 type Handler[K any] struct {
-	// Changed is told of each object that has come, changed or gone. Where nothing has
-	// changed of what is kept, such as by a node's heartbeat, it is not.
+	// Changed is called for each object that has come, changed or gone, but not where what
+	// is kept is the same as before, as after a node's heartbeat.
 	Changed func(Change[K])
-	// Listed is told when all objects are known, and again after each list that repairs
-	// the watch. Nil is nothing to do.
+	// Listed is called when all objects are known, and again after each list that repairs
+	// the watch. It may be nil.
 	Listed func()
 }
 
-// Wake is a Handler that wakes who looks at everything again. Nil for differ takes any
-// change for one that matters.
+// Wake is the Handler of a follower that scans everything again. If differ is nil, any
+// change matters.
 func Wake[K any](wake func(), differ func(before, after K) bool) Handler[K] {
 	return Handler[K]{Listed: wake, Changed: func(c Change[K]) {
 		if differ == nil || c.Came || c.Gone || differ(c.Before, c.After) {
@@ -49,18 +50,17 @@ func Wake[K any](wake func(), differ func(before, after K) bool) Handler[K] {
 	}}
 }
 
-// Source is where a watch gets its objects from. It is asked when there is somebody who
-// wants them.
+// Source is where a watch gets its objects from. It is called when the first follower comes.
 type Source func() (cache.ListerWatcher, error)
 
-// API is what a typed client has for each kind.
+// API is the part of a typed client for one kind.
 type API[L runtime.Object] interface {
 	List(context.Context, metav1.ListOptions) (L, error)
 	Watch(context.Context, metav1.ListOptions) (apiwatch.Interface, error)
 }
 
-// From is the objects of a client's API that the selectors of only choose. The client says
-// whether it can stream a list.
+// From is the objects of an API that the selectors of only select. The client that has the
+// API knows whether lists can be streamed: a fake one cannot.
 func From[L runtime.Object](client any, api API[L], only metav1.ListOptions) Source {
 	choose := func(o metav1.ListOptions) metav1.ListOptions {
 		o.FieldSelector, o.LabelSelector = only.FieldSelector, only.LabelSelector
@@ -78,9 +78,8 @@ func From[L runtime.Object](client any, api API[L], only metav1.ListOptions) Sou
 }
 
 // Watch lists and watches the objects of one kind while somebody follows it, once for all
-// who do. Upstream's reflector connects, lists again what was missed, and waits ever
-// longer where that fails. Beside it there is no goroutine and no queue: a watch costs
-// one goroutine, those of its connection, and what is kept.
+// followers. Upstream's reflector connects, lists again after a gap, and backs off. There is
+// no queue, and no goroutine but the reflector's and those of its connection.
 type Watch[K any] struct {
 	*store[K]
 	source Source
@@ -99,8 +98,8 @@ func NewWatch[T Object, K any](source Source, keep func(T) K) *Watch[K] {
 	}}
 }
 
-// Follow tells h what there is, and from then on what changes, until leave is called,
-// which returns when h is told nothing any more. The last who leaves ends the watch.
+// Follow reports to h what there is, and from then on what changes, until leave is called.
+// When leave has returned, h is not called again. The last follower to leave ends the watch.
 func (w *Watch[K]) Follow(h Handler[K]) (leave func(), err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -124,19 +123,19 @@ func (w *Watch[K]) Follow(h Handler[K]) (leave func(), err error) {
 	}), nil
 }
 
-// With is the watch with who is to follow it.
+// With is the watch and its follower, for the function Follow.
 func (w *Watch[K]) With(h Handler[K]) Following {
 	return Following{func() (func(), error) { return w.Follow(h) }, func() <-chan struct{} { return w.all() }}
 }
 
-// Following is a watch of any kind that is to be followed.
+// Following is a watch of any kind, and its follower.
 type Following struct {
 	follow func() (leave func(), err error)
 	listed func() <-chan struct{}
 }
 
-// Follow begins to follow all, and returns when all is known or ctx is done. leave is to be
-// called in any case.
+// Follow follows several watches, and returns when all their objects are known or ctx is
+// done. Call leave in any case, also after an error.
 func Follow(ctx context.Context, all ...Following) (leave func(), err error) {
 	var leaves []func()
 	leave = func() {
@@ -160,8 +159,8 @@ func Follow(ctx context.Context, all ...Following) (leave func(), err error) {
 	return leave, nil
 }
 
-// run begins to list and watch. stop ends that, and does not wait for upstream's reflector,
-// which may be asleep for half a minute (1.37); nothing comes from it any more.
+// run begins to list and watch; stop ends that. It does not wait for the reflector, which
+// may sleep for half a minute where the API is gone, whatever its context says (1.37).
 func (w *Watch[K]) run(lw cache.ListerWatcher) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	f := &feed[K]{store: w.store}
@@ -175,7 +174,7 @@ func (w *Watch[K]) run(lw cache.ListerWatcher) (stop func()) {
 	}
 }
 
-// feed is the store as one reflector has it, until it is told to stop.
+// feed is what one reflector writes to: the store, until it is told to stop.
 type feed[K any] struct {
 	*store[K]
 	mu    sync.Mutex
@@ -214,7 +213,7 @@ type store[K any] struct {
 	kind  runtime.Object
 	reads func(any) (K, bool)
 
-	telling  sync.Mutex // held while handlers are told, so that each hears all in order
+	telling  sync.Mutex // held while handlers are called, so that each hears all in order
 	handlers []*Handler[K]
 
 	mu     sync.RWMutex // taken after telling
@@ -222,14 +221,14 @@ type store[K any] struct {
 	listed chan struct{} // closed when all is known
 }
 
-// entry is an object of which the rest is forgotten. The reflector knows it by its name.
+// entry is what is kept of an object, under its name, by which the reflector finds it.
 type entry[K any] struct {
 	metav1.ObjectMeta
 	kept K
 }
 
-// reduce keeps what matters of an object. One that keep cannot stand is as good as absent:
-// somebody may have made it so that the process ends, and it would again after each start.
+// reduce is what is kept of an object. One for which keep panics is left out: it would end
+// the process, and the datastore with it, again after each start.
 func reduce[T Object, K any](o any, keep func(T) K) (kept K, ok bool) {
 	object, ok := o.(T)
 	if !ok {
@@ -237,7 +236,7 @@ func reduce[T Object, K any](o any, keep func(T) K) (kept K, ok bool) {
 	}
 	defer func() {
 		if problem := recover(); problem != nil {
-			slog.Error("An object is left out that lite cannot read", "kind", fmt.Sprintf("%T", o), "namespace", object.GetNamespace(), "name", object.GetName(), "problem", problem)
+			slog.Error("Leaving out an object that lite cannot read", "kind", fmt.Sprintf("%T", o), "namespace", object.GetNamespace(), "name", object.GetName(), "problem", problem)
 			ok = false
 		}
 	}()
@@ -257,8 +256,8 @@ func (s *store[K]) read(o any) (key cache.ObjectName, kept K, ok bool) {
 	return cache.MetaObjectToName(m), kept, ok
 }
 
-// Transformer implements cache.TransformingStore: of a long list that is streamed no more
-// is held than is kept.
+// Transformer implements cache.TransformingStore: while a long list is streamed, only what is
+// kept is held in memory.
 func (s *store[K]) Transformer() cache.TransformFunc {
 	return func(o any) (any, error) {
 		key, kept, ok := s.read(o)
@@ -325,7 +324,7 @@ func (s *store[K]) Replace(objects []any, _ string) error {
 // Resync implements cache.ReflectorStore.
 func (*store[K]) Resync() error { return nil }
 
-// put keeps an object, or none if it is not there, and tells of that if it is new.
+// put keeps an object, or forgets it if it is not there, and reports that if it is a change.
 func (s *store[K]) put(key cache.ObjectName, kept K, there bool) {
 	s.mu.Lock()
 	before, was := s.items[key]
@@ -343,7 +342,7 @@ func (s *store[K]) put(key cache.ObjectName, kept K, there bool) {
 	}
 }
 
-// follow tells a handler what there is, and has it told what changes.
+// follow reports to a handler what there is, and adds it to the others.
 func (s *store[K]) follow(h Handler[K]) (unfollow func()) {
 	s.telling.Lock()
 	defer s.telling.Unlock()
@@ -377,7 +376,7 @@ func (s *store[K]) keys() []cache.ObjectName {
 	return keys
 }
 
-// clear forgets what nobody keeps up to date any more.
+// clear forgets everything: nothing keeps it up to date any more.
 func (s *store[K]) clear() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
