@@ -22,6 +22,7 @@ import (
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/join"
+	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/server"
 	"lite.io/lite/tests/golden"
 )
@@ -224,7 +225,7 @@ func freshAgent(t *testing.T) cis.Report {
 	dir := string(cfg.Layout().Data.Agent())
 	network := netip.MustParsePrefix("10.42.0.0/16")
 	if err := agent.Add(g, agent.Config{
-		Node: cfg, Host: agent.Host{Systemd: true, NFTables: true}, Kubeconfig: dir + "/kubelet.conf", CAFile: dir + "/ca.crt",
+		Node: cfg, Host: agent.Host{Systemd: true, NFTables: true}, Client: kube.NewClient(dir+"/kubelet.conf", "node"), CAFile: dir + "/ca.crt",
 		Cluster: join.Facts{ClusterCIDR: []netip.Prefix{network}, ServiceCIDR: []netip.Prefix{network}, ClusterDNS: network.Addr().Next(), ClusterDomain: "cluster.local", Backend: "vxlan"},
 	}, nil); err != nil {
 		t.Fatal(err)

@@ -30,12 +30,13 @@ import (
 
 // Config is what a node has to be told beyond what its user said.
 type Config struct {
-	Node       *config.Config
-	Cluster    join.Facts
-	Host       Host
-	Kubeconfig string // of the node's identity, system:node:<name>
-	Server     string // of a server: the kubeconfig by which its node gets its role
-	CAFile     string // of the cluster's authority
+	Node    *config.Config
+	Cluster join.Facts
+	Host    Host
+	Client  *kube.Client // of the node's identity, system:node:<name>
+	Nodes   *kube.Nodes
+	Server  *kube.Client // of a server: by which its node gets its role
+	CAFile  string       // of the cluster's authority
 	// Certificates tells of those that end; it is a part of every node.
 	Certificates *expiry.Watch
 	// The kubelet's serving certificate; "" = the kubelet asks the cluster for
@@ -71,21 +72,25 @@ func New(cfg *config.Config, m Membership, host Host, onChange func(component.St
 		}
 		seeds = append(seeds, u.Host)
 	}
+	client := kube.NewClient(m.Kubeconfig(), "node")
 	b, err := apiproxy.New(apiproxy.Config{
-		Listen:     layout.Local(layout.BalancerPort),
-		Seed:       seeds,
-		File:       cfg.Layout().Data.Agent().Servers(),
-		CAFile:     m.CAFile(),
-		Kubeconfig: m.Kubeconfig(),
+		Listen: layout.Local(layout.BalancerPort),
+		Seed:   seeds,
+		File:   cfg.Layout().Data.Agent().Servers(),
+		CAFile: m.CAFile(),
+		Client: client,
 	})
 	if err != nil {
 		return nil, err
 	}
 	certs := expiry.New(expiry.Config{
-		NodeName: cfg.NodeName, Kubeconfig: m.Kubeconfig(), Files: m.certificateFiles(cfg), Uses: Uses(m.CAFile(), m.clientCertificate()),
+		NodeName: cfg.NodeName, Client: client, Files: m.certificateFiles(cfg), Uses: Uses(m.CAFile(), m.clientCertificate()),
 	})
 	a := &Agent{Group: &component.Group{OnChange: onChange, Veto: certs.Veto}, Balancer: b, Certificates: certs}
-	node := Config{Node: cfg, Cluster: m.Facts, Host: host, Kubeconfig: m.Kubeconfig(), CAFile: m.CAFile(), Certificates: certs}
+	node := Config{
+		Node: cfg, Cluster: m.Facts, Host: host, Client: client, Nodes: kube.NewNodes(client),
+		CAFile: m.CAFile(), Certificates: certs,
+	}
 	if err := Add(a.Group, node, a.Add(b)); err != nil {
 		return nil, err
 	}
@@ -103,7 +108,7 @@ func Check(cfg *config.Config, host Host) error {
 // It leaves the process as it is, so a node can start afterwards.
 func CheckArguments(cfg *config.Config, host Host) error {
 	m := unknownCluster(cfg)
-	c := Config{Node: cfg, Cluster: m.Facts, Host: host, Kubeconfig: m.Kubeconfig(), CAFile: m.CAFile()}
+	c := Config{Node: cfg, Cluster: m.Facts, Host: host, Client: kube.NewClient(m.Kubeconfig(), "node"), CAFile: m.CAFile()}
 	return errors.Join(kubelet.Check(kubeletConfig(c)), battery.CheckNode(batteryNode(c)))
 }
 
@@ -182,14 +187,14 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 	if err := battery.AddToNode(b); err != nil {
 		return err
 	}
-	g.Add(&readiness{name: n.NodeName, kubeconfig: c.Kubeconfig, server: c.Server, unwanted: c.Cluster.Disable.Marks()}, kl, b.Network)
+	g.Add(&readiness{name: n.NodeName, as: c.Client, server: c.Server, unwanted: c.Cluster.Disable.Marks()}, kl, b.Network)
 	return nil
 }
 
 // batteryNode is what batteries are told without a group to be in.
 func batteryNode(c Config) *battery.Node {
 	return &battery.Node{
-		Config: c.Node, Cluster: c.Cluster, Kubeconfig: c.Kubeconfig, Runtime: Socket(c.Node), NFTables: c.Host.NFTables, Limited: c.Host.Limited,
+		Config: c.Node, Cluster: c.Cluster, Client: c.Client, Nodes: c.Nodes, Runtime: Socket(c.Node), NFTables: c.Host.NFTables, Limited: c.Host.Limited,
 	}
 }
 
@@ -204,7 +209,7 @@ func kubeletConfig(c Config) kubelet.Config {
 		Taints:        n.NodeTaints,
 		ClusterDNS:    c.Cluster.ClusterDNS,
 		ClusterDomain: c.Cluster.ClusterDomain,
-		Kubeconfig:    c.Kubeconfig,
+		Kubeconfig:    c.Client.Kubeconfig(),
 		CAFile:        c.CAFile,
 		CertFile:      c.CertFile,
 		KeyFile:       c.KeyFile,

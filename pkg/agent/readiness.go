@@ -18,12 +18,12 @@ import (
 
 // readiness is the component "node": what Kubernetes itself says of the node.
 type readiness struct {
-	name       string
-	kubeconfig string
-	unwanted   []string // annotations and labels of parts that are disabled, of an earlier start
-	server     string   // of a server: the kubeconfig by which the node gets its role
+	name     string
+	as       *kube.Client
+	unwanted []string     // annotations and labels of parts that are disabled, of an earlier start
+	server   *kube.Client // of a server: by which the node gets its role
 
-	client atomic.Pointer[kubernetes.Clientset] // set once the node has been ready
+	client atomic.Pointer[kubernetes.Interface] // set once the node has been ready
 	reason atomic.Pointer[string]
 }
 
@@ -31,15 +31,11 @@ func (*readiness) Name() string { return "node" }
 
 // Run watches the node until it is ready. A later look is a single request.
 func (r *readiness) Run(ctx context.Context) error {
-	cfg, err := kube.ClientConfig(r.kubeconfig, "node")
+	client, err := r.as.Clientset()
 	if err != nil {
 		return err
 	}
-	client, err := kubernetes.NewForConfig(cfg)
-	if err != nil {
-		return err
-	}
-	marked := r.server == ""
+	marked := r.server == nil
 	node, err := kube.AwaitNode(ctx, client, r.name, func(n *v1.Node) bool {
 		if !marked { // at once: what makes the node ready may look for it
 			err := mark(ctx, r.server, n)
@@ -57,7 +53,7 @@ func (r *readiness) Run(ctx context.Context) error {
 	if err != nil && ctx.Err() == nil {
 		return fmt.Errorf("watch the node: %w", err)
 	}
-	r.client.Store(client)
+	r.client.Store(&client)
 	if ctx.Err() == nil {
 		if err := r.tidy(ctx, node); err != nil {
 			slog.Warn("Cannot remove what a disabled component had written to the Node", "err", err)
@@ -69,15 +65,11 @@ func (r *readiness) Run(ctx context.Context) error {
 
 // mark labels a node as a server. A kubelet may not do so with its own node (the
 // admission plugin NodeRestriction).
-func mark(ctx context.Context, kubeconfig string, n *v1.Node) error {
+func mark(ctx context.Context, as *kube.Client, n *v1.Node) error {
 	if _, ok := n.Labels[kube.ServerLabel]; ok {
 		return nil
 	}
-	cfg, err := kube.ClientConfig(kubeconfig, "node")
-	if err != nil {
-		return err
-	}
-	client, err := kubernetes.NewForConfig(cfg)
+	client, err := as.Clientset()
 	if err != nil {
 		return err
 	}
@@ -104,7 +96,7 @@ func (r *readiness) tidy(ctx context.Context, n *v1.Node) error {
 	if err != nil {
 		return err
 	}
-	_, err = r.client.Load().CoreV1().Nodes().Patch(ctx, n.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+	_, err = (*r.client.Load()).CoreV1().Nodes().Patch(ctx, n.Name, types.MergePatchType, patch, metav1.PatchOptions{})
 	return err
 }
 
@@ -116,7 +108,7 @@ func (r *readiness) Ready(ctx context.Context) error {
 		}
 		return errors.New("the kubelet has not registered the node yet")
 	}
-	n, err := client.CoreV1().Nodes().Get(ctx, r.name, metav1.GetOptions{})
+	n, err := (*client).CoreV1().Nodes().Get(ctx, r.name, metav1.GetOptions{})
 	if err != nil {
 		return fmt.Errorf("get the node: %w", err)
 	}

@@ -28,7 +28,8 @@ import (
 type Config struct {
 	NodeName    string
 	NodeIP      netip.Addr
-	Kubeconfig  string
+	Client      *kube.Client
+	Nodes       *kube.Nodes
 	ClusterCIDR []netip.Prefix
 	Backend     string // of the overlay, as package overlay names them, or none
 	Interface   string // that carries the packets between nodes; "" = the one that has NodeIP
@@ -80,7 +81,7 @@ func (n *Network) Note() string { return n.twin.Load().note() }
 // Run implements component.Component. When told to stop it leaves the network
 // as it is: pods outlive the process.
 func (n *Network) Run(ctx context.Context) error {
-	client, err := n.connect()
+	client, err := n.config.Client.Clientset()
 	if err != nil {
 		return err
 	}
@@ -130,29 +131,25 @@ func (n *Network) keep(ctx context.Context, mesh *mesh) error {
 		return nil
 	}
 	defer mesh.overlay.Close()
-	nodes, changed := mesh.watch(ctx), mesh.changed
+	leave, err := mesh.follow()
+	if err != nil {
+		return err
+	}
+	defer leave()
 	tick := time.NewTicker(reconcileEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			mesh.repair(ctx, nodes)
+			mesh.repair(ctx)
 		case <-n.overlayGone:
-			mesh.repair(ctx, nodes)
-		case <-changed:
-			mesh.sync(ctx, nodes)
+			mesh.repair(ctx)
+		case <-mesh.changed:
+			mesh.sync(ctx)
 		case <-ctx.Done():
 			return nil
 		}
 	}
-}
-
-func (n *Network) connect() (kubernetes.Interface, error) {
-	cfg, err := kube.ClientConfig(n.config.Kubeconfig, "network")
-	if err != nil {
-		return nil, err
-	}
-	return kubernetes.NewForConfig(cfg)
 }
 
 // podRanges waits until the node has been given its ranges. They never change

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"reflect"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -15,13 +15,12 @@ import (
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/cache"
 
 	"lite.io/lite/pkg/cni/overlay"
 	"lite.io/lite/pkg/component"
+	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
 )
 
@@ -31,10 +30,10 @@ const annotation = layout.OverlayAnnotation
 type mesh struct {
 	name    string
 	client  kubernetes.Interface
+	nodes   *kube.Nodes
 	overlay *overlay.Overlay
 	local   overlay.Local
 	changed chan struct{}            // holds one; something about the nodes has
-	listed  func() bool              // whether all nodes are known
 	problem string                   // said last
 	admit   func([]netip.Addr) error // nil where tunnels hide the nodes' own addresses
 
@@ -80,7 +79,7 @@ func newMesh(c Config, client kubernetes.Interface, ranges []netip.Prefix, twins
 	if err != nil {
 		return nil, err
 	}
-	m := &mesh{name: c.NodeName, client: client, overlay: o, changed: make(chan struct{}, 1), twin: twins}
+	m := &mesh{name: c.NodeName, client: client, nodes: c.Nodes, overlay: o, changed: make(chan struct{}, 1), twin: twins}
 	if m.local, err = o.Setup(); err != nil {
 		o.Close()
 		return nil, err
@@ -98,70 +97,30 @@ func (m *mesh) mtu() int {
 	return m.overlay.MTU()
 }
 
-// watch returns what the API says of the nodes, kept up to date until ctx is
-// done, and no more of each than is needed here.
-func (m *mesh) watch(ctx context.Context) cache.Store {
+// follow has changed tell of what the API says of the nodes, until leave is called.
+func (m *mesh) follow() (leave func(), err error) {
 	notify := func() {
 		select {
 		case m.changed <- struct{}{}:
 		default:
 		}
 	}
-	store, controller := cache.NewInformerWithOptions(cache.InformerOptions{
-		ListerWatcher: cache.NewListWatchFromClient(m.client.CoreV1().RESTClient(), "nodes", "", fields.Everything()),
-		ObjectType:    &v1.Node{},
-		Transform:     trim,
-		Handler: cache.ResourceEventHandlerFuncs{
-			AddFunc:    func(any) { notify() },
-			DeleteFunc: func(any) { notify() },
-			UpdateFunc: func(before, after any) {
-				// A node reports its state every so often; that is none of ours.
-				a, b := before.(*v1.Node), after.(*v1.Node)
-				if !reflect.DeepEqual(a.Annotations, b.Annotations) || !reflect.DeepEqual(a.Spec, b.Spec) {
-					notify()
-				}
-			},
-		},
-	})
-	m.listed = controller.HasSynced
-	go controller.RunWithContext(ctx)
-	go func() {
-		select {
-		case <-controller.HasSyncedChecker().Done():
-			notify()
-		case <-ctx.Done():
-		}
-	}()
-	return store
-}
-
-// trim leaves of a Node what peer reads.
-func trim(o any) (any, error) {
-	n, ok := o.(*v1.Node)
-	if !ok {
-		return o, nil
-	}
-	small := &v1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: n.Name, UID: n.UID, ResourceVersion: n.ResourceVersion, CreationTimestamp: n.CreationTimestamp},
-		Spec:       v1.NodeSpec{PodCIDRs: n.Spec.PodCIDRs},
-	}
-	if text, ok := n.Annotations[annotation]; ok {
-		small.Annotations = map[string]string{annotation: text}
-	}
-	return small, nil
+	return m.nodes.Follow(kube.Wake(notify, func(before, after *v1.Node) bool {
+		// A node reports its state every so often; that is none of ours.
+		return before.UID != after.UID || before.Annotations[annotation] != after.Annotations[annotation] || !slices.Equal(before.Spec.PodCIDRs, after.Spec.PodCIDRs)
+	}))
 }
 
 // sync makes the kernel hold what the nodes say. Whatever is wrong is said
 // once, until something else is. Before all nodes are known it does nothing: what
 // an earlier process left for the others carries their packets.
-func (m *mesh) sync(ctx context.Context, nodes cache.Store) {
-	if !m.listed() {
+func (m *mesh) sync(ctx context.Context) {
+	if !m.nodes.Listed() {
 		return
 	}
 	var peers []overlay.Peer
 	var errs []error
-	for _, o := range nodes.List() {
-		n := o.(*v1.Node)
+	for _, n := range m.nodes.List() {
 		if n.Name == m.name {
 			errs = append(errs, m.publish(ctx, n))
 			continue
@@ -188,7 +147,7 @@ func (m *mesh) sync(ctx context.Context, nodes cache.Store) {
 
 // repair looks whether somebody has changed what is ours, and sets it up again;
 // and tries again what did not work.
-func (m *mesh) repair(ctx context.Context, nodes cache.Store) {
+func (m *mesh) repair(ctx context.Context) {
 	if why := m.overlay.Check(); why != nil {
 		slog.Warn("Setting up the routes to other nodes again", "why", why)
 		local, err := m.overlay.Setup()
@@ -199,7 +158,7 @@ func (m *mesh) repair(ctx context.Context, nodes cache.Store) {
 		m.local = local
 	}
 	// Entries of peers may be gone too; what is right is not written.
-	m.sync(ctx, nodes)
+	m.sync(ctx)
 }
 
 // say logs what is wrong, and posts it as an event of this node, when it is news.

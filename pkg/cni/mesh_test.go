@@ -13,9 +13,9 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
-	"k8s.io/client-go/tools/cache"
 
 	"lite.io/lite/pkg/cni/overlay"
+	"lite.io/lite/pkg/kube"
 )
 
 func TestPeer(t *testing.T) {
@@ -64,27 +64,20 @@ func TestTrimKeepsWhatPeerReads(t *testing.T) {
 	}}
 	n.Spec.PodCIDRs = []string{"10.42.1.0/24"}
 	n.Status.Images = []v1.ContainerImage{{Names: []string{"large"}}}
-	o, err := trim(n)
-	if err != nil {
-		t.Fatal(err)
-	}
-	small := o.(*v1.Node)
-	if small.Labels != nil || small.Status.Images != nil || len(small.Annotations) != 1 || small.ResourceVersion != "7" {
+	small := kube.TrimNode(n)
+	if small.Status.Images != nil || len(small.Annotations) != 1 || small.ResourceVersion != "7" {
 		t.Errorf("kept %+v", small)
 	}
 	if p, ok, err := peer(small); !ok || err != nil || p.Node != "b" {
 		t.Errorf("got %+v, %t, %v", p, ok, err)
-	}
-	if o, err := trim("a tombstone"); o != "a tombstone" || err != nil {
-		t.Errorf("got %v, %v", o, err)
 	}
 }
 
 // An agent that started while it could not list the nodes took the routes away
 // that its last process had left.
 func TestNothingIsSetBeforeAllNodesAreKnown(t *testing.T) {
-	m := &mesh{name: "a", listed: func() bool { return false }}
-	m.sync(t.Context(), cache.NewStore(cache.MetaNamespaceKeyFunc)) // without an overlay it could not set anything
+	m := &mesh{name: "a", nodes: kube.NodesOf(fake.NewClientset())}
+	m.sync(t.Context()) // without an overlay it could not set anything
 }
 
 // Two machines with one identity, as copies of one disk have, are told of each

@@ -99,12 +99,13 @@ func endpoint(cfg *config.Config) string {
 type admission struct {
 	config       *config.Config
 	controlplane controlplane.Config
+	client       *kube.Client
 	published    atomic.Bool
 	problem      atomic.Pointer[error] // why it could not publish when it last tried
 }
 
-func newAdmission(cfg *config.Config, cp controlplane.Config) *admission {
-	return &admission{config: cfg, controlplane: cp}
+func newAdmission(cfg *config.Config, cp controlplane.Config, client *kube.Client) *admission {
+	return &admission{config: cfg, controlplane: cp, client: client}
 }
 
 func (*admission) Name() string { return "join" }
@@ -124,11 +125,11 @@ func (a *admission) Ready(context.Context) error {
 const sweepAtLeast = 10 * time.Minute
 
 func (a *admission) Run(ctx context.Context) error {
-	cfg, err := kube.ClientConfig(a.controlplane.Kubeconfig(pki.Lite), "join")
+	cfg, err := a.client.Config()
 	if err != nil {
 		return err
 	}
-	client, err := kubernetes.NewForConfig(cfg)
+	client, err := a.client.Clientset()
 	if err != nil {
 		return err
 	}

@@ -21,10 +21,6 @@ func Client(dataDir, command string) (kubernetes.Interface, join.Token, error) {
 	if err != nil {
 		return nil, standing, err
 	}
-	rest, err := kube.ClientConfig(Kubeconfig(dataDir), command)
-	if err != nil {
-		return nil, standing, err
-	}
-	client, err := kubernetes.NewForConfig(rest)
+	client, err := kube.NewClient(Kubeconfig(dataDir), command).Clientset()
 	return client, standing, err
 }

@@ -49,11 +49,12 @@ func New(cfg *config.Config, host agent.Host, onChange func(component.Status)) (
 			KeyFile:  dirPKI.Key(pki.APIServerEtcdClient),
 		},
 	}}
+	by := newClients(cfg, s.controlplane)
 	s.certificates = expiry.New(expiry.Config{
-		NodeName: cfg.NodeName, Kubeconfig: cfg.Layout().Data.Agent().Kubeconfig(), Files: CertificateFiles(cfg), Uses: uses(dirPKI),
+		NodeName: cfg.NodeName, Client: by.node, Files: CertificateFiles(cfg), Uses: uses(dirPKI),
 	})
 	var err error
-	s.group, err = compose(cfg, s.controlplane, host, s.certificates, onChange)
+	s.group, err = compose(cfg, s.controlplane, by, host, s.certificates, onChange)
 	return s, err
 }
 
@@ -72,8 +73,28 @@ type Prepared struct {
 	Token        join.Token // by which another machine joins
 }
 
+// clients are the identities as which parts of a server use the API.
+type clients struct {
+	lite    *kube.Client // writes what is lite's own
+	admin   *kube.Client // writes what users see as theirs, webhooks and all
+	metrics *kube.Client
+	node    *kube.Client
+	nodes   *kube.Nodes // as lite, which may read them before there are roles
+}
+
+func newClients(cfg *config.Config, cp controlplane.Config) clients {
+	by := clients{
+		lite:    kube.NewClient(cp.Kubeconfig(pki.Lite), "server"),
+		admin:   kube.NewClient(cp.Kubeconfig(pki.Admin), "admin"),
+		metrics: kube.NewClient(cp.Kubeconfig(pki.Metrics), "metrics"),
+		node:    kube.NewClient(cfg.Layout().Data.Agent().Kubeconfig(), "node"),
+	}
+	by.nodes = kube.NewNodes(by.lite)
+	return by
+}
+
 // compose is the whole node at a glance.
-func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, certs *expiry.Watch, onChange func(component.Status)) (*component.Group, error) {
+func compose(cfg *config.Config, cp controlplane.Config, by clients, host agent.Host, certs *expiry.Watch, onChange func(component.Status)) (*component.Group, error) {
 	store, err := etcd.New(etcd.Config{
 		Name: cfg.NodeName, Dir: cp.Dir.Etcd(), PKI: cp.PKI, Metrics: etcdMetrics(cfg), Args: cfg.EtcdArgs,
 	})
@@ -93,8 +114,8 @@ func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, certs 
 		return nil, err
 	}
 	objects, err := addon.New(addon.Config{
-		Kubeconfig: cp.Kubeconfig(pki.Lite),
-		Files:      manifests.FS,
+		Client: by.lite,
+		Files:  manifests.FS,
 		Values: map[string]string{
 			"API_PORT": strconv.Itoa(cfg.HTTPSListenPort), "CLUSTER_DNS": cfg.ClusterDNS.String(), "CLUSTER_DOMAIN": cfg.ClusterDomain,
 		},
@@ -119,20 +140,21 @@ func compose(cfg *config.Config, cp controlplane.Config, host agent.Host, certs 
 	// What users declare is written as an administrator writes it, so that their
 	// webhooks see it; see package exemption.
 	g.Add(alone.Guard(addon.NewDirectory(addon.DirectoryConfig{
-		Kubeconfig: cp.Kubeconfig(pki.Admin), Dir: cp.Dir.Manifests(), Server: cfg.NodeName,
+		Client: by.admin, Dir: cp.Dir.Manifests(), Server: cfg.NodeName,
 	})), roles)
-	g.Add(alone.Guard(newAdmission(cfg, cp)), roles)
+	g.Add(alone.Guard(newAdmission(cfg, cp, by.lite)), roles)
 	g.Add(alone.Guard(approver.New(approver.Config{
-		Kubeconfig: cp.Kubeconfig(pki.Lite), ServiceCIDRs: cfg.ServiceCIDR, ClusterDomain: cfg.ClusterDomain, Servers: pki.APINames(identity(cfg)), Built: version.Built(),
+		Client: by.lite, Nodes: by.nodes, ServiceCIDRs: cfg.ServiceCIDR, ClusterDomain: cfg.ClusterDomain, Servers: pki.APINames(identity(cfg)), Built: version.Built(),
 		NodesPerHour: cfg.TokenNodesPerHour,
 	})), roles)
-	g.Add(alone.Guard(proof.New(proof.Config{Kubeconfig: cp.Kubeconfig(pki.Lite), Addresses: nodeAddresses(cfg)})), roles)
-	g.Add(alone.Guard(runtimeclass.New(cp.Kubeconfig(pki.Admin))), roles)
+	g.Add(alone.Guard(proof.New(proof.Config{Client: by.lite, Nodes: by.nodes, Addresses: nodeAddresses(cfg)})), roles)
+	g.Add(alone.Guard(runtimeclass.New(by.admin, by.nodes)), roles)
 	battery.AddToServer(&battery.Server{
-		Group: g, Config: cfg, PKI: cp.PKI, Kubeconfig: cp.Kubeconfig, Addresses: nodeAddresses(cfg), Leader: alone, API: api, Roles: roles,
+		Group: g, Config: cfg, PKI: cp.PKI, Lite: by.lite, Admin: by.admin, Metrics: by.metrics, Nodes: by.nodes,
+		Addresses: nodeAddresses(cfg), Leader: alone, API: api, Roles: roles,
 	})
 	node := agent.Config{
-		Node: cfg, Cluster: facts(cfg), Host: host, Certificates: certs, Kubeconfig: cfg.Layout().Data.Agent().Kubeconfig(), Server: cp.Kubeconfig(pki.Lite),
+		Node: cfg, Cluster: facts(cfg), Host: host, Certificates: certs, Client: by.node, Nodes: by.nodes, Server: by.lite,
 		CAFile: cp.PKI.CA(pki.ClusterCA), CertFile: cp.PKI.Cert(pki.Kubelet), KeyFile: cp.PKI.Key(pki.Kubelet),
 	}
 	if err := agent.Add(g, node, api); err != nil {

@@ -51,8 +51,11 @@ type Server struct {
 	Group      *component.Group
 	Config     *config.Config
 	PKI        pki.Dir
-	Kubeconfig func(user string) string // the path of a user's
-	Addresses  kube.NodeAddresses       // which of those that nodes report are believed
+	Lite       *kube.Client // writes what is lite's own
+	Admin      *kube.Client // writes what is users', so that their webhooks see it
+	Metrics    *kube.Client
+	Nodes      *kube.Nodes
+	Addresses  kube.NodeAddresses // which of those that nodes report are believed
 	Leader     *kube.Election
 	API, Roles *component.Node
 }
@@ -72,16 +75,17 @@ func AddToServer(s *Server) {
 
 // Node is what components of every node are told, and need.
 type Node struct {
-	Group      *component.Group
-	Config     *config.Config
-	Cluster    join.Facts
-	Kubeconfig string // of the node's identity
-	Runtime    string // the address of the container runtime
-	ConfDir    string // where descriptions of pod networks are
-	Helpers    layout.Helpers
-	NFTables   bool // carries Services and hostPorts
-	Limited    bool // the node may not write all settings of the kernel
-	Firewall   *firewall.Watcher
+	Group    *component.Group
+	Config   *config.Config
+	Cluster  join.Facts
+	Client   *kube.Client // of the node's identity
+	Nodes    *kube.Nodes
+	Runtime  string // the address of the container runtime
+	ConfDir  string // where descriptions of pod networks are
+	Helpers  layout.Helpers
+	NFTables bool // carries Services and hostPorts
+	Limited  bool // the node may not write all settings of the kernel
+	Firewall *firewall.Watcher
 
 	API, Tools *component.Node
 	// Network knows the node's ranges of pod addresses. It is the kubelet where the pod network is the user's.

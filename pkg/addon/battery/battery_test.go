@@ -10,6 +10,7 @@ import (
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/host/firewall"
 	"lite.io/lite/pkg/join"
+	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/pki"
 )
 
@@ -50,9 +51,9 @@ func added(t *testing.T, disable addon.Disabled) (server, node []string) {
 		return names
 	}
 	var servers, nodes component.Group
-	AddToServer(&Server{Group: &servers, Config: cfg, PKI: pki.Dir(cfg.DataDir), Kubeconfig: func(string) string { return "" }})
+	AddToServer(&Server{Group: &servers, Config: cfg, PKI: pki.Dir(cfg.DataDir)})
 	n := &Node{
-		Group: &nodes, Config: cfg,
+		Group: &nodes, Config: cfg, Client: kube.NewClient("", "test"),
 		Cluster: join.Facts{ClusterCIDR: ranges, ClusterDNS: cfg.ClusterDNS, ClusterDomain: "cluster.local", Backend: "vxlan", Disable: disable},
 		Runtime: "unix:///run/x.sock", NFTables: true, Firewall: firewall.New(),
 	}

@@ -19,7 +19,7 @@ import (
 // bridge of ours to listen on.
 func nameServer(n *Node) error {
 	dir := n.Config.Layout().Data.Agent().DNS()
-	c := dns.Config{NodeName: n.Config.NodeName, Kubeconfig: n.Kubeconfig, Dir: dir, Resolvers: resolver.System()}
+	c := dns.Config{NodeName: n.Config.NodeName, Client: n.Client, Dir: dir, Resolvers: resolver.System()}
 	if n.Cluster.Disable.Has(addon.CNI) {
 		c.Listen, c.Clients = n.Config.NodeIP, n.Cluster.ClusterCIDR
 	}
@@ -32,7 +32,8 @@ func podNetwork(n *Node) error {
 	n.Network = n.Group.Add(cni.New(cni.Config{
 		NodeName:    n.Config.NodeName,
 		NodeIP:      carrier(n.Config.NodeIP),
-		Kubeconfig:  n.Kubeconfig,
+		Client:      n.Client,
+		Nodes:       n.Nodes,
 		ClusterCIDR: n.Cluster.ClusterCIDR,
 		Backend:     n.Cluster.Backend,
 		Interface:   n.Config.FlannelIface,
@@ -69,7 +70,7 @@ func portsForPods(disable addon.Disabled) (ports []int) {
 
 func policies(n *Node) error {
 	n.Group.Add(policy.New(policy.Config{
-		Kubeconfig: n.Kubeconfig, ClusterCIDR: n.Cluster.ClusterCIDR, Runtime: n.Runtime, Firewall: n.Firewall,
+		Client: n.Client, Nodes: n.Nodes, ClusterCIDR: n.Cluster.ClusterCIDR, Runtime: n.Runtime, Firewall: n.Firewall,
 	}), n.API, n.Tools)
 	return nil
 }
@@ -92,7 +93,7 @@ func proxyConfig(n *Node) kubeproxy.Config {
 	return kubeproxy.Config{
 		NodeName:      n.Config.NodeName,
 		NodeIP:        n.Config.NodeIP[0],
-		Kubeconfig:    n.Kubeconfig,
+		Kubeconfig:    n.Client.Kubeconfig(),
 		ClusterCIDR:   kube.Join(n.Cluster.ClusterCIDR),
 		KeepConntrack: n.Limited,
 		NFTables:      n.NFTables,
@@ -103,7 +104,7 @@ func proxyConfig(n *Node) kubeproxy.Config {
 
 func volumes(n *Node) error {
 	n.Group.Add(storage.NewVolumes(storage.VolumesConfig{
-		NodeName: n.Config.NodeName, Kubeconfig: n.Kubeconfig, Path: n.Config.LocalStoragePath,
+		NodeName: n.Config.NodeName, Client: n.Client, Path: n.Config.LocalStoragePath,
 	}), n.Network)
 	return nil
 }

@@ -11,7 +11,7 @@ import (
 
 func dnsEndpoints(s *Server) {
 	s.Group.Add(s.Leader.Guard(dns.NewEndpoints(dns.EndpointsConfig{
-		Kubeconfig: s.Kubeconfig(pki.Lite), ClusterDNS: s.Config.ClusterDNS,
+		Client: s.Lite, Nodes: s.Nodes, ClusterDNS: s.Config.ClusterDNS,
 		NodeAddresses: s.Config.Disable.Has(addon.CNI), Addresses: s.Addresses,
 	})), s.Roles)
 }
@@ -19,7 +19,7 @@ func dnsEndpoints(s *Server) {
 // metricsAPI runs on each server, as each API server asks the one in its own process.
 func metricsAPI(s *Server) {
 	s.Group.Add(metrics.New(metrics.Config{
-		Kubeconfig: s.Kubeconfig(pki.Metrics), CAFile: s.PKI.CA(pki.ClusterCA),
+		Client: s.Metrics, Nodes: s.Nodes, CAFile: s.PKI.CA(pki.ClusterCA),
 		CertFile: s.PKI.Cert(pki.Metrics), KeyFile: s.PKI.Key(pki.Metrics),
 		ClientCAFile: s.PKI.CA(pki.FrontProxyCA), ClientName: pki.FrontProxyClient,
 	}), s.API)
@@ -29,7 +29,7 @@ func metricsAPI(s *Server) {
 // see it.
 
 func provisioner(s *Server) {
-	s.Group.Add(s.Leader.Guard(storage.New(storage.Config{Kubeconfig: s.Kubeconfig(pki.Admin)})), s.Roles)
+	s.Group.Add(s.Leader.Guard(storage.New(storage.Config{Client: s.Admin})), s.Roles)
 }
 
 func loadBalancer(s *Server)   { addLoadBalancer(s, false) }
@@ -37,6 +37,6 @@ func noLoadBalancer(s *Server) { addLoadBalancer(s, true) }
 
 func addLoadBalancer(s *Server, disabled bool) {
 	s.Group.Add(s.Leader.Guard(servicelb.New(servicelb.Config{
-		Kubeconfig: s.Kubeconfig(pki.Admin), APIPort: s.Config.HTTPSListenPort, Addresses: s.Addresses, Disabled: disabled,
+		Client: s.Admin, Nodes: s.Nodes, APIPort: s.Config.HTTPSListenPort, Addresses: s.Addresses, Disabled: disabled,
 	})), s.API)
 }

@@ -250,7 +250,7 @@ func setupKubernetes(c *caddy.Controller) error {
 		return plugin.Error("kubernetes", err)
 	}
 	if k.ClientConfig == nil && len(k.APIServerList) == 0 {
-		k.ClientConfig = clientConfig{s.config.Kubeconfig}
+		k.ClientConfig = clientConfig{s.config.Client}
 	}
 	if _, _, err := k.InitKubeCache(context.Background()); err != nil {
 		return plugin.Error("kubernetes", err)
@@ -285,11 +285,11 @@ func (s *Server) cache(stanza string, k *kubernetes.Kubernetes) (c *clusterCache
 }
 
 // clientConfig is the node's identity as CoreDNS asks for it.
-type clientConfig struct{ kubeconfig string }
+type clientConfig struct{ client *kube.Client }
 
 // ClientConfig implements clientcmd.ClientConfig.
 func (c clientConfig) ClientConfig() (*rest.Config, error) {
-	cfg, err := kube.ClientConfig(c.kubeconfig, "dns")
+	cfg, err := c.client.Config()
 	if err != nil {
 		return nil, err
 	}

@@ -27,13 +27,14 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"lite.io/lite/pkg/host/resolver"
+	"lite.io/lite/pkg/kube"
 )
 
 // Config is what a node's DNS has to be told.
 type Config struct {
-	NodeName   string
-	Kubeconfig string // of the node's identity
-	Dir        string // what outlives a restart is kept here
+	NodeName string
+	Client   *kube.Client // of the node's identity
+	Dir      string       // what outlives a restart is kept here
 	// Listen are the addresses to listen on; none means the first address of each
 	// of the node's ranges of pod addresses, which its bridge has.
 	Listen []netip.Addr

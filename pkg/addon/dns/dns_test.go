@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lite.io/lite/pkg/host/resolver"
+	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
 )
 
@@ -45,7 +46,7 @@ func newBed(t testing.TB) *bed {
 	api, kubeconfig := newFakeAPI(t)
 	dir := t.TempDir()
 	b := &bed{api, Config{
-		NodeName: "node1", Kubeconfig: kubeconfig, Dir: filepath.Join(dir, "dns"), Listen: addrs("127.0.53.1"),
+		NodeName: "node1", Client: kube.NewClient(kubeconfig, "test"), Dir: filepath.Join(dir, "dns"), Listen: addrs("127.0.53.1"),
 		Resolvers: resolver.Files{Usual: filepath.Join(dir, "resolv.conf"), BehindResolved: filepath.Join(dir, "none")},
 	}}
 	b.resolvers(t, "")

@@ -8,19 +8,16 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	applydiscovery "k8s.io/client-go/applyconfigurations/discovery/v1"
 	applymeta "k8s.io/client-go/applyconfigurations/meta/v1"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/cache"
 
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/kube"
@@ -36,7 +33,8 @@ const (
 
 // EndpointsConfig is what Endpoints has to be told.
 type EndpointsConfig struct {
-	Kubeconfig string
+	Client     *kube.Client
+	Nodes      *kube.Nodes
 	ClusterDNS netip.Addr // the address of Service kube-dns
 	// NodeAddresses says that nodes answer at their own addresses, not at those of
 	// the bridges of their pods.
@@ -80,11 +78,7 @@ func (e *Endpoints) complain(problems ...error) {
 
 // Run implements component.Component.
 func (e *Endpoints) Run(ctx context.Context) error {
-	cfg, err := kube.ClientConfig(e.config.Kubeconfig, "dns-endpoints")
-	if err != nil {
-		return err
-	}
-	client, err := kubernetes.NewForConfig(cfg)
+	client, err := e.config.Client.Clientset()
 	if err != nil {
 		return err
 	}
@@ -95,17 +89,20 @@ func (e *Endpoints) Run(ctx context.Context) error {
 		default:
 		}
 	}
-	nodes, nodeController := e.watchNodes(client, notify)
-	written, sliceController := watchSlices(client, notify)
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	wg.Go(func() { nodeController.RunWithContext(ctx) })
-	wg.Go(func() { sliceController.RunWithContext(ctx) })
-	if !cache.WaitForCacheSync(ctx.Done(), nodeController.HasSynced, sliceController.HasSynced) {
-		return nil
+	written := watchSlices(client)
+	leave, err := kube.Follow(ctx, e.config.Nodes.With(kube.Wake(notify, e.differ)), written.With(kube.Handler[*discovery.EndpointSlice]{
+		Changed: func(c kube.Change[*discovery.EndpointSlice]) {
+			if !c.Came { // what comes is ours
+				notify()
+			}
+		},
+	}))
+	defer leave()
+	if err != nil || ctx.Err() != nil {
+		return err
 	}
 	for {
-		problems, err := e.write(ctx, client, nodes, written)
+		problems, err := e.write(ctx, client, e.config.Nodes.List(), written)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -127,65 +124,25 @@ func (e *Endpoints) Run(ctx context.Context) error {
 	}
 }
 
-// watchNodes keeps of each Node no more than its answer's address.
-func (e *Endpoints) watchNodes(client kubernetes.Interface, notify func()) (cache.Store, cache.Controller) {
-	return cache.NewInformerWithOptions(cache.InformerOptions{
-		ListerWatcher: cache.NewListWatchFromClient(client.CoreV1().RESTClient(), "nodes", "", fields.Everything()),
-		ObjectType:    &v1.Node{},
-		Transform:     e.trim,
-		Handler: cache.ResourceEventHandlerFuncs{
-			AddFunc:    func(any) { notify() },
-			DeleteFunc: func(any) { notify() },
-			UpdateFunc: func(before, after any) {
-				if differ(before.(*v1.Node), after.(*v1.Node)) {
-					notify()
-				}
-			},
-		},
-	})
+// differ reports whether what is read of a node has changed: it reports its state every so
+// often, which is none of ours. A server gets its label when its Node is there already.
+func (e *Endpoints) differ(before, after *v1.Node) bool {
+	return !reflect.DeepEqual(e.claim(before), e.claim(after))
 }
 
-// differ compares what trim has left: a node reports its state every so often, which is
-// none of ours. A server gets its label when its Node is there already.
-func differ(a, b *v1.Node) bool {
-	return !reflect.DeepEqual(a.Labels, b.Labels) || !reflect.DeepEqual(a.Spec, b.Spec) || !reflect.DeepEqual(a.Status, b.Status)
-}
-
-func (e *Endpoints) trim(o any) (any, error) {
-	n, ok := o.(*v1.Node)
-	if !ok {
-		return o, nil
-	}
-	small := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Name, ResourceVersion: n.ResourceVersion, CreationTimestamp: n.CreationTimestamp}}
-	if role, ok := n.Labels[kube.ServerLabel]; ok {
-		small.Labels = map[string]string{kube.ServerLabel: role}
-	}
-	if e.config.NodeAddresses {
-		small.Status.Addresses = n.Status.Addresses
-	} else {
-		small.Spec.PodCIDRs = n.Spec.PodCIDRs
-	}
-	return small, nil
-}
-
-// watchSlices keeps what the Service has.
-func watchSlices(client kubernetes.Interface, notify func()) (cache.Store, cache.Controller) {
+// watchSlices is what the Service has.
+func watchSlices(client kubernetes.Interface) *kube.Watch[*discovery.EndpointSlice] {
 	of := labels.Set{discovery.LabelServiceName: service, discovery.LabelManagedBy: managedBy}.String()
-	return cache.NewInformerWithOptions(cache.InformerOptions{
-		ListerWatcher: cache.NewFilteredListWatchFromClient(client.DiscoveryV1().RESTClient(), "endpointslices", namespace,
-			func(o *metav1.ListOptions) { o.LabelSelector = of }),
-		ObjectType: &discovery.EndpointSlice{},
-		Handler: cache.ResourceEventHandlerFuncs{
-			AddFunc:    func(any) {}, // ours
-			DeleteFunc: func(any) { notify() },
-			UpdateFunc: func(any, any) { notify() },
-		},
-	})
+	return kube.NewWatch(kube.From(client, client.DiscoveryV1().EndpointSlices(namespace), metav1.ListOptions{LabelSelector: of}),
+		func(s *discovery.EndpointSlice) *discovery.EndpointSlice {
+			s.ManagedFields = nil
+			return s
+		})
 }
 
 // write makes the slices hold what the nodes say. Those that do already are left
 // alone. refused is why nodes are in none.
-func (e *Endpoints) write(ctx context.Context, client kubernetes.Interface, nodes, have cache.Store) (refused []error, err error) {
+func (e *Endpoints) write(ctx context.Context, client kubernetes.Interface, nodes []*v1.Node, have *kube.Watch[*discovery.EndpointSlice]) (refused []error, err error) {
 	s, err := client.CoreV1().Services(namespace).Get(ctx, service, metav1.GetOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("get Service %s: %w", service, err)
@@ -195,16 +152,15 @@ func (e *Endpoints) write(ctx context.Context, client kubernetes.Interface, node
 	for i, part := range parts {
 		name := fmt.Sprintf("%s-%d", service, i)
 		wanted[name] = true
-		old, exists, _ := have.GetByKey(namespace + "/" + name)
-		if exists && holds(old.(*discovery.EndpointSlice), part, s) {
+		if old, exists := have.Get(namespace, name); exists && holds(old, part, s) {
 			continue
 		}
 		if _, err := client.DiscoveryV1().EndpointSlices(namespace).Apply(ctx, e.slice(name, s, part), metav1.ApplyOptions{FieldManager: layout.DNSManager, Force: true}); err != nil {
 			return refused, fmt.Errorf("write EndpointSlice %s: %w", name, err)
 		}
 	}
-	for _, o := range have.List() {
-		if name := o.(*discovery.EndpointSlice).Name; !wanted[name] {
+	for _, old := range have.List() {
+		if name := old.Name; !wanted[name] {
 			if err := client.DiscoveryV1().EndpointSlices(namespace).Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
 				return refused, fmt.Errorf("remove EndpointSlice %s: %w", name, err)
 			}
@@ -219,14 +175,10 @@ type endpoint struct{ node, addr string }
 // parts is the endpoints of all nodes, as many at a time as a slice holds, and at
 // least one part; and why nodes have none. What a node says is a claim: the API would
 // refuse a whole slice for one wrong address.
-func (e *Endpoints) parts(nodes cache.Store) ([][]endpoint, []error) {
+func (e *Endpoints) parts(nodes []*v1.Node) ([][]endpoint, []error) {
 	var claims []kube.Claim
-	for _, o := range nodes.List() {
-		n := o.(*v1.Node)
-		_, server := n.Labels[kube.ServerLabel]
-		c := kube.Claim{Node: n.Name, Created: n.CreationTimestamp.Time, Server: server, Addresses: addressesOf(n)}
-		c.Addresses = slices.DeleteFunc(c.Addresses, func(a netip.Addr) bool { return a.Is4() != e.config.ClusterDNS.Is4() })
-		claims = append(claims, c)
+	for _, n := range nodes {
+		claims = append(claims, e.claim(n))
 	}
 	have, refused := e.addresses().Sort(claims)
 	var all []endpoint
@@ -249,12 +201,23 @@ func (e *Endpoints) addresses() kube.NodeAddresses {
 	return a
 }
 
+// claim is what a node says of where it answers.
+func (e *Endpoints) claim(n *v1.Node) kube.Claim {
+	_, server := n.Labels[kube.ServerLabel]
+	c := kube.Claim{Node: n.Name, Created: n.CreationTimestamp.Time, Server: server, Addresses: e.addressesOf(n)}
+	c.Addresses = slices.DeleteFunc(c.Addresses, func(a netip.Addr) bool { return a.Is4() != e.config.ClusterDNS.Is4() })
+	return c
+}
+
 // addressesOf is where a node answers.
-func addressesOf(n *v1.Node) (all []netip.Addr) {
-	for _, text := range n.Spec.PodCIDRs {
-		if a, err := gateway(text); err == nil {
-			all = append(all, a)
+func (e *Endpoints) addressesOf(n *v1.Node) (all []netip.Addr) {
+	if !e.config.NodeAddresses {
+		for _, text := range n.Spec.PodCIDRs {
+			if a, err := gateway(text); err == nil {
+				all = append(all, a)
+			}
 		}
+		return all
 	}
 	for _, a := range n.Status.Addresses {
 		if addr, err := netip.ParseAddr(a.Address); err == nil && a.Type == v1.NodeInternalIP {

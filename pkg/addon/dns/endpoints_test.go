@@ -13,7 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
-	"k8s.io/client-go/tools/cache"
 
 	"lite.io/lite/pkg/kube"
 )
@@ -40,19 +39,12 @@ func TestAnswers(t *testing.T) {
 		"the node's":           {EndpointsConfig{ClusterDNS: netip.MustParseAddr("10.43.0.10"), NodeAddresses: true}, node("a", []string{"10.42.3.0/24"}, "2001:db8::1", "192.0.2.1"), "192.0.2.1"},
 	} {
 		e := NewEndpoints(c.config)
-		small, err := e.trim(c.node)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n := small.(*v1.Node); n.Annotations != nil || n.Spec.ProviderID != "" {
-			t.Errorf("%s: more is kept than is needed: %v", name, n)
+		small := kube.TrimNode(c.node)
+		if small.Annotations != nil || small.Spec.ProviderID != "" {
+			t.Errorf("%s: more is kept than is needed: %v", name, small)
 		}
 		got := ""
-		nodes := cache.NewStore(cache.MetaNamespaceKeyFunc)
-		if err := nodes.Add(small); err != nil {
-			t.Fatal(err)
-		}
-		if parts, _ := e.parts(nodes); len(parts) > 0 {
+		if parts, _ := e.parts([]*v1.Node{small}); len(parts) > 0 {
 			got = parts[0][0].addr
 		}
 		if got != c.want {
@@ -63,14 +55,12 @@ func TestAnswers(t *testing.T) {
 
 func TestParts(t *testing.T) {
 	e := NewEndpoints(EndpointsConfig{ClusterDNS: netip.MustParseAddr("10.43.0.10")})
-	nodes := cache.NewStore(cache.MetaNamespaceKeyFunc)
+	var nodes []*v1.Node
 	if got, _ := e.parts(nodes); len(got) != 0 {
 		t.Errorf("got %v of no nodes", got)
 	}
 	for i := range 2500 {
-		if err := nodes.Add(node(fmt.Sprintf("n%04d", i), []string{fmt.Sprintf("10.%d.%d.0/24", i/256, i%256)})); err != nil {
-			t.Fatal(err)
-		}
+		nodes = append(nodes, node(fmt.Sprintf("n%04d", i), []string{fmt.Sprintf("10.%d.%d.0/24", i/256, i%256)}))
 	}
 	var sizes []int
 	parts, _ := e.parts(nodes)
@@ -90,15 +80,10 @@ func TestParts(t *testing.T) {
 func TestOneBadNodeStopsNoOther(t *testing.T) {
 	pods := []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")}
 	e := NewEndpoints(EndpointsConfig{ClusterDNS: netip.MustParseAddr("10.43.0.10"), Addresses: kube.NodeAddresses{Pods: pods}})
-	nodes := cache.NewStore(cache.MetaNamespaceKeyFunc)
 	old := node("z-old", []string{"10.42.1.0/24"})
 	young := node("a-young", []string{"10.42.1.0/24"})
 	young.CreationTimestamp = metav1.Now()
-	for _, n := range []*v1.Node{old, young, node("loopback", []string{"127.0.0.0/24"}), node("service", []string{"10.43.0.0/24"}), node("multicast", []string{"224.0.0.0/24"})} {
-		if err := nodes.Add(n); err != nil {
-			t.Fatal(err)
-		}
-	}
+	nodes := []*v1.Node{old, young, node("loopback", []string{"127.0.0.0/24"}), node("service", []string{"10.43.0.0/24"}), node("multicast", []string{"224.0.0.0/24"})}
 	parts, refused := e.parts(nodes)
 	if fmt.Sprint(parts) != "[[{z-old 10.42.1.1}]]" || len(refused) != 4 {
 		t.Errorf("got %v, refused %v", parts, refused)
@@ -114,27 +99,17 @@ func TestOneBadNodeStopsNoOther(t *testing.T) {
 func TestServerIsBelievedOnceItIsMarked(t *testing.T) {
 	api := netip.MustParseAddr("192.0.2.1")
 	e := NewEndpoints(EndpointsConfig{ClusterDNS: netip.MustParseAddr("10.43.0.10"), NodeAddresses: true, Addresses: kube.NodeAddresses{API: []netip.Addr{api}}})
-	nodes := cache.NewStore(cache.MetaNamespaceKeyFunc)
-	see := func(n *v1.Node) *v1.Node {
-		small, err := e.trim(n)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := nodes.Add(small); err != nil {
-			t.Fatal(err)
-		}
-		return small.(*v1.Node)
-	}
 	n := node("a", nil, api.String())
-	before := see(n.DeepCopy())
-	if parts, refused := e.parts(nodes); len(parts) != 0 || len(refused) != 1 {
+	before := kube.TrimNode(n.DeepCopy())
+	if parts, refused := e.parts([]*v1.Node{before}); len(parts) != 0 || len(refused) != 1 {
 		t.Fatalf("before: got %v, refused %v", parts, refused)
 	}
 	n.Labels = map[string]string{kube.ServerLabel: "true"}
-	if !differ(before, see(n)) {
+	after := kube.TrimNode(n)
+	if !e.differ(before, after) {
 		t.Error("nobody looks again when a node becomes a server's")
 	}
-	if parts, refused := e.parts(nodes); len(parts) != 1 || len(refused) != 0 {
+	if parts, refused := e.parts([]*v1.Node{after}); len(parts) != 1 || len(refused) != 0 {
 		t.Errorf("after: got %v, refused %v", parts, refused)
 	}
 }
@@ -145,10 +120,7 @@ func TestTryThatFailsLeavesTheNote(t *testing.T) {
 	client := fake.NewClientset(&v1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: service}})
 	client.PrependReactor("patch", "endpointslices", func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, errors.New("no") })
 	e := NewEndpoints(EndpointsConfig{ClusterDNS: netip.MustParseAddr("10.43.0.10")})
-	nodes, have := cache.NewStore(cache.MetaNamespaceKeyFunc), cache.NewStore(cache.MetaNamespaceKeyFunc)
-	if err := nodes.Add(node("a", []string{"10.42.3.0/24"})); err != nil {
-		t.Fatal(err)
-	}
+	nodes, have := []*v1.Node{node("a", []string{"10.42.3.0/24"})}, watchSlices(client)
 	for range 2 {
 		before := e.Note()
 		problems, err := e.write(t.Context(), client, nodes, have)

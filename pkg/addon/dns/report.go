@@ -36,7 +36,7 @@ func (s *Server) reportLoop(ctx context.Context, servers []netip.Addr) {
 
 // report makes an event, once for each version of what it is about.
 func (s *Server) report(ctx context.Context, about v1.ObjectReference, reason, version, message string) {
-	client, err := s.client()
+	client, err := s.config.Client.Clientset()
 	if err != nil {
 		return // watchCluster says so
 	}

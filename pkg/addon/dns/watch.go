@@ -6,14 +6,12 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
-	"sync"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/cache"
 
 	"lite.io/lite/pkg/kube"
 )
@@ -24,17 +22,9 @@ const (
 	customName  = "coredns-custom"
 )
 
-func (s *Server) client() (kubernetes.Interface, error) {
-	cfg, err := clientConfig{s.config.Kubeconfig}.ClientConfig()
-	if err != nil {
-		return nil, err
-	}
-	return kubernetes.NewForConfig(cfg)
-}
-
 // watchCluster tells what the API says: where to listen, and the Corefile.
 func (s *Server) watchCluster(ctx context.Context, changes chan<- func(*want)) {
-	client, err := s.client()
+	client, err := s.config.Client.Clientset()
 	if err != nil {
 		s.tell(func(st *state) { st.waiting = "its kubeconfig: " + err.Error() })
 		return
@@ -56,18 +46,22 @@ func (s *Server) watchCluster(ctx context.Context, changes chan<- func(*want)) {
 	send(ctx, changes, func(w *want) { w.listen = listen })
 
 	coredns, custom := watchConfigMap(client, corednsName), watchConfigMap(client, customName)
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	wg.Go(func() { coredns.controller.RunWithContext(ctx) })
-	wg.Go(func() { custom.controller.RunWithContext(ctx) })
-	if !cache.WaitForCacheSync(ctx.Done(), coredns.controller.HasSynced, custom.controller.HasSynced) {
+	changed := make(chan struct{}, 1)
+	notify := func() {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	}
+	leave, err := kube.Follow(ctx, coredns.With(kube.Wake[*v1.ConfigMap](notify, nil)), custom.With(kube.Wake[*v1.ConfigMap](notify, nil)))
+	defer leave()
+	if err != nil || ctx.Err() != nil {
 		return
 	}
 	for {
 		s.readConfigMaps(ctx, coredns, custom, changes)
 		select {
-		case <-coredns.changed:
-		case <-custom.changed:
+		case <-changed:
 		case <-ctx.Done():
 			return
 		}
@@ -75,9 +69,9 @@ func (s *Server) watchCluster(ctx context.Context, changes chan<- func(*want)) {
 }
 
 // readConfigMaps tells what they say. Without the main one DNS goes on as it is.
-func (s *Server) readConfigMaps(ctx context.Context, coredns, custom configMap, changes chan<- func(*want)) {
-	m := coredns.get()
-	if m == nil {
+func (s *Server) readConfigMaps(ctx context.Context, coredns, custom *kube.Watch[*v1.ConfigMap], changes chan<- func(*want)) {
+	m, ok := coredns.Get(namespace, corednsName)
+	if !ok {
 		s.tell(func(st *state) {
 			if st.waiting != "" {
 				st.waiting = "ConfigMap " + namespace + "/" + corednsName
@@ -87,7 +81,7 @@ func (s *Server) readConfigMaps(ctx context.Context, coredns, custom configMap, 
 	}
 	s.tell(func(st *state) { st.configMap = m.UID })
 	var theirs map[string]string
-	if c := custom.get(); c != nil {
+	if c, ok := custom.Get(namespace, customName); ok {
 		theirs = content(c)
 	}
 	f := gather(content(m), theirs)
@@ -154,38 +148,11 @@ func gateway(cidr string) (netip.Addr, error) {
 	return p.Masked().Addr().Next(), err
 }
 
-// configMap is one ConfigMap as the API has it.
-type configMap struct {
-	store      cache.Store
-	controller cache.Controller
-	changed    chan struct{} // holds one
-}
-
-func watchConfigMap(client kubernetes.Interface, name string) configMap {
-	changed := make(chan struct{}, 1)
-	notify := func() {
-		select {
-		case changed <- struct{}{}:
-		default:
-		}
-	}
-	one := fields.OneTermEqualSelector(metav1.ObjectNameField, name)
-	store, controller := cache.NewInformerWithOptions(cache.InformerOptions{
-		ListerWatcher: cache.NewListWatchFromClient(client.CoreV1().RESTClient(), "configmaps", namespace, one),
-		ObjectType:    &v1.ConfigMap{},
-		Handler: cache.ResourceEventHandlerFuncs{
-			AddFunc:    func(any) { notify() },
-			UpdateFunc: func(any, any) { notify() },
-			DeleteFunc: func(any) { notify() },
-		},
-	})
-	return configMap{store, controller, changed}
-}
-
-// get returns nil if there is none.
-func (c configMap) get() *v1.ConfigMap {
-	for _, o := range c.store.List() {
-		return o.(*v1.ConfigMap)
-	}
-	return nil
+// watchConfigMap is one ConfigMap as the API has it.
+func watchConfigMap(client kubernetes.Interface, name string) *kube.Watch[*v1.ConfigMap] {
+	one := fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()
+	return kube.NewWatch(kube.From(client, client.CoreV1().ConfigMaps(namespace), metav1.ListOptions{FieldSelector: one}),
+		func(m *v1.ConfigMap) *v1.ConfigMap {
+			return &v1.ConfigMap{ObjectMeta: metav1.ObjectMeta{UID: m.UID}, Data: m.Data, BinaryData: m.BinaryData}
+		})
 }

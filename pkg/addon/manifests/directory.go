@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/metadata"
 
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/kube/apply"
 )
 
 const (
@@ -28,9 +29,9 @@ const (
 
 // DirectoryConfig is what the component has to be told.
 type DirectoryConfig struct {
-	Kubeconfig string
-	Dir        string
-	Server     string // this node's name: what it owns of the cluster it owns by that
+	Client *kube.Client
+	Dir    string
+	Server string // this node's name: what it owns of the cluster it owns by that
 }
 
 // Directory is the component that keeps in the cluster what a user has put into
@@ -67,7 +68,7 @@ func (d *Directory) Note() string {
 // Run implements component.Component. All that it knows it learns anew each time:
 // another server may have led meanwhile.
 func (d *Directory) Run(ctx context.Context) error {
-	k := &keeper{server: d.config.Server, connect: func() (*session, error) { return connect(d.config.Kubeconfig) }}
+	k := &keeper{server: d.config.Server, connect: func() (*session, error) { return connect(d.config.Client) }}
 	var seen *look
 	defer func() { seen.close() }()
 	var retry time.Duration
@@ -155,7 +156,7 @@ func (d *Directory) wait(ctx context.Context, seen *look, retry time.Duration, k
 func (d *Directory) watchKinds(ctx context.Context) <-chan struct{} {
 	changed := make(chan struct{})
 	go func() {
-		cfg, err := kube.ClientConfig(d.config.Kubeconfig, "manifests")
+		cfg, err := d.config.Client.Config()
 		if err != nil {
 			return
 		}
@@ -163,7 +164,7 @@ func (d *Directory) watchKinds(ctx context.Context) <-chan struct{} {
 		if err != nil {
 			return
 		}
-		crds := client.Resource(schema.GroupVersionResource{Group: groupCRD, Version: "v1", Resource: "customresourcedefinitions"})
+		crds := client.Resource(schema.GroupVersionResource{Group: apply.GroupCRD, Version: "v1", Resource: "customresourcedefinitions"})
 		list, err := crds.List(ctx, metav1.ListOptions{Limit: 1})
 		if err != nil {
 			return // there will be another try in a while

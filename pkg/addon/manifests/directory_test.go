@@ -10,13 +10,15 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"lite.io/lite/pkg/kube"
 )
 
 // TestRunWithoutAPI: the component is ready as soon as it watches, says what it
 // waits for, and ends when it is told to.
 func TestRunWithoutAPI(t *testing.T) {
 	dir := t.TempDir()
-	d := NewDirectory(DirectoryConfig{Kubeconfig: filepath.Join(dir, "none"), Dir: filepath.Join(dir, "manifests"), Server: "a"})
+	d := NewDirectory(DirectoryConfig{Client: kube.NewClient(filepath.Join(dir, "none"), "test"), Dir: filepath.Join(dir, "manifests"), Server: "a"})
 	if err := d.Ready(t.Context()); err == nil || err.Error() != "reading "+dir+"/manifests" {
 		t.Errorf("before it runs: %v", err)
 	}

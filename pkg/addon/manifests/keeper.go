@@ -13,6 +13,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/dynamic"
+
+	"lite.io/lite/pkg/kube/apply"
 )
 
 // keeper makes the cluster have what the files say. It knows each file and what
@@ -216,7 +218,7 @@ func (k *keeper) apply(ctx context.Context) error {
 		}
 		for _, p := range definitions {
 			if p.at != nil && p.err == nil {
-				established(ctx, p.at, p.key.name)
+				apply.Established(ctx, p.at, p.key.name)
 			}
 		}
 	}
@@ -236,7 +238,7 @@ func (k *keeper) apply(ctx context.Context) error {
 
 // needed reports whether other objects may need those of a kind.
 func needed(group, kind string) bool {
-	return group == "" && kind == "Namespace" || group == groupCRD && kind == "CustomResourceDefinition"
+	return group == "" && kind == "Namespace" || group == apply.GroupCRD && kind == "CustomResourceDefinition"
 }
 
 func (p *pending) needed() bool {
@@ -251,7 +253,7 @@ func (k *keeper) locate(f *file) error {
 			continue
 		}
 		p.key, p.at, p.err = k.session.locate(p.object)
-		if absent(p.err) {
+		if apply.Absent(p.err) {
 			return p.err
 		}
 		if p.err == nil {
@@ -301,7 +303,7 @@ func (k *keeper) bring(ctx context.Context, f *file, which func(*pending) bool) 
 				now = append(now, p)
 			}
 		}
-		if absent(p.err) {
+		if apply.Absent(p.err) {
 			return p.err
 		}
 	}
@@ -316,8 +318,8 @@ func (k *keeper) bring(ctx context.Context, f *file, which func(*pending) bool) 
 		return ifAbsent(err)
 	}
 	for _, p := range now {
-		uid, err := p.apply(ctx, fieldManagerOf(f.path))
-		if p.err = k.session.blame(err); absent(p.err) {
+		uid, err := p.apply(ctx, ownerOf(f.path))
+		if p.err = k.session.Blame(err); apply.Absent(p.err) {
 			return p.err
 		}
 		if p.err == nil {
@@ -330,7 +332,7 @@ func (k *keeper) bring(ctx context.Context, f *file, which func(*pending) bool) 
 }
 
 func ifAbsent(err error) error {
-	if absent(err) {
+	if apply.Absent(err) {
 		return err
 	}
 	return nil
@@ -396,7 +398,7 @@ func (k *keeper) prune(ctx context.Context) error {
 		}
 		for _, o := range f.surplus() {
 			err := k.drop(ctx, f, o)
-			if absent(err) {
+			if apply.Absent(err) {
 				return err
 			}
 			if err != nil {
@@ -405,7 +407,7 @@ func (k *keeper) prune(ctx context.Context) error {
 			}
 			delete(f.record.objects, o)
 		}
-		if err := k.close(ctx, f); absent(err) {
+		if err := k.close(ctx, f); apply.Absent(err) {
 			return err
 		} else if err != nil {
 			f.news.stuck = append(f.news.stuck, flat(err))
@@ -455,7 +457,7 @@ const patience = 6
 func (k *keeper) drop(ctx context.Context, f *file, o key) error {
 	was := f.record.objects[o]
 	at, err := k.session.find(o, was.version)
-	if errors.As(err, &unknownKind{}) && f.news.tries >= patience {
+	if errors.As(err, &apply.UnknownKind{}) && f.news.tries >= patience {
 		return nil
 	}
 	if err != nil {
@@ -465,8 +467,8 @@ func (k *keeper) drop(ctx context.Context, f *file, o key) error {
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
-	manager := fieldManagerOf(f.path)
-	if err != nil || !was.is(live, manager) {
+	owner := ownerOf(f.path)
+	if err != nil || !was.is(live, owner) {
 		return err
 	}
 	heir := k.claims[o]
@@ -474,17 +476,17 @@ func (k *keeper) drop(ctx context.Context, f *file, o key) error {
 	case heir != nil && heir.record.objects[o].uid != live.GetUID():
 		return errors.New("waiting until " + heir.path + " has it")
 	case heir != nil || was.adopted:
-		return release(ctx, at, live, manager)
+		return owner.Release(ctx, at, live)
 	}
 	f.news.pruned++
-	return removeExactly(ctx, at, live)
+	return apply.Delete(ctx, at, live)
 }
 
 // is reports whether the object in the cluster is the one that was applied. Before
 // it is known under which UID it was made, only its fields can tell.
-func (o owned) is(live *unstructured.Unstructured, manager string) bool {
+func (o owned) is(live *unstructured.Unstructured, owner apply.Owner) bool {
 	if o.uid == "" {
-		return manages(live, manager)
+		return owner.Owns(live)
 	}
 	return o.uid == live.GetUID()
 }

@@ -16,14 +16,12 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 
 	"lite.io/lite/pkg/addon"
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/kube/apply"
 	"lite.io/lite/pkg/layout"
 )
 
@@ -34,9 +32,13 @@ const (
 	profiles     = "profiles"
 )
 
+// ours is who owns what lite ships. An object of the same name that somebody else created
+// stays.
+func ours() apply.Owner { return apply.Owner{Manager: fieldManager} }
+
 // Config is what the component has to be told.
 type Config struct {
-	Kubeconfig string
+	Client *kube.Client
 	// Files are *.yaml. Those in the directory batteries belong to the part that
 	// they are named after, those in profiles to the profile.
 	Files fs.FS
@@ -50,16 +52,16 @@ type Config struct {
 
 // Manifests is the component.
 type Manifests struct {
-	kubeconfig string
-	objects    []*unstructured.Unstructured
-	unwanted   []*unstructured.Unstructured // of parts that are disabled, and of other profiles
-	applied    atomic.Bool
-	reason     atomic.Pointer[error]
+	client   *kube.Client
+	objects  []*unstructured.Unstructured
+	unwanted []*unstructured.Unstructured // of parts that are disabled, and of other profiles
+	applied  atomic.Bool
+	reason   atomic.Pointer[error]
 }
 
 // New reads the files.
 func New(c Config) (*Manifests, error) {
-	m := &Manifests{kubeconfig: c.Kubeconfig}
+	m := &Manifests{client: c.Client}
 	err := fs.WalkDir(c.Files, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -110,7 +112,7 @@ func (*Manifests) Name() string { return "manifests" }
 
 // Run implements component.Component.
 func (m *Manifests) Run(ctx context.Context) error {
-	cfg, err := kube.ClientConfig(m.kubeconfig, "manifests")
+	cfg, err := m.client.Config()
 	if err != nil {
 		return err
 	}
@@ -149,7 +151,7 @@ func (m *Manifests) apply(ctx context.Context, client dynamic.Interface) error {
 	var refused []error
 	for _, o := range m.objects {
 		theirs := o.GetAnnotations()[layout.KeepEditsAnnotation] == "true"
-		_, err := objects(client, o).Apply(ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: fieldManager, Force: !theirs})
+		_, err := apply.Owner{Manager: fieldManager, Yield: theirs}.Apply(ctx, apply.Guess(client, o), o)
 		if theirs && apierrors.IsConflict(err) {
 			slog.Info("Left an object that its users have changed as it is", "kind", o.GetKind(), "namespace", o.GetNamespace(), "name", o.GetName())
 			continue
@@ -157,57 +159,16 @@ func (m *Manifests) apply(ctx context.Context, client dynamic.Interface) error {
 		if err != nil {
 			err = fmt.Errorf("apply %s %s: %w", o.GetKind(), o.GetName(), err)
 		}
-		if absent(err) {
+		if apply.Absent(err) {
 			return err
 		}
 		refused = append(refused, err)
 	}
 	// In reverse, so that what guards a permission goes after it.
 	for _, o := range slices.Backward(m.unwanted) {
-		if err := remove(ctx, objects(client, o), o.GetName()); err != nil {
+		if err := ours().Prune(ctx, apply.Guess(client, o), o.GetName()); err != nil {
 			return errors.Join(append(refused, fmt.Errorf("remove %s %s: %w", o.GetKind(), o.GetName(), err))...)
 		}
 	}
 	return errors.Join(refused...)
-}
-
-// remove deletes an object that we made; one of the same name that somebody else
-// made stays.
-func remove(ctx context.Context, objects dynamic.ResourceInterface, name string) error {
-	o, err := objects.Get(ctx, name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	ours := slices.ContainsFunc(o.GetManagedFields(), applied)
-	if !ours {
-		return nil
-	}
-	uid := o.GetUID()
-	err = objects.Delete(ctx, name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}})
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	return err
-}
-
-// applied reports whether fields are there because we applied them. A status that
-// a part of Kubernetes in this process has written bears our name too: it is the
-// program's.
-func applied(f metav1.ManagedFieldsEntry) bool {
-	return f.Manager == fieldManager && f.Operation == metav1.ManagedFieldsOperationApply
-}
-
-// objects is where o is. An empty namespace is the cluster's scope.
-func objects(client dynamic.Interface, o *unstructured.Unstructured) dynamic.ResourceInterface {
-	return client.Resource(resource(o.GroupVersionKind())).Namespace(o.GetNamespace())
-}
-
-// resource names the resource of an object. The kinds that lite ships have
-// regular plurals; discovery would be a request more for an answer that is known.
-func resource(k schema.GroupVersionKind) schema.GroupVersionResource {
-	plural, _ := meta.UnsafeGuessKindToResource(k)
-	return plural
 }

@@ -20,6 +20,7 @@ import (
 
 	"lite.io/lite/manifests"
 	"lite.io/lite/pkg/addon"
+	"lite.io/lite/pkg/kube/apply"
 	"lite.io/lite/pkg/layout"
 )
 
@@ -34,7 +35,7 @@ func TestEveryObjectThatShipsHasAKnownResource(t *testing.T) {
 	seen := map[string]bool{}
 	for _, o := range m.objects {
 		id := o.GroupVersionKind().String() + " " + o.GetNamespace() + "/" + o.GetName()
-		if r := resource(o.GroupVersionKind()); r.Resource == "" || r.Version == "" {
+		if r := apply.GuessResource(o.GroupVersionKind()); r.Resource == "" || r.Version == "" {
 			t.Errorf("%s: the resource of its kind is not known", id)
 		}
 		if o.GetName() == "" || seen[id] {

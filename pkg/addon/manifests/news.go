@@ -10,6 +10,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"lite.io/lite/pkg/kube/apply"
 )
 
 // news is what there is to tell about a file.
@@ -92,7 +94,7 @@ func (f *file) waits() bool {
 		return errors.Is(f.broken, errBusy)
 	}
 	for _, p := range f.left {
-		if p.err != nil && !errors.As(p.err, &unknownKind{}) && !errors.Is(p.err, errDeleting) {
+		if p.err != nil && !errors.As(p.err, &apply.UnknownKind{}) && !errors.Is(p.err, errDeleting) {
 			return false
 		}
 	}
@@ -103,7 +105,7 @@ func (f *file) waits() bool {
 // the file's record, and in the log.
 func (k *keeper) tell(ctx context.Context) error {
 	for _, f := range k.sorted() {
-		if err := k.tellOf(ctx, f); absent(err) {
+		if err := k.tellOf(ctx, f); apply.Absent(err) {
 			return err
 		} else if err != nil {
 			slog.Warn("Cannot post an event about a manifest", "file", f.path, "err", err)
@@ -165,7 +167,7 @@ func (k *keeper) outcome() outcome {
 	for _, f := range k.sorted() {
 		o.again = o.again || f.known() && (f.present && f.unread || f.wants != nil && !f.done())
 		for _, p := range f.left {
-			o.kinds = o.kinds || errors.As(p.err, &unknownKind{})
+			o.kinds = o.kinds || errors.As(p.err, &apply.UnknownKind{})
 		}
 		switch {
 		case f.skipped:

@@ -10,6 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"lite.io/lite/pkg/kube/apply"
 )
 
 // waiting is an object that could not be applied.
@@ -71,7 +73,7 @@ func TestOutcome(t *testing.T) {
 	delete(k.files, "c")
 	add("d", &file{present: true, broken: errBusy, unread: true})
 	check(outcome{note: "2 of 3 files applied; d: is being written", again: true})
-	add("d", &file{present: true, wants: known, left: []*pending{waiting(unknownKind{schema.GroupVersionKind{Version: "v1", Kind: "K"}})}})
+	add("d", &file{present: true, wants: known, left: []*pending{waiting(apply.UnknownKind{GroupVersionKind: schema.GroupVersionKind{Version: "v1", Kind: "K"}})}})
 	check(outcome{note: "2 of 3 files applied; d: line 7, Secret n/s: the cluster has no kind K in v1: a typo, or its CustomResourceDefinition is not there yet", again: true, kinds: true})
 	for i := range 9 {
 		add(fmt.Sprintf("e%d", i), &file{present: true, broken: errors.New(strings.Repeat("long ", 1000))})

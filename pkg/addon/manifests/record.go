@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
+	"lite.io/lite/pkg/kube/apply"
 	"lite.io/lite/pkg/layout"
 )
 
@@ -68,6 +69,9 @@ func fieldManagerOf(file string) string {
 	}
 	return manager
 }
+
+// ownerOf is who owns a file's objects.
+func ownerOf(file string) apply.Owner { return apply.Owner{Manager: fieldManagerOf(file)} }
 
 // lines is one key of the ConfigMap: an object on each line, such as
 // "apps/v1 Deployment default/web <uid>".

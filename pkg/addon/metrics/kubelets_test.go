@@ -68,7 +68,7 @@ func taken(t *testing.T, pods *metadatafake.FakeMetadataClient, answer http.Hand
 	if err := indexer.Add(node); err != nil {
 		t.Fatal(err)
 	}
-	r, err := newReadings(&rest.Config{TLSClientConfig: rest.TLSClientConfig{Insecure: true}}, pods, &nodes{lister: listers.NewNodeLister(indexer)})
+	r, err := newReadings(&rest.Config{TLSClientConfig: rest.TLSClientConfig{Insecure: true}}, pods, listers.NewNodeLister(indexer))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,12 +26,13 @@ func Address() string { return layout.Local(layout.MetricsPort) }
 
 // Config is what the component has to be told.
 type Config struct {
-	// Kubeconfig is of the identity lite:metrics. Kubelets are asked with the same
+	// Client is of the identity lite:metrics. Kubelets are asked with the same
 	// certificate, and theirs are verified with the same authority.
-	Kubeconfig string
-	CAFile     string // of the cluster's authority, which the API server verifies us with
-	CertFile   string
-	KeyFile    string
+	Client   *kube.Client
+	Nodes    *kube.Nodes
+	CAFile   string // of the cluster's authority, which the API server verifies us with
+	CertFile string
+	KeyFile  string
 	// ClientCAFile is the authority of the aggregation layer. A client that does
 	// not show a certificate of it for ClientName is not spoken to.
 	ClientCAFile string
@@ -78,13 +79,13 @@ func (m *Metrics) waitsFor(reason string) { m.reason.Store(&reason) }
 func (m *Metrics) Run(ctx context.Context) error {
 	m.serves.Store(false)
 	m.figures.Store(false)
-	cfg, err := kube.ClientConfig(m.config.Kubeconfig, "metrics")
+	cfg, err := m.config.Client.Config()
 	if err != nil {
 		return err
 	}
-	client, err := kubernetes.NewForConfig(cfg)
+	client, err := m.config.Client.Clientset()
 	if err != nil {
-		return fmt.Errorf("create a client: %w", err)
+		return err
 	}
 	objects, err := metadata.NewForConfig(cfg)
 	if err != nil {
@@ -95,12 +96,11 @@ func (m *Metrics) Run(ctx context.Context) error {
 	defer running.Wait()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	nodes := newNodes(client)
-	readings, err := newReadings(cfg, objects, nodes)
+	readings, err := newReadings(cfg, objects, nodes{m.config.Nodes})
 	if err != nil {
 		return err
 	}
-	handler, err := handler(readings.store, pods{ctx, objects, ""}, nodes.lister)
+	handler, err := handler(readings.store, pods{ctx, objects, ""}, nodes{m.config.Nodes})
 	if err != nil {
 		return err
 	}
@@ -108,7 +108,11 @@ func (m *Metrics) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	running.Go(func() { nodes.informer.RunWithContext(ctx) })
+	leave, err := readings.follow(m.config.Nodes)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	if !m.publish(ctx, client) {
 		return nil
 	}

@@ -29,7 +29,10 @@ import (
 	listers "k8s.io/client-go/listers/core/v1"
 	metadatafake "k8s.io/client-go/metadata/fake"
 	"k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/metrics-server/pkg/scraper/client/resource"
 	"sigs.k8s.io/metrics-server/pkg/storage"
+
+	"lite.io/lite/pkg/kube"
 )
 
 // stored is a storage with two readings of node n and pod ns/p.
@@ -246,11 +249,11 @@ func (c *clockwork) Scrape(context.Context) *storage.MetricsBatch {
 func TestNewNodesAreAskedOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &clockwork{began: time.Now()}
-		r := &readings{scraper: c, store: storage.NewStorage(resolution), nodes: &nodes{joined: make(chan struct{}, 1)}}
+		r := &readings{scraper: c, store: storage.NewStorage(resolution), joined: make(chan struct{}, 1)}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { r.take(ctx, new(atomic.Bool)); close(done) }()
-		r.nodes.joined <- struct{}{}
+		r.joined <- struct{}{}
 		time.Sleep(119 * time.Second)
 		cancel()
 		<-done
@@ -270,7 +273,7 @@ func TestNewNodesAreAskedOften(t *testing.T) {
 func TestAKubeletThatHangsDelaysNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &clockwork{began: time.Now(), takes: scrapeTimeout}
-		r := &readings{scraper: c, store: storage.NewStorage(resolution), nodes: &nodes{}}
+		r := &readings{scraper: c, store: storage.NewStorage(resolution)}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { r.take(ctx, new(atomic.Bool)); close(done) }()
@@ -283,11 +286,12 @@ func TestAKubeletThatHangsDelaysNobody(t *testing.T) {
 	})
 }
 
-func TestReduceNode(t *testing.T) {
-	o, err := reduceNode(&corev1.Node{
+// The watch of Nodes keeps what metrics-server asks of one.
+func TestNodeHasWhatIsAskedFor(t *testing.T) {
+	n := kube.TrimNode(&corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: "n", Labels: map[string]string{"a": "b"}, ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "m"}},
-			Annotations: map[string]string{"metrics.k8s.io/resource-metrics-path": "/path", "other": "x"},
+			Annotations: map[string]string{resource.AnnotationResourceMetricsPath: "/path", "other": "x"},
 		},
 		Status: corev1.NodeStatus{
 			Addresses:  []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "10.0.0.1"}},
@@ -295,9 +299,8 @@ func TestReduceNode(t *testing.T) {
 			Conditions: []corev1.NodeCondition{{Type: corev1.NodeDiskPressure}, {Type: corev1.NodeReady, Status: corev1.ConditionTrue, Message: "text"}},
 		},
 	})
-	n := o.(*corev1.Node)
-	if err != nil || n.Name != "n" || n.Labels["a"] != "b" || len(n.Annotations) != 1 || len(n.Status.Addresses) != 1 {
-		t.Errorf("%+v, %v: lacks something", n, err)
+	if n.Name != "n" || n.Labels["a"] != "b" || len(n.Annotations) != 1 || len(n.Status.Addresses) != 1 {
+		t.Errorf("%+v: lacks something", n)
 	}
 	if len(n.ManagedFields) > 0 || len(n.Status.Images) > 0 || len(n.Status.Conditions) != 1 || n.Status.Conditions[0].Message != "" {
 		t.Errorf("%+v: keeps more than is needed", n)

@@ -8,12 +8,11 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/kubernetes"
 	listers "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
@@ -23,6 +22,7 @@ import (
 	"sigs.k8s.io/metrics-server/pkg/scraper/client/resource"
 	"sigs.k8s.io/metrics-server/pkg/storage"
 
+	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
 )
 
@@ -42,11 +42,11 @@ const (
 type readings struct {
 	scraper  scraper.Scraper
 	store    storage.Storage
-	nodes    *nodes
+	joined   chan struct{} // holds one; there is a new node
 	kubelets *kubelets
 }
 
-func newReadings(cfg *rest.Config, api metadata.Interface, n *nodes) (*readings, error) {
+func newReadings(cfg *rest.Config, api metadata.Interface, n listers.NodeLister) (*readings, error) {
 	to := rest.CopyConfig(cfg)
 	to.Wrap(func(next http.RoundTripper) http.RoundTripper { return bounded{next} })
 	asker, err := resource.NewForConfig(&client.KubeletClientConfig{
@@ -60,7 +60,7 @@ func newReadings(cfg *rest.Config, api metadata.Interface, n *nodes) (*readings,
 		return nil, fmt.Errorf("create a client of kubelets: %w", err)
 	}
 	k := &kubelets{client: asker, api: api, nodes: map[types.NamespacedName]string{}}
-	return &readings{scraper.NewScraper(n.lister, k, scrapeTimeout, nil), storage.NewStorage(resolution), n, k}, nil
+	return &readings{scraper.NewScraper(n, k, scrapeTimeout, nil), storage.NewStorage(resolution), make(chan struct{}, 1), k}, nil
 }
 
 // take asks all kubelets until ctx is done. figures is set once there are some.
@@ -74,7 +74,7 @@ func (r *readings) take(ctx context.Context, figures *atomic.Bool) {
 		}
 		// A kubelet that hangs must not make the others' figures older.
 		select {
-		case <-r.nodes.joined:
+		case <-r.joined:
 			joined = time.Now()
 		case <-time.After(due - time.Since(began)):
 		case <-ctx.Done():
@@ -88,55 +88,38 @@ func (r *readings) take(ctx context.Context, figures *atomic.Bool) {
 	}
 }
 
-// nodes are those that there are, as far as it matters here.
-type nodes struct {
-	informer cache.Controller
-	lister   listers.NodeLister
-	joined   chan struct{} // there is a new one
-}
+// nodes are those that there are, as metrics-server asks for them.
+type nodes struct{ watch *kube.Nodes }
 
-func newNodes(c kubernetes.Interface) *nodes {
-	n := &nodes{joined: make(chan struct{}, 1)}
-	api := c.CoreV1().Nodes()
-	store, informer := cache.NewInformerWithOptions(cache.InformerOptions{
-		ListerWatcher: cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
-			ListWithContextFunc:  func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return api.List(ctx, o) },
-			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) { return api.Watch(ctx, o) },
-		}, c),
-		ObjectType: &corev1.Node{},
-		Indexers:   cache.Indexers{},
-		Transform:  reduceNode,
-		Handler: cache.ResourceEventHandlerFuncs{AddFunc: func(any) {
-			select {
-			case n.joined <- struct{}{}:
-			default:
-			}
-		}},
-	})
-	n.informer, n.lister = informer, listers.NewNodeLister(store.(cache.Indexer))
-	return n
-}
-
-// reduceNode keeps what is asked for: how to reach the kubelet, whether it should
-// answer, and what a selector of the API may choose by.
-func reduceNode(o any) (any, error) {
-	n, ok := o.(*corev1.Node)
-	if !ok {
-		return o, nil
-	}
-	small := &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: n.Name, UID: n.UID, ResourceVersion: n.ResourceVersion, Labels: n.Labels},
-		Status:     corev1.NodeStatus{Addresses: n.Status.Addresses, DaemonEndpoints: n.Status.DaemonEndpoints},
-	}
-	if path := n.Annotations[resource.AnnotationResourceMetricsPath]; path != "" {
-		small.Annotations = map[string]string{resource.AnnotationResourceMetricsPath: path}
-	}
-	for _, c := range n.Status.Conditions {
-		if c.Type == corev1.NodeReady {
-			small.Status.Conditions = []corev1.NodeCondition{{Type: c.Type, Status: c.Status}}
+// List implements listers.NodeLister.
+func (n nodes) List(which labels.Selector) (all []*corev1.Node, err error) {
+	for _, node := range n.watch.List() {
+		if which.Matches(labels.Set(node.Labels)) {
+			all = append(all, node)
 		}
 	}
-	return small, nil
+	return all, nil
+}
+
+// Get implements listers.NodeLister.
+func (n nodes) Get(name string) (*corev1.Node, error) {
+	if node, ok := n.watch.Get("", name); ok {
+		return node, nil
+	}
+	return nil, apierrors.NewNotFound(corev1.Resource("nodes"), name)
+}
+
+// follow has the readings know of nodes that are new.
+func (r *readings) follow(n *kube.Nodes) (leave func(), err error) {
+	return n.Follow(kube.Handler[*corev1.Node]{Changed: func(c kube.Change[*corev1.Node]) {
+		if !c.Came {
+			return
+		}
+		select {
+		case r.joined <- struct{}{}:
+		default:
+		}
+	}})
 }
 
 // pods asks the API for the metadata of pods when somebody asks for their

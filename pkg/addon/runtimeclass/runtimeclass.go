@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,9 +15,7 @@ import (
 	node "k8s.io/api/node/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/cache"
 
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/kube"
@@ -27,15 +24,17 @@ import (
 // usual is the handler by which pods run that ask for none.
 const usual = "runc"
 
-// Classes is the component. It costs a watch of the Nodes, of which it keeps nothing but
-// the names of their handlers.
+// Classes is the component. It costs no watch but that of Nodes, which others have too.
 type Classes struct {
-	kubeconfig string
-	problem    atomic.Pointer[string] // what keeps classes from being made, "" if nothing does
+	client  *kube.Client
+	nodes   *kube.Nodes
+	problem atomic.Pointer[string] // what keeps classes from being made, "" if nothing does
 }
 
 // New makes the component; nothing is touched before Run.
-func New(kubeconfig string) *Classes { return &Classes{kubeconfig: kubeconfig} }
+func New(client *kube.Client, nodes *kube.Nodes) *Classes {
+	return &Classes{client: client, nodes: nodes}
+}
 
 // Name implements component.Component.
 func (*Classes) Name() string { return "runtime-classes" }
@@ -67,11 +66,7 @@ func (c *Classes) complain(failed map[string]error) {
 
 // Run implements component.Component.
 func (c *Classes) Run(ctx context.Context) error {
-	cfg, err := kube.ClientConfig(c.kubeconfig, "runtime-classes")
-	if err != nil {
-		return err
-	}
-	client, err := kubernetes.NewForConfig(cfg)
+	client, err := c.client.Clientset()
 	if err != nil {
 		return err
 	}
@@ -79,52 +74,30 @@ func (c *Classes) Run(ctx context.Context) error {
 }
 
 func (c *Classes) run(ctx context.Context, client kubernetes.Interface) error {
-	handlers := make(chan string, 16)
-	tell := func(o any) {
-		n, ok := o.(*v1.Node)
-		if !ok {
-			return
+	changed := make(chan struct{}, 1)
+	leave, err := c.nodes.Follow(kube.Wake(func() {
+		select {
+		case changed <- struct{}{}:
+		default:
 		}
+	}, func(before, after *v1.Node) bool { return !slices.Equal(special(before), special(after)) }))
+	if err != nil {
+		return err
+	}
+	defer leave()
+	return c.makeClasses(ctx, client, changed, func() []string { return special(c.nodes.List()...) })
+}
+
+// special is the names of what nodes run containers by beside the usual, each once.
+func special(nodes ...*v1.Node) (names []string) {
+	for _, n := range nodes {
 		for _, h := range n.Status.RuntimeHandlers {
-			select {
-			case handlers <- h.Name:
-			case <-ctx.Done():
+			if h.Name != "" && h.Name != usual && !slices.Contains(names, h.Name) {
+				names = append(names, h.Name)
 			}
 		}
 	}
-	_, nodes := cache.NewInformerWithOptions(cache.InformerOptions{
-		ListerWatcher: cache.NewListWatchFromClient(client.CoreV1().RESTClient(), "nodes", "", fields.Everything()),
-		ObjectType:    &v1.Node{},
-		Transform:     trim,
-		Handler: cache.ResourceEventHandlerFuncs{
-			AddFunc: tell,
-			UpdateFunc: func(before, after any) {
-				a, b := before.(*v1.Node), after.(*v1.Node)
-				if !slices.EqualFunc(a.Status.RuntimeHandlers, b.Status.RuntimeHandlers, func(a, b v1.NodeRuntimeHandler) bool { return a.Name == b.Name }) {
-					tell(after)
-				}
-			},
-		},
-	})
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	wg.Go(func() { nodes.RunWithContext(ctx) })
-	return c.makeClasses(ctx, client, handlers)
-}
-
-// trim keeps the names of a node's handlers.
-func trim(o any) (any, error) {
-	n, ok := o.(*v1.Node)
-	if !ok {
-		return o, nil
-	}
-	small := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Name, ResourceVersion: n.ResourceVersion}}
-	for _, h := range n.Status.RuntimeHandlers {
-		if h.Name != "" && h.Name != usual {
-			small.Status.RuntimeHandlers = append(small.Status.RuntimeHandlers, v1.NodeRuntimeHandler{Name: h.Name})
-		}
-	}
-	return small, nil
+	return names
 }
 
 // tryAgain is how long one waits where a class cannot be made.
@@ -132,7 +105,7 @@ const tryAgain = 10 * time.Second
 
 // makeClasses makes a class for each handler, once. One that is there is somebody's, and
 // one that somebody has removed stays away until the next start.
-func (c *Classes) makeClasses(ctx context.Context, client kubernetes.Interface, handlers <-chan string) error {
+func (c *Classes) makeClasses(ctx context.Context, client kubernetes.Interface, changed <-chan struct{}, handlers func() []string) error {
 	made, failed := map[string]bool{}, map[string]error{}
 	var again <-chan time.Time
 	try := func(handler string) {
@@ -148,8 +121,12 @@ func (c *Classes) makeClasses(ctx context.Context, client kubernetes.Interface, 
 	}
 	for {
 		select {
-		case handler := <-handlers:
-			try(handler)
+		case <-changed:
+			for _, handler := range handlers() {
+				if failed[handler] == nil { // that one has its time
+					try(handler)
+				}
+			}
 		case <-again:
 			again = nil
 			for _, handler := range slices.Sorted(maps.Keys(failed)) {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,20 +19,41 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
+
+	"lite.io/lite/pkg/kube"
 )
 
-func TestTrim(t *testing.T) {
+func TestSpecial(t *testing.T) {
 	n := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "a", Labels: map[string]string{"much": "more"}}}
 	for _, name := range []string{"", "runc", "nvidia", "mine"} {
 		n.Status.RuntimeHandlers = append(n.Status.RuntimeHandlers, v1.NodeRuntimeHandler{Name: name})
 	}
-	o, err := trim(n)
-	if err != nil {
-		t.Fatal(err)
+	if got := special(kube.TrimNode(n), n); !slices.Equal(got, []string{"nvidia", "mine"}) {
+		t.Errorf("got %v", got)
 	}
-	small := o.(*v1.Node)
-	if len(small.Labels) > 0 || len(small.Status.RuntimeHandlers) != 2 || small.Status.RuntimeHandlers[0].Name != "nvidia" || small.Status.RuntimeHandlers[1].Name != "mine" {
-		t.Errorf("got %+v", small)
+}
+
+// nodes is what nodes run containers by, as makeClasses is told.
+type nodes struct {
+	mu       sync.Mutex
+	handlers []string
+	changed  chan struct{}
+}
+
+func (n *nodes) list() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.handlers)
+}
+
+// has a node come with each, one after the other.
+func (n *nodes) come(handlers ...string) {
+	for _, h := range handlers {
+		n.mu.Lock()
+		n.handlers = append(n.handlers, h)
+		n.mu.Unlock()
+		n.changed <- struct{}{}
+		synctest.Wait()
 	}
 }
 
@@ -50,12 +72,9 @@ func TestClassesAreMadeOnceAndTriedAgain(t *testing.T) {
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		handlers := make(chan string)
-		go New("").makeClasses(ctx, client, handlers)
-		for _, h := range []string{"nvidia", "crun", "spin"} {
-			handlers <- h
-		}
-		synctest.Wait()
+		n := &nodes{changed: make(chan struct{})}
+		go New(nil, nil).makeClasses(ctx, client, n.changed, n.list)
+		n.come("nvidia", "crun", "spin")
 		if got := classes(t, client); !slices.Equal(got, []string{"crun=crun-of-mine", "spin=spin"}) {
 			t.Errorf("got %v", got)
 		}
@@ -70,8 +89,7 @@ func TestClassesAreMadeOnceAndTriedAgain(t *testing.T) {
 		if err := client.NodeV1().RuntimeClasses().Delete(ctx, "spin", metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		handlers <- "spin"
-		synctest.Wait()
+		n.come("spin")
 		if got := classes(t, client); !slices.Equal(got, []string{"crun=crun-of-mine", "nvidia=nvidia"}) {
 			t.Errorf("got %v", got)
 		}
@@ -100,9 +118,9 @@ func TestAClassThatCannotBeMadeIsTold(t *testing.T) {
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		handlers := make(chan string)
-		c := New("")
-		go c.makeClasses(ctx, client, handlers)
+		n := &nodes{changed: make(chan struct{})}
+		c := New(nil, nil)
+		go c.makeClasses(ctx, client, n.changed, n.list)
 		later := func() {
 			time.Sleep(3*tryAgain + time.Second)
 			synctest.Wait()
@@ -110,9 +128,7 @@ func TestAClassThatCannotBeMadeIsTold(t *testing.T) {
 		warnings := func() int { return strings.Count(said.String(), "level=WARN") }
 
 		refusal = errors.New("a webhook says no")
-		for _, h := range []string{"nvidia", "wasm", "kata"} {
-			handlers <- h
-		}
+		n.come("nvidia", "wasm", "kata")
 		later()
 		if got, want := c.Note(), "create RuntimeClass kata: a webhook says no; create RuntimeClass nvidia: a webhook says no"; got != want {
 			t.Errorf("the note is %q, want %q", got, want)
@@ -130,7 +146,7 @@ func TestAClassThatCannotBeMadeIsTold(t *testing.T) {
 		if got := c.Note(); got != "" {
 			t.Errorf("all are made, and the note is %q", got)
 		}
-		handlers <- "No_Name" // as a node that runs something else than containerd may say
+		n.come("No_Name") // as a node that runs something else than containerd may say
 		later()
 		if got := warnings(); got != 4 || c.Note() != "" {
 			t.Errorf("%d warnings, and the note is %q:\n%s", got, c.Note(), &said)

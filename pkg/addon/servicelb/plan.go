@@ -63,11 +63,7 @@ type place struct {
 	node   string
 }
 
-func reduceService(o any) service {
-	svc, ok := o.(*corev1.Service)
-	if !ok {
-		return service{}
-	}
+func reduceService(svc *corev1.Service) service {
 	s := service{
 		key:      types.NamespacedName{Namespace: svc.Namespace, Name: svc.Name},
 		uid:      svc.UID,
@@ -91,11 +87,7 @@ func reduceService(o any) service {
 	return s
 }
 
-func reduceNode(o any) node {
-	of, ok := o.(*corev1.Node)
-	if !ok {
-		return node{}
-	}
+func reduceNode(of *corev1.Node) node {
 	n := node{name: of.Name, created: of.CreationTimestamp.Time, chosen: of.Labels[layout.BalancerLabel] == "true" || of.Labels[layout.BalancerLabelBefore] == "true"}
 	_, n.server = of.Labels[kube.ServerLabel]
 	_, n.excluded = of.Labels[corev1.LabelNodeExcludeBalancers]

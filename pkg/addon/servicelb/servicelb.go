@@ -6,13 +6,13 @@ package servicelb
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"sync"
+	"reflect"
 	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
@@ -23,7 +23,8 @@ import (
 
 // Config is what the component has to be told.
 type Config struct {
-	Kubeconfig string
+	Client *kube.Client
+	Nodes  *kube.Nodes
 	// APIPort is the port of the API server on the servers' addresses.
 	APIPort int
 	// Addresses says which addresses of nodes are believed.
@@ -71,13 +72,9 @@ func (l *LoadBalancer) Note() string {
 
 // Run implements component.Component.
 func (l *LoadBalancer) Run(ctx context.Context) error {
-	cfg, err := kube.ClientConfig(l.config.Kubeconfig, "loadbalancer")
+	client, err := l.config.Client.Clientset()
 	if err != nil {
 		return err
-	}
-	client, err := kubernetes.NewForConfig(cfg)
-	if err != nil {
-		return fmt.Errorf("create a client: %w", err)
 	}
 	l.ready.Store(false)
 	if l.config.Disabled {
@@ -85,8 +82,7 @@ func (l *LoadBalancer) Run(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
-	l.serve(ctx, client)
-	return nil
+	return l.serve(ctx, client)
 }
 
 // withdraw tries until it succeeds.
@@ -113,17 +109,14 @@ const (
 // serve watches and looks at everything again whenever something has changed
 // that matters. That is little: ports are compared between all Services anyway,
 // and there are as many nodes as machines.
-func (l *LoadBalancer) serve(ctx context.Context, client kubernetes.Interface) {
-	var running sync.WaitGroup
-	defer running.Wait()
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	c := newController(client, plan{reserved(l.config.APIPort), l.config.Addresses}, &running)
-	byType := fields.OneTermEqualSelector("spec.type", string(corev1.ServiceTypeLoadBalancer)).String()
-	core := client.CoreV1()
-	watch(ctx, &running, client, &corev1.Service{}, c.services, sourceOf(core.Services("").List, core.Services("").Watch), byType, "")
-	watch(ctx, &running, client, &corev1.Node{}, c.nodes, sourceOf(core.Nodes().List, core.Nodes().Watch), "", "")
-
+func (l *LoadBalancer) serve(ctx context.Context, client kubernetes.Interface) error {
+	c := newController(client, l.config.Nodes, plan{reserved(l.config.APIPort), l.config.Addresses})
+	defer c.leaveEndpoints()
+	leave, err := c.follow(ctx)
+	defer leave()
+	if err != nil {
+		return err
+	}
 	var again <-chan time.Time
 	pause := retryFirst
 	for {
@@ -131,14 +124,11 @@ func (l *LoadBalancer) serve(ctx context.Context, client kubernetes.Interface) {
 		case <-c.changed:
 		case <-again:
 		case <-ctx.Done():
-			return
-		}
-		if !c.services.complete() || !c.nodes.complete() {
-			continue
+			return nil
 		}
 		err := c.look(ctx)
 		if ctx.Err() != nil {
-			return
+			return nil
 		}
 		note := c.note
 		l.note.Store(&note)
@@ -154,13 +144,13 @@ func (l *LoadBalancer) serve(ctx context.Context, client kubernetes.Interface) {
 	}
 }
 
-// controller is one term of the component's work. All but the shelves belong to
+// controller is one term of the component's work. All but the watches belong to
 // one goroutine.
 type controller struct {
 	client   kubernetes.Interface
 	plan     plan
-	services *shelf[service]
-	nodes    *shelf[node]
+	services *kube.Watch[service]
+	nodes    *kube.Nodes
 	// endpoints are those of Services whose traffic stays on its node; no others
 	// are watched.
 	endpoints map[types.NamespacedName]*endpointsWatch
@@ -171,25 +161,27 @@ type controller struct {
 	told    map[types.NamespacedName]string // the last event of each Service
 	note    string
 	refused component.Trouble // addresses that nodes report
-	running *sync.WaitGroup
 }
 
-type endpointsWatch struct {
-	*shelf[[]place]
-	stop context.CancelFunc
-}
-
-func newController(client kubernetes.Interface, p plan, running *sync.WaitGroup) *controller {
-	c := &controller{
-		client: client, plan: p, running: running,
+func newController(client kubernetes.Interface, nodes *kube.Nodes, p plan) *controller {
+	byType := fields.OneTermEqualSelector("spec.type", string(corev1.ServiceTypeLoadBalancer)).String()
+	return &controller{
+		client: client, plan: p, nodes: nodes,
+		services:  kube.NewWatch(kube.From(client, client.CoreV1().Services(""), metav1.ListOptions{FieldSelector: byType}), reduceService),
 		endpoints: map[types.NamespacedName]*endpointsWatch{},
 		changed:   make(chan struct{}, 1),
 		wrote:     map[types.NamespacedName]string{},
 		told:      map[types.NamespacedName]string{},
 	}
-	c.services = newShelf(c.wake, reduceService)
-	c.nodes = newShelf(c.wake, reduceNode)
-	return c
+}
+
+// follow has the controller wake up when something changes that matters; a node's heartbeat
+// does not. It returns when all Services and nodes are known.
+func (c *controller) follow(ctx context.Context) (leave func(), err error) {
+	return kube.Follow(ctx, c.services.With(kube.Wake[service](c.wake, nil)),
+		c.nodes.With(kube.Wake(c.wake, func(before, after *corev1.Node) bool {
+			return !reflect.DeepEqual(reduceNode(before), reduceNode(after))
+		})))
 }
 
 // wake makes the controller look again; many calls may make one look.

@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 
+	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
 )
 
@@ -42,10 +43,15 @@ func machine(heartbeat time.Time) *corev1.Node {
 
 // run serves until the test ends, in a bubble.
 func run(t *testing.T, client *fake.Clientset) *LoadBalancer {
-	l := New(Config{APIPort: 6443})
+	l := New(Config{APIPort: 6443, Nodes: kube.NodesOf(client)})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
-	go func() { l.serve(ctx, client); close(done) }()
+	go func() {
+		if err := l.serve(ctx, client); err != nil {
+			t.Error(err)
+		}
+		close(done)
+	}()
 	t.Cleanup(func() { cancel(); <-done })
 	time.Sleep(time.Second)
 	return l

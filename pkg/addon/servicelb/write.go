@@ -31,15 +31,18 @@ const callTimeout = 10 * time.Second
 // look compares what each Service has with what it should have, and writes what
 // differs. It goes on after an error, and returns all.
 func (c *controller) look(ctx context.Context) error {
-	services := c.services.all()
-	c.watchEndpoints(ctx, services)
-	nodes, refused := c.plan.believe(c.nodes.all())
+	services := c.services.List()
+	errs := []error{c.watchEndpoints(services)}
+	var all []node
+	for _, n := range c.nodes.List() {
+		all = append(all, reduceNode(n))
+	}
+	nodes, refused := c.plan.believe(all)
 	verdicts := c.plan.decide(services, nodes, c.places())
 	// Who loses a port loses it before another gets it: it cannot lead to two.
 	slices.SortStableFunc(verdicts, func(a, b verdict) int {
 		return cmp.Compare(min(len(a.addresses), 1), min(len(b.addresses), 1))
 	})
-	var errs []error
 	wrote, told := map[types.NamespacedName]string{}, map[types.NamespacedName]string{}
 	first := "" // of the Services that do not get what they ask for
 	for _, v := range verdicts {

@@ -15,7 +15,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/cache"
 	"k8s.io/component-helpers/storage/volume"
 
 	"lite.io/lite/pkg/kube"
@@ -31,7 +30,7 @@ const (
 
 // Config is what the controller has to be told.
 type Config struct {
-	Kubeconfig string
+	Client *kube.Client
 }
 
 // Controller is the component that makes and deletes volumes. It runs once per
@@ -42,19 +41,19 @@ type Config struct {
 // (sig-storage-lib-external-provisioner 13.0), which is not safe while other
 // components run.
 type Controller struct {
-	kubeconfig string
-	synced     atomic.Bool
+	config Config
+	synced atomic.Bool
 
 	client  kubernetes.Interface
 	changed signal
 	trouble trouble
-	claims  cache.Store
-	volumes cache.Store // with a label of ours
+	claims  *kube.Watch[*v1.PersistentVolumeClaim]
+	volumes *kube.Watch[*v1.PersistentVolume] // with a label of ours
 }
 
 // New makes the component; nothing is touched before Run.
 func New(c Config) *Controller {
-	return &Controller{kubeconfig: c.Kubeconfig, changed: make(signal, 1)}
+	return &Controller{config: c, changed: make(signal, 1)}
 }
 
 // Name implements component.Component.
@@ -70,23 +69,18 @@ func (c *Controller) Ready(context.Context) error {
 
 // Run implements component.Component.
 func (c *Controller) Run(ctx context.Context) error {
-	cfg, err := kube.ClientConfig(c.kubeconfig, c.Name())
-	if err != nil {
-		return err
-	}
-	client, err := kubernetes.NewForConfig(cfg)
+	client, err := c.config.Client.Clientset()
 	if err != nil {
 		return err
 	}
 	c.use(client)
-	claims, claimsSynced, claimsDone := watch(ctx, client, "persistentvolumeclaims", "", &v1.PersistentVolumeClaim{}, trimClaim, c.changed)
-	defer claimsDone()
-	volumes, volumesSynced, volumesDone := watch(ctx, client, "persistentvolumes", layout.VolumeNodeLabel, &v1.PersistentVolume{}, withoutManagedFields, c.changed)
-	defer volumesDone()
-	c.claims, c.volumes = claims, volumes
+	c.claims, c.volumes = watchClaims(client), watchVolumes(client, layout.VolumeNodeLabel)
 	defer c.synced.Store(false)
-	if !cache.WaitForCacheSync(ctx.Done(), claimsSynced, volumesSynced) {
-		return nil
+	leave, err := kube.Follow(ctx,
+		c.claims.With(kube.Wake[*v1.PersistentVolumeClaim](c.changed.set, nil)), c.volumes.With(kube.Wake[*v1.PersistentVolume](c.changed.set, nil)))
+	defer leave()
+	if err != nil || ctx.Err() != nil {
+		return err
 	}
 	c.synced.Store(true)
 	c.changed.work(ctx, c.sync)
@@ -95,16 +89,16 @@ func (c *Controller) Run(ctx context.Context) error {
 
 func (c *Controller) use(client kubernetes.Interface) { c.client, c.trouble.client = client, client }
 
-// trimClaim leaves nothing of a claim that is none of ours, or has its volume,
-// but what it is called.
-func trimClaim(o any) (any, error) {
-	claim, ok := o.(*v1.PersistentVolumeClaim)
-	if ok && !waits(claim) {
-		return &v1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{
-			Namespace: claim.Namespace, Name: claim.Name, UID: claim.UID, ResourceVersion: claim.ResourceVersion,
-		}}, nil
+func watchClaims(client kubernetes.Interface) *kube.Watch[*v1.PersistentVolumeClaim] {
+	return kube.NewWatch(kube.From(client, client.CoreV1().PersistentVolumeClaims(metav1.NamespaceAll), metav1.ListOptions{}), trimClaim)
+}
+
+// trimClaim leaves nothing of a claim that is none of ours, or has its volume.
+func trimClaim(claim *v1.PersistentVolumeClaim) *v1.PersistentVolumeClaim {
+	if !waits(claim) {
+		return nil
 	}
-	return withoutManagedFields(o)
+	return withoutManagedFields(claim)
 }
 
 // waits reports whether a claim waits for a volume from here.
@@ -116,17 +110,18 @@ func waits(claim *v1.PersistentVolumeClaim) bool {
 func (c *Controller) sync(ctx context.Context) (well bool) {
 	names := map[string]bool{}
 	ask := c.classes()
-	for _, o := range c.claims.List() {
-		if claim := o.(*v1.PersistentVolumeClaim); waits(claim) {
-			name := claim.Namespace + "/" + claim.Name
-			names[name] = true
-			if err := c.provision(ctx, claim, ask); !errors.Is(err, errChoosing) {
-				c.trouble.tell(ctx, name, aboutClaim(claim), "ProvisioningFailed", err)
-			}
+	for _, claim := range c.claims.List() {
+		if claim == nil {
+			continue
+		}
+		name := claim.Namespace + "/" + claim.Name
+		names[name] = true
+		if err := c.provision(ctx, claim, ask); !errors.Is(err, errChoosing) {
+			c.trouble.tell(ctx, name, aboutClaim(claim), "ProvisioningFailed", err)
 		}
 	}
-	for _, o := range c.volumes.List() {
-		if pv := o.(*v1.PersistentVolume); pv.Annotations[provisionedBy] == layout.Provisioner {
+	for _, pv := range c.volumes.List() {
+		if pv.Annotations[provisionedBy] == layout.Provisioner {
 			names[pv.Name] = true
 			err := c.follow(ctx, pv)
 			if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
@@ -170,7 +165,7 @@ var errChoosing = errors.New("the scheduler is choosing a node")
 // it sees the volume.
 func (c *Controller) provision(ctx context.Context, claim *v1.PersistentVolumeClaim, ask classGetter) error {
 	name := layout.VolumeNamesPrefix + string(claim.UID)
-	if _, exists, _ := c.volumes.GetByKey(name); exists {
+	if _, exists := c.volumes.Get("", name); exists {
 		return nil // it is being bound
 	}
 	class, err := ask(ctx, volume.GetPersistentVolumeClaimClass(claim))

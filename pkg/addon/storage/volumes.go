@@ -13,10 +13,8 @@ import (
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/cache"
 
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
@@ -24,16 +22,16 @@ import (
 
 // VolumesConfig is what a node's half has to be told.
 type VolumesConfig struct {
-	NodeName   string
-	Kubeconfig string // of the node
-	Path       string // the directory of its volumes
+	NodeName string
+	Client   *kube.Client // of the node
+	Path     string       // the directory of its volumes
 }
 
 // Volumes is the component that keeps the directories of a node's volumes.
 type Volumes struct {
-	node       string
-	kubeconfig string
-	dir        directory
+	node string
+	as   *kube.Client
+	dir  directory
 
 	client  kubernetes.Interface
 	changed signal
@@ -45,7 +43,7 @@ type Volumes struct {
 	slots    chan struct{}
 
 	mu        sync.Mutex
-	volumes   cache.Store
+	volumes   *kube.Watch[*v1.PersistentVolume]
 	removing  map[types.UID]bool
 	published bool
 	rootless  error // why this node can have no volumes; nil = it can
@@ -63,7 +61,7 @@ const (
 // NewVolumes makes the component; nothing is touched before Run.
 func NewVolumes(c VolumesConfig) *Volumes {
 	return &Volumes{
-		node: c.NodeName, kubeconfig: c.Kubeconfig, dir: directory(c.Path),
+		node: c.NodeName, as: c.Client, dir: directory(c.Path),
 		changed: make(signal, 1), slots: make(chan struct{}, atOnce), removing: map[types.UID]bool{},
 	}
 }
@@ -96,17 +94,13 @@ func (v *Volumes) Note() string {
 		return ""
 	}
 	const gib = 1 << 30
-	return fmt.Sprintf("volumes: %d; %.1f of %.1f GiB free in %s", len(volumes.ListKeys()), float64(free)/gib, float64(total)/gib, v.dir)
+	return fmt.Sprintf("volumes: %d; %.1f of %.1f GiB free in %s", len(volumes.List()), float64(free)/gib, float64(total)/gib, v.dir)
 }
 
 // Run implements component.Component. Directories stay when it ends, and a
 // removal goes on at the next start.
 func (v *Volumes) Run(ctx context.Context) error {
-	cfg, err := kube.ClientConfig(v.kubeconfig, v.Name())
-	if err != nil {
-		return err
-	}
-	client, err := kubernetes.NewForConfig(cfg)
+	client, err := v.as.Clientset()
 	if err != nil {
 		return err
 	}
@@ -116,13 +110,14 @@ func (v *Volumes) Run(ctx context.Context) error {
 	if !v.await(ctx) {
 		return nil
 	}
-	store, synced, done := watch(ctx, v.client, "persistentvolumes", v.mine(), &v1.PersistentVolume{}, withoutManagedFields, v.changed)
-	defer done()
+	volumes := watchVolumes(v.client, v.mine())
 	v.mu.Lock()
-	v.volumes = store
+	v.volumes = volumes
 	v.mu.Unlock()
-	if !cache.WaitForCacheSync(ctx.Done(), synced) {
-		return nil
+	leave, err := kube.Follow(ctx, volumes.With(kube.Wake[*v1.PersistentVolume](v.changed.set, nil)))
+	defer leave()
+	if err != nil || ctx.Err() != nil {
+		return err
 	}
 	v.synced.Store(true)
 	v.changed.work(ctx, v.sync)
@@ -150,33 +145,16 @@ func (v *Volumes) await(ctx context.Context) bool {
 // mine selects the volumes of this node.
 func (v *Volumes) mine() string { return layout.VolumeNodeLabel + "=" + v.node }
 
-// watch returns what the API has of a resource, kept up to date until ctx is
-// done, whether it has been read, and what waits for the end.
-func watch(ctx context.Context, client kubernetes.Interface, resource, labels string, kind runtime.Object, trim cache.TransformFunc,
-	changed signal) (store cache.Store, synced cache.InformerSynced, done func()) {
-	store, controller := cache.NewInformerWithOptions(cache.InformerOptions{
-		ListerWatcher: cache.NewFilteredListWatchFromClient(client.CoreV1().RESTClient(), resource, metav1.NamespaceAll,
-			func(o *metav1.ListOptions) { o.LabelSelector = labels }),
-		ObjectType: kind,
-		Transform:  trim,
-		Handler: cache.ResourceEventHandlerFuncs{
-			AddFunc:    func(any) { changed.set() },
-			UpdateFunc: func(any, any) { changed.set() },
-			DeleteFunc: func(any) { changed.set() },
-		},
-	})
-	var running sync.WaitGroup
-	running.Go(func() { controller.RunWithContext(ctx) })
-	return store, controller.HasSynced, running.Wait
+// watchVolumes is the volumes that have the labels.
+func watchVolumes(client kubernetes.Interface, labels string) *kube.Watch[*v1.PersistentVolume] {
+	return kube.NewWatch(kube.From(client, client.CoreV1().PersistentVolumes(), metav1.ListOptions{LabelSelector: labels}), withoutManagedFields[*v1.PersistentVolume])
 }
 
 // withoutManagedFields drops of an object what is of no use here and larger than
 // all else.
-func withoutManagedFields(o any) (any, error) {
-	if m, ok := o.(metav1.Object); ok {
-		m.SetManagedFields(nil)
-	}
-	return o, nil
+func withoutManagedFields[T metav1.Object](o T) T {
+	o.SetManagedFields(nil)
+	return o
 }
 
 // publish tells the controller and the scheduler where volumes of this node lie,
@@ -209,8 +187,7 @@ func (v *Volumes) sync(ctx context.Context) (well bool) {
 		v.mu.Unlock()
 	}
 	names := map[string]bool{}
-	for _, o := range v.volumes.List() {
-		pv := o.(*v1.PersistentVolume)
+	for _, pv := range v.volumes.List() {
 		state := pv.Annotations[layout.VolumeAnnotation]
 		if pv.Annotations[provisionedBy] != layout.Provisioner || state == stateRemoved {
 			continue

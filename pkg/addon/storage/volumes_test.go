@@ -8,7 +8,6 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
-	"k8s.io/client-go/tools/cache"
 
 	"lite.io/lite/pkg/layout"
 )
@@ -19,7 +18,7 @@ func nodeWith(t *testing.T, volumes ...*v1.PersistentVolume) (*Volumes, *fake.Cl
 	client := fake.NewSimpleClientset(aNode("", "a"))
 	v := NewVolumes(VolumesConfig{NodeName: "a", Path: t.TempDir() + "/storage"})
 	v.use(client)
-	v.volumes, v.published = cache.NewStore(cache.MetaNamespaceKeyFunc), true
+	v.volumes, v.published = watchVolumes(client, ""), true
 	for _, pv := range volumes {
 		if err := client.Tracker().Add(pv); err != nil {
 			t.Fatal(err)

@@ -28,6 +28,7 @@ import (
 	"sync"
 	"time"
 
+	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
 )
 
@@ -43,9 +44,9 @@ type Config struct {
 	File string
 	// CAFile holds the cluster's CA, by which a server proves that it is one.
 	CAFile string
-	// Kubeconfig is of the node's identity and leads through this balancer. It
+	// Client is of the node's identity and leads through this balancer. Its kubeconfig
 	// may be missing until the node has joined.
-	Kubeconfig string
+	Client *kube.Client
 }
 
 // timing is how often and how long; tests have less patience.

@@ -26,6 +26,8 @@ import (
 
 	discovery "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"lite.io/lite/pkg/kube"
 )
 
 // cluster is a CA and API servers that serve no more than their health, their
@@ -280,7 +282,7 @@ func (c *cluster) balancer(t *testing.T, config Config) *tested {
 	if config.File == "" {
 		config.File = filepath.Join(t.TempDir(), "servers.json")
 	}
-	config.CAFile, config.Kubeconfig = c.file("ca.crt"), filepath.Join(t.TempDir(), "kubeconfig")
+	config.CAFile, config.Client = c.file("ca.crt"), kube.NewClient(filepath.Join(t.TempDir(), "kubeconfig"), "test")
 	b, err := New(config)
 	if err != nil {
 		t.Fatal(err)
@@ -350,7 +352,7 @@ func (c *cluster) join(t *testing.T, b *tested) {
 	content := fmt.Sprintf(`{apiVersion: v1, kind: Config, current-context: a, contexts: [{name: a, context: {cluster: a, user: a}}],
 clusters: [{name: a, cluster: {server: "https://%s", certificate-authority: "%s"}}], users: [{name: a, user: {token: a}}]}`,
 		b.address(), c.file("ca.crt"))
-	if err := os.WriteFile(b.config.Kubeconfig, []byte(content), 0o600); err != nil {
+	if err := os.WriteFile(b.config.Client.Kubeconfig(), []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -60,15 +60,11 @@ func (b *Balancer) learn(ctx context.Context) {
 
 // list is a client for where the cluster lists its servers.
 func (b *Balancer) list() (client.EndpointSliceInterface, error) {
-	cfg, err := kube.ClientConfig(b.config.Kubeconfig, b.Name())
+	set, err := b.config.Client.Clientset()
 	if err != nil {
 		return nil, err
 	}
-	c, err := client.NewForConfig(cfg)
-	if err != nil {
-		return nil, err
-	}
-	return c.EndpointSlices(metav1.NamespaceDefault), nil
+	return set.DiscoveryV1().EndpointSlices(metav1.NamespaceDefault), nil
 }
 
 // follow takes over the list and its changes until the watch ends, as every

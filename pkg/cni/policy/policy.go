@@ -33,7 +33,8 @@ import (
 
 // Config is what the component has to be told.
 type Config struct {
-	Kubeconfig  string
+	Client      *kube.Client
+	Nodes       *kube.Nodes
 	ClusterCIDR []netip.Prefix // says which address families pods have
 	Runtime     string         // unix:// URL of the CRI
 	// Firewall notices when somebody removes the table, or something in it.
@@ -102,18 +103,16 @@ func (p *Policy) Note() string {
 // Run implements component.Component. When told to stop it leaves the table as it
 // is: pods outlive the process, and so do the policies about them.
 func (p *Policy) Run(ctx context.Context) error {
-	cfg, err := kube.ClientConfig(p.config.Kubeconfig, "networkpolicy")
-	if err != nil {
-		return err
-	}
-	cfg.ContentType = "application/vnd.kubernetes.protobuf"
-	client, err := kubernetes.NewForConfig(cfg)
+	client, err := p.config.Client.Clientset()
 	if err != nil {
 		return err
 	}
 	p.awaitPermission(ctx, client)
-	wait := follow(ctx, p.policyInformer(client))
-	defer wait()
+	leave, err := kube.Follow(ctx, p.policies(client))
+	defer leave()
+	if err != nil {
+		return err
+	}
 	e := &enforcer{Policy: p, client: client}
 	defer e.stopWatching()
 	defer p.config.Firewall.Keep(firewall.Awake(layout.PolicyTable))()

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
 )
 
@@ -113,7 +114,7 @@ func TestAddressesOfNodes(t *testing.T) {
 	}
 	pods := []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16"), netip.MustParsePrefix("fd42::/16")}
 	own := func() (got []string) {
-		for _, a := range ownAddresses(trimNode(n), pods) {
+		for _, a := range ownAddresses(kube.TrimNode(n), pods) {
 			got = append(got, a.String())
 		}
 		return got

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -11,65 +12,46 @@ import (
 	v1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/cache"
 
 	"lite.io/lite/pkg/cni/overlay"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
 )
 
-// informer makes one that keeps of each object what trim leaves of it.
-func informer[T interface {
-	runtime.Object
-	metav1.Object
-}](c rest.Interface, resource string, kind T, trim func(T) T, set func(*filter, T), remove func(*filter, string), p *Policy) cache.Controller {
-	removeKey := func(o any) {
-		if key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(o); err == nil {
-			p.change(func(f *filter) { remove(f, key) })
-		}
-	}
-	_, controller := cache.NewInformerWithOptions(cache.InformerOptions{
-		ListerWatcher: cache.NewListWatchFromClient(c, resource, metav1.NamespaceAll, fields.Everything()),
-		ObjectType:    kind,
-		Transform: func(o any) (any, error) {
-			if object, ok := o.(T); ok {
-				return trim(object), nil
+// filtered has the filter know of each object.
+func filtered[K any](p *Policy, set func(*filter, K), remove func(*filter, string)) kube.Handler[K] {
+	return kube.Handler[K]{Changed: func(c kube.Change[K]) {
+		p.change(func(f *filter) {
+			if c.Gone {
+				remove(f, c.Key.String())
+			} else {
+				set(f, c.After)
 			}
-			return o, nil
-		},
-		Handler: cache.ResourceEventHandlerFuncs{
-			AddFunc: func(o any) { p.change(func(f *filter) { set(f, o.(T)) }) },
-			UpdateFunc: func(before, o any) {
-				// A list after a broken watch brings what has not changed, too.
-				if before.(T).GetResourceVersion() != o.(T).GetResourceVersion() {
-					p.change(func(f *filter) { set(f, o.(T)) })
-				}
-			},
-			DeleteFunc: removeKey,
-		},
-	})
-	return controller
+		})
+	}}
 }
 
-// follow runs informers until ctx is done, and returns when all know what there
-// is. The returned function waits for their end.
-func follow(ctx context.Context, informers ...cache.Controller) (wait func()) {
-	var running sync.WaitGroup
-	var synced []cache.InformerSynced
-	for _, i := range informers {
-		running.Go(func() { i.RunWithContext(ctx) })
-		synced = append(synced, i.HasSynced)
-	}
-	cache.WaitForCacheSync(ctx.Done(), synced...)
-	return running.Wait
+func (p *Policy) policies(client kubernetes.Interface) kube.Following {
+	return kube.NewWatch(kube.From(client, client.NetworkingV1().NetworkPolicies(""), metav1.ListOptions{}), trimPolicy).
+		With(filtered(p, (*filter).setPolicy, (*filter).deletePolicy))
 }
 
-func (p *Policy) policyInformer(client kubernetes.Interface) cache.Controller {
-	return informer(client.NetworkingV1().RESTClient(), "networkpolicies", &networkingv1.NetworkPolicy{}, trimPolicy, (*filter).setPolicy, (*filter).deletePolicy, p)
+// nodes has the filter know from where nodes themselves send to pods, and where their pods are.
+func (p *Policy) nodes() kube.Following {
+	set := func(f *filter, n *v1.Node) { f.setNode(n.Name, ownAddresses(n, p.config.ClusterCIDR), ranges(n)...) }
+	tell := filtered(p, set, (*filter).deleteNode).Changed
+	return p.config.Nodes.With(kube.Handler[*v1.Node]{Changed: func(c kube.Change[*v1.Node]) {
+		if c.Came || c.Gone || sends(c.Before, c.After) {
+			tell(c)
+		}
+	}})
+}
+
+// sends reports whether what ownAddresses and ranges read of a node has changed.
+func sends(before, after *v1.Node) bool {
+	return !slices.Equal(before.Spec.PodCIDRs, after.Spec.PodCIDRs) || !slices.Equal(before.Status.Addresses, after.Status.Addresses) ||
+		!maps.Equal(before.Annotations, after.Annotations)
 }
 
 // startWatching begins to follow what policies are about. It returns when all of
@@ -78,23 +60,27 @@ func (e *enforcer) startWatching(ctx context.Context) error {
 	// It takes as long as the API needs; step takes the note back.
 	reading := "NetworkPolicies are not fully in force yet: reading pods, namespaces and nodes from the API"
 	e.trouble.Store(&reading)
-	inner, cancel := context.WithCancel(ctx)
-	core := e.client.CoreV1().RESTClient()
-	wait := follow(inner,
-		informer(core, "pods", &v1.Pod{}, trimPod, (*filter).setPod, (*filter).deletePod, e.Policy),
-		informer(core, "namespaces", &v1.Namespace{}, trimNamespace, func(f *filter, n *v1.Namespace) { f.setNamespace(n.Name, n.Labels) }, (*filter).deleteNamespace, e.Policy),
-		informer(core, "nodes", &v1.Node{}, trimNode, func(f *filter, n *v1.Node) { f.setNode(n.Name, ownAddresses(n, e.config.ClusterCIDR), ranges(n)...) }, (*filter).deleteNode, e.Policy),
+	core := e.client.CoreV1()
+	pods := kube.NewWatch(kube.From(e.client, core.Pods(""), metav1.ListOptions{}), trimPod)
+	namespaces := kube.NewWatch(kube.From(e.client, core.Namespaces(), metav1.ListOptions{}), trimNamespace)
+	leave, err := kube.Follow(ctx,
+		pods.With(filtered(e.Policy, (*filter).setPod, (*filter).deletePod)),
+		namespaces.With(filtered(e.Policy, func(f *filter, n *v1.Namespace) { f.setNamespace(n.Name, n.Labels) }, (*filter).deleteNamespace)),
+		e.nodes(),
 	)
-	if ctx.Err() != nil {
-		cancel()
-		wait()
-		return errors.New("stopped")
+	if err == nil && ctx.Err() != nil {
+		err = errors.New("stopped")
 	}
+	if err != nil {
+		leave()
+		return err
+	}
+	inner, cancel := context.WithCancel(ctx)
 	var sandboxes sync.WaitGroup
 	sandboxes.Go(func() { e.followSandboxes(inner) })
 	e.stop = func() {
 		cancel()
-		wait()
+		leave()
 		sandboxes.Wait()
 	}
 	return nil
@@ -107,9 +93,10 @@ func (e *enforcer) stopWatching() {
 	}
 }
 
+// small leaves out the version too: an object of which nothing else has changed is the same.
 func small(m metav1.ObjectMeta) metav1.ObjectMeta {
 	return metav1.ObjectMeta{
-		Name: m.Name, Namespace: m.Namespace, UID: m.UID, ResourceVersion: m.ResourceVersion,
+		Name: m.Name, Namespace: m.Namespace, UID: m.UID,
 		Labels: m.Labels, CreationTimestamp: m.CreationTimestamp, DeletionTimestamp: m.DeletionTimestamp,
 	}
 }
@@ -143,22 +130,6 @@ func trimPod(p *v1.Pod) *v1.Pod {
 	return o
 }
 
-func trimNode(n *v1.Node) *v1.Node {
-	o := &v1.Node{ObjectMeta: small(n.ObjectMeta), Spec: v1.NodeSpec{PodCIDRs: n.Spec.PodCIDRs}}
-	o.Labels = nil
-	for _, key := range []string{layout.OverlayAnnotation, layout.ProvenAnnotation} {
-		if text, ok := n.Annotations[key]; ok {
-			metav1.SetMetaDataAnnotation(&o.ObjectMeta, key, text)
-		}
-	}
-	for _, a := range n.Status.Addresses {
-		if a.Type == v1.NodeInternalIP || a.Type == v1.NodeExternalIP {
-			o.Status.Addresses = append(o.Status.Addresses, a)
-		}
-	}
-	return o
-}
-
 // ownAddresses are those from which a node itself sends to pods: its addresses,
 // that of the interface that carries its overlay, and in its range of pod
 // addresses the first, which its end of the overlay has, and the second, which the
@@ -179,7 +150,8 @@ func ownAddresses(n *v1.Node, pods []netip.Prefix) []netip.Addr {
 		add(carrier.IP, false)
 	}
 	for _, a := range n.Status.Addresses {
-		if addr, err := netip.ParseAddr(a.Address); err == nil {
+		addr, err := netip.ParseAddr(a.Address)
+		if err == nil && (a.Type == v1.NodeInternalIP || a.Type == v1.NodeExternalIP) {
 			add(addr.Unmap(), a.Type == v1.NodeExternalIP)
 		}
 	}

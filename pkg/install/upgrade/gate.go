@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-	"k8s.io/client-go/kubernetes"
 
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/kube"
@@ -160,11 +159,7 @@ func notReady(n status.Node) string {
 
 // askAPI asks an API server whether it is ready.
 func askAPI(ctx context.Context, kubeconfig string) error {
-	cfg, err := kube.ClientConfig(kubeconfig, "upgrade")
-	if err != nil {
-		return err
-	}
-	client, err := kubernetes.NewForConfig(cfg)
+	client, err := kube.NewClient(kubeconfig, "upgrade").Clientset()
 	if err != nil {
 		return err
 	}

@@ -170,11 +170,7 @@ func (n *Node) checkConfig(ctx context.Context, program string) error {
 
 // members lists the other nodes of the cluster.
 func (n *Node) members(ctx context.Context) ([]member, error) {
-	cfg, err := kube.ClientConfig(n.kubeconfig(), "upgrade")
-	if err != nil {
-		return nil, err
-	}
-	client, err := kubernetes.NewForConfig(cfg)
+	client, err := kube.NewClient(n.kubeconfig(), "upgrade").Clientset()
 	if err != nil {
 		return nil, err
 	}

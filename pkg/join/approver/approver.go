@@ -15,7 +15,6 @@ import (
 	"time"
 
 	certificates "k8s.io/api/certificates/v1"
-	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -29,7 +28,8 @@ import (
 
 // Config is what the approver has to be told.
 type Config struct {
-	Kubeconfig    string
+	Client        *kube.Client
+	Nodes         *kube.Nodes
 	ServiceCIDRs  []netip.Prefix // no node has an address in them
 	ClusterDomain string         // no node has the name of a Service
 	// Servers are the names and addresses that API servers have certificates
@@ -72,20 +72,14 @@ func (a *Approver) Ready(context.Context) error {
 
 // Run implements component.Component.
 func (a *Approver) Run(ctx context.Context) error {
-	cfg, err := kube.ClientConfig(a.config.Kubeconfig, "approver")
+	client, err := a.config.Client.Clientset()
 	if err != nil {
 		return err
 	}
-	// One decision after the other is slow enough.
-	cfg.QPS = -1
-	client, err := kubernetes.NewForConfig(cfg)
-	if err != nil {
-		return err
-	}
-	return a.run(ctx, client)
+	return a.run(ctx, client, a.config.Nodes)
 }
 
-func (a *Approver) run(ctx context.Context, client kubernetes.Interface) error {
+func (a *Approver) run(ctx context.Context, client kubernetes.Interface, nodes *kube.Nodes) error {
 	var running sync.WaitGroup
 	a.listed.Store(0)
 	all := make(chan struct{})
@@ -99,6 +93,11 @@ func (a *Approver) run(ctx context.Context, client kubernetes.Interface) error {
 	begun := time.Now()
 	c := newCensus(client, begun, canonical(a.config.Servers))
 	c.nodes.listed = listed()
+	leave, err := nodes.Follow(c.nodes.handler())
+	if err != nil {
+		return err
+	}
+	defer leave()
 	d := newWorker(client, judge{
 		client: client, services: a.config.ServiceCIDRs, domain: a.config.ClusterDomain, servers: c.servers,
 		since: begun, built: a.config.Built, perHour: a.config.NodesPerHour,
@@ -109,8 +108,6 @@ func (a *Approver) run(ctx context.Context, client kubernetes.Interface) error {
 		r := cache.NewReflector(requests(client, signer), &certificates.CertificateSigningRequest{}, in, 0)
 		running.Go(func() { r.RunWithContext(ctx) })
 	}
-	r := cache.NewReflector(listNodes(client), &v1.Node{}, c.nodes, 0)
-	running.Go(func() { r.RunWithContext(ctx) })
 	running.Go(func() {
 		// What is asked first is not to be judged by a part of what there is.
 		select {

@@ -35,6 +35,7 @@ import (
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/join/roll"
+	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
 )
 
@@ -136,7 +137,7 @@ func newCluster(t *testing.T, present ...runtime.Object) *cluster {
 func (c *cluster) start() (stop func()) {
 	ctx, cancel := context.WithCancel(c.t.Context())
 	done := make(chan error, 1)
-	go func() { done <- c.approver.run(ctx, c) }()
+	go func() { done <- c.approver.run(ctx, c, kube.NodesOf(c)) }()
 	synctest.Wait()
 	return func() {
 		cancel()
@@ -721,7 +722,7 @@ func TestReadyOnceAllIsListed(t *testing.T) {
 }
 
 func TestRunNamesTheKubeconfig(t *testing.T) {
-	if err := New(Config{Kubeconfig: "/nowhere"}).Run(t.Context()); err == nil || !strings.Contains(err.Error(), "/nowhere") {
+	if err := New(Config{Client: kube.NewClient("/nowhere", "test")}).Run(t.Context()); err == nil || !strings.Contains(err.Error(), "/nowhere") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -1,17 +1,11 @@
 package approver
 
 import (
-	"context"
 	"maps"
 	"sync"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/cache"
 
 	"lite.io/lite/pkg/kube"
 )
@@ -48,25 +42,18 @@ func knownOf(n *v1.Node) known {
 	return k
 }
 
-// listNodes lists and watches.
-func listNodes(client kubernetes.Interface) cache.ListerWatcher {
-	api := client.CoreV1().Nodes()
-	return cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			return api.List(ctx, o)
-		},
-		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return api.Watch(ctx, o)
-		},
-	}, client)
+// handler learns from the watch.
+func (s *nodes) handler() kube.Handler[*v1.Node] {
+	return kube.Handler[*v1.Node]{Listed: s.listed, Changed: func(c kube.Change[*v1.Node]) {
+		if c.Gone {
+			s.lose(c.Key.Name)
+		} else {
+			s.learn(c.After)
+		}
+	}}
 }
 
-// Add implements cache.ReflectorStore.
-func (s *nodes) Add(o any) error {
-	n, ok := o.(*v1.Node)
-	if !ok {
-		return nil
-	}
+func (s *nodes) learn(n *v1.Node) {
 	k := knownOf(n)
 	s.mu.Lock()
 	old, was := s.byName[n.Name]
@@ -75,58 +62,18 @@ func (s *nodes) Add(o any) error {
 	if !was || k.ready && !old.ready {
 		s.changed()
 	}
-	return nil
 }
 
-// Update implements cache.ReflectorStore.
-func (s *nodes) Update(o any) error { return s.Add(o) }
-
-// Delete implements cache.ReflectorStore.
-func (s *nodes) Delete(o any) error {
-	n, ok := o.(*v1.Node)
-	if !ok {
-		return nil
-	}
+// lose forgets a node, whether its end was seen or found out by a list.
+func (s *nodes) lose(name string) {
 	s.mu.Lock()
-	// A label may be taken off before; what it was last counts as well.
-	server := s.byName[n.Name].server || knownOf(n).server
-	s.lose(n.Name, server)
-	s.mu.Unlock()
-	s.changed()
-	return nil
-}
-
-func (s *nodes) lose(name string, server bool) {
-	delete(s.byName, name)
-	if !server {
+	if !s.byName[name].server {
 		s.gone[name] = time.Now()
 	}
-}
-
-// Replace implements cache.ReflectorStore: a list begins or repairs the watch. What
-// was deleted meanwhile is no less deleted.
-func (s *nodes) Replace(objects []any, _ string) error {
-	there := map[string]known{}
-	for _, o := range objects {
-		if n, ok := o.(*v1.Node); ok {
-			there[n.Name] = knownOf(n)
-		}
-	}
-	s.mu.Lock()
-	for name, k := range s.byName {
-		if _, ok := there[name]; !ok {
-			s.lose(name, k.server)
-		}
-	}
-	s.byName = there
+	delete(s.byName, name)
 	s.mu.Unlock()
-	s.listed()
 	s.changed()
-	return nil
 }
-
-// Resync implements cache.ReflectorStore.
-func (*nodes) Resync() error { return nil }
 
 // get returns what is known of a node.
 func (s *nodes) get(name string) (known, bool) {

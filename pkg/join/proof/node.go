@@ -10,11 +10,7 @@ import (
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	apiwatch "k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/tools/cache"
 
 	"lite.io/lite/pkg/cni/overlay"
 	"lite.io/lite/pkg/kube"
@@ -158,52 +154,19 @@ func sameAddresses(a, b []netip.Addr) bool {
 	return slices.Equal(a, b)
 }
 
-// watch keeps what is known of the Nodes up to date until ctx is done. It returns when
-// all are known.
-func (t *term) watch(ctx context.Context) (all func() []node) {
-	api := t.client.CoreV1().Nodes()
-	store, controller := cache.NewInformerWithOptions(cache.InformerOptions{
-		ListerWatcher: cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
-			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return api.List(ctx, o) },
-			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (apiwatch.Interface, error) {
-				return api.Watch(ctx, o)
-			},
-		}, t.client),
-		ObjectType: &v1.Node{},
-		Transform:  trim,
-		Handler: cache.ResourceEventHandlerFuncs{
-			AddFunc: func(any) { t.wake() },
-			UpdateFunc: func(before, after any) { // a heartbeat is no change
-				if !reflect.DeepEqual(reduce(before.(*v1.Node)), reduce(after.(*v1.Node))) {
-					t.wake()
-				}
-			},
-			DeleteFunc: func(any) { t.wake() },
-		},
-	})
-	t.running.Go(func() { controller.RunWithContext(ctx) })
-	cache.WaitForCacheSync(ctx.Done(), controller.HasSynced)
-	return func() (nodes []node) {
-		for _, o := range store.List() {
-			nodes = append(nodes, reduce(o.(*v1.Node)))
-		}
-		slices.SortFunc(nodes, func(a, b node) int { return strings.Compare(a.name, b.name) })
-		return nodes
-	}
+// follow has rounds follow changes of what is read of the Nodes, of which a heartbeat is none.
+// It returns when all Nodes are known.
+func (t *term) follow(ctx context.Context) (leave func(), err error) {
+	return kube.Follow(ctx, t.config.Nodes.With(kube.Wake(t.wake, func(before, after *v1.Node) bool {
+		return !reflect.DeepEqual(reduce(before), reduce(after))
+	})))
 }
 
-// trim keeps what reduce reads.
-func trim(o any) (any, error) {
-	n, ok := o.(*v1.Node)
-	if !ok {
-		return o, nil
+// nodes is all of them, by name.
+func (t *term) nodes() (nodes []node) {
+	for _, n := range t.config.Nodes.List() {
+		nodes = append(nodes, reduce(n))
 	}
-	small := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Name, UID: n.UID, ResourceVersion: n.ResourceVersion, Labels: n.Labels, Annotations: map[string]string{}}}
-	for _, key := range []string{layout.OverlayAnnotation, layout.ProvenAnnotation} {
-		if text, ok := n.Annotations[key]; ok {
-			small.Annotations[key] = text
-		}
-	}
-	small.Status = v1.NodeStatus{Addresses: n.Status.Addresses, Conditions: n.Status.Conditions, DaemonEndpoints: n.Status.DaemonEndpoints}
-	return small, nil
+	slices.SortFunc(nodes, func(a, b node) int { return strings.Compare(a.name, b.name) })
+	return nodes
 }

@@ -22,7 +22,8 @@ import (
 
 // Config is what the component has to be told.
 type Config struct {
-	Kubeconfig string
+	Client *kube.Client
+	Nodes  *kube.Nodes
 	// Addresses says which addresses a node can have at all.
 	Addresses kube.NodeAddresses
 }
@@ -53,21 +54,20 @@ func (p *Prover) Note() string { return p.refused.Note() }
 
 // Run implements component.Component.
 func (p *Prover) Run(ctx context.Context) error {
-	cfg, err := kube.ClientConfig(p.config.Kubeconfig, "node-addresses")
+	cfg, err := p.config.Client.Config()
 	if err != nil {
 		return err
 	}
-	client, err := kubernetes.NewForConfig(cfg)
+	client, err := p.config.Client.Clientset()
 	if err != nil {
-		return fmt.Errorf("make a client: %w", err)
+		return err
 	}
 	// Kubelets have certificates of the authority that the API server has.
 	tls, err := rest.TLSConfigFor(cfg)
 	if err != nil {
 		return fmt.Errorf("read the cluster's authority: %w", err)
 	}
-	p.serve(ctx, client, handshake{tls.RootCAs}.ask)
-	return nil
+	return p.serve(ctx, client, handshake{tls.RootCAs}.ask)
 }
 
 const (
@@ -100,19 +100,23 @@ type try struct {
 	told   bool
 }
 
-func (p *Prover) serve(ctx context.Context, client kubernetes.Interface, ask func(context.Context, claim) error) {
+func (p *Prover) serve(ctx context.Context, client kubernetes.Interface, ask func(context.Context, claim) error) error {
 	ctx, stop := context.WithCancel(ctx)
 	t := &term{Prover: p, client: client, ask: ask, changed: make(chan struct{}, 1), tries: map[claim]*try{}}
 	defer t.running.Wait()
 	defer stop()
 	p.listed.Store(false)
-	nodes := t.watch(ctx)
+	leave, err := t.follow(ctx)
+	defer leave()
+	if err != nil {
+		return err
+	}
 	var again <-chan time.Time
 	pause := retryFirst
 	for {
-		err := t.round(ctx, nodes())
+		err := t.round(ctx, t.nodes())
 		if ctx.Err() != nil {
-			return
+			return nil
 		}
 		p.listed.Store(true)
 		if again = nil; err != nil {
@@ -125,7 +129,7 @@ func (p *Prover) serve(ctx context.Context, client kubernetes.Interface, ask fun
 		case <-t.changed:
 		case <-again:
 		case <-ctx.Done():
-			return
+			return nil
 		}
 	}
 }

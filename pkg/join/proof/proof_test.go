@@ -95,7 +95,13 @@ func run(t *testing.T, at map[string]string, nodes ...runtime.Object) *bed {
 func (b *bed) start(t *testing.T) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
-	go func() { b.serve(ctx, b.client, b.ask); close(done) }()
+	b.config.Nodes = kube.NodesOf(b.client)
+	go func() {
+		if err := b.serve(ctx, b.client, b.ask); err != nil {
+			t.Error(err)
+		}
+		close(done)
+	}()
 	stop = sync.OnceFunc(func() { cancel(); <-done })
 	t.Cleanup(stop)
 	return stop

@@ -16,7 +16,6 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	corev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/record"
@@ -29,9 +28,9 @@ import (
 
 // Config is what it has to be told.
 type Config struct {
-	NodeName   string
-	Kubeconfig string // of the node's identity, which writes the events
-	Files      []pki.File
+	NodeName string
+	Client   *kube.Client // of the node's identity, which writes the events
+	Files    []pki.File
 	// Uses names the files that parts of the node cannot work without, by the parts'
 	// names.
 	Uses map[string][]string
@@ -248,11 +247,7 @@ func (t *teller) event(ctx context.Context, n notice) {
 }
 
 func (t *teller) connect(ctx context.Context) error {
-	cfg, err := kube.ClientConfig(t.config.Kubeconfig, "certificates")
-	if err != nil {
-		return err
-	}
-	client, err := kubernetes.NewForConfig(cfg)
+	client, err := t.config.Client.Clientset()
 	if err != nil {
 		return err
 	}

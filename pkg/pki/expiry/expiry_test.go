@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/component-base/metrics/legacyregistry"
 
+	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/pki"
 )
 
@@ -27,7 +28,7 @@ func node(t *testing.T) (pki.Dir, *Watch) {
 	t.Helper()
 	dir := pki.Dir(filepath.Join(t.TempDir(), "pki"))
 	issue(t, dir)
-	return dir, New(Config{NodeName: "n", Kubeconfig: "/nowhere", Files: dir.Files(), Uses: map[string][]string{
+	return dir, New(Config{NodeName: "n", Client: kube.NewClient("/nowhere", "test"), Files: dir.Files(), Uses: map[string][]string{
 		"etcd": {dir.CA(pki.EtcdCA), dir.Cert(pki.EtcdServer)},
 	}})
 }

@@ -9,7 +9,6 @@ import (
 
 	v1 "k8s.io/api/authorization/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/pki"
@@ -48,13 +47,9 @@ func (a *Authorization) Ready(context.Context) error {
 // in a namespace follows all roles and bindings of the cluster, and this one is
 // the scheduler's only way to what it asks for.
 func (a *Authorization) Run(ctx context.Context) error {
-	cfg, err := kube.ClientConfig(a.kubeconfig, "authorization")
+	client, err := kube.NewClient(a.kubeconfig, "authorization").Clientset()
 	if err != nil {
 		return err
-	}
-	client, err := kubernetes.NewForConfig(cfg)
-	if err != nil {
-		return fmt.Errorf("create a client: %w", err)
 	}
 	review := &v1.SelfSubjectAccessReview{Spec: v1.SelfSubjectAccessReviewSpec{
 		ResourceAttributes: &v1.ResourceAttributes{
