@@ -31,9 +31,10 @@ var layers = []struct{ pkg, imports string }{
 	{"pkg/component", ""},
 	{"pkg/file", "layout"},
 	{"pkg/addon", "layout"},
+	{"pkg/cluster", "addon"},
 	{"pkg/file/document", ""},
 	{"pkg/host/probe", "file layout"},
-	{"pkg/config", "addon file file/document host/probe layout"},
+	{"pkg/config", "addon cluster file file/document host/probe layout"},
 	{"pkg/file/unpack", ""},
 	{"pkg/file/unpack/layers", "file/unpack layout"},
 	{"pkg/pki", "file layout"},
@@ -45,7 +46,7 @@ var layers = []struct{ pkg, imports string }{
 	{"pkg/kube/apply", "kube"},
 	{"pkg/pki/expiry", "kube layout pki"},
 	{"pkg/host/watch", "kube layout"},
-	{"pkg/join", "addon file kube layout"},
+	{"pkg/join", "cluster file kube layout"},
 	{"pkg/join/roll", "layout"},
 	{"pkg/join/gate", "join/roll layout"},
 	{"pkg/join/approver", "component join join/roll kube layout"},
@@ -55,9 +56,9 @@ var layers = []struct{ pkg, imports string }{
 	{"pkg/install/uninstall", "config file host/changes host/netfilter host/probe install/inventory install/service layout"},
 	{"pkg/status", "component file host/netfilter"},
 	{"pkg/datastore/etcd", "component kube layout log pki"},
-	{"pkg/datastore", ""},
+	{"pkg/datastore", "cluster component datastore/etcd layout pki"},
 	{"pkg/server/exemption", "layout"},
-	{"pkg/server/controlplane", "component component/series config datastore file join/gate kube layout pki server/exemption"},
+	{"pkg/server/controlplane", "cluster component component/series config datastore file join/gate kube layout pki server/exemption"},
 	{"pkg/agent/images", "file/unpack file/unpack/layers layout"},
 	{"pkg/install/release", "file file/unpack"},
 	{"pkg/install/setup", "config file host/probe install/inventory install/release install/service layout"},
@@ -78,14 +79,14 @@ var layers = []struct{ pkg, imports string }{
 	{"pkg/addon/servicelb", "component kube layout"},
 	{"pkg/addon/metrics", "kube layout"},
 	{"pkg/addon/runtimeclass", "component kube"},
-	{"pkg/addon/battery", "addon addon/dns addon/metrics addon/servicelb addon/storage agent/kubeproxy cni cni/policy component config host/firewall host/resolver join kube layout pki"},
-	{"pkg/agent", "addon addon/battery agent/apiproxy agent/containerd agent/images agent/kubelet component config file helpers host/firewall host/probe host/resolver host/watch join join/approver join/roll kube layout pki pki/expiry version"},
+	{"pkg/addon/battery", "addon addon/dns addon/metrics addon/servicelb addon/storage agent/kubeproxy cluster cni cni/policy component config host/firewall host/resolver kube layout pki"},
+	{"pkg/agent", "addon addon/battery agent/apiproxy agent/containerd agent/images agent/kubelet cluster component config file helpers host/firewall host/probe host/resolver host/watch join join/approver join/roll kube layout pki pki/expiry version"},
 	{"pkg/install/backup", "config datastore/etcd file layout version"},
 	{"pkg/install/upgrade", "agent component config file host/probe install/backup install/release install/service kube layout status version"},
 	{"pkg/server", "*"},
 	{"pkg/check/cis", "component config file kube layout manifests pki"},
-	{"pkg/check", "addon agent agent/containerd check/cis cni/overlay component config file helpers host/changes host/netfilter host/probe host/resolver join kube layout log pki server status version"},
-	{"pkg/boot", "agent check component component/series config helpers host/changes host/netfilter host/watch install/notify install/service install/uninstall install/upgrade layout log pki/expiry server status version"},
+	{"pkg/check", "addon agent agent/containerd check/cis cluster cni/overlay component config file helpers host/changes host/netfilter host/probe host/resolver join kube layout log pki server status version"},
+	{"pkg/boot", "agent check cluster component component/series config helpers host/changes host/netfilter host/watch install/notify install/service install/uninstall install/upgrade layout log pki/expiry server status version"},
 	{"cmd/lite", "*"},
 	{"scripts/...", "install/release scripts"},
 	{"tests/...", "*"},
@@ -220,4 +221,36 @@ func sortedKeys[V any](m map[string]V) []string {
 	}
 	slices.Sort(keys)
 	return keys
+}
+
+// TestOnlyServersProposeFacts: everybody else is given what the cluster shares. Where a package could make facts from
+// the configuration of its node, sooner or later it would.
+func TestOnlyServersProposeFacts(t *testing.T) {
+	proposed := false
+	err := filepath.WalkDir(".", func(file string, d fs.DirEntry, err error) error {
+		dir := filepath.Dir(file)
+		if err == nil && d.IsDir() && dir == "." && !slices.Contains([]string{".", "cmd", "pkg"}, file) {
+			return filepath.SkipDir
+		}
+		if err != nil || filepath.Ext(file) != ".go" || strings.HasSuffix(file, "_test.go") || strings.HasPrefix(dir, "pkg/config") {
+			return err
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+		if err != nil {
+			return err
+		}
+		ast.Inspect(parsed, func(n ast.Node) bool {
+			if s, ok := n.(*ast.SelectorExpr); ok && s.Sel.Name == "Propose" {
+				proposed = true
+				if dir != "pkg/server" {
+					t.Errorf("%s proposes facts: have it given the cluster's", file)
+				}
+			}
+			return true
+		})
+		return nil
+	})
+	if err != nil || !proposed {
+		t.Errorf("nobody proposes facts, %v", err)
+	}
 }

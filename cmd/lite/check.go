@@ -152,7 +152,8 @@ func checkSubject(m *check.Machine, flags *pflag.FlagSet, o checkOptions) (check
 	switch s.Role {
 	case config.Server, config.Agent:
 	case "":
-		s.Role, s.Because = m.RoleOf(check.DataDir(flags))
+		n := check.Here(m, flags)
+		s.Role, s.Because = n.Role, n.Why
 	default:
 		return s, fmt.Errorf("--role %q: must be server or agent", o.role)
 	}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path"
 	"path/filepath"
@@ -21,7 +20,6 @@ import (
 	"lite.io/lite/pkg/check/cis"
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
-	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/server"
 	"lite.io/lite/tests/golden"
@@ -206,7 +204,11 @@ func running(t *testing.T, cfg *config.Config, names ...string) {
 func freshServer(t *testing.T) cis.Report {
 	root := t.TempDir()
 	cfg := loaded(t, config.Server, root)
-	s, err := server.New(cfg, agent.Host{Systemd: true, NFTables: true}, func(component.Status) {})
+	facts, err := server.Facts(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := server.New(server.Config{Node: cfg, Cluster: facts, Host: agent.Host{Systemd: true, NFTables: true}}, func(component.Status) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,10 +225,9 @@ func freshAgent(t *testing.T) cis.Report {
 	cfg := loaded(t, config.Agent, root)
 	g := &component.Group{}
 	dir := string(cfg.Layout().Data.Agent())
-	network := netip.MustParsePrefix("10.42.0.0/16")
 	if err := agent.Add(g, agent.Config{
 		Node: cfg, Host: agent.Host{Systemd: true, NFTables: true}, Client: kube.NewClient(dir+"/kubelet.conf", "node"), CAFile: dir + "/ca.crt",
-		Cluster: join.Facts{ClusterCIDR: []netip.Prefix{network}, ServiceCIDR: []netip.Prefix{network}, ClusterDNS: network.Addr().Next(), ClusterDomain: "cluster.local", Backend: "vxlan"},
+		Cluster: config.StandardFacts(),
 	}, nil); err != nil {
 		t.Fatal(err)
 	}

@@ -47,11 +47,13 @@ func configPrintCommand() *cobra.Command {
 		Use:   "print",
 		Short: "Print the effective configuration and where each value came from",
 		Long: `Print the effective configuration as YAML, and where each value came from: the
-default, a file, the environment or a flag. The command takes the flags of
-` + "`lite server`" + `, or after agent those of ` + "`lite agent`" + `, and changes nothing.`,
+default, a file, the environment or a flag. Values that the whole cluster shares are
+marked as cluster-wide; if the cluster that this node is in has another value, that is
+shown, too. The command takes the flags of ` + "`lite server`" + `, or after agent those of
+` + "`lite agent`" + `, and changes nothing.`,
 		Args: cobra.NoArgs,
 	}
-	perRole(cmd, "Print the effective configuration of an agent", func(cfg *config.Config) error { return cfg.Print(os.Stdout) })
+	perRole(cmd, "Print the effective configuration of an agent", func(cfg *config.Config) error { return cfg.Print(os.Stdout, check.KnownFacts(cfg)) })
 	return cmd
 }
 

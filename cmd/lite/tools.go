@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 	kubectlutil "k8s.io/kubectl/pkg/cmd/util"
 
 	"lite.io/lite/pkg/agent"
+	"lite.io/lite/pkg/check"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/layout"
 )
@@ -75,7 +77,8 @@ func kubeconfig() string {
 	if os.Getenv("KUBECONFIG") != "" {
 		return ""
 	}
-	path := configured().WriteKubeconfig
+	// On an agent there is one only if a user has brought it.
+	path := cmp.Or(configured().WriteKubeconfig, layout.Default().Config.Kubeconfig())
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) && os.Getenv("KUBERNETES_SERVICE_HOST") != "" {
 		return ""
 	}
@@ -158,10 +161,8 @@ func mentions(args []string, long, short string) bool {
 // the defaults where that cannot be read: a tool should not refuse to look at a
 // node because a file of its is wrong.
 func configured() *config.Config {
-	for _, role := range []config.Role{config.Server, config.Agent} {
-		if cfg, err := config.Load(role, config.Flags(role), os.Environ()); err == nil {
-			return cfg
-		}
+	if n := check.Here(nil, nil); n.Config != nil {
+		return n.Config
 	}
 	standard := layout.Default()
 	return &config.Config{DataDir: string(standard.Data), WriteKubeconfig: standard.Config.Kubeconfig()}

@@ -12,9 +12,9 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"lite.io/lite/pkg/check"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/install/uninstall"
-	"lite.io/lite/pkg/server"
 )
 
 func uninstallCommand() *cobra.Command {
@@ -93,38 +93,24 @@ func confirm(n uninstall.Node, keep bool) error {
 
 // node is where this node keeps what.
 func (r *removal) node() (uninstall.Node, error) {
-	cfg, err := r.configuration()
-	if err != nil && r.dataDir == "" {
-		return uninstall.Node{}, fmt.Errorf("%w; fix it, or pass --data-dir to continue without the configuration", err)
+	flags := config.Flags(config.Agent) // the role does not matter to the one that is set
+	if r.dataDir != "" {
+		if err := flags.Set("data-dir", r.dataDir); err != nil {
+			return uninstall.Node{}, err
+		}
 	}
-	if err != nil {
+	here := check.Here(nil, flags)
+	cfg := here.Config
+	if here.Err != nil && r.dataDir == "" {
+		return uninstall.Node{}, fmt.Errorf("%w; fix it, or pass --data-dir to continue without the configuration", here.Err)
+	}
+	if here.Err != nil {
 		dir, err := filepath.Abs(r.dataDir)
 		if err != nil {
 			return uninstall.Node{}, err
 		}
 		cfg = &config.Config{DataDir: dir}
 	}
-	return uninstall.NodeOf(cfg, server.Used(cfg.DataDir)), nil
-}
-
-// configuration is that of the role which this node has.
-func (r *removal) configuration() (*config.Config, error) {
-	load := func(role config.Role) (*config.Config, error) {
-		flags := config.Flags(role)
-		if r.dataDir != "" {
-			if err := flags.Set("data-dir", r.dataDir); err != nil {
-				return nil, err
-			}
-		}
-		return config.Load(role, flags, os.Environ())
-	}
-	cfg, err := load(config.Server)
-	if err == nil && server.Used(cfg.DataDir) {
-		return cfg, nil
-	}
-	agent, agentErr := load(config.Agent)
-	if agentErr == nil && (err != nil || !server.Used(agent.DataDir)) {
-		return agent, nil
-	}
-	return cfg, err
+	stamp, err := cfg.Layout().Data.Stamp()
+	return uninstall.NodeOf(cfg, err == nil && stamp.Role == string(config.Server)), nil
 }

@@ -5,7 +5,6 @@ package agent
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"net/url"
 
 	"lite.io/lite/pkg/addon"
@@ -14,6 +13,7 @@ import (
 	"lite.io/lite/pkg/agent/containerd"
 	"lite.io/lite/pkg/agent/images"
 	"lite.io/lite/pkg/agent/kubelet"
+	"lite.io/lite/pkg/cluster"
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/file"
@@ -21,7 +21,6 @@ import (
 	"lite.io/lite/pkg/host/firewall"
 	"lite.io/lite/pkg/host/resolver"
 	"lite.io/lite/pkg/host/watch"
-	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/pki/expiry"
@@ -31,7 +30,7 @@ import (
 // Config is what a node has to be told beyond what its user said.
 type Config struct {
 	Node    *config.Config
-	Cluster join.Facts
+	Cluster cluster.Facts
 	Host    Host
 	Client  *kube.Client // of the node's identity, system:node:<name>
 	Nodes   *kube.Nodes
@@ -45,10 +44,15 @@ type Config struct {
 	KeyFile  string
 }
 
-// RememberName makes the node keep its name when the machine's changes.
-func RememberName(c *config.Config) error {
-	if err := file.Write(c.Layout().Data.NodeName(), []byte(c.NodeName+"\n"), 0o600); err != nil {
+// Remember makes the node keep its name when the machine's changes, and stamps the
+// data directory with its role, by which it is known from then on.
+func Remember(c *config.Config) error {
+	at := c.Layout().Data
+	if err := file.Write(at.NodeName(), []byte(c.NodeName+"\n"), 0o600); err != nil {
 		return fmt.Errorf("record the node's name: %w", err)
+	}
+	if err := file.Write(at.Role(), []byte(string(c.Role)+"\n"), 0o600); err != nil {
+		return fmt.Errorf("record the node's role: %w", err)
 	}
 	return nil
 }
@@ -114,14 +118,8 @@ func CheckArguments(cfg *config.Config, host Host) error {
 
 // unknownCluster makes up what a cluster would tell.
 func unknownCluster(cfg *config.Config) Membership {
-	network := netip.MustParsePrefix("192.0.2.0/24")
 	return Membership{
-		Servers: []string{"https://192.0.2.1:" + layout.APIPortText},
-		Facts: join.Facts{
-			ClusterCIDR: []netip.Prefix{network}, ServiceCIDR: []netip.Prefix{network}, ClusterDNS: network.Addr().Next(),
-			ClusterDomain: "cluster.local", Backend: "vxlan",
-		},
-		dir: cfg.Layout().Data.Agent(),
+		Servers: []string{"https://192.0.2.1:" + layout.APIPortText}, Facts: config.StandardFacts(), dir: cfg.Layout().Data.Agent(),
 	}
 }
 

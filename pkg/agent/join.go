@@ -31,6 +31,7 @@ import (
 	"k8s.io/client-go/util/keyutil"
 	"k8s.io/kubernetes/pkg/kubelet/certificate/bootstrap"
 
+	"lite.io/lite/pkg/cluster"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/join"
@@ -44,8 +45,8 @@ import (
 // Membership is what a machine has once it is a node of a cluster.
 type Membership struct {
 	// Servers are the URLs that the user has named, the newest first.
-	Servers []string   `json:"servers"`
-	Facts   join.Facts `json:"facts"`
+	Servers []string      `json:"servers"`
+	Facts   cluster.Facts `json:"facts"`
 	dir     layout.Agent
 	refused bool // the cluster lets nobody in by the certificate that is here
 }
@@ -95,16 +96,24 @@ func Join(ctx context.Context, cfg *config.Config, say func(string)) (Membership
 			return m, err
 		}
 	}
-	if err := RememberName(cfg); err != nil {
+	if err := cfg.Contradicts(m.Facts); err != nil {
 		return m, err
 	}
-	return m, m.save()
+	if err := m.save(); err != nil {
+		return m, err
+	}
+	return m, Remember(cfg)
 }
 
-// Joined reports whether a data directory is that of an agent that has joined.
-func Joined(dataDir string) bool {
-	_, err := os.Stat(layout.Data(dataDir).Agent().Cluster())
-	return err == nil
+// Known is what the agent knows of its cluster, the zero Facts if it is in none. read
+// reads a file.
+func Known(cfg *config.Config, read func(path string) ([]byte, error)) cluster.Facts {
+	var m Membership
+	data, err := read(cfg.Layout().Data.Agent().Cluster())
+	if err != nil || json.Unmarshal(data, &m) != nil || !m.Facts.Known() {
+		return cluster.Facts{}
+	}
+	return m.Facts
 }
 
 // CheckJoin says what a machine would need to be told to join, if it is no node yet.
@@ -157,12 +166,25 @@ func (m *Membership) prefer(server string) {
 
 // join is the way of a machine that is new.
 func (m *Membership) join(ctx context.Context, cfg *config.Config, token join.Token, say func(string)) error {
-	cluster, err := join.Await(ctx, token, cfg.ServerURL, join.Agent, say)
+	found, err := join.Await(ctx, token, cfg.ServerURL, join.Agent, say)
 	if err != nil {
 		return err
 	}
-	m.Servers = []string{cluster.Server}
-	if err := m.forget(cluster.CA); err != nil {
+	m.Servers = []string{found.Server}
+	client, err := kubernetes.NewForConfig(&rest.Config{
+		Host: found.Server, BearerToken: bearer(token), TLSClientConfig: rest.TLSClientConfig{CAData: found.CA}, Proxy: direct,
+	})
+	if err != nil {
+		return fmt.Errorf("join: %w", err)
+	}
+	if m.Facts, err = awaitFacts(ctx, client); err != nil {
+		return err
+	}
+	// Who is configured for another cluster is no node of this one, not even for a moment.
+	if err := cfg.Contradicts(m.Facts); err != nil {
+		return err
+	}
+	if err := m.forget(found.CA); err != nil {
 		return err
 	}
 	if err := m.clear(cfg.NodeName); err != nil {
@@ -171,20 +193,11 @@ func (m *Membership) join(ctx context.Context, cfg *config.Config, token join.To
 	if err := os.MkdirAll(m.certificates(), 0o700); err != nil {
 		return fmt.Errorf("join: %w", err)
 	}
-	if err := file.Write(m.CAFile(), cluster.CA, 0o600); err != nil {
+	if err := file.Write(m.CAFile(), found.CA, 0o600); err != nil {
 		return fmt.Errorf("write %s: %w", m.CAFile(), err)
 	}
-	client, err := kubernetes.NewForConfig(&rest.Config{
-		Host: cluster.Server, BearerToken: bearer(token), TLSClientConfig: rest.TLSClientConfig{CAData: cluster.CA}, Proxy: direct,
-	})
-	if err != nil {
-		return fmt.Errorf("join: %w", err)
-	}
-	if m.Facts, err = awaitFacts(ctx, client); err != nil {
-		return err
-	}
 	for try := 1; ; try++ {
-		err := m.requestCertificate(ctx, client, cfg.NodeName, cluster.Server, token, say)
+		err := m.requestCertificate(ctx, client, cfg.NodeName, found.Server, token, say)
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
@@ -247,7 +260,7 @@ func direct(*http.Request) (*url.URL, error) { return nil, nil }
 
 // awaitFacts reads the cluster's facts. A server that has just been made
 // publishes them a moment after it lets tokens in.
-func awaitFacts(ctx context.Context, client kubernetes.Interface) (facts join.Facts, err error) {
+func awaitFacts(ctx context.Context, client kubernetes.Interface) (facts cluster.Facts, err error) {
 	const enough = 30 * time.Second
 	for end := time.Now().Add(enough); ; {
 		if facts, err = join.FetchFacts(ctx, client); err == nil || time.Now().After(end) {

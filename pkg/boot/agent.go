@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"lite.io/lite/pkg/agent"
+	"lite.io/lite/pkg/cluster"
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/status"
@@ -29,7 +30,7 @@ func (n *plan) agent() error {
 	if err := agent.CheckArguments(n.cfg, n.host); err != nil {
 		return err
 	}
-	c, err := n.claim()
+	c, err := n.claim(cluster.Facts{})
 	if err != nil {
 		return err
 	}
@@ -45,8 +46,7 @@ func (n *plan) agent() error {
 	if err != nil {
 		return err
 	}
-	facts := member.Facts
-	if err := n.cfg.WithRanges(facts.ClusterCIDR, facts.ServiceCIDR, facts.Disable).CheckNetworks(); err != nil {
+	if err := n.cfg.With(member.Facts).CheckNetworks(); err != nil {
 		slog.Warn("CIDRs of the cluster overlap networks of this machine: pods cannot reach those networks", "err", err)
 	}
 	node, err := agent.New(n.cfg, member, n.host, n.ui.changed)

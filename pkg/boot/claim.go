@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"lite.io/lite/pkg/agent"
+	"lite.io/lite/pkg/cluster"
 	"lite.io/lite/pkg/host/watch"
 	"lite.io/lite/pkg/install/service"
 	"lite.io/lite/pkg/install/uninstall"
@@ -22,12 +23,13 @@ type claimed struct {
 	io.Closer
 }
 
-func (n *plan) claim() (*claimed, error) {
+// claim is told what the cluster shares, where that is known before the node is in it.
+func (n *plan) claim(facts cluster.Facts) (*claimed, error) {
 	hold, err := server.Claim(n.cfg.DataDir, version.Version())
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(n.ownEnvironment(), n.before.Keep(n.cfg.DataDir), n.stand()); err != nil {
+	if err := errors.Join(n.ownEnvironment(facts), n.before.Keep(n.cfg.DataDir), n.stand()); err != nil {
 		return nil, errors.Join(err, hold.Close())
 	}
 	if err := service.CloseUnit(); err != nil {
@@ -43,12 +45,12 @@ func (n *plan) claim() (*claimed, error) {
 // cluster, and a directory for temporary files. Whatever TMPDIR and XDG_RUNTIME_DIR, which
 // containerd prefers, named may not be there: pods with users of their own did not start, and all
 // parts were ready.
-func (n *plan) ownEnvironment() error {
+func (n *plan) ownEnvironment(facts cluster.Facts) error {
 	local, _ := net.InterfaceAddrs() // without it nothing is added
 	temporary := n.cfg.Layout().Run.Temporary()
 	return errors.Join(
 		os.Setenv("PATH", n.tools.Path(n.helpers, os.Getenv("PATH"))),
-		os.Setenv("NO_PROXY", noProxy(n.cfg, os.Getenv, local)),
+		os.Setenv("NO_PROXY", noProxy(n.cfg, facts, os.Getenv, local)),
 		agent.MakeTemp(temporary), os.Setenv("TMPDIR", temporary), os.Unsetenv("XDG_RUNTIME_DIR"),
 	)
 }

@@ -6,13 +6,14 @@ import (
 	"slices"
 	"strings"
 
+	"lite.io/lite/pkg/cluster"
 	"lite.io/lite/pkg/config"
 )
 
 // noProxy is NO_PROXY for a server that has a proxy for the way out: besides what the
 // user says, that of the cluster and the networks of the node's addresses, where the
 // other nodes are. Otherwise the API server would ask kubelets and pods by the proxy.
-func noProxy(cfg *config.Config, getenv func(string) string, local []net.Addr) string {
+func noProxy(cfg *config.Config, facts cluster.Facts, getenv func(string) string, local []net.Addr) string {
 	first := func(names ...string) string {
 		i := slices.IndexFunc(names, func(name string) bool { return getenv(name) != "" })
 		return getenv(names[max(0, i)])
@@ -21,8 +22,8 @@ func noProxy(cfg *config.Config, getenv func(string) string, local []net.Addr) s
 	if cfg.Role != config.Server || first("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy") == "" {
 		return said
 	}
-	all := []string{".svc", "." + cfg.ClusterDomain}
-	for _, p := range slices.Concat(cfg.ClusterCIDR, cfg.ServiceCIDR) {
+	all := []string{".svc", "." + facts.ClusterDomain}
+	for _, p := range slices.Concat(facts.ClusterCIDR, facts.ServiceCIDR) {
 		all = append(all, p.String())
 	}
 	for _, a := range local {

@@ -10,11 +10,8 @@ import (
 
 func TestNoProxy(t *testing.T) {
 	cfg := config.Config{
-		Role:          config.Server,
-		NodeIP:        []netip.Addr{netip.MustParseAddr("192.0.2.7")},
-		ClusterCIDR:   []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")},
-		ServiceCIDR:   []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")},
-		ClusterDomain: "cluster.local",
+		Role:   config.Server,
+		NodeIP: []netip.Addr{netip.MustParseAddr("192.0.2.7")},
 	}
 	local := []net.Addr{
 		&net.IPNet{IP: net.IPv4(127, 0, 0, 1), Mask: net.CIDRMask(8, 32)},
@@ -34,7 +31,7 @@ func TestNoProxy(t *testing.T) {
 		"agent":            {config.Agent, map[string]string{"HTTPS_PROXY": "http://p:1"}, ""},
 	} {
 		cfg.Role = test.role
-		if got := noProxy(&cfg, func(name string) string { return test.env[name] }, local); got != test.want {
+		if got := noProxy(&cfg, config.StandardFacts(), func(name string) string { return test.env[name] }, local); got != test.want {
 			t.Errorf("%s: got %q, want %q", name, got, test.want)
 		}
 	}

@@ -20,11 +20,15 @@ func Server(flags *pflag.FlagSet) error {
 }
 
 func (n *plan) server() error {
-	unprepared, err := server.New(n.cfg, n.host, n.ui.changed)
+	facts, err := server.Facts(n.cfg)
 	if err != nil {
 		return err
 	}
-	c, err := n.claim()
+	unprepared, err := server.New(server.Config{Node: n.cfg, Cluster: facts, Host: n.host}, n.ui.changed)
+	if err != nil {
+		return err
+	}
+	c, err := n.claim(facts)
 	if err != nil {
 		return err
 	}

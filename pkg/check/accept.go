@@ -5,7 +5,6 @@ import (
 	"log/slog"
 
 	"lite.io/lite/pkg/agent"
-	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/host/probe"
 	"lite.io/lite/pkg/log"
@@ -44,6 +43,5 @@ func Arguments(cfg *config.Config) error {
 	if cfg.Role == config.Agent {
 		return agent.Check(cfg, host)
 	}
-	_, err := server.New(cfg, host, func(component.Status) {})
-	return err
+	return server.Check(cfg, host)
 }

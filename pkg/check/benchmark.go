@@ -65,7 +65,7 @@ func ofConfiguration(n *cis.Node, m *Machine, flags *pflag.FlagSet, role string)
 	switch n.Role {
 	case config.Server, config.Agent:
 	case "":
-		n.Role, _ = m.RoleOf(DataDir(flags))
+		n.Role = Here(m, flags).Role
 	default:
 		return fmt.Errorf("--role %q: must be server or agent", role)
 	}
@@ -90,17 +90,4 @@ func administrator(kubeconfig string) (kubernetes.Interface, error) {
 		return nil, errors.New("it is damaged")
 	}
 	return kubernetes.NewForConfig(c)
-}
-
-// DataDir is the data directory of a node whose role is not known.
-func DataDir(flags *pflag.FlagSet) string {
-	for _, role := range []config.Role{config.Server, config.Agent} {
-		if cfg, err := config.Load(role, flags, os.Environ()); err == nil {
-			return cfg.DataDir
-		}
-	}
-	if dir := flags.Lookup("data-dir").Value.String(); dir != "" {
-		return dir
-	}
-	return string(standard.Data)
 }

@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"lite.io/lite/pkg/addon"
+	"lite.io/lite/pkg/cluster"
 	"lite.io/lite/pkg/config"
-	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/status"
 )
 
@@ -73,7 +73,7 @@ type Env struct {
 	Subject
 	// Facts are the cluster's; Assumed says that they are the defaults, because
 	// this machine has not joined yet.
-	Facts   join.Facts
+	Facts   cluster.Facts
 	Assumed bool
 	Running Running
 }

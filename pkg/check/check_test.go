@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lite.io/lite/pkg/addon"
+	"lite.io/lite/pkg/cluster"
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/host/netfilter"
@@ -37,6 +38,7 @@ var (
 type bed struct {
 	*Machine
 	Subject
+	facts cluster.Facts // of the cluster whose server it is
 	files map[string]string
 	links map[string]string
 	// answers is what programs say, by their whole command line; one that is not
@@ -121,13 +123,14 @@ func healthy(t testing.TB) *bed {
 			return netfilter.Tools{NFT: own, IPTables: own}
 		},
 	}
+	b.facts = config.StandardFacts()
+	b.Cluster = func(*config.Config) (cluster.Facts, error) { return b.facts, nil }
 	nothing := func(*config.Config) error { return nil }
 	b.Fits, b.Room, b.Watches, b.Files, b.Ports, b.Networks = nothing, nothing, nothing, nothing, nothing, nothing
 	b.Role, b.Version, b.Built = config.Server, "v1.0.0", now.Add(-time.Hour)
 	b.Config = &config.Config{
 		Role: config.Server, DataDir: "/var/lib/lite", NodeName: "node-a", NodeIP: []netip.Addr{netip.MustParseAddr("192.0.2.10")},
-		BindAddress: netip.IPv4Unspecified(), HTTPSListenPort: 6443, FlannelBackend: "vxlan",
-		ClusterCIDR: prefixes("10.42.0.0/16"), ServiceCIDR: prefixes("10.43.0.0/16"), ClusterDNS: netip.MustParseAddr("10.43.0.10"),
+		BindAddress: netip.IPv4Unspecified(), HTTPSListenPort: 6443,
 		PrivateRegistry: "/etc/lite/registries.yaml",
 	}
 	return b
@@ -212,6 +215,20 @@ func (b *bed) agent() {
 	b.Config = &config.Config{Role: config.Agent, DataDir: "/var/lib/lite", NodeName: "node-a", NodeIP: b.Config.NodeIP, PrivateRegistry: b.Config.PrivateRegistry}
 }
 
+// agentOf is an agent's configuration by environment.
+func agentOf(t *testing.T, env ...string) *config.Config {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(file, []byte("node-name: node-a\nnode-ip: 192.0.2.10\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := config.Load(config.Agent, config.Flags(config.Agent), append(env, "LITE_CONFIG="+file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 // run by a lite whose parts are as they are.
 func (b *bed) lite(pid int, parts ...status.Component) {
 	b.process(pid, "lite", "server")
@@ -279,7 +296,7 @@ func TestStartRefusesWhatKeepsPodsFromRunning(t *testing.T) {
 		"a kernel without bridges":    {without("CONFIG_BRIDGE=m"), lacking("bridge"), "no bridge (operation not supported): pods have no network"},
 		"a kernel that does not know": {without("CONFIG_BRIDGE=m"), nil, ""},
 		"without VXLAN":               {without("CONFIG_VXLAN=m"), lacking("vxlan"), "pods of other nodes are unreachable"},
-		"without VXLAN, not needed":   {without("CONFIG_VXLAN=m"), func(b *bed) { lacking("vxlan")(b); b.Config.FlannelBackend = "host-gw" }, ""},
+		"without VXLAN, not needed":   {without("CONFIG_VXLAN=m"), func(b *bed) { lacking("vxlan")(b); b.facts.Backend = "host-gw" }, ""},
 		"without IPVS":                {nil, func(b *bed) { b.Config.KubeProxyArgs = []string{"proxy-mode=ipvs"} }, "Services lead nowhere"},
 		"without IPVS, not asked for": {nil, func(b *bed) { b.Config.KubeProxyArgs = []string{"proxy-mode=ipvs", "proxy-mode=nftables"} }, ""},
 		"with IPVS":                   {map[string]string{"/proc/net/ip_vs": ""}, func(b *bed) { b.Config.KubeProxyArgs = []string{"proxy-mode=ipvs"} }, ""},
@@ -292,7 +309,7 @@ func TestStartRefusesWhatKeepsPodsFromRunning(t *testing.T) {
 		"few open files":              {nil, func(b *bed) { b.OpenFiles = func() (uint64, error) { return 1024, nil } }, ""},
 		"an agent with few of them":   {nil, func(b *bed) { b.agent(); b.OpenFiles = func() (uint64, error) { return 512, nil } }, ""},
 		"without it, root of users":   {map[string]string{"/proc/self/uid_map": "0 100000 65536\n"}, func(b *bed) { delete(b.files, kmsg) }, ""},
-		"a network of the user's":     {without("CONFIG_BRIDGE=m"), func(b *bed) { lacking("bridge")(b); b.Config.Disable = addon.Disabled{addon.CNI} }, ""},
+		"a network of the user's":     {without("CONFIG_BRIDGE=m"), func(b *bed) { lacking("bridge")(b); b.facts.Disable = addon.Disabled{addon.CNI} }, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := healthy(t)
@@ -337,6 +354,14 @@ func TestFindings(t *testing.T) {
 		"refused arguments": {nil, func(b *bed) {
 			b.Refused = errors.New(`kubelet-arg "config=/k": unknown field "maxPodz"; correct the file`)
 		}, "configuration", Fail, []string{`kubelet-arg "config=/k": unknown field "maxPodz"`, "correct the file"}},
+		"an agent of other ranges": {map[string]string{"/var/lib/lite/agent/cluster.json": `{"facts":{"clusterCIDR":["10.60.0.0/16"],"serviceCIDR":["10.61.0.0/16"],"clusterDomain":"cluster.local"}}`}, func(b *bed) {
+			b.agent()
+			b.Config = agentOf(t, "LITE_CLUSTER_CIDR=10.62.0.0/16", "LITE_SERVICE_CIDR=10.61.0.0/16", "LITE_DISABLE=dns")
+		}, "configuration", Fail, []string{`cluster-cidr "10.62.0.0/16" (environment LITE_CLUSTER_CIDR), but the cluster has "10.60.0.0/16"; disable "dns"`, "remove these settings"}},
+		"an agent that expects them": {nil, func(b *bed) {
+			b.agent()
+			b.Config = agentOf(t, "LITE_CLUSTER_CIDR=10.62.0.0/16")
+		}, "configuration", Pass, []string{"it has not joined yet"}},
 		"unread": {nil, func(b *bed) { b.Unread = "/etc/lite/config.yaml" }, "configuration", Skip, []string{"only root can read /etc/lite/config.yaml"}},
 		"newer data": {map[string]string{"/var/lib/lite/version": "v9.0.0\n"}, func(b *bed) {
 			b.Claim = func(string, string) error {
@@ -368,7 +393,7 @@ func TestFindings(t *testing.T) {
 		"no vxlan, tried":        {nil, func(b *bed) { b.Kernel = kernelWith("vxlan", errors.New("operation not supported")) }, "kernel features", Fail, []string{"no vxlan (operation not supported)", "modprobe vxlan", "--flannel-backend", "CONFIG_VXLAN"}},
 		"no nftables, tried":     {nil, func(b *bed) { b.Kernel = kernelWith("nftables", errors.New("not supported")) }, "kernel features", Warn, []string{"no nftables"}},
 		"a probe beats a file":   {map[string]string{"/boot/config-6.1.0-18-amd64": kernelConfig + "# CONFIG_VETH is not set\nCONFIG_VETH=n\n"}, nil, "kernel features", Pass, []string{"tried"}},
-		"no wireguard":           {nil, func(b *bed) { b.Config.FlannelBackend = "wireguard-native" }, "kernel features", Fail, []string{"no wireguard (/boot/config-6.1.0-18-amd64 has no CONFIG_WIREGUARD)"}},
+		"no wireguard":           {nil, func(b *bed) { b.facts.Backend = "wireguard-native" }, "kernel features", Fail, []string{"no wireguard (/boot/config-6.1.0-18-amd64 has no CONFIG_WIREGUARD)"}},
 		"no conntrack":           {nil, func(b *bed) { delete(b.files, "/proc/sys/net/netfilter/nf_conntrack_max") }, "kernel features", Fail, []string{"no nf_conntrack"}},
 		"conntrack, as a module": {map[string]string{"/lib/modules/6.1.0-18-amd64/modules.dep": "kernel/net/netfilter/nf-conntrack.ko.xz: kernel/lib/libcrc32c.ko.xz\n"}, func(b *bed) { delete(b.files, "/proc/sys/net/netfilter/nf_conntrack_max") }, "kernel features", Pass, nil},
 		"a module not installed": {map[string]string{"/lib/modules/6.1.0-18-amd64/modules.dep": "kernel/x.ko:\n"}, func(b *bed) { b.Kernel = noKernel }, "kernel features", Fail, []string{"its module is not installed", "linux-modules-extra"}},
@@ -520,7 +545,7 @@ func TestFindings(t *testing.T) {
 		"a kubelet runs":     {nil, func(b *bed) { b.process(9, "kubelet") }, "others", Fail, []string{"kubelet, pid 9"}},
 		"cri-dockerd":        {nil, func(b *bed) { b.process(9, "cri-dockerd") }, "others", Fail, []string{"cri-dockerd"}},
 		"flannel's device":   {map[string]string{"/sys/class/net/flannel.1/operstate": "unknown"}, nil, "others", Warn, []string{"interface flannel.1"}},
-		"a network of ours":  {map[string]string{"/sys/class/net/cilium_host/operstate": "up"}, func(b *bed) { b.Config.Disable = addon.Disabled{addon.CNI} }, "others", Pass, nil},
+		"a network of ours":  {map[string]string{"/sys/class/net/cilium_host/operstate": "up"}, func(b *bed) { b.facts.Disable = addon.Disabled{addon.CNI} }, "others", Pass, nil},
 		"k3s in a container": {map[string]string{"/proc/9/status": "Name: k3s-server\nNSpid:\t9\t1\n"}, func(b *bed) { b.process(9, "k3s-server") }, "others", Pass, nil},
 		"docker":             {nil, func(b *bed) { b.process(9, "dockerd") }, "others", Pass, []string{"docker is running (pid 9)"}},
 		"chains":             {nil, func(b *bed) { b.answers["iptables -w 5 -t nat -S"] = "-N KUBE-SERVICES\n-N CNI-HOSTPORT-DNAT\n" }, "others", Warn, []string{"2 iptables chains", "reboot"}},

@@ -83,9 +83,9 @@ func TestFirewalls(t *testing.T) {
 		"ufw, narrower":             {withUFW(strings.Replace(ufwAll, "10.42.0.0/16", "10.42.0.0/24", 1)), nil, Fail, []string{"blocks pods from 10.42.0.0/16"}},
 		"ufw, lets all in":          {map[string]string{"/etc/ufw/ufw.conf": ufwOn, "/etc/ufw/user.rules": ufwHead, "/etc/ufw/user6.rules": ufwHead, "/etc/default/ufw": `DEFAULT_INPUT_POLICY="ACCEPT"`}, nil, Pass, []string{"allows everything"}},
 		"ufw, an agent":             {withUFW(ufwHead), (*bed).agent, Fail, []string{"blocks 10250/tcp", "networks are the defaults"}},
-		"ufw, other ranges":         {withUFW(ufwAll), func(b *bed) { b.Config.ClusterCIDR, b.Config.HTTPSListenPort = prefixes("10.60.0.0/16"), 7443 }, Fail, []string{"blocks 7443/tcp (API server), pods from 10.60.0.0/16"}},
-		"ufw, wireguard":            {withUFW(ufwAll), func(b *bed) { b.Config.FlannelBackend = "wireguard-native" }, Fail, []string{"blocks 51820/udp"}},
-		"ufw, host-gw":              {withUFW(strings.Replace(ufwAll, "udp 8472", "udp 1", 1)), func(b *bed) { b.Config.FlannelBackend = "host-gw" }, Pass, nil},
+		"ufw, other ranges":         {withUFW(ufwAll), func(b *bed) { b.facts.ClusterCIDR, b.Config.HTTPSListenPort = prefixes("10.60.0.0/16"), 7443 }, Fail, []string{"blocks 7443/tcp (API server), pods from 10.60.0.0/16"}},
+		"ufw, wireguard":            {withUFW(ufwAll), func(b *bed) { b.facts.Backend = "wireguard-native" }, Fail, []string{"blocks 51820/udp"}},
+		"ufw, host-gw":              {withUFW(strings.Replace(ufwAll, "udp 8472", "udp 1", 1)), func(b *bed) { b.facts.Backend = "host-gw" }, Pass, nil},
 		"ufw, nodes elsewhere":      {withUFW(ufwAll), func(b *bed) { b.Nodes = prefixes("198.51.100.0/24") }, Fail, []string{"10250/tcp (kubelet) from 198.51.100.0/24"}},
 		"ufw, no network around":    {withUFW(ufwHead), func(b *bed) { b.Interfaces = interfacesOf("192.0.2.10/32") }, Fail, []string{"ufw allow 8472/udp"}},
 		"firewalld, off":            {map[string]string{"/etc/firewalld/firewalld.conf": ""}, nil, Pass, []string{"firewalld is installed and not active"}},
@@ -232,7 +232,7 @@ func TestFixIsWrittenDown(t *testing.T) {
 func TestOpeningsOfTwoFamilies(t *testing.T) {
 	b := healthy(t)
 	b.Config.NodeIP = append(b.Config.NodeIP, netip.MustParseAddr("2001:db8::10"))
-	b.Config.ClusterCIDR, b.Config.ServiceCIDR = prefixes("10.42.0.0/16", "fd42::/56"), prefixes("10.43.0.0/16", "fd43::/112")
+	b.facts.ClusterCIDR, b.facts.ServiceCIDR = prefixes("10.42.0.0/16", "fd42::/56"), prefixes("10.43.0.0/16", "fd43::/112")
 	b.Interfaces = interfacesOf("192.0.2.10/24", "2001:db8::10/64")
 	b.run(t)
 	var got []string

@@ -99,6 +99,11 @@ func configuration(_ context.Context, e *Env) []Result {
 	if e.Refused != nil {
 		return wrong(e.Refused)
 	}
+	if e.Role == config.Agent && !e.Assumed {
+		if err := e.Config.Contradicts(e.Facts); err != nil {
+			return refused(err)
+		}
+	}
 	text := fmt.Sprintf("%s %s, address %v", e.Role, e.Config.NodeName, e.Config.NodeIP)
 	if e.Because != "" {
 		text = fmt.Sprintf("%s (%s) %s, address %v", e.Role, e.Because, e.Config.NodeName, e.Config.NodeIP)

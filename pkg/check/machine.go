@@ -3,12 +3,10 @@ package check
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path"
@@ -23,12 +21,12 @@ import (
 
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/agent/containerd"
+	"lite.io/lite/pkg/cluster"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/helpers"
 	"lite.io/lite/pkg/host/netfilter"
 	"lite.io/lite/pkg/host/probe"
-	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/server"
 	"lite.io/lite/pkg/status"
@@ -77,6 +75,8 @@ type Machine struct {
 	Claim                  func(dataDir, version string) error
 	Fits, Room, Watches    func(*config.Config) error
 	Files, Ports, Networks func(*config.Config) error
+	// Cluster is what the cluster of a server shares.
+	Cluster func(*config.Config) (cluster.Facts, error)
 	// Tools says which iptables and nft a node would run.
 	Tools func(context.Context, *config.Config) netfilter.Tools
 }
@@ -97,7 +97,8 @@ func This() *Machine {
 		Room:  func(c *config.Config) error { return probe.CheckDisk(c.DataDir) },
 		Files: (*config.Config).CheckFiles,
 		Ports: (*config.Config).CheckPorts, Networks: (*config.Config).CheckNetworks,
-		Tools: chooseTools,
+		Cluster: server.Facts,
+		Tools:   chooseTools,
 	}
 }
 
@@ -134,26 +135,20 @@ func (e *Env) findRunning(ctx context.Context) Running {
 	return Running{}
 }
 
-// findFacts takes what a server says of its cluster from its configuration, and
-// what an agent knows from the file that it keeps.
-func (e *Env) findFacts() (f join.Facts, assumed bool) {
-	c := e.Config
+// findFacts takes what a server goes by, and what an agent knows from the file that
+// it keeps. A machine that is in no cluster is checked for a standard one.
+func (e *Env) findFacts() (f cluster.Facts, assumed bool) {
 	switch {
-	case c == nil:
-	case c.Role == config.Server:
-		return join.Facts{ClusterCIDR: c.ClusterCIDR, ServiceCIDR: c.ServiceCIDR, ClusterDNS: c.ClusterDNS, ClusterDomain: c.ClusterDomain,
-			Backend: c.FlannelBackend, Disable: c.Disable}, false
+	case e.Config == nil:
+	case e.Role == config.Server:
+		f, _ = e.Cluster(e.Config) // a contradiction is the data directory's to tell
 	default:
-		var m agent.Membership
-		data, err := e.read(c.Layout().Data.Agent().Cluster())
-		if err == nil && json.Unmarshal(data, &m) == nil && len(m.Facts.ClusterCIDR) > 0 {
-			return m.Facts, false
-		}
+		f = agent.Known(e.Config, e.read)
 	}
-	return join.Facts{
-		ClusterCIDR: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")}, ServiceCIDR: []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")},
-		ClusterDNS: netip.MustParseAddr("10.43.0.10"), Backend: "vxlan",
-	}, true
+	if !f.Known() {
+		return config.StandardFacts(), true
+	}
+	return f, false
 }
 
 func (m *Machine) path(name string) string { return filepath.Join(m.Root, name) }

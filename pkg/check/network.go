@@ -29,18 +29,22 @@ func addresses(_ context.Context, e *Env) []Result {
 	if e.Config == nil {
 		return noConfig()
 	}
-	c := e.Config
-	if c.Role == config.Agent {
-		// It has no ranges of its own: those of the cluster.
-		c = c.WithRanges(e.Facts.ClusterCIDR, e.Facts.ServiceCIDR, e.Facts.Disable)
-	}
-	if err := e.Networks(c); err != nil {
+	if err := e.Networks(e.goesBy()); err != nil {
 		return wrong(err)
 	}
-	if results := e.detoured(c); len(results) > 0 {
+	if results := e.detoured(); len(results) > 0 {
 		return results
 	}
 	return pass(fmt.Sprintf("the node has %v; no network of the machine overlaps pods %v or services %v", e.Config.NodeIP, e.Facts.ClusterCIDR, e.Facts.ServiceCIDR))
+}
+
+// goesBy is the configuration with the ranges that the node goes by: an agent's has none
+// of its own.
+func (e *Env) goesBy() *config.Config {
+	if e.Config.Role == config.Server {
+		return e.Config
+	}
+	return e.Config.With(e.Facts)
 }
 
 // Detour is a route of a table that a rule has the kernel ask before the main one,
@@ -91,13 +95,13 @@ func detours() ([]Detour, error) {
 const mainPriority = 32766
 
 // detoured finds those that take packets of pods or Services away.
-func (e *Env) detoured(c *config.Config) []Result {
+func (e *Env) detoured() []Result {
 	all, err := e.Detours()
 	if err != nil {
 		return skip(err.Error())
 	}
 	var results []Result
-	for _, p := range slices.Concat(c.ClusterCIDR, c.ServiceCIDR) {
+	for _, p := range slices.Concat(e.Facts.ClusterCIDR, e.Facts.ServiceCIDR) {
 		for _, d := range all {
 			if d.Prefix.Bits() <= 1 || !d.Prefix.Overlaps(p) {
 				continue

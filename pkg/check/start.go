@@ -83,14 +83,16 @@ func checkWatches(cfg *config.Config) error {
 
 // Role refuses what does not go with what the data directory was used for.
 func Role(cfg *config.Config) error {
-	if cfg.Role == config.Server {
-		if agent.Joined(cfg.DataDir) && !server.Used(cfg.DataDir) {
-			return fmt.Errorf("data-dir %s contains an agent of a cluster; start it with `lite agent`, remove it first with `lite uninstall`, or choose another --data-dir for the server", cfg.DataDir)
-		}
-		return server.CheckRanges(cfg)
-	}
-	if server.Used(cfg.DataDir) {
+	stamp, err := cfg.Layout().Data.Stamp()
+	switch {
+	case err != nil:
+		return err
+	case stamp.Role != "" && stamp.Role != string(cfg.Role) && cfg.Role == config.Server:
+		return fmt.Errorf("data-dir %s contains an agent of a cluster; start it with `lite agent`, remove it first with `lite uninstall`, or choose another --data-dir for the server", cfg.DataDir)
+	case stamp.Role != "" && stamp.Role != string(cfg.Role):
 		return fmt.Errorf("data-dir %s contains a server; start it with `lite server`, or choose another --data-dir for the agent", cfg.DataDir)
+	case cfg.Role == config.Server:
+		_, err = server.Facts(cfg)
 	}
-	return nil
+	return err
 }

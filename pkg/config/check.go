@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -192,8 +191,8 @@ func (c *Config) checkNodeIP(h host) (errs []error) {
 // checkNetworks wants no network that the host reaches to have the addresses of
 // pods or services, which would hide it.
 func (c *Config) checkNetworks(h host) (errs []error) {
-	ranges := c.ranges()
-	if c.Disable.Has(addon.CNI) {
+	ranges := c.own().ranges()
+	if c.cluster.Disable.Has(addon.CNI) {
 		// Another pod network is the user's, and so are its interfaces.
 		ranges = slices.DeleteFunc(ranges, func(r keyed) bool { return r.key == "cluster-cidr" })
 	}
@@ -225,16 +224,3 @@ func (c *Config) checkNetworks(h host) (errs []error) {
 // to pods or, as default routes and the two halves of one that VPNs set do, to
 // all the rest.
 func isHost(r probe.Route) bool { return !probe.OfCluster(r.Interface) && r.To.Bits() > 1 }
-
-// WithRanges is a copy that has the ranges of the cluster and what is left out of
-// it, which the user does not tell an agent, for CheckNetworks.
-func (c *Config) WithRanges(pods, services []netip.Prefix, disable addon.Disabled) *Config {
-	known := *c
-	known.ClusterCIDR, known.ServiceCIDR, known.Disable = pods, services, disable
-	known.sources = map[string]string{}
-	maps.Copy(known.sources, c.sources)
-	for _, key := range []string{"cluster-cidr", "service-cidr"} {
-		known.sources[key] = "the cluster's"
-	}
-	return &known
-}

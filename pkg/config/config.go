@@ -15,7 +15,7 @@ import (
 	"regexp"
 	"strings"
 
-	"lite.io/lite/pkg/addon"
+	"lite.io/lite/pkg/cluster"
 	"lite.io/lite/pkg/layout"
 )
 
@@ -36,8 +36,8 @@ const ProfileCIS = "cis"
 var standard = layout.Default()
 
 // Config is complete and valid once Load has returned it; nobody changes it.
-// The fields of options that are for servers only are zero for an agent, which
-// learns the facts of its cluster when it joins.
+// The fields of options that are for servers only are zero for an agent. What the
+// whole cluster shares is not among the fields: see Propose and Contradicts.
 type Config struct {
 	Role       Role
 	DataDir    string // absolute and clean, as are all paths but ConfigFile
@@ -63,19 +63,10 @@ type Config struct {
 	HTTPSListenPort  int
 	TLSSANs          []string
 
-	// Both hold the same one or two families.
-	ClusterCIDR   []netip.Prefix
-	ServiceCIDR   []netip.Prefix
-	ClusterDNS    netip.Addr
-	ClusterDomain string
-
-	FlannelBackend string // vxlan, host-gw, wireguard-native or none
-	FlannelIface   string // "" = the one that has the node's address
+	FlannelIface string // "" = the one that has the node's address
 
 	WriteKubeconfig     string
 	WriteKubeconfigMode fs.FileMode
-
-	Disable addon.Disabled
 
 	// What the user adds to the arguments of a component: "key=value" without
 	// leading dashes, in the order given, the value may hold "=" and ",".
@@ -95,7 +86,12 @@ type Config struct {
 	AuditLogPath    string // "" = no audit log
 	AuditPolicyFile string // "" = lite's own
 
-	Profile string // ProfileCIS, or "" for lite's defaults
+	Profile string // of this node: ProfileCIS, or "" for lite's defaults
+
+	// cluster is what was said of the cluster: all on a server, on an agent only what
+	// it expects. It is no fact.
+	cluster  cluster.Facts
+	received bool // cluster is what the cluster has told
 
 	sources map[string]string // option name -> who said its value
 }

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"lite.io/lite/pkg/cluster"
 )
 
 // A drop-in wins over the file before it, in what it says and in nothing else; and what `config print` shows of both is a
@@ -46,7 +48,7 @@ func FuzzDropIns(f *testing.F) {
 // printsAsItIs loads what Print shows.
 func printsAsItIs(t *testing.T, role Role, c *Config) {
 	var shown strings.Builder
-	if err := c.Print(&shown); err != nil {
+	if err := c.Print(&shown, cluster.Facts{}); err != nil {
 		t.Fatal(err)
 	}
 	again, err := load(role, Flags(role), nil, fakeHost(map[string]string{"/etc/lite/config.yaml": shown.String()}))

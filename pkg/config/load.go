@@ -67,7 +67,7 @@ func load(role Role, flags *pflag.FlagSet, env []string, h host) (*Config, error
 	c := &Config{Role: role, sources: map[string]string{}}
 	errs = append(errs, c.parse(all)...)
 	errs = append(errs, c.complete(h)...)
-	errs = append(errs, c.validate()...)
+	errs = append(errs, c.own().validate()...)
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
@@ -77,7 +77,7 @@ func load(role Role, flags *pflag.FlagSet, env []string, h host) (*Config, error
 func fromDefaults(role Role) said {
 	all := said{}
 	for _, o := range optionsOf(role) {
-		if o.found == "" {
+		if o.found == "" && o.isOf(role) {
 			all[o.name] = statement{o.split(o.def), "default"}
 		}
 	}
@@ -154,7 +154,7 @@ func (c *Config) wrong(key string, value any, problem, remedy string) *Error {
 func (c *Config) complete(h host) (errs []error) {
 	unsaid := func(name string) bool {
 		o, _ := lookup(name)
-		return o.isFor(c.Role) && c.sources[name] == ""
+		return o.isOf(c.Role) && c.sources[name] == ""
 	}
 	found := func(name, source string) { c.sources[name] = "default, " + source }
 
@@ -172,8 +172,8 @@ func (c *Config) complete(h host) (errs []error) {
 		c.AdvertiseAddress = c.NodeIP[0]
 		found("advertise-address", "the first of node-ip")
 	}
-	if unsaid("cluster-dns") && len(c.ServiceCIDR) > 0 {
-		c.ClusterDNS = nth(c.ServiceCIDR[0], 10)
+	if unsaid("cluster-dns") && len(c.cluster.ServiceCIDR) > 0 {
+		c.cluster.ClusterDNS = nth(c.cluster.ServiceCIDR[0], 10)
 		found("cluster-dns", "the 10th address of service-cidr")
 	}
 	if unsaid("default-local-storage-path") && c.DataDir != "" {
@@ -215,8 +215,8 @@ func (c *Config) findNodeName(h host, found func(name, source string)) error {
 // findNodeIP takes an address of each family that services have; an agent does
 // not know them and takes one address, IPv4 if it can.
 func (c *Config) findNodeIP(h host, found func(name, source string)) error {
-	wanted := c.ServiceCIDR
-	if len(wanted) == 0 {
+	wanted := c.cluster.ServiceCIDR
+	if len(wanted) == 0 || c.Role == Agent {
 		wanted = []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0)}
 	}
 	networks, err := h.networks()

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"lite.io/lite/pkg/cluster"
 	"lite.io/lite/pkg/host/probe"
 )
 
@@ -68,14 +69,14 @@ func TestDefaults(t *testing.T) {
 	}
 	if c.WriteKubeconfigMode != 0o600 || c.LogLevel != slog.LevelInfo || c.HTTPSListenPort != 6443 ||
 		c.BindAddress != netip.IPv4Unspecified() || c.AdvertiseAddress != netip.MustParseAddr("192.0.2.10") ||
-		c.ClusterDNS != netip.MustParseAddr("10.43.0.10") || c.Disable != nil || c.ContainerRuntimeEndpoint != "" {
+		c.cluster.ClusterDNS != netip.MustParseAddr("10.43.0.10") || c.cluster.Disable != nil || c.ContainerRuntimeEndpoint != "" {
 		t.Errorf("got %+v", c)
 	}
 	a, err := loadAs(t, Agent, nil, nil, fakeHost(nil))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a.ClusterCIDR != nil || a.ClusterDNS.IsValid() || a.HTTPSListenPort != 0 || a.WriteKubeconfig != "" || a.NodeName != "node-a" {
+	if a.cluster.Known() || a.cluster.ClusterDNS.IsValid() || a.HTTPSListenPort != 0 || a.WriteKubeconfig != "" || a.NodeName != "node-a" {
 		t.Errorf("got %+v", a)
 	}
 }
@@ -381,8 +382,8 @@ func TestErrors(t *testing.T) {
 		"not YAML":                {yaml: "a: b: c", want: []string{`config "/etc/lite/config.yaml" (` + main + `): yaml: `}},
 		"two documents":           {yaml: "data-dir: /a\n---\ndata-dir: /b", want: []string{`config "/etc/lite/config.yaml" (` + main + `): line 2: a second YAML document begins; correct the YAML`}},
 		"not YAML, second":        {yaml: "data-dir: /a\n---\na: b: c", want: []string{`config "/etc/lite/config.yaml" (` + main + `): yaml: `}},
-		"server key of an agent":  {role: Agent, yaml: "cluster-cidr: 10.0.0.0/8", want: []string{`cluster-cidr "10.0.0.0/8" (` + main + `:1): is for servers only, and this node is an agent; set it where only servers read it`}},
-		"server name of an agent": {role: Agent, env: []string{"LITE_DISABLE=dns"}, want: []string{`disable "dns" (environment LITE_DISABLE): is for servers only, and this node is an agent; `}},
+		"server key of an agent":  {role: Agent, yaml: "https-listen-port: 7443", want: []string{`https-listen-port "7443" (` + main + `:1): is for servers only, and this node is an agent; set it where only servers read it`}},
+		"server name of an agent": {role: Agent, env: []string{"LITE_TLS_SAN=a.test"}, want: []string{`tls-san "a.test" (environment LITE_TLS_SAN): is for servers only, and this node is an agent; `}},
 		"server by http":          {role: Agent, args: []string{"--server=http://192.0.2.1"}, want: []string{`server "http://192.0.2.1" (flag --server): is not an https URL; write it like https://192.0.2.1:6443`}},
 		"server with a path":      {role: Agent, args: []string{"--server=https://192.0.2.1:6443/api"}, want: []string{`server "https://192.0.2.1:6443/api" (flag --server): must be host:port; write it like https://192.0.2.1:6443`}},
 		"server with a query":     {role: Agent, args: []string{"--server=https://192.0.2.1?a=b"}, want: []string{`server "https://192.0.2.1?a=b" (flag --server): must be host:port; `}},
@@ -640,7 +641,7 @@ func FuzzRead(f *testing.F) {
 			h := fakeHost(map[string]string{"/etc/lite/config.yaml": string(data)})
 			c, err := load(role, Flags(role), nil, h)
 			if err == nil {
-				err = c.Print(&strings.Builder{})
+				err = c.Print(&strings.Builder{}, cluster.Facts{})
 			}
 			joined, ok := err.(interface{ Unwrap() []error })
 			if err != nil && !ok {

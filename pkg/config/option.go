@@ -25,7 +25,11 @@ type option struct {
 	empty string // what the default "" stands for, in words
 	usage string // no backquotes, pflag takes them as the name of the value
 	only  Role   // the role it is for; "" = all
-	env   string // the environment variable, where it is not LITE_ and the name
+	// shared values are the whole cluster's: a server proposes them, and an agent may
+	// name them, in files and variables that machines share, only to be told if its
+	// cluster has others.
+	shared bool
+	env    string // the environment variable, where it is not LITE_ and the name
 	// secret values are shown to nobody.
 	secret bool
 	binding
@@ -165,22 +169,22 @@ var options = []option{
 		usage:   "Additional names and addresses for the API server's certificate",
 		binding: many(commas, func(c *Config) *[]string { return &c.TLSSANs }, tlsSAN)},
 
-	{name: "cluster-cidr", arg: "cidr", def: "10.42.0.0/16", only: Server,
+	{name: "cluster-cidr", arg: "cidr", def: "10.42.0.0/16", shared: true,
 		usage:   "Ranges of pod addresses, at most one per IP family",
-		binding: many(commas, func(c *Config) *[]netip.Prefix { return &c.ClusterCIDR }, podRange)},
-	{name: "service-cidr", arg: "cidr", def: "10.43.0.0/16", only: Server,
+		binding: many(commas, func(c *Config) *[]netip.Prefix { return &c.cluster.ClusterCIDR }, podRange)},
+	{name: "service-cidr", arg: "cidr", def: "10.43.0.0/16", shared: true,
 		usage:   "Ranges of service addresses, at most one per IP family",
-		binding: many(commas, func(c *Config) *[]netip.Prefix { return &c.ServiceCIDR }, serviceRange)},
-	{name: "cluster-dns", arg: "ip", found: "the 10th address of service-cidr", only: Server,
+		binding: many(commas, func(c *Config) *[]netip.Prefix { return &c.cluster.ServiceCIDR }, serviceRange)},
+	{name: "cluster-dns", arg: "ip", found: "the 10th address of service-cidr", shared: true,
 		usage:   "Address of the cluster's DNS service",
-		binding: one(func(c *Config) *netip.Addr { return &c.ClusterDNS }, unicastAddress)},
-	{name: "cluster-domain", arg: "domain", def: "cluster.local", only: Server,
+		binding: one(func(c *Config) *netip.Addr { return &c.cluster.ClusterDNS }, unicastAddress)},
+	{name: "cluster-domain", arg: "domain", def: "cluster.local", shared: true,
 		usage:   "Domain of the cluster's services and pods",
-		binding: one(func(c *Config) *string { return &c.ClusterDomain }, clusterDomain)},
+		binding: one(func(c *Config) *string { return &c.cluster.ClusterDomain }, clusterDomain)},
 
-	{name: "flannel-backend", arg: "name", def: "vxlan", only: Server,
+	{name: "flannel-backend", arg: "name", def: "vxlan", shared: true,
 		usage:   "How packets reach the pods of other nodes: vxlan, host-gw, wireguard-native, or none to bring your own",
-		binding: one(func(c *Config) *string { return &c.FlannelBackend }, oneOf("vxlan", "host-gw", "wireguard-native", "none"))},
+		binding: one(func(c *Config) *string { return &c.cluster.Backend }, oneOf("vxlan", "host-gw", "wireguard-native", "none"))},
 	{name: "flannel-iface", arg: "name", empty: "the interface that has node-ip",
 		usage:   "Interface that carries the packets between nodes",
 		binding: one(func(c *Config) *string { return &c.FlannelIface }, text)},
@@ -192,9 +196,9 @@ var options = []option{
 		usage:   "Octal mode of the kubeconfig",
 		binding: one(func(c *Config) *fs.FileMode { return &c.WriteKubeconfigMode }, fileMode)},
 
-	{name: "disable", arg: "name", only: Server,
+	{name: "disable", arg: "name", shared: true,
 		usage:   "Components to disable: " + strings.Join(addon.Names(), ", "),
-		binding: many(commas, func(c *Config) *[]addon.Name { return (*[]addon.Name)(&c.Disable) }, battery)},
+		binding: many(commas, func(c *Config) *[]addon.Name { return (*[]addon.Name)(&c.cluster.Disable) }, battery)},
 	{name: "default-local-storage-path", arg: "path", found: "storage in data-dir",
 		usage:   "Directory for this node's volumes of class local-path",
 		binding: one(func(c *Config) *string { return &c.LocalStoragePath }, storageDir)},
@@ -283,12 +287,18 @@ func (o option) split(text string) []string {
 	return values
 }
 
+// isOf reports whether a node of a role decides it.
+func (o option) isOf(role Role) bool { return o.isFor(role) && (!o.shared || role == Server) }
+
 // Flags returns the flags of a role, to be parsed by the caller and then given
 // to Load.
 func Flags(role Role) *pflag.FlagSet {
 	flags := pflag.NewFlagSet(string(role), pflag.ContinueOnError)
 	flags.SortFlags = false
 	for _, o := range optionsOf(role) {
+		if !o.isOf(role) {
+			continue
+		}
 		f := flags.VarPF(&flagValue{option: o}, o.name, o.short, o.usage)
 		f.DefValue = o.def + o.found + o.empty
 		if o.arg == "bool" {

@@ -278,7 +278,10 @@ func serviceRange(text string) (netip.Prefix, *Error) {
 	return p, nil
 }
 
+// clusterDomain is without the dot at the end by which a name is absolute, and in
+// lower case, as names of Kubernetes are.
 func clusterDomain(text string) (string, *Error) {
+	text = strings.ToLower(strings.TrimSuffix(text, "."))
 	if reasons := validation.IsDNS1123Subdomain(text); len(reasons) > 0 {
 		return "", because(reasons, "write it like cluster.local")
 	}

@@ -135,7 +135,7 @@ func (c *Config) validatePort(wrong func(key string, value any, problem, remedy 
 // validateMoved keeps parts that a user has moved off the ports of others. One of the two
 // could not listen, and lite would wait for it, or end when it has begun.
 func (c *Config) validateMoved(wrong func(key string, value any, problem, remedy string)) {
-	ports := c.Ports(c.FlannelBackend, c.Disable)
+	ports := c.Ports(c.cluster.Backend, c.cluster.Disable)
 	for _, p := range layout.Ports() {
 		key, flag, ofPart := strings.Cut(p.Moved, " ")
 		argument, _ := c.said(key, flag)
@@ -163,9 +163,9 @@ func (c *Config) validateMoved(wrong func(key string, value any, problem, remedy
 func (c *Config) others() []Port {
 	server, agent := *c, *c
 	server.Role, agent.Role = Server, Agent
-	ports := append(server.Ports(c.FlannelBackend, c.Disable)[1:], agent.Ports("none", c.Disable)...)
+	ports := append(server.Ports(c.cluster.Backend, c.cluster.Disable)[1:], agent.Ports("none", c.cluster.Disable)...)
 	for _, p := range layout.Ports() {
-		if p.At == layout.ForPods && p.Protocol == "tcp" && !c.Disable.Frees(p.Number) {
+		if p.At == layout.ForPods && p.Protocol == "tcp" && !c.cluster.Disable.Frees(p.Number) {
 			ports = append(ports, Port{Number: p.Number, Protocol: p.Protocol, Who: p.Who})
 		}
 	}

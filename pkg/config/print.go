@@ -8,12 +8,15 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"lite.io/lite/pkg/cluster"
 )
 
 // Print writes the configuration as YAML, keys sorted, each with a comment that
-// says where its value comes from. Load takes what Print wrote for the same
-// configuration; only secrets are left out.
-func (c *Config) Print(w io.Writer) error {
+// says where its value comes from, and whether it is the whole cluster's. Load takes
+// what Print wrote for the same configuration; only secrets are left out. known is
+// what the node knows of its cluster, the zero Facts if it is in none.
+func (c *Config) Print(w io.Writer, known cluster.Facts) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# config: %s # %s\n", c.ConfigFile, c.sources["config"])
 	sorted := optionsOf(c.Role)
@@ -26,16 +29,42 @@ func (c *Config) Print(w io.Writer) error {
 			fmt.Fprintf(&b, "# %s: not shown # %s\n", o.name, c.sources[o.name])
 			continue
 		}
-		value, err := o.yaml(c)
+		shown, source := c.shown(o, known)
+		if source == "" {
+			continue
+		}
+		value, err := o.yaml(shown)
 		if err != nil {
 			return fmt.Errorf("print %s: %w", o.name, err)
 		}
-		fmt.Fprintf(&b, "%s: %s # %s\n", o.name, value, c.sources[o.name])
+		fmt.Fprintf(&b, "%s: %s # %s\n", o.name, value, source)
 	}
 	if _, err := io.WriteString(w, b.String()); err != nil {
 		return fmt.Errorf("print configuration: %w", err)
 	}
 	return nil
+}
+
+// shown is the configuration that has the value of an option, and where that comes
+// from; "" if nobody has said any.
+func (c *Config) shown(o option, known cluster.Facts) (*Config, string) {
+	source := c.sources[o.name]
+	if !o.shared {
+		return c, source
+	}
+	i := slices.IndexFunc(facts, func(one fact) bool { return one.key == o.name })
+	one, said := facts[i], c.Role == Server || source != ""
+	switch {
+	case !one.known(known) && !said:
+		return c, ""
+	case !one.known(known):
+		return c, source + "; cluster-wide"
+	case !said:
+		return c.With(known), "the cluster's"
+	case one.equal(c.Propose(), known, c.Role):
+		return c, source + "; cluster-wide"
+	}
+	return c, fmt.Sprintf("%s; cluster-wide, and the cluster has %q", source, one.text(known))
 }
 
 // yaml is the value of an option in one line.
@@ -68,6 +97,9 @@ func Reference(role Role) string {
 	var b strings.Builder
 	b.WriteString("| Flag and YAML key | Environment | Default | Meaning |\n|---|---|---|---|\n")
 	for _, o := range optionsOf(role) {
+		if !o.isOf(role) {
+			continue
+		}
 		flag := fmt.Sprintf("`--%s %s`", o.name, (&flagValue{option: o}).Type())
 		if o.short != "" {
 			flag += fmt.Sprintf(", `-%s`", o.short)

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"lite.io/lite/pkg/cluster"
 	"lite.io/lite/tests/golden"
 )
 
@@ -46,7 +47,7 @@ func TestPrint(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out strings.Builder
-	if err := c.Print(&out); err != nil {
+	if err := c.Print(&out, cluster.Facts{}); err != nil {
 		t.Fatal(err)
 	}
 	golden.Check(t, "print", out.String())
@@ -67,10 +68,10 @@ func TestPrintAgent(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out strings.Builder
-	if err := c.Print(&out); err != nil || strings.Contains(out.String(), "cluster-cidr") {
+	if err := c.Print(&out, cluster.Facts{}); err != nil || strings.Contains(out.String(), "cluster-cidr") {
 		t.Errorf("got %s, %v", out.String(), err)
 	}
-	if err := c.Print(broken{}); err == nil {
+	if err := c.Print(broken{}, cluster.Facts{}); err == nil {
 		t.Error("no error")
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"lite.io/lite/pkg/addon"
+	"lite.io/lite/pkg/cluster"
 )
 
 // validate looks at values that must fit each other. Those that are wrong by
@@ -20,14 +21,16 @@ func (c *Config) validate() (errs []error) {
 	c.validatePodRanges(wrong)
 	c.validateFamilies(wrong)
 	c.validateOverlaps(wrong)
-	if len(c.ServiceCIDR) > 0 && c.ClusterDNS.IsValid() {
-		in := func(p netip.Prefix) bool { return p.Contains(c.ClusterDNS) }
-		first := func(p netip.Prefix) bool { return p.Addr().Next() == c.ClusterDNS || p.Addr() == c.ClusterDNS }
-		remedy := "use an address like " + nth(c.ServiceCIDR[0], 10).String()
-		if !slices.ContainsFunc(c.ServiceCIDR, in) {
-			wrong("cluster-dns", c.ClusterDNS, "is not in service-cidr", remedy)
-		} else if slices.ContainsFunc(c.ServiceCIDR, first) {
-			wrong("cluster-dns", c.ClusterDNS, "is the address of the kubernetes service", remedy)
+	if len(c.cluster.ServiceCIDR) > 0 && c.cluster.ClusterDNS.IsValid() {
+		in := func(p netip.Prefix) bool { return p.Contains(c.cluster.ClusterDNS) }
+		first := func(p netip.Prefix) bool {
+			return p.Addr().Next() == c.cluster.ClusterDNS || p.Addr() == c.cluster.ClusterDNS
+		}
+		remedy := "use an address like " + nth(c.cluster.ServiceCIDR[0], 10).String()
+		if !slices.ContainsFunc(c.cluster.ServiceCIDR, in) {
+			wrong("cluster-dns", c.cluster.ClusterDNS, "is not in service-cidr", remedy)
+		} else if slices.ContainsFunc(c.cluster.ServiceCIDR, first) {
+			wrong("cluster-dns", c.cluster.ClusterDNS, "is the address of the kubernetes service", remedy)
 		}
 	}
 	if path, hook := c.AuditLog(); c.AuditPolicyFile != "" && path == "" && !hook {
@@ -64,7 +67,7 @@ func (c *Config) AuditLog() (path string, hook bool) {
 func (c *Config) validatePodRanges(wrong func(key string, value any, problem, remedy string)) {
 	const key, problem = "kube-controller-manager-arg", "no node would get a range of pod addresses"
 	const remedy = "remove it, or set disable: cni and install a network that has its own ranges"
-	if c.Disable.Has(addon.CNI) {
+	if c.cluster.Disable.Has(addon.CNI) {
 		return
 	}
 	if argument, on := c.said(key, "allocate-node-cidrs"); on == "false" {
@@ -95,8 +98,8 @@ func families[T any](of []T, addr func(T) netip.Addr) (names []string) {
 // first service range for that of the kubernetes service.
 func (c *Config) validateFamilies(wrong func(key string, value any, problem, remedy string)) {
 	nodes := families(c.NodeIP, func(a netip.Addr) netip.Addr { return a })
-	pods := families(c.ClusterCIDR, netip.Prefix.Addr)
-	services := families(c.ServiceCIDR, netip.Prefix.Addr)
+	pods := families(c.cluster.ClusterCIDR, netip.Prefix.Addr)
+	services := families(c.cluster.ServiceCIDR, netip.Prefix.Addr)
 	unique := func(key string, families []string) bool {
 		if len(slices.Compact(slices.Sorted(slices.Values(families)))) == len(families) {
 			return true
@@ -115,19 +118,19 @@ func (c *Config) validateFamilies(wrong func(key string, value any, problem, rem
 			"use an "+services[0]+" address, or put the other family first in cluster-cidr and service-cidr")
 	}
 	switch {
-	case len(pods) == 0 || c.FlannelBackend == "none":
+	case len(pods) == 0 || c.cluster.Backend == "none":
 	case !slices.Contains(pods, "IPv4"):
-		wrong("flannel-backend", c.FlannelBackend, "carries packets between nodes over IPv4, but cluster-cidr has only IPv6",
+		wrong("flannel-backend", c.cluster.Backend, "carries packets between nodes over IPv4, but cluster-cidr has only IPv6",
 			"add an IPv4 range to cluster-cidr and to service-cidr, or set flannel-backend to none and install your own network")
-	case len(pods) > 1 && c.FlannelBackend == "host-gw":
-		wrong("flannel-backend", c.FlannelBackend, "carries only IPv4, but cluster-cidr has two IP families", "use vxlan")
+	case len(pods) > 1 && c.cluster.Backend == "host-gw":
+		wrong("flannel-backend", c.cluster.Backend, "carries only IPv4, but cluster-cidr has two IP families", "use vxlan")
 	}
 }
 
 // validateOverlaps keeps pods, services and the node apart.
 func (c *Config) validateOverlaps(wrong func(key string, value any, problem, remedy string)) {
-	for _, service := range c.ServiceCIDR {
-		for _, pod := range c.ClusterCIDR {
+	for _, service := range c.cluster.ServiceCIDR {
+		for _, pod := range c.cluster.ClusterCIDR {
 			if service.Overlaps(pod) {
 				wrong("service-cidr", service, fmt.Sprintf("overlaps cluster-cidr %s", pod), "choose ranges that do not overlap")
 			}
@@ -142,6 +145,17 @@ func (c *Config) validateOverlaps(wrong func(key string, value any, problem, rem
 	}
 }
 
+// own is without what the node only expects of its cluster: that has to fit the
+// cluster's facts, and nothing else.
+func (c *Config) own() *Config {
+	if c.Role == Server || c.received {
+		return c
+	}
+	own := *c
+	own.cluster = cluster.Facts{}
+	return &own
+}
+
 // keyed is a range and the option that says it.
 type keyed struct {
 	key    string
@@ -149,10 +163,10 @@ type keyed struct {
 }
 
 func (c *Config) ranges() (all []keyed) {
-	for _, p := range c.ClusterCIDR {
+	for _, p := range c.cluster.ClusterCIDR {
 		all = append(all, keyed{"cluster-cidr", p})
 	}
-	for _, p := range c.ServiceCIDR {
+	for _, p := range c.cluster.ServiceCIDR {
 		all = append(all, keyed{"service-cidr", p})
 	}
 	return all

@@ -3,33 +3,19 @@ package join
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"net/netip"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
-	"lite.io/lite/pkg/addon"
+	"lite.io/lite/pkg/cluster"
 )
-
-// Facts is what a node has to know of its cluster to be part of it. It is the
-// same for all nodes and no secret; machines that hold a token and nodes may
-// read it.
-type Facts struct {
-	ClusterCIDR   []netip.Prefix `json:"clusterCIDR"`
-	ServiceCIDR   []netip.Prefix `json:"serviceCIDR"`
-	ClusterDNS    netip.Addr     `json:"clusterDNS"`
-	ClusterDomain string         `json:"clusterDomain"`
-	// Backend is what carries packets to the pods of other nodes.
-	Backend string `json:"backend"`
-	// Disable is the batteries that no node runs.
-	Disable addon.Disabled `json:"disable,omitempty"`
-}
 
 const factsKey = "facts"
 
-// Publish puts the facts where nodes look for them.
-func (f Facts) Publish(ctx context.Context, client kubernetes.Interface) error {
+// PublishFacts puts the facts where nodes look for them.
+func PublishFacts(ctx context.Context, client kubernetes.Interface, f cluster.Facts) error {
 	data, err := json.Marshal(f)
 	if err != nil {
 		return fmt.Errorf("publish the cluster's facts: %w", err)
@@ -45,14 +31,18 @@ func (f Facts) Publish(ctx context.Context, client kubernetes.Interface) error {
 	return nil
 }
 
-// FetchFacts reads what Publish wrote.
-func FetchFacts(ctx context.Context, client kubernetes.Interface) (Facts, error) {
-	var f Facts
+// FetchFacts reads what PublishFacts wrote.
+func FetchFacts(ctx context.Context, client kubernetes.Interface) (cluster.Facts, error) {
+	var f cluster.Facts
 	m, err := client.CoreV1().ConfigMaps(clusterFacts.namespace).Get(ctx, clusterFacts.name, metav1.GetOptions{})
 	if err != nil {
 		return f, fmt.Errorf("read the cluster's facts: %w", err)
 	}
-	if err := json.Unmarshal([]byte(m.Data[factsKey]), &f); err != nil {
+	err = json.Unmarshal([]byte(m.Data[factsKey]), &f)
+	if err == nil && (!f.Known() || !f.ClusterDNS.IsValid()) {
+		err = errors.New("it lacks the ranges or the DNS address of the cluster; restart lite on a server, which writes it again")
+	}
+	if err != nil {
 		return f, fmt.Errorf("read the cluster's facts: ConfigMap %s/%s: %w", clusterFacts.namespace, clusterFacts.name, err)
 	}
 	return f, nil

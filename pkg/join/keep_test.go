@@ -13,6 +13,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 
 	"lite.io/lite/pkg/addon"
+	"lite.io/lite/pkg/cluster"
 )
 
 func TestRead(t *testing.T) {
@@ -119,18 +120,29 @@ func TestFacts(t *testing.T) {
 	if _, err := FetchFacts(ctx, client); err == nil {
 		t.Error("read facts that nobody has published")
 	}
-	f := Facts{
+	f := cluster.Facts{
 		ClusterCIDR: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")}, ServiceCIDR: []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")},
 		ClusterDNS: netip.MustParseAddr("10.43.0.10"), ClusterDomain: "cluster.local", Backend: "vxlan", Disable: addon.Disabled{addon.CNI},
 	}
 	for _, domain := range []string{"cluster.local", "cluster.local", "example.internal"} {
 		f.ClusterDomain = domain
-		if err := f.Publish(ctx, client); err != nil {
+		if err := PublishFacts(ctx, client, f); err != nil {
 			t.Fatal(err)
 		}
 		got, err := FetchFacts(ctx, client)
 		if err != nil || got.ClusterDomain != domain || got.ClusterDNS != f.ClusterDNS || got.ClusterCIDR[0] != f.ClusterCIDR[0] || got.Disable[0] != "cni" {
 			t.Errorf("got %+v, %v", got, err)
+		}
+	}
+	// A node that took these would have none at its next start.
+	for _, damaged := range []string{"", "{}", `{"clusterCIDR":["10.42.0.0/16"]}`, `{"clusterCIDR":["10.42.0.0/16"],"serviceCIDR":["10.43.0.0/16"]}`, `{"clusterCIDR":[`} {
+		put := func(have map[string]string) bool { have[factsKey] = damaged; return true }
+		broken := fake.NewClientset()
+		if err := clusterFacts.put(ctx, broken, put); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := FetchFacts(ctx, broken); err == nil || !strings.Contains(err.Error(), "ConfigMap kube-system/") {
+			t.Errorf("%q: %v", damaged, err)
 		}
 	}
 	writes := 0

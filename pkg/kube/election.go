@@ -20,7 +20,7 @@ import (
 // Election decides which server runs what must run once per cluster: a single
 // Lease for all of it. It is a component that the others are guarded by.
 type Election struct {
-	client   kubernetes.Interface
+	connect  func() (kubernetes.Interface, error)
 	identity string
 
 	mu      sync.Mutex
@@ -37,9 +37,14 @@ const (
 	retryPeriod   = 2 * time.Second
 )
 
-// NewElection makes the component; identity is the server's node name.
-func NewElection(client kubernetes.Interface, identity string) *Election {
-	return &Election{client: client, identity: identity, changed: make(chan struct{})}
+// NewElection makes the component; identity is the server's node name. Nothing is asked of the
+// client before the election runs, so there need not be a kubeconfig before.
+func NewElection(client *Client, identity string) *Election {
+	return newElection(identity, client.Clientset)
+}
+
+func newElection(identity string, connect func() (kubernetes.Interface, error)) *Election {
+	return &Election{connect: connect, identity: identity, changed: make(chan struct{})}
 }
 
 // Name implements component.Component.
@@ -56,11 +61,15 @@ func (e *Election) Ready(context.Context) error {
 // Run implements component.Component. A lost lease is not a failure: the
 // server stands again.
 func (e *Election) Run(ctx context.Context) error {
+	client, err := e.connect()
+	if err != nil {
+		return fmt.Errorf("set up the election: %w", err)
+	}
 	for ctx.Err() == nil {
 		elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
 			Lock: &resourcelock.LeaseLock{
 				LeaseMeta:  metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: leaseName},
-				Client:     e.client.CoordinationV1(),
+				Client:     client.CoordinationV1(),
 				LockConfig: resourcelock.ResourceLockConfig{Identity: e.identity},
 			},
 			LeaseDuration: leaseDuration,
@@ -109,7 +118,7 @@ func (e *Election) await(ctx context.Context) context.Context {
 }
 
 // Guard makes c run only while this server leads, again in each term. A nil
-// Election guards nothing: a single server needs none.
+// Election guards nothing: a server that is alone leads.
 func (e *Election) Guard(c component.Component) component.Component {
 	if e == nil {
 		return c

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -12,6 +14,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 
@@ -54,7 +57,7 @@ func (w *worker) Run(ctx context.Context) error {
 // server is an election and what it guards, as in a server.
 func server(t *testing.T, client *fake.Clientset, name string, w *worker) (stop func() error) {
 	g := &component.Group{}
-	e := NewElection(client, name)
+	e := newElection(name, func() (kubernetes.Interface, error) { return client, nil })
 	g.Add(e.Guard(w), g.Add(e))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -125,12 +128,24 @@ func TestAGuardedFailureIsAFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		boom := errors.New("boom")
 		g := &component.Group{}
-		e := NewElection(fake.NewClientset(), "a")
+		e := newElection("a", func() (kubernetes.Interface, error) { return fake.NewClientset(), nil })
 		g.Add(e.Guard(&worker{name: "w", fail: boom}), g.Add(e))
 		if err := g.Run(t.Context()); !errors.Is(err, boom) {
 			t.Errorf("Run = %v, want boom", err)
 		}
 	})
+}
+
+// An election is made while a server is put together, before its kubeconfig is written.
+func TestAnElectionBeforeThereIsAKubeconfig(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lite.conf")
+	e := NewElection(NewClient(path, "election"), "a")
+	if err := e.Ready(t.Context()); err == nil {
+		t.Error("it knows who leads before it has run")
+	}
+	if err := e.Run(t.Context()); err == nil || !strings.HasPrefix(err.Error(), "set up the election: ") || !strings.Contains(err.Error(), path) {
+		t.Errorf("Run without a kubeconfig = %v", err)
+	}
 }
 
 func TestNoElectionGuardsNothing(t *testing.T) {

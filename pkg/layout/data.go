@@ -9,6 +9,7 @@ type Data string
 const (
 	lockName     = "lite.lock"
 	versionName  = "version"
+	roleName     = "role"
 	nodeName     = "node-name"
 	bundleName   = "bundle"
 	serverName   = "server"
@@ -27,7 +28,7 @@ func (d Data) join(names ...string) string {
 // Names is what lite makes in a data directory.
 func (Data) Names() []string {
 	return []string{
-		lockName, versionName, nodeName, bundleName, serverName, agentName, storageName,
+		lockName, versionName, roleName, nodeName, bundleName, serverName, agentName, storageName,
 		rollbackName, rollbackName + ".new", rollbackName + ".old", journalName, driverName, downloadName,
 	}
 }
@@ -38,6 +39,9 @@ func (d Data) Lock() string { return d.join(lockName) }
 
 // Version is of the lite that was last started on the directory.
 func (d Data) Version() string { return d.join(versionName) }
+
+// Role is what the directory is known for: that of a server or of an agent. See Stamp.
+func (d Data) Role() string { return d.join(roleName) }
 
 // NodeName is the name by which the node stays the same when the machine's changes.
 func (d Data) NodeName() string { return d.join(nodeName) }
@@ -79,7 +83,7 @@ func (d Data) KeptBefore() string { return d.Kept() + ".old" }
 // and writes, of a server or of an agent. The node's key and certificate are not among them: the
 // kubelet renews them, and going back to older ones would serve nobody.
 func (d Data) Identity(server bool) []string {
-	names := []string{nodeName, versionName}
+	names := []string{nodeName, versionName, roleName}
 	if server {
 		names = append(names, serverName)
 	}
@@ -130,7 +134,10 @@ func (s Server) Token() string { return s.join("token") }
 // Manifests is what a user wants to have in the cluster.
 func (s Server) Manifests() string { return s.join("manifests") }
 
-// Ranges is the ranges of addresses that the cluster was made with.
+// Facts is what the cluster shares, as of the server's last start.
+func (s Server) Facts() string { return s.join("facts.json") }
+
+// Ranges is what versions until 1.37 had in its place; it is removed.
 func (s Server) Ranges() string { return s.join("ranges.json") }
 
 // Encryption is how Secrets are encrypted in the datastore, with the keys.
@@ -169,7 +176,7 @@ type Agent string
 
 func (a Agent) join(name string) string { return filepath.Join(string(a), name) }
 
-// Cluster is what an agent knows of its cluster. By it a data directory is known for an agent's.
+// Cluster is what an agent knows of its cluster.
 func (a Agent) Cluster() string { return a.join(clusterName) }
 
 // CA is the certificate of the cluster's authority, of an agent.

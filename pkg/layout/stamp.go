@@ -19,18 +19,48 @@ type Stamp struct {
 // Stamp reads it. A directory that is not there has an empty one.
 func (d Data) Stamp() (Stamp, error) {
 	var s Stamp
+	var err error
+	if s.Role, err = d.role(); err != nil {
+		return s, err
+	}
+	s.Version, err = line(d.Version())
+	return s, err
+}
+
+// role is what the directory is stamped with, for as long as there is what the role
+// stands for: who has removed that has left the cluster, and may become anything.
+func (d Data) role() (string, error) {
+	role, err := line(d.Role())
+	switch {
+	case err != nil:
+		return "", err
+	case role == serverName && exists(string(d.Server())), role == agentName && exists(d.Agent().Cluster()):
+		return role, nil
+	case role == "" || role == serverName || role == agentName:
+		return d.unstamped(), nil
+	}
+	return "", fmt.Errorf("%s contains %.20q, which is neither server nor agent; remove the file", d.Role(), role)
+}
+
+// unstamped decides what a directory is that versions until 1.37 have worked in, which
+// left no stamp. Its next start stamps it.
+func (d Data) unstamped() string {
 	switch {
 	case exists(d.Server().Etcd()):
-		s.Role = serverName
+		return serverName
 	case exists(d.Agent().Cluster()):
-		s.Role = agentName
+		return agentName
 	}
-	data, err := os.ReadFile(d.Version())
+	return ""
+}
+
+// line is the content of a file of one line, "" if there is none.
+func line(path string) (string, error) {
+	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
-		return s, nil
+		return "", nil
 	}
-	s.Version = strings.TrimSpace(string(data))
-	return s, err
+	return strings.TrimSpace(string(data)), err
 }
 
 func exists(path string) bool {

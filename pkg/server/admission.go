@@ -27,18 +27,6 @@ import (
 	"lite.io/lite/pkg/server/controlplane"
 )
 
-// facts is what the nodes of this server's cluster have to know.
-func facts(cfg *config.Config) join.Facts {
-	return join.Facts{
-		ClusterCIDR:   cfg.ClusterCIDR,
-		ServiceCIDR:   cfg.ServiceCIDR,
-		ClusterDNS:    cfg.ClusterDNS,
-		ClusterDomain: cfg.ClusterDomain,
-		Backend:       cfg.FlannelBackend,
-		Disable:       cfg.Disable,
-	}
-}
-
 // ReadToken reads the token by which agents may always join.
 func ReadToken(dataDir string) (join.Token, error) {
 	file := layout.Data(dataDir).Server().Token()
@@ -97,15 +85,14 @@ func endpoint(cfg *config.Config) string {
 // admission is the component "join": it publishes what machines need that want
 // to join, and clears away tokens that have expired.
 type admission struct {
-	config       *config.Config
 	controlplane controlplane.Config
 	client       *kube.Client
 	published    atomic.Bool
 	problem      atomic.Pointer[error] // why it could not publish when it last tried
 }
 
-func newAdmission(cfg *config.Config, cp controlplane.Config, client *kube.Client) *admission {
-	return &admission{config: cfg, controlplane: cp, client: client}
+func newAdmission(cp controlplane.Config, client *kube.Client) *admission {
+	return &admission{controlplane: cp, client: client}
 }
 
 func (*admission) Name() string { return "join" }
@@ -222,13 +209,13 @@ func (a *admission) publish(ctx context.Context, client kubernetes.Interface) er
 	if err != nil {
 		return fmt.Errorf("read the cluster's CA: %w", err)
 	}
-	if err := join.Publish(ctx, client, "https://"+endpoint(a.config), ca); err != nil {
+	if err := join.Publish(ctx, client, "https://"+endpoint(a.controlplane.Node), ca); err != nil {
 		return err
 	}
-	if err := facts(a.config).Publish(ctx, client); err != nil {
+	if err := join.PublishFacts(ctx, client, a.controlplane.Cluster); err != nil {
 		return err
 	}
-	token, err := ReadToken(a.config.DataDir)
+	token, err := ReadToken(a.controlplane.Node.DataDir)
 	if err != nil {
 		return err
 	}

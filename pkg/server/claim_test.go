@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"lite.io/lite/pkg/agent"
+	"lite.io/lite/pkg/cluster"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/pki"
@@ -182,11 +183,11 @@ func TestWhatOneClaimRecordsTheNextAccepts(t *testing.T) {
 
 func TestIdentity(t *testing.T) {
 	addr := netip.MustParseAddr
+	shared := cluster.Facts{ClusterDomain: "cluster.local", ServiceCIDR: []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16"), netip.MustParsePrefix("fd43::/112")}}
 	base := func() *config.Config {
 		return &config.Config{
-			NodeName: "node-a", ClusterDomain: "cluster.local", TLSSANs: []string{"api.example.test"},
+			NodeName: "node-a", TLSSANs: []string{"api.example.test"},
 			NodeIP: []netip.Addr{addr("192.0.2.10")}, AdvertiseAddress: addr("192.0.2.10"), BindAddress: netip.IPv4Unspecified(),
-			ServiceCIDR: []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16"), netip.MustParsePrefix("fd43::/112")},
 		}
 	}
 	for name, test := range map[string]struct {
@@ -208,7 +209,7 @@ func TestIdentity(t *testing.T) {
 				Name: "node-a", IPs: test.want, ClusterDomain: "cluster.local", SANs: []string{"api.example.test"},
 				ServiceIPs: []netip.Addr{addr("10.43.0.1"), addr("fd43::1")},
 			}
-			if got := identity(c); !reflect.DeepEqual(got, want) {
+			if got := identity(c, shared); !reflect.DeepEqual(got, want) {
 				t.Errorf("got %+v, want %+v", got, want)
 			}
 			if len(c.NodeIP) != before {
@@ -218,16 +219,18 @@ func TestIdentity(t *testing.T) {
 	}
 }
 
-func TestNodeKeepsItsName(t *testing.T) {
-	c := &config.Config{DataDir: t.TempDir(), NodeName: "node-a"}
-	if err := agent.RememberName(c); err != nil {
+func TestNodeStaysWhatItIs(t *testing.T) {
+	c := &config.Config{DataDir: t.TempDir(), NodeName: "node-a", Role: config.Agent}
+	if err := agent.Remember(c); err != nil {
 		t.Fatal(err)
 	}
-	if data, err := os.ReadFile(filepath.Join(c.DataDir, "node-name")); err != nil || string(data) != "node-a\n" {
-		t.Errorf("got %q, %v", data, err)
+	for file, want := range map[string]string{"node-name": "node-a\n", "role": "agent\n"} {
+		if data, err := os.ReadFile(filepath.Join(c.DataDir, file)); err != nil || string(data) != want {
+			t.Errorf("%s: got %q, %v", file, data, err)
+		}
 	}
 	c.DataDir = filepath.Join(c.DataDir, "none")
-	if err := agent.RememberName(c); err == nil || !strings.HasPrefix(err.Error(), "record the node's name: ") {
+	if err := agent.Remember(c); err == nil || !strings.HasPrefix(err.Error(), "record the node's name: ") {
 		t.Errorf("got %v", err)
 	}
 }

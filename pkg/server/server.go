@@ -18,10 +18,10 @@ import (
 	addon "lite.io/lite/pkg/addon/manifests"
 	"lite.io/lite/pkg/addon/runtimeclass"
 	"lite.io/lite/pkg/agent"
+	"lite.io/lite/pkg/cluster"
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/datastore"
-	"lite.io/lite/pkg/datastore/etcd"
 	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/join/approver"
 	"lite.io/lite/pkg/join/proof"
@@ -33,36 +33,45 @@ import (
 	"lite.io/lite/pkg/version"
 )
 
+// Config is what a server has to be told beyond what its user said of the node.
+type Config struct {
+	Node    *config.Config
+	Cluster cluster.Facts // see Facts
+	Host    agent.Host
+}
+
 // New puts a server node together; nothing is touched before Prepare and Run.
-func New(cfg *config.Config, host agent.Host, onChange func(component.Status)) (*Server, error) {
-	dir, dirPKI := cfg.Layout().Data.Server(), pkiDir(cfg)
-	s := &Server{config: cfg, controlplane: controlplane.Config{
-		Node:  cfg,
-		Dir:   dir,
-		PKI:   dirPKI,
-		Used:  etcd.Used(dir.Etcd()),
-		Local: battery.Answers(cfg.Disable),
-		Datastore: datastore.Endpoint{
-			URLs:     []string{etcd.Endpoint()},
-			CAFile:   dirPKI.CA(pki.EtcdCA),
-			CertFile: dirPKI.Cert(pki.APIServerEtcdClient),
-			KeyFile:  dirPKI.Key(pki.APIServerEtcdClient),
-		},
+func New(c Config, onChange func(component.Status)) (*Server, error) {
+	cfg, dir, dirPKI := c.Node, c.Node.Layout().Data.Server(), pkiDir(c.Node)
+	store, err := datastore.New(datastore.Config{
+		Kind: c.Cluster.Datastore, NodeName: cfg.NodeName, Dir: dir, PKI: dirPKI, Metrics: etcdMetrics(cfg), EtcdArgs: cfg.EtcdArgs,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{Config: c, controlplane: controlplane.Config{
+		Node: cfg, Cluster: c.Cluster, Dir: dir, PKI: dirPKI, Datastore: store.Endpoint, Used: store.Used, Local: battery.Answers(c.Cluster.Disable),
 	}}
 	by := newClients(cfg, s.controlplane)
 	s.certificates = expiry.New(expiry.Config{
 		NodeName: cfg.NodeName, Client: by.node, Files: CertificateFiles(cfg), Uses: uses(dirPKI),
 	})
-	var err error
-	s.group, err = compose(cfg, s.controlplane, by, host, s.certificates, onChange)
+	s.group, err = s.compose(store, by, onChange)
 	return s, err
+}
+
+// Check parses what the user says to the parts of a server, as New does, whatever
+// cluster the server is in.
+func Check(cfg *config.Config, host agent.Host) error {
+	_, err := New(Config{Node: cfg, Cluster: cfg.Propose(), Host: host}, func(component.Status) {})
+	return err
 }
 
 // Server is a server node that is put together, and that Prepare makes ready to run.
 type Server struct {
+	Config
 	group        *component.Group
 	certificates *expiry.Watch
-	config       *config.Config
 	controlplane controlplane.Config
 }
 
@@ -94,13 +103,8 @@ func newClients(cfg *config.Config, cp controlplane.Config) clients {
 }
 
 // compose is the whole node at a glance.
-func compose(cfg *config.Config, cp controlplane.Config, by clients, host agent.Host, certs *expiry.Watch, onChange func(component.Status)) (*component.Group, error) {
-	store, err := etcd.New(etcd.Config{
-		Name: cfg.NodeName, Dir: cp.Dir.Etcd(), PKI: cp.PKI, Metrics: etcdMetrics(cfg), Args: cfg.EtcdArgs,
-	})
-	if err != nil {
-		return nil, err
-	}
+func (s *Server) compose(store datastore.Store, by clients, onChange func(component.Status)) (*component.Group, error) {
+	cfg, shared, cp := s.Node, s.Cluster, s.controlplane
 	apiserver, err := controlplane.NewAPIServer(cp)
 	if err != nil {
 		return nil, err
@@ -117,44 +121,47 @@ func compose(cfg *config.Config, cp controlplane.Config, by clients, host agent.
 		Client: by.lite,
 		Files:  manifests.FS,
 		Values: map[string]string{
-			"API_PORT": strconv.Itoa(cfg.HTTPSListenPort), "CLUSTER_DNS": cfg.ClusterDNS.String(), "CLUSTER_DOMAIN": cfg.ClusterDomain,
+			"API_PORT": strconv.Itoa(cfg.HTTPSListenPort), "CLUSTER_DNS": shared.ClusterDNS.String(), "CLUSTER_DOMAIN": shared.ClusterDomain,
 		},
-		Disable: cfg.Disable,
-		Profile: cfg.Profile,
+		Disable: shared.Disable,
+		Profile: shared.Profile,
 	})
 	if err != nil {
 		return nil, err
 	}
 
-	// What must run once per cluster waits for this server to lead; a server
-	// that is alone leads.
-	var alone *kube.Election
-
-	g := &component.Group{OnChange: onChange, Veto: certs.Veto}
-	db := g.Add(store)
+	g := &component.Group{OnChange: onChange, Veto: s.certificates.Veto}
+	db := g.Add(store.Component)
 	api := g.Add(apiserver, db)
 	roles := g.Add(controlplane.NewAuthorization(cp), api)
-	g.Add(alone.Guard(scheduler), roles)
-	g.Add(alone.Guard(controllers), roles)
+	// What must run once per cluster waits for this server to lead; a server that
+	// nobody shares the store with leads.
+	var leader *kube.Election
+	if store.Shared {
+		leader = kube.NewElection(by.lite, cfg.NodeName)
+		roles = g.Add(leader, roles)
+	}
+	g.Add(leader.Guard(scheduler), roles)
+	g.Add(leader.Guard(controllers), roles)
 	g.Add(objects, api)
 	// What users declare is written as an administrator writes it, so that their
 	// webhooks see it; see package exemption.
-	g.Add(alone.Guard(addon.NewDirectory(addon.DirectoryConfig{
+	g.Add(leader.Guard(addon.NewDirectory(addon.DirectoryConfig{
 		Client: by.admin, Dir: cp.Dir.Manifests(), Server: cfg.NodeName,
 	})), roles)
-	g.Add(alone.Guard(newAdmission(cfg, cp, by.lite)), roles)
-	g.Add(alone.Guard(approver.New(approver.Config{
-		Client: by.lite, Nodes: by.nodes, ServiceCIDRs: cfg.ServiceCIDR, ClusterDomain: cfg.ClusterDomain, Servers: pki.APINames(identity(cfg)), Built: version.Built(),
+	g.Add(leader.Guard(newAdmission(cp, by.lite)), roles)
+	g.Add(leader.Guard(approver.New(approver.Config{
+		Client: by.lite, Nodes: by.nodes, ServiceCIDRs: shared.ServiceCIDR, ClusterDomain: shared.ClusterDomain, Servers: pki.APINames(identity(cfg, shared)), Built: version.Built(),
 		NodesPerHour: cfg.TokenNodesPerHour,
 	})), roles)
-	g.Add(alone.Guard(proof.New(proof.Config{Client: by.lite, Nodes: by.nodes, Addresses: nodeAddresses(cfg)})), roles)
-	g.Add(alone.Guard(runtimeclass.New(by.admin, by.nodes)), roles)
+	g.Add(leader.Guard(proof.New(proof.Config{Client: by.lite, Nodes: by.nodes, Addresses: nodeAddresses(cp)})), roles)
+	g.Add(leader.Guard(runtimeclass.New(by.admin, by.nodes)), roles)
 	battery.AddToServer(&battery.Server{
-		Group: g, Config: cfg, PKI: cp.PKI, Lite: by.lite, Admin: by.admin, Metrics: by.metrics, Nodes: by.nodes,
-		Addresses: nodeAddresses(cfg), Leader: alone, API: api, Roles: roles,
+		Group: g, Config: cfg, Cluster: shared, PKI: cp.PKI, Lite: by.lite, Admin: by.admin, Metrics: by.metrics, Nodes: by.nodes,
+		Addresses: nodeAddresses(cp), Leader: leader, API: api, Roles: roles,
 	})
 	node := agent.Config{
-		Node: cfg, Cluster: facts(cfg), Host: host, Certificates: certs, Client: by.node, Nodes: by.nodes, Server: by.lite,
+		Node: cfg, Cluster: shared, Host: s.Host, Certificates: s.certificates, Client: by.node, Nodes: by.nodes, Server: by.lite,
 		CAFile: cp.PKI.CA(pki.ClusterCA), CertFile: cp.PKI.Cert(pki.Kubelet), KeyFile: cp.PKI.Key(pki.Kubelet),
 	}
 	if err := agent.Add(g, node, api); err != nil {
@@ -176,16 +183,16 @@ func (s *Server) Prepare() (Prepared, error) {
 	if err := s.writeFiles(); err != nil {
 		return Prepared{}, err
 	}
-	token, err := ReadToken(s.config.DataDir)
+	token, err := ReadToken(s.Node.DataDir)
 	return Prepared{s.group, s.certificates, token}, err
 }
 
 func (s *Server) writeFiles() error {
-	cfg, cp := s.config, s.controlplane
+	cfg, cp := s.Node, s.controlplane
 	if _, err := os.Stat(cp.PKI.CAKey(pki.ClusterCA)); cp.Used && errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("the authority's key %s is gone, though the datastore is in use; restore %s from a backup: a new authority would lock every client out and make every token invalid", cp.PKI.CAKey(pki.ClusterCA), cp.PKI)
 	}
-	renewed, err := pki.Ensure(cp.PKI, identity(cfg), version.NotBeforeBuilt(time.Now()))
+	renewed, err := pki.Ensure(cp.PKI, identity(cfg, s.Cluster), version.NotBeforeBuilt(time.Now()))
 	if err != nil {
 		return err
 	}
@@ -207,23 +214,20 @@ func (s *Server) writeFiles() error {
 	if err := ensureToken(cfg, cp.PKI); err != nil {
 		return err
 	}
-	if err := rememberRanges(cfg); err != nil {
+	if err := remember(cfg.Layout().Data.Server(), s.Cluster); err != nil {
 		return err
 	}
-	return agent.RememberName(cfg)
+	return agent.Remember(cfg)
 }
-
-// Used reports whether a data directory holds a server's data.
-func Used(dataDir string) bool { return etcd.Used(layout.Data(dataDir).Server().Etcd()) }
 
 func pkiDir(cfg *config.Config) pki.Dir { return pki.Dir(cfg.Layout().Data.Server().PKI()) }
 
 // identity is what the certificates say of this server.
-func identity(cfg *config.Config) pki.Node {
+func identity(cfg *config.Config, shared cluster.Facts) pki.Node {
 	n := pki.Node{
 		Name:          cfg.NodeName,
 		IPs:           slices.Clone(cfg.NodeIP),
-		ClusterDomain: cfg.ClusterDomain,
+		ClusterDomain: shared.ClusterDomain,
 		SANs:          cfg.TLSSANs,
 	}
 	if !slices.Contains(n.IPs, cfg.AdvertiseAddress) {
@@ -232,15 +236,15 @@ func identity(cfg *config.Config) pki.Node {
 	if !cfg.BindAddress.IsUnspecified() && !slices.Contains(n.IPs, cfg.BindAddress) {
 		n.IPs = append(n.IPs, cfg.BindAddress)
 	}
-	for _, p := range cfg.ServiceCIDR {
+	for _, p := range shared.ServiceCIDR {
 		n.ServiceIPs = append(n.ServiceIPs, controlplane.FirstAddress(p))
 	}
 	return n
 }
 
 // nodeAddresses says which of the addresses that nodes report are believed.
-func nodeAddresses(cfg *config.Config) kube.NodeAddresses {
-	return kube.NodeAddresses{Pods: cfg.ClusterCIDR, Services: cfg.ServiceCIDR, API: []netip.Addr{cfg.AdvertiseAddress}, Own: cfg.NodeName}
+func nodeAddresses(cp controlplane.Config) kube.NodeAddresses {
+	return kube.NodeAddresses{Pods: cp.Cluster.ClusterCIDR, Services: cp.Cluster.ServiceCIDR, API: []netip.Addr{cp.Node.AdvertiseAddress}, Own: cp.Node.NodeName}
 }
 
 // Kubeconfig is the path of the kubeconfig by which a server writes what is lite's

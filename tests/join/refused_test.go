@@ -34,6 +34,7 @@ func TestBadTokens(t *testing.T) {
 	t.Run("Refused", d.testRefused)
 	t.Run("BesidesAToken", d.testBesidesAToken)
 	t.Run("ServerComesLater", d.testServerComesLater)
+	t.Run("Contradiction", d.testContradiction)
 	t.Run("OtherCluster", d.testOtherCluster)
 	d.checkSecrets(t)
 }
@@ -120,7 +121,10 @@ func (d *door) testRefused(t *testing.T) {
 		"expired":                    {file: expired, want: []string{"expired", "lite token create"}},
 		"for servers":                {file: asServer, want: []string{"as server", "lite token create --role agent"}},
 		"not TLS":                    {file: good, args: []string{"--server", "http://" + d.server.IP + ":6443"}, want: []string{"https://"}},
-		"a kubelet":                  {file: good, args: []string{"--server", "https://" + d.server.IP + ":10250"}, want: []string{":10250", "6443"}},
+		"other ranges":               {file: good, env: []string{"LITE_SERVICE_CIDR=10.61.0.0/16"}, want: []string{`service-cidr "10.61.0.0/16" (environment LITE_SERVICE_CIDR), but the cluster has "10.43.0.0/16"`}},
+		"another cluster's facts": {file: good, env: []string{"LITE_CLUSTER_CIDR=10.60.0.0/16", "LITE_CLUSTER_DOMAIN=Other.TEST.", "LITE_DISABLE=dns,cni", "LITE_FLANNEL_BACKEND=vxlan"},
+			want: []string{`contradicts its cluster: cluster-cidr "10.60.0.0/16"`, `"10.42.0.0/16"`, `cluster-domain "other.test" (environment LITE_CLUSTER_DOMAIN)`, `disable "dns,cni"`, "remove these settings"}},
+		"a kubelet": {file: good, args: []string{"--server", "https://" + d.server.IP + ":10250"}, want: []string{":10250", "6443"}},
 	})
 	for _, server := range []*cluster.Node{d.server, d.other} {
 		if nodes := strings.Fields(server.Kubectl(t, "get", "nodes", "-o", "name")); len(nodes) != 1 {
@@ -253,6 +257,27 @@ func (d *door) testServerComesLater(t *testing.T) {
 	}
 	d.server.Start(t)
 	agent.WaitReady(t)
+}
+
+// testContradiction gives a node a file of another cluster, and then one that all machines
+// of its own cluster could share.
+func (d *door) testContradiction(t *testing.T) {
+	const file = "/etc/lite/config.yaml"
+	agent := d.agents[0]
+	agent.Stop(t)
+	agent.WriteFile(t, file, "cluster-cidr: 10.60.0.0/16\nflannel-backend: host-gw\ncluster-domain: CLUSTER.local.\n")
+	d.refuse(t, agent, refusal{want: []string{`cluster-cidr "10.60.0.0/16" (` + file + `:1), but the cluster has "10.42.0.0/16"; flannel-backend "host-gw" (` + file + `:2), but the cluster has "vxlan"; remove`}})
+	shown := agent.Output(t, "lite", "config", "print", "agent")
+	for _, want := range []string{
+		`cluster-cidr: [10.60.0.0/16] # ` + file + `:1; cluster-wide, and the cluster has "10.42.0.0/16"`, "cluster-domain: cluster.local # " + file + ":3; cluster-wide\n", "service-cidr: [10.43.0.0/16] # the cluster's\n",
+	} {
+		if !strings.Contains(shown, want) {
+			t.Errorf("lite config print agent does not have %q:\n%s", want, shown)
+		}
+	}
+	agent.WriteFile(t, file, "cluster-cidr: [10.42.0.0/16]\nservice-cidr: 10.43.0.0/16\ncluster-dns: 10.43.0.10\ndisable: []\ncluster-domain: CLUSTER.local.\n")
+	agent.Start(t)
+	agent.WriteFile(t, file, "")
 }
 
 // testOtherCluster gives a node a token of another cluster: it must not seem to

@@ -7,10 +7,10 @@ import (
 
 	"lite.io/lite/pkg/addon"
 	"lite.io/lite/pkg/addon/metrics"
+	"lite.io/lite/pkg/cluster"
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/host/firewall"
-	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/pki"
@@ -50,6 +50,7 @@ func rows() []row {
 type Server struct {
 	Group      *component.Group
 	Config     *config.Config
+	Cluster    cluster.Facts
 	PKI        pki.Dir
 	Lite       *kube.Client // writes what is lite's own
 	Admin      *kube.Client // writes what is users', so that their webhooks see it
@@ -64,7 +65,7 @@ type Server struct {
 func AddToServer(s *Server) {
 	for _, r := range rows() {
 		add := r.server
-		if s.Config.Disable.Has(r.of) {
+		if s.Cluster.Disable.Has(r.of) {
 			add = r.serverOff
 		}
 		if add != nil {
@@ -77,7 +78,7 @@ func AddToServer(s *Server) {
 type Node struct {
 	Group    *component.Group
 	Config   *config.Config
-	Cluster  join.Facts
+	Cluster  cluster.Facts
 	Client   *kube.Client // of the node's identity
 	Nodes    *kube.Nodes
 	Runtime  string // the address of the container runtime

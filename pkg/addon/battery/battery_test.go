@@ -9,7 +9,6 @@ import (
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/host/firewall"
-	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/pki"
 )
@@ -39,11 +38,9 @@ func TestRowsAreTheTables(t *testing.T) {
 func added(t *testing.T, disable addon.Disabled) (server, node []string) {
 	t.Helper()
 	addresses := []netip.Addr{netip.MustParseAddr("192.0.2.10")}
-	ranges := []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")}
-	cfg := &config.Config{
-		Role: config.Server, DataDir: t.TempDir(), NodeName: "node-a", NodeIP: addresses, Disable: disable,
-		ClusterCIDR: ranges, ClusterDNS: netip.MustParseAddr("10.43.0.10"), ClusterDomain: "cluster.local",
-	}
+	cfg := &config.Config{Role: config.Server, DataDir: t.TempDir(), NodeName: "node-a", NodeIP: addresses}
+	facts := config.StandardFacts()
+	facts.Disable = disable
 	names := func(g *component.Group) (names []string) {
 		for _, s := range g.Known() {
 			names = append(names, s.Name)
@@ -51,10 +48,9 @@ func added(t *testing.T, disable addon.Disabled) (server, node []string) {
 		return names
 	}
 	var servers, nodes component.Group
-	AddToServer(&Server{Group: &servers, Config: cfg, PKI: pki.Dir(cfg.DataDir)})
+	AddToServer(&Server{Group: &servers, Config: cfg, Cluster: facts, PKI: pki.Dir(cfg.DataDir)})
 	n := &Node{
-		Group: &nodes, Config: cfg, Client: kube.NewClient("", "test"),
-		Cluster: join.Facts{ClusterCIDR: ranges, ClusterDNS: cfg.ClusterDNS, ClusterDomain: "cluster.local", Backend: "vxlan", Disable: disable},
+		Group: &nodes, Config: cfg, Client: kube.NewClient("", "test"), Cluster: facts,
 		Runtime: "unix:///run/x.sock", NFTables: true, Firewall: firewall.New(),
 	}
 	if err := AddToNode(n); err != nil {

@@ -11,8 +11,8 @@ import (
 
 func dnsEndpoints(s *Server) {
 	s.Group.Add(s.Leader.Guard(dns.NewEndpoints(dns.EndpointsConfig{
-		Client: s.Lite, Nodes: s.Nodes, ClusterDNS: s.Config.ClusterDNS,
-		NodeAddresses: s.Config.Disable.Has(addon.CNI), Addresses: s.Addresses,
+		Client: s.Lite, Nodes: s.Nodes, ClusterDNS: s.Cluster.ClusterDNS,
+		NodeAddresses: s.Cluster.Disable.Has(addon.CNI), Addresses: s.Addresses,
 	})), s.Roles)
 }
 

@@ -69,7 +69,7 @@ func NewAPIServer(c Config) (*APIServer, error) {
 	if err := kube.Parse("kube-apiserver", s.Flags(), args); err != nil {
 		return nil, err
 	}
-	public, err := settleAnonymous(s, c.Node.Profile)
+	public, err := settleAnonymous(s, c.Cluster.Profile)
 	if err != nil {
 		return nil, err
 	}
@@ -136,10 +136,11 @@ func apiServerArgs(c Config) []string {
 		// it is good for a year, for clients from before 2020 that never look again.
 		"service-account-extend-token-expiration": "false",
 
-		"service-account-issuer":           "https://kubernetes.default.svc." + n.ClusterDomain,
+		"service-account-issuer":           "https://kubernetes.default.svc." + c.Cluster.ClusterDomain,
 		"service-account-key-file":         c.PKI.ServiceAccountPub(),
 		"service-account-signing-key-file": c.PKI.ServiceAccountKey(),
-		"service-cluster-ip-range":         kube.Join(n.ServiceCIDR),
+		"service-cluster-ip-range":         kube.Join(c.Cluster.ServiceCIDR),
+		"service-node-port-range":          c.Cluster.NodePorts,
 
 		"etcd-servers":  strings.Join(c.Datastore.URLs, ","),
 		"etcd-cafile":   c.Datastore.CAFile,
@@ -160,7 +161,7 @@ func apiServerArgs(c Config) []string {
 		// would wait for them for a minute (1.37).
 		"shutdown-watch-termination-grace-period": "1s",
 	}
-	if n.Profile == config.ProfileCIS {
+	if c.Cluster.Profile == config.ProfileCIS {
 		args["anonymous-auth"] = "false"
 	}
 	maps.Copy(args, c.auditArgs())

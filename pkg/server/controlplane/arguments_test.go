@@ -14,6 +14,7 @@ import (
 	"k8s.io/klog/v2"
 	"k8s.io/kubernetes/cmd/kube-controller-manager/app"
 
+	"lite.io/lite/pkg/cluster"
 	"lite.io/lite/pkg/config"
 )
 
@@ -84,7 +85,7 @@ func TestAnonymousRequests(t *testing.T) {
 		"OIDC without anonymous":    {[]string{"oidc-issuer-url=https://issuer.test", "oidc-client-id=a", "anonymous-auth=false"}, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a := accepted(t, prepared(t, func(n *config.Config) { n.APIServerArgs = test.args }))
+			a := accepted(t, prepared(t, func(n *config.Config, _ *cluster.Facts) { n.APIServerArgs = test.args }))
 			authn, err := a.options.Authentication.ToAuthenticationConfig()
 			if err != nil {
 				t.Fatal(err)
@@ -174,7 +175,7 @@ func TestArgumentsThatExcludeEachOther(t *testing.T) {
 		"a version that is none":   {[]string{"runtime-config=apps/v9=true"}, []string{"kube-apiserver-arg: runtime-config: group version apps/v9 that has not been registered; correct it"}},
 		"the port":                 {[]string{"secure-port=7443"}, []string{"set --https-listen-port"}},
 	} {
-		_, err := NewAPIServer(sample(func(n *config.Config) { n.APIServerArgs = test.args }))
+		_, err := NewAPIServer(sample(func(n *config.Config, _ *cluster.Facts) { n.APIServerArgs = test.args }))
 		for _, want := range test.want {
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("%s: got %v, want %s", name, err, want)
@@ -211,7 +212,7 @@ func TestUpstreamAcceptsWhatAUserSays(t *testing.T) {
 		"lists of their own":            {"runtime-config=api/beta=true", "tls-cipher-suites=TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := prepared(t, func(n *config.Config) { n.APIServerArgs = args })
+			c := prepared(t, func(n *config.Config, _ *cluster.Facts) { n.APIServerArgs = args })
 			a := accepted(t, c)
 			if file := a.options.Audit.PolicyFile; file != "" {
 				if _, err := os.Stat(file); err != nil {
@@ -230,7 +231,9 @@ func TestUpstreamAcceptsWhatAUserSays(t *testing.T) {
 func TestSuitesThatNobodyCanServeBy(t *testing.T) {
 	const strong = "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"
 	for _, args := range [][]string{{"tls-cipher-suites=" + strong}, {"tls_cipher_suites=" + strong}, {"tls-cipher-suites=" + strong, "disable-http2-serving=true"}, {"tls-cipher-suites=" + strong, "tls-min-version=VersionTLS13"}} {
-		c := sample(func(n *config.Config) { n.APIServerArgs, n.ControllerManagerArgs, n.SchedulerArgs = args, args, args })
+		c := sample(func(n *config.Config, _ *cluster.Facts) {
+			n.APIServerArgs, n.ControllerManagerArgs, n.SchedulerArgs = args, args, args
+		})
 		for component, made := range map[string]func(Config) error{
 			"kube-apiserver":          func(c Config) error { _, err := NewAPIServer(c); return err },
 			"kube-controller-manager": func(c Config) error { _, err := NewControllerManager(c); return err },
@@ -246,7 +249,7 @@ func TestSuitesThatNobodyCanServeBy(t *testing.T) {
 
 func TestUsersListsAddToOurs(t *testing.T) {
 	dir := files(t, map[string]string{"authz.yaml": authz})
-	c := sample(func(n *config.Config) {
+	c := sample(func(n *config.Config, _ *cluster.Facts) {
 		n.APIServerArgs = []string{"enable-admission-plugins=AlwaysPullImages", "service-account-issuer=https://a.test", "service-account-key-file=/old.pub", "authorization-config=" + dir + "authz.yaml"}
 		n.ControllerManagerArgs = []string{"controllers=*,-ttl"}
 	})
@@ -272,7 +275,7 @@ func TestUsersListsAddToOurs(t *testing.T) {
 }
 
 func TestSignersWithAuthoritiesOfTheirOwn(t *testing.T) {
-	c := sample(func(n *config.Config) {
+	c := sample(func(n *config.Config, _ *cluster.Facts) {
 		n.ControllerManagerArgs = []string{"cluster-signing-legacy-unknown-cert-file=/o.crt", "cluster-signing-legacy-unknown-key-file=/o.key"}
 	})
 	m, err := NewControllerManager(c)
@@ -311,7 +314,7 @@ func TestWarnings(t *testing.T) {
 		"tokens":                  {[]string{"enable-bootstrap-token-auth=false"}, "no machine can join"},
 		"a key of another":        {[]string{"encryption-provider-config=" + dir + "encrypt.yaml"}, "are readable only if the file also contains the key in /var/lib/lite/server/encryption.yaml"},
 	} {
-		c := sample(func(n *config.Config) { n.APIServerArgs = test.args })
+		c := sample(func(n *config.Config, _ *cluster.Facts) { n.APIServerArgs = test.args })
 		c.Used = true
 		a, err := NewAPIServer(c)
 		if err != nil {
@@ -346,7 +349,7 @@ func TestTheSchedulersFile(t *testing.T) {
 		"wrong.yaml":   {"parallelism"},
 		"kubelet.yaml": {"no kind \"KubeletConfiguration\""},
 	} {
-		s, err := NewScheduler(sample(func(n *config.Config) { n.SchedulerArgs = []string{"config=" + dir + name, "v=2"} }))
+		s, err := NewScheduler(sample(func(n *config.Config, _ *cluster.Facts) { n.SchedulerArgs = []string{"config=" + dir + name, "v=2"} }))
 		wrong := !slices.Contains([]string{"two.yaml", "same.yaml"}, name)
 		if wrong {
 			want = append(want, `kube-scheduler-arg "config=`+dir+name+`": `)
@@ -370,7 +373,7 @@ func TestWhereComponentsAreAsked(t *testing.T) {
 		"bind-address=::1 secure-port=10999": "https://[::1]:10999/readyz",
 		"secure-port=0":                      "",
 	} {
-		s, err := NewScheduler(sample(func(n *config.Config) { n.SchedulerArgs = strings.Fields(args) }))
+		s, err := NewScheduler(sample(func(n *config.Config, _ *cluster.Facts) { n.SchedulerArgs = strings.Fields(args) }))
 		if want == "" {
 			if err == nil || !strings.Contains(err.Error(), `kube-scheduler-arg "secure-port=0": `) {
 				t.Errorf("%s: got %v", args, err)

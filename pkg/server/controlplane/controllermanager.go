@@ -67,7 +67,7 @@ func controllerManagerArgs(c Config) []string {
 		"authorization-kubeconfig":   kubeconfig,
 		"bind-address":               "127.0.0.1",
 		"client-ca-file":             c.PKI.CA(pki.ClusterCA),
-		"cluster-cidr":               kube.Join(c.Node.ClusterCIDR),
+		"cluster-cidr":               kube.Join(c.Cluster.ClusterCIDR),
 		"cluster-signing-cert-file":  c.PKI.CA(pki.ClusterCA),
 		"cluster-signing-key-file":   c.PKI.CAKey(pki.ClusterCA),
 		// lite approves the nodes' certificates itself, and removes tokens that
@@ -85,7 +85,7 @@ func controllerManagerArgs(c Config) []string {
 		"profiling":                        "false",
 		"root-ca-file":                     c.PKI.CA(pki.ClusterCA),
 		"service-account-private-key-file": c.PKI.ServiceAccountKey(),
-		"service-cluster-ip-range":         kube.Join(c.Node.ServiceCIDR),
+		"service-cluster-ip-range":         kube.Join(c.Cluster.ServiceCIDR),
 		// Each has its containers and logs on a node until then; the default is 12500.
 		"terminated-pod-gc-threshold":     "1000",
 		"tls-cert-file":                   c.PKI.Cert(pki.ControllerManager),

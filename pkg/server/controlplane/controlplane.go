@@ -14,6 +14,7 @@ import (
 
 	apiserveroptions "k8s.io/apiserver/pkg/server/options"
 
+	"lite.io/lite/pkg/cluster"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/datastore"
 	"lite.io/lite/pkg/kube"
@@ -24,7 +25,8 @@ import (
 // Config is what the control plane has to be told. All of it is known before
 // the first component starts.
 type Config struct {
-	Node      *config.Config
+	Node      *config.Config // of this server; what the cluster shares is not in it
+	Cluster   cluster.Facts
 	Dir       layout.Server // where the control plane keeps files of its own
 	PKI       pki.Dir
 	Datastore datastore.Endpoint
@@ -65,7 +67,7 @@ func (c Config) WriteFiles() error {
 	if err := os.Remove(c.Dir.Authentication()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove files of a previous version: %w", err)
 	}
-	if _, own := kube.Said(c.Node.APIServerArgs, "encryption-provider-config"); !own {
+	if c.Cluster.Encryption != cluster.UserEncryption {
 		if err := ensureEncryption(c.Dir.Encryption(), c.Used); err != nil {
 			return err
 		}

@@ -22,6 +22,7 @@ import (
 	"k8s.io/kubernetes/pkg/scheduler/apis/config/latest"
 	"sigs.k8s.io/yaml"
 
+	"lite.io/lite/pkg/cluster"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/datastore"
 	"lite.io/lite/pkg/kube"
@@ -31,47 +32,47 @@ import (
 )
 
 // sample is a control plane of one IPv4 server as it is by default.
-func sample(change ...func(*config.Config)) Config {
+func sample(change ...func(*config.Config, *cluster.Facts)) Config {
 	n := &config.Config{
 		NodeName:         "node-a",
 		NodeIP:           []netip.Addr{netip.MustParseAddr("192.0.2.10")},
 		BindAddress:      netip.IPv4Unspecified(),
 		AdvertiseAddress: netip.MustParseAddr("192.0.2.10"),
 		HTTPSListenPort:  6443,
-		ClusterCIDR:      []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")},
-		ServiceCIDR:      []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")},
-		ClusterDomain:    "cluster.local",
 		AuditLogPath:     layout.Default().Host.AuditLog,
 	}
+	f := config.StandardFacts()
 	for _, c := range change {
-		c(n)
+		c(n, &f)
 	}
 	dir := pki.Dir("/var/lib/lite/server/pki")
-	return Config{Node: n, Dir: "/var/lib/lite/server", PKI: dir, Datastore: datastore.Endpoint{
+	return Config{Node: n, Cluster: f, Dir: "/var/lib/lite/server", PKI: dir, Datastore: datastore.Endpoint{
 		URLs: []string{"https://127.0.0.1:2379"}, CAFile: dir.CA(pki.EtcdCA), CertFile: dir.Cert(pki.APIServerEtcdClient), KeyFile: dir.Key(pki.APIServerEtcdClient),
 	}}
 }
 
-func withUserArgs(n *config.Config) {
+func withUserArgs(n *config.Config, _ *cluster.Facts) {
 	n.APIServerArgs = []string{"profiling=true", "v=2", "event-ttl=2h"}
 	n.SchedulerArgs = []string{"profiling=true", "v=2"}
 	n.ControllerManagerArgs = []string{"profiling=true", "v=2", "node-monitor-grace-period=1m"}
 }
 
-func withoutAudit(n *config.Config) { n.AuditLogPath = "" }
+func withoutAudit(n *config.Config, _ *cluster.Facts) { n.AuditLogPath = "" }
 
-func withCIS(n *config.Config) { n.Profile = config.ProfileCIS }
-
-func withDualStack(n *config.Config) {
-	n.ClusterCIDR = append(n.ClusterCIDR, netip.MustParsePrefix("fd42::/56"))
-	n.ServiceCIDR = append(n.ServiceCIDR, netip.MustParsePrefix("fd43::/112"))
+func withCIS(n *config.Config, f *cluster.Facts) {
+	n.Profile, f.Profile = config.ProfileCIS, config.ProfileCIS
 }
 
-func withIPv6(n *config.Config) {
+func withDualStack(n *config.Config, f *cluster.Facts) {
+	f.ClusterCIDR = append(f.ClusterCIDR, netip.MustParsePrefix("fd42::/56"))
+	f.ServiceCIDR = append(f.ServiceCIDR, netip.MustParsePrefix("fd43::/112"))
+}
+
+func withIPv6(n *config.Config, f *cluster.Facts) {
 	n.NodeIP = []netip.Addr{netip.MustParseAddr("2001:db8::10")}
 	n.BindAddress, n.AdvertiseAddress = n.NodeIP[0], n.NodeIP[0]
-	n.ClusterCIDR = []netip.Prefix{netip.MustParsePrefix("fd42::/56")}
-	n.ServiceCIDR = []netip.Prefix{netip.MustParsePrefix("fd43::/112")}
+	f.ClusterCIDR = []netip.Prefix{netip.MustParsePrefix("fd42::/56")}
+	f.ServiceCIDR = []netip.Prefix{netip.MustParsePrefix("fd43::/112")}
 }
 
 var samples = map[string]Config{
@@ -141,7 +142,7 @@ func TestUsersArgumentsComeLastAndWin(t *testing.T) {
 
 // A user replaces a list as well as a single value.
 func TestUsersListsReplaceOurs(t *testing.T) {
-	a, err := NewAPIServer(sample(func(n *config.Config) {
+	a, err := NewAPIServer(sample(func(n *config.Config, _ *cluster.Facts) {
 		n.APIServerArgs = []string{"authorization-mode=RBAC", "kubelet-preferred-address-types=Hostname"}
 	}))
 	if err != nil {
@@ -156,7 +157,7 @@ func TestUsersListsReplaceOurs(t *testing.T) {
 }
 
 // prepared is a sample whose files have been made.
-func prepared(t *testing.T, change ...func(*config.Config)) Config {
+func prepared(t *testing.T, change ...func(*config.Config, *cluster.Facts)) Config {
 	t.Helper()
 	return withFiles(t, sample(change...))
 }
@@ -166,7 +167,7 @@ func withFiles(t *testing.T, c Config) Config {
 	c.Dir = layout.Data(t.TempDir()).Server()
 	c.PKI = pki.Dir(c.Dir.PKI())
 	c.Datastore.CAFile, c.Datastore.CertFile, c.Datastore.KeyFile = c.PKI.CA(pki.EtcdCA), c.PKI.Cert(pki.APIServerEtcdClient), c.PKI.Key(pki.APIServerEtcdClient)
-	identity := pki.Node{Name: c.Node.NodeName, IPs: c.Node.NodeIP, ServiceIPs: []netip.Addr{FirstAddress(c.Node.ServiceCIDR[0])}, ClusterDomain: c.Node.ClusterDomain}
+	identity := pki.Node{Name: c.Node.NodeName, IPs: c.Node.NodeIP, ServiceIPs: []netip.Addr{FirstAddress(c.Cluster.ServiceCIDR[0])}, ClusterDomain: c.Cluster.ClusterDomain}
 	if _, err := pki.Ensure(c.PKI, identity, time.Now()); err != nil {
 		t.Fatal(err)
 	}
@@ -231,7 +232,7 @@ func TestArgumentThatIsWrongNamesTheUsersFlag(t *testing.T) {
 		{"no-such-flag=1", "unknown flag: --no-such-flag"},
 		{"v=loud", `invalid argument "loud" for "-v, --v" flag`},
 	} {
-		c := sample(func(n *config.Config) {
+		c := sample(func(n *config.Config, _ *cluster.Facts) {
 			n.APIServerArgs, n.SchedulerArgs, n.ControllerManagerArgs = []string{test.arg}, []string{test.arg}, []string{test.arg}
 		})
 		for name, make := range map[string]func(Config) error{
@@ -258,7 +259,7 @@ func TestWhatUpstreamRefusesLaterIsRefusedAtOnce(t *testing.T) {
 		{"kube-controller-manager", "controllers=*,-nodeipam", ""}, // an older name
 		{"kube-controller-manager", "controllers=*,-ttl-after-finished-controller", ""},
 	} {
-		c := sample(func(n *config.Config) {
+		c := sample(func(n *config.Config, _ *cluster.Facts) {
 			if test.component == "kube-scheduler" {
 				n.SchedulerArgs = []string{test.arg}
 			} else {
@@ -298,7 +299,7 @@ func TestLocalURL(t *testing.T) {
 	for want, c := range map[string]Config{
 		"https://127.0.0.1:6443":      samples["default"],
 		"https://[2001:db8::10]:6443": samples["ipv6"],
-		"https://192.0.2.10:8443": sample(func(n *config.Config) {
+		"https://192.0.2.10:8443": sample(func(n *config.Config, _ *cluster.Facts) {
 			n.BindAddress, n.HTTPSListenPort = n.NodeIP[0], 8443
 		}),
 	} {

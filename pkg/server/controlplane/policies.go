@@ -72,7 +72,7 @@ func (c Config) admits() bool {
 }
 
 func (c Config) admission() string {
-	if c.Node.Profile == config.ProfileCIS {
+	if c.Cluster.Profile == config.ProfileCIS {
 		return admissionConfig + admissionConfigCIS
 	}
 	return admissionConfig
@@ -88,7 +88,7 @@ func (c Config) plugins() string {
 	if !c.admits() {
 		on = slices.DeleteFunc(on, func(name string) bool { return name == "EventRateLimit" })
 	}
-	if c.Node.Profile == config.ProfileCIS {
+	if c.Cluster.Profile == config.ProfileCIS {
 		on = append(on, "AlwaysPullImages")
 	}
 	return strings.Join(on, ",")

@@ -16,6 +16,7 @@ import (
 	"k8s.io/kubernetes/plugin/pkg/admission/eventratelimit/apis/eventratelimit/validation"
 	"k8s.io/pod-security-admission/admission/api/load"
 
+	"lite.io/lite/pkg/cluster"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/layout"
 )
@@ -131,18 +132,21 @@ func TestWhenTheAuditLogTells(t *testing.T) {
 func TestAUsersAuditLog(t *testing.T) {
 	const own, ours = "/etc/policy.yaml", "/var/lib/lite/server/audit-policy.yaml"
 	for name, test := range map[string]struct {
-		change      func(*config.Config)
+		change      func(*config.Config, *cluster.Facts)
 		log, policy string
 	}{
-		"nothing said":          {func(*config.Config) {}, layout.Default().Host.AuditLog, ours},
-		"off":                   {withoutAudit, "", ""},
-		"a policy":              {func(n *config.Config) { n.AuditPolicyFile = own }, layout.Default().Host.AuditLog, own},
-		"a policy by argument":  {func(n *config.Config) { n.APIServerArgs = []string{"audit-policy-file=" + own} }, layout.Default().Host.AuditLog, own},
-		"a path by argument":    {func(n *config.Config) { n.APIServerArgs = []string{"audit_log_path=/var/log/k8s"} }, "/var/log/k8s", ours},
-		"off by argument":       {func(n *config.Config) { n.APIServerArgs = []string{"audit-log-path="} }, "", ""},
-		"a webhook besides":     {func(n *config.Config) { n.APIServerArgs = []string{"audit-webhook-config-file=/k"} }, layout.Default().Host.AuditLog, ours},
-		"a webhook in place of": {func(n *config.Config) { withoutAudit(n); n.APIServerArgs = []string{"audit-webhook-config-file=/k"} }, "", ours},
-		"rotated otherwise":     {func(n *config.Config) { n.APIServerArgs = []string{"audit-log-maxage=365"} }, layout.Default().Host.AuditLog, ours},
+		"nothing said":         {func(*config.Config, *cluster.Facts) {}, layout.Default().Host.AuditLog, ours},
+		"off":                  {withoutAudit, "", ""},
+		"a policy":             {func(n *config.Config, _ *cluster.Facts) { n.AuditPolicyFile = own }, layout.Default().Host.AuditLog, own},
+		"a policy by argument": {func(n *config.Config, _ *cluster.Facts) { n.APIServerArgs = []string{"audit-policy-file=" + own} }, layout.Default().Host.AuditLog, own},
+		"a path by argument":   {func(n *config.Config, _ *cluster.Facts) { n.APIServerArgs = []string{"audit_log_path=/var/log/k8s"} }, "/var/log/k8s", ours},
+		"off by argument":      {func(n *config.Config, _ *cluster.Facts) { n.APIServerArgs = []string{"audit-log-path="} }, "", ""},
+		"a webhook besides":    {func(n *config.Config, _ *cluster.Facts) { n.APIServerArgs = []string{"audit-webhook-config-file=/k"} }, layout.Default().Host.AuditLog, ours},
+		"a webhook in place of": {func(n *config.Config, _ *cluster.Facts) {
+			withoutAudit(n, nil)
+			n.APIServerArgs = []string{"audit-webhook-config-file=/k"}
+		}, "", ours},
+		"rotated otherwise": {func(n *config.Config, _ *cluster.Facts) { n.APIServerArgs = []string{"audit-log-maxage=365"} }, layout.Default().Host.AuditLog, ours},
 	} {
 		args := apiServerArgs(sample(test.change))
 		last := func(flag string) (value string) {
@@ -225,7 +229,7 @@ func TestPodSecurityOfTheProfile(t *testing.T) {
 // out, and ours is not written.
 func TestAUsersAdmissionConfiguration(t *testing.T) {
 	dir := files(t, map[string]string{"admit.yaml": admit})
-	c := prepared(t, withCIS, func(n *config.Config) {
+	c := prepared(t, withCIS, func(n *config.Config, _ *cluster.Facts) {
 		n.APIServerArgs = []string{"admission-control-config-file=" + dir + "admit.yaml"}
 	})
 	a, err := NewAPIServer(c)
@@ -245,7 +249,7 @@ func TestAUsersAdmissionConfiguration(t *testing.T) {
 }
 
 func TestPluginsAreTakenAwayOneByOne(t *testing.T) {
-	a, err := NewAPIServer(sample(withCIS, func(n *config.Config) {
+	a, err := NewAPIServer(sample(withCIS, func(n *config.Config, _ *cluster.Facts) {
 		n.APIServerArgs = []string{"disable-admission-plugins=EventRateLimit,AlwaysPullImages"}
 	}))
 	if err != nil {
@@ -268,7 +272,7 @@ func TestAnonymousRequestsOfTheProfile(t *testing.T) {
 		"a file with one": {[]string{"authentication-config=" + dir + "some.yaml"}, false, true},
 		"OIDC":            {[]string{"oidc-issuer-url=https://issuer.test", "oidc-client-id=a"}, false, false},
 	} {
-		a, err := NewAPIServer(prepared(t, withCIS, func(n *config.Config) { n.APIServerArgs = test.args }))
+		a, err := NewAPIServer(prepared(t, withCIS, func(n *config.Config, _ *cluster.Facts) { n.APIServerArgs = test.args }))
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}

@@ -192,7 +192,7 @@ func warnings(c Config, s *options.ServerRunOptions) (lines []string) {
 	if !slices.Contains(enabled(s), "NodeRestriction") {
 		warn("disables the admission plugin NodeRestriction: whoever takes over a node may change all others")
 	}
-	if c.Node.Profile == config.ProfileCIS && !c.admits() {
+	if c.Cluster.Profile == config.ProfileCIS && !c.admits() {
 		warn("admission-control-config-file replaces what profile cis sets: set the defaults of Pod Security in that file")
 	}
 	if said, err := settled(s.Admission.GenericAdmission.ConfigFile); err == nil && !c.admits() {
