@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -28,7 +27,7 @@ func (n *Network) protect(ctx context.Context, rules *rules, ranges []netip.Pref
 	b := &bridge{cached: cached, ranges: ranges, mtu: mtu}
 	b.remember()
 	h := &hostPorts{cached: cached, plugins: n.config.Plugins, nftables: n.config.NFTables, rules: rules}
-	older := usesOlder()
+	older := len(netfilter.OlderTables(false))+len(netfilter.OlderTables(true)) > 0
 	rules.watcher = n.config.Firewall
 	kernel := &settings{all: kernel(ranges), local: h.any}
 	kernel.notify(ctx, n.config.Firewall)
@@ -49,14 +48,6 @@ func (n *Network) protect(ctx context.Context, rules *rules, ranges []netip.Pref
 			leave()
 		}
 	}
-}
-
-// usesOlder reports whether the machine has tables of the older interface.
-func usesOlder() bool {
-	return slices.ContainsFunc([]string{"/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"}, func(file string) bool {
-		names, err := os.ReadFile(file)
-		return err == nil && len(names) > 0
-	})
 }
 
 // overlayLost lets keep repair the way to other nodes, which reports that itself.

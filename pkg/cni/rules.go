@@ -8,13 +8,13 @@ import (
 	"os/exec"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 
 	"github.com/coreos/go-iptables/iptables"
 
 	"lite.io/lite/pkg/cni/overlay"
 	"lite.io/lite/pkg/host/firewall"
+	"lite.io/lite/pkg/host/netfilter"
 	"lite.io/lite/pkg/layout"
 )
 
@@ -118,12 +118,11 @@ func (r *rules) findOlder(lost firewall.Lost) (found bool) {
 // both: a packet must get past the policies of both, whoever asks which. Nothing
 // is asked of it if it has no rules, since that would make its tables.
 func legacy(protocol iptables.Protocol) *iptables.IPTables {
-	names, program := "/proc/thread-self/net/ip_tables_names", "iptables-legacy"
-	if protocol == iptables.ProtocolIPv6 {
-		names, program = "/proc/thread-self/net/ip6_tables_names", "ip6tables-legacy"
+	is6, program := protocol == iptables.ProtocolIPv6, "iptables-legacy"
+	if is6 {
+		program = "ip6tables-legacy"
 	}
-	tables, err := os.ReadFile(names)
-	if err != nil || !slices.Contains(strings.Fields(string(tables)), "filter") {
+	if !slices.Contains(netfilter.OlderTables(is6), "filter") {
 		return nil
 	}
 	path, err := exec.LookPath(program)

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/dynamic"
 
+	files "lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/kube/apply"
 )
 
@@ -33,9 +34,9 @@ type file struct {
 	path    string
 	present bool
 	skipped bool
-	stamp   stamp // of what was read
-	unread  bool  // has to be read, whatever the stamp
-	broken  error // why it cannot be used
+	stamp   files.Stamp // of what was read
+	unread  bool        // has to be read, whatever the stamp
+	broken  error       // why it cannot be used
 	record  *record
 	wants   map[key]bool // the objects it has, as far as they could be located; nil if it is not known
 	left    []*pending   // those that are still to be applied

@@ -17,6 +17,8 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 	"golang.org/x/sys/unix"
+
+	files "lite.io/lite/pkg/file"
 )
 
 const (
@@ -52,14 +54,7 @@ type look struct {
 // found is a file as it was found.
 type found struct {
 	path  string // with links resolved
-	stamp stamp
-}
-
-// stamp is another once a file has changed.
-type stamp struct {
-	dev, ino     uint64
-	size         int64
-	mtime, ctime syscall.Timespec
+	stamp files.Stamp
 }
 
 // lookAt reads the directory, which is made if it is not there. Each look has a
@@ -187,13 +182,8 @@ func (l *look) visit(dir, name string, e os.DirEntry, above []os.FileInfo) {
 	case isFile && !info.Mode().IsRegular():
 		l.failed[name] = errors.New("not a regular file")
 	case isFile:
-		l.files[name] = found{target, stampOf(info)}
+		l.files[name] = found{target, files.StampOf(info)}
 	}
-}
-
-func stampOf(info os.FileInfo) stamp {
-	s := info.Sys().(*syscall.Stat_t)
-	return stamp{s.Dev, s.Ino, s.Size, s.Mtim, s.Ctim}
 }
 
 // follow resolves a link in dir, step by step. Each directory that has a part in
@@ -282,18 +272,18 @@ func trustMode(name string, info os.FileInfo) error {
 var errBusy = errors.New("is being written")
 
 // read returns the content of a file, and what it was when it was read.
-func (f found) read() ([]byte, stamp, error) {
+func (f found) read() ([]byte, files.Stamp, error) {
 	// Not to be kept waiting by a pipe that has taken the file's place.
 	opened, err := os.OpenFile(f.path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, stamp{}, err
+		return nil, files.Stamp{}, err
 	}
 	defer opened.Close()
 	info, err := opened.Stat()
 	if err != nil {
-		return nil, stamp{}, err
+		return nil, files.Stamp{}, err
 	}
-	is := stampOf(info)
+	is := files.StampOf(info)
 	switch {
 	case !info.Mode().IsRegular():
 		return nil, is, errors.New("not a regular file")

@@ -171,7 +171,7 @@ func TestRead(t *testing.T) {
 			if (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) {
 				t.Fatalf("got %v, want %q", err, test.err)
 			}
-			if err == nil && (string(data) != "# a.yaml" || is.size != 8) {
+			if err == nil && (string(data) != "# a.yaml" || is.Size != 8) {
 				t.Errorf("got %q, %+v", data, is)
 			}
 		})

@@ -2,12 +2,13 @@ package firewall
 
 import (
 	"context"
-	"os"
 	"strings"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"lite.io/lite/pkg/host/netfilter"
 )
 
 // olderEvery is how often the older tables are counted. The kernel tells nobody of
@@ -22,8 +23,7 @@ const olderAppear = 30 * time.Second
 // olderNames is which tables of the older interface there are.
 func olderNames() (all string) {
 	for _, f := range olderFamilies {
-		names, _ := os.ReadFile(f.names) // not there without the kernel's module
-		all += string(names) + ";"
+		all += strings.Join(netfilter.OlderTables(f.is6), " ") + ";"
 	}
 	return all
 }
@@ -46,10 +46,10 @@ type older struct {
 
 var olderFamilies = [2]struct {
 	domain, level int
-	names         string
+	is6           bool
 }{
-	{unix.AF_INET, unix.SOL_IP, "/proc/net/ip_tables_names"},
-	{unix.AF_INET6, unix.SOL_IPV6, "/proc/net/ip6_tables_names"},
+	{unix.AF_INET, unix.SOL_IP, false},
+	{unix.AF_INET6, unix.SOL_IPV6, true},
 }
 
 func openOlder() *older {
@@ -77,11 +77,10 @@ func (o *older) close() {
 func (o *older) state() map[Table]olderInfo {
 	all := map[Table]olderInfo{}
 	for i, f := range olderFamilies {
-		names, err := os.ReadFile(f.names)
-		if err != nil || o.sockets[i] < 0 {
+		if o.sockets[i] < 0 {
 			continue
 		}
-		for name := range strings.FieldsSeq(string(names)) {
+		for _, name := range netfilter.OlderTables(f.is6) {
 			if info, ok := olderTable(o.sockets[i], f.level, name); ok {
 				all[Table{[2]string{"ip", "ip6"}[i], name}] = info
 			}

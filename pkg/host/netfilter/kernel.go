@@ -5,7 +5,9 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"os"
 	"os/exec"
+	"strings"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -131,4 +133,15 @@ func Rules(family uint8, table string) (map[string]int, error) {
 		}
 	}
 	return chains, nil
+}
+
+// OlderTables is the names of the tables of the older interface, by which programs named iptables-legacy write, of IPv4
+// or IPv6. To ask by this makes none.
+func OlderTables(is6 bool) []string {
+	file := "/proc/thread-self/net/ip_tables_names" // of the network that the caller is in
+	if is6 {
+		file = "/proc/thread-self/net/ip6_tables_names"
+	}
+	names, _ := os.ReadFile(file) // there is none unless the kernel has that interface
+	return strings.Fields(string(names))
 }

@@ -172,10 +172,7 @@ func lookAtKernel() kernel {
 	if k.nftables != nil {
 		k.nftables = fmt.Errorf("the kernel has no nf_tables: %w", k.nftables)
 	}
-	for _, file := range []string{"/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"} {
-		names, _ := os.ReadFile(file) // there is none unless the kernel has that interface
-		k.older = append(k.older, strings.Fields(string(names))...)
-	}
+	k.older = append(OlderTables(false), OlderTables(true)...)
 	k.ipv6 = probe.HasIPv6()
 	return k
 }

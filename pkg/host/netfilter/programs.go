@@ -115,13 +115,13 @@ func (f Front) String() string {
 // kernel has no table of theirs: that would make it.
 func (p Programs) Fronts(ctx context.Context) []Front {
 	var all []Front
-	for _, family := range []struct{ name, program, tables string }{
-		{"ip", "iptables", "/proc/net/ip_tables_names"},
-		{"ip6", "ip6tables", "/proc/net/ip6_tables_names"},
-	} {
+	for _, family := range []struct {
+		name, program string
+		is6           bool
+	}{{"ip", "iptables", false}, {"ip6", "ip6tables", true}} {
 		version, err := p.Run(ctx, nil, family.program, "-V")
 		kinds := []bool{false}
-		if hasTables(family.tables) {
+		if len(OlderTables(family.is6)) > 0 {
 			kinds = append(kinds, true)
 		}
 		for _, legacy := range kinds {
@@ -139,10 +139,4 @@ func (p Programs) Fronts(ctx context.Context) []Front {
 		}
 	}
 	return all
-}
-
-// hasTables reads a file of the kernel that names tables; there is none unless the kernel has that interface.
-func hasTables(file string) bool {
-	names, _ := os.ReadFile(file)
-	return strings.TrimSpace(string(names)) != ""
 }

@@ -54,72 +54,25 @@ func (r *run) run(ctx context.Context) error {
 		From: r.From.Version, To: r.To.Version, Role: n.Config.Role, Binary: n.Binary, Guard: standard.Config.Guard(), Service: n.Manager != nil,
 		Began: time.Now().UTC(), HealthTimeout: r.HealthTimeout, Runtime: r.runtime, Containers: containers,
 	}
-	if err := r.journal.enter(r.dataDir, Prepared); err != nil {
-		return errors.Join(err, r.abort())
-	}
 	b := backup.New(n.Config, n.Binary)
-	r.say("Keeping lite " + r.From.Version + " aside")
-	if err := b.Begin(); err != nil {
+	if err := r.prepare(ctx, b); err != nil {
 		return errors.Join(err, r.abort())
-	}
-	if len(r.contents.images) > 0 {
-		err := extractImages(r.artifact, r.contents, imageDir(r.dataDir), b.KeepImage, func(name string) error {
-			r.say("Unpacking the images " + name)
-			r.journal.Images = append(r.journal.Images, name)
-			return r.journal.write(r.dataDir)
-		})
-		if err != nil {
-			return errors.Join(err, r.abort())
-		}
-	}
-	b.Backup.Images = r.journal.Images
-	if ctx.Err() != nil {
-		return errors.Join(errors.New("interrupted; nothing was changed"), r.abort())
-	}
-	if n.Manager != nil {
-		if err := leaveAttendant(r.dataDir); err != nil {
-			return errors.Join(err, r.abort())
-		}
 	}
 	// What is stopped is started again, whatever a person presses meanwhile.
 	ctx = context.WithoutCancel(ctx)
-	r.say("Stopping lite; pods keep running")
 	stopped := time.Now()
-	hold, err := n.stop(ctx)
+	hold, err := r.stop(ctx, b)
 	if err != nil {
-		return r.undo(ctx, nil, fmt.Errorf("nothing was changed: %w", err))
-	}
-	copying := time.Now()
-	if err := b.Complete(); err != nil {
 		return r.undo(ctx, hold, fmt.Errorf("nothing was changed: %w", err))
 	}
-	r.say(fmt.Sprintf("Stopping took %.1f s, copying the data %.1f s", copying.Sub(stopped).Seconds(), time.Since(copying).Seconds()))
 	// From here on the new program may be found in its place.
 	if err := r.journal.enter(r.dataDir, Swapped); err != nil {
 		return r.undo(ctx, hold, err)
 	}
-	// The guard first: without it nobody would end the starts of a broken program.
-	if err := setGuard(r.dataDir, r.journal.Guard); err != nil {
+	if hold, err = r.swap(ctx, hold); err != nil {
 		return r.rollBack(ctx, hold, err)
 	}
-	if err := backup.ReplaceProgram(n.Binary); err != nil {
-		return r.rollBack(ctx, hold, err)
-	}
-	r.say("Starting lite " + r.To.Version)
-	n.log.begin()
-	if err := hold.Close(); err != nil {
-		return r.rollBack(ctx, nil, err)
-	}
-	n.start(ctx)
-	if err := r.journal.enter(r.dataDir, Started); err != nil {
-		return r.rollBack(ctx, nil, err)
-	}
-	g := newGate(r.dataDir, r.journal, n.kubeconfig())
-	if n.Manager == nil {
-		g.starter = n.process
-	}
-	g.say = func(waiting string) { r.say("Waiting: " + waiting) }
-	ended, err := g.await(ctx)
+	ended, err := r.await(ctx)
 	if err != nil {
 		return r.rollBack(ctx, nil, err)
 	}
@@ -131,6 +84,80 @@ func (r *run) run(ctx context.Context) error {
 	}
 	r.say(fmt.Sprintf("lite %s is healthy, %.1f s after the old one was stopped; %d containers kept running", r.To.Version, time.Since(stopped).Seconds(), len(containers)-len(ended)))
 	return nil
+}
+
+// prepare does what can be done while lite runs.
+func (r *run) prepare(ctx context.Context, b *backup.Maker) error {
+	if err := r.journal.enter(r.dataDir, Prepared); err != nil {
+		return err
+	}
+	r.say("Keeping lite " + r.From.Version + " aside")
+	if err := b.Begin(); err != nil {
+		return err
+	}
+	if len(r.contents.images) > 0 {
+		err := extractImages(r.artifact, r.contents, imageDir(r.dataDir), b.KeepImage, func(name string) error {
+			r.say("Unpacking the images " + name)
+			r.journal.Images = append(r.journal.Images, name)
+			return r.journal.write(r.dataDir)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	b.Backup.Images = r.journal.Images
+	if ctx.Err() != nil {
+		return errors.New("interrupted; nothing was changed")
+	}
+	if r.Node.Manager == nil {
+		return nil
+	}
+	return leaveAttendant(r.dataDir)
+}
+
+// stop stops lite, and completes what is kept of it. lite is held even if that fails.
+func (r *run) stop(ctx context.Context, b *backup.Maker) (*service.Hold, error) {
+	r.say("Stopping lite; pods keep running")
+	began := time.Now()
+	hold, err := r.Node.stop(ctx)
+	if err != nil {
+		return nil, err
+	}
+	copying := time.Now()
+	if err := b.Complete(); err != nil {
+		return hold, err
+	}
+	r.say(fmt.Sprintf("Stopping took %.1f s, copying the data %.1f s", copying.Sub(began).Seconds(), time.Since(copying).Seconds()))
+	return hold, nil
+}
+
+// swap puts the new program in its place and starts it. If that fails, lite is held unless it may run already.
+func (r *run) swap(ctx context.Context, hold *service.Hold) (*service.Hold, error) {
+	n := r.Node
+	// The guard first: without it nobody would end the starts of a broken program.
+	if err := setGuard(r.dataDir, r.journal.Guard); err != nil {
+		return hold, err
+	}
+	if err := backup.ReplaceProgram(n.Binary); err != nil {
+		return hold, err
+	}
+	r.say("Starting lite " + r.To.Version)
+	n.log.begin()
+	if err := hold.Close(); err != nil {
+		return nil, err
+	}
+	n.start(ctx)
+	return nil, r.journal.enter(r.dataDir, Started)
+}
+
+// await waits until the new version is healthy, and returns the containers that have ended meanwhile.
+func (r *run) await(ctx context.Context) (ended []string, err error) {
+	g := newGate(r.dataDir, r.journal, r.Node.kubeconfig())
+	if r.Node.Manager == nil {
+		g.starter = r.Node.process
+	}
+	g.say = func(waiting string) { r.say("Waiting: " + waiting) }
+	return g.await(ctx)
 }
 
 // abort forgets an upgrade that has touched nothing.

@@ -6,12 +6,10 @@ package expiry
 import (
 	"context"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -21,6 +19,7 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/component-base/metrics/legacyregistry"
 
+	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/pki"
@@ -42,15 +41,8 @@ type Watch struct {
 
 	mu     sync.Mutex
 	looked time.Time
-	stamps []stamp
+	stamps []file.Stamp
 	known  []*pki.Certificate
-}
-
-// stamp tells whether a file is another than before.
-type stamp struct {
-	modified time.Time
-	size     int64
-	inode    uint64
 }
 
 // New makes the component; nothing is touched before it is asked or run.
@@ -97,10 +89,10 @@ func (w *Watch) certificates() []*pki.Certificate {
 		return w.known
 	}
 	w.looked = now
-	stamps := make([]stamp, len(w.config.Files))
+	stamps := make([]file.Stamp, len(w.config.Files))
 	for i, f := range w.config.Files {
 		if info, err := os.Stat(f.Path); err == nil {
-			stamps[i] = stamp{info.ModTime(), info.Size(), inode(info)}
+			stamps[i] = file.StampOf(info)
 		}
 	}
 	if w.known == nil || !slices.Equal(stamps, w.stamps) {
@@ -264,12 +256,3 @@ func (t *teller) stop() {
 }
 
 func stampOf(t time.Time) string { return t.UTC().Format(time.RFC3339) }
-
-// inode is what distinguishes a file from one that has replaced it, whatever its
-// time says.
-func inode(info fs.FileInfo) uint64 {
-	if s, ok := info.Sys().(*syscall.Stat_t); ok {
-		return s.Ino
-	}
-	return 0
-}
