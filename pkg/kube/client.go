@@ -44,7 +44,7 @@ func (c *Client) Clientset() (kubernetes.Interface, error) {
 	cfg.ContentType, cfg.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf+","+runtime.ContentTypeJSON
 	set, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
-		return nil, fmt.Errorf("make a client of %s: %w", c.kubeconfig, err)
+		return nil, fmt.Errorf("create a client of %s: %w", c.kubeconfig, err)
 	}
 	c.set = set
 	return set, nil

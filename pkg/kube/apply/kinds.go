@@ -78,7 +78,7 @@ func (k *Kinds) resource(kind schema.GroupVersionKind) (metav1.APIResource, erro
 			return metav1.APIResource{}, UnknownKind{kind}
 		}
 		if err != nil {
-			return metav1.APIResource{}, fmt.Errorf("ask for the kinds of %s: %w", gv, err)
+			return metav1.APIResource{}, fmt.Errorf("get the kinds of %s: %w", gv, err)
 		}
 		known = list.APIResources
 		k.known[gv] = known
@@ -122,7 +122,7 @@ func (k *Kinds) Find(kind schema.GroupVersionKind, namespace string) (dynamic.Re
 	}
 	groups, err := k.discovery.ServerGroups()
 	if err != nil {
-		return nil, fmt.Errorf("ask for the groups of the API: %w", err)
+		return nil, fmt.Errorf("get the groups of the API: %w", err)
 	}
 	for _, g := range groups.Groups {
 		if g.Name != kind.Group {
