@@ -69,7 +69,7 @@ func runSetup(root *cobra.Command, args []string) error {
 	if len(args) > 0 && args[0] == stagedFlag {
 		r.Staged, r.Args = true, args[1:]
 	}
-	// Who has become root by su lacks the directories of administrators.
+	// Whoever has become root by su lacks the directories of administrators.
 	path := strings.TrimPrefix(os.Getenv("PATH")+":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", ":")
 	if err := os.Setenv("PATH", path); err != nil {
 		return err

@@ -439,7 +439,7 @@ func TestErrors(t *testing.T) {
 		"moved within the kubelet": {args: []string{"--kubelet-arg=healthz-port=10250"}, want: []string{`kubelet-arg "healthz-port=10250" (flag --kubelet-arg): is a port that the kubelet listens on; `}},
 		"the API server on DNS's":  {args: []string{"--https-listen-port=9153"}, want: []string{`https-listen-port "9153" (flag --https-listen-port): is a port that DNS listens on; `}},
 
-		"no ranges of pods":       {args: []string{"--kube-controller-manager-arg=allocate-node-cidrs=false"}, want: []string{`kube-controller-manager-arg "allocate-node-cidrs=false" (flag --kube-controller-manager-arg): no node would get a range of pod addresses; remove it, or set disable: cni`}},
+		"no ranges of pods":       {args: []string{"--kube-controller-manager-arg=allocate-node-cidrs=false"}, want: []string{`kube-controller-manager-arg "allocate-node-cidrs=false" (flag --kube-controller-manager-arg): no node would get a pod CIDR; remove it, or set disable: cni`}},
 		"nobody who gives ranges": {args: []string{"--kube-controller-manager-arg=controllers=*,-node-ipam-controller", "--kube-controller-manager-arg=controllers=-cronjob"}, want: []string{`kube-controller-manager-arg "controllers=*,-node-ipam-controller" (flag --kube-controller-manager-arg): no node would`}},
 		"the same by its alias":   {args: []string{"--kube-controller-manager-arg=controllers=-nodeipam"}, want: []string{`kube-controller-manager-arg "controllers=-nodeipam" (flag --kube-controller-manager-arg): no node would`}},
 

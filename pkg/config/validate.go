@@ -65,7 +65,7 @@ func (c *Config) AuditLog() (path string, hook bool) {
 // validatePodRanges wants nodes to be given their ranges of pod addresses: the pod network
 // would wait for one for ever. Another network may have ranges of its own.
 func (c *Config) validatePodRanges(wrong func(key string, value any, problem, remedy string)) {
-	const key, problem = "kube-controller-manager-arg", "no node would get a range of pod addresses"
+	const key, problem = "kube-controller-manager-arg", "no node would get a pod CIDR"
 	const remedy = "remove it, or set disable: cni and install a network that has its own ranges"
 	if c.cluster.Disable.Has(addon.CNI) {
 		return

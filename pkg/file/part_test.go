@@ -50,7 +50,7 @@ func TestPartDiscard(t *testing.T) {
 	}
 }
 
-// Who may write into the directory must not choose what is overwritten.
+// Whoever may write into the directory must not choose what is overwritten.
 func TestPartOfOthers(t *testing.T) {
 	dir := t.TempDir()
 	precious := filepath.Join(dir, "precious")

@@ -400,7 +400,7 @@ func TestTheUsualIsNoWarning(t *testing.T) {
 		{"Deletion of namespace failed", errors.New("failed to delete pods for namespace: x, err: unexpected items still remain in namespace: x for gvr: /v1, Resource=pods"), false},
 		{"Deletion of namespace failed", errors.New("conversion webhook for example.com/v1 failed"), true},
 
-		// Who was a moment too early looks again.
+		// Whoever was a moment too early looks again.
 		{"Error syncing StatefulSet, requeuing", errors.New("read version: 1 is not as new as written version: 2 for group resource statefulsets.apps"), false},
 		{"Error syncing PodDisruptionBudget, requeuing", errors.New(`Operation cannot be fulfilled on poddisruptionbudgets.policy "x": the object has been modified; please apply your changes to the latest version and try again`), false},
 		{"Unhandled Error", errors.New(`sync "x/web-1" failed with replicasets.apps "web-1" not found`), false},
@@ -432,7 +432,7 @@ func TestTheUsualIsNoWarning(t *testing.T) {
 	}
 }
 
-// Who connects and goes is no news, and says nothing of what is served.
+// Whoever connects and goes is no news, and says nothing of what is served.
 func TestHandshakesThatEndAreNoNews(t *testing.T) {
 	out, _ := bridge(t, slog.LevelInfo, "text")
 	standard.Print("http: TLS handshake error from 10.99.0.1:34114: EOF")

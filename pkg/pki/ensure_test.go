@@ -480,7 +480,7 @@ func TestEnsureSaysWhatCannotBeWritten(t *testing.T) {
 	}
 }
 
-// Who has the hash of the CA can trust the API server by what that shows.
+// Whoever has the hash of the CA can trust the API server by what that shows.
 func TestTheAPIServerShowsItsAuthority(t *testing.T) {
 	dir := made(t)
 	ca, err := os.ReadFile(dir.CA(ClusterCA))

@@ -146,10 +146,10 @@ func TestBeforeFirstStart(t *testing.T) {
 		"APIs turned off":        {args: []string{"--kube-apiserver-arg=runtime-config=api/ga=false,/v1=true"}, want: []string{"kube-apiserver-arg", "runtime-config=", "turns off", "leave stable APIs on"}},
 		"one API turned off":     {args: []string{"--kube-apiserver-arg=runtime-config=node.k8s.io/v1=false"}, want: []string{"kube-apiserver-arg", "runtime-config=node.k8s.io/v1=false", "leave stable APIs on"}},
 		"another API server":     {args: []string{"--kube-scheduler-arg=master=https://192.0.2.1:6443"}, want: []string{"kube-scheduler-arg", "master=https://192.0.2.1:6443", "remove the argument"}},
-		"a quota of a byte":      {args: []string{"--etcd-arg=quota-backend-bytes=1"}, want: []string{"etcd-arg", "quota-backend-bytes=1", "say 67108864 or more"}},
+		"a quota of a byte":      {args: []string{"--etcd-arg=quota-backend-bytes=1"}, want: []string{"etcd-arg", "quota-backend-bytes=1", "use 67108864 or more"}},
 		"a kubelet's own key":    {args: []string{"--kubelet-arg=tls-cert-file=/etc/other.crt"}, want: []string{"kubelet-arg", "tls-cert-file=/etc/other.crt", "logs and exec would not work", "remove the argument"}},
 		"another name of a node": {args: []string{"--kubelet-arg=hostname-override=other"}, want: []string{"hostname-override=other", "--node-name"}},
-		"no ranges of pods":      {args: []string{"--kube-controller-manager-arg=allocate-node-cidrs=false"}, want: []string{"allocate-node-cidrs=false", "assign a pod CIDR", "disable: cni"}},
+		"no ranges of pods":      {args: []string{"--kube-controller-manager-arg=allocate-node-cidrs=false"}, want: []string{"allocate-node-cidrs=false", "no node would get a pod CIDR", "disable: cni"}},
 		"data directory is file": {args: []string{"--data-dir=/etc/passwd"}, want: []string{"data-dir", "/etc/passwd"}},
 		"unwritable directory":   {args: []string{"--data-dir=/proc/lite"}, want: []string{"data-dir", "/proc/lite"}},
 	} {
@@ -333,7 +333,7 @@ func TestCorruptedLog(t *testing.T) {
 		paths []string
 		want  []string
 	}{
-		"log":                  {[]string{"etcd/member/wal"}, []string{"etcd", "/member/wal is damaged: it is gone", "nothing was changed", "restore a snapshot"}},
+		"log":                  {[]string{"etcd/member/wal"}, []string{"etcd", "/member/wal is damaged: it is missing", "nothing was changed", "restore a snapshot"}},
 		"log, authority's key": {[]string{"etcd/member/wal", "pki/ca.key"}, []string{"pki/ca.key is gone", "restore"}},
 		"log, encryption keys": {[]string{"etcd/member/wal", "encryption.yaml"}, []string{"the encryption key", "encryption.yaml", "is gone"}},
 		"segments":             {[]string{"etcd/member/wal/" + filepath.Base(logs[0])}, []string{"etcd", "/member/wal is damaged", "nothing was changed"}},

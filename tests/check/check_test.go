@@ -137,7 +137,7 @@ func TestBefore(t *testing.T) {
 		{"a wrong file of the kubelet", `mkdir -p /etc/lite; printf 'apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nmaxPodz: 1\n' >/etc/lite/kubelet.yaml`, "rm -r /etc/lite",
 			[]string{"--kubelet-arg", "config=/etc/lite/kubelet.yaml"}, "configuration", check.Fail, []string{"config=/etc/lite/kubelet.yaml", `unknown field "maxPodz"`}},
 		{"an agent's data where the configuration says", "mkdir -p /etc/lite /srv/lite/agent; echo 'data-dir: /srv/lite' >/etc/lite/config.yaml; echo '{}' >/srv/lite/agent/cluster.json", "rm -r /etc/lite /srv/lite", nil,
-			"configuration", check.Pass, []string{"agent (/srv/lite holds one)"}},
+			"configuration", check.Pass, []string{"agent (/srv/lite contains one)"}},
 		{"a VPN", "ip link add vpn type bridge; ip link set vpn up; ip route add 10.43.0.0/16 dev vpn table 52; ip rule add lookup 52 priority 5270", "ip rule del lookup 52; ip link del vpn", nil,
 			"addresses", check.Warn, []string{"routing table 52", "10.43.0.0/16 to vpn"}},
 		{"no server", "true", "true", []string{"--role", "agent", "--server", "https://" + n.IP + ":7777"},

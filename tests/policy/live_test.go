@@ -175,7 +175,7 @@ spec:
 	ns.Kubectl(t, "delete", "pod", "probed0", "probed1", "probed2", "--wait=false")
 }
 
-// Behind a Service it is the pod that counts. Who comes from outside by a node's
+// Behind a Service it is the pod that counts. Whoever comes from outside by a node's
 // port counts with the address that it has there.
 func (s *suite) testServices(t *testing.T) {
 	ns := &cluster.Namespace{Name: "red", Node: s.cluster.Server()}

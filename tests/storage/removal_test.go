@@ -173,7 +173,7 @@ func (s *suite) testMount(t *testing.T) {
 	s.a.Output(t, "mount", "--bind", "/var/lib/precious", v.path+"/sub/mounted")
 	drop(t, ns, "data")
 	hasEvent(t, ns, "default", v.name, "/sub/mounted is mounted in the volume; unmount it")
-	if out := s.a.Output(t, "lite", "status"); !strings.Contains(out, "volumes in trouble: 1; "+v.name) {
+	if out := s.a.Output(t, "lite", "status"); !strings.Contains(out, "volumes with problems: 1; "+v.name) {
 		t.Errorf("lite status does not speak of the volume:\n%s", out)
 	}
 	s.a.Output(t, "umount", v.path+"/sub/mounted")

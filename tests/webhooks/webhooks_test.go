@@ -125,7 +125,7 @@ func (s *suite) testEverything(t *testing.T) {
 	s.server.Start(t)
 	s.nodesReady(t)
 
-	// Who makes a token that moment is lite.
+	// Whoever makes a token that moment is lite.
 	token := strings.TrimSpace(s.server.Output(t, "lite", "token", "create"))
 	joined := s.cluster.NewAgent(t)
 	joined.WriteFile(t, cluster.TokenFile, token)

@@ -52,7 +52,7 @@ func (s suite) testRBAC(t *testing.T, ns *cluster.Namespace) {
 	}
 }
 
-// Who does not say who he is may ask after the server's health, no more.
+// Whoever does not say who he is may ask after the server's health, no more.
 func (s suite) testAnonymousAccess(t *testing.T, ns *cluster.Namespace) {
 	anonymous, err := kubernetes.NewForConfig(rest.AnonymousClientConfig(ns.Node.Config(t)))
 	if err != nil {

@@ -226,7 +226,7 @@ func TestReadySaysWhatWasTried(t *testing.T) {
 			t.Errorf("got %v, want %s", err, want)
 		}
 	}
-	// Who asks is not known, but the server is there.
+	// The client is not known, but the server is there.
 	one.answer(401)
 	eventually(t, "one is healthy", func() bool { return b.Ready(t.Context()) == nil })
 }

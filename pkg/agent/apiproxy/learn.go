@@ -135,7 +135,7 @@ func (b *Balancer) update(known map[string][]string) {
 	}
 	slices.Sort(all)
 	all = slices.Compact(all)
-	// Who answers is a server: an empty list is a moment in its life, such as
+	// Whoever answers is a server: an empty list is a moment in its life, such as
 	// before it has entered itself, and no reason to forget it.
 	if len(all) == 0 || !b.replace(all) {
 		return

@@ -166,7 +166,7 @@ func TestEachServesItsOwn(t *testing.T) {
 		}
 	}
 
-	// Who asks for families gets those, if they are served there.
+	// Whoever asks for families gets those, if they are served there.
 	if got := get(t, upstream(Scheduler), "/metrics?name[]=scheduler_x_total&name[]=kubelet_x_total"); len(got) != 1 || !hasKey(got, "scheduler_x_total") {
 		t.Errorf("asked for one of its own and one of another: %v", got)
 	}

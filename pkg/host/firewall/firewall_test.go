@@ -122,7 +122,7 @@ func TestWhatCannotBePutBackIsTriedAgain(t *testing.T) {
 	})
 }
 
-// Who flushes twice may do so between what is put back and the look whether it is there.
+// Whoever flushes twice may do so between what is restored and the check whether it is there.
 func TestWhatIsRemovedAgainMeanwhileIsPutBackAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{}

@@ -147,7 +147,7 @@ func TestATokenAdmitsNoMoreThanItMay(t *testing.T) {
 	})
 }
 
-// Who has a token that others have as well, and floods, leaves something for them.
+// Whoever has a token that others have as well, and floods, leaves something for them.
 func TestAFloodLeavesPlaceForOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t)

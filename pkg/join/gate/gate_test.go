@@ -191,7 +191,7 @@ func TestARefusedNodeWatchesNoMore(t *testing.T) {
 	})
 }
 
-// Who had a token went on reading requests for certificates after it was revoked, for as
+// Whoever had a token went on reading requests for certificates after it was revoked, for as
 // long as he had said that he would watch.
 func TestATokenThatHasEndedWatchesNoMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -215,7 +215,7 @@ func TestATokenThatHasEndedWatchesNoMore(t *testing.T) {
 		if want := "map[abcdef:true]"; fmt.Sprint(ended) != want {
 			t.Errorf("ended: %v, want %s", ended, want)
 		}
-		// Who was recognized a moment before, or is from memory.
+		// Whoever was recognized a moment before, or is from memory.
 		if code := watch("abcdef"); code != http.StatusUnauthorized {
 			t.Errorf("the token is answered with %d", code)
 		}

@@ -66,7 +66,7 @@ func TestJoined(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	// Who had read one of them before does not bring it back.
+	// Whoever had read one of them before does not bring it back.
 	if err := again.Save(t.Context(), client); !apierrors.IsConflict(err) {
 		t.Errorf("got %v", err)
 	}
