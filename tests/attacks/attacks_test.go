@@ -172,7 +172,7 @@ func (s *suite) testAddresses(t *testing.T) {
 		}
 		return nil
 	})
-	s.refused(t, "lite.io/overlay and lite.io/storage-path alone", name, "", "annotate", "node", name, layout.ProvenAnnotation+"="+outside, "--overwrite")
+	s.refused(t, "may change only lite.io/overlay and lite.io/storage-path", name, "", "annotate", "node", name, layout.ProvenAnnotation+"="+outside, "--overwrite")
 	s.server.Kubectl(t, "annotate", "node", name, layout.ProvenAnnotation+"="+outside, "--overwrite") // which an administrator may vouch for
 	cluster.Eventually(t, soon, func() error {
 		if got := s.ns.Field(t, "service/evil", ".status.loadBalancer.ingress[*].ip"); got != outside+" "+want {
