@@ -247,7 +247,7 @@ func (s *suite) testExported(t *testing.T) {
 }
 
 func (s *suite) testRemoved(t *testing.T) {
-	says(t, s.Node, []string{"lite", "images", "remove", "lite.test/two:b"}, "has lite.test/two:a too")
+	says(t, s.Node, []string{"lite", "images", "remove", "lite.test/two:b"}, "also contains lite.test/two:a")
 	says(t, s.Node, []string{"lite", "images", "remove", "lite.io/pause:3.10.2"}, "part of lite")
 	s.Output(t, "lite", "images", "remove", "lite.test/two:a", "lite.test/two:b")
 	for name := range list(t, s.Node) {
