@@ -220,7 +220,8 @@ func exportImages(ctx context.Context, s *images.Store, output string, names []s
 	defer part.Discard()
 	bar := newMeter(os.Stderr, output)
 	defer bar.end()
-	err = images.Compress(bar.writer(images.RoomBeside(output, configured().DataDir).Writer(part, "the archive")), output, func(w io.Writer) error { return s.Export(ctx, w, found) })
+	err = images.Compress(bar.writer(images.RoomBeside(output, configured().DataDir).Writer(part, "the archive")), output,
+		func(w io.Writer) error { return s.Export(ctx, w, found) })
 	if errors.Is(err, syscall.ENOSPC) {
 		return fmt.Errorf("export: %w; choose a disk with more room with -o", err)
 	}

@@ -37,7 +37,8 @@ contains the address of the server and the hash of the cluster's CA.`,
 
 // onServer calls f with a client of this server's API and its own token, which
 // says where the server is and what its CA is. cmd is a command of token or node.
-func onServer(cmd *cobra.Command, f func(ctx context.Context, c *config.Config, client kubernetes.Interface, standing join.Token) error) error {
+func onServer(cmd *cobra.Command, f func(ctx context.Context, c *config.Config, client kubernetes.Interface,
+	standing join.Token) error) error {
 	cfg, err := config.Load(config.Server, config.Flags(config.Server), os.Environ())
 	if err != nil {
 		return err

@@ -192,7 +192,8 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 // batteryNode is what batteries are told without a group to be in.
 func batteryNode(c Config) *battery.Node {
 	return &battery.Node{
-		Config: c.Node, Cluster: c.Cluster, Client: c.Client, Nodes: c.Nodes, Runtime: Socket(c.Node), NFTables: c.Host.NFTables, Limited: c.Host.Limited,
+		Config: c.Node, Cluster: c.Cluster, Client: c.Client, Nodes: c.Nodes, Runtime: Socket(c.Node), NFTables: c.Host.NFTables,
+		Limited: c.Host.Limited,
 	}
 }
 

@@ -323,7 +323,8 @@ func waitsFor(requests []certificates.CertificateSigningRequest, nodeName string
 
 // requestCertificate is the kubelet's own bootstrap. The token is on the disk
 // for as long as that takes, for root only.
-func (m *Membership) requestCertificate(ctx context.Context, client kubernetes.Interface, nodeName, server string, token join.Token, say func(string)) error {
+func (m *Membership) requestCertificate(ctx context.Context, client kubernetes.Interface, nodeName, server string, token join.Token,
+	say func(string)) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	go sayWhyItWaits(ctx, client, nodeName, say, stop)
@@ -470,7 +471,8 @@ func (m *Membership) save() error {
 	if _, err := bootstrapped(current); err != nil {
 		return err
 	}
-	return m.writeKubeconfig(m.Kubeconfig(), "https://"+layout.Local(layout.BalancerPort), &api.AuthInfo{ClientCertificate: current, ClientKey: current})
+	return m.writeKubeconfig(m.Kubeconfig(), "https://"+layout.Local(layout.BalancerPort),
+		&api.AuthInfo{ClientCertificate: current, ClientKey: current})
 }
 
 func (m *Membership) writeKubeconfig(path, server string, user *api.AuthInfo) error {

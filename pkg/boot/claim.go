@@ -35,7 +35,8 @@ func (n *plan) claim(facts cluster.Facts) (*claimed, error) {
 	if err := service.CloseUnit(); err != nil {
 		slog.Warn("All users of the machine can read the service file", "err", err)
 	}
-	slog.Info("Starting lite", "version", version.Version(), "role", n.cfg.Role, "node", n.cfg.NodeName, "address", n.cfg.NodeIP[0], "data-dir", n.cfg.DataDir)
+	slog.Info("Starting lite", "version", version.Version(), "role", n.cfg.Role, "node", n.cfg.NodeName, "address", n.cfg.NodeIP[0],
+		"data-dir", n.cfg.DataDir)
 	slog.Info("Packet filter", "nft", n.tools.NFT, "iptables", n.tools.IPTables)
 	n.endLost()
 	return &claimed{plan: n, Closer: hold}, nil

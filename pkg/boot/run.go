@@ -36,7 +36,8 @@ func (c *claimed) report() (*reporting, error) {
 	r.show(func(context.Context) status.Node { return r.self() })
 	serving, release := context.WithCancel(context.WithoutCancel(r.ctx))
 	r.releases = append(r.releases, release)
-	if err := status.Serve(serving, r.cfg.Layout().Run.Socket(), func(ctx context.Context) status.Node { return (*r.now.Load())(ctx) }, r.settings); err != nil {
+	if err := status.Serve(serving, r.cfg.Layout().Run.Socket(), func(ctx context.Context) status.Node { return (*r.now.Load())(ctx) },
+		r.settings); err != nil {
 		return nil, err
 	}
 	go r.manager.Watch(serving, alive)
@@ -49,13 +50,15 @@ func (r *reporting) show(now func(context.Context) status.Node) { r.now.Store(&n
 // self is what lite status shows of a node whose components are not made yet.
 func (r *reporting) self(components ...status.Component) status.Node {
 	return status.Node{
-		Role: string(r.cfg.Role), Name: r.cfg.NodeName, Version: version.Version(), PID: os.Getpid(), Since: r.began, Components: components, Netfilter: &r.tools,
+		Role: string(r.cfg.Role), Name: r.cfg.NodeName, Version: version.Version(), PID: os.Getpid(), Since: r.began, Components: components,
+		Netfilter: &r.tools,
 	}
 }
 
 // settings is what the node goes by.
 func (r *reporting) settings() (status.Settings, error) {
-	s := status.Settings{Role: string(r.cfg.Role), Name: r.cfg.NodeName, Version: version.Version(), DataDir: r.cfg.DataDir, Kubeconfig: r.cfg.WriteKubeconfig}
+	s := status.Settings{Role: string(r.cfg.Role), Name: r.cfg.NodeName, Version: version.Version(), DataDir: r.cfg.DataDir,
+		Kubeconfig: r.cfg.WriteKubeconfig}
 	g := r.group.Load()
 	if g == nil {
 		return s, nil

@@ -20,7 +20,8 @@ import (
 
 // networked is the file systems that are elsewhere. etcd's are no place for them:
 // a lock or a sync that lies loses data.
-var networked = []string{"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "glusterfs", "fuse.glusterfs", "fuse.sshfs", "afs", "ocfs2", "lustre", "virtiofs"}
+var networked = []string{"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "glusterfs", "fuse.glusterfs", "fuse.sshfs", "afs", "ocfs2",
+	"lustre", "virtiofs"}
 
 // fileSystem looks at what the data directory is on, and where pods have their
 // volumes.
@@ -105,7 +106,8 @@ func (e *Env) mountOf(dir string) (*mountinfo.Info, error) {
 	var on *mountinfo.Info
 	for _, m := range mounts {
 		// Of those on the same directory the last one is seen.
-		if (dir == m.Mountpoint || strings.HasPrefix(dir, strings.TrimSuffix(m.Mountpoint, "/")+"/")) && (on == nil || len(m.Mountpoint) >= len(on.Mountpoint)) {
+		if (dir == m.Mountpoint || strings.HasPrefix(dir, strings.TrimSuffix(m.Mountpoint, "/")+"/")) &&
+			(on == nil || len(m.Mountpoint) >= len(on.Mountpoint)) {
 			on = m
 		}
 	}

@@ -102,7 +102,8 @@ func (f *firewalld) what(o opening) (zone, thing string) {
 	if o.from.Addr().Is6() {
 		family = "ipv6"
 	}
-	return f.zone, fmt.Sprintf(`rich-rule=rule family="%s" source address="%s" port port="%d" protocol="%s" accept`, family, o.from, o.port, o.proto)
+	return f.zone, fmt.Sprintf(`rich-rule=rule family="%s" source address="%s" port port="%d" protocol="%s" accept`, family, o.from,
+		o.port, o.proto)
 }
 
 func (f *firewalld) lets(_ context.Context, o opening) (bool, error) {

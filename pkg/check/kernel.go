@@ -191,7 +191,8 @@ func kernelLog(_ context.Context, e *Env) []Result {
 	case e.mapped():
 		return warn(found+"; nothing reports it when the machine runs out of memory", "make it available in the container: "+letIn)
 	case errors.Is(err, fs.ErrNotExist):
-		return fail(found+"; the kubelet does not start without it", "in a container, make it available: "+letIn+"; on a machine, create it with `mknod -m 600 "+kmsg+" c 1 11`")
+		return fail(found+"; the kubelet does not start without it",
+			"in a container, make it available: "+letIn+"; on a machine, create it with `mknod -m 600 "+kmsg+" c 1 11`")
 	}
 	return fail(found+"; the kubelet does not start without it", "make it available in the container: "+letIn)
 }
@@ -253,8 +254,10 @@ func tryKernel(ctx context.Context, backend string) map[string]error {
 			"nftables": func() error { return tryRun(ctx, probeTable, "nft", "-f", "-") },
 			"iptables": func() error {
 				return errors.Join(
-					tryRun(ctx, "", "iptables", "-t", "nat", "-A", "POSTROUTING", "-m", "comment", "--comment", "probe", "!", "-d", "224.0.0.0/4", "-j", "MASQUERADE", "--random-fully"),
-					tryRun(ctx, "", "iptables", "-A", "FORWARD", "-m", "conntrack", "--ctstate", "ESTABLISHED", "-m", "mark", "--mark", "1", "-j", "ACCEPT"))
+					tryRun(ctx, "", "iptables", "-t", "nat", "-A", "POSTROUTING", "-m", "comment", "--comment", "probe", "!", "-d", "224.0.0.0/4", "-j",
+						"MASQUERADE", "--random-fully"),
+					tryRun(ctx, "", "iptables", "-A", "FORWARD", "-m", "conntrack", "--ctstate", "ESTABLISHED", "-m", "mark", "--mark", "1",
+						"-j", "ACCEPT"))
 			},
 		} {
 			if err := try(); !errors.Is(err, exec.ErrNotFound) && !errors.Is(err, os.ErrNotExist) {

@@ -225,7 +225,8 @@ func (m *Machine) runs(program string) (process, bool) {
 		if p.name == program[:min(len(program), 15)] {
 			return p, true
 		}
-		if len(p.args) > 1 && strings.HasPrefix(p.name, "python") && slices.ContainsFunc(p.args[1:], func(a string) bool { return path.Base(a) == program }) {
+		if len(p.args) > 1 && strings.HasPrefix(p.name, "python") &&
+			slices.ContainsFunc(p.args[1:], func(a string) bool { return path.Base(a) == program }) {
 			return p, true
 		}
 	}

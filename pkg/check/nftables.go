@@ -106,7 +106,8 @@ func verdict(value any) (doing, bool) {
 	if !ok {
 		return doing{}, false
 	}
-	for kind, what := range map[string]outcome{"accept": accept, "queue": accept, "drop": drop, "reject": drop, "return": back, "continue": on} {
+	for kind, what := range map[string]outcome{"accept": accept, "queue": accept, "drop": drop, "reject": drop, "return": back,
+		"continue": on} {
 		if _, ok := fields[kind]; ok {
 			return doing{what: what}, true
 		}

@@ -175,7 +175,8 @@ func (b *bridge) missingWays(link netlink.Link) (gone []string) {
 	}
 	for _, r := range b.ranges {
 		route := routeTo(r, link)
-		if found, err := netlink.RouteListFiltered(route.Family, route, netlink.RT_FILTER_DST|netlink.RT_FILTER_OIF); err == nil && len(found) == 0 {
+		if found, err := netlink.RouteListFiltered(route.Family, route, netlink.RT_FILTER_DST|netlink.RT_FILTER_OIF); err == nil &&
+			len(found) == 0 {
 			gone = append(gone, fmt.Sprintf("the route to %s by %s", r.Masked(), layout.Bridge))
 		}
 	}

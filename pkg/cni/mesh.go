@@ -107,7 +107,8 @@ func (m *mesh) follow() (leave func(), err error) {
 	}
 	return m.nodes.Follow(kube.Wake(notify, func(before, after *v1.Node) bool {
 		// A node reports its state every so often; that is none of ours.
-		return before.UID != after.UID || before.Annotations[annotation] != after.Annotations[annotation] || !slices.Equal(before.Spec.PodCIDRs, after.Spec.PodCIDRs)
+		return before.UID != after.UID || before.Annotations[annotation] != after.Annotations[annotation] ||
+			!slices.Equal(before.Spec.PodCIDRs, after.Spec.PodCIDRs)
 	}))
 }
 

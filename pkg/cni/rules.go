@@ -180,7 +180,8 @@ func input(at netip.Addr, cluster netip.Prefix, ports []int) (rules [][]string) 
 	} {
 		for _, port := range ports {
 			for _, protocol := range []string{"udp", "tcp"} {
-				rules = append(rules, slices.Concat(who.match, []string{"-d", at.String(), "-p", protocol, "-m", protocol, "--dport", strconv.Itoa(port)}, who.verdict))
+				rules = append(rules, slices.Concat(who.match,
+					[]string{"-d", at.String(), "-p", protocol, "-m", protocol, "--dport", strconv.Itoa(port)}, who.verdict))
 			}
 		}
 	}

@@ -184,7 +184,8 @@ func freePort(others []Port, services utilnet.PortRange) int {
 
 // validateNodePorts wants no Service to be given a port that a node listens on: who
 // asks for one would get the other.
-func (c *Config) validateNodePorts(argument string, services utilnet.PortRange, others []Port, wrong func(key string, value any, problem, remedy string)) {
+func (c *Config) validateNodePorts(argument string, services utilnet.PortRange, others []Port,
+	wrong func(key string, value any, problem, remedy string)) {
 	slices.SortFunc(others, func(a, b Port) int { return cmp.Compare(a.Number, b.Number) })
 	others = slices.CompactFunc(others, func(a, b Port) bool { return a.Number == b.Number })
 	others = slices.DeleteFunc(others, func(p Port) bool { return !services.Contains(p.Number) })

@@ -26,7 +26,8 @@ var besides = []beside{
 	// A file with an order of authorizers has all that the other flags say.
 	{component: "kube-apiserver", name: "authorization-mode", excluded: []string{"authorization-config"}},
 	// The old flag names all plugins there are to be; --disable-… takes some away.
-	{component: "kube-apiserver", name: "enable-admission-plugins", excluded: []string{"admission-control"}, adds: true, withdrawn: "disable-admission-plugins"},
+	{component: "kube-apiserver", name: "enable-admission-plugins", excluded: []string{"admission-control"}, adds: true,
+		withdrawn: "disable-admission-plugins"},
 	// A signer outside has the keys.
 	{component: "kube-apiserver", name: "service-account-signing-key-file", excluded: []string{"service-account-signing-endpoint"}},
 	// Tokens that our key has signed stay good: the first issuer is the one that new
@@ -42,8 +43,10 @@ var besides = []beside{
 
 	// One authority for all signers, or one for each. The four are made of the one by
 	// whoever sets it.
-	{component: "kube-controller-manager", name: "cluster-signing-cert-file", excluded: []string{"cluster-signing-*-cert-file", "cluster-signing-*-key-file"}},
-	{component: "kube-controller-manager", name: "cluster-signing-key-file", excluded: []string{"cluster-signing-*-cert-file", "cluster-signing-*-key-file"}},
+	{component: "kube-controller-manager", name: "cluster-signing-cert-file",
+		excluded: []string{"cluster-signing-*-cert-file", "cluster-signing-*-key-file"}},
+	{component: "kube-controller-manager", name: "cluster-signing-key-file",
+		excluded: []string{"cluster-signing-*-cert-file", "cluster-signing-*-key-file"}},
 	// Of two words on one controller the first counts: the user's.
 	{component: "kube-controller-manager", name: "controllers", adds: true},
 

@@ -251,7 +251,8 @@ func splitNames(names []string) (dns []string, ips []net.IP) {
 }
 
 // issue signs template and writes the certificate, with chain behind it.
-func issue(path string, template, parent *x509.Certificate, pub crypto.PublicKey, by crypto.Signer, chain ...*x509.Certificate) (*x509.Certificate, error) {
+func issue(path string, template, parent *x509.Certificate, pub crypto.PublicKey, by crypto.Signer,
+	chain ...*x509.Certificate) (*x509.Certificate, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 	if err != nil {
 		return nil, fmt.Errorf("generate a serial number: %w", err)

@@ -16,7 +16,8 @@ import (
 // that repeat them, which may be older, and what users have brought.
 func CertificateFiles(cfg *config.Config) []pki.File {
 	files := pkiDir(cfg).Files()
-	for _, path := range append(controlplane.Config{Dir: cfg.Layout().Data.Server()}.Kubeconfigs(), cfg.Layout().Data.Agent().Kubeconfig(), cfg.WriteKubeconfig) {
+	for _, path := range append(controlplane.Config{Dir: cfg.Layout().Data.Server()}.Kubeconfigs(), cfg.Layout().Data.Agent().Kubeconfig(),
+		cfg.WriteKubeconfig) {
 		files = append(files, pki.File{Path: path})
 	}
 	if path, given := kube.Said(cfg.APIServerArgs, "oidc-ca-file"); given {

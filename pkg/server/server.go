@@ -50,7 +50,8 @@ func New(c Config, onChange func(component.Status)) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{Config: c, controlplane: controlplane.Config{
-		Node: cfg, Cluster: c.Cluster, Dir: dir, PKI: dirPKI, Datastore: store.Endpoint, Used: store.Used, Local: battery.Answers(c.Cluster.Disable),
+		Node: cfg, Cluster: c.Cluster, Dir: dir, PKI: dirPKI, Datastore: store.Endpoint, Used: store.Used,
+		Local: battery.Answers(c.Cluster.Disable),
 	}}
 	by := newClients(cfg, s.controlplane)
 	s.certificates = expiry.New(expiry.Config{
@@ -151,7 +152,8 @@ func (s *Server) compose(store datastore.Store, by clients, onChange func(compon
 	})), roles)
 	g.Add(leader.Guard(newAdmission(cp, by.lite)), roles)
 	g.Add(leader.Guard(approver.New(approver.Config{
-		Client: by.lite, Nodes: by.nodes, ServiceCIDRs: shared.ServiceCIDR, ClusterDomain: shared.ClusterDomain, Servers: pki.APINames(identity(cfg, shared)), Built: version.Built(),
+		Client: by.lite, Nodes: by.nodes, ServiceCIDRs: shared.ServiceCIDR, ClusterDomain: shared.ClusterDomain,
+		Servers: pki.APINames(identity(cfg, shared)), Built: version.Built(),
 		NodesPerHour: cfg.TokenNodesPerHour,
 	})), roles)
 	g.Add(leader.Guard(proof.New(proof.Config{Client: by.lite, Nodes: by.nodes, Addresses: nodeAddresses(cp)})), roles)
@@ -244,7 +246,8 @@ func identity(cfg *config.Config, shared cluster.Facts) pki.Node {
 
 // nodeAddresses says which of the addresses that nodes report are believed.
 func nodeAddresses(cp controlplane.Config) kube.NodeAddresses {
-	return kube.NodeAddresses{Pods: cp.Cluster.ClusterCIDR, Services: cp.Cluster.ServiceCIDR, API: []netip.Addr{cp.Node.AdvertiseAddress}, Own: cp.Node.NodeName}
+	return kube.NodeAddresses{Pods: cp.Cluster.ClusterCIDR, Services: cp.Cluster.ServiceCIDR, API: []netip.Addr{cp.Node.AdvertiseAddress},
+		Own: cp.Node.NodeName}
 }
 
 // Kubeconfig is the path of the kubeconfig by which a server writes what is lite's

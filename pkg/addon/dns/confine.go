@@ -94,7 +94,8 @@ func (r rewriter) name(path string) string {
 // here open nothing (CoreDNS 1.15).
 func (r rewriter) confineBlock(b caddyfile.ServerBlock) error {
 	for directive, opens := range map[string]func(lines [][]caddyfile.Token) []caddyfile.Token{
-		"forward": forwardOpens, "hosts": hostsOpens, "kubernetes": kubernetesOpens, "loadbalance": loadbalanceOpens, "prometheus": prometheusOpens,
+		"forward": forwardOpens, "hosts": hostsOpens, "kubernetes": kubernetesOpens, "loadbalance": loadbalanceOpens,
+		"prometheus": prometheusOpens,
 	} {
 		for _, stanza := range stanzas(b.Tokens[directive]) {
 			for _, t := range opens(lines(stanza)) {

@@ -337,7 +337,8 @@ func (s *Server) load(ctx context.Context, w want) error {
 	if err != nil {
 		return err
 	}
-	corefile, err := rewriter{dir: dir, listen: w.listen, upstream: w.upstream, looping: w.looping, guarded: len(s.config.Listen) > 0}.rewrite()
+	corefile, err := rewriter{dir: dir, listen: w.listen, upstream: w.upstream, looping: w.looping,
+		guarded: len(s.config.Listen) > 0}.rewrite()
 	if err != nil {
 		return err
 	}

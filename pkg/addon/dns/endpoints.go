@@ -142,7 +142,8 @@ func watchSlices(client kubernetes.Interface) *kube.Watch[*discovery.EndpointSli
 
 // write makes the slices hold what the nodes say. Those that do already are left
 // alone. refused is why nodes are in none.
-func (e *Endpoints) write(ctx context.Context, client kubernetes.Interface, nodes []*v1.Node, have *kube.Watch[*discovery.EndpointSlice]) (refused []error, err error) {
+func (e *Endpoints) write(ctx context.Context, client kubernetes.Interface, nodes []*v1.Node,
+	have *kube.Watch[*discovery.EndpointSlice]) (refused []error, err error) {
 	s, err := client.CoreV1().Services(namespace).Get(ctx, service, metav1.GetOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("get Service %s: %w", service, err)
@@ -155,7 +156,8 @@ func (e *Endpoints) write(ctx context.Context, client kubernetes.Interface, node
 		if old, exists := have.Get(namespace, name); exists && holds(old, part, s) {
 			continue
 		}
-		if _, err := client.DiscoveryV1().EndpointSlices(namespace).Apply(ctx, e.slice(name, s, part), metav1.ApplyOptions{FieldManager: layout.DNSManager, Force: true}); err != nil {
+		if _, err := client.DiscoveryV1().EndpointSlices(namespace).Apply(ctx, e.slice(name, s, part),
+			metav1.ApplyOptions{FieldManager: layout.DNSManager, Force: true}); err != nil {
 			return refused, fmt.Errorf("write EndpointSlice %s: %w", name, err)
 		}
 	}
@@ -236,7 +238,8 @@ func (e *Endpoints) addressType() discovery.AddressType {
 
 // ports is where the ports of the Service, by their names, lead to.
 func ports() []port {
-	return []port{{"dns", v1.ProtocolUDP, layout.DNSPort}, {"dns-tcp", v1.ProtocolTCP, layout.DNSPort}, {"metrics", v1.ProtocolTCP, layout.DNSMetricsPort}}
+	return []port{{"dns", v1.ProtocolUDP, layout.DNSPort}, {"dns-tcp", v1.ProtocolTCP, layout.DNSPort},
+		{"metrics", v1.ProtocolTCP, layout.DNSMetricsPort}}
 }
 
 type port struct {
@@ -263,7 +266,8 @@ func (e *Endpoints) slice(name string, s *v1.Service, part []endpoint) *applydis
 
 // holds reports whether a slice is as slice makes it.
 func holds(have *discovery.EndpointSlice, part []endpoint, s *v1.Service) bool {
-	if len(have.OwnerReferences) != 1 || have.OwnerReferences[0].UID != s.UID || len(have.Endpoints) != len(part) || len(have.Ports) != len(ports()) {
+	if len(have.OwnerReferences) != 1 || have.OwnerReferences[0].UID != s.UID || len(have.Endpoints) != len(part) ||
+		len(have.Ports) != len(ports()) {
 		return false
 	}
 	for i, p := range ports() {

@@ -59,7 +59,8 @@ func (f *file) problem() string {
 }
 
 // immutable is how Kubernetes says that a field cannot be changed (1.37).
-var immutable = []string{"immutable", "Forbidden: updates to", "cannot change roleRef", "may not change once set", "Forbidden: pod updates may not"}
+var immutable = []string{"immutable", "Forbidden: updates to", "cannot change roleRef", "may not change once set",
+	"Forbidden: pod updates may not"}
 
 func (p *pending) problem() string {
 	name := p.GetName()
@@ -144,7 +145,8 @@ func (k *keeper) tellOf(ctx context.Context, f *file) error {
 	if f.record.uid == "" {
 		return nil
 	}
-	return k.session.event(ctx, f.record, corev1.EventTypeNormal, "ManifestApplied", fmt.Sprintf("%s: applied %d objects, removed %d", f.path, n.applied, n.pruned))
+	return k.session.event(ctx, f.record, corev1.EventTypeNormal, "ManifestApplied",
+		fmt.Sprintf("%s: applied %d objects, removed %d", f.path, n.applied, n.pruned))
 }
 
 // longest is how much of a problem lite status shows, and most of how many files.

@@ -93,7 +93,8 @@ func (r *record) lines(adopted bool) string {
 
 // parseRecord reads a ConfigMap. A line that nobody here has written is left out.
 func parseRecord(m corev1.ConfigMap) *record {
-	r := &record{file: m.Annotations[layout.RecordFileAnnotation], server: m.Annotations[layout.RecordServerAnnotation], uid: m.UID, objects: map[key]owned{}}
+	r := &record{file: m.Annotations[layout.RecordFileAnnotation], server: m.Annotations[layout.RecordServerAnnotation], uid: m.UID,
+		objects: map[key]owned{}}
 	for _, adopted := range []bool{false, true} {
 		for line := range strings.Lines(m.Data[dataKey(adopted)]) {
 			fields := strings.Fields(line)

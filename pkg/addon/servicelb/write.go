@@ -104,7 +104,8 @@ func write(ctx context.Context, client kubernetes.Interface, s service, addresse
 	if err != nil {
 		return err
 	}
-	_, err = client.CoreV1().Services(s.key.Namespace).Patch(ctx, s.key.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: fieldManager}, "status")
+	_, err = client.CoreV1().Services(s.key.Namespace).Patch(ctx, s.key.Name, types.MergePatchType, patch,
+		metav1.PatchOptions{FieldManager: fieldManager}, "status")
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("write the status of Service %s: %w", s.key, err)
 	}

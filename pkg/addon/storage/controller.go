@@ -77,7 +77,8 @@ func (c *Controller) Run(ctx context.Context) error {
 	c.claims, c.volumes = watchClaims(client), watchVolumes(client, layout.VolumeNodeLabel)
 	defer c.synced.Store(false)
 	leave, err := kube.Follow(ctx,
-		c.claims.With(kube.Wake[*v1.PersistentVolumeClaim](c.changed.set, nil)), c.volumes.With(kube.Wake[*v1.PersistentVolume](c.changed.set, nil)))
+		c.claims.With(kube.Wake[*v1.PersistentVolumeClaim](c.changed.set,
+			nil)), c.volumes.With(kube.Wake[*v1.PersistentVolume](c.changed.set, nil)))
 	defer leave()
 	if err != nil || ctx.Err() != nil {
 		return err
@@ -231,7 +232,8 @@ func (c *Controller) reschedule(ctx context.Context, claim *v1.PersistentVolumeC
 	if err != nil {
 		return err
 	}
-	_, err = c.client.CoreV1().PersistentVolumeClaims(claim.Namespace).Patch(ctx, claim.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+	_, err = c.client.CoreV1().PersistentVolumeClaims(claim.Namespace).Patch(ctx, claim.Name, types.MergePatchType, patch,
+		metav1.PatchOptions{})
 	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 		return nil // it has changed, and is looked at again when that is told
 	}
@@ -242,7 +244,8 @@ func (c *Controller) reschedule(ctx context.Context, claim *v1.PersistentVolumeC
 func describe(name string, claim *v1.PersistentVolumeClaim, class *storagev1.StorageClass, node, host, root string) *v1.PersistentVolume {
 	mode := v1.PersistentVolumeFilesystem
 	pv := &v1.PersistentVolume{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{layout.VolumeNodeLabel: node}, Annotations: map[string]string{provisionedBy: layout.Provisioner}},
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{layout.VolumeNodeLabel: node},
+			Annotations: map[string]string{provisionedBy: layout.Provisioner}},
 		Spec: v1.PersistentVolumeSpec{
 			AccessModes:                   claim.Spec.AccessModes,
 			Capacity:                      v1.ResourceList{v1.ResourceStorage: claim.Spec.Resources.Requests[v1.ResourceStorage]},
@@ -285,7 +288,8 @@ func (c *Controller) follow(ctx context.Context, pv *v1.PersistentVolume) error 
 	case !removed:
 		return c.explain(ctx, pv)
 	case pv.DeletionTimestamp == nil:
-		return c.client.CoreV1().PersistentVolumes().Delete(ctx, pv.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pv.UID}})
+		return c.client.CoreV1().PersistentVolumes().Delete(ctx, pv.Name,
+			metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pv.UID}})
 	case held:
 		return c.hold(ctx, pv, false)
 	}

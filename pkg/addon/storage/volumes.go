@@ -147,7 +147,8 @@ func (v *Volumes) mine() string { return layout.VolumeNodeLabel + "=" + v.node }
 
 // watchVolumes is the volumes that have the labels.
 func watchVolumes(client kubernetes.Interface, labels string) *kube.Watch[*v1.PersistentVolume] {
-	return kube.NewWatch(kube.From(client, client.CoreV1().PersistentVolumes(), metav1.ListOptions{LabelSelector: labels}), withoutManagedFields[*v1.PersistentVolume])
+	return kube.NewWatch(kube.From(client, client.CoreV1().PersistentVolumes(), metav1.ListOptions{LabelSelector: labels}),
+		withoutManagedFields[*v1.PersistentVolume])
 }
 
 // withoutManagedFields drops of an object what is of no use here and larger than

@@ -95,7 +95,8 @@ func (c Config) toml(snapshotter string, runtimes []found) (string, error) {
 		Snapshotter, Pause, RegistryDir, DropIns, TheirTransfer, CNIPlugins string
 		StreamPort                                                          int
 		Runtimes                                                            []found
-	}{c, snapshotter, layout.PauseImage, c.registryDir(), c.dropIns(), theirTransfer, layout.Default().Host.CNIPlugins, layout.StreamPort, runtimes}
+	}{c, snapshotter, layout.PauseImage, c.registryDir(), c.dropIns(), theirTransfer, layout.Default().Host.CNIPlugins,
+		layout.StreamPort, runtimes}
 	var b strings.Builder
 	if err := configTOML.Execute(&b, data); err != nil {
 		return "", fmt.Errorf("render containerd's configuration: %w", err)

@@ -47,7 +47,8 @@ func New(c Config) (*Containerd, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create a client of containerd: %w", err)
 	}
-	return &Containerd{config: c, client: cri.NewRuntimeServiceClient(conn), registries: newServed(c.RegistryFile, c.registryDir(), layout.Local(layout.RewritePort))}, nil
+	return &Containerd{config: c, client: cri.NewRuntimeServiceClient(conn),
+		registries: newServed(c.RegistryFile, c.registryDir(), layout.Local(layout.RewritePort))}, nil
 }
 
 // Name implements component.Component.

@@ -72,7 +72,8 @@ func checkDropIn(file string) (errs []error) {
 		errs = append(errs, fmt.Errorf("version = %d is newer than this containerd supports; write the file in version %d or older", cfg.Version, version.ConfigVersion))
 	}
 	for _, own := range []struct{ key, value string }{
-		{"root", cfg.Root}, {"state", cfg.State}, {"grpc.address", cfg.GRPC.Address}, {"ttrpc.address", cfg.TTRPC.Address}, //nolint:staticcheck // older files have it
+		{"root", cfg.Root}, {"state", cfg.State}, {"grpc.address", cfg.GRPC.Address}, {"ttrpc.address", cfg.TTRPC.Address},
+		//nolint:staticcheck // older files have it
 		{"plugins.'io.containerd.server.v1.grpc'.address", text(cfg.Plugins, "io.containerd.server.v1.grpc", "address")},
 		{"plugins.'io.containerd.server.v1.ttrpc'.address", text(cfg.Plugins, "io.containerd.server.v1.ttrpc", "address")},
 	} {
@@ -137,7 +138,8 @@ func withoutPanic(work func() error) (err error) {
 
 // servedByCRI is all that version 4 sets for the CRI service itself.
 var servedByCRI = []string{
-	"disable_tcp_service", "stream_server_address", "stream_server_port", "stream_idle_timeout", "enable_tls_streaming", "x509_key_pair_streaming",
+	"disable_tcp_service", "stream_server_address", "stream_server_port", "stream_idle_timeout", "enable_tls_streaming",
+	"x509_key_pair_streaming",
 }
 
 // misplaced is what containerd (2.4) would pass over, because it is written in the

@@ -307,7 +307,8 @@ type odd struct {
 // oddSuffixes are how archives end that no part of lite reads, and what archives are
 // called that were not named to the end.
 var oddSuffixes = []string{
-	".bz2", ".tbz", ".tbz2", ".xz", ".txz", ".lzma", ".tlz", ".lz", ".lz4", ".lzo", ".br", ".z", ".zip", ".7z", ".rar", ".oci", ".gz", ".zst", ".zstd",
+	".bz2", ".tbz", ".tbz2", ".xz", ".txz", ".lzma", ".tlz", ".lz", ".lz4", ".lzo", ".br", ".z", ".zip", ".7z", ".rar", ".oci", ".gz",
+	".zst", ".zstd",
 }
 
 // isOdd reports whether a file of this name looks like an archive and is not imported.
@@ -419,7 +420,8 @@ func importFile(ctx context.Context, c *client.Client, lease, path, mark string,
 // bring reads an archive into containerd and makes its images ready to run, under a
 // lease that begins so. If that fails, the images that had these names before have them
 // again, and the room that it took is free when bring returns.
-func bring(ctx context.Context, c *client.Client, lease string, archive io.Reader, unpacking func(image string)) (_ []images.Image, err error) {
+func bring(ctx context.Context, c *client.Client, lease string, archive io.Reader, unpacking func(image string),
+) (_ []images.Image, err error) {
 	plain, _, err := unpack.Decompress(archive)
 	if err != nil {
 		return nil, fmt.Errorf("decompress: %w", err)
@@ -497,9 +499,11 @@ func pin(ctx context.Context, c *client.Client, found []images.Image, mark strin
 	for _, image := range found {
 		before := older(sources(image), mark)
 		image.Labels = map[string]string{
-			layout.ImportedFromLabel: source, layout.ImportedBeforeLabel: strings.Join(before, " "), layout.ImportedAsLabel: identity(image), pinLabel: pinned,
+			layout.ImportedFromLabel: source, layout.ImportedBeforeLabel: strings.Join(before, " "), layout.ImportedAsLabel: identity(image),
+			pinLabel: pinned,
 		}
-		_, err := c.ImageService().Update(ctx, image, "labels."+layout.ImportedFromLabel, "labels."+layout.ImportedBeforeLabel, "labels."+layout.ImportedAsLabel, "labels."+pinLabel)
+		_, err := c.ImageService().Update(ctx, image, "labels."+layout.ImportedFromLabel, "labels."+layout.ImportedBeforeLabel,
+			"labels."+layout.ImportedAsLabel, "labels."+pinLabel)
 		if err != nil {
 			return fmt.Errorf("label %s: %w", image.Name, err)
 		}

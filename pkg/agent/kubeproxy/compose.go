@@ -68,7 +68,8 @@ func (p *Proxy) compose(ctx context.Context, client kubernetes.Interface, node *
 			o.FieldSelector = fields.OneTermEqualSelector("metadata.name", p.config.NodeName).String()
 		}))
 	nodes := factory.Core().V1().Nodes()
-	s.HealthzServer = healthcheck.NewProxyHealthServer(p.settings.HealthzBindAddress, 2*p.settings.SyncPeriod.Duration, self{nodes.Lister(), p.config.NodeName})
+	s.HealthzServer = healthcheck.NewProxyHealthServer(p.settings.HealthzBindAddress, 2*p.settings.SyncPeriod.Duration,
+		self{nodes.Lister(), p.config.NodeName})
 	var podCIDRs []string
 	if node != nil {
 		podCIDRs = node.Spec.PodCIDRs
@@ -212,13 +213,15 @@ func newProxier(ctx context.Context, s *app.ProxyServer, local map[v1.IPFamily]p
 func newOf(ctx context.Context, s *app.ProxyServer, f v1.IPFamily, local proxyutil.LocalTrafficDetector) (proxy.Provider, error) {
 	switch s.Config.Mode {
 	case kubeproxyconfig.ProxyModeIPTables:
-		return iptables.NewProxier(ctx, s.Config, f, utiliptables.New(protocol(f)), utilsysctl.New(), local, s.NodeName, s.NodeIPs[f], s.Recorder, s.HealthzServer, false)
+		return iptables.NewProxier(ctx, s.Config, f, utiliptables.New(protocol(f)), utilsysctl.New(), local, s.NodeName, s.NodeIPs[f],
+			s.Recorder, s.HealthzServer, false)
 	case kubeproxyconfig.ProxyModeIPVS:
 		services, sets := ipvsutil.New(), ipset.New()
 		if err := ipvs.CanUseIPVSProxier(ctx, services, sets, s.Config.IPVS.Scheduler); err != nil {
 			return nil, err
 		}
-		return ipvs.NewProxier(ctx, s.Config, f, utiliptables.New(protocol(f)), services, sets, utilsysctl.New(), local, s.NodeName, s.NodeIPs[f], s.Recorder, s.HealthzServer, false)
+		return ipvs.NewProxier(ctx, s.Config, f, utiliptables.New(protocol(f)), services, sets, utilsysctl.New(), local, s.NodeName,
+			s.NodeIPs[f], s.Recorder, s.HealthzServer, false)
 	}
 	return nftables.NewProxier(ctx, s.Config, f, local, s.NodeName, s.NodeIPs[f], s.Recorder, s.HealthzServer, false)
 }

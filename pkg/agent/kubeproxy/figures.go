@@ -59,7 +59,8 @@ func (f figures) handler() http.Handler {
 		flagz.Install(m, "kube-proxy", flagz.NamedFlagSetsReader{FlagSets: cliflag.NamedFlagSets{FlagSets: map[string]*pflag.FlagSet{"generic": f.flags}}})
 	}
 	if utilfeature.DefaultFeatureGate.Enabled(zpages.ComponentStatusz) {
-		statusz.Install(m, "kube-proxy", statusz.NewRegistry(compatibility.DefaultBuildEffectiveVersion(), statusz.WithListedPaths(m.ListedPaths())))
+		statusz.Install(m, "kube-proxy", statusz.NewRegistry(compatibility.DefaultBuildEffectiveVersion(),
+			statusz.WithListedPaths(m.ListedPaths())))
 	}
 	return m
 }

@@ -220,7 +220,8 @@ func (g guard) lostChains(ctx context.Context, lost firewall.Lost) (gone []strin
 
 // isProxys tells kube-proxy's chains from the kubelet's.
 func isProxys(chain string) bool {
-	return strings.HasPrefix(chain, layout.KubeChains) && !slices.Contains([]string{layout.KubeletChain, "KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY"}, chain)
+	return strings.HasPrefix(chain, layout.KubeChains) &&
+		!slices.Contains([]string{layout.KubeletChain, "KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY"}, chain)
 }
 
 // missingJumps names what is missing from the listing of a table: the rules that

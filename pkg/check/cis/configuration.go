@@ -74,7 +74,8 @@ func noReadOnlyPort(_ *Node, c *kubeletconfig.KubeletConfiguration) finding {
 }
 
 func endsIdleStreams(_ *Node, c *kubeletconfig.KubeletConfiguration) finding {
-	return as(c.StreamingConnectionIdleTimeout.Duration != 0, "streamingConnectionIdleTimeout is "+c.StreamingConnectionIdleTimeout.Duration.String())
+	return as(c.StreamingConnectionIdleTimeout.Duration != 0,
+		"streamingConnectionIdleTimeout is "+c.StreamingConnectionIdleTimeout.Duration.String())
 }
 
 // events: 0 is no limit, and upstream's own is 50 a second.

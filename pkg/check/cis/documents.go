@@ -117,7 +117,8 @@ func providers(n *Node, a args) finding {
 		return unreadable(err)
 	}
 	for _, r := range c.Resources {
-		if !slices.ContainsFunc(r.Resources, func(name string) bool { return name == "secrets" || name == "*." || name == "*.*" }) || len(r.Providers) == 0 {
+		if !slices.ContainsFunc(r.Resources, func(name string) bool { return name == "secrets" || name == "*." || name == "*.*" }) ||
+			len(r.Providers) == 0 {
 			continue
 		}
 		for name := range r.Providers[0] {
@@ -161,7 +162,8 @@ var (
 	// noted should be logged in some way.
 	noted = []request{
 		{"create", "", "pods", ""}, {"update", "", "pods", ""}, {"patch", "", "pods", ""}, {"delete", "", "pods", ""},
-		{"create", "apps", "deployments", ""}, {"update", "apps", "deployments", ""}, {"patch", "apps", "deployments", ""}, {"delete", "apps", "deployments", ""},
+		{"create", "apps", "deployments", ""}, {"update", "apps", "deployments", ""}, {"patch", "apps", "deployments", ""},
+		{"delete", "apps", "deployments", ""},
 		{"create", "", "pods", "exec"}, {"create", "", "pods", "portforward"}, {"get", "", "pods", "proxy"}, {"get", "", "services", "proxy"},
 	}
 )

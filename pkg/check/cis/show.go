@@ -105,7 +105,8 @@ func (r Report) WriteJUnit(w io.Writer) error {
 		suite := testSuite{Name: s.Number + " " + s.Title, Hostname: r.Node}
 		for _, e := range r.section(s.Number) {
 			c := testCase{Class: "cis-1.12." + s.Number, Name: e.Number + " " + e.Title, Output: e.Seen}
-			end := &testEnd{cmp.Or(e.Seen, string(e.Status)), strings.Join(slices.DeleteFunc([]string{e.Reason, e.Remedy}, func(s string) bool { return s == "" }), "\n")}
+			end := &testEnd{cmp.Or(e.Seen, string(e.Status)),
+				strings.Join(slices.DeleteFunc([]string{e.Reason, e.Remedy}, func(s string) bool { return s == "" }), "\n")}
 			switch {
 			case e.Status == Pass:
 			case e.Status == Fail:
@@ -125,7 +126,10 @@ func (r Report) WriteJUnit(w io.Writer) error {
 		if suite.Tests == 0 {
 			continue
 		}
-		all.Tests, all.Failures, all.Errors, all.Skipped = all.Tests+suite.Tests, all.Failures+suite.Failures, all.Errors+suite.Errors, all.Skipped+suite.Skipped
+		all.Tests += suite.Tests
+		all.Failures += suite.Failures
+		all.Errors += suite.Errors
+		all.Skipped += suite.Skipped
 		all.Suites = append(all.Suites, suite)
 	}
 	data, err := xml.MarshalIndent(all, "", "  ")

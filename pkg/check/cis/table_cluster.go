@@ -23,8 +23,10 @@ func roles() []entry {
 		{"5.1.6", 1, Manual, "Pods have a token only where they need it", among(tokens), "Whoever breaks into a pod has its token. You decide which pods use the API.", "set `automountServiceAccountToken: false` in the pods, or on their service accounts"},
 		{"5.1.7", 1, Manual, "Nobody uses the group system:masters", among(superusers), "No role can restrict it. lite writes its own objects with it, and its administrator's kubeconfig has it, so that you can repair a cluster with broken roles.", "give people their own users, and keep the administrator's kubeconfig for emergencies"},
 		{"5.1.8", 1, Manual, "Few may bind, impersonate or escalate", rarely(
-			right{[]string{"impersonate"}, "", "users", ""}, right{[]string{"impersonate"}, "", "groups", ""}, right{[]string{"impersonate"}, "", "serviceaccounts", ""},
-			right{[]string{"bind", "escalate"}, rbacv1.GroupName, "clusterroles", ""}, right{[]string{"bind", "escalate"}, rbacv1.GroupName, "roles", ""}),
+			right{[]string{"impersonate"}, "", "users", ""}, right{[]string{"impersonate"}, "", "groups", ""},
+			right{[]string{"impersonate"}, "", "serviceaccounts", ""},
+			right{[]string{"bind", "escalate"}, rbacv1.GroupName, "clusterroles", ""},
+			right{[]string{"bind", "escalate"}, rbacv1.GroupName, "roles", ""}),
 			"Each of these lets a user become somebody with more rights. " + people, fewer},
 		{"5.1.9", 1, Manual, "Few may create PersistentVolumes", rarely(right{[]string{"create"}, "", "persistentvolumes", ""}), "A hostPath volume gives access to the files of a node. " + people, fewer},
 		{"5.1.10", 1, Manual, "Few may use kubelets through the API server", rarely(right{[]string{"get", "create", "update", "patch", "delete"}, "", "nodes", "proxy"}), "This allows running programs in every pod of a node, past admission and most of the audit log. " + people, fewer},
@@ -42,7 +44,8 @@ func podSecurity() []entry {
 	baseline, restricted := remedy+enforceLabel+"=baseline`", remedy+enforceLabel+"=restricted`"
 	return []entry{
 		{"5.2.1", 1, Manual, "Something decides which pods may be created", among(guarded), yours, baseline},
-		{"5.2.2", 1, Manual, "Privileged containers are kept out", keptOut("baseline", "is privileged", anyContainer(privileged)), "Such a container is root on the node. " + yours, baseline},
+		{"5.2.2", 1, Manual, "Privileged containers are kept out", keptOut("baseline", "is privileged", anyContainer(privileged)),
+			"Such a container is root on the node. " + yours, baseline},
 		{"5.2.3", 1, Manual, "Pods among the node's processes are kept out", keptOut("baseline", "has hostPID", func(p *corev1.Pod) bool { return p.Spec.HostPID }), "They see the memory and the variables of everything that runs there. " + yours, baseline},
 		{"5.2.4", 1, Manual, "Pods in the node's IPC are kept out", keptOut("baseline", "has hostIPC", func(p *corev1.Pod) bool { return p.Spec.HostIPC }), "They share memory with everything that runs there. " + yours, baseline},
 		{"5.2.5", 1, Manual, "Pods in the node's network are kept out", keptOut("baseline", "has hostNetwork", func(p *corev1.Pod) bool { return p.Spec.HostNetwork }), "They reach what listens on the node's loopback, and no NetworkPolicy applies to them. " + yours, baseline},

@@ -122,7 +122,8 @@ func compile(np *networkingv1.NetworkPolicy, fs []family) *policy {
 		selector: selector{namespace: np.Namespace, pods: parse(&np.Spec.PodSelector)},
 	}}
 	c.isolates[ingress] = len(np.Spec.PolicyTypes) == 0 || slices.Contains(np.Spec.PolicyTypes, networkingv1.PolicyTypeIngress)
-	c.isolates[egress] = len(np.Spec.PolicyTypes) == 0 && len(np.Spec.Egress) > 0 || slices.Contains(np.Spec.PolicyTypes, networkingv1.PolicyTypeEgress)
+	c.isolates[egress] = len(np.Spec.PolicyTypes) == 0 && len(np.Spec.Egress) > 0 ||
+		slices.Contains(np.Spec.PolicyTypes, networkingv1.PolicyTypeEgress)
 	if c.isolates[ingress] {
 		for _, r := range np.Spec.Ingress {
 			c.add(ingress, r.From, r.Ports)

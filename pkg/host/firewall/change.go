@@ -133,7 +133,8 @@ func (t *transaction) end(generation uint32) (changes []Change) {
 	for name, on := range t.tables {
 		if on.dropped || on.dormant || len(on.chains) > 0 || len(on.sets) > 0 {
 			changes = append(changes, Change{
-				Table: name, Dropped: on.dropped, Dormant: on.dormant, Chains: slices.Sorted(maps.Keys(on.chains)), Sets: slices.Sorted(maps.Keys(on.sets)),
+				Table: name, Dropped: on.dropped, Dormant: on.dormant, Chains: slices.Sorted(maps.Keys(on.chains)),
+				Sets: slices.Sorted(maps.Keys(on.sets)),
 				Adds: on.adds, Generation: generation,
 			})
 		}

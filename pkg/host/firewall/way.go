@@ -17,7 +17,8 @@ type Way struct {
 
 // wayGroups are the events of interfaces, and of what belongs to them.
 var wayGroups = []int{
-	unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE,
+	unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV4_ROUTE,
+	unix.RTNLGRP_IPV6_ROUTE,
 	unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF,
 }
 
@@ -98,7 +99,8 @@ func forwardingEnds(m syscall.NetlinkMessage) bool {
 		return false
 	}
 	attrs := m.Data[sizeofNetconfmsg:]
-	return number(attrs, netconfIfindex) == netconfAll && len(attribute(attrs, netconfForwarding)) == 4 && number(attrs, netconfForwarding) == 0
+	return number(attrs, netconfIfindex) == netconfAll && len(attribute(attrs, netconfForwarding)) == 4 &&
+		number(attrs, netconfForwarding) == 0
 }
 
 // number is an attribute that is one; 0 if it is not there.

@@ -90,7 +90,8 @@ func (r Root) HasModule(release, module string) bool {
 
 // KernelOptions reads how a release of the kernel was built, and where that is written; nil if it does not say.
 func (r Root) KernelOptions(release string) (options map[string]string, source string) {
-	for _, name := range []string{"/proc/config.gz", "/boot/config-" + release, "/lib/modules/" + release + "/config", "/usr/lib/modules/" + release + "/config"} {
+	for _, name := range []string{"/proc/config.gz", "/boot/config-" + release, "/lib/modules/" + release + "/config",
+		"/usr/lib/modules/" + release + "/config"} {
 		data, err := file.ReadRegular(r.path(name))
 		if err != nil {
 			continue

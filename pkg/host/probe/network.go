@@ -139,7 +139,8 @@ func routesOf(listed []netlink.Route, names map[int]string) (all []Route) {
 
 // leadsNowhere: whom it refuses, it hides from nobody.
 func leadsNowhere(r netlink.Route) bool {
-	return r.Type == unix.RTN_UNREACHABLE || r.Type == unix.RTN_PROHIBIT || r.Family == netlink.FAMILY_V6 && (r.Type == unix.RTN_BLACKHOLE || r.Type == unix.RTN_THROW)
+	return r.Type == unix.RTN_UNREACHABLE || r.Type == unix.RTN_PROHIBIT ||
+		r.Family == netlink.FAMILY_V6 && (r.Type == unix.RTN_BLACKHOLE || r.Type == unix.RTN_THROW)
 }
 
 func prefixOf(n *net.IPNet) (netip.Prefix, bool) {

@@ -13,8 +13,8 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// watchAddresses tells when the machine has other addresses than the node. As long as there is none the node stays where it is: the link may come
-// back with the address that it had.
+// watchAddresses tells when the machine has other addresses than the node. As long as there is none, the
+// node stays where it is: the link may come back with the address that it had.
 func (m *Machine) watchAddresses(ctx context.Context, tell func(what string)) {
 	if m.config.Find == nil {
 		<-ctx.Done()
@@ -90,7 +90,8 @@ func (m *Machine) moved() []netip.Addr {
 	}
 	to, err := m.config.Find()
 	m.say(gone, err)
-	if len(to) == 0 || slices.Equal(to, m.config.Addresses) || !gone && !m.config.Standby && slices.Equal(families(to), families(m.config.Addresses)) {
+	if len(to) == 0 || slices.Equal(to, m.config.Addresses) ||
+		!gone && !m.config.Standby && slices.Equal(families(to), families(m.config.Addresses)) {
 		return nil
 	}
 	return to

@@ -103,7 +103,8 @@ func (b *builder) add(name string, mode int64, write func(io.Writer) error) erro
 }
 
 // addNamed adds a file whose name depends on its SHA-256.
-func (b *builder) addNamed(title string, mode int64, write func(io.Writer) error, name func(digest string) (string, error)) (string, error) {
+func (b *builder) addNamed(title string, mode int64, write func(io.Writer) error,
+	name func(digest string) (string, error)) (string, error) {
 	const block = 512
 	start := b.end
 	if _, err := b.to.Seek(start+block, io.SeekStart); err != nil {

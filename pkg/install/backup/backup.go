@@ -139,7 +139,8 @@ func (m *Maker) Begin() error {
 		return fmt.Errorf("clean up after an interrupted upgrade: %w", err)
 	}
 	agent := string(layout.Data("").Agent()) // some entries are in it
-	for _, path := range []string{dir, filepath.Join(dir, keptEntries), filepath.Join(dir, keptEntries, agent), filepath.Join(dir, keptFiles), filepath.Join(dir, keptImages),
+	for _, path := range []string{dir, filepath.Join(dir, keptEntries), filepath.Join(dir, keptEntries, agent),
+		filepath.Join(dir, keptFiles), filepath.Join(dir, keptImages),
 		filepath.Join(dir, keptDropped), filepath.Join(dir, keptDropped, agent)} {
 		if err := os.Mkdir(path, 0o700); err != nil {
 			return fmt.Errorf("back up the old version: %w", err)

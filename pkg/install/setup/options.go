@@ -15,7 +15,8 @@ import (
 // prefix begins the variables of install.sh, which are this package's too.
 const prefix = "INSTALL_LITE_"
 
-// variables say how lite is installed, and scriptVariables which one: the script finds it by them. A lite that is set up without the script is what it is.
+// variables say how lite is installed, and scriptVariables which one: the script finds it by them. A lite that is set up
+// without the script is what it is.
 func variables() []string {
 	return []string{"EXEC", "BIN_DIR", "SKIP_DOWNLOAD", "SKIP_ENABLE", "SKIP_START"}
 }

@@ -52,12 +52,14 @@ func isSystemDir(path string) bool {
 	case "/home":
 		return true
 	case "/var":
-		return slices.Contains([]string{"/var/lib", "/var/log", "/var/run", "/var/tmp", "/var/cache", "/var/spool", "/var/mail", "/var/opt", "/var/local"}, path)
+		return slices.Contains([]string{"/var/lib", "/var/log", "/var/run", "/var/tmp", "/var/cache", "/var/spool", "/var/mail", "/var/opt",
+			"/var/local"}, path)
 	case "/usr":
 		return true
 	case "/var/lib":
 		host := layout.Default().Host
-		return slices.Contains([]string{host.Kubelet, host.CNI, "/var/lib/docker", "/var/lib/containerd", "/var/lib/rancher", "/var/lib/etcd"}, path)
+		return slices.Contains([]string{host.Kubelet, host.CNI, "/var/lib/docker", "/var/lib/containerd", "/var/lib/rancher",
+			"/var/lib/etcd"}, path)
 	}
 	for _, dir := range []string{"/proc", "/sys", "/dev", "/boot", "/etc", "/usr/bin", "/usr/sbin", "/usr/lib", "/bin", "/sbin", "/lib"} {
 		if _, ok := within(dir, path); ok {
@@ -183,7 +185,8 @@ func (w *work) removeData() {
 		}
 	}
 	for _, kept := range []struct{ what, path string }{{"volumes in", w.Volumes}, {"the audit log", w.AuditLog}} {
-		if kept.path != "" && kept.path != w.OwnLog && exists(kept.path) && !slices.ContainsFunc(w.DataDirs, func(dir string) bool { _, in := within(dir, kept.path); return in }) {
+		if kept.path != "" && kept.path != w.OwnLog && exists(kept.path) &&
+			!slices.ContainsFunc(w.DataDirs, func(dir string) bool { _, in := within(dir, kept.path); return in }) {
 			w.Leave("%s %s, which you have configured", kept.what, kept.path)
 		}
 	}

@@ -99,7 +99,8 @@ func (w *work) idPatterns() []string {
 		filepath.Join(state, "io.containerd.grpc.v1.cri/sandboxes/*"),
 	}
 	for _, dir := range w.DataDirs {
-		patterns = append(patterns, filepath.Join(layout.Data(globQuote(dir)).Agent().Containerd().Root(), "io.containerd.grpc.v1.cri/sandboxes/*"))
+		patterns = append(patterns, filepath.Join(layout.Data(globQuote(dir)).Agent().Containerd().Root(),
+			"io.containerd.grpc.v1.cri/sandboxes/*"))
 	}
 	return patterns
 }

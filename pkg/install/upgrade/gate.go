@@ -49,7 +49,8 @@ type gate struct {
 
 // newGate is that of the version which an upgrade goes to.
 func newGate(dataDir string, j *Journal, kubeconfig string) gate {
-	return gate{dataDir: dataDir, version: j.To, timeout: j.HealthTimeout, runtime: j.Runtime, containers: j.Containers, kubeconfig: kubeconfig}
+	return gate{dataDir: dataDir, version: j.To, timeout: j.HealthTimeout, runtime: j.Runtime, containers: j.Containers,
+		kubeconfig: kubeconfig}
 }
 
 // backGate is that of a version which is gone back to: it has to run, and what

@@ -198,7 +198,8 @@ func (r *run) rollBack(ctx context.Context, hold *service.Hold, reason error) er
 // goBack stops what runs, puts the old program and the old data back, and starts
 // them. original is the process that takes the program by itself, if there is
 // one.
-func goBack(ctx context.Context, dataDir string, j *Journal, manager service.Manager, hold *service.Hold, original *os.Process, kubeconfig string, say func(string)) error {
+func goBack(ctx context.Context, dataDir string, j *Journal, manager service.Manager, hold *service.Hold, original *os.Process,
+	kubeconfig string, say func(string)) error {
 	// Until lite is stopped nothing is decided: who finds the journal then may
 	// watch on.
 	if hold == nil {
@@ -349,7 +350,8 @@ func drive(ctx context.Context, dataDir string, say func(string)) (*Driver, erro
 func Rollback(ctx context.Context, p *RollbackPlan, timeout time.Duration, say func(string)) error {
 	ctx = context.WithoutCancel(ctx)
 	j := &Journal{
-		From: p.Kept.Versions.Version, To: p.Now, Role: p.Kept.Role, Binary: p.Kept.Binary, Guard: standard.Config.Guard(), Began: time.Now().UTC(),
+		From: p.Kept.Versions.Version, To: p.Now, Role: p.Kept.Role, Binary: p.Kept.Binary, Guard: standard.Config.Guard(),
+		Began:         time.Now().UTC(),
 		HealthTimeout: timeout, Reason: "lite rollback",
 	}
 	var manager service.Manager

@@ -152,7 +152,8 @@ func (w *worker) tell(ctx context.Context, csr *certificates.CertificateSigningR
 }
 
 // condition returns the request's condition of a type, or nil.
-func condition(csr *certificates.CertificateSigningRequest, kind certificates.RequestConditionType) *certificates.CertificateSigningRequestCondition {
+func condition(csr *certificates.CertificateSigningRequest,
+	kind certificates.RequestConditionType) *certificates.CertificateSigningRequestCondition {
 	for i, c := range csr.Status.Conditions {
 		if c.Type == kind {
 			return &csr.Status.Conditions[i]

@@ -66,7 +66,8 @@ func (g *Gate) Follow(secrets cache.SharedIndexInformer) error {
 	}
 	g.synced = handler.HasSynced
 	g.isGood = func(user string) bool {
-		_, found, err := secrets.GetIndexer().GetByKey(metav1.NamespaceSystem + "/" + bootstrap.BootstrapTokenSecretPrefix + strings.TrimPrefix(user, layout.TokenUser))
+		_, found, err := secrets.GetIndexer().GetByKey(
+			metav1.NamespaceSystem + "/" + bootstrap.BootstrapTokenSecretPrefix + strings.TrimPrefix(user, layout.TokenUser))
 		return found || err != nil
 	}
 	return nil

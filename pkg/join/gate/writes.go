@@ -71,7 +71,8 @@ func (k weighed) Validate(ctx context.Context, a admission.Attributes, o admissi
 
 func (w *Writes) weigh(a admission.Attributes) error {
 	u := a.GetUserInfo()
-	if u == nil || a.GetObject() == nil || !strings.HasPrefix(u.GetName(), layout.NodeUser) && !strings.HasPrefix(u.GetName(), layout.TokenUser) {
+	if u == nil || a.GetObject() == nil || !strings.HasPrefix(u.GetName(), layout.NodeUser) &&
+		!strings.HasPrefix(u.GetName(), layout.TokenUser) {
 		return nil
 	}
 	group := a.GetResource().Group

@@ -136,7 +136,8 @@ func (j *Joined) Save(ctx context.Context, client kubernetes.Interface) error {
 }
 
 // put makes a Secret, or replaces the content of one as it was read.
-func put(ctx context.Context, client kubernetes.Interface, old *corev1.Secret, name string, kind corev1.SecretType, data map[string][]byte) (*corev1.Secret, error) {
+func put(ctx context.Context, client kubernetes.Interface, old *corev1.Secret, name string, kind corev1.SecretType,
+	data map[string][]byte) (*corev1.Secret, error) {
 	api := client.CoreV1().Secrets(metav1.NamespaceSystem)
 	if old != nil {
 		next := old.DeepCopy()

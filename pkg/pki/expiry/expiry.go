@@ -234,7 +234,8 @@ func (t *teller) event(ctx context.Context, n notice) {
 		return // who needs the kubeconfig says so
 	}
 	reason := map[bool]string{true: "CertificateExpired", false: "CertificateExpiring"}[n.ended]
-	node := &v1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: t.config.NodeName, UID: types.UID(t.config.NodeName)} // as the kubelet names its node
+	node := &v1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: t.config.NodeName,
+		UID: types.UID(t.config.NodeName)} // as the kubelet names its node
 	t.to.Event(node, v1.EventTypeWarning, reason, n.text)
 }
 

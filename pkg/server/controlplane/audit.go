@@ -47,7 +47,8 @@ func shorten(e *auditinternal.Event) *auditinternal.Event {
 	s.SourceIPs = slices.Clone(e.SourceIPs[max(0, len(e.SourceIPs)-mostParts):])
 	if e.ObjectRef != nil {
 		o := *e.ObjectRef
-		for _, text := range []*string{&o.Resource, &o.Namespace, &o.Name, (*string)(&o.UID), &o.APIGroup, &o.APIVersion, &o.ResourceVersion, &o.Subresource} {
+		for _, text := range []*string{&o.Resource, &o.Namespace, &o.Name, (*string)(&o.UID), &o.APIGroup, &o.APIVersion, &o.ResourceVersion,
+			&o.Subresource} {
 			*text = cut(*text)
 		}
 		s.ObjectRef = &o

@@ -94,7 +94,8 @@ func healthURL(component string, s *apiserveroptions.SecureServingOptions, path 
 }
 
 func checkListener(component string, s *apiserveroptions.SecureServingOptions) error {
-	return kube.Listener{Suites: s.CipherSuites, MinVersion: s.MinTLSVersion, Curves: s.CurvePreferences, HTTP1: s.DisableHTTP2Serving}.Check(component)
+	return kube.Listener{Suites: s.CipherSuites, MinVersion: s.MinTLSVersion, Curves: s.CurvePreferences,
+		HTTP1: s.DisableHTTP2Serving}.Check(component)
 }
 
 // LocalURL is how this node's own components reach the API server.

@@ -41,7 +41,8 @@ func NewScheduler(c Config) (*Scheduler, error) {
 		return nil, err
 	}
 	// What upstream says of flags when it runs; of its configuration that is said below.
-	if errs := slices.Concat(o.SecureServing.Validate(), o.Authentication.Validate(), o.Authorization.Validate(), o.Metrics.Validate()); len(errs) > 0 {
+	if errs := slices.Concat(o.SecureServing.Validate(), o.Authentication.Validate(), o.Authorization.Validate(),
+		o.Metrics.Validate()); len(errs) > 0 {
 		return nil, fmt.Errorf("kube-scheduler-arg: %w", utilerrors.NewAggregate(errs))
 	}
 	url, err := healthURL("kube-scheduler", o.SecureServing, "/readyz")

@@ -66,7 +66,8 @@ var rules = []rule{
 	{users: controllers("certificate-controller"), resources: []string{"certificatesigningrequests/status.certificates.k8s.io"}},
 	{users: controllers("node-controller"), resources: []string{"nodes", "nodes/status", "pods/status"}},
 	{users: controllers("endpoint-controller"), resources: []string{"endpoints"}},
-	{users: controllers("endpointslice-controller", "endpointslicemirroring-controller"), resources: []string{"endpointslices.discovery.k8s.io"}},
+	{users: controllers("endpointslice-controller", "endpointslicemirroring-controller"),
+		resources: []string{"endpointslices.discovery.k8s.io"}},
 	{users: controllers("bootstrap-signer"), resources: []string{"configmaps"}, namespaces: []string{"kube-public"}},
 
 	// Events tell people what it is that a webhook holds up.

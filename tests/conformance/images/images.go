@@ -79,9 +79,11 @@ var alpine = map[string]string{"/etc/os-release": "NAME=\"Alpine Linux\"\nID=deb
 var recipes = map[imageutils.ImageID]recipe{
 	imageutils.Agnhost:     agnhost(recipe{}),
 	imageutils.AgnhostPrev: agnhost(recipe{texts: map[string]string{"/version": "previous\n"}}),
-	imageutils.Kitten: agnhost(recipe{files: map[string]string{"/kitten.jpg": "upstream:kitten/html/kitten.jpg", "/data.json": "upstream:kitten/html/data.json"},
+	imageutils.Kitten: agnhost(recipe{files: map[string]string{"/kitten.jpg": "upstream:kitten/html/kitten.jpg",
+		"/data.json": "upstream:kitten/html/data.json"},
 		texts: alpine, cmd: []string{"test-webserver"}}),
-	imageutils.Nautilus: agnhost(recipe{files: map[string]string{"/nautilus.jpg": "upstream:nautilus/html/nautilus.jpg", "/data.json": "upstream:nautilus/html/data.json"},
+	imageutils.Nautilus: agnhost(recipe{files: map[string]string{"/nautilus.jpg": "upstream:nautilus/html/nautilus.jpg",
+		"/data.json": "upstream:nautilus/html/data.json"},
 		cmd: []string{"test-webserver"}}),
 	// A test compares what /bin/sh complains of. Who says sh has bash, see scripts/test/conformance-root.
 	imageutils.BusyBox:            {links: map[string]string{"/usr/bin/sh": "busybox"}, cmd: []string{"sh"}},
@@ -98,11 +100,14 @@ var recipes = map[imageutils.ImageID]recipe{
 		files: map[string]string{"/regression-issue-74839": "built:regression-issue-74839"}, entrypoint: []string{"/regression-issue-74839"},
 	},
 	imageutils.ResourceConsumer: {
-		files: map[string]string{"/consumer": "built:consumer", "/consume-cpu/consume-cpu": "built:consume-cpu"}, entrypoint: []string{"/consumer"},
+		files:      map[string]string{"/consumer": "built:consumer", "/consume-cpu/consume-cpu": "built:consume-cpu"},
+		entrypoint: []string{"/consumer"},
 	},
-	imageutils.APIServer:          {files: map[string]string{"/sample-apiserver": "built:sample-apiserver"}, entrypoint: []string{"/sample-apiserver"}},
-	imageutils.Etcd:               {files: map[string]string{"/usr/local/bin/etcd": "built:etcd"}},
-	imageutils.SampleDevicePlugin: {files: map[string]string{"/sampledeviceplugin": "built:sampledeviceplugin"}, entrypoint: []string{"/sampledeviceplugin", "-alsologtostderr"}},
+	imageutils.APIServer: {files: map[string]string{"/sample-apiserver": "built:sample-apiserver"},
+		entrypoint: []string{"/sample-apiserver"}},
+	imageutils.Etcd: {files: map[string]string{"/usr/local/bin/etcd": "built:etcd"}},
+	imageutils.SampleDevicePlugin: {files: map[string]string{"/sampledeviceplugin": "built:sampledeviceplugin"},
+		entrypoint: []string{"/sampledeviceplugin", "-alsologtostderr"}},
 }
 
 // Missing is an image that is not made.

@@ -19,7 +19,8 @@ import (
 // maps into each process (vdso(7)). There, in this process only, clock_gettime is
 // overwritten. The program must just have been executed and be stopped, as
 // SysProcAttr.Ptrace leaves it; this runs on the thread that has started it, and lets
-// it go. proc is the /proc in which the program has that process ID. What it starts, or executes in its own place, reads the machine's time.
+// it go. proc is the /proc in which the program has that process ID. What it starts,
+// or executes in its own place, reads the machine's time.
 func skew(proc *os.Root, pid int, by time.Duration) (err error) {
 	var status unix.WaitStatus
 	if _, err := unix.Wait4(pid, &status, 0, nil); err != nil {

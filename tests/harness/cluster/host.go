@@ -163,7 +163,8 @@ func (h *Host) boot() error {
 	}
 	defer report.Close()
 	defer reporter.Close()
-	spec, err := json.Marshal(initSpec{Name: h.Name, IP: h.IP, Dir: h.Dir, Bind: h.bind, Hierarchies: visible, Root: h.root, Program: h.program})
+	spec, err := json.Marshal(initSpec{Name: h.Name, IP: h.IP, Dir: h.Dir, Bind: h.bind, Hierarchies: visible, Root: h.root,
+		Program: h.program})
 	if err != nil {
 		return err
 	}

@@ -132,7 +132,8 @@ type applier struct {
 }
 
 // Apply implements diff.Applier.
-func (a applier) Apply(ctx context.Context, desc ocispec.Descriptor, mounts []mount.Mount, opts ...diff.ApplyOpt) (ocispec.Descriptor, error) {
+func (a applier) Apply(ctx context.Context, desc ocispec.Descriptor, mounts []mount.Mount,
+	opts ...diff.ApplyOpt) (ocispec.Descriptor, error) {
 	if depth(mounts) >= maxLayers {
 		return ocispec.Descriptor{}, fmt.Errorf("the image has more than the %d layers that the kernel stacks; build it with fewer", maxLayers)
 	}
