@@ -52,8 +52,11 @@ func (c *Classes) Note() string {
 }
 
 // complain keeps what is in the way, and logs it when it is news.
-func (c *Classes) complain(failed map[string]error) {
+func (c *Classes) complain(failed map[string]error, full bool) {
 	var problems []error
+	if full {
+		problems = append(problems, fmt.Errorf("nodes report more than %d runtimes, and the others get no RuntimeClass", mostClasses))
+	}
 	for _, handler := range slices.Sorted(maps.Keys(failed)) {
 		problems = append(problems, fmt.Errorf("create RuntimeClass %s: %w", handler, failed[handler]))
 	}
@@ -100,16 +103,26 @@ func special(nodes ...*v1.Node) (names []string) {
 	return names
 }
 
-// tryAgain is how long one waits where a class cannot be made.
-const tryAgain = 10 * time.Second
+const (
+	// tryAgain is how long one waits where a class cannot be made.
+	tryAgain = 10 * time.Second
+	// mostClasses is more than a cluster has runtimes. A node reports any names, as often as it
+	// likes, and without a limit it would fill the datastore with classes.
+	mostClasses = 64
+)
 
 // makeClasses makes a class for each handler, once. One that is there is somebody's, and
 // one that somebody has removed stays away until the next start.
 func (c *Classes) makeClasses(ctx context.Context, client kubernetes.Interface, changed <-chan struct{}, handlers func() []string) error {
 	made, failed := map[string]bool{}, map[string]error{}
 	var again <-chan time.Time
+	full := false
 	try := func(handler string) {
 		if made[handler] {
+			return
+		}
+		if failed[handler] == nil && len(made)+len(failed) >= mostClasses {
+			full = true
 			return
 		}
 		if err := makeClass(ctx, client, handler); err != nil {
@@ -136,7 +149,7 @@ func (c *Classes) makeClasses(ctx context.Context, client kubernetes.Interface, 
 			return nil
 		}
 		if ctx.Err() == nil {
-			c.complain(failed)
+			c.complain(failed, full)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -94,6 +95,35 @@ func TestClassesAreMadeOnceAndTriedAgain(t *testing.T) {
 			t.Errorf("got %v", got)
 		}
 	})
+}
+
+// A node reports one name after the other. What there is of classes stays few, and so does
+// what is remembered where none can be made.
+func TestNamesWithoutEndMakeNoClassesWithoutEnd(t *testing.T) {
+	for _, refusal := range []error{nil, errors.New("a webhook says no")} {
+		synctest.Test(t, func(t *testing.T) {
+			client := fake.NewClientset()
+			created := 0
+			client.PrependReactor("create", "runtimeclasses", func(clienttesting.Action) (bool, runtime.Object, error) {
+				created++
+				return refusal != nil, nil, refusal
+			})
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			n := &nodes{changed: make(chan struct{})}
+			c := New(nil, nil)
+			go c.makeClasses(ctx, client, n.changed, n.list)
+			for i := range 3 * mostClasses {
+				n.come("r" + strconv.Itoa(i))
+			}
+			if created != mostClasses {
+				t.Errorf("%d were created", created)
+			}
+			if got := c.Note(); !strings.Contains(got, "more than 64 runtimes") {
+				t.Errorf("the note is %q", got)
+			}
+		})
+	}
 }
 
 // A class that cannot be made is told in status for as long as that is so, and in the log
