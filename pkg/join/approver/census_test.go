@@ -7,6 +7,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
 
 	"lite.io/lite/pkg/join/roll"
 	"lite.io/lite/pkg/kube"
@@ -94,6 +95,29 @@ func TestADeletedNodeIsRefused(t *testing.T) {
 		c.refused("n1", a.keyName(), roll.Deleted)
 		c.admitted("n1")
 	})
+}
+
+// While the watch was interrupted, a Node was deleted and made again.
+func TestAnotherNodeOfThatNameIsNoticed(t *testing.T) {
+	var changed int
+	s := &nodes{byName: map[string]known{}, gone: map[string]time.Time{}, changed: func() { changed++ }}
+	h := s.handler()
+	first, second, heartbeat := node("n1"), node("n1"), node("n1")
+	first.UID, second.UID, heartbeat.UID = "1", "2", "2"
+	h.Changed(kube.Change[*v1.Node]{Key: cache.ObjectName{Name: "n1"}, After: first, Came: true})
+	if len(s.deleted()) > 0 {
+		t.Error("a node that has come is gone")
+	}
+	before := changed
+	h.Changed(kube.Change[*v1.Node]{Key: cache.ObjectName{Name: "n1"}, Before: first, After: second})
+	if _, there := s.get("n1"); !there || len(s.deleted()) != 1 || changed == before {
+		t.Errorf("gone: %v, there: %v", s.deleted(), there)
+	}
+	s.seenTo("n1", s.deleted()["n1"])
+	h.Changed(kube.Change[*v1.Node]{Key: cache.ObjectName{Name: "n1"}, Before: second, After: heartbeat})
+	if len(s.deleted()) > 0 {
+		t.Error("a heartbeat is a deletion")
+	}
 }
 
 // A server's Node comes back by itself, with keys that no token has admitted.

@@ -45,9 +45,11 @@ func knownOf(n *v1.Node) known {
 // handler learns from the watch.
 func (s *nodes) handler() kube.Handler[*v1.Node] {
 	return kube.Handler[*v1.Node]{Listed: s.listed, Changed: func(c kube.Change[*v1.Node]) {
-		if c.Gone {
+		// One that was deleted and made again while the watch was interrupted is another.
+		if c.Gone || !c.Came && c.Before.UID != c.After.UID {
 			s.lose(c.Key.Name)
-		} else {
+		}
+		if !c.Gone {
 			s.learn(c.After)
 		}
 	}}
