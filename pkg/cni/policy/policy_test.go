@@ -42,6 +42,17 @@ func TestWithoutNFT(t *testing.T) {
 	if err := e.sync(t.Context()); err != nil {
 		t.Errorf("without policies: %v", err)
 	}
+	// Again, when there is no table already: a pod that goes while nobody looks is not remembered.
+	e.stop = func() {}
+	e.filter.setPod(newPod("a", "web", "app=web", "10.42.0.3"))
+	e.filter.setPolicy(newPolicy(t, "a", "p", fromWeb))
+	if err := e.sync(t.Context()); err == nil {
+		t.Fatal("no error")
+	}
+	e.filter.deletePolicy("a/p")
+	if err := e.sync(t.Context()); err != nil || len(e.filter.pods) > 0 {
+		t.Errorf("without policies there are %d pods, %v", len(e.filter.pods), err)
+	}
 }
 
 // The table is put back when somebody has removed it, and goes with the last

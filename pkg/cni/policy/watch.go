@@ -86,11 +86,16 @@ func (e *enforcer) startWatching(ctx context.Context) error {
 	return nil
 }
 
+// stopWatching also forgets what was watched: nobody tells what goes meanwhile.
 func (e *enforcer) stopWatching() {
-	if e.stop != nil {
-		e.stop()
-		e.stop = nil
+	if e.stop == nil {
+		return
 	}
+	e.stop()
+	e.stop = nil
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.filter.forget()
 }
 
 // small leaves out the version too: an object of which nothing else has changed is the same.
