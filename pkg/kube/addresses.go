@@ -34,6 +34,7 @@ type Claim struct {
 	Created   time.Time
 	Server    bool // by ServerLabel
 	Addresses []netip.Addr
+	Proven    []netip.Addr // of the Addresses, those that are known to be the node's own
 }
 
 // Proven is which of the addresses that a Node reports are known to be its own; decided
@@ -70,29 +71,43 @@ func (a NodeAddresses) Check(ip netip.Addr, server bool) error {
 var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
 // Sort gives each node those of its addresses that it can have, and says why not
-// the others. Of two nodes that claim one address the older has it.
+// the others. Of two nodes that claim one address, the one has it that has proven it: the
+// other may stay not ready for as long as it likes, so that nobody finds out. Otherwise the
+// older has it.
 func (a NodeAddresses) Sort(claims []Claim) (have map[string][]netip.Addr, refused []error) {
 	claims = slices.SortedFunc(slices.Values(claims), func(x, y Claim) int {
 		return cmp.Or(x.Created.Compare(y.Created), strings.Compare(x.Node, y.Node))
 	})
 	have = map[string][]netip.Addr{}
-	owners := map[netip.Addr]string{}
+	type owner struct{ node, why string }
+	owners := map[netip.Addr]owner{}
+	for _, c := range claims {
+		for _, ip := range c.Proven {
+			if _, taken := owners[ip]; !taken && slices.Contains(c.Addresses, ip) && a.Check(ip, a.server(c)) == nil {
+				owners[ip] = owner{c.Node, "which has proven it"}
+			}
+		}
+	}
 	for _, c := range claims {
 		for _, ip := range c.Addresses {
-			err := a.Check(ip, c.Server || c.Node == a.Own)
-			if owner, taken := owners[ip]; err == nil && taken {
-				if owner == c.Node {
-					continue
-				}
-				err = fmt.Errorf("%s is an address of node %s, which is older", ip, owner)
+			if slices.Contains(have[c.Node], ip) {
+				continue
+			}
+			err := a.Check(ip, a.server(c))
+			if o, taken := owners[ip]; err == nil && taken && o.node != c.Node {
+				err = fmt.Errorf("%s is an address of node %s, %s", ip, o.node, o.why)
 			}
 			if err != nil {
 				refused = append(refused, fmt.Errorf("node %s: %w", c.Node, err))
 				continue
 			}
-			owners[ip] = c.Node
+			if _, taken := owners[ip]; !taken {
+				owners[ip] = owner{c.Node, "which is older"}
+			}
 			have[c.Node] = append(have[c.Node], ip)
 		}
 	}
 	return have, refused
 }
+
+func (a NodeAddresses) server(c Claim) bool { return c.Server || c.Node == a.Own }

@@ -89,9 +89,9 @@ func TestAddressesThatNoNodeHas(t *testing.T) {
 func TestTheOlderNodeHasAnAddress(t *testing.T) {
 	began := time.Unix(1e9, 0)
 	claims := []Claim{
-		{"a0", began.Add(time.Hour), false, addresses("192.0.2.2", "192.0.2.9", "10.43.0.10", "192.0.2.9")},
-		{"server", began, true, addresses("192.0.2.1")},
-		{"h2", began.Add(time.Minute), false, addresses("192.0.2.2", "192.0.2.1")},
+		{"a0", began.Add(time.Hour), false, addresses("192.0.2.2", "192.0.2.9", "10.43.0.10", "192.0.2.9"), nil},
+		{"server", began, true, addresses("192.0.2.1"), nil},
+		{"h2", began.Add(time.Minute), false, addresses("192.0.2.2", "192.0.2.1"), nil},
 	}
 	have, refused := cluster.Sort(claims)
 	if got, want := fmt.Sprint(have), "map[a0:[192.0.2.9] h2:[192.0.2.2] server:[192.0.2.1]]"; got != want {
@@ -99,10 +99,28 @@ func TestTheOlderNodeHasAnAddress(t *testing.T) {
 	}
 	own := cluster
 	own.Own = "h3"
-	if have, refused := own.Sort([]Claim{{"h3", began, false, addresses("192.0.2.1")}}); len(have["h3"]) != 1 || refused != nil {
+	if have, refused := own.Sort([]Claim{{"h3", began, false, addresses("192.0.2.1"), nil}}); len(have["h3"]) != 1 || refused != nil {
 		t.Errorf("this server's Node before it has its role: %v, %v", have, refused)
 	}
 	if got, want := fmt.Sprint(refused), "[node h2: 192.0.2.1 is an address of the API server node a0: 192.0.2.2 is an address of node h2, which is older node a0: 10.43.0.10 is an address of Services]"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// Whoever claims an address first, and shows nothing, does not have it: neither that of another
+// node nor, were something written there for it, the API server's.
+func TestWhoHasProvenAnAddressHasIt(t *testing.T) {
+	began := time.Unix(1e9, 0)
+	have, refused := cluster.Sort([]Claim{
+		{"a0", began, false, addresses("192.0.2.2", "192.0.2.1", "192.0.2.5"), addresses("192.0.2.1")},
+		{"server", began.Add(time.Minute), true, addresses("192.0.2.1"), nil},
+		{"h2", began.Add(time.Hour), false, addresses("192.0.2.2"), addresses("192.0.2.2", "192.0.2.5")},
+		{"h3", began.Add(2 * time.Hour), false, addresses("192.0.2.2"), addresses("192.0.2.2")},
+	})
+	if got, want := fmt.Sprint(have), "map[a0:[192.0.2.5] h2:[192.0.2.2] server:[192.0.2.1]]"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if got, want := fmt.Sprint(refused), "[node a0: 192.0.2.2 is an address of node h2, which has proven it node a0: 192.0.2.1 is an address of the API server node h3: 192.0.2.2 is an address of node h2, which has proven it]"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }

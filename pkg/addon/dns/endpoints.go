@@ -207,6 +207,9 @@ func (e *Endpoints) addresses() kube.NodeAddresses {
 func (e *Endpoints) claim(n *v1.Node) kube.Claim {
 	_, server := n.Labels[kube.ServerLabel]
 	c := kube.Claim{Node: n.Name, Created: n.CreationTimestamp.Time, Server: server, Addresses: e.addressesOf(n)}
+	if e.config.NodeAddresses {
+		c.Proven, _ = kube.Proven(n)
+	}
 	c.Addresses = slices.DeleteFunc(c.Addresses, func(a netip.Addr) bool { return a.Is4() != e.config.ClusterDNS.Is4() })
 	return c
 }

@@ -129,7 +129,8 @@ type plan struct {
 func (p plan) believe(nodes []node) ([]node, []error) {
 	claims := make([]kube.Claim, len(nodes))
 	for i, n := range nodes {
-		claims[i] = kube.Claim{Node: n.name, Created: n.created, Server: n.server, Addresses: n.addresses}
+		proven := slices.DeleteFunc(slices.Clone(n.addresses), func(a netip.Addr) bool { return slices.Contains(n.open, a) })
+		claims[i] = kube.Claim{Node: n.name, Created: n.created, Server: n.server, Addresses: n.addresses, Proven: proven}
 	}
 	have, refused := p.addresses.Sort(claims)
 	nodes = slices.Clone(nodes)

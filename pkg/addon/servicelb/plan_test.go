@@ -138,6 +138,28 @@ func TestAddressesThatANodeTakes(t *testing.T) {
 	}
 }
 
+// An older node claims the address of another, and stays as it is, not ready, so that nobody
+// finds out whether it has it.
+func TestAnOpenClaimTakesNothingThatIsProven(t *testing.T) {
+	claims := at("a0", false, "10.0.0.1", "10.0.0.5")
+	claims.open = claims.addresses
+	owner := at("h1", true, "10.0.0.1")
+	owner.created = start.Add(time.Hour)
+	p := plan{reserved(6443), kube.NodeAddresses{}}
+	nodes, refused := p.believe([]node{claims, owner})
+	if len(refused) != 1 || !strings.Contains(refused[0].Error(), "node a0: 10.0.0.1 is an address of node h1, which has proven it") {
+		t.Errorf("got %v", refused)
+	}
+	for _, given := range []string{"", "10.0.0.1"} {
+		if got := p.decide([]service{svc("s", 0, has(strings.Fields(given)...))}, nodes, nil)[0].addresses; !slices.Equal(got, []string{"10.0.0.1"}) {
+			t.Errorf("with %q before, the Service has %v", given, got)
+		}
+	}
+	if got := nodes[0].addresses; len(got) != 1 || got[0].String() != "10.0.0.5" {
+		t.Errorf("of the open ones there remain %v", got)
+	}
+}
+
 // A node reports an address that is not its own, such as that of a database: a Service
 // never gets it. What a Service has when nobody has found out yet, it keeps.
 func TestAddressesThatAreNotProven(t *testing.T) {
