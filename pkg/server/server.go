@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"time"
 
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+
 	"lite.io/lite/manifests"
 	"lite.io/lite/pkg/addon/battery"
 	addon "lite.io/lite/pkg/addon/manifests"
@@ -156,7 +158,7 @@ func (s *Server) compose(store datastore.Store, by clients, onChange func(compon
 		Servers: pki.APINames(identity(cfg, shared)), Built: version.Built(),
 		NodesPerHour: cfg.TokenNodesPerHour,
 	})), roles)
-	g.Add(leader.Guard(proof.New(proof.Config{Client: by.lite, Nodes: by.nodes, Addresses: nodeAddresses(cp)})), roles)
+	g.Add(leader.Guard(proof.New(proof.Config{Client: by.lite, Nodes: by.nodes, Addresses: nodeAddresses(cp), NodePorts: nodePorts(shared)})), roles)
 	g.Add(leader.Guard(runtimeclass.New(by.admin, by.nodes)), roles)
 	battery.AddToServer(&battery.Server{
 		Group: g, Config: cfg, Cluster: shared, PKI: cp.PKI, Lite: by.lite, Admin: by.admin, Metrics: by.metrics, Nodes: by.nodes,
@@ -248,6 +250,12 @@ func identity(cfg *config.Config, shared cluster.Facts) pki.Node {
 func nodeAddresses(cp controlplane.Config) kube.NodeAddresses {
 	return kube.NodeAddresses{Pods: cp.Cluster.ClusterCIDR, Services: cp.Cluster.ServiceCIDR, API: []netip.Addr{cp.Node.AdvertiseAddress},
 		Own: cp.Node.NodeName}
+}
+
+// nodePorts is the range of ports that Services may have. One that is none, kube-apiserver refuses.
+func nodePorts(shared cluster.Facts) (r utilnet.PortRange) {
+	_ = r.Set(shared.NodePorts)
+	return r
 }
 
 // Kubeconfig is the path of the kubeconfig by which a server writes what is lite's

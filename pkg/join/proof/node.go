@@ -83,10 +83,38 @@ type verdict struct {
 	pending bool
 }
 
+// owners is who has which address and claims it still: what is on the Nodes counts before
+// what has been shown since. Another node that answers there does so through whoever has
+// it, such as by a port of a Service.
+func (t *term) owners(nodes []node) map[netip.Addr]string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	written := func(n node, a netip.Addr) bool {
+		return slices.Contains(n.proven, a) || t.isServer(n) && t.check(a, true) == nil
+	}
+	shown := func(n node, a netip.Addr) bool {
+		known := t.tries[claim{n.name, n.uid, netip.AddrPortFrom(a, n.kubelet)}]
+		return known != nil && known.proven && !known.through
+	}
+	owners := map[netip.Addr]string{}
+	for _, has := range []func(node, netip.Addr) bool{written, shown} {
+		for _, n := range nodes {
+			for _, a := range n.claims {
+				if owners[a] == "" && has(n, a) {
+					owners[a] = n.name
+				}
+			}
+		}
+	}
+	return owners
+}
+
+func (t *term) isServer(n node) bool { return n.server || n.name == t.config.Addresses.Own }
+
 // judge begins to try what the node claims and nothing is known of. claimed gets what is
 // to be tried further.
-func (t *term) judge(ctx context.Context, n node, claimed map[claim]bool) (v verdict) {
-	server := n.server || n.name == t.config.Addresses.Own
+func (t *term) judge(ctx context.Context, n node, claimed map[claim]bool, owners map[netip.Addr]string) (v verdict) {
+	server := t.isServer(n)
 	for _, a := range n.claims {
 		err := t.check(a, server)
 		switch {
@@ -96,12 +124,14 @@ func (t *term) judge(ctx context.Context, n node, claimed map[claim]bool) (v ver
 			// Whoever has a server has the cluster; and what a node has shown, or somebody has
 			// vouched for, is its own for as long as it says so.
 			v.proven = append(v.proven, a)
+		case t.config.NodePorts.Contains(int(n.kubelet)):
+			v.refused = append(v.refused, fmt.Errorf("node %s: %s cannot be proven at port %d, which Services may have", n.name, a, n.kubelet))
 		case !n.ready || n.kubelet == 0:
 			v.pending = v.pending || !n.decided
 		default:
 			c := claim{n.name, n.uid, netip.AddrPortFrom(a, n.kubelet)}
 			claimed[c] = true
-			t.take(ctx, c, n, &v)
+			t.take(ctx, c, n, owners[a], &v)
 		}
 	}
 	if n.more {
@@ -123,10 +153,14 @@ func (t *term) check(a netip.Addr, server bool) error {
 }
 
 // take adds what a try has come to, and begins it.
-func (t *term) take(ctx context.Context, c claim, n node, v *verdict) {
+func (t *term) take(ctx context.Context, c claim, n node, owner string, v *verdict) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	known := t.tries[c]
+	if known != nil && known.through && owner == "" { // the other one has gone
+		known.stop()
+		known = nil
+	}
 	if known == nil {
 		ctx, stop := context.WithCancel(ctx)
 		known = &try{stop: stop}
@@ -134,6 +168,9 @@ func (t *term) take(ctx context.Context, c claim, n node, v *verdict) {
 		t.running.Go(func() { t.prove(ctx, c, known) })
 	}
 	switch {
+	case known.proven && owner != "" && owner != n.name:
+		known.through = true
+		v.refused = append(v.refused, fmt.Errorf("node %s: %s is an address of node %s; if that node is gone, delete it", n.name, c.at.Addr(), owner))
 	case known.proven:
 		v.proven = append(v.proven, c.at.Addr())
 	case known.failed == nil:

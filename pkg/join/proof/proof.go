@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -26,6 +27,8 @@ type Config struct {
 	Nodes  *kube.Nodes
 	// Addresses says which addresses a node can have at all.
 	Addresses kube.NodeAddresses
+	// NodePorts are Services': whoever has one answers there at the addresses of all nodes.
+	NodePorts utilnet.PortRange
 }
 
 // Prover is the component. It runs once per cluster, so that each claim is tried by one.
@@ -96,8 +99,10 @@ type term struct {
 type try struct {
 	stop   context.CancelFunc
 	proven bool
-	failed error // the first one after the grace
-	told   bool
+	// through is that somebody has proven the same before, by whom it may have come about.
+	through bool
+	failed  error // the first one after the grace
+	told    bool
 }
 
 func (p *Prover) serve(ctx context.Context, client kubernetes.Interface, ask func(context.Context, claim) error) error {
@@ -146,9 +151,9 @@ func (t *term) wake() {
 func (t *term) round(ctx context.Context, nodes []node) error {
 	var errs []error
 	var refused []error
-	claimed := map[claim]bool{}
+	claimed, owners := map[claim]bool{}, t.owners(nodes)
 	for _, n := range nodes {
-		v := t.judge(ctx, n, claimed)
+		v := t.judge(ctx, n, claimed, owners)
 		refused = append(refused, v.refused...)
 		if v.pending || n.decided && sameAddresses(v.proven, n.proven) {
 			continue

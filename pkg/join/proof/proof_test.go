@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 
@@ -87,7 +88,7 @@ func run(t *testing.T, at map[string]string, nodes ...runtime.Object) *bed {
 	b.Prover = New(Config{Addresses: kube.NodeAddresses{
 		Pods: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")}, Services: []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")},
 		API: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, Own: "s1",
-	}})
+	}, NodePorts: utilnet.PortRange{Base: 30000, Size: 2768}})
 	b.start(t)
 	return b
 }
@@ -187,6 +188,42 @@ func TestWhoseAddressesAreProven(t *testing.T) {
 		if n := b.tries("192.0.2.8"); n != 1 {
 			t.Errorf("what is proven is asked %d times", n)
 		}
+	})
+}
+
+// A node answers at the address of another: by a Service that leads to it from there. Who has
+// the address keeps it, until that Node is gone; and a port that every Service may have shows
+// nothing, were nobody the address's owner yet.
+func TestWhoAnswersThroughAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		viaService := machine("by-port", "192.0.2.9")
+		viaService.Status.DaemonEndpoints.KubeletEndpoint.Port = 30443
+		b := run(t, map[string]string{"192.0.2.8": "h2", "192.0.2.9": "by-port", "192.0.2.2": "a0"},
+			machine("h2", "192.0.2.8"), machine("a0", "192.0.2.7"), viaService, is(machine("s1", "192.0.2.2"), v1.ConditionTrue))
+		b.has(t, time.Second, "h2", "192.0.2.8")
+		b.has(t, 0, "by-port", "")
+		if n := b.tries("192.0.2.9"); n > 0 {
+			t.Errorf("a port of Services is asked %d times", n)
+		}
+		b.set("192.0.2.8", "a0")
+		b.update(t, "a0", func(n *v1.Node) {
+			n.Status.Addresses[0].Address = "192.0.2.8"
+			n.Status.Addresses = append(n.Status.Addresses, v1.NodeAddress{Type: v1.NodeInternalIP, Address: "192.0.2.2"})
+		})
+		b.has(t, time.Minute, "a0", "")
+		b.has(t, 0, "h2", "192.0.2.8")
+		for _, want := range []string{"node a0: 192.0.2.8 is an address of node h2", "node a0: 192.0.2.2 is an address of node s1"} {
+			if !strings.Contains(b.Note(), want) {
+				t.Errorf("the note is %q, and not %q", b.Note(), want)
+			}
+		}
+		if n := b.tries("192.0.2.8"); n != 2 {
+			t.Errorf("whoever is refused is asked %d times", n)
+		}
+		if err := b.client.CoreV1().Nodes().Delete(t.Context(), "h2", metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		b.has(t, time.Minute, "a0", "192.0.2.8")
 	})
 }
 
