@@ -265,6 +265,32 @@ func node(name string, addresses ...v1.NodeAddress) *v1.Node {
 
 func internal(ip string) v1.NodeAddress { return v1.NodeAddress{Type: v1.NodeInternalIP, Address: ip} }
 
+// A node that claims all addresses of a network keeps no other from being one: neither where
+// none is proven to be its own, nor while it is not ready and nobody knows.
+func TestANodeKeepsOnlyAFewAddressesFromOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		refuted, open := node("refuted"), node("open")
+		for i := range 250 {
+			refuted.Status.Addresses = append(refuted.Status.Addresses, internal(fmt.Sprintf("192.0.2.%d", i)))
+			open.Status.Addresses = append(open.Status.Addresses, internal(fmt.Sprintf("198.51.100.%d", i)))
+		}
+		refuted.Annotations = map[string]string{layout.ProvenAnnotation: "192.0.2.200"}
+		asks := map[string]certificates.RequestConditionType{
+			"192.0.2.7": approvedKind, "192.0.2.200": deniedKind, "198.51.100.7": deniedKind, "198.51.100.8": approvedKind,
+		}
+		present := []runtime.Object{refuted, open}
+		for ip := range asks {
+			present = append(present, node("n-"+ip, internal(ip)))
+		}
+		c := newCluster(t, present...)
+		defer c.start()()
+		for ip, want := range asks {
+			c.ask("csr-"+ip, serves("n-"+ip, ip))
+			c.want("csr-"+ip, want, "")
+		}
+	})
+}
+
 // TestDecisions has what can be decided at once. The cluster has the nodes n1
 // and n2, of which nobody has heard for long.
 func TestDecisions(t *testing.T) {

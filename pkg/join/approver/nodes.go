@@ -2,6 +2,8 @@ package approver
 
 import (
 	"maps"
+	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,15 +26,31 @@ type nodes struct {
 // known is what is kept of a Node.
 type known struct {
 	addresses []san
+	held      []san // of the addresses, those that no other node gets a certificate for
 	ready     bool
 	server    bool // an API server runs there, whose certificates no approver gave
 }
 
+// mostOpen is of how many addresses a node keeps others before anybody knows whether they
+// are its own: as many as are tried. A node that likes not to be ready could keep all of a
+// network.
+const mostOpen = 8
+
 func knownOf(n *v1.Node) known {
-	k := known{}
+	k, open := known{}, 0
+	proven, decided := kube.Proven(n)
 	for _, a := range n.Status.Addresses {
-		if s, ok := reported(a); ok {
-			k.addresses = append(k.addresses, s)
+		s, ok := reported(a)
+		if !ok {
+			continue
+		}
+		k.addresses = append(k.addresses, s)
+		switch {
+		case a.Type != v1.NodeInternalIP, slices.ContainsFunc(proven, func(ip netip.Addr) bool { return ip.String() == s.text }):
+			k.held = append(k.held, s)
+		case !decided && open < mostOpen:
+			open++
+			k.held = append(k.held, s)
 		}
 	}
 	for _, c := range n.Status.Conditions {
@@ -110,12 +128,14 @@ func (s *nodes) sortOut(name string) (own map[san]bool, others map[san]string) {
 		if own := (san{text: other}); other != name {
 			others[own] = max(others[own], other)
 		}
-		for _, a := range k.addresses {
-			if other == name {
+		if other == name {
+			for _, a := range k.addresses {
 				own[a] = true
-			} else {
-				others[a] = max(others[a], other) // the same one each time, if several say so
 			}
+			continue
+		}
+		for _, a := range k.held {
+			others[a] = max(others[a], other) // the same one each time, if several say so
 		}
 	}
 	return own, others
