@@ -1,4 +1,4 @@
-// Package loadbalancer gives Services of type LoadBalancer the addresses of
+// Package servicelb gives Services of type LoadBalancer the addresses of
 // nodes. It carries no packet: kube-proxy, on every node, leads what arrives at
 // such an address to the Service.
 package servicelb

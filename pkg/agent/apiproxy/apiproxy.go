@@ -1,4 +1,4 @@
-// Package loadbalancer is the local address through which everything on an
+// Package apiproxy is the local address through which everything on an
 // agent reaches the API servers. It passes TCP connections on to one of them,
 // learns which there are from the cluster itself, and remembers them, so that
 // an agent outlives the loss of the server by which it joined.
