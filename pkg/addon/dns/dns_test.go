@@ -78,6 +78,9 @@ func (b *bed) run(t testing.TB) (*Server, func()) {
 		if err := <-ended; err != nil {
 			t.Errorf("Run returned %v", err)
 		}
+		// caddy (1.1.4) discards an instance that cannot start, with duplicates of the descriptors of the
+		// sockets, which hold the port of the next test until they are collected.
+		runtime.GC()
 	}
 	return s, stop
 }
