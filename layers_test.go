@@ -85,7 +85,7 @@ var layers = []struct{ pkg, imports string }{
 	{"pkg/install/upgrade", "agent component config file host/probe install/backup install/release install/service kube layout status version"},
 	{"pkg/server", "*"},
 	{"pkg/check/cis", "component config file kube layout manifests pki"},
-	{"pkg/check", "addon agent agent/containerd check/cis cluster cni/overlay component config file helpers host/changes host/netfilter host/probe host/resolver join kube layout log pki server status version"},
+	{"pkg/check", "addon agent agent/containerd check/cis cluster cni/overlay component config datastore/etcd file helpers host/changes host/netfilter host/probe host/resolver join kube layout log pki server status version"},
 	{"pkg/boot", "agent check cluster component component/series config helpers host/changes host/netfilter host/watch install/notify install/service install/uninstall install/upgrade layout log pki/expiry server status version"},
 	{"cmd/lite", "*"},
 	{"scripts/...", "install/release scripts"},

@@ -8,6 +8,7 @@ import (
 	"lite.io/lite/pkg/addon"
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/datastore/etcd"
 	"lite.io/lite/pkg/host/probe"
 	"lite.io/lite/pkg/server"
 	"lite.io/lite/pkg/version"
@@ -87,6 +88,10 @@ func Role(cfg *config.Config) error {
 	switch {
 	case err != nil:
 		return err
+	case stamp.Role != "" && stamp.Role != string(cfg.Role) && cfg.Role == config.Server && etcd.Used(cfg.Layout().Data.Server().Etcd()):
+		// Such as a server's data that somebody has copied here: `lite uninstall` would delete it.
+		return fmt.Errorf("data-dir %s contains a server's datastore, and an agent of a cluster used it last; to start the server, remove %s",
+			cfg.DataDir, cfg.Layout().Data.Role())
 	case stamp.Role != "" && stamp.Role != string(cfg.Role) && cfg.Role == config.Server:
 		return fmt.Errorf("data-dir %s contains an agent of a cluster; start it with `lite agent`, remove it first with `lite uninstall`, or choose another --data-dir for the server", cfg.DataDir)
 	case stamp.Role != "" && stamp.Role != string(cfg.Role):

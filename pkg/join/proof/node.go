@@ -66,10 +66,11 @@ func reduce(of *v1.Node) node {
 			add(ip)
 		}
 	}
-	// What arrives by host-gw comes from the address that carries the overlay.
+	// What arrives by host-gw comes from the address that carries the overlay. There is room for it besides.
 	var carrier overlay.Local
-	if json.Unmarshal([]byte(of.Annotations[layout.OverlayAnnotation]), &carrier) == nil && carrier.IP.IsValid() {
-		add(carrier.IP)
+	if json.Unmarshal([]byte(of.Annotations[layout.OverlayAnnotation]), &carrier) == nil && carrier.IP.IsValid() &&
+		!slices.Contains(n.claims, carrier.IP) {
+		n.claims = append(n.claims, carrier.IP)
 	}
 	n.proven, n.decided = kube.Proven(of)
 	return n
