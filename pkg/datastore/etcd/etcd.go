@@ -17,12 +17,14 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
+	"go.etcd.io/etcd/client/pkg/v3/types"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/features"
 	"go.etcd.io/etcd/server/v3/storage/wal"
@@ -48,8 +50,13 @@ const (
 // Config is what a member has to be told.
 type Config struct {
 	Name string
-	Dir  string  // data directory, made 0700 if it is not there
-	PKI  pki.Dir // holds etcd/server, etcd/peer and the etcd authority
+	Dir  string // data directory, made 0700 if it is not there
+	// Address is where other members reach this one; the zero value is loopback, for a member that stays alone.
+	Address netip.Addr
+	// Admit asks a running cluster to let in a member that is reached at a URL, and returns all members as
+	// name=URL,…; nil for the first member of a cluster. It is called when there are no data.
+	Admit func(ctx context.Context, peerURL string) (initialCluster string, err error)
+	PKI   pki.Dir // holds etcd/server, etcd/peer and the etcd authority
 	// Metrics is the addresses, besides loopback, at which it tells its figures to everybody; none =
 	// nowhere, not on loopback either.
 	Metrics []netip.Addr
@@ -62,6 +69,12 @@ type Etcd struct {
 	args   []string
 	server atomic.Pointer[embed.Etcd]
 	failed chan log.Fatal // holds one
+
+	admit   func(ctx context.Context, peerURL string) (string, error)
+	waiting atomic.Pointer[error] // why the cluster has not let it in yet
+
+	learners sync.Mutex
+	silent   map[types.ID]time.Time // learners that do not answer, since when
 }
 
 // New checks the configuration; nothing is touched before Run.
@@ -70,7 +83,7 @@ func New(c Config) (*Etcd, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Etcd{config: cfg, args: arguments(flags), failed: make(chan log.Fatal, 1)}
+	e := &Etcd{config: cfg, args: arguments(flags), failed: make(chan log.Fatal, 1), admit: c.Admit}
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(log.Zap("etcd", e.fatal))
 	return e, nil
 }
@@ -96,7 +109,7 @@ func configure(c Config) (*embed.Config, *flag.FlagSet, error) {
 	cfg.Dir = c.Dir
 	cfg.ListenClientUrls = []url.URL{mustParse(Endpoint())}
 	cfg.AdvertiseClientUrls = cfg.ListenClientUrls
-	cfg.ListenPeerUrls = []url.URL{mustParse("https://" + layout.Local(layout.EtcdPeerPort))}
+	cfg.ListenPeerUrls = []url.URL{mustParse(peerURL(c.Address))}
 	cfg.AdvertisePeerUrls = cfg.ListenPeerUrls
 	cfg.InitialCluster = cfg.InitialClusterFromName(c.Name)
 	cfg.ClientTLSInfo = mutualTLS(c.PKI, pki.EtcdServer)
@@ -257,6 +270,9 @@ func (e *Etcd) Name() string { return "etcd" }
 
 // Run implements component.Component.
 func (e *Etcd) Run(ctx context.Context) (err error) {
+	if err := e.enter(ctx); err != nil || ctx.Err() != nil {
+		return err
+	}
 	server, err := e.start()
 	if err != nil {
 		return err
@@ -266,12 +282,13 @@ func (e *Etcd) Run(ctx context.Context) (err error) {
 		slog.Debug("On a full disk the datastore cannot grow", "err", err)
 	}
 	go e.disarm(ctx, server)
+	go e.settle(ctx, server)
 	select {
 	case <-ctx.Done():
 	case err = <-server.Err():
 		err = fmt.Errorf("serve: %w", err)
 	case <-server.Server.StopNotify():
-		err = errors.New("the member stopped")
+		err = e.stopped(server)
 	case reason := <-e.failed:
 		// It stands still with its locks held: closing it would wait for them.
 		return fmt.Errorf("write to %s: %w; acknowledged writes are safe: fix the cause and start again", e.config.Dir, reason)
@@ -504,6 +521,9 @@ func (e *Etcd) Settings() (component.Settings, error) {
 // Ready implements component.Component: the member has a leader and no alarm.
 func (e *Etcd) Ready(context.Context) error {
 	server := e.server.Load()
+	if why := e.waiting.Load(); server == nil && why != nil {
+		return fmt.Errorf("waiting for the cluster to admit this server: %w", *why)
+	}
 	if server == nil {
 		return errors.New("opening the store")
 	}
@@ -511,6 +531,9 @@ func (e *Etcd) Ready(context.Context) error {
 	case <-server.Server.ReadyNotify():
 	default:
 		return errors.New("electing a leader")
+	}
+	if server.Server.IsLearner() {
+		return errors.New("catching up with the other servers")
 	}
 	alarms := server.Server.Alarms()
 	if slices.ContainsFunc(alarms, func(a *etcdserverpb.AlarmMember) bool { return a.Alarm == etcdserverpb.AlarmType_NOSPACE }) {

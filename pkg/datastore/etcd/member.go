@@ -1,0 +1,268 @@
+package etcd
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/client/pkg/v3/types"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/membership"
+	etcderrors "go.etcd.io/etcd/server/v3/etcdserver/errors"
+
+	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
+)
+
+// Member is one of those that hold the store together.
+type Member struct {
+	Name    string // of its node; "" if it has not started yet
+	ID      string
+	PeerURL string
+	Learner bool // it does not vote yet
+	Leader  bool
+	Self    bool
+}
+
+// BusyError is why a cluster cannot admit a member at the moment.
+type BusyError struct{ Reason string }
+
+func (e *BusyError) Error() string { return e.Reason }
+
+const (
+	// enterEvery is how often a cluster is asked to admit this server, and to promote it.
+	enterEvery = time.Second
+	// deadAfter is how long a learner may be unreachable until another server may take its turn.
+	deadAfter = 30 * time.Second
+)
+
+func peerURL(address netip.Addr) string {
+	if !address.IsValid() {
+		return "https://" + layout.Local(layout.EtcdPeerPort)
+	}
+	return "https://" + netip.AddrPortFrom(address, layout.EtcdPeerPort).String()
+}
+
+// enter has the cluster admit this member if it is to be a further one and has no data: a
+// member that has a log knows the others by that.
+func (e *Etcd) enter(ctx context.Context) error {
+	if e.admit == nil || hasLog(e.config.Dir) {
+		return nil
+	}
+	for {
+		cluster, err := e.admit(ctx, e.config.AdvertisePeerUrls[0].String())
+		if err == nil {
+			e.config.InitialCluster, e.config.ClusterState = cluster, embed.ClusterStateFlagExisting
+			return nil
+		}
+		if before := e.waiting.Swap(&err); before == nil || (*before).Error() != err.Error() {
+			slog.Info("Waiting for the cluster to admit this server", "because", err)
+		}
+		if !kube.Sleep(ctx, enterEvery) {
+			return nil
+		}
+	}
+}
+
+// settle makes a member that has caught up one that votes, and tells the others where it is
+// reached now.
+func (e *Etcd) settle(ctx context.Context, server *embed.Etcd) {
+	s := server.Server
+	select {
+	case <-s.ReadyNotify(): // before that it does not know itself
+	case <-ctx.Done():
+		return
+	}
+	for told := ""; s.IsLearner() && ctx.Err() == nil; {
+		_, err := s.PromoteMember(ctx, uint64(s.MemberID()))
+		if err == nil {
+			slog.Info("This server is a member of the datastore that votes")
+			continue
+		}
+		if told != err.Error() {
+			told = err.Error()
+			slog.Info("This server is catching up with the others", "etcd", err)
+		}
+		kube.Sleep(ctx, enterEvery)
+	}
+	self := s.Cluster().Member(s.MemberID())
+	here := types.URLs(e.config.AdvertisePeerUrls).StringSlice()
+	for self != nil && !slices.Equal(self.PeerURLs, here) && ctx.Err() == nil {
+		moved := self.Clone()
+		moved.PeerURLs = here
+		_, err := s.UpdateMember(ctx, *moved)
+		if err == nil {
+			slog.Info("Other servers reach the datastore of this one at another address now", "before", strings.Join(self.PeerURLs, ","), "now", strings.Join(here, ","))
+			return
+		}
+		kube.Sleep(ctx, enterEvery)
+	}
+}
+
+// stopped says why a member has stopped by itself.
+func (e *Etcd) stopped(server *embed.Etcd) error {
+	if server.Server.IsIDRemoved(uint64(server.Server.MemberID())) {
+		return e.removed()
+	}
+	select {
+	case err := <-server.Err():
+		if errors.Is(err, etcderrors.ErrStopped) || strings.Contains(err.Error(), "removed") {
+			return e.removed()
+		}
+		return fmt.Errorf("the member stopped: %w", err)
+	default:
+		return errors.New("the member stopped")
+	}
+}
+
+func (e *Etcd) removed() error {
+	return fmt.Errorf("this server was removed from the cluster, and its copy of the datastore in %s is out of date; nothing was changed: to let it join again with the cluster's data, run `lite member rejoin` here, and start it", e.config.Dir)
+}
+
+// Members is the members of the cluster as this one knows them.
+func (e *Etcd) Members() ([]Member, error) {
+	server := e.server.Load()
+	if server == nil {
+		return nil, errors.New("the datastore is not open yet")
+	}
+	s := server.Server
+	var all []Member
+	for _, m := range s.Cluster().Members() {
+		all = append(all, Member{
+			Name: m.Name, ID: m.ID.String(), PeerURL: strings.Join(m.PeerURLs, ","), Learner: m.IsLearner, Leader: m.ID == s.Leader(), Self: m.ID == s.MemberID(),
+		})
+	}
+	slices.SortFunc(all, func(a, b Member) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
+	return all, nil
+}
+
+// Admit lets a member in, as one that learns: it returns all members for it to start with. One
+// at a time enters (etcd's own bound); whoever begins again with no data gets another identity.
+// An error of type BusyError is one that time mends.
+func (e *Etcd) Admit(ctx context.Context, name, peer string) (initialCluster string, err error) {
+	server := e.server.Load()
+	if server == nil {
+		return "", &BusyError{"the datastore of the server that was asked is not open yet"}
+	}
+	s := server.Server
+	if _, err := s.MemberList(ctx, &etcdserverpb.MemberListRequest{Linearizable: true}); err != nil {
+		return "", &BusyError{fmt.Sprintf("the datastore has no quorum: %v", err)}
+	}
+	urls, err := types.NewURLs([]string{peer})
+	if err != nil {
+		return "", fmt.Errorf("peer URL %q: %w", peer, err)
+	}
+	for _, m := range s.Cluster().Members() {
+		switch {
+		case m.ID == s.MemberID() && (m.Name == name || slices.Contains(m.PeerURLs, peer)):
+			return "", fmt.Errorf("the server that was asked has this name or address itself: %s at %s; choose another --node-name", m.Name, strings.Join(m.PeerURLs, ","))
+		case m.IsLearner && !m.IsStarted() && slices.Contains(m.PeerURLs, peer):
+			return e.roll(name, m.ID), nil // it asks again
+		case m.Name == name || slices.Contains(m.PeerURLs, peer):
+			// Its data are gone: what it voted for is forgotten, so it must not vote under that identity.
+			slog.Warn("A server begins again without data: what it was before is removed", "member", m.ID, "name", m.Name, "url", peer)
+			if _, err := s.RemoveMember(ctx, uint64(m.ID)); err != nil {
+				return "", &BusyError{fmt.Sprintf("member %s, which it was before, cannot be removed yet: %v", m.ID, err)}
+			}
+		case m.IsLearner && !e.dead(m):
+			return "", &BusyError{fmt.Sprintf("server %s is joining", cmp.Or(m.Name, strings.Join(m.PeerURLs, ",")))}
+		case m.IsLearner:
+			slog.Warn("A server that was joining does not answer: another takes its turn", "member", m.ID, "url", strings.Join(m.PeerURLs, ","))
+			if _, err := s.RemoveMember(ctx, uint64(m.ID)); err != nil {
+				return "", &BusyError{fmt.Sprintf("learner %s cannot be removed yet: %v", m.ID, err)}
+			}
+		}
+	}
+	now := time.Now()
+	added := membership.NewMemberAsLearner("", urls, e.config.InitialClusterToken, &now)
+	if _, err := s.AddMember(ctx, *added); err != nil {
+		return "", &BusyError{fmt.Sprintf("the datastore takes no member now: %v", err)}
+	}
+	slog.Info("A server joins the datastore", "name", name, "url", peer, "member", added.ID)
+	return e.roll(name, added.ID), nil
+}
+
+// roll is all members as name=URL, where the one with an ID has a name to come.
+func (e *Etcd) roll(name string, id types.ID) string {
+	var all []string
+	for _, m := range e.server.Load().Server.Cluster().Members() {
+		known := m.Name
+		if m.ID == id {
+			known = name
+		}
+		for _, u := range m.PeerURLs {
+			all = append(all, cmp.Or(known, m.ID.String())+"="+u)
+		}
+	}
+	slices.Sort(all)
+	return strings.Join(all, ",")
+}
+
+// dead reports whether a learner has not answered for deadAfter.
+func (e *Etcd) dead(m *membership.Member) bool {
+	e.learners.Lock()
+	defer e.learners.Unlock()
+	if e.silent == nil {
+		e.silent = map[types.ID]time.Time{}
+	}
+	if slices.ContainsFunc(m.PeerURLs, answers) {
+		delete(e.silent, m.ID)
+		return false
+	}
+	if _, known := e.silent[m.ID]; !known {
+		e.silent[m.ID] = time.Now()
+	}
+	return time.Since(e.silent[m.ID]) > deadAfter
+}
+
+// answers reports whether somebody speaks TLS at a URL. Who it is the datastore finds out.
+func answers(address string) bool {
+	u, err := url.Parse(address)
+	if err != nil {
+		return false
+	}
+	conn, err := net.DialTimeout("tcp", u.Host, time.Second)
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(time.Second))
+	t := tls.Client(conn, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // nothing is sent, and nothing believed
+	err = t.Handshake()
+	var closed *net.OpError
+	return err == nil || !errors.As(err, &closed) || !closed.Timeout()
+}
+
+// Remove takes a member out by its name or ID, if those that stay have a quorum without it.
+func (e *Etcd) Remove(ctx context.Context, which string) (Member, error) {
+	all, err := e.Members()
+	if err != nil {
+		return Member{}, err
+	}
+	i := slices.IndexFunc(all, func(m Member) bool { return m.Name == which || m.ID == which })
+	if i < 0 {
+		return Member{}, fmt.Errorf("no member has the name or ID %q; run `lite member list`", which)
+	}
+	id, err := types.IDFromString(all[i].ID)
+	if err != nil {
+		return Member{}, err
+	}
+	_, err = e.server.Load().Server.RemoveMember(ctx, uint64(id))
+	switch {
+	case errors.Is(err, etcderrors.ErrNotEnoughStartedMembers), errors.Is(err, etcderrors.ErrUnhealthy):
+		return all[i], fmt.Errorf("without %s, too few of the other members would be up to hold a quorum; bring the others back first, or add a server: %w", which, err)
+	case err != nil:
+		return all[i], fmt.Errorf("remove member %s: %w", which, err)
+	}
+	return all[i], nil
+}
