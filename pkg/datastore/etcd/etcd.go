@@ -286,9 +286,9 @@ func (e *Etcd) Run(ctx context.Context) (err error) {
 	select {
 	case <-ctx.Done():
 	case err = <-server.Err():
-		err = fmt.Errorf("serve: %w", err)
+		err = e.stopped(server, fmt.Errorf("serve: %w", err))
 	case <-server.Server.StopNotify():
-		err = e.stopped(server)
+		err = e.stopped(server, errors.New("the member stopped"))
 	case reason := <-e.failed:
 		// It stands still with its locks held: closing it would wait for them.
 		return fmt.Errorf("write to %s: %w; acknowledged writes are safe: fix the cause and start again", e.config.Dir, reason)

@@ -17,8 +17,11 @@ import (
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/client/pkg/v3/types"
 	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/etcdserver"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/membership"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/rafthttp"
 	etcderrors "go.etcd.io/etcd/server/v3/etcdserver/errors"
+	"go.uber.org/zap"
 
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
@@ -109,20 +112,36 @@ func (e *Etcd) settle(ctx context.Context, server *embed.Etcd) {
 	}
 }
 
-// stopped says why a member has stopped by itself.
-func (e *Etcd) stopped(server *embed.Etcd) error {
-	if server.Server.IsIDRemoved(uint64(server.Server.MemberID())) {
+// stopped says why a member has stopped by itself; err is what it said.
+func (e *Etcd) stopped(server *embed.Etcd, err error) error {
+	if e.isRemoved(server) {
 		return e.removed()
 	}
-	select {
-	case err := <-server.Err():
-		if errors.Is(err, etcderrors.ErrStopped) || strings.Contains(err.Error(), "removed") {
-			return e.removed()
-		}
-		return fmt.Errorf("the member stopped: %w", err)
-	default:
-		return errors.New("the member stopped")
+	return err
+}
+
+// isRemoved asks the other members whether this one is none any more. A member that was away
+// when it was removed does not have that in its own log.
+func (e *Etcd) isRemoved(server *embed.Etcd) bool {
+	s := server.Server
+	if s.IsIDRemoved(uint64(s.MemberID())) {
+		return true
 	}
+	var others []string
+	for _, m := range s.Cluster().Members() {
+		if m.ID != s.MemberID() {
+			others = append(others, m.PeerURLs...)
+		}
+	}
+	if len(others) == 0 {
+		return false
+	}
+	dial, err := rafthttp.NewRoundTripper(e.config.PeerTLSInfo, time.Second)
+	if err != nil {
+		return false
+	}
+	now, err := etcdserver.GetClusterFromRemotePeers(zap.NewNop(), others, dial)
+	return err == nil && now.Member(s.MemberID()) == nil
 }
 
 func (e *Etcd) removed() error {
@@ -162,25 +181,25 @@ func (e *Etcd) Admit(ctx context.Context, name, peer string) (initialCluster str
 	if err != nil {
 		return "", fmt.Errorf("peer URL %q: %w", peer, err)
 	}
+	if self := s.Cluster().Member(s.MemberID()); self != nil && (self.Name == name || slices.Contains(self.PeerURLs, peer)) {
+		return "", fmt.Errorf("the server that was asked has this name or address itself: %s at %s; choose another --node-name", self.Name, strings.Join(self.PeerURLs, ","))
+	}
 	for _, m := range s.Cluster().Members() {
-		switch {
-		case m.ID == s.MemberID() && (m.Name == name || slices.Contains(m.PeerURLs, peer)):
-			return "", fmt.Errorf("the server that was asked has this name or address itself: %s at %s; choose another --node-name", m.Name, strings.Join(m.PeerURLs, ","))
-		case m.IsLearner && !m.IsStarted() && slices.Contains(m.PeerURLs, peer):
+		switch known := m.Name == name || slices.Contains(m.PeerURLs, peer); {
+		case known && m.IsLearner && !m.IsStarted():
 			return e.roll(name, m.ID), nil // it asks again
-		case m.Name == name || slices.Contains(m.PeerURLs, peer):
+		case known:
 			// Its data are gone: what it voted for is forgotten, so it must not vote under that identity.
-			slog.Warn("A server begins again without data: what it was before is removed", "member", m.ID, "name", m.Name, "url", peer)
-			if _, err := s.RemoveMember(ctx, uint64(m.ID)); err != nil {
-				return "", &BusyError{fmt.Sprintf("member %s, which it was before, cannot be removed yet: %v", m.ID, err)}
-			}
+			slog.Warn("A server begins again without data: the member that it was is removed", "member", m.ID, "name", m.Name, "url", peer)
 		case m.IsLearner && !e.dead(m):
 			return "", &BusyError{fmt.Sprintf("server %s is joining", cmp.Or(m.Name, strings.Join(m.PeerURLs, ",")))}
 		case m.IsLearner:
 			slog.Warn("A server that was joining does not answer: another takes its turn", "member", m.ID, "url", strings.Join(m.PeerURLs, ","))
-			if _, err := s.RemoveMember(ctx, uint64(m.ID)); err != nil {
-				return "", &BusyError{fmt.Sprintf("learner %s cannot be removed yet: %v", m.ID, err)}
-			}
+		default:
+			continue
+		}
+		if _, err := s.RemoveMember(ctx, uint64(m.ID)); err != nil {
+			return "", &BusyError{fmt.Sprintf("member %s (%s) cannot be removed yet: %v", m.ID, m.Name, err)}
 		}
 	}
 	now := time.Now()
