@@ -9,8 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path"
-	"slices"
+	"io/fs"
 	"strings"
 )
 
@@ -84,6 +83,5 @@ func handoverCipher(t Token, salt []byte) (cipher.AEAD, error) {
 
 // inside reports whether a path stays below a directory.
 func inside(name string) bool {
-	return name != "" && name == path.Clean(name) && !path.IsAbs(name) && !strings.ContainsAny(name, "\x00\\") &&
-		!slices.Contains(strings.Split(name, "/"), "..")
+	return fs.ValidPath(name) && name != "." && !strings.ContainsAny(name, "\x00\\")
 }

@@ -115,7 +115,7 @@ func (e *Etcd) settle(ctx context.Context, server *embed.Etcd) {
 // stopped says why a member has stopped by itself; err is what it said.
 func (e *Etcd) stopped(server *embed.Etcd, err error) error {
 	if e.isRemoved(server) {
-		return e.removed()
+		return fmt.Errorf("this server was removed from the cluster, and its copy of the datastore in %s is out of date; nothing was changed: to let it join again with the cluster's data, run `lite member rejoin` here, and start it", e.config.Dir)
 	}
 	return err
 }
@@ -142,10 +142,6 @@ func (e *Etcd) isRemoved(server *embed.Etcd) bool {
 	}
 	now, err := etcdserver.GetClusterFromRemotePeers(zap.NewNop(), others, dial)
 	return err == nil && now.Member(s.MemberID()) == nil
-}
-
-func (e *Etcd) removed() error {
-	return fmt.Errorf("this server was removed from the cluster, and its copy of the datastore in %s is out of date; nothing was changed: to let it join again with the cluster's data, run `lite member rejoin` here, and start it", e.config.Dir)
 }
 
 // Members is the members of the cluster as this one knows them.
