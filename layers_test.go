@@ -73,7 +73,7 @@ var layers = []struct{ pkg, imports string }{
 	{"pkg/cni", "cni/overlay component file host/firewall host/netfilter host/probe kube layout"},
 	{"pkg/cni/policy", "cni/overlay component host/firewall kube layout"},
 	{"pkg/host/resolver", "file"},
-	{"pkg/addon/dns", "component component/series file host/resolver kube layout"},
+	{"pkg/addon/dns", "component component/series file host/probe host/resolver kube layout"},
 	{"pkg/addon/manifests", "addon file file/document kube kube/apply layout"},
 	{"pkg/addon/storage", "file kube layout"},
 	{"pkg/addon/servicelb", "component kube layout"},

@@ -2,7 +2,6 @@ package config
 
 import (
 	"io/fs"
-	"net"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -37,12 +36,6 @@ func thisHost() host {
 		},
 		stat:     os.Stat,
 		writable: func(dir string) error { return unix.Access(dir, unix.W_OK|unix.X_OK) },
-		listen: func(addr string) error {
-			l, err := net.Listen("tcp", addr)
-			if err != nil {
-				return err
-			}
-			return l.Close()
-		},
+		listen:   func(addr string) error { return probe.Unused("tcp", addr) },
 	}
 }

@@ -3,7 +3,6 @@ package dns
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -11,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"lite.io/lite/pkg/host/probe"
 	"lite.io/lite/pkg/layout"
 )
 
@@ -23,17 +23,10 @@ import (
 // unshared wants nobody to listen yet where we are going to.
 func unshared(listen []netip.Addr) error {
 	for _, ip := range listen {
-		at := netip.AddrPortFrom(ip, layout.DNSPort)
-		tcp, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(at))
-		if err != nil {
+		at := netip.AddrPortFrom(ip, layout.DNSPort).String()
+		if err := errors.Join(probe.Unused("tcp", at), probe.Unused("udp", at)); err != nil {
 			return err
 		}
-		tcp.Close()
-		udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
-		if err != nil {
-			return err
-		}
-		udp.Close()
 	}
 	return nil
 }
@@ -63,11 +56,7 @@ func unshare(listen []netip.Addr) error {
 	for port := range ports {
 		// Of TCP the kernel remembers by the port that all who have it share it (6.18).
 		// One who does not, at another address, makes it look at each again.
-		l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(elsewhere, port)))
-		if err == nil {
-			err = l.Close()
-		}
-		errs = append(errs, err)
+		errs = append(errs, probe.Unused("tcp", netip.AddrPortFrom(elsewhere, port).String()))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("reserve the address of DNS: %w", err)

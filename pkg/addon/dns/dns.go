@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"os"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -362,6 +363,19 @@ func (s *Server) load(ctx context.Context, w want) error {
 // put starts an instance, in the place of the one there is. That one's sockets become its
 // own.
 func (s *Server) put(corefile []byte, listen []netip.Addr) (*caddy.Instance, error) {
+	instance, err := s.start(corefile, listen)
+	if err != nil {
+		// caddy (1.1.4) leaves the sockets of an instance that cannot start to the garbage
+		// collector, and does not clear the instance's place in its list. Until they are
+		// collected, which may take minutes, they hold their ports.
+		started := caddy.Instances()
+		clear(started[len(started):cap(started)])
+		runtime.GC()
+	}
+	return instance, err
+}
+
+func (s *Server) start(corefile []byte, listen []netip.Addr) (*caddy.Instance, error) {
 	if s.instance != nil {
 		return s.instance.Restart(input(corefile))
 	}
@@ -371,8 +385,9 @@ func (s *Server) put(corefile []byte, listen []netip.Addr) (*caddy.Instance, err
 	instance, err := caddy.Start(input(corefile))
 	if err != nil {
 		end(instance)
+		return nil, err
 	}
-	return instance, err
+	return instance, nil
 }
 
 // awaitServing waits until an instance serves where it listens. One that is stopped

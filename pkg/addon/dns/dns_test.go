@@ -78,9 +78,6 @@ func (b *bed) run(t testing.TB) (*Server, func()) {
 		if err := <-ended; err != nil {
 			t.Errorf("Run returned %v", err)
 		}
-		// caddy (1.1.4) discards an instance that cannot start, with duplicates of the descriptors of the
-		// sockets, which hold the port of the next test until they are collected.
-		runtime.GC()
 	}
 	return s, stop
 }
@@ -272,6 +269,31 @@ func TestBrokenForAWhile(t *testing.T) {
 	theirs.Close()
 	eventually(t, b.asks("a.test", "192.0.2.1"))
 	now(t, b.asks(web, "10.43.0.7"), notes(s, "contains no name server"))
+}
+
+// A start fails with some of its sockets open already, and those must not stand in the way of
+// the next attempt.
+func TestPortTakenAtFirst(t *testing.T) {
+	b := newBed(t)
+	theirs, err := net.Listen("tcp", "127.0.53.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer theirs.Close()
+	b.api.put("configmaps", namespace, customName, map[string]any{"data": map[string]string{
+		"z.server": "z.test:" + strings.TrimPrefix(theirs.Addr().String(), "127.0.53.1:") + " {\n log\n}\n",
+	}})
+	s, stop := b.run(t)
+	defer stop()
+	eventually(t, func() error {
+		if err := s.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "address already in use") {
+			return fmt.Errorf("with a port that is taken: %w", err)
+		}
+		return nil
+	})
+	theirs.Close()
+	eventually(t, func() error { return s.Ready(t.Context()) })
+	now(t, b.asks(web, "10.43.0.7"))
 }
 
 // A file of a ConfigMap need not be text.
