@@ -75,9 +75,6 @@ func tokenCreateCommand() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("--role: %w", err)
 			}
-			if r == join.Server && printCommand {
-				return errors.New("--print-join-command: this version supports a single server; create a token for an agent")
-			}
 			return onServer(cmd, func(ctx context.Context, _ *config.Config, client kubernetes.Interface, standing join.Token) error {
 				if description == join.Standing {
 					return fmt.Errorf("--description: %q is reserved for the cluster's own token; choose another", description)

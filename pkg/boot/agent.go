@@ -2,15 +2,11 @@ package boot
 
 import (
 	"context"
-	"log/slog"
-	"sync/atomic"
-	"time"
 
 	"github.com/spf13/pflag"
 
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/cluster"
-	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/status"
 )
@@ -39,16 +35,18 @@ func (n *plan) agent() error {
 	if err != nil {
 		return err
 	}
-	member, err := r.join()
+	var member agent.Membership
+	err = r.join(func(ctx context.Context, say func(string)) (err error) {
+		member, err = agent.Join(ctx, r.cfg, say)
+		return err
+	})
 	if r.ctx.Err() != nil {
 		return nil // told to stop while it waited
 	}
 	if err != nil {
 		return err
 	}
-	if err := n.cfg.With(member.Facts).CheckNetworks(); err != nil {
-		slog.Warn("CIDRs of the cluster overlap networks of this machine: pods cannot reach those networks", "err", err)
-	}
+	r.checkNetworks(member.Facts)
 	node, err := agent.New(n.cfg, member, n.host, n.ui.changed)
 	if err != nil {
 		return err
@@ -63,22 +61,4 @@ func (n *plan) agent() error {
 		}
 	}
 	return r.run(node.Group, add, "Show its components:  lite status")
-}
-
-// join makes the machine a node, and says what that waits for.
-func (r *reporting) join() (agent.Membership, error) {
-	began := time.Now()
-	var waiting atomic.Pointer[string]
-	r.show(func(context.Context) status.Node {
-		c := status.Component{Name: "join", State: component.Starting, Since: began}
-		if w := waiting.Load(); w != nil {
-			c.Reason = *w
-		}
-		return r.self(c)
-	})
-	return agent.Join(r.ctx, r.cfg, func(problem string) {
-		waiting.Store(&problem)
-		r.manager.Status("Waiting to join the cluster: " + problem)
-		slog.Warn("Waiting to join the cluster: " + problem)
-	})
 }

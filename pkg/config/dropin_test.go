@@ -62,7 +62,6 @@ func TestDropInRefuses(t *testing.T) {
 		"another configuration file": {[]string{"--config=/etc/passwd"}, nil, "cannot be set for a service"},
 		"a typing error":             {nil, []string{"LITE_TOKNE=secret"}, "did you mean LITE_TOKEN?"},
 		"a wrong value":              {[]string{"--node-ip=x"}, nil, "is not an IP address"},
-		"what is for others":         {nil, []string{"LITE_URL=https://192.0.2.1:6443"}, "is for agents only"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			flags := Flags(Server)
@@ -74,5 +73,9 @@ func TestDropInRefuses(t *testing.T) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
 		})
+	}
+	_, _, err := dropIn(Agent, Flags(Agent), []string{"LITE_TLS_SAN=a.test"}, installFile, fakeHost(nil))
+	if err == nil || !strings.Contains(err.Error(), "is for servers only") {
+		t.Errorf("what is for others: %v", err)
 	}
 }

@@ -4,6 +4,7 @@
 package datastore
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 
@@ -30,6 +31,12 @@ type Config struct {
 	PKI      pki.Dir
 	Metrics  []netip.Addr // where etcd tells its figures to everybody
 	EtcdArgs []string
+
+	// Address is where the other members of the embedded etcd reach this one. Several and Admit are as in
+	// etcd.Config.
+	Address netip.Addr
+	Several bool
+	Admit   func(ctx context.Context, peerURL string) (initialCluster string, err error)
 }
 
 // Store is a datastore of which nothing has been touched yet.
@@ -42,6 +49,8 @@ type Store struct {
 	// Shared is whether other servers may work on the same store, so that one has to be
 	// elected for what must run once per cluster.
 	Shared bool
+	// Member is the embedded etcd; nil if the store is another one.
+	Member *etcd.Etcd
 }
 
 // New makes the store of a server. It parses arguments; nothing is touched before Run.
@@ -49,7 +58,10 @@ func New(c Config) (Store, error) {
 	if c.Kind != cluster.Etcd {
 		return Store{}, fmt.Errorf("the cluster's datastore is of the kind %q, which this version of lite does not have; use the version that the other servers run", c.Kind)
 	}
-	member, err := etcd.New(etcd.Config{Name: c.NodeName, Dir: c.Dir.Etcd(), PKI: c.PKI, Metrics: c.Metrics, Args: c.EtcdArgs})
+	member, err := etcd.New(etcd.Config{
+		Name: c.NodeName, Dir: c.Dir.Etcd(), PKI: c.PKI, Metrics: c.Metrics, Args: c.EtcdArgs,
+		Address: c.Address, Several: c.Several, Admit: c.Admit,
+	})
 	if err != nil {
 		return Store{}, err
 	}
@@ -61,6 +73,8 @@ func New(c Config) (Store, error) {
 			CertFile: c.PKI.Cert(pki.APIServerEtcdClient),
 			KeyFile:  c.PKI.Key(pki.APIServerEtcdClient),
 		},
-		Used: etcd.Used(c.Dir.Etcd()),
+		Used:   etcd.Used(c.Dir.Etcd()),
+		Shared: c.Several,
+		Member: member,
 	}, nil
 }

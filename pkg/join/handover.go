@@ -1,6 +1,7 @@
 package join
 
 import (
+	"context"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
@@ -10,14 +11,62 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"strings"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // Handover is what a further server has to have from those that are there: the authorities
 // with their keys, and the keys by which all API servers sign and encrypt alike.
 type Handover struct {
+	// Kubernetes is the version of it that the server has.
+	Kubernetes string `json:"kubernetes"`
 	// Files is their contents by their paths below the server's directory.
 	Files map[string][]byte `json:"files"`
+}
+
+// HandoverRequest is what a machine that joins as a server reports about itself, as JSON.
+type HandoverRequest struct {
+	NodeName string `json:"nodeName"`
+}
+
+// HandoverResponse is the answer, as JSON.
+type HandoverResponse struct {
+	Sealed []byte `json:"sealed"` // see Handover.Seal
+}
+
+// FetchHandover asks a server of the cluster, again while what is wrong can heal by itself. say is told each problem
+// once that is waited for.
+func FetchHandover(ctx context.Context, c Cluster, t Token, nodeName string, say func(string)) (h Handover, err error) {
+	ca, err := parseCerts(c.CA)
+	if err != nil {
+		return h, &Error{Problem: "the CA that was discovered is damaged", Remedy: "join again", err: err}
+	}
+	body, err := json.Marshal(HandoverRequest{nodeName})
+	if err != nil {
+		return h, err
+	}
+	p := peer{server: c.Server, client: client(verified(ca))}
+	_, err = persist(ctx, say, func() (Cluster, error) {
+		var got HandoverResponse
+		a, err := p.ask(ctx, http.MethodPost, layout.HandoverPath, t.ID+"."+t.Secret, string(body), &got)
+		switch {
+		case err != nil:
+			return c, err
+		case a.code == http.StatusNotFound:
+			return c, &Error{Problem: "the server " + p.server + " runs a version of lite that has a single server", Remedy: "upgrade it first"}
+		case a.code == http.StatusUnauthorized && a.kubernetes:
+			return c, p.explain(ctx, t)
+		case a.code == http.StatusConflict || a.code == http.StatusServiceUnavailable && a.message != "":
+			return c, &Error{Problem: "the server " + p.server + " does not hand over yet: " + a.message, Remedy: "waiting", Retry: true}
+		case a.code/100 != 2:
+			return c, p.unexpected(a)
+		}
+		h, err = OpenHandover(t, got.Sealed)
+		return c, err
+	})
+	return h, err
 }
 
 const (

@@ -24,9 +24,10 @@ type peer struct {
 }
 
 const (
-	dialTimeout   = 5 * time.Second
-	answerTimeout = 10 * time.Second // of one request, with the dialing
-	longestAnswer = 4 << 20          // more than fits into etcd
+	dialTimeout    = 5 * time.Second
+	answerTimeout  = 10 * time.Second // of one request, with the dialing
+	longestAnswer  = 4 << 20          // more than fits into etcd
+	longestMessage = 500              // bytes of an error that are repeated
 )
 
 // unverified is for the one request that learns the CA. It sends nothing, and
@@ -62,6 +63,7 @@ type answer struct {
 	code       int
 	kubernetes bool // an error in the form of the Kubernetes API
 	date       time.Time
+	message    string              // the error's, on one line
 	shown      []*x509.Certificate // what the server has shown, its own first
 }
 
@@ -101,7 +103,10 @@ func (p peer) ask(ctx context.Context, method, path, bearer string, body string,
 		return a, nil
 	}
 	var s metav1.Status
-	a.kubernetes = json.Unmarshal(data, &s) == nil && s.Kind == "Status"
+	if a.kubernetes = json.Unmarshal(data, &s) == nil && s.Kind == "Status"; a.kubernetes {
+		a.message = strings.Join(strings.Fields(s.Message), " ")
+		a.message = a.message[:min(len(a.message), longestMessage)]
+	}
 	return a, nil
 }
 

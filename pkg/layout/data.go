@@ -137,6 +137,9 @@ func (s Server) Manifests() string { return s.join("manifests") }
 // Facts is what the cluster shares, as of the server's last start.
 func (s Server) Facts() string { return s.join("facts.json") }
 
+// Membership is there if the server is, or is to be, one of several.
+func (s Server) Membership() string { return s.join("membership.json") }
+
 // Ranges is what versions until 1.37 had in its place; it is removed.
 func (s Server) Ranges() string { return s.join("ranges.json") }
 

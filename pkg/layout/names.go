@@ -115,6 +115,13 @@ func TokenGroup(role string) string { return tokenGroups + role }
 // AllTokenGroups is that of agents and that of servers.
 func AllTokenGroups() []string { return []string{TokenGroup(agentName), TokenGroup(serverName)} }
 
+// Paths of the API by which servers join, and what they are one of.
+const (
+	APIPrefix    = "/lite/v1/"
+	HandoverPath = APIPrefix + "handover"
+	MembersPath  = APIPrefix + "members"
+)
+
 // Field managers, and the sources of events.
 const (
 	Manager             = "lite" // a slash and a file follow for what a user declares

@@ -73,7 +73,7 @@ func Ports() []Port {
 		{Number: APIPort, Protocol: "tcp", Who: "the API server", Only: serverName, At: Everywhere, Moved: "https-listen-port", Reserved: true},
 		{Number: BalancerPort, Protocol: "tcp", Who: "the load balancer to the API", Only: agentName, At: OnLoopback},
 		{Number: EtcdPort, Protocol: "tcp", Who: "etcd", Only: serverName, At: OnLoopback, Reserved: true},
-		{Number: EtcdPeerPort, Protocol: "tcp", Who: "etcd", Only: serverName, At: OnLoopback, Reserved: true},
+		{Number: EtcdPeerPort, Protocol: "tcp", Who: "etcd", Only: serverName, At: Everywhere, Reserved: true},
 		{Number: KubeletPort, Protocol: "tcp", Who: "the kubelet", At: Everywhere, Moved: "kubelet-arg port", Reserved: true},
 		{Number: KubeletHealthPort, Protocol: "tcp", Who: "the kubelet", At: OnLoopback, Moved: "kubelet-arg healthz-port"},
 		{Number: ProxyMetricsPort, Protocol: "tcp", Who: "kube-proxy", At: OnLoopback, Moved: "kube-proxy-arg metrics-bind-address",

@@ -58,8 +58,11 @@ func ensureToken(cfg *config.Config, dir pki.Dir) error {
 		return err
 	}
 	t, err := ReadToken(cfg.DataDir)
+	several, unknown := readMembership(cfg.Layout().Data.Server())
 	switch {
-	case said.ID != "":
+	case unknown != nil:
+		return unknown
+	case said.ID != "" && several == nil: // else it is what the server joined by
 		t = said
 	case errors.Is(err, fs.ErrNotExist):
 		t = join.New()

@@ -3,6 +3,7 @@ package server
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -93,13 +94,17 @@ func TestClaimEndsWithItsProcess(t *testing.T) {
 		}
 		defer held.Close() // what nobody refers to is closed by the garbage collector
 		fmt.Println("claimed")
-		select {}
+		_, _ = io.Copy(io.Discard, os.Stdin) // until it is killed; the runtime ends a process in which nobody waits for anything
+		return
 	}
 	dir = t.TempDir()
 	child := exec.Command(os.Args[0], "-test.run=^TestClaimEndsWithItsProcess$")
 	child.Env = append(os.Environ(), "CLAIM_AND_WAIT="+dir)
 	out, err := child.StdoutPipe()
 	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := child.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}
 	if err := child.Start(); err != nil {

@@ -17,10 +17,19 @@ import (
 // its configuration, and while it is the only one it makes them anew at each start, but
 // for those that are in use: with others it does not start, and the error says so beside
 // what it would make.
+//
+// A server that is one of several has them from the others, or from the time when it was the only one.
 func Facts(cfg *config.Config) (cluster.Facts, error) {
-	was, err := Known(cfg, os.ReadFile)
-	if err != nil {
+	m, err := readMembership(cfg.Layout().Data.Server())
+	if err != nil || m != nil && !m.Complete {
 		return cfg.Propose(), err
+	}
+	was, err := Known(cfg, os.ReadFile)
+	switch {
+	case err != nil:
+		return cfg.Propose(), err
+	case m != nil && was.Known():
+		return was, cfg.Contradicts(was)
 	}
 	return cfg.Propose(), cfg.ContradictsOwn(was)
 }

@@ -3,6 +3,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -45,9 +46,7 @@ type Config struct {
 // New puts a server node together; nothing is touched before Prepare and Run.
 func New(c Config, onChange func(component.Status)) (*Server, error) {
 	cfg, dir, dirPKI := c.Node, c.Node.Layout().Data.Server(), pkiDir(c.Node)
-	store, err := datastore.New(datastore.Config{
-		Kind: c.Cluster.Datastore, NodeName: cfg.NodeName, Dir: dir, PKI: dirPKI, Metrics: etcdMetrics(cfg), EtcdArgs: cfg.EtcdArgs,
-	})
+	store, err := openStore(c)
 	if err != nil {
 		return nil, err
 	}
@@ -56,6 +55,8 @@ func New(c Config, onChange func(component.Status)) (*Server, error) {
 		Local: battery.Answers(c.Cluster.Disable),
 	}}
 	by := newClients(cfg, s.controlplane)
+	s.members = &members{dir: dir, facts: c.Cluster, client: by.lite, store: store.Member, held: func(context.Context) error { return nil }}
+	s.controlplane.Routes = s.members.routes()
 	s.certificates = expiry.New(expiry.Config{
 		NodeName: cfg.NodeName, Client: by.node, Files: CertificateFiles(cfg), Uses: uses(dirPKI),
 	})
@@ -76,6 +77,7 @@ type Server struct {
 	group        *component.Group
 	certificates *expiry.Watch
 	controlplane controlplane.Config
+	members      *members
 }
 
 // Prepared is a server node of which all that is left is to run its group.
@@ -172,6 +174,23 @@ func (s *Server) compose(store datastore.Store, by clients, onChange func(compon
 		return nil, err
 	}
 	return g, kube.SettleGates()
+}
+
+// openStore makes the datastore. Of a server that is one of several, the others are asked to admit it if it has no data.
+func openStore(c Config) (datastore.Store, error) {
+	cfg, dir := c.Node, c.Node.Layout().Data.Server()
+	known, err := readMembership(dir)
+	if err != nil {
+		return datastore.Store{}, err
+	}
+	config := datastore.Config{
+		Kind: c.Cluster.Datastore, NodeName: cfg.NodeName, Dir: dir, PKI: pkiDir(cfg), Metrics: etcdMetrics(cfg), EtcdArgs: cfg.EtcdArgs,
+		Address: cfg.NodeIP[0],
+	}
+	if known != nil {
+		config.Several, config.Admit = true, askAdmission(cfg, *known)
+	}
+	return datastore.New(config)
 }
 
 // etcdMetrics is where etcd tells its figures to everybody.

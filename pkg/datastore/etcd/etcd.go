@@ -56,7 +56,9 @@ type Config struct {
 	// Admit asks a running cluster to let in a member that is reached at a URL, and returns all members as
 	// name=URL,…; nil for the first member of a cluster. It is called when there are no data.
 	Admit func(ctx context.Context, peerURL string) (initialCluster string, err error)
-	PKI   pki.Dir // holds etcd/server, etcd/peer and the etcd authority
+	// Several is whether there may be other members already.
+	Several bool
+	PKI     pki.Dir // holds etcd/server, etcd/peer and the etcd authority
 	// Metrics is the addresses, besides loopback, at which it tells its figures to everybody; none =
 	// nowhere, not on loopback either.
 	Metrics []netip.Addr
@@ -73,6 +75,9 @@ type Etcd struct {
 	admit   func(ctx context.Context, peerURL string) (string, error)
 	waiting atomic.Pointer[error] // why the cluster has not let it in yet
 
+	share  sync.Once
+	shared chan struct{} // see Shared
+
 	learners sync.Mutex
 	silent   map[types.ID]time.Time // learners that do not answer, since when
 }
@@ -83,7 +88,10 @@ func New(c Config) (*Etcd, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Etcd{config: cfg, args: arguments(flags), failed: make(chan log.Fatal, 1), admit: c.Admit}
+	e := &Etcd{config: cfg, args: arguments(flags), failed: make(chan log.Fatal, 1), admit: c.Admit, shared: make(chan struct{})}
+	if c.Several {
+		e.Share()
+	}
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(log.Zap("etcd", e.fatal))
 	return e, nil
 }
@@ -122,7 +130,7 @@ func configure(c Config) (*embed.Config, *flag.FlagSet, error) {
 	// A member that is alone elects itself; waiting the default second for
 	// somebody else's heartbeat would be most of a start. It waits up to five
 	// ticks; each tick wakes the process for as long as it runs.
-	if !kube.Yields("etcd", "heartbeat-interval", c.Args) && !kube.Yields("etcd", "election-timeout", c.Args) {
+	if !c.Several && !kube.Yields("etcd", "heartbeat-interval", c.Args) && !kube.Yields("etcd", "election-timeout", c.Args) {
 		cfg.TickMs, cfg.ElectionMs = 100, 500
 	}
 

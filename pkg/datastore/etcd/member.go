@@ -29,13 +29,25 @@ import (
 
 // Member is one of those that hold the store together.
 type Member struct {
-	Name    string // of its node; "" if it has not started yet
-	ID      string
-	PeerURL string
-	Learner bool // it does not vote yet
-	Leader  bool
-	Self    bool
+	Name    string `json:"name"` // of its node; "" if it has not started yet
+	ID      string `json:"id"`
+	PeerURL string `json:"peerURL"`
+	Learner bool   `json:"learner"` // it does not vote yet
+	Leader  bool   `json:"leader"`
+	Self    bool   `json:"self"` // it is the one that was asked
 }
+
+// Admission is what a server asks for that wants to be a member, as JSON, and Admitted what it is answered.
+type (
+	Admission struct {
+		Name    string `json:"name"`
+		PeerURL string `json:"peerURL"`
+		Server  string `json:"server"` // URL of its API, by which it can admit others
+	}
+	Admitted struct {
+		InitialCluster string `json:"initialCluster"` // name=URL,…
+	}
+)
 
 // BusyError is why a cluster cannot admit a member at the moment.
 type BusyError struct{ Reason string }
@@ -144,6 +156,12 @@ func (e *Etcd) isRemoved(server *embed.Etcd) bool {
 	return err == nil && now.Member(s.MemberID()) == nil
 }
 
+// Shared is closed once there may be other members.
+func (e *Etcd) Shared() <-chan struct{} { return e.shared }
+
+// Share announces that another member will be admitted.
+func (e *Etcd) Share() { e.share.Do(func() { close(e.shared) }) }
+
 // Members is the members of the cluster as this one knows them.
 func (e *Etcd) Members() ([]Member, error) {
 	server := e.server.Load()
@@ -184,6 +202,8 @@ func (e *Etcd) Admit(ctx context.Context, name, peer string) (initialCluster str
 		switch known := m.Name == name || slices.Contains(m.PeerURLs, peer); {
 		case known && m.IsLearner && !m.IsStarted():
 			return e.roll(name, m.ID), nil // it asks again
+		case known && slices.ContainsFunc(m.PeerURLs, answers):
+			return "", &BusyError{fmt.Sprintf("server %s, which is reached at %s, is up; stop it, or choose another --node-name", m.Name, strings.Join(m.PeerURLs, ","))}
 		case known:
 			// Its data are gone: what it voted for is forgotten, so it must not vote under that identity.
 			slog.Warn("A server begins again without data: the member that it was is removed", "member", m.ID, "name", m.Name, "url", peer)

@@ -10,6 +10,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 
 	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/join/roll"
@@ -144,6 +145,15 @@ func (j judge) admit(ctx context.Context, r *request, joined *roll.Joined, refus
 	}
 	j.admitted()
 	return approved("client certificate of node %s, which joins with token %s", r.name, r.token()), nil
+}
+
+// Held says why a node's name is not free, "" if it is.
+func Held(ctx context.Context, client kubernetes.Interface, name string) (why string, err error) {
+	v, err := judge{client: client}.held(ctx, name)
+	if v != nil {
+		why = v.message
+	}
+	return why, err
 }
 
 // held returns a verdict if the name is, or may be, a living node's. A lease

@@ -37,6 +37,7 @@ type APIServer struct {
 	options *options.ServerRunOptions
 	args    []string
 	local   map[string]string
+	routes  map[string]Route
 	// public is whether anonymous requests may do what they may by default: the
 	// user says nothing of them.
 	public  bool
@@ -86,7 +87,7 @@ func NewAPIServer(c Config) (*APIServer, error) {
 		slog.Warn(warning)
 	}
 	readyz := c.LocalURL() + "/readyz"
-	a := &APIServer{options: s, local: c.Local, public: public, serves: c.probe(readyz + late), probe: c.probe(readyz)}
+	a := &APIServer{options: s, local: c.Local, routes: c.Routes, public: public, serves: c.probe(readyz + late), probe: c.probe(readyz)}
 	if path := s.Audit.LogOptions.Path; path != "-" {
 		a.log = path
 	}
@@ -190,6 +191,7 @@ func (a *APIServer) Run(ctx context.Context) error {
 		return err
 	}
 	serveOwnSeries(cfg)
+	serveRoutes(cfg, a.routes)
 	boundAudit(cfg)
 	if err := guard(cfg); err != nil {
 		return err

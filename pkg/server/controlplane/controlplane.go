@@ -35,6 +35,8 @@ type Config struct {
 	// Local names Services, as namespace/name, whose aggregated API this process
 	// answers itself, and the address where.
 	Local map[string]string
+	// Routes are what the API server answers below layout.APIPrefix, by patterns as http.ServeMux has them.
+	Routes map[string]Route
 }
 
 // Kubeconfig is the path of the kubeconfig of a leaf of the PKI table.

@@ -1,9 +1,6 @@
 package cluster
 
-import (
-	"errors"
-	"testing"
-)
+import "testing"
 
 // Cluster is what started nodes form.
 type Cluster struct {
@@ -50,10 +47,10 @@ func New(t testing.TB, opts ...Option) *Cluster {
 		o.prepare(server)
 		if len(c.Servers) == 0 {
 			server.Start(t)
-		} else if err := c.joinServer(server); err != nil {
-			t.Fatalf("server %d of %d: %v", len(c.Servers)+1, o.servers, err)
+			c.Servers = append(c.Servers, server)
+		} else {
+			c.JoinServer(t, server)
 		}
-		c.Servers = append(c.Servers, server)
 	}
 	for range o.agents {
 		agent := c.NewAgent(t)
@@ -66,13 +63,17 @@ func New(t testing.TB, opts ...Option) *Cluster {
 	return c
 }
 
-// joinServer starts lite on a host as another server of the cluster. There is no
-// way to do that yet: a test that asks for two servers fails, and says so.
-func (*Cluster) joinServer(*Node) error {
-	return errors.New("lite cannot join a second server to a cluster yet")
+// JoinServer starts lite on a host as another server of the cluster, with a token that
+// one of its servers makes, and waits until it is ready.
+func (c *Cluster) JoinServer(t testing.TB, server *Node) {
+	t.Helper()
+	token := c.Server().Output(t, "lite", "token", "create", "--role", "server", "--ttl", "1h")
+	server.WriteFile(t, TokenFile, token)
+	server.Start(t, "--token-file", TokenFile)
+	c.Servers = append(c.Servers, server)
 }
 
-// TokenFile is where NewAgent puts the cluster's token.
+// TokenFile is where NewAgent puts the cluster's token, and JoinServer a server's.
 const TokenFile = "/etc/lite/token"
 
 // NewAgent makes a host for an agent, with the token of the cluster on it; lite
