@@ -39,9 +39,9 @@ type Store struct {
 	Endpoint  Endpoint
 	// Used is whether it may hold what an earlier start has written.
 	Used bool
-	// Shared is whether other servers may work on the same store, so that one has to be
-	// elected for what must run once per cluster.
-	Shared bool
+	// Shared is closed as soon as other servers may work on the same store, so that one has to be
+	// elected for what must run once per cluster; nil if none ever will.
+	Shared <-chan struct{}
 }
 
 // New makes the store of a server. It parses arguments; nothing is touched before Run.

@@ -138,10 +138,10 @@ func (s *Server) compose(store datastore.Store, by clients, onChange func(compon
 	api := g.Add(apiserver, db)
 	roles := g.Add(controlplane.NewAuthorization(cp), api)
 	// What must run once per cluster waits for this server to lead; a server that
-	// nobody shares the store with leads.
+	// nobody will ever share the store with needs no election.
 	var leader *kube.Election
-	if store.Shared {
-		leader = kube.NewElection(by.lite, cfg.NodeName)
+	if store.Shared != nil {
+		leader = kube.NewElection(by.lite, cfg.NodeName, store.Shared)
 		roles = g.Add(leader, roles)
 	}
 	g.Add(leader.Guard(scheduler), roles)
