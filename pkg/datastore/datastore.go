@@ -46,9 +46,9 @@ type Store struct {
 	Endpoint  Endpoint
 	// Used is whether it may hold what an earlier start has written.
 	Used bool
-	// Shared is whether other servers may work on the same store, so that one has to be
-	// elected for what must run once per cluster.
-	Shared bool
+	// Shared is closed as soon as other servers may work on the same store, so that one has to be
+	// elected for what must run once per cluster; nil if none ever will.
+	Shared <-chan struct{}
 	// Member is the embedded etcd; nil if the store is another one.
 	Member *etcd.Etcd
 }
@@ -74,7 +74,7 @@ func New(c Config) (Store, error) {
 			KeyFile:  c.PKI.Key(pki.APIServerEtcdClient),
 		},
 		Used:   etcd.Used(c.Dir.Etcd()),
-		Shared: c.Several,
+		Shared: member.Shared(),
 		Member: member,
 	}, nil
 }

@@ -16,7 +16,7 @@ func TestNew(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Component == nil || s.Component.Name() != "etcd" || s.Used || s.Shared || len(s.Endpoint.URLs) != 1 || !strings.HasPrefix(s.Endpoint.CertFile, dir.PKI()) {
+	if s.Component == nil || s.Component.Name() != "etcd" || s.Used || s.Shared == nil || len(s.Endpoint.URLs) != 1 || !strings.HasPrefix(s.Endpoint.CertFile, dir.PKI()) {
 		t.Errorf("got %+v", s)
 	}
 	for _, kind := range []string{"", "sqlite", "ETCD"} {

@@ -4,14 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/leaderelection"
-	"k8s.io/client-go/tools/leaderelection/resourcelock"
 
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/layout"
@@ -19,32 +18,33 @@ import (
 
 // Election decides which server runs what must run once per cluster: a single
 // Lease for all of it. It is a component that the others are guarded by.
+//
+// A server that is alone leads without a Lease, which would have to be renewed, and written to
+// disk, forever. It acquires the Lease when other servers may come, in the same term.
 type Election struct {
 	connect  func() (kubernetes.Interface, error)
 	identity string
+	shared   <-chan struct{}
+
+	held    chan struct{} // closed when nobody leads without the Lease any more
+	settled atomic.Bool   // somebody, here or elsewhere, has been seen to lead
+	leader  atomic.Pointer[string]
 
 	mu      sync.Mutex
 	term    context.Context // nil while another server leads
-	changed chan struct{}   // closed when term changes
-	settled atomic.Bool     // somebody, here or elsewhere, has been seen to lead
+	end     context.CancelFunc
+	changed chan struct{} // closed when term changes
 }
 
-// The timing of upstream's components.
-const (
-	leaseName     = layout.Lease
-	leaseDuration = 15 * time.Second
-	renewDeadline = 10 * time.Second
-	retryPeriod   = 2 * time.Second
-)
-
-// NewElection makes the component; identity is the server's node name. Nothing is asked of the
-// client before the election runs, so there need not be a kubeconfig before.
-func NewElection(client *Client, identity string) *Election {
-	return newElection(identity, client.Clientset)
+// NewElection makes the component; identity is the server's node name, and shared is closed as
+// soon as other servers may take part. Nothing is asked of the client before, so there need not
+// be a kubeconfig yet.
+func NewElection(client *Client, identity string, shared <-chan struct{}) *Election {
+	return newElection(identity, shared, client.Clientset)
 }
 
-func newElection(identity string, connect func() (kubernetes.Interface, error)) *Election {
-	return &Election{connect: connect, identity: identity, changed: make(chan struct{})}
+func newElection(identity string, shared <-chan struct{}, connect func() (kubernetes.Interface, error)) *Election {
+	return &Election{connect: connect, identity: identity, shared: shared, held: make(chan struct{}), changed: make(chan struct{})}
 }
 
 // Name implements component.Component.
@@ -58,46 +58,153 @@ func (e *Election) Ready(context.Context) error {
 	return nil
 }
 
-// Run implements component.Component. A lost lease is not a failure: the
+// Note implements component.Noter.
+func (e *Election) Note() string {
+	switch leader := e.leader.Load(); {
+	case leader == nil || *leader == "":
+		return ""
+	case *leader == e.identity:
+		return "this server leads"
+	default:
+		return *leader + " leads"
+	}
+}
+
+// Held waits until a server, this or another, holds the Lease. From then on another server that
+// takes part in the election cannot lead together with this one, so it is what must be waited for
+// before the other gets access to the store. A nil Election has nothing to wait for.
+func (e *Election) Held(ctx context.Context) error {
+	if e == nil {
+		return nil
+	}
+	select {
+	case <-e.held:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait until a server holds the Lease %s: %w", layout.Lease, ctx.Err())
+	}
+}
+
+// Run implements component.Component. A lost Lease is not a failure: the
 // server stands again.
 func (e *Election) Run(ctx context.Context) error {
+	defer e.resign()
+	if !isClosed(e.shared) {
+		e.lead(ctx)
+		select {
+		case <-e.shared:
+		case <-ctx.Done():
+			return nil
+		}
+	}
 	client, err := e.connect()
 	if err != nil {
 		return fmt.Errorf("set up the election: %w", err)
 	}
-	for ctx.Err() == nil {
-		elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
-			Lock: &resourcelock.LeaseLock{
-				LeaseMeta:  metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: leaseName},
-				Client:     client.CoordinationV1(),
-				LockConfig: resourcelock.ResourceLockConfig{Identity: e.identity},
-			},
-			LeaseDuration: leaseDuration,
-			RenewDeadline: renewDeadline,
-			RetryPeriod:   retryPeriod,
-			// The guarded components have ended before Run is told to stop, so
-			// another server may take over at once.
-			ReleaseOnCancel: true,
-			Callbacks: leaderelection.LeaderCallbacks{
-				OnStartedLeading: func(term context.Context) { e.set(term); <-term.Done() },
-				OnStoppedLeading: func() { e.set(nil) }, //nolint:staticcheck // no context: no term
-				OnNewLeader:      func(string) { e.settled.Store(true) },
-			},
-		})
+	l := &lease{api: client.CoordinationV1().Leases(metav1.NamespaceSystem), identity: e.identity, seen: e.seen}
+	for {
+		until, err := l.acquire(ctx)
 		if err != nil {
-			return fmt.Errorf("set up the election: %w", err)
+			return nil // told to stop
 		}
-		elector.Run(ctx)
+		e.lead(ctx)
+		e.hold()
+		if err := e.keep(ctx, l, until); err != nil {
+			slog.Warn("This server leads no more", "err", err)
+			continue
+		}
+		// The guarded components have ended before Run is told to stop.
+		if err := l.release(context.WithoutCancel(ctx)); err != nil {
+			slog.Warn("Another server can lead only when the Lease has expired", "lease", layout.Lease, "err", err)
+		}
+		return nil
+	}
+}
+
+// keep renews the Lease until ctx is done. Otherwise it returns why the term is over. The term
+// ends in time even if the API does not answer.
+func (e *Election) keep(ctx context.Context, l *lease, until time.Time) error {
+	expiry := time.AfterFunc(time.Until(until), e.resign)
+	defer expiry.Stop()
+	for Sleep(ctx, time.Until(until)-(renewDeadline-renewPeriod)) {
+		renewed, err := l.renew(ctx, until)
+		if ctx.Err() != nil {
+			break
+		}
+		if err != nil {
+			e.resign()
+			return fmt.Errorf("renew the Lease %s: %w", layout.Lease, err)
+		}
+		if !expiry.Stop() {
+			return fmt.Errorf("renew the Lease %s: too late", layout.Lease)
+		}
+		until = renewed
+		expiry.Reset(time.Until(until))
 	}
 	return nil
 }
 
-func (e *Election) set(term context.Context) {
+// seen learns from the Lease who leads.
+func (e *Election) seen(holder string, renewed bool) {
+	if before := e.leader.Swap(&holder); holder != "" && (before == nil || *before != holder) {
+		slog.Info("The cluster has a leader", "server", holder)
+	}
+	if renewed {
+		e.resign() // a term without the Lease; nobody may have one any more
+	}
+	if holder != "" && !e.leads() {
+		e.settled.Store(true)
+		e.hold()
+	}
+}
+
+// hold records that nobody leads without the Lease.
+func (e *Election) hold() {
+	if !isClosed(e.held) {
+		close(e.held)
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// lead begins a term, unless there is one.
+func (e *Election) lead(ctx context.Context) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.term = term
+	if e.term == nil {
+		e.term, e.end = context.WithCancel(ctx)
+		e.change()
+	}
+	e.settled.Store(true)
+}
+
+// resign ends the term, if there is one.
+func (e *Election) resign() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.term != nil {
+		e.end()
+		e.term = nil
+		e.change()
+	}
+}
+
+func (e *Election) change() {
 	close(e.changed)
 	e.changed = make(chan struct{})
+}
+
+func (e *Election) leads() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.term != nil
 }
 
 // await waits for a term of leadership; nil when ctx is done before.

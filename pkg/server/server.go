@@ -3,7 +3,6 @@
 package server
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -55,7 +54,7 @@ func New(c Config, onChange func(component.Status)) (*Server, error) {
 		Local: battery.Answers(c.Cluster.Disable),
 	}}
 	by := newClients(cfg, s.controlplane)
-	s.members = &members{dir: dir, facts: c.Cluster, client: by.lite, store: store.Member, held: func(context.Context) error { return nil }}
+	s.members = &members{dir: dir, facts: c.Cluster, client: by.lite, store: store.Member}
 	s.controlplane.Routes = s.members.routes()
 	s.certificates = expiry.New(expiry.Config{
 		NodeName: cfg.NodeName, Client: by.node, Files: CertificateFiles(cfg), Uses: uses(dirPKI),
@@ -140,12 +139,13 @@ func (s *Server) compose(store datastore.Store, by clients, onChange func(compon
 	api := g.Add(apiserver, db)
 	roles := g.Add(controlplane.NewAuthorization(cp), api)
 	// What must run once per cluster waits for this server to lead; a server that
-	// nobody shares the store with leads.
+	// nobody will ever share the store with needs no election.
 	var leader *kube.Election
-	if store.Shared {
-		leader = kube.NewElection(by.lite, cfg.NodeName)
+	if store.Shared != nil {
+		leader = kube.NewElection(by.lite, cfg.NodeName, store.Shared)
 		roles = g.Add(leader, roles)
 	}
+	s.members.held = leader.Held
 	g.Add(leader.Guard(scheduler), roles)
 	g.Add(leader.Guard(controllers), roles)
 	g.Add(objects, api)

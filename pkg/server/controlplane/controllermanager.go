@@ -123,10 +123,13 @@ func (m *ControllerManager) Run(ctx context.Context) error {
 		}
 	}
 	defer configz.Delete(app.ConfigzName)
+	m.options.SecureServing.Listener = nil // of the last term
 	cfg, err := m.options.Config(ctx, app.KnownControllers(), app.ControllersDisabledByDefault(), app.ControllerAliases())
 	if err != nil {
 		return err
 	}
+	// Upstream does not wait until it has closed it (1.37).
+	defer cfg.SecureServing.Listener.Close()
 	cfg.Authentication.Authenticator = series.ControllerManager.Narrow(cfg.Authentication.Authenticator)
 	return untilDone(ctx, app.Run(ctx, cfg.Complete()))
 }

@@ -127,6 +127,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 			return err
 		}
 	}
+	s.options.SecureServing.Listener = nil // of the last term
 	cc, sched, err := app.Setup(ctx, s.options)
 	if err != nil {
 		return err
