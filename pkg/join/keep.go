@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/kubernetes"
+	bootstrap "k8s.io/cluster-bootstrap/token/api"
 
 	"lite.io/lite/pkg/file"
 )
@@ -55,6 +56,16 @@ func readToken(path string) ([]byte, error) {
 		return nil, fmt.Errorf("%s %w; write the token to a regular file, which the next start can read too", path, err)
 	}
 	return data, err
+}
+
+// Kept is the standing token that the cluster knows, the zero Token if it knows none.
+func Kept(ctx context.Context, client kubernetes.Interface) (kept Token, err error) {
+	err = each(ctx, client, time.Now(), func(i Info, s *corev1.Secret) {
+		if i.Description == Standing && i.Role == Agent {
+			kept = Token{ID: i.ID, Secret: string(s.Data[bootstrap.BootstrapTokenSecretKey])}
+		}
+	})
+	return kept, err
 }
 
 // Keep makes the cluster know t as its standing token, and no other as such:

@@ -218,9 +218,28 @@ func (a *admission) publish(ctx context.Context, client kubernetes.Interface) er
 	if err := join.PublishFacts(ctx, client, a.controlplane.Cluster); err != nil {
 		return err
 	}
-	token, err := ReadToken(a.controlplane.Node.DataDir)
+	token, err := a.token(ctx, client)
 	if err != nil {
 		return err
 	}
 	return join.Keep(ctx, client, token)
+}
+
+// token is the standing token: with several servers the one that the cluster knows, since another server may have
+// replaced it. The file of this one follows.
+func (a *admission) token(ctx context.Context, client kubernetes.Interface) (join.Token, error) {
+	token, err := ReadToken(a.controlplane.Node.DataDir)
+	if err != nil {
+		return token, err
+	}
+	several, err := readMembership(a.controlplane.Dir)
+	if err != nil || several == nil {
+		return token, err
+	}
+	kept, err := join.Kept(ctx, client)
+	if err != nil || kept.ID == "" || kept.ID == token.ID && kept.Secret == token.Secret {
+		return token, err
+	}
+	token.ID, token.Secret = kept.ID, kept.Secret
+	return token, WriteToken(a.controlplane.Node.DataDir, token)
 }
