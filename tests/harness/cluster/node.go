@@ -119,8 +119,12 @@ func installImages(t testing.TB, n *Node) {
 	if err := os.MkdirAll(n.Path(imagesDir), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	dir := filepath.Join(n.Dir, "lib", "lite", "agent", "images") // not Path: a link does not cross a mount
+	if n.disk != nil {
+		dir = n.Path(imagesDir)
+	}
 	for _, name := range []string{"agnhost", "busybox"} {
-		if err := linkOrCopy(ImageTarball(t, name), filepath.Join(n.Dir, "lib", "lite", "agent", "images", name+".tar")); err != nil {
+		if err := linkOrCopy(ImageTarball(t, name), filepath.Join(dir, name+".tar")); err != nil {
 			t.Fatal(err)
 		}
 	}
