@@ -198,7 +198,7 @@ func (n *Node) WaitReady(t testing.TB) {
 	defer cancel()
 	start := time.Now()
 	for {
-		err := n.ready(ctx)
+		err := n.Ready(ctx)
 		if err == nil {
 			return
 		}
@@ -212,7 +212,8 @@ func (n *Node) WaitReady(t testing.TB) {
 	}
 }
 
-func (n *Node) ready(ctx context.Context) error {
+// Ready is what WaitReady waits for; the error says what is not ready.
+func (n *Node) Ready(ctx context.Context) error {
 	if n.Role != "server" {
 		return n.partsReady(ctx)
 	}

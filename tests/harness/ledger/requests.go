@@ -20,7 +20,7 @@ type Requests struct {
 }
 
 // between is how long each place waits from one request to the next.
-const between = 50 * time.Millisecond
+const between = 100 * time.Millisecond
 
 // Count begins to request a URL from places, which have names. It ends with Stop.
 func Count(url string, places map[string]cluster.Dialer) *Requests {
