@@ -34,7 +34,7 @@ type bed struct {
 	ledger   *ledger.Ledger
 	requests *ledger.Requests
 	// off is the servers that are not to be started, as nobody would.
-	off map[*cluster.Node]bool
+	off     map[*cluster.Node]bool
 	revived time.Time // when servers that had ended were started last
 	turn    int       // which server is next
 }

@@ -7,8 +7,10 @@ import (
 	"net"
 	"net/http/httptrace"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,8 +28,10 @@ const patience = 3 * time.Second
 // one that has answered last, and another when that fails.
 type API struct {
 	namespace string
-	servers   []server
-	current   atomic.Int32
+	config    *rest.Config
+
+	mu      sync.Mutex
+	servers []server // the first is asked first
 }
 
 type server struct {
@@ -38,33 +42,57 @@ type server struct {
 // NewAPI returns a client of the servers at some addresses, which writes ConfigMaps to a
 // namespace. Of the configuration it takes the credentials; it connects by dial.
 func NewAPI(config *rest.Config, dial func(ctx context.Context, network, address string) (net.Conn, error), namespace string, addresses ...string) (*API, error) {
-	a := &API{namespace: namespace}
+	a := &API{namespace: namespace, config: rest.CopyConfig(config)}
+	a.config.Dial, a.config.QPS = dial, -1
+	// A connection of version 2 lives on when a request on it gets no answer, and takes
+	// the next one to the server that is gone.
+	a.config.NextProtos = []string{"http/1.1"}
+	return a, a.Use(addresses...)
+}
+
+// Use tells the client which servers there are now.
+func (a *API) Use(addresses ...string) error {
+	var servers []server
 	for _, address := range addresses {
-		c := rest.CopyConfig(config)
-		c.Host, c.Dial, c.QPS = "https://"+address, dial, -1
-		// A connection of version 2 lives on when a request on it gets no answer, and
-		// takes the next one to the server that is gone.
-		c.NextProtos = []string{"http/1.1"}
+		c := rest.CopyConfig(a.config)
+		c.Host = "https://" + address
 		client, err := kubernetes.NewForConfig(c)
 		if err != nil {
-			return nil, fmt.Errorf("make a client of %s: %w", address, err)
+			return fmt.Errorf("make a client of %s: %w", address, err)
 		}
-		a.servers = append(a.servers, server{address, client.CoreV1().RESTClient()})
+		servers = append(servers, server{address, client.CoreV1().RESTClient()})
 	}
-	return a, nil
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.servers = servers
+	return nil
+}
+
+// known returns the servers, the one to ask first at the front.
+func (a *API) known() []server {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.servers)
+}
+
+// avoid asks another server first from now on.
+func (a *API) avoid(s server) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.servers[0].address == s.address {
+		a.servers = append(a.servers[1:len(a.servers):len(a.servers)], a.servers[0])
+	}
 }
 
 // Do makes a request. What a server has refused is asked of the others.
 func (a *API) Do(ctx context.Context, key string, r Request) (Answer, error) {
 	var refused error
-	for range a.servers {
-		at := a.current.Load()
-		s := a.servers[at]
+	for _, s := range a.known() {
 		answer, err := s.do(ctx, a.namespace, key, r)
 		if err == nil {
 			return answer, nil
 		}
-		a.current.CompareAndSwap(at, (at+1)%int32(len(a.servers)))
+		a.avoid(s)
 		if err = fmt.Errorf("%s: %w", s.address, anonymous(err)); answer.Outcome != Refused {
 			return answer, err
 		}
@@ -130,7 +158,8 @@ func outcome(key string, r Request, err error, connected bool) (Answer, error) {
 		return Answer{Outcome: Unknown}, err
 	}
 	details := status.Status().Details
-	named := details != nil && details.Name == key
+	// client-go makes a status up, with the name, of an answer that is none.
+	named := details != nil && details.Name == key && !apierrors.HasStatusCause(err, metav1.CauseTypeUnexpectedServerResponse)
 	switch {
 	case named && r.Kind == Create && apierrors.IsAlreadyExists(err):
 		return Answer{Outcome: Exists}, nil
@@ -147,7 +176,7 @@ func outcome(key string, r Request, err error, connected bool) (Answer, error) {
 // List asks each server.
 func (a *API) List(ctx context.Context) ([]Snapshot, error) {
 	var all []Snapshot
-	for _, s := range a.servers {
+	for _, s := range a.known() {
 		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 		list := &corev1.ConfigMapList{}
 		err := s.client.Get().Namespace(a.namespace).Resource("configmaps").Do(ctx).Into(list)
