@@ -1,6 +1,6 @@
 # What each step does stands in scripts/; `make` alone builds dist/lite.
 SHELL := /bin/bash
-.PHONY: build run test test-long vm-test conformance lint hooks fuzz race golden e2e bench release release-check vuln clean
+.PHONY: build run test test-long vm-test conformance lint hooks fuzz race golden e2e chaos bench release release-check vuln clean
 
 # For another architecture: make build GOARCH=arm64
 BINARY = dist/lite$(if $(filter-out $(shell go env GOHOSTARCH),$(GOARCH)),-linux-$(GOARCH))
@@ -30,6 +30,12 @@ endif
 
 e2e: build
 	@scripts/test/run e2e
+
+# Hurts the servers of a cluster under load; make chaos ROUNDS=20 RUN=TestChaos/Kill for one fault, SERVERS=1 for one server
+ROUNDS ?= 1
+chaos: build
+	@scripts/test/images
+	LITE_CHAOS_SERVERS='$(SERVERS)' scripts/test/run chaos '$(ROUNDS)' '$(RUN)'
 
 vm-test: build # on a virtual machine whose processor is emulated; make vm-test RUN=TestInstall
 	@scripts/setup vm

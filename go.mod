@@ -6,6 +6,7 @@ godebug default=go1.26
 
 require (
 	github.com/CycloneDX/cyclonedx-go v0.11.0
+	github.com/anishathalye/porcupine v1.3.1
 	github.com/containerd/containerd/api v1.12.0
 	github.com/containerd/containerd/v2 v2.4.2
 	github.com/containerd/errdefs v1.0.0

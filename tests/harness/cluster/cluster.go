@@ -7,6 +7,8 @@ type Cluster struct {
 	Servers []*Node
 	Agents  []*Node
 	Network *Network
+
+	hosts []HostOption // what nodes are made with
 }
 
 // Option changes how a cluster is made.
@@ -15,6 +17,7 @@ type Option func(*options)
 type options struct {
 	prepare         func(*Node)
 	servers, agents int
+	hosts           []HostOption
 }
 
 // Prepare calls f with each node before lite is started on it, for example to
@@ -26,6 +29,11 @@ func Prepare(f func(*Node)) Option {
 // Servers gives the cluster n servers; it has one otherwise.
 func Servers(n int) Option {
 	return func(o *options) { o.servers = n }
+}
+
+// Hosts makes the hosts of all nodes as options say.
+func Hosts(of ...HostOption) Option {
+	return func(o *options) { o.hosts = of }
 }
 
 // Agents gives the cluster n agents.
@@ -41,9 +49,9 @@ func New(t testing.TB, opts ...Option) *Cluster {
 	for _, option := range opts {
 		option(&o)
 	}
-	c := &Cluster{Network: NewNetwork(t)}
+	c := &Cluster{Network: NewNetwork(t), hosts: o.hosts}
 	for range o.servers {
-		server := NewNode(t, On(c.Network))
+		server := c.newNode(t)
 		o.prepare(server)
 		if len(c.Servers) == 0 {
 			server.Start(t)
@@ -63,6 +71,11 @@ func New(t testing.TB, opts ...Option) *Cluster {
 	return c
 }
 
+func (c *Cluster) newNode(t testing.TB) *Node {
+	t.Helper()
+	return NewNode(t, append(c.hosts[:len(c.hosts):len(c.hosts)], On(c.Network))...)
+}
+
 // JoinServer starts lite on a host as another server of the cluster, with a token that
 // one of its servers makes, and waits until it is ready.
 func (c *Cluster) JoinServer(t testing.TB, server *Node) {
@@ -80,7 +93,7 @@ const TokenFile = "/etc/lite/token"
 // is not started.
 func (c *Cluster) NewAgent(t testing.TB) *Node {
 	t.Helper()
-	agent := NewNode(t, On(c.Network))
+	agent := c.newNode(t)
 	agent.Role = "agent"
 	agent.WriteFile(t, TokenFile, c.Server().ReadFile(t, DataDir+"/server/token"))
 	c.Agents = append(c.Agents, agent)

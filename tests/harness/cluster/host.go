@@ -30,6 +30,7 @@ type Host struct {
 	root    string   // its root file system on the machine; "" = the machine's own
 	program []string // what becomes PID 1; empty = the harness
 	network *Network
+	disk    *disk // its own, if it has one, with what is below /var/lib
 	cgroups cgroups
 	init    *exec.Cmd
 	// lifeline is the pipe that the host's PID 1 reads; closing it ends the host.
@@ -49,6 +50,7 @@ type hostOptions struct {
 	bind    map[string]string
 	root    string
 	program []string
+	disk    int64
 }
 
 // On attaches the host to a network that others are on too. Without it a host
@@ -102,6 +104,12 @@ func NewHost(t testing.TB, options ...HostOption) *Host {
 	})
 	if err := h.makeDirs(); err != nil {
 		t.Fatal(err)
+	}
+	if o.disk > 0 {
+		var err error
+		if h.disk, err = newDisk(filepath.Join(h.Dir, "disk"), o.disk); err != nil {
+			t.Fatalf("make host %s: %v", h.Name, err)
+		}
 	}
 	if err := h.boot(); err != nil {
 		t.Fatalf("make host %s: %v", h.Name, err)
@@ -163,8 +171,14 @@ func (h *Host) boot() error {
 	}
 	defer report.Close()
 	defer reporter.Close()
-	spec, err := json.Marshal(initSpec{Name: h.Name, IP: h.IP, Dir: h.Dir, Bind: h.bind, Hierarchies: visible, Root: h.root,
-		Program: h.program})
+	described := initSpec{Name: h.Name, IP: h.IP, Dir: h.Dir, Bind: h.bind, Hierarchies: visible, Root: h.root, Program: h.program}
+	if h.disk != nil {
+		if err := h.disk.await(); err != nil {
+			return err
+		}
+		described.Disk = h.disk.device.Name()
+	}
+	spec, err := json.Marshal(described)
 	if err != nil {
 		return err
 	}
@@ -242,12 +256,18 @@ func (h *Host) remove() error {
 	if err := h.halt(); err != nil {
 		return err
 	}
+	if h.disk != nil {
+		if err := errors.Join(h.disk.await(), h.disk.close()); err != nil {
+			return err
+		}
+	}
 	return retry(10*time.Second, func() error { return os.RemoveAll(h.Dir) })
 }
 
 // halt ends all processes of the host. Its mounts, its network and its memory
 // go with them.
 func (h *Host) halt() error {
+	_ = h.cgroups.freeze(false) // what is frozen does not die
 	if h.lifeline != nil {
 		h.lifeline.Close()
 	}
@@ -270,7 +290,8 @@ func (h *Host) halt() error {
 }
 
 // Reboot cuts the host's power and boots it again. /var/lib, /var/log and /etc
-// are as they were; all else is as on a new host.
+// are as they were, but for what was not synced to a [Disk]; all else is as on a
+// new host.
 func (h *Host) Reboot(t testing.TB) {
 	t.Helper()
 	// On a real machine /etc is on the disk, not in memory.
@@ -278,6 +299,11 @@ func (h *Host) Reboot(t testing.TB) {
 	if h.root == "" {
 		if err := copyTree(h.Path("/etc"), etc); err != nil {
 			t.Fatalf("save /etc of %s: %v", h.Name, err)
+		}
+	}
+	if h.disk != nil {
+		if err := h.disk.cut(h.Path("/var/lib")); err != nil {
+			t.Fatalf("cut the power of %s: %v", h.Name, err)
 		}
 	}
 	if err := h.init.Process.Kill(); err != nil { // and the kernel kills all others, all at once

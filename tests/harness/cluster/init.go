@@ -27,6 +27,7 @@ type initSpec struct {
 	Hierarchies []hierarchy
 	Root        string   // as Host.root
 	Program     []string // as Host.program
+	Disk        string   // the device to mount at /var/lib; "" = a directory of Dir
 }
 
 // runInit is the life of PID 1 of a host. It arranges the files, reports
@@ -148,6 +149,9 @@ func (s initSpec) mountAll(root string) error {
 		{"tmpfs", "/tmp", "tmpfs", plain, "mode=1777"},
 		{filepath.Join(s.Dir, "lib"), "/var/lib", "", unix.MS_BIND, ""},
 		{filepath.Join(s.Dir, "log"), "/var/log", "", unix.MS_BIND, ""},
+	}
+	if s.Disk != "" {
+		table[slices.IndexFunc(table, func(m m) bool { return m.target == "/var/lib" })] = m{s.Disk, "/var/lib", "ext4", 0, ""}
 	}
 	if s.Root != "" {
 		// The machine's directory has devices that are none of the host's, and an

@@ -119,8 +119,12 @@ func installImages(t testing.TB, n *Node) {
 	if err := os.MkdirAll(n.Path(imagesDir), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	dir := filepath.Join(n.Dir, "lib", "lite", "agent", "images") // not Path: a link does not cross a mount
+	if n.disk != nil {
+		dir = n.Path(imagesDir)
+	}
 	for _, name := range []string{"agnhost", "busybox"} {
-		if err := linkOrCopy(ImageTarball(t, name), filepath.Join(n.Dir, "lib", "lite", "agent", "images", name+".tar")); err != nil {
+		if err := linkOrCopy(ImageTarball(t, name), filepath.Join(dir, name+".tar")); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -194,7 +198,7 @@ func (n *Node) WaitReady(t testing.TB) {
 	defer cancel()
 	start := time.Now()
 	for {
-		err := n.ready(ctx)
+		err := n.Ready(ctx)
 		if err == nil {
 			return
 		}
@@ -208,7 +212,8 @@ func (n *Node) WaitReady(t testing.TB) {
 	}
 }
 
-func (n *Node) ready(ctx context.Context) error {
+// Ready is what WaitReady waits for; the error says what is not ready.
+func (n *Node) Ready(ctx context.Context) error {
 	if n.Role != "server" {
 		return n.partsReady(ctx)
 	}
