@@ -90,12 +90,13 @@ func endpoint(cfg *config.Config) string {
 type admission struct {
 	controlplane controlplane.Config
 	client       *kube.Client
+	members      *members
 	published    atomic.Bool
 	problem      atomic.Pointer[error] // why it could not publish when it last tried
 }
 
-func newAdmission(cp controlplane.Config, client *kube.Client) *admission {
-	return &admission{controlplane: cp, client: client}
+func newAdmission(cp controlplane.Config, client *kube.Client, m *members) *admission {
+	return &admission{controlplane: cp, client: client, members: m}
 }
 
 func (*admission) Name() string { return "join" }
@@ -148,6 +149,9 @@ func (a *admission) Run(ctx context.Context) error {
 		}
 	}
 	a.published.Store(true)
+	if err := a.members.forget(); err != nil {
+		slog.Warn("This server goes on as one of several, though it is alone", "err", err)
+	}
 	for {
 		next, err := join.Sweep(ctx, client, time.Now())
 		if err != nil && ctx.Err() == nil {

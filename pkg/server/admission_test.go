@@ -31,7 +31,7 @@ func TestADamagedTokenNamesItsRemedy(t *testing.T) {
 
 // What keeps a server from publishing for good was not to be found anywhere.
 func TestReadySaysWhyNothingIsPublished(t *testing.T) {
-	a := newAdmission(controlplane.Config{}, nil)
+	a := newAdmission(controlplane.Config{}, nil, &members{})
 	if err := a.Ready(t.Context()); err == nil || err.Error() != "waiting to publish how to join the cluster" {
 		t.Errorf("got %v", err)
 	}

@@ -144,7 +144,9 @@ func (m *members) admit(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if err := m.remember(asked.Server); err != nil {
 		return nil, apierrors.NewInternalError(err)
 	}
-	m.store.Share()
+	if err := m.store.Share(r.Context()); err != nil {
+		return nil, busy(err)
+	}
 	if err := m.held(r.Context()); err != nil {
 		return nil, busy(fmt.Errorf("no server holds the lease of the one that leads yet: %w", err))
 	}
@@ -156,6 +158,28 @@ func (m *members) admit(_ http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
 	return etcd.Admitted{InitialCluster: all}, nil
+}
+
+// forget makes a server that is alone after all, because the others were removed or never came, one that makes the facts of its
+// cluster and needs no Lease, from its next start on.
+func (m *members) forget() error {
+	m.admitting.Lock()
+	defer m.admitting.Unlock()
+	if m.store == nil {
+		return nil
+	}
+	known, err := readMembership(m.dir)
+	if err != nil || known == nil {
+		return err
+	}
+	all, err := m.store.Members()
+	if err != nil || len(all) != 1 || !all[0].Self {
+		return err
+	}
+	if err := os.Remove(m.dir.Membership()); err != nil {
+		return fmt.Errorf("forget that the cluster had other servers: %w", err)
+	}
+	return nil
 }
 
 // remember keeps that there is another server, and where.

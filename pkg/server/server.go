@@ -154,7 +154,7 @@ func (s *Server) compose(store datastore.Store, by clients, onChange func(compon
 	g.Add(leader.Guard(addon.NewDirectory(addon.DirectoryConfig{
 		Client: by.admin, Dir: cp.Dir.Manifests(), Server: cfg.NodeName,
 	})), roles)
-	g.Add(leader.Guard(newAdmission(cp, by.lite)), roles)
+	g.Add(leader.Guard(newAdmission(cp, by.lite, s.members)), roles)
 	g.Add(leader.Guard(approver.New(approver.Config{
 		Client: by.lite, Nodes: by.nodes, ServiceCIDRs: shared.ServiceCIDR, ClusterDomain: shared.ClusterDomain,
 		Servers: pki.APINames(identity(cfg, shared)), Built: version.Built(),

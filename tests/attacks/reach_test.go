@@ -31,6 +31,7 @@ func (s *suite) testReach(t *testing.T) {
 	t.Run("Stranger", s.testStranger)
 	t.Run("LocalUser", s.testLocalUser)
 	t.Run("Ports", s.testPorts)
+	t.Run("Handover", s.testHandover)
 }
 
 // testNamespaceAdmin is who has the role admin in a namespace.

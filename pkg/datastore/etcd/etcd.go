@@ -51,7 +51,7 @@ const (
 type Config struct {
 	Name string
 	Dir  string // data directory, made 0700 if it is not there
-	// Address is where other members reach this one; the zero value is loopback, for a member that stays alone.
+	// Address is where other members reach this one, once there may be some; the zero value is loopback.
 	Address netip.Addr
 	// Admit asks a running cluster to let in a member that is reached at a URL, and returns all members as
 	// name=URL,…; nil for the first member of a cluster. It is called when there are no data.
@@ -75,8 +75,10 @@ type Etcd struct {
 	admit   func(ctx context.Context, peerURL string) (string, error)
 	waiting atomic.Pointer[error] // why the cluster has not let it in yet
 
-	share  sync.Once
-	shared chan struct{} // see Shared
+	reached url.URL // where other members reach it, once it is shared
+	running context.Context
+	sharing sync.Mutex
+	shared  chan struct{} // see Shared
 
 	learners sync.Mutex
 	silent   map[types.ID]time.Time // learners that do not answer, since when
@@ -88,9 +90,9 @@ func New(c Config) (*Etcd, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Etcd{config: cfg, args: arguments(flags), failed: make(chan log.Fatal, 1), admit: c.Admit, shared: make(chan struct{})}
+	e := &Etcd{config: cfg, args: arguments(flags), failed: make(chan log.Fatal, 1), admit: c.Admit, shared: make(chan struct{}), reached: peerURL(c.Address)}
 	if c.Several {
-		e.Share()
+		close(e.shared)
 	}
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(log.Zap("etcd", e.fatal))
 	return e, nil
@@ -117,7 +119,10 @@ func configure(c Config) (*embed.Config, *flag.FlagSet, error) {
 	cfg.Dir = c.Dir
 	cfg.ListenClientUrls = []url.URL{mustParse(Endpoint())}
 	cfg.AdvertiseClientUrls = cfg.ListenClientUrls
-	cfg.ListenPeerUrls = []url.URL{mustParse(peerURL(c.Address))}
+	cfg.ListenPeerUrls = []url.URL{peerURL(netip.Addr{})}
+	if c.Several {
+		cfg.ListenPeerUrls = []url.URL{peerURL(c.Address)}
+	}
 	cfg.AdvertisePeerUrls = cfg.ListenPeerUrls
 	cfg.InitialCluster = cfg.InitialClusterFromName(c.Name)
 	cfg.ClientTLSInfo = mutualTLS(c.PKI, pki.EtcdServer)
@@ -285,6 +290,9 @@ func (e *Etcd) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	var stop context.CancelFunc
+	e.running, stop = context.WithCancel(ctx)
+	defer stop()
 	e.server.Store(server)
 	if err := reserve(databaseFile(e.config.Dir)); err != nil {
 		slog.Debug("On a full disk the datastore cannot grow", "err", err)

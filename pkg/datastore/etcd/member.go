@@ -61,11 +61,11 @@ const (
 	deadAfter = 30 * time.Second
 )
 
-func peerURL(address netip.Addr) string {
+func peerURL(address netip.Addr) url.URL {
 	if !address.IsValid() {
-		return "https://" + layout.Local(layout.EtcdPeerPort)
+		return url.URL{Scheme: "https", Host: layout.Local(layout.EtcdPeerPort)}
 	}
-	return "https://" + netip.AddrPortFrom(address, layout.EtcdPeerPort).String()
+	return url.URL{Scheme: "https", Host: netip.AddrPortFrom(address, layout.EtcdPeerPort).String()}
 }
 
 // enter has the cluster admit this member if it is to be a further one and has no data: a
@@ -155,12 +155,6 @@ func (e *Etcd) isRemoved(server *embed.Etcd) bool {
 	now, err := etcdserver.GetClusterFromRemotePeers(zap.NewNop(), others, dial)
 	return err == nil && now.Member(s.MemberID()) == nil
 }
-
-// Shared is closed once there may be other members.
-func (e *Etcd) Shared() <-chan struct{} { return e.shared }
-
-// Share announces that another member will be admitted.
-func (e *Etcd) Share() { e.share.Do(func() { close(e.shared) }) }
 
 // Members is the members of the cluster as this one knows them.
 func (e *Etcd) Members() ([]Member, error) {

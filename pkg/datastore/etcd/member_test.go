@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/netip"
 	"net/url"
 	"os"
@@ -40,7 +41,7 @@ func (s *servers) member(t *testing.T, n int) *Etcd {
 	if _, err := pki.Ensure(certs, pki.Node{Name: name, IPs: []netip.Addr{address}, ClusterDomain: "cluster.local"}, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	config := Config{Name: name, Dir: filepath.Join(dir, "etcd"), PKI: certs, Address: address}
+	config := Config{Name: name, Dir: filepath.Join(dir, "etcd"), PKI: certs, Address: address, Several: n > 1}
 	if n > 1 {
 		config.Admit = func(ctx context.Context, peer string) (string, error) { return s.first.Admit(ctx, name, peer) }
 	}
@@ -80,6 +81,15 @@ func TestMembers(t *testing.T) {
 	s.first = s.member(t, 1)
 	defer running(t, s.first)()
 	write(t, s.first, "alone")
+	if conn, err := net.DialTimeout("tcp", "127.0.77.1:2380", time.Second); err == nil {
+		conn.Close()
+		t.Error("a member that is alone can be reached")
+	}
+	for range 2 {
+		if err := s.first.Share(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
 
 	second, third := s.member(t, 2), s.member(t, 3)
 	stopSecond := running(t, second)
@@ -152,6 +162,9 @@ func TestLearnersTakeTurns(t *testing.T) {
 	s := &servers{root: t.TempDir()}
 	s.first = s.member(t, 1)
 	defer running(t, s.first)()
+	if err := s.first.Share(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	cluster, err := s.first.Admit(t.Context(), "host2", "https://127.0.77.2:2380")
 	if want := "host1=https://127.0.77.1:2380,host2=https://127.0.77.2:2380"; err != nil || cluster != want {
 		t.Fatalf("got %q, %v; want %q", cluster, err, want)
