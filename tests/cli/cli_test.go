@@ -1,4 +1,6 @@
-// Package cli shows that the commands of lite do on a node what their names say.
+// Package cli shows that the commands of lite do on a node what their names say, and
+// that a start which cannot succeed says so in one clear line, ends with exit code 1
+// and changes nothing, and that it succeeds once the cause is put right.
 package cli
 
 import (
@@ -19,12 +21,20 @@ import (
 
 func TestMain(m *testing.M) { cluster.Main(m) }
 
-// TestWithoutServer has the commands that need no server, and what the others
-// say when there is none.
-func TestWithoutServer(t *testing.T) {
+// TestFirstStart has one node for what comes before its first start and after it.
+func TestFirstStart(t *testing.T) {
 	t.Parallel()
 	n := cluster.NewNode(t)
+	t.Run("WithoutServer", func(t *testing.T) { testWithoutServer(t, n) })
+	t.Run("Refused", func(t *testing.T) { testRefused(t, n) })
+	n.Start(t)
+	t.Run("WithServer", func(t *testing.T) { testWithServer(t, n) })
+	n.Stop(t)
+}
 
+// testWithoutServer has the commands that need no server, and what the others
+// say when there is none.
+func testWithoutServer(t *testing.T, n *cluster.Node) {
 	t.Run("version", func(t *testing.T) {
 		got := strings.ToLower(n.Output(t, "lite", "version"))
 		for _, want := range []string{"lite", "kubernetes", "etcd", "containerd", "runc"} {
@@ -99,11 +109,8 @@ func fails(t *testing.T, n *cluster.Node, command []string, want ...string) {
 	}
 }
 
-// TestWithServer has the commands that ask a running server.
-func TestWithServer(t *testing.T) {
-	t.Parallel()
-	n := cluster.New(t).Server()
-
+// testWithServer has the commands that ask a running server.
+func testWithServer(t *testing.T, n *cluster.Node) {
 	t.Run("status", func(t *testing.T) {
 		got := n.Output(t, "lite", "status")
 		var anything any
@@ -128,7 +135,7 @@ func TestWithServer(t *testing.T) {
 		if got := n.Kubectl(t, "get", "nodes"); !strings.Contains(got, n.Name) || !strings.Contains(got, "v1.37") {
 			t.Errorf("get nodes:\n%s", got)
 		}
-		n.Output(t, "ln", "-s", "/usr/local/bin/lite", "/usr/local/bin/kubectl")
+		n.Output(t, "ln", "-sf", "/usr/local/bin/lite", "/usr/local/bin/kubectl")
 		n.Output(t, "kubectl", "get", "--raw", "/readyz")
 	})
 	t.Run("aliases of kuberc", func(t *testing.T) {

@@ -36,6 +36,7 @@ func TestBadTokens(t *testing.T) {
 	t.Run("ServerComesLater", d.testServerComesLater)
 	t.Run("Contradiction", d.testContradiction)
 	t.Run("OtherCluster", d.testOtherCluster)
+	t.Run("NameOfALivingNode", d.testNameOfALivingNode)
 	d.checkSecrets(t)
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -50,6 +51,7 @@ type Config struct {
 	ClusterDomain string
 
 	Kubeconfig string
+	Client     *kube.Client // of that identity; nil = the kubelet alone tells of the node's addresses
 	CAFile     string
 	CertFile   string // serving certificate; "" = the kubelet asks the cluster for one, and renews both of its own
 	KeyFile    string
@@ -65,8 +67,9 @@ type Kubelet struct {
 	server *options.KubeletServer
 	args   []string
 	// said is the configuration before upstream works with it.
-	said  *kubeletconfig.KubeletConfiguration
-	probe kube.Probe
+	said   *kubeletconfig.KubeletConfiguration
+	probe  kube.Probe
+	client identity // nil = none
 }
 
 // New parses the arguments; nothing is touched before Run.
@@ -85,7 +88,11 @@ func New(c Config) (*Kubelet, error) {
 	// Upstream's Run would set them once more, while others read them.
 	server.FeatureGates = nil
 	health := net.JoinHostPort(kube.Near(server.HealthzBindAddress), strconv.Itoa(int(server.HealthzPort)))
-	return &Kubelet{server, args(c), said, kube.NewProbe("http://" + health + "/healthz")}, nil
+	k := &Kubelet{server: server, args: args(c), said: said, probe: kube.NewProbe("http://" + health + "/healthz")}
+	if c.Client != nil {
+		k.client = c.Client
+	}
+	return k, nil
 }
 
 // Check finds what New would find wrong, and leaves the process as it is. Feature
@@ -293,6 +300,10 @@ func (*Kubelet) Name() string { return "kubelet" }
 func (k *Kubelet) Run(ctx context.Context) error {
 	if err := share(k.server.RootDirectory); err != nil {
 		return err
+	}
+	// A node that joins has no Node yet, and a server that is away has nobody ask for its pods either.
+	if err := k.move(ctx); err != nil {
+		slog.Debug("The addresses of the Node are left to the kubelet", "err", err)
 	}
 	gate := utilfeature.DefaultFeatureGate
 	deps, err := app.UnsecuredDependencies(ctx, k.server, gate)

@@ -1,4 +1,4 @@
-package join
+package nodes
 
 import (
 	"context"
@@ -31,6 +31,12 @@ func TestMember(t *testing.T) {
 	t.Run("AuthorityEnds", s.testAuthorityEnds)
 	t.Run("AgentMoves", s.testAgentMoves)
 	t.Run("CopyOfTheMachine", s.testCopy)
+}
+
+// names returns those of all nodes.
+func names(t *testing.T, c *cluster.Cluster) string {
+	t.Helper()
+	return c.Server().Kubectl(t, "get", "nodes", "-o", "jsonpath={.items[*].metadata.name}")
 }
 
 // A start looks for as many inotify instances as a node opens, no more and no less.

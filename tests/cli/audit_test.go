@@ -1,4 +1,4 @@
-package badstart
+package cli
 
 import (
 	"testing"

@@ -11,19 +11,28 @@ import (
 	"lite.io/lite/tests/harness/cluster"
 )
 
-// TestRotation gives certificates a life of a minute. Those of an agent are renewed
-// while it runs, and all parts that use them go on when the first have expired.
-func TestRotation(t *testing.T) {
+// apiName is another name of the server.
+const apiName = "api.example.com"
+
+// TestCertificates gives certificates a life of a minute, and asks for others until those
+// of an agent are over.
+func TestCertificates(t *testing.T) {
 	t.Parallel()
 	c := cluster.New(t, cluster.Agents(1), cluster.Prepare(func(n *cluster.Node) {
 		if n.Role == "server" {
-			n.WriteFile(t, "/etc/lite/config.yaml", "kube-controller-manager-arg: cluster-signing-duration=60s\n")
+			n.WriteFile(t, "/etc/lite/config.yaml", "tls-san: "+apiName+"\nkube-controller-manager-arg: cluster-signing-duration=60s\n")
 		}
 	}))
-	agent := c.Agents[0]
-	files := []string{"kubelet-client-current.pem", "kubelet-server-current.pem"}
+	first := firstCertificates(t, c.Agents[0])
+	t.Run("Requests", func(t *testing.T) { testRequests(t, c.Server()) })
+	t.Run("Rotation", func(t *testing.T) { testRotation(t, c, first) })
+}
+
+// firstCertificates are those that the kubelet of a node was given first, by their files.
+func firstCertificates(t *testing.T, agent *cluster.Node) map[string]*x509.Certificate {
+	t.Helper()
 	first := map[string]*x509.Certificate{}
-	for _, file := range files {
+	for _, file := range []string{"kubelet-client-current.pem", "kubelet-server-current.pem"} {
 		cluster.Eventually(t, 20*time.Second, func() error { // the serving one comes after the node is Ready
 			_, err := agent.Command(t.Context(), "test", "-e", pkiDir+file).CombinedOutput()
 			return err
@@ -33,7 +42,14 @@ func TestRotation(t *testing.T) {
 			t.Fatalf("%s lives for %s", file, life) // its beginning is dated back by five minutes
 		}
 	}
-	for _, file := range files {
+	return first
+}
+
+// testRotation waits until the first certificates of an agent have expired: they were
+// renewed while it ran, and all parts that use them go on.
+func testRotation(t *testing.T, c *cluster.Cluster, first map[string]*x509.Certificate) {
+	agent := c.Agents[0]
+	for file := range first {
 		cluster.Eventually(t, 2*time.Minute, func() error {
 			now := certificate(t, agent, file)
 			if time.Now().Before(first[file].NotAfter) {
@@ -66,7 +82,13 @@ spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
 	if got := strings.TrimSpace(ns.Kubectl(t, "exec", "web", "--", "hostname")); got != "web" {
 		t.Errorf("exec: %q", got)
 	}
-	reach(t, agent.Name, agent, "http://"+ns.Field(t, "service/web", ".spec.clusterIP")+"/hostname", "web")
+	soon(t, func() error {
+		got, err := cluster.Get(agent, "http://"+ns.Field(t, "service/web", ".spec.clusterIP")+"/hostname")
+		if err != nil || got != "web" {
+			return fmt.Errorf("the Service: %q, %v", got, err)
+		}
+		return nil
+	})
 }
 
 const pkiDir = cluster.DataDir + "/agent/kubelet/pki/"

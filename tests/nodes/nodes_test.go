@@ -1,4 +1,6 @@
-package join
+// Package nodes shows that the pods of all nodes reach each other and that the server
+// reaches them, whatever happens to a node, its network or its name.
+package nodes
 
 import (
 	"bytes"
@@ -12,6 +14,8 @@ import (
 
 	"lite.io/lite/tests/harness/cluster"
 )
+
+func TestMain(m *testing.M) { cluster.Main(m) }
 
 // TestNodes runs what needs one server and two agents and leaves them as they
 // were, but for the last test. Another program's policy on all three is to drop what is forwarded.
@@ -356,3 +360,21 @@ func (s *suite) testDeviceDeleted(t *testing.T) {
 		return nil
 	})
 }
+
+// daemonSet is a pod on each node that answers.
+const daemonSet = `
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: web}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: web
+        image: lite.test/agnhost:2
+        args: [netexec, --http-port=8080, --udp-port=8081]
+        readinessProbe: {httpGet: {path: /hostname, port: 8080}, periodSeconds: 1}
+`

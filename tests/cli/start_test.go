@@ -1,7 +1,4 @@
-// Package badstart shows that a start which cannot succeed says so in one
-// clear line, ends with exit code 1 and changes nothing, and that it succeeds
-// once the cause is put right.
-package badstart
+package cli
 
 import (
 	"bytes"
@@ -19,8 +16,6 @@ import (
 
 	"lite.io/lite/tests/harness/cluster"
 )
-
-func TestMain(m *testing.M) { cluster.Main(m) }
 
 // attempt is a start that is to fail.
 type attempt struct {
@@ -114,12 +109,8 @@ func tree(t *testing.T, root string) map[string]string {
 	return files
 }
 
-// TestBeforeFirstStart has all that is seen before anything is touched. At last
-// the same node starts.
-func TestBeforeFirstStart(t *testing.T) {
-	t.Parallel()
-	n := cluster.NewNode(t)
-
+// testRefused has all that is seen before anything is touched.
+func testRefused(t *testing.T, n *cluster.Node) {
 	for name, a := range map[string]attempt{
 		"not root": {uid: 65534, want: []string{"root"}},
 
@@ -285,20 +276,23 @@ func TestBeforeFirstStart(t *testing.T) {
 		defer os.Remove(n.Path(cluster.DataDir + "/version"))
 		attempt{want: []string{"v99.0.0", cluster.DataDir}}.check(t, n)
 	})
-
-	n.Start(t)
-	n.Stop(t)
 }
 
-// TestCorruptedLog damages etcd's write-ahead log and takes it away: lite refuses to
-// start rather than to begin anew, and with the log back everything is there.
-func TestCorruptedLog(t *testing.T) {
+// TestLaterStart has what keeps a node that ran before from starting again. Put right,
+// it starts, and has what was in its cluster.
+func TestLaterStart(t *testing.T) {
 	t.Parallel()
 	n := cluster.NewNode(t)
 	n.Start(t)
 	n.Kubectl(t, "create", "configmap", "precious")
 	n.Stop(t)
+	t.Run("ChangedRanges", func(t *testing.T) { testChangedRanges(t, n) })
+	t.Run("CorruptedLog", func(t *testing.T) { testCorruptedLog(t, n) })
+}
 
+// testCorruptedLog damages etcd's write-ahead log and takes it away: lite refuses to
+// start rather than to begin anew, and with the log back everything is there.
+func testCorruptedLog(t *testing.T, n *cluster.Node) {
 	logs, err := filepath.Glob(n.Path(cluster.DataDir + "/server/*/member/wal/*.wal"))
 	if err != nil || len(logs) == 0 {
 		more, _ := filepath.Glob(n.Path(cluster.DataDir + "/server/*/*/member/wal/*.wal"))
