@@ -160,7 +160,7 @@ type controller struct {
 	wrote   map[types.NamespacedName]string
 	told    map[types.NamespacedName]string // the last event of each Service
 	note    string
-	refused component.Trouble // addresses that nodes report
+	refused component.Problem // addresses that nodes report
 }
 
 func newController(client kubernetes.Interface, nodes *kube.Nodes, p plan) *controller {

@@ -72,7 +72,7 @@ func (c *controller) look(ctx context.Context) error {
 	if len(told) > 1 {
 		first += fmt.Sprintf(" (and %d more)", len(told)-1)
 	}
-	c.refused.Become("Not using addresses that nodes report for Services", refused...)
+	c.refused.Set("Not using addresses that nodes report for Services", refused...)
 	c.note = component.Notes(c.refused.Note(), first)
 	return errors.Join(errs...)
 }

@@ -67,7 +67,7 @@ type Policy struct {
 
 	synced  atomic.Bool
 	reason  atomic.Pointer[error]  // why it is not synced
-	trouble atomic.Pointer[string] // why policies are not in force
+	problem atomic.Pointer[string] // why policies are not in force
 }
 
 // New makes the component; nothing is touched before Run.
@@ -94,8 +94,8 @@ func (p *Policy) Ready(context.Context) error {
 
 // Note implements component.Noter.
 func (p *Policy) Note() string {
-	if trouble := p.trouble.Load(); trouble != nil {
-		return *trouble
+	if problem := p.problem.Load(); problem != nil {
+		return *problem
 	}
 	return ""
 }
@@ -220,7 +220,7 @@ func (e *enforcer) step(ctx context.Context) {
 		again = t.C
 	} else {
 		e.backoff = 0
-		e.trouble.Store(nil)
+		e.problem.Store(nil)
 	}
 	e.synced.Store(true)
 	if e.written {
@@ -354,7 +354,7 @@ func (e *enforcer) complain(err error) {
 	if e.written {
 		text = "changes to NetworkPolicies are not in force: " + err.Error()
 	}
-	if before := e.trouble.Swap(&text); before == nil || *before != text {
+	if before := e.problem.Swap(&text); before == nil || *before != text {
 		slog.Error("Cannot enforce NetworkPolicies", "err", err)
 	}
 }

@@ -59,7 +59,7 @@ func sends(before, after *v1.Node) bool {
 func (e *enforcer) startWatching(ctx context.Context) error {
 	// It takes as long as the API needs; step takes the note back.
 	reading := "NetworkPolicies are not fully in force yet: reading pods, namespaces and nodes from the API"
-	e.trouble.Store(&reading)
+	e.problem.Store(&reading)
 	core := e.client.CoreV1()
 	pods := kube.NewWatch(kube.From(e.client, core.Pods(""), metav1.ListOptions{}), trimPod)
 	namespaces := kube.NewWatch(kube.From(e.client, core.Namespaces(), metav1.ListOptions{}), trimNamespace)

@@ -35,7 +35,7 @@ type Config struct {
 type Prover struct {
 	config  Config
 	listed  atomic.Bool
-	refused component.Trouble
+	refused component.Problem
 }
 
 // New makes the component; nothing is touched before Run.
@@ -167,7 +167,7 @@ func (t *term) round(ctx context.Context, nodes []node) error {
 	if more := len(refused) - most; more > 0 {
 		refused = append(refused[:most], fmt.Errorf("and %d more", more))
 	}
-	t.refused.Become("Addresses that nodes report are not believed", refused...)
+	t.refused.Set("Addresses that nodes report are not believed", refused...)
 	return errors.Join(errs...)
 }
 
