@@ -126,7 +126,7 @@ func (l *LoadBalancer) serve(ctx context.Context, client kubernetes.Interface) e
 		case <-ctx.Done():
 			return nil
 		}
-		err := c.look(ctx)
+		err := c.sync(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -184,7 +184,7 @@ func (c *controller) follow(ctx context.Context) (leave func(), err error) {
 		})))
 }
 
-// wake makes the controller look again; many calls may make one look.
+// wake makes the controller sync again; many calls may lead to one sync.
 func (c *controller) wake() {
 	select {
 	case c.changed <- struct{}{}:

@@ -28,9 +28,9 @@ const fieldManager = layout.BalancerManager
 // callTimeout keeps one call that hangs from keeping the others waiting.
 const callTimeout = 10 * time.Second
 
-// look compares what each Service has with what it should have, and writes what
+// sync compares what each Service has with what it should have, and writes what
 // differs. It goes on after an error, and returns all.
-func (c *controller) look(ctx context.Context) error {
+func (c *controller) sync(ctx context.Context) error {
 	services := c.services.List()
 	errs := []error{c.watchEndpoints(services)}
 	var all []node

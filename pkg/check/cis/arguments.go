@@ -58,7 +58,7 @@ func (a args) shown(name string) string {
 }
 
 // told judges what a part of the running node was told.
-func told(part string, look func(*Node, args) finding) judge {
+func told(part string, judge func(*Node, args) finding) judge {
 	return func(n *Node) finding {
 		s, there := n.Parts[part]
 		switch {
@@ -67,7 +67,7 @@ func told(part string, look func(*Node, args) finding) judge {
 		case !there:
 			return inapplicable("this node runs no " + part)
 		}
-		return look(n, s.Arguments)
+		return judge(n, s.Arguments)
 	}
 }
 

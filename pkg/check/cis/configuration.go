@@ -37,13 +37,13 @@ func (n *Node) configuration(part string, into any) error {
 }
 
 // field judges the kubelet's configuration.
-func field(look func(*Node, *kubeletconfig.KubeletConfiguration) finding) judge {
+func field(judge func(*Node, *kubeletconfig.KubeletConfiguration) finding) judge {
 	return func(n *Node) finding {
 		c, err := n.kubelet()
 		if err != nil {
 			return unknown(err.Error())
 		}
-		return look(n, c)
+		return judge(n, c)
 	}
 }
 

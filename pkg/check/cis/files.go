@@ -55,7 +55,7 @@ func roots(p place) judge {
 }
 
 // each looks at every file of a place; fine is what one is of which nothing is wrong.
-func each(p place, look func(path string, f File) (wrong, remedy string), fine func(path string) string) judge {
+func each(p place, judge func(path string, f File) (wrong, remedy string), fine func(path string) string) judge {
 	return func(n *Node) finding {
 		files, err := p.files(n)
 		if err != nil {
@@ -74,7 +74,7 @@ func each(p place, look func(path string, f File) (wrong, remedy string), fine f
 			case err != nil:
 				return unknown(err.Error())
 			}
-			wrong, how := look(path, f)
+			wrong, how := judge(path, f)
 			if wrong == "" {
 				continue
 			}

@@ -94,12 +94,12 @@ func pages[T any](what string, all *[]T, list func(metav1.ListOptions) ([]T, str
 }
 
 // among judges the objects of the cluster.
-func among(look func(*Node, *Objects) finding) judge {
+func among(judge func(*Node, *Objects) finding) judge {
 	return func(n *Node) finding {
 		if n.Objects == nil {
 			return finding{status: Unknown, seen: n.Unasked, remedy: n.Ask}
 		}
-		return look(n, n.Objects)
+		return judge(n, n.Objects)
 	}
 }
 

@@ -37,20 +37,20 @@ type Installer struct {
 	machine
 }
 
-// Here returns the init system of a machine whose files are below root, and whose programs look finds ("" = not
+// Here returns the init system of a machine whose files are below root, and whose programs lookPath finds ("" = not
 // there). image says that the machine may be one that does not run.
-func Here(root string, run Runner, look func(name string) string, image bool) Installer {
+func Here(root string, run Runner, lookPath func(name string) string, image bool) Installer {
 	m := machine{root, run}
 	isDir := func(path string) bool {
 		info, err := os.Stat(m.at(path))
 		return err == nil && info.IsDir()
 	}
 	switch {
-	case isDir(systemdBooted) && look("systemctl") != "":
+	case isDir(systemdBooted) && lookPath("systemctl") != "":
 		return Installer{Systemd, m}
-	case look("systemctl") != "" && image:
+	case lookPath("systemctl") != "" && image:
 		return Installer{Unbooted, m}
-	case unix.Access(m.at(openRCRun), unix.X_OK) == nil && look("rc-service") != "":
+	case unix.Access(m.at(openRCRun), unix.X_OK) == nil && lookPath("rc-service") != "":
 		return Installer{OpenRC, m}
 	}
 	return Installer{None, m}
@@ -111,7 +111,7 @@ type State struct {
 // Starting is a start that has begun.
 type Starting struct {
 	Logs string // where its log is
-	Look func(context.Context) State
+	State func(context.Context) State
 }
 
 // StartError is that an init system has refused to start the service.

@@ -14,12 +14,12 @@ import (
 // machine is where it is installed.
 type machine struct {
 	root string // "/", but for tests
-	// execute runs a program, and look finds one in PATH; "" = there is none.
+	// execute runs a program, and lookPath finds one in PATH; "" = there is none.
 	execute service.Runner
-	look    func(name string) string
+	lookPath    func(name string) string
 }
 
-func look(name string) string {
+func lookPath(name string) string {
 	path, err := exec.LookPath(name)
 	if err != nil {
 		return ""

@@ -58,7 +58,7 @@ func (p *plan) waiting() []string {
 
 func (s *setup) makePlan(ctx context.Context) error {
 	s.plan.bin = path.Join(s.options.binDir, layout.Service)
-	s.init = service.Here(s.root, s.execute, s.look, s.options.skipStart || s.options.skipEnable)
+	s.init = service.Here(s.root, s.execute, s.lookPath, s.options.skipStart || s.options.skipEnable)
 	for _, step := range []func() error{
 		s.planProgram, s.checkStatements, s.planKey, s.checkImages, s.planConfig, s.planEnvironment, s.planService, s.planScripts,
 	} {
@@ -298,7 +298,7 @@ func (s *setup) planLinks() {
 		link := path.Join(s.options.binDir, tool)
 		if to, _ := os.Readlink(s.at(link)); to == s.plan.bin {
 			s.plan.want(link)
-		} else if other := s.look(tool); other != "" && !s.inventory.now.Has(other) {
+		} else if other := s.lookPath(tool); other != "" && !s.inventory.now.Has(other) {
 			s.say("%s is %s; lite's is `lite %s`", tool, other, tool)
 		} else if !s.has(link) {
 			s.plan.want(link)

@@ -50,7 +50,7 @@ var ErrInterrupted = errors.New("interrupted")
 
 // Run installs. Its error says what to do.
 func Run(ctx context.Context, r Request) error {
-	return run(ctx, r, machine{root: "/", execute: service.Execute, look: look})
+	return run(ctx, r, machine{root: "/", execute: service.Execute, lookPath: lookPath})
 }
 
 func run(ctx context.Context, r Request, m machine) error {

@@ -37,7 +37,7 @@ func newBed(t *testing.T) *bed {
 		b.must(t, os.MkdirAll(b.at(dir), 0o755))
 	}
 	b.put(t, "root/program", "a program", 0o755)
-	b.machine = machine{root: b.root, execute: b.execute, look: func(name string) string {
+	b.machine = machine{root: b.root, execute: b.execute, lookPath: func(name string) string {
 		if name == "systemctl" {
 			return "/bin/" + name
 		}

@@ -181,7 +181,7 @@ func (s *setup) settle() error {
 
 // label gives the files the labels that SELinux wants them to have.
 func (s *setup) label(ctx context.Context) {
-	if s.look("restorecon") != "" {
+	if s.lookPath("restorecon") != "" {
 		paths := []string{}
 		for _, c := range s.plan.files {
 			paths = append(paths, c.path)
@@ -194,7 +194,7 @@ func (s *setup) label(ctx context.Context) {
 		}
 		return
 	}
-	if s.look("getenforce") == "" {
+	if s.lookPath("getenforce") == "" {
 		return
 	}
 	if mode, _, err := s.execute(ctx, "getenforce"); err == nil && strings.TrimSpace(mode) == "Enforcing" {

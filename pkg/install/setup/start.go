@@ -76,7 +76,7 @@ func (s *setup) restart(ctx context.Context) (service.Starting, error) {
 const (
 	// readyTimeout is how long a start may take until the installer does not wait any more.
 	readyTimeout = 300 * time.Second
-	lookEvery    = time.Second
+	pollEvery    = time.Second
 	// tellEvery is how often it says what is waited for, if that has changed.
 	tellEvery = 15 * time.Second
 )
@@ -87,11 +87,11 @@ func (s *setup) await(ctx context.Context, w service.Starting) error {
 	told, toldAt, last := "", time.Now(), ""
 	for time.Now().Before(deadline) {
 		select {
-		case <-time.After(lookEvery):
+		case <-time.After(pollEvery):
 		case <-ctx.Done():
 			return ErrInterrupted
 		}
-		st := w.Look(ctx)
+		st := w.State(ctx)
 		switch {
 		case st.Ready:
 			next := s.called() + " status"

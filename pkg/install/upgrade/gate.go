@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	// lookEvery is how often a version is looked at while it starts.
-	lookEvery = 500 * time.Millisecond
+	// pollEvery is how often a version is looked at while it starts.
+	pollEvery = 500 * time.Millisecond
 	// steady is how long it has to be healthy in one piece.
 	steady = 3 * time.Second
 	// silentShare is the part of the time that a version has during which nothing
@@ -70,7 +70,7 @@ func (g gate) await(ctx context.Context) (ended []string, err error) {
 	answered, healthy, said := began, time.Time{}, ""
 	for {
 		now := time.Now()
-		answers, ended, waiting := g.look(ctx)
+		answers, ended, waiting := g.probe(ctx)
 		if ctx.Err() != nil {
 			return nil, errUndecided
 		}
@@ -98,7 +98,7 @@ func (g gate) await(ctx context.Context) (ended []string, err error) {
 			said = waiting.Error()
 			g.say(said)
 		}
-		if !kube.Sleep(ctx, lookEvery) {
+		if !kube.Sleep(ctx, pollEvery) {
 			return nil, errUndecided
 		}
 	}
@@ -112,9 +112,9 @@ func (g gate) silence() time.Duration {
 	return max(g.timeout/silentShare, silentLeast)
 }
 
-// look is one look: whether the version answers at all, and what it is not
+// probe checks once whether the version answers at all, and what it is not
 // healthy for.
-func (g gate) look(ctx context.Context) (answers bool, ended []string, waiting error) {
+func (g gate) probe(ctx context.Context) (answers bool, ended []string, waiting error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	n, err := status.Get(ctx, standard.Run.Socket())

@@ -40,7 +40,7 @@ type Watch struct {
 	config Config
 
 	mu     sync.Mutex
-	looked time.Time
+	scanned time.Time
 	stamps []file.Stamp
 	known  []*pki.Certificate
 }
@@ -85,10 +85,10 @@ func (w *Watch) certificates() []*pki.Certificate {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := time.Now()
-	if !w.looked.IsZero() && now.Sub(w.looked) < freshFor {
+	if !w.scanned.IsZero() && now.Sub(w.scanned) < freshFor {
 		return w.known
 	}
-	w.looked = now
+	w.scanned = now
 	stamps := make([]file.Stamp, len(w.config.Files))
 	for i, f := range w.config.Files {
 		if info, err := os.Stat(f.Path); err == nil {
