@@ -176,7 +176,7 @@ func judged(t *testing.T, cfg *config.Config, root string, g *component.Group, o
 	}
 	n := &cis.Node{
 		Role: cfg.Role, Root: root, DataDir: strings.TrimPrefix(cfg.DataDir, root), Kubeconfig: strings.TrimPrefix(cfg.WriteKubeconfig, root),
-		Parts: parts, Objects: objects,
+		Components: parts, Objects: objects,
 		// Whoever runs the test stands for root.
 		Stat: func(path string) (cis.File, error) {
 			f, err := cis.Stat(path)

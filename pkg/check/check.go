@@ -90,7 +90,7 @@ type Running struct {
 type check struct {
 	name string
 	only config.Role // "" = every role
-	run func(context.Context, *Env) []Result
+	run  func(context.Context, *Env) []Result
 }
 
 // checks is all that is looked at, in the order in which it is shown: lite itself,

@@ -178,9 +178,9 @@ func TestFixRunsWhatItPrints(t *testing.T) {
 		b.answers[strings.ReplaceAll(command, "'", "")] = ""
 	}
 	b.ran = nil
-	var said []Done
-	done := Fix(t.Context(), b.Machine, r, func(d Done) { said = append(said, d) })
-	if !slices.Equal(said, done) || len(done) != len(line.Commands) || FixErr(done) != nil {
+	var reported []Done
+	done := Fix(t.Context(), b.Machine, r, func(d Done) { reported = append(reported, d) })
+	if !slices.Equal(reported, done) || len(done) != len(line.Commands) || FixErr(done) != nil {
 		t.Fatalf("did %+v", done)
 	}
 	for i, command := range line.Commands {

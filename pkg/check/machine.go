@@ -250,11 +250,11 @@ func run(ctx context.Context, stdin, program string, args ...string) (string, er
 	var out, complaint bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &complaint
 	if err := cmd.Run(); err != nil {
-		said := line(complaint.String() + " " + out.String())
+		output := line(complaint.String() + " " + out.String())
 		if ctx.Err() != nil {
-			said = fmt.Sprintf("no answer within %s", runTimeout)
+			output = fmt.Sprintf("no answer within %s", runTimeout)
 		}
-		return out.String(), fmt.Errorf("%s: %w: %s", program, err, said)
+		return out.String(), fmt.Errorf("%s: %w: %s", program, err, output)
 	}
 	return out.String(), nil
 }

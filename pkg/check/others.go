@@ -36,7 +36,7 @@ func networkManager(_ context.Context, e *Env) []Result {
 	r := warn("runs, and may take over the interfaces of pods ("+layout.Bridge+", "+layout.PodDevices+", "+layout.DevicePrefix+"*)", "configure it to leave them alone, with `lite check --fix` or by hand",
 		"printf '"+strings.ReplaceAll(networkManagerText, "\n", `\n`)+"' >"+networkManagerFile, "nmcli general reload")
 	r[0].fix = []step{{
-		say:  "write " + networkManagerFile + " and have NetworkManager read it",
+		did:  "write " + networkManagerFile + " and have NetworkManager read it",
 		undo: e.unwrite(networkManagerFile) + " && { nmcli general reload || true; }", // one that does not run reads it at its start
 		do: func(ctx context.Context) error {
 			if err := e.write(networkManagerFile, networkManagerText); err != nil {

@@ -158,7 +158,7 @@ type controller struct {
 	// wrote is the version of a Service that a write was made for. Until a newer one
 	// is seen there is nothing to write again.
 	wrote   map[types.NamespacedName]string
-	told    map[types.NamespacedName]string // the last event of each Service
+	posted  map[types.NamespacedName]string // the last event of each Service
 	note    string
 	refused component.Problem // addresses that nodes report
 }
@@ -171,7 +171,7 @@ func newController(client kubernetes.Interface, nodes *kube.Nodes, p plan) *cont
 		endpoints: map[types.NamespacedName]*endpointsWatch{},
 		changed:   make(chan struct{}, 1),
 		wrote:     map[types.NamespacedName]string{},
-		told:      map[types.NamespacedName]string{},
+		posted:    map[types.NamespacedName]string{},
 	}
 }
 

@@ -59,7 +59,7 @@ const (
 type Policy struct {
 	config  Config
 	changed chan struct{} // holds one; something that the filter has to know has
-	checks   chan chan<- bool
+	checks  chan chan<- bool
 
 	mu     sync.Mutex
 	filter *filter

@@ -40,10 +40,10 @@ func (p *Policy) policies(client kubernetes.Interface) kube.Following {
 // nodes has the filter know from where nodes themselves send to pods, and where their pods are.
 func (p *Policy) nodes() kube.Following {
 	set := func(f *filter, n *v1.Node) { f.setNode(n.Name, ownAddresses(n, p.config.ClusterCIDR), ranges(n)...) }
-	tell := filtered(p, set, (*filter).deleteNode).Changed
+	update := filtered(p, set, (*filter).deleteNode).Changed
 	return p.config.Nodes.With(kube.Handler[*v1.Node]{Changed: func(c kube.Change[*v1.Node]) {
 		if c.Came || c.Gone || sends(c.Before, c.After) {
-			tell(c)
+			update(c)
 		}
 	}})
 }

@@ -109,7 +109,7 @@ func TestSysctls(t *testing.T) {
 		{"net/ipv4/conf/eth0.5/forwarding", "1", true}, {"vm/overcommit_memory", "2", false},
 		{"vm/panic_on_oom", "1", false}, {"vm/panic_on_oom", "0", true}, {"net/ipv6/conf/all/forwarding", "1", true}, {"", "", false},
 	} {
-		if got := s.says(test.setting, test.value); got != test.want {
+		if got := s.sets(test.setting, test.value); got != test.want {
 			t.Errorf("%s = %s: %v", test.setting, test.value, got)
 		}
 	}

@@ -110,7 +110,7 @@ type State struct {
 
 // Starting is a start that has begun.
 type Starting struct {
-	Logs string // where its log is
+	Logs  string // where its log is
 	State func(context.Context) State
 }
 

@@ -15,8 +15,8 @@ import (
 type machine struct {
 	root string // "/", but for tests
 	// execute runs a program, and lookPath finds one in PATH; "" = there is none.
-	execute service.Runner
-	lookPath    func(name string) string
+	execute  service.Runner
+	lookPath func(name string) string
 }
 
 func lookPath(name string) string {

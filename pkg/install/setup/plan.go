@@ -155,7 +155,7 @@ func (s *setup) planProgram() error {
 		return fmt.Errorf("%s has %d MiB free and lite needs %d: nothing was changed; free some space, or set INSTALL_LITE_BIN_DIR",
 			dir, s.room(dir), size)
 	}
-	s.say("%s", s.Banner)
+	s.printf("%s", s.Banner)
 	return nil
 }
 
@@ -189,7 +189,7 @@ func (s *setup) checkStatements() error {
 		if commit != "" {
 			commit = ", built from commit " + commit
 		}
-		s.say("%s is about this program%s", name, commit)
+		s.printf("%s is about this program%s", name, commit)
 	}
 	return nil
 }
@@ -299,7 +299,7 @@ func (s *setup) planLinks() {
 		if to, _ := os.Readlink(s.at(link)); to == s.plan.bin {
 			s.plan.want(link)
 		} else if other := s.lookPath(tool); other != "" && !s.inventory.now.Has(other) {
-			s.say("%s is %s; lite's is `lite %s`", tool, other, tool)
+			s.printf("%s is %s; lite's is `lite %s`", tool, other, tool)
 		} else if !s.has(link) {
 			s.plan.want(link)
 			s.plan.links = append(s.plan.links, link)

@@ -77,7 +77,9 @@ type setup struct {
 	committed bool
 }
 
-func (s *setup) say(format string, args ...any) { fmt.Fprintf(s.Out, "[lite] "+format+"\n", args...) }
+func (s *setup) printf(format string, args ...any) {
+	fmt.Fprintf(s.Out, "[lite] "+format+"\n", args...)
+}
 func (s *setup) warn(format string, args ...any) {
 	fmt.Fprintf(s.Err, "[lite] warning: "+format+"\n", args...)
 }
@@ -108,7 +110,7 @@ func (s *setup) takeLock(ctx context.Context) (err error) {
 		if err := os.MkdirAll(s.at(configDir), 0o700); err != nil {
 			return s.full(filepath.Dir(configDir), err)
 		}
-		s.lock, err = service.BeginChange(ctx, func(line string) { s.say("%s", line) }, s.at(configDir))
+		s.lock, err = service.BeginChange(ctx, func(line string) { s.printf("%s", line) }, s.at(configDir))
 		if err != nil {
 			return err
 		}

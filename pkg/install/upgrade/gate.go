@@ -40,11 +40,11 @@ type gate struct {
 	runtime    string
 	containers []container
 	kubeconfig string
-	// starter is the process that is to become the program where there is no init
+	// starter is the process that re-executes itself as the program where there is no init
 	// system. When it has ended there is nobody to wait for.
 	starter *os.Process
-	// say is told what is waited for, whenever that changes; may be nil.
-	say func(string)
+	// report gets what the gate is waiting for, whenever that changes; may be nil.
+	report func(string)
 }
 
 // newGate is that of the version which an upgrade goes to.
@@ -67,7 +67,7 @@ var errUndecided = errors.New("the watch was interrupted")
 // reasons of their own.
 func (g gate) await(ctx context.Context) (ended []string, err error) {
 	began := time.Now()
-	answered, healthy, said := began, time.Time{}, ""
+	answered, healthy, reported := began, time.Time{}, ""
 	for {
 		now := time.Now()
 		answers, ended, waiting := g.probe(ctx)
@@ -94,9 +94,9 @@ func (g gate) await(ctx context.Context) (ended []string, err error) {
 		case countStarts(g.dataDir, "new") > maxStarts:
 			return nil, fmt.Errorf("lite %s was started %d times and was not healthy: %w", g.version, maxStarts, waiting)
 		}
-		if waiting != nil && g.say != nil && waiting.Error() != said {
-			said = waiting.Error()
-			g.say(said)
+		if waiting != nil && g.report != nil && waiting.Error() != reported {
+			reported = waiting.Error()
+			g.report(reported)
 		}
 		if !kube.Sleep(ctx, pollEvery) {
 			return nil, errUndecided

@@ -102,7 +102,7 @@ type try struct {
 	// through is that somebody has proven the same before, by whom it may have come about.
 	through bool
 	failed  error // the first one after the grace
-	told    bool
+	posted  bool
 }
 
 func (p *Prover) serve(ctx context.Context, client kubernetes.Interface, ask func(context.Context, claim) error) error {
@@ -194,12 +194,12 @@ func (t *term) prove(ctx context.Context, c claim, try *try) {
 		late := time.Since(begun) >= grace
 		t.mu.Lock()
 		try.proven = err == nil
-		news := try.proven || late && try.failed == nil
+		changed := try.proven || late && try.failed == nil
 		if late && try.failed == nil {
 			try.failed = err
 		}
 		t.mu.Unlock()
-		if news {
+		if changed {
 			t.wake()
 		}
 		if err == nil || !kube.Sleep(ctx, pause) {
