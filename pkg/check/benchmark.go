@@ -32,8 +32,8 @@ func CIS(ctx context.Context, m *Machine, flags *pflag.FlagSet, role string) (ci
 }
 
 func cisNode(ctx context.Context, m *Machine, flags *pflag.FlagSet, role string) (*cis.Node, error) {
-	n := &cis.Node{Root: m.Root}
-	s, err := status.GetSettings(ctx, standard.Run.Socket())
+	n := &cis.Node{Root: m.Root, Layout: m.Layout}
+	s, err := status.GetSettings(ctx, m.Layout.Run.Socket())
 	if err != nil {
 		n.Stopped, n.Remedy = err.Error(), "start lite, wait until it is ready, and check again"
 		n.NoObjects = n.Stopped

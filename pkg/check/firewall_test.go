@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/layout"
 )
 
 const (
@@ -220,7 +221,7 @@ func TestFixIsWrittenDown(t *testing.T) {
 	for file, want := range map[string]string{
 		"/proc/sys/fs/inotify/max_user_instances": "1024",
 		"/proc/sys/fs/inotify/max_user_watches":   "1000000", // more than is wanted
-		sysctlFile:                                "# Written by `lite check --fix`.\nfs.inotify.max_user_instances = 1024",
+		layout.Default().Host.Sysctl:              "# Written by `lite check --fix`.\nfs.inotify.max_user_instances = 1024",
 	} {
 		if got := b.text(file); got != want {
 			t.Errorf("%s is %q, want %q", file, got, want)

@@ -43,7 +43,7 @@ func Fix(ctx context.Context, m *Machine, r Report, report func(Done)) []Done {
 		}
 		for _, s := range found.fix {
 			done := Done{Check: found.Name, Did: s.did, Undo: s.undo}
-			err := changes.NoteFix(layout.Config(m.path(string(standard.Config))), changes.Fix{Did: s.did, Undo: s.undo})
+			err := changes.NoteFix(layout.Config(m.path(string(m.Layout.Config))), changes.Fix{Did: s.did, Undo: s.undo})
 			if err == nil {
 				err = s.do(ctx)
 			}
@@ -67,8 +67,6 @@ func FixErr(all []Done) error {
 	}
 	return errors.Join(errs...)
 }
-
-var sysctlFile = standard.Host.Sysctl
 
 const (
 	inotifyInstances = "fs.inotify.max_user_instances"
@@ -94,6 +92,7 @@ func raiseInotify(e *Env, limits ...limit) (fix step, commands []string) {
 		fmt.Fprintf(&escaped, `%s = %d\n`, l.key, l.wanted)
 		fmt.Fprintf(&back, " && { [ $(cat %s) != %d ] || echo %d >%[1]s; }", l.path(), l.wanted, l.now)
 	}
+	sysctlFile := e.Layout.Host.Sysctl
 	fix = step{
 		did:  "write " + sysctlFile + " and raise the limits of inotify",
 		undo: e.unwrite(sysctlFile) + back.String(),

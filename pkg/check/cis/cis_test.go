@@ -23,6 +23,7 @@ import (
 
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/layout"
 )
 
 // bed is a node that a test changes before it is judged.
@@ -43,7 +44,7 @@ const (
 
 // hardened is a server that meets every entry that a server can meet by itself.
 func hardened(t *testing.T) *bed {
-	b := &bed{t: t, owners: map[string]uint32{}, Node: &Node{
+	b := &bed{t: t, owners: map[string]uint32{}, Node: &Node{Layout: layout.Default(),
 		Role: config.Server, Name: "node-a", Root: t.TempDir(), DataDir: "/var/lib/lite", Kubeconfig: "/etc/lite/kubeconfig.yaml",
 		Stopped: "lite does not run", NoObjects: "the API server does not answer", Remedy: "start lite",
 	}}
@@ -516,17 +517,17 @@ var cases = []example{
 	{"4.1.1", "a unit for all to read", func(b *bed) { b.chmod("/etc/systemd/system/lite.service", 0o644) }, Fail, "chmod 600 /etc/systemd/system/lite.service"},
 	{"4.1.1", "a unit that can be executed", func(b *bed) { b.chmod("/etc/systemd/system/lite.service", 0o700) }, Fail, "mode 0700"},
 	{"4.1.1", "a script for all", func(b *bed) {
-		os.Remove(b.path(systemdUnit))
+		os.Remove(b.path(layout.Default().Host.SystemdUnit))
 		b.write("/etc/init.d/lite", "")
 		b.chmod("/etc/init.d/lite", 0o755)
 	}, Fail, "chmod 700 /etc/init.d/lite"},
 	{"4.1.1", "a script of root's", func(b *bed) {
-		os.Remove(b.path(systemdUnit))
+		os.Remove(b.path(layout.Default().Host.SystemdUnit))
 		b.write("/etc/init.d/lite", "")
 		b.chmod("/etc/init.d/lite", 0o700)
 	}, Pass, ""},
-	{"4.1.1", "no service", func(b *bed) { os.Remove(b.path(systemdUnit)) }, Inapplicable, ""},
-	{"4.1.2", "somebody's unit", func(b *bed) { b.owners[systemdUnit] = 1000 }, Fail, "user 1000"},
+	{"4.1.1", "no service", func(b *bed) { os.Remove(b.path(layout.Default().Host.SystemdUnit)) }, Inapplicable, ""},
+	{"4.1.2", "somebody's unit", func(b *bed) { b.owners[layout.Default().Host.SystemdUnit] = 1000 }, Fail, "user 1000"},
 	{"4.1.3", "for all", func(b *bed) { b.chmod("/var/lib/lite/agent/kubelet.conf", 0o644) }, Fail, "mode 0644"},
 	{"4.1.4", "somebody's", func(b *bed) { b.owners["/var/lib/lite/agent/kubelet.conf"] = 5 }, Fail, "user 5"},
 	{"4.1.5", "for a group", func(b *bed) { b.chmod("/var/lib/lite/agent/kubelet.conf", 0o640) }, Fail, "mode 0640"},

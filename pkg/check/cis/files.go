@@ -13,9 +13,6 @@ import (
 	"lite.io/lite/pkg/pki"
 )
 
-// standard is where lite has what does not depend on where its data is.
-var standard = layout.Default()
-
 // fileSet finds the files that an entry is about. Where there are none, without says
 // what that means.
 type fileSet struct {
@@ -112,22 +109,20 @@ func quoted(path string) string {
 // never is an entry about what no node of lite has.
 func never(why string) judge { return func(*Node) finding { return inapplicable(why) } }
 
-// What keeps lite running. A script of OpenRC has to be executable for its owner.
-var (
-	systemdUnit  = standard.Host.SystemdUnit
-	openRCScript = standard.Host.OpenRCScript
-)
-
+// unitFiles is what starts lite.
 var unitFiles = fileSet{
-	func(n *Node) ([]string, error) { return n.exists(systemdUnit, openRCScript), nil },
+	func(n *Node) ([]string, error) {
+		return n.exists(n.Layout.Host.SystemdUnit, n.Layout.Host.OpenRCScript), nil
+	},
 	inapplicable("no service of an init system starts lite here"),
 }
 
+// unitMode lets the owner execute a script of OpenRC.
 func unitMode(path string) fs.FileMode {
-	if path == openRCScript {
-		return 0o700
+	if filepath.Ext(path) == ".service" {
+		return 0o600
 	}
-	return 0o600
+	return 0o700
 }
 
 // networkFiles is the network's description and the addresses that it has given out.
@@ -135,9 +130,9 @@ var networkFiles = fileSet{
 	func(n *Node) ([]string, error) {
 		conf := n.data().Agent().CNI()
 		if found, err := n.below("*", false, conf); err != nil || len(found) == 0 {
-			conf = standard.Host.CNIConf // another network's
+			conf = n.Layout.Host.CNIConf // another network's
 		}
-		return n.below("*", false, conf, standard.Run.CNI(), filepath.Join(standard.Host.CNI, "networks"))
+		return n.below("*", false, conf, n.Layout.Run.CNI(), filepath.Join(n.Layout.Host.CNI, "networks"))
 	},
 	inapplicable("no network plugin has described a network"),
 }

@@ -23,6 +23,7 @@ type Node struct {
 	// Root is where the machine's files are, DataDir where lite keeps its own, and
 	// Kubeconfig the administrator's, on a server.
 	Root, DataDir, Kubeconfig string
+	Layout                    layout.Layout // of what does not depend on the data directory
 	// Components is the settings of the running lite's components, by their names in
 	// `lite status`. Where it is nil, Stopped is the reason.
 	Components map[string]component.Settings

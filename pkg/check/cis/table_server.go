@@ -61,7 +61,7 @@ func removeArg(flag, name string) string {
 }
 
 func addArg(flag, arg string) string {
-	return "set `--" + flag + " " + arg + "`, or `" + flag + ": [" + arg + "]` in " + standard.Config.File() + ", and restart lite"
+	return "set `--" + flag + " " + arg + "`, or `" + flag + ": [" + arg + "]` in " + layout.Default().Config.File() + ", and restart lite"
 }
 
 const (

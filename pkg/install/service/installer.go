@@ -40,7 +40,7 @@ type Installer struct {
 // Here returns the init system of a machine whose files are below root, and whose programs lookPath finds ("" = not
 // there). image says that the machine may be one that does not run.
 func Here(root string, run Runner, lookPath func(name string) string, image bool) Installer {
-	m := machine{root, run}
+	m := machineAt(root, run)
 	isDir := func(path string) bool {
 		info, err := os.Stat(m.at(path))
 		return err == nil && info.IsDir()
@@ -67,9 +67,9 @@ func (m machine) succeeds(ctx context.Context, name string, args ...string) bool
 func (i Installer) AtBoot() string {
 	switch i.Kind {
 	case Systemd, Unbooted:
-		return standard.Host.SystemdWanted
+		return i.layout.Host.SystemdWanted
 	case OpenRC:
-		return standard.Host.OpenRCRunlevel
+		return i.layout.Host.OpenRCRunlevel
 	}
 	return ""
 }
@@ -126,14 +126,14 @@ func (e *StartError) Error() string { return e.Program + " does not start lite: 
 func (i Installer) Restart(ctx context.Context, bin string) (Starting, error) {
 	if i.Kind == OpenRC {
 		before := int64(0)
-		if info, err := os.Stat(i.at(standard.Host.OpenRCLog)); err == nil {
+		if info, err := os.Stat(i.at(i.layout.Host.OpenRCLog)); err == nil {
 			before = info.Size()
 		}
 		output, code, err := i.run(ctx, "rc-service", "--quiet", layout.Service, "restart")
 		if err != nil || code != 0 {
 			return Starting{}, &StartError{"rc-service", output}
 		}
-		return Starting{standard.Host.OpenRCLog, func(ctx context.Context) State { return i.openRCState(ctx, bin, before) }}, nil
+		return Starting{i.layout.Host.OpenRCLog, func(ctx context.Context) State { return i.openRCState(ctx, bin, before) }}, nil
 	}
 	i.succeeds(ctx, "systemctl", "reset-failed", unitName)
 	before := i.show(ctx)["InvocationID"]
@@ -183,7 +183,7 @@ func (i Installer) openRCState(ctx context.Context, bin string, before int64) St
 
 // logAfter is what was logged since the log had a size, as far as it may matter.
 func (i Installer) logAfter(size int64) string {
-	f, err := os.Open(i.at(standard.Host.OpenRCLog))
+	f, err := os.Open(i.at(i.layout.Host.OpenRCLog))
 	if err != nil {
 		return ""
 	}

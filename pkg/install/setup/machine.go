@@ -9,11 +9,13 @@ import (
 
 	"lite.io/lite/pkg/host/probe"
 	"lite.io/lite/pkg/install/service"
+	"lite.io/lite/pkg/layout"
 )
 
 // machine is where it is installed.
 type machine struct {
-	root string // "/", but for tests
+	root   string // "/", but for tests
+	layout layout.Layout
 	// execute runs a program, and lookPath finds one in PATH; "" = there is none.
 	execute  service.Runner
 	lookPath func(name string) string

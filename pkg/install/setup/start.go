@@ -19,7 +19,7 @@ import (
 func (s *setup) start(ctx context.Context) error {
 	// What an init system has begun it brings to its end.
 	settled := context.WithoutCancel(ctx)
-	if s.has(pendingFile) {
+	if s.has(s.layout.Config.Pending()) {
 		if err := s.init.Reload(settled); err != nil {
 			return err
 		}
@@ -31,7 +31,7 @@ func (s *setup) start(ctx context.Context) error {
 	if s.init.Kind == service.None {
 		s.printf("installed. This machine has neither systemd nor OpenRC: start lite in the foreground with")
 		s.printf("  %s %s", s.plan.bin, s.options.role)
-		return ignoreMissing(os.Remove(s.at(pendingFile)))
+		return ignoreMissing(os.Remove(s.at(s.layout.Config.Pending())))
 	}
 	if err := s.init.Enable(settled); err != nil {
 		return err
@@ -40,7 +40,7 @@ func (s *setup) start(ctx context.Context) error {
 	case s.options.skipStart:
 		s.printf("installed; not started, because INSTALL_LITE_SKIP_START is set")
 		return nil
-	case !s.has(pendingFile) && s.init.Running(settled):
+	case !s.has(s.layout.Config.Pending()) && s.init.Running(settled):
 		what := ""
 		if s.plan.differs {
 			what = " for the service"
@@ -56,7 +56,7 @@ func (s *setup) start(ctx context.Context) error {
 	if err := s.await(ctx, starting); err != nil {
 		return err
 	}
-	return ignoreMissing(os.Remove(s.at(pendingFile)))
+	return ignoreMissing(os.Remove(s.at(s.layout.Config.Pending())))
 }
 
 // restart begins to start the service, anew if it runs.

@@ -19,6 +19,7 @@ import (
 
 	"lite.io/lite/pkg/install/release"
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/version"
 )
 
@@ -90,15 +91,12 @@ func find(ctx context.Context, o Options, t trust, env []string) (*published, er
 	return r, nil
 }
 
-// proxyFile is where the service's proxies are: a shell of root's does not have
-// them.
-var proxyFile = standard.Config.Environment()
-
 // newClient goes by the proxies of this process, else by those of lite, else by
 // those of the service.
 func newClient(env []string, anyhow bool) (*http.Client, error) {
 	settings := map[string]string{}
-	file, err := os.ReadFile(proxyFile)
+	// A shell of root's does not have the proxies of the service.
+	file, err := os.ReadFile(layout.Default().Config.Environment())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read the proxies: %w", err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/status"
 )
 
@@ -117,7 +118,7 @@ func (g gate) silence() time.Duration {
 func (g gate) probe(ctx context.Context) (answers bool, ended []string, waiting error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	n, err := status.Get(ctx, standard.Run.Socket())
+	n, err := status.Get(ctx, layout.Default().Run.Socket())
 	switch {
 	case err != nil:
 		return false, nil, errors.New("it does not answer yet")

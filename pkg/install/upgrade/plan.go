@@ -76,7 +76,7 @@ func Make(ctx context.Context, o Options, report func(string)) (*Plan, error) {
 	if err := n.checkSelf(); err != nil {
 		return nil, err
 	}
-	driver, err := drive(ctx, n.Config.DataDir, report)
+	driver, err := drive(ctx, n.Config.Layout(), report)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +98,7 @@ func (p *Plan) make(ctx context.Context, o Options, report func(string)) error {
 	if err := p.checkHealth(o.Force); err != nil {
 		return err
 	}
-	t, err := newTrust(o, standard.Config.ReleaseKey())
+	t, err := newTrust(o, p.Node.Config.Layout().Config.ReleaseKey())
 	if err != nil {
 		return err
 	}
@@ -178,7 +178,7 @@ func (p *Plan) settle() error {
 		return err
 	}
 	if !j.Pending() {
-		return cleanUp(dataDir, &Journal{Binary: p.Node.Binary, Guard: standard.Config.Guard()})
+		return cleanUp(dataDir, &Journal{Binary: p.Node.Binary, Guard: p.Node.Config.Layout().Config.Guard()})
 	}
 	switch {
 	case j.State == Prepared:

@@ -45,7 +45,7 @@ func Running(ctx context.Context) (*Instance, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("upgrade: only root may replace lite; run it as root")
 	}
-	s, err := status.Get(ctx, standard.Run.Socket())
+	s, err := status.Get(ctx, layout.Default().Run.Socket())
 	if err != nil {
 		return nil, err
 	}

@@ -28,9 +28,6 @@ import (
 	"lite.io/lite/pkg/version"
 )
 
-// standard is where all is that does not depend on where the data is.
-var standard = layout.Default()
-
 // Run makes an upgrade that was planned. say is told each step.
 func Run(ctx context.Context, p *Plan, report func(string)) error {
 	r := &run{Plan: p, report: report, dataDir: p.Node.Config.DataDir}
@@ -51,7 +48,7 @@ func (r *run) run(ctx context.Context) error {
 		return err
 	}
 	r.journal = &Journal{
-		From: r.From.Version, To: r.To.Version, Role: n.Config.Role, Binary: n.Binary, Guard: standard.Config.Guard(), Service: n.Manager != nil,
+		From: r.From.Version, To: r.To.Version, Role: n.Config.Role, Binary: n.Binary, Guard: n.Config.Layout().Config.Guard(), Service: n.Manager != nil,
 		Began: time.Now().UTC(), HealthTimeout: r.HealthTimeout, Runtime: r.runtime, Containers: containers,
 	}
 	b := backup.New(n.Config, n.Binary)
@@ -303,7 +300,7 @@ func PlanRollback(ctx context.Context, cfg *config.Config, report func(string)) 
 		return nil, fmt.Errorf("there is no backup in %s: there was no upgrade, or it has already been rolled back", layout.Data(p.DataDir).Kept())
 	}
 	p.Kept = kept
-	d, err := drive(ctx, p.DataDir, report)
+	d, err := drive(ctx, cfg.Layout(), report)
 	if err != nil {
 		return nil, err
 	}
@@ -325,13 +322,13 @@ func checkKept(ctx context.Context, k *backup.Backup, path string) error {
 }
 
 // drive takes the right to drive, or names who has it.
-func drive(ctx context.Context, dataDir string, report func(string)) (*Driver, error) {
-	change, err := service.BeginChange(ctx, report, string(standard.Config), dataDir)
+func drive(ctx context.Context, at layout.Layout, report func(string)) (*Driver, error) {
+	change, err := service.BeginChange(ctx, report, string(at.Config), string(at.Data))
 	if err != nil {
 		return nil, err
 	}
 	for try := 0; ; try++ {
-		d, other, err := Drive(dataDir)
+		d, other, err := Drive(string(at.Data))
 		if d != nil {
 			d.change = change
 			return d, nil
@@ -350,7 +347,7 @@ func drive(ctx context.Context, dataDir string, report func(string)) (*Driver, e
 func Rollback(ctx context.Context, p *RollbackPlan, timeout time.Duration, report func(string)) error {
 	ctx = context.WithoutCancel(ctx)
 	j := &Journal{
-		From: p.Kept.Versions.Version, To: p.Now, Role: p.Kept.Role, Binary: p.Kept.Binary, Guard: standard.Config.Guard(),
+		From: p.Kept.Versions.Version, To: p.Now, Role: p.Kept.Role, Binary: p.Kept.Binary, Guard: p.Config.Layout().Config.Guard(),
 		Began:         time.Now().UTC(),
 		HealthTimeout: timeout, Reason: "lite rollback",
 	}
