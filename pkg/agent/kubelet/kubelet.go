@@ -196,13 +196,10 @@ func thresholds(maps ...map[string]string) string {
 	return strings.Join(all, ",")
 }
 
-// CertDir is where the kubelet keeps certificates that the cluster signed for it.
-func (c Config) CertDir() string { return c.Dir.PKI() }
-
 // args is what can be said by flags alone; the rest is in configuration.
 func args(c Config) []string {
 	flags := map[string]string{
-		"cert-dir":          c.CertDir(),
+		"cert-dir":          c.Dir.PKI(),
 		"hostname-override": c.NodeName,
 		"kubeconfig":        c.Kubeconfig,
 		"node-ip":           kube.Join(c.NodeIP),

@@ -238,7 +238,7 @@ const unpacks = 128 << 20
 // enough room to start. The new program is on the disk by now.
 func (p *Plan) checkRoom() error {
 	dataDir := p.Node.Config.DataDir
-	p.Size = backup.Size(dataDir, p.Node.Config.Role) + p.contents.toUnpack(imageDir(dataDir))
+	p.Size = backup.Size(dataDir, p.Node.Config.Role) + p.contents.toUnpack(layout.Data(dataDir).Agent().Images())
 	if same, err := sameFileSystem(dataDir, p.Node.Binary); err != nil {
 		return err
 	} else if !same {

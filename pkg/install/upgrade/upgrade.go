@@ -93,7 +93,7 @@ func (r *run) prepare(ctx context.Context, b *backup.Maker) error {
 		return err
 	}
 	if len(r.contents.images) > 0 {
-		err := extractImages(r.artifact, r.contents, imageDir(r.dataDir), b.KeepImage, func(name string) error {
+		err := extractImages(r.artifact, r.contents, layout.Data(r.dataDir).Agent().Images(), b.KeepImage, func(name string) error {
 			r.report("Unpacking the images " + name)
 			r.journal.Images = append(r.journal.Images, name)
 			return r.journal.write(r.dataDir)

@@ -59,7 +59,7 @@ func validateControllerManager(o options.KubeControllerManagerOptions) error {
 }
 
 func controllerManagerArgs(c Config) []string {
-	kubeconfig := c.Kubeconfig(pki.ControllerManager)
+	kubeconfig := c.Dir.Kubeconfig(pki.ControllerManager)
 	args := map[string]string{
 		"allocate-node-cidrs":        "true",
 		"authentication-kubeconfig":  kubeconfig,
