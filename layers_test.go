@@ -49,6 +49,7 @@ var layers = []struct{ pkg, imports string }{
 	{"pkg/join", "cluster file kube layout"},
 	{"pkg/join/roll", "layout"},
 	{"pkg/join/gate", "join/roll layout"},
+	{"pkg/join/revoke", "join join/roll kube"},
 	{"pkg/join/approver", "component join join/roll kube layout"},
 	{"manifests", ""},
 	{"pkg/install/inventory", ""},

@@ -130,7 +130,7 @@ func writeBundle(ctx context.Context, output string, r airgap.Request) error {
 	defer part.Discard()
 	bar := newMeter(os.Stderr, output)
 	defer bar.end()
-	r.Tell = func(file string, done int64) { bar.show("writing "+file, done, 0) }
+	r.Progress = func(file string, done int64) { bar.show("writing "+file, done, 0) }
 	err = airgap.Create(ctx, part.File, r)
 	switch {
 	case ctx.Err() != nil:

@@ -103,17 +103,17 @@ func runCheck(ctx context.Context, w io.Writer, flags *pflag.FlagSet, o checkOpt
 	report := check.Run(ctx, machine, subject)
 	var failed error
 	if o.fix {
-		change, err := service.BeginChange(ctx, say, string(layout.Default().Config))
+		change, err := service.BeginChange(ctx, printLine, string(layout.Default().Config))
 		if err != nil {
 			return err
 		}
 		defer change.Close()
 		// A firewall may take seconds for each rule.
-		told := func(check.Done) {}
+		progress := func(check.Done) {}
 		if o.output == "table" {
-			told = func(d check.Done) { writeDone(w, d) }
+			progress = func(d check.Done) { writeDone(w, d) }
 		}
-		done := check.Fix(ctx, machine, report, told)
+		done := check.Fix(ctx, machine, report, progress)
 		failed = check.FixErr(done)
 		if o.output == "table" && len(done) == 0 {
 			fmt.Fprintln(w, "There is nothing for --fix to do.")

@@ -21,6 +21,7 @@ import (
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/server"
 	"lite.io/lite/tests/golden"
 )
@@ -174,9 +175,9 @@ func judged(t *testing.T, cfg *config.Config, root string, g *component.Group, o
 	if err := json.Unmarshal([]byte(strings.ReplaceAll(string(text), root, "")), &parts); err != nil {
 		t.Fatal(err)
 	}
-	n := &cis.Node{
+	n := &cis.Node{Layout: layout.Default(),
 		Role: cfg.Role, Root: root, DataDir: strings.TrimPrefix(cfg.DataDir, root), Kubeconfig: strings.TrimPrefix(cfg.WriteKubeconfig, root),
-		Parts: parts, Objects: objects,
+		Components: parts, Objects: objects,
 		// Whoever runs the test stands for root.
 		Stat: func(path string) (cis.File, error) {
 			f, err := cis.Stat(path)

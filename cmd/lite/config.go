@@ -109,7 +109,7 @@ func writeFor(role config.Role, short string) *cobra.Command {
 		}
 		if *to == "" {
 			*to = *replaced
-			change, err := service.BeginChange(cmd.Context(), say, string(layout.Default().Config))
+			change, err := service.BeginChange(cmd.Context(), printLine, string(layout.Default().Config))
 			if err != nil {
 				return err
 			}

@@ -18,7 +18,6 @@ import (
 
 	"lite.io/lite/pkg/agent"
 	"lite.io/lite/pkg/agent/images"
-	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/log"
 )
@@ -48,9 +47,10 @@ func withStore(cmd *cobra.Command, f func(ctx context.Context, s *images.Store) 
 	if os.Geteuid() != 0 {
 		return errors.New("images: needs root to use the container runtime of this node; run it as root")
 	}
-	s, err := images.Open(ctx, strings.TrimPrefix(agent.Socket(cfg), "unix://"), imageDir(cfg))
+	dir := cfg.Layout().Data.Agent().Images()
+	s, err := images.Open(ctx, strings.TrimPrefix(agent.Socket(cfg), "unix://"), dir)
 	if errors.Is(err, images.ErrNotRunning) {
-		return fmt.Errorf("images: %w; start lite first, or copy archives into %s: lite imports them when it starts", err, imageDir(cfg))
+		return fmt.Errorf("images: %w; start lite first, or copy archives into %s: lite imports them when it starts", err, dir)
 	}
 	if err != nil {
 		return fmt.Errorf("images: %w", err)
@@ -64,8 +64,6 @@ func withStore(cmd *cobra.Command, f func(ctx context.Context, s *images.Store) 
 	}
 	return nil
 }
-
-func imageDir(cfg *config.Config) string { return cfg.Layout().Data.Agent().Images() }
 
 func imagesListCommand() *cobra.Command {
 	var output string

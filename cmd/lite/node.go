@@ -6,18 +6,14 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"time"
 
 	"github.com/spf13/cobra"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/kubernetes"
 
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/join"
-	"lite.io/lite/pkg/join/roll"
-	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/join/revoke"
 )
 
 func nodeCommand() *cobra.Command {
@@ -69,41 +65,21 @@ func completeNodes(cmd *cobra.Command, _ []string, _ string) (names []cobra.Comp
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
-// revokeNode refuses first: a node whose Node is gone would else make it anew.
 func revokeNode(ctx context.Context, client kubernetes.Interface, w io.Writer, name string) error {
-	if problems := validation.IsDNS1123Subdomain(name); len(problems) > 0 {
-		return fmt.Errorf("%q is not a valid node name: %s; `lite kubectl get nodes` shows the names", name, problems[0])
-	}
-	node, err := client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
-	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("read node %s: %w", name, err)
-	}
-	if _, server := node.GetLabels()[kube.ServerLabel]; err == nil && server {
-		return fmt.Errorf("node %s is a server: whoever has its disk has the keys of the whole cluster, so revoking one certificate does not help; if the server is lost, create a new cluster", name)
-	}
-	if err := roll.Refuse(ctx, client, name, roll.Revoked, time.Now()); err != nil {
-		return err
-	}
-	was := "the node is deleted"
-	err = client.CoreV1().Nodes().Delete(ctx, name, metav1.DeleteOptions{})
-	if apierrors.IsNotFound(err) {
-		was, err = "there was no such node", nil
-	}
-	if err != nil {
-		return fmt.Errorf("the certificates of node %s are revoked, but the node could not be deleted: %w; run `lite kubectl delete node %[1]s`", name, err)
-	}
-	fmt.Fprintf(w, "node %s: its certificates are revoked; %s\n", name, was)
-	return hint(ctx, client, w, name)
-}
-
-// hint takes the node off the roll, and names the tokens that it came by and could
-// come by again.
-func hint(ctx context.Context, client kubernetes.Interface, w io.Writer, name string) error {
-	tokens, err := roll.Forget(ctx, client, name)
-	for _, id := range tokens {
-		if valid, _ := join.Valid(ctx, client, id); valid {
-			fmt.Fprintf(w, "node %s joined with token %s, which is still valid; `lite token delete %[2]s` deletes it\n", name, id)
-		}
+	revoked, err := revoke.Node(ctx, client, name)
+	if revoked != nil {
+		writeRevoked(w, revoked)
 	}
 	return err
+}
+
+func writeRevoked(w io.Writer, n *revoke.NodeResult) {
+	was := "the node is deleted"
+	if !n.Existed {
+		was = "there was no such node"
+	}
+	fmt.Fprintf(w, "node %s: its certificates are revoked; %s\n", n.Name, was)
+	for _, id := range n.Tokens {
+		fmt.Fprintf(w, "node %s joined with token %s, which is still valid; `lite token delete %[2]s` deletes it\n", n.Name, id)
+	}
 }

@@ -19,6 +19,7 @@ import (
 
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/join"
+	"lite.io/lite/pkg/join/revoke"
 	"lite.io/lite/pkg/join/roll"
 	"lite.io/lite/pkg/server"
 	"lite.io/lite/pkg/status"
@@ -244,7 +245,7 @@ tokens that no longer exist.`,
 	return cmd
 }
 
-// revokeTokens takes out all it can; what fails keeps nothing else in.
+// revokeTokens revokes all that it can: one that fails does not keep the others valid.
 func revokeTokens(ctx context.Context, client kubernetes.Interface, w io.Writer, ids []string, standing string) error {
 	var errs []error
 	for _, which := range ids {
@@ -260,38 +261,18 @@ func revokeTokens(ctx context.Context, client kubernetes.Interface, w io.Writer,
 	return errors.Join(errs...)
 }
 
-// revokeToken ends the token, then its record, then the nodes in that: so nobody is
-// admitted in between.
 func revokeToken(ctx context.Context, client kubernetes.Interface, w io.Writer, id string) error {
-	missing := join.Delete(ctx, client, id, time.Now())
-	if missing != nil && !apierrors.IsNotFound(missing) {
-		return missing
-	}
-	was, err := roll.ReadJoined(ctx, client, id)
-	if err == nil && missing != nil && len(was.Nodes) == 0 {
-		return missing // neither a token nor a node of one
-	}
-	if err == nil {
-		_, err = roll.End(ctx, client, id, time.Now())
-	}
-	if err != nil {
+	revoked, err := revoke.Token(ctx, client, id)
+	if revoked == nil {
 		return err
 	}
-	joined, err := roll.ListJoined(ctx, client)
-	if err != nil {
-		return err
-	}
-	if missing == nil {
+	if revoked.Existed {
 		fmt.Fprintf(w, "token %s is deleted\n", id)
 	}
-	var errs []error
-	current := roll.Current(joined)
-	for _, name := range slices.Sorted(maps.Keys(current)) {
-		if current[name].Token == id {
-			errs = append(errs, revokeNode(ctx, client, w, name))
-		}
+	for _, n := range revoked.Nodes {
+		writeRevoked(w, n)
 	}
-	return errors.Join(errs...)
+	return err
 }
 
 func tokenRotateCommand() *cobra.Command {

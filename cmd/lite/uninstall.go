@@ -68,7 +68,7 @@ func (r *removal) check() error {
 }
 
 // confirm asks a person, and refuses where there is none.
-func confirm(n uninstall.Node, keep bool) error {
+func confirm(n uninstall.Installation, keep bool) error {
 	if !term.IsTerminal(int(os.Stdin.Fd())) || !term.IsTerminal(int(os.Stdout.Fd())) {
 		return errors.New("stdin or stdout is not a terminal; pass --yes to remove lite without confirmation")
 	}
@@ -92,25 +92,25 @@ func confirm(n uninstall.Node, keep bool) error {
 }
 
 // node is where this node keeps what.
-func (r *removal) node() (uninstall.Node, error) {
+func (r *removal) node() (uninstall.Installation, error) {
 	flags := config.Flags(config.Agent) // the role does not matter to the one that is set
 	if r.dataDir != "" {
 		if err := flags.Set("data-dir", r.dataDir); err != nil {
-			return uninstall.Node{}, err
+			return uninstall.Installation{}, err
 		}
 	}
 	here := check.Here(nil, flags)
 	cfg := here.Config
 	if here.Err != nil && r.dataDir == "" {
-		return uninstall.Node{}, fmt.Errorf("%w; fix it, or pass --data-dir to continue without the configuration", here.Err)
+		return uninstall.Installation{}, fmt.Errorf("%w; fix it, or pass --data-dir to continue without the configuration", here.Err)
 	}
 	if here.Err != nil {
 		dir, err := filepath.Abs(r.dataDir)
 		if err != nil {
-			return uninstall.Node{}, err
+			return uninstall.Installation{}, err
 		}
 		cfg = &config.Config{DataDir: dir}
 	}
 	stamp, err := cfg.Layout().Data.Stamp()
-	return uninstall.NodeOf(cfg, err == nil && stamp.Role == string(config.Server)), nil
+	return uninstall.InstallationOf(cfg, err == nil && stamp.Role == string(config.Server)), nil
 }

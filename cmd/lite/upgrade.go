@@ -107,7 +107,7 @@ func upgradeAttendCommand() *cobra.Command {
 func runUpgrade(o upgrade.Options, dryRun bool) error {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
-	p, err := upgrade.Make(ctx, o, say)
+	p, err := upgrade.Make(ctx, o, printLine)
 	if err != nil {
 		return err
 	}
@@ -120,14 +120,14 @@ func runUpgrade(o upgrade.Options, dryRun bool) error {
 		return err
 	}
 	for _, w := range p.Warnings {
-		say("Warning: " + w)
+		printLine("Warning: " + w)
 	}
 	if dryRun {
-		say("Nothing was changed.")
+		printLine("Nothing was changed.")
 		return nil
 	}
 	unwatched()
-	return inLines(upgrade.Run(ctx, p, say))
+	return inLines(upgrade.Run(ctx, p, printLine))
 }
 
 // unwatched lets the work go on when nobody looks any more: who loses the connection
@@ -135,8 +135,8 @@ func runUpgrade(o upgrade.Options, dryRun bool) error {
 // starts again what it was told to stop.
 func unwatched() { signal.Ignore(unix.SIGHUP, unix.SIGPIPE) }
 
-// say tells the one who waits.
-func say(line string) { fmt.Fprintln(os.Stderr, line) }
+// printLine prints progress for whoever waits.
+func printLine(line string) { fmt.Fprintln(os.Stderr, line) }
 
 // inLines shows an error of several lines as it is.
 func inLines(err error) error {
@@ -176,14 +176,14 @@ Images and volumes stay as they are.`,
 func runRollback(yes, dryRun bool, timeout time.Duration) error {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
-	p, err := upgrade.PlanRollback(ctx, configured(), say)
+	p, err := upgrade.PlanRollback(ctx, configured(), printLine)
 	if err != nil {
 		return err
 	}
 	defer p.Driver.Close()
 	fmt.Print(p.Text())
 	if dryRun {
-		say("Nothing was changed.")
+		printLine("Nothing was changed.")
 		return nil
 	}
 	if !yes {
@@ -197,5 +197,5 @@ func runRollback(yes, dryRun bool, timeout time.Duration) error {
 		}
 	}
 	unwatched()
-	return inLines(upgrade.Rollback(ctx, p, timeout, say))
+	return inLines(upgrade.Rollback(ctx, p, timeout, printLine))
 }

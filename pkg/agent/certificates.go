@@ -27,7 +27,7 @@ func (m Membership) clientCertificate() string { return m.dir.Kubelet().Client()
 // UserFiles is what users have brought for the parts of a node.
 func UserFiles(cfg *config.Config) (files []pki.File) {
 	for _, flag := range []string{"tls-cert-file", "client-ca-file"} {
-		if path, given := kube.Said(cfg.KubeletArgs, flag); given {
+		if path, given := kube.Value(cfg.KubeletArgs, flag); given {
 			files = append(files, pki.File{Path: path, Renewal: pki.ByUser})
 		}
 	}

@@ -81,7 +81,7 @@ func begin() (*process, error) {
 	var release func()
 	p.ctx, release = signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	p.releases = append(p.releases, release)
-	p.before = changes.Look(layout.Default().Run)
+	p.before = changes.Inspect(layout.Default().Run)
 	return p, nil
 }
 
@@ -99,7 +99,7 @@ func (p *process) again() error {
 	if err != nil {
 		return fmt.Errorf("restart: %w", err)
 	}
-	return upgrade.Become(program, p.environment)
+	return upgrade.Reexec(program, p.environment)
 }
 
 // withoutCore keeps the process, which holds the cluster's keys and its Secrets, from

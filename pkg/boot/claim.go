@@ -59,10 +59,10 @@ func (n *plan) ownEnvironment(facts cluster.Facts) error {
 // stand gives the machine the node's addresses if it has none of its own.
 func (n *plan) stand() error {
 	if !n.cfg.Standby {
-		return watch.Stand(nil)
+		return watch.UseStandby(nil)
 	}
 	slog.Warn("This machine has no network: the node starts alone, and restarts when there is a network")
-	return watch.Stand(n.cfg.NodeIP)
+	return watch.UseStandby(n.cfg.NodeIP)
 }
 
 // lostGrace is how long containers of which all but they themselves has been removed may take

@@ -77,7 +77,7 @@ func (n *plan) settleUpgrade() error {
 	if err != nil || program == "" {
 		return err
 	}
-	return upgrade.Become(program, n.environment)
+	return upgrade.Reexec(program, n.environment)
 }
 
 // chooseTools decides which iptables and nft the node runs, so that its parts

@@ -32,28 +32,28 @@ func CIS(ctx context.Context, m *Machine, flags *pflag.FlagSet, role string) (ci
 }
 
 func cisNode(ctx context.Context, m *Machine, flags *pflag.FlagSet, role string) (*cis.Node, error) {
-	n := &cis.Node{Root: m.Root}
-	s, err := status.GetSettings(ctx, standard.Run.Socket())
+	n := &cis.Node{Root: m.Root, Layout: m.Layout}
+	s, err := status.GetSettings(ctx, m.Layout.Run.Socket())
 	if err != nil {
-		n.Stopped, n.AskAgain = err.Error(), "start lite, wait until it is ready, and check again"
-		n.Unasked = n.Stopped
+		n.Stopped, n.Remedy = err.Error(), "start lite, wait until it is ready, and check again"
+		n.NoObjects = n.Stopped
 		return n, ofConfiguration(n, m, flags, role)
 	}
 	if role != "" && role != s.Role {
 		return nil, fmt.Errorf("--role %s: the lite that runs here has the role %s; leave --role out", role, s.Role)
 	}
-	n.Role, n.Name, n.DataDir, n.Kubeconfig, n.Parts = config.Role(s.Role), s.Name, s.DataDir, s.Kubeconfig, s.Components
-	n.AskAgain = "wait until `lite status` shows everything ready, and check again"
-	if n.Parts == nil {
-		n.Stopped, n.Unasked = "lite is starting", "lite is starting"
+	n.Role, n.Name, n.DataDir, n.Kubeconfig, n.Components = config.Role(s.Role), s.Name, s.DataDir, s.Kubeconfig, s.Components
+	n.Remedy = "wait until `lite status` shows everything ready, and check again"
+	if n.Components == nil {
+		n.Stopped, n.NoObjects = "lite is starting", "lite is starting"
 		return n, nil
 	}
 	if n.Role == config.Server {
 		admin := layout.Data(n.DataDir).Server().Kubeconfig(pki.Admin)
 		if c, err := administrator(admin); err != nil {
-			n.Unasked, n.Ask = fmt.Sprintf("the kubeconfig %s cannot be used: %v", admin, err), "start lite again, which writes that file"
-		} else if n.Objects, err = cis.Ask(ctx, c); err != nil {
-			n.Unasked = err.Error()
+			n.NoObjects, n.ObjectsRemedy = fmt.Sprintf("the kubeconfig %s cannot be used: %v", admin, err), "start lite again, which writes that file"
+		} else if n.Objects, err = cis.ReadObjects(ctx, c); err != nil {
+			n.NoObjects = err.Error()
 		}
 	}
 	return n, nil

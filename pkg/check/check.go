@@ -90,7 +90,7 @@ type Running struct {
 type check struct {
 	name string
 	only config.Role // "" = every role
-	look func(context.Context, *Env) []Result
+	run  func(context.Context, *Env) []Result
 }
 
 // checks is all that is looked at, in the order in which it is shown: lite itself,
@@ -157,7 +157,7 @@ func Run(ctx context.Context, m *Machine, s Subject) Report {
 		if c.only != "" && c.only != s.Role {
 			continue
 		}
-		for _, found := range c.look(ctx, env) {
+		for _, found := range c.run(ctx, env) {
 			found.Name = c.name
 			found.Found, found.Remedy = line(found.Found), line(found.Remedy)
 			found.Fixable = len(found.fix) > 0 && m.UID == 0

@@ -24,6 +24,7 @@ import (
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/host/netfilter"
 	"lite.io/lite/pkg/host/probe"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/pki"
 	"lite.io/lite/pkg/status"
 )
@@ -81,7 +82,7 @@ func healthy(t testing.TB) *bed {
 		},
 	}
 	b.Machine = &Machine{
-		Arch: "amd64", CPUs: 2, Now: func() time.Time { return now },
+		Layout: layout.Default(), Arch: "amd64", CPUs: 2, Now: func() time.Time { return now },
 		Find: absent,
 		Run: func(_ context.Context, _, program string, args ...string) (string, error) {
 			command := strings.Join(append([]string{program}, args...), " ")
@@ -520,7 +521,7 @@ func TestFindings(t *testing.T) {
 		}, "iptables", Warn, []string{"update-alternatives"}},
 		"no iptables":    {nil, func(b *bed) { delete(b.answers, "iptables --version") }, "iptables", Pass, []string{"lite has its own"}},
 		"NetworkManager": {nil, func(b *bed) { b.process(9, "NetworkManager") }, "NetworkManager", Warn, []string{"cni0", "--fix", "nmcli general reload"}},
-		"it was told":    {map[string]string{networkManagerFile: networkManagerText}, func(b *bed) { b.process(9, "NetworkManager") }, "NetworkManager", Pass, []string{networkManagerFile}},
+		"it was told":    {map[string]string{layout.Default().Host.NetworkManager: networkManagerText}, func(b *bed) { b.process(9, "NetworkManager") }, "NetworkManager", Pass, []string{layout.Default().Host.NetworkManager}},
 
 		// the rest
 		"SELinux":         {map[string]string{"/sys/fs/selinux/enforce": "1"}, nil, "SELinux", Warn, []string{"enforcing", "setenforce 0"}},

@@ -30,7 +30,7 @@ func fileSystem(_ context.Context, e *Env) []Result {
 		return noConfig()
 	}
 	results := e.underData(e.Config.DataDir)
-	for _, v := range []struct{ dir, what string }{{standard.Host.Kubelet, "emptyDir volumes, ConfigMaps and Secrets"}, {e.Config.LocalStoragePath, "volumes of claims"}} {
+	for _, v := range []struct{ dir, what string }{{e.Layout.Host.Kubelet, "emptyDir volumes, ConfigMaps and Secrets"}, {e.Config.LocalStoragePath, "volumes of claims"}} {
 		results = append(results, e.underVolumes(v.dir, v.what)...)
 	}
 	return results

@@ -141,12 +141,12 @@ func firewalls(ctx context.Context, e *Env) []Result {
 	var results []Result
 	var quiet []string
 	for _, find := range []func(context.Context) ([]firewall, string, error){e.findFirewalld, e.findUFW, e.findRaw} {
-		found, says, err := find(ctx)
+		found, note, err := find(ctx)
 		if err != nil {
 			results = append(results, skip(err.Error())...)
 		}
-		if says != "" {
-			quiet = append(quiet, says)
+		if note != "" {
+			quiet = append(quiet, note)
 		}
 		for _, f := range found {
 			results = append(results, e.judge(ctx, f)...)
@@ -187,7 +187,7 @@ func (e *Env) judge(ctx context.Context, f firewall) []Result {
 		commands := f.allow(o)
 		r.Commands = append(r.Commands, shell(commands)...)
 		r.fix = append(r.fix, step{
-			say:  f.name() + ": allow " + o.String(),
+			did:  f.name() + ": allow " + o.String(),
 			undo: strings.Join(f.undo(o), " && "),
 			do: func(ctx context.Context) error {
 				for _, c := range commands {

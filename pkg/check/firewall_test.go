@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/layout"
 )
 
 const (
@@ -178,9 +179,9 @@ func TestFixRunsWhatItPrints(t *testing.T) {
 		b.answers[strings.ReplaceAll(command, "'", "")] = ""
 	}
 	b.ran = nil
-	var said []Done
-	done := Fix(t.Context(), b.Machine, r, func(d Done) { said = append(said, d) })
-	if !slices.Equal(said, done) || len(done) != len(line.Commands) || FixErr(done) != nil {
+	var reported []Done
+	done := Fix(t.Context(), b.Machine, r, func(d Done) { reported = append(reported, d) })
+	if !slices.Equal(reported, done) || len(done) != len(line.Commands) || FixErr(done) != nil {
 		t.Fatalf("did %+v", done)
 	}
 	for i, command := range line.Commands {
@@ -220,7 +221,7 @@ func TestFixIsWrittenDown(t *testing.T) {
 	for file, want := range map[string]string{
 		"/proc/sys/fs/inotify/max_user_instances": "1024",
 		"/proc/sys/fs/inotify/max_user_watches":   "1000000", // more than is wanted
-		sysctlFile:                                "# Written by `lite check --fix`.\nfs.inotify.max_user_instances = 1024",
+		layout.Default().Host.Sysctl:              "# Written by `lite check --fix`.\nfs.inotify.max_user_instances = 1024",
 	} {
 		if got := b.text(file); got != want {
 			t.Errorf("%s is %q, want %q", file, got, want)

@@ -24,7 +24,7 @@ const firewallCmd = "firewall-cmd"
 
 // findFirewalld asks firewalld, which has a table of its own in nftables. A packet
 // that it drops is dropped, whatever iptables accepts.
-func (e *Env) findFirewalld(ctx context.Context) (found []firewall, says string, err error) {
+func (e *Env) findFirewalld(ctx context.Context) (found []firewall, note string, err error) {
 	_, runs := e.runs("firewalld")
 	switch {
 	case !runs && e.exists("/etc/firewalld/firewalld.conf"):

@@ -17,7 +17,7 @@ import (
 
 // step is one thing that Fix does.
 type step struct {
-	say string // in the imperative
+	did string // in the imperative
 	do  func(context.Context) error
 	// undo is a line for a shell, which does nothing where there is nothing to undo.
 	undo string
@@ -35,22 +35,22 @@ type Done struct {
 // Fix puts right what it safely can of what was found, and only what was found.
 // Each step is written down before it is done, and uninstalling takes it back; each
 // Done says how to do that by hand. say is told of each when it is done.
-func Fix(ctx context.Context, m *Machine, r Report, say func(Done)) []Done {
+func Fix(ctx context.Context, m *Machine, r Report, report func(Done)) []Done {
 	var all []Done
 	for _, found := range r.Checks {
 		if !found.Fixable {
 			continue
 		}
 		for _, s := range found.fix {
-			done := Done{Check: found.Name, Did: s.say, Undo: s.undo}
-			err := changes.NoteFix(layout.Config(m.path(string(standard.Config))), changes.Fix{Did: s.say, Undo: s.undo})
+			done := Done{Check: found.Name, Did: s.did, Undo: s.undo}
+			err := changes.NoteFix(layout.Config(m.path(string(m.Layout.Config))), changes.Fix{Did: s.did, Undo: s.undo})
 			if err == nil {
 				err = s.do(ctx)
 			}
 			if err != nil {
 				done.Error = line(err.Error())
 			}
-			say(done)
+			report(done)
 			all = append(all, done)
 		}
 	}
@@ -67,8 +67,6 @@ func FixErr(all []Done) error {
 	}
 	return errors.Join(errs...)
 }
-
-var sysctlFile = standard.Host.Sysctl
 
 const (
 	inotifyInstances = "fs.inotify.max_user_instances"
@@ -94,8 +92,9 @@ func raiseInotify(e *Env, limits ...limit) (fix step, commands []string) {
 		fmt.Fprintf(&escaped, `%s = %d\n`, l.key, l.wanted)
 		fmt.Fprintf(&back, " && { [ $(cat %s) != %d ] || echo %d >%[1]s; }", l.path(), l.wanted, l.now)
 	}
+	sysctlFile := e.Layout.Host.Sysctl
 	fix = step{
-		say:  "write " + sysctlFile + " and raise the limits of inotify",
+		did:  "write " + sysctlFile + " and raise the limits of inotify",
 		undo: e.unwrite(sysctlFile) + back.String(),
 		do: func(context.Context) error {
 			if err := e.write(sysctlFile, "# Written by `lite check --fix`.\n"+text.String()); err != nil {

@@ -73,7 +73,7 @@ func (n Local) dataDir(given *pflag.FlagSet) string {
 			return f.Value.String()
 		}
 	}
-	return string(standard.Data)
+	return string(layout.Default().Data)
 }
 
 // KnownFacts is what a node knows of its cluster while it does not run, as far as this

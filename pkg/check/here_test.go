@@ -25,7 +25,7 @@ func TestHere(t *testing.T) {
 		"an agent of an older version":  {map[string]string{"agent/cluster.json": ""}, "server: https://192.0.2.1:6443\n", config.Agent, false},
 		"an agent that shares a file":   {map[string]string{"role": "agent\n", "agent/cluster.json": ""}, "cluster-cidr: 10.42.0.0/16\n", config.Agent, false},
 		"an agent with a server's file": {map[string]string{"role": "agent\n", "agent/cluster.json": ""}, "tls-san: a.test\n", config.Agent, true},
-		"a server with an agent's file": {map[string]string{"role": "server\n", "server/token": ""}, "server: https://192.0.2.1:6443\n", config.Server, true},
+		"a server that joined":          {map[string]string{"role": "server\n", "server/token": ""}, "server: https://192.0.2.1:6443\n", config.Server, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "data")

@@ -101,7 +101,7 @@ func memberFit(p packets, kind, text string, source bool) fit {
 			proto, ports = p.proto, text
 		}
 		ports = strings.ReplaceAll(ports, "-", ":")
-		return both(p.speaks(proto), p.goesTo(func(port int) bool { return inPorts(ports, port) }))
+		return both(p.hasProtocol(proto), p.goesTo(func(port int) bool { return inPorts(ports, port) }))
 	case kind == "iface" && source:
 		return onInterface(p.in, text)
 	}

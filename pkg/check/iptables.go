@@ -156,7 +156,7 @@ func (r iptablesReader) condition(name string, args []string) condition {
 	case "-o":
 		return func(p packets) fit { return onInterface(p.out, arg) }
 	case "-p":
-		return func(p packets) fit { return p.speaks(arg) }
+		return func(p packets) fit { return p.hasProtocol(arg) }
 	case "--dport", "--dports":
 		return func(p packets) fit { return p.goesTo(func(port int) bool { return inPorts(arg, port) }) }
 	case "--sport", "--sports":

@@ -54,7 +54,7 @@ func (e *Env) wanted() []feature {
 		all = append(all, feature{"wireguard", []string{"WIREGUARD"}, "wireguard", true, "pods of other nodes are unreachable; or choose another --flannel-backend", ""})
 	}
 	if e.Config != nil && !e.disabled(addon.KubeProxy) {
-		if mode, _ := kube.Said(e.Config.KubeProxyArgs, "proxy-mode"); mode == "ipvs" {
+		if mode, _ := kube.Value(e.Config.KubeProxyArgs, "proxy-mode"); mode == "ipvs" {
 			all = append(all, feature{"IPVS", []string{"IP_VS"}, "ip_vs", true, "Services lead nowhere; or omit --kube-proxy-arg proxy-mode", "/proc/net/ip_vs"})
 		}
 	}

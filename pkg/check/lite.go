@@ -53,7 +53,7 @@ func node(_ context.Context, e *Env) []Result {
 	switch {
 	case n == nil && e.Running.PID != 0:
 		return skip(fmt.Sprintf("lite is running (pid %d) but does not answer: %v", e.Running.PID, e.Running.Err))
-	case n == nil && e.exists(standard.Config.Installed()):
+	case n == nil && e.exists(e.Layout.Config.Installed()):
 		return warn("lite is installed but not running",
 			"start it: `systemctl start lite` or `rc-service lite start`; its log shows why it ended")
 	case n == nil:

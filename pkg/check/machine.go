@@ -32,17 +32,15 @@ import (
 	"lite.io/lite/pkg/status"
 )
 
-// standard is where lite has what does not depend on where its data is.
-var standard = layout.Default()
-
 // Machine is the machine as the checks see it. Tests make one up, of files below
 // another root and of functions that answer what they are to.
 type Machine struct {
-	Root string // where its files are
-	UID  int
-	Arch string // as Go names it
-	CPUs int
-	Now  func() time.Time
+	Root   string // where its files are
+	Layout layout.Layout
+	UID    int
+	Arch   string // as Go names it
+	CPUs   int
+	Now    func() time.Time
 
 	// Run runs a program with its standard input and returns what it writes; the
 	// error has what it complains of. Find is where it is.
@@ -83,8 +81,9 @@ type Machine struct {
 
 // This is the machine that lite runs on.
 func This() *Machine {
+	l := layout.Default()
 	return &Machine{
-		Root: "/", UID: os.Geteuid(), Arch: runtime.GOARCH, CPUs: runtime.NumCPU(), Now: time.Now,
+		Root: "/", Layout: l, UID: os.Geteuid(), Arch: runtime.GOARCH, CPUs: runtime.NumCPU(), Now: time.Now,
 		Run: run, Find: find,
 		Statfs:     func(path string) (s unix.Statfs_t, err error) { return s, unix.Statfs(path, &s) },
 		Uname:      func() (u unix.Utsname, err error) { return u, unix.Uname(&u) },
@@ -92,7 +91,7 @@ func This() *Machine {
 		Tables:     netfilter.Tables, Detours: detours,
 		Dial: dial, Unsynchronised: unsynchronised, Random: random, OpenFiles: maxFiles,
 		Kernel: tryKernel, Overlay: containerd.TryOverlay, Sync: timeWrites,
-		Status: func(ctx context.Context) (status.Node, error) { return status.Get(ctx, standard.Run.Socket()) },
+		Status: func(ctx context.Context) (status.Node, error) { return status.Get(ctx, l.Run.Socket()) },
 		Claim:  server.CheckClaim, Fits: Role, Watches: checkWatches,
 		Room:  func(c *config.Config) error { return probe.CheckDisk(c.DataDir) },
 		Files: (*config.Config).CheckFiles,
@@ -250,11 +249,11 @@ func run(ctx context.Context, stdin, program string, args ...string) (string, er
 	var out, complaint bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &complaint
 	if err := cmd.Run(); err != nil {
-		said := line(complaint.String() + " " + out.String())
+		output := line(complaint.String() + " " + out.String())
 		if ctx.Err() != nil {
-			said = fmt.Sprintf("no answer within %s", runTimeout)
+			output = fmt.Sprintf("no answer within %s", runTimeout)
 		}
-		return out.String(), fmt.Errorf("%s: %w: %s", program, err, said)
+		return out.String(), fmt.Errorf("%s: %w: %s", program, err, output)
 	}
 	return out.String(), nil
 }

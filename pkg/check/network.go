@@ -190,7 +190,7 @@ func (e *Env) resolvers() (resolver.Files, string) {
 // inherited finds what keeps the kubelet from reading the file that pods inherit.
 func inherited(_ context.Context, e *Env) []Result {
 	if e.Config != nil {
-		if _, said := kube.Said(e.Config.KubeletArgs, "resolv-conf"); said {
+		if _, given := kube.Value(e.Config.KubeletArgs, "resolv-conf"); given {
 			return nil
 		}
 	}

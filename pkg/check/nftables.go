@@ -135,7 +135,7 @@ func (r nftReader) match(p packets, fields map[string]any) fit {
 			return some
 		}
 		proto, _, _ := strings.Cut(fieldOf(fields["left"]), " ")
-		return both(p.speaksOver(proto), p.goesTo(func(port int) bool {
+		return both(p.hasTransport(proto), p.goesTo(func(port int) bool {
 			return map[string]bool{"<": port < limit, "<=": port <= limit, ">": port > limit, ">=": port >= limit}[op]
 		}))
 	}
@@ -241,15 +241,15 @@ func (r nftReader) one(p packets, field string, v any) fit {
 		return p.inState([]string{text(v)})
 	case "tcp dport", "udp dport", "th dport":
 		proto, _, _ := strings.Cut(field, " ")
-		return both(p.speaksOver(proto), p.goesTo(func(port int) bool { return inValue(v, port) }))
+		return both(p.hasTransport(proto), p.goesTo(func(port int) bool { return inValue(v, port) }))
 	case "tcp sport", "udp sport", "th sport":
 		proto, _, _ := strings.Cut(field, " ")
 		if !inValue(v, 1024) || !inValue(v, 65535) {
-			return both(p.speaksOver(proto), some)
+			return both(p.hasTransport(proto), some)
 		}
-		return p.speaksOver(proto)
+		return p.hasTransport(proto)
 	case "meta l4proto", "ip protocol", "ip6 nexthdr":
-		return p.speaks(text(v))
+		return p.hasProtocol(text(v))
 	case "meta iifname", "meta iif":
 		return onInterface(p.in, text(v))
 	case "meta oifname", "meta oif":
@@ -266,12 +266,12 @@ func (r nftReader) one(p packets, field string, v any) fit {
 	return some
 }
 
-// speaksOver is speaks for the protocol of a port: th is any that has ports.
-func (p packets) speaksOver(proto string) fit {
+// hasTransport is hasProtocol for the protocol of a port: th is any that has ports.
+func (p packets) hasTransport(proto string) fit {
 	if proto == "th" {
 		return map[bool]fit{true: some, false: every}[p.proto == ""]
 	}
-	return p.speaks(proto)
+	return p.hasProtocol(proto)
 }
 
 func (p packets) ofFamily(name string) fit {

@@ -10,8 +10,6 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-var networkManagerFile = standard.Host.NetworkManager
-
 const (
 	networkManagerText = "# Written by `lite check --fix`: the interfaces of pods are lite's.\n" +
 		"[keyfile]\nunmanaged-devices+=interface-name:" + layout.Bridge + ";interface-name:" + layout.PodDevices + ";interface-name:" + layout.DevicePrefix + "*\n"
@@ -33,10 +31,11 @@ func networkManager(_ context.Context, e *Env) []Result {
 			}
 		}
 	}
+	networkManagerFile := e.Layout.Host.NetworkManager
 	r := warn("runs, and may take over the interfaces of pods ("+layout.Bridge+", "+layout.PodDevices+", "+layout.DevicePrefix+"*)", "configure it to leave them alone, with `lite check --fix` or by hand",
 		"printf '"+strings.ReplaceAll(networkManagerText, "\n", `\n`)+"' >"+networkManagerFile, "nmcli general reload")
 	r[0].fix = []step{{
-		say:  "write " + networkManagerFile + " and have NetworkManager read it",
+		did:  "write " + networkManagerFile + " and have NetworkManager read it",
 		undo: e.unwrite(networkManagerFile) + " && { nmcli general reload || true; }", // one that does not run reads it at its start
 		do: func(ctx context.Context) error {
 			if err := e.write(networkManagerFile, networkManagerText); err != nil {
@@ -91,7 +90,7 @@ var distributions = []distribution{
 		"`k0s stop`, then `k0s reset`, and reboot"},
 	{"MicroK8s", []string{"kubelite"}, []string{"/var/snap/microk8s", "/snap/microk8s"}, nil, "`snap remove --purge microk8s`"},
 	{"kubeadm", []string{"kubelet"}, []string{"/etc/kubernetes/manifests/*.yaml", "/etc/kubernetes/*.conf",
-		standard.Host.Kubelet + "/kubeadm-flags.env"}, nil,
+		layout.Default().Host.Kubelet + "/kubeadm-flags.env"}, nil,
 		"`kubeadm reset`, then stop and disable the unit kubelet"},
 	{"KubeSolo", []string{"kubesolo"}, []string{"/var/lib/kubesolo", "/etc/systemd/system/kubesolo.service"}, nil, "stop and disable its unit, and remove /var/lib/kubesolo"},
 	{"cri-dockerd", []string{"cri-dockerd"}, []string{"/run/cri-dockerd.sock"}, nil, "stop and disable its unit, if it was there for Kubernetes only"},
@@ -168,7 +167,7 @@ func (e *Env) strangeShims() []Result {
 	count := 0
 	for _, p := range e.processes() {
 		at := slices.Index(p.args, "-address") + 1
-		if !strings.HasPrefix(p.name, "containerd-shim") || !slices.Contains(p.args, "k8s.io") || at == 0 || at == len(p.args) || strings.HasPrefix(p.args[at], string(standard.Run)+"/") {
+		if !strings.HasPrefix(p.name, "containerd-shim") || !slices.Contains(p.args, "k8s.io") || at == 0 || at == len(p.args) || strings.HasPrefix(p.args[at], string(e.Layout.Run)+"/") {
 			continue
 		}
 		of = p.args[at]

@@ -279,8 +279,8 @@ func onInterface(name, pattern string) fit {
 	return fitOf(name == pattern)
 }
 
-// speaks is whether packets are of a protocol.
-func (p packets) speaks(proto string) fit {
+// hasProtocol is whether packets are of a protocol.
+func (p packets) hasProtocol(proto string) fit {
 	switch {
 	case proto == "all" || proto == "0":
 		return every

@@ -17,7 +17,7 @@ import (
 )
 
 // findRaw looks at the rules themselves, for chains that drop what no rule lets in.
-func (e *Env) findRaw(ctx context.Context) (found []firewall, says string, err error) {
+func (e *Env) findRaw(ctx context.Context) (found []firewall, note string, err error) {
 	_, firewalldRuns := e.runs("firewalld")
 	ufwActive := strings.Contains(strings.ToLower("\n"+e.text("/etc/ufw/ufw.conf")), "\nenabled=yes")
 	if e.UID != 0 {

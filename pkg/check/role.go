@@ -16,7 +16,7 @@ func (m *Machine) RoleOf(dataDir string) (role config.Role, why string) {
 			return config.Role(p.args[1]), "it runs"
 		}
 	}
-	for _, f := range []string{standard.Host.SystemdUnit, standard.Host.OpenRCScript} {
+	for _, f := range []string{m.Layout.Host.SystemdUnit, m.Layout.Host.OpenRCScript} {
 		text := m.text(f)
 		for _, role := range []config.Role{config.Agent, config.Server} {
 			if strings.Contains(text, "lite "+string(role)) || strings.Contains(text, `command_args="`+string(role)) {

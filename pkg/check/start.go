@@ -16,7 +16,7 @@ import (
 
 // Start finds what stands in the way of a start, and touches nothing.
 func Start(cfg *config.Config) error {
-	for _, look := range []func() error{
+	for _, run := range []func() error{
 		func() error { return server.CheckClaim(cfg.DataDir, version.Version()) },
 		cfg.Check,
 		func() error { return Role(cfg) },
@@ -25,7 +25,7 @@ func Start(cfg *config.Config) error {
 		func() error { return vital(context.Background(), startEnv(This(), cfg)) },
 		func() error { return agent.CheckRuntime(cfg) },
 	} {
-		if err := look(); err != nil {
+		if err := run(); err != nil {
 			return err
 		}
 	}
@@ -47,8 +47,8 @@ func startEnv(m *Machine, cfg *config.Config) *Env {
 // something else than pods suffers is for a person to weigh.
 func vital(ctx context.Context, e *Env) error {
 	var errs []error
-	for _, look := range []func(context.Context, *Env) []Result{user, kernel, vitalFeatures, kernelLog, openFiles, fileSystem, inherited} {
-		for _, r := range look(ctx, e) {
+	for _, run := range []func(context.Context, *Env) []Result{user, kernel, vitalFeatures, kernelLog, openFiles, fileSystem, inherited} {
+		for _, r := range run(ctx, e) {
 			if r.Status == Fail && !r.bearable {
 				errs = append(errs, fmt.Errorf("%s; %s", line(r.Found), line(r.Remedy)))
 			}

@@ -25,7 +25,7 @@ type tuple struct {
 	to, from      netip.Prefix
 }
 
-func (e *Env) findUFW(context.Context) (found []firewall, says string, err error) {
+func (e *Env) findUFW(context.Context) (found []firewall, note string, err error) {
 	conf, err := e.read("/etc/ufw/ufw.conf")
 	if err != nil {
 		return nil, "", nil // not installed

@@ -142,7 +142,7 @@ func (b *bridge) missing(_ context.Context, lost firewall.Lost) (gone []string, 
 	if err != nil || link.Attrs().Flags&net.FlagUp == 0 {
 		gone = append(gone, "interface "+layout.Bridge)
 	} else {
-		gone = append(gone, b.missingWays(link)...)
+		gone = append(gone, b.missingRoutes(link)...)
 	}
 	pods, err := attachments(b.cached)
 	b.off = nil
@@ -159,8 +159,8 @@ func (b *bridge) missing(_ context.Context, lost firewall.Lost) (gone []string, 
 	return gone, err
 }
 
-// missingWays names addresses of the bridge, and routes to its pods, that are gone.
-func (b *bridge) missingWays(link netlink.Link) (gone []string) {
+// missingRoutes names addresses of the bridge, and routes to its pods, that are gone.
+func (b *bridge) missingRoutes(link netlink.Link) (gone []string) {
 	addresses, err := netlink.AddrList(link, netlink.FAMILY_ALL)
 	if err != nil {
 		return nil

@@ -239,7 +239,7 @@ func TestKernelThatForwardsNoMore(t *testing.T) {
 	s.watch = watch
 	s.follow()
 	told := make(chan struct{}, 100)
-	go watch.tell(t.Context(), func() { told <- struct{}{} })
+	go watch.notify(t.Context(), func() { told <- struct{}{} })
 	if err := os.WriteFile(localnet, []byte("1"), 0o600); err != nil {
 		t.Fatal(err)
 	}

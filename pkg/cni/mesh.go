@@ -143,7 +143,7 @@ func (m *mesh) sync(ctx context.Context) {
 		}
 		errs = append(errs, m.admit(at))
 	}
-	m.say(ctx, errors.Join(errs...))
+	m.report(ctx, errors.Join(errs...))
 }
 
 // repair looks whether somebody has changed what is ours, and sets it up again;
@@ -153,7 +153,7 @@ func (m *mesh) repair(ctx context.Context) {
 		slog.Warn("Setting up the routes to other nodes again", "why", why)
 		local, err := m.overlay.Setup()
 		if err != nil {
-			m.say(ctx, err)
+			m.report(ctx, err)
 			return
 		}
 		m.local = local
@@ -162,19 +162,19 @@ func (m *mesh) repair(ctx context.Context) {
 	m.sync(ctx)
 }
 
-// say logs what is wrong, and posts it as an event of this node, when it is news.
-func (m *mesh) say(ctx context.Context, err error) {
+// report logs what is wrong, and posts it as an event of this node, when that changes.
+func (m *mesh) report(ctx context.Context, err error) {
 	problem := component.Line(err)
 	if problem != m.problem && problem != "" {
 		slog.Warn("The pods of some nodes are unreachable", "err", err)
-		if err := m.tell(ctx, problem); err != nil && ctx.Err() == nil {
+		if err := m.postEvent(ctx, problem); err != nil && ctx.Err() == nil {
 			slog.Debug("Cannot post an event", "err", err)
 		}
 	}
 	m.problem = problem
 }
 
-func (m *mesh) tell(ctx context.Context, problem string) error {
+func (m *mesh) postEvent(ctx context.Context, problem string) error {
 	now := metav1.Now()
 	_, err := m.client.CoreV1().Events(metav1.NamespaceDefault).Create(ctx, &v1.Event{
 		ObjectMeta:     metav1.ObjectMeta{GenerateName: m.name + "."},

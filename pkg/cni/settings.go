@@ -57,7 +57,7 @@ func (s *settings) notify(ctx context.Context, watcher *firewall.Watcher) {
 	}
 	s.watch = watch
 	s.follow()
-	go watch.tell(ctx, watcher.CheckSettings)
+	go watch.notify(ctx, watcher.CheckSettings)
 }
 
 // follow watches the files that exist now: a bridge that was recreated has others.
@@ -172,12 +172,12 @@ func (s *sentinel) follow(paths []string) {
 	})
 }
 
-// tell calls wrote when a file was written, until ctx is done.
-func (s *sentinel) tell(ctx context.Context, wrote func()) {
+// notify calls wrote when a file was written, until ctx is done.
+func (s *sentinel) notify(ctx context.Context, wrote func()) {
 	defer context.AfterFunc(ctx, func() { s.inotify.Close() })()
-	news := make([]byte, 4096)
+	buffer := make([]byte, 4096)
 	for {
-		if _, err := s.inotify.Read(news); err != nil {
+		if _, err := s.inotify.Read(buffer); err != nil {
 			return
 		}
 		wrote()

@@ -22,12 +22,12 @@ func Line(errs ...error) string {
 	return strings.ReplaceAll(err.Error(), "\n", "; ")
 }
 
-// Trouble is what is in the way of a component for now.
-type Trouble struct{ text atomic.Pointer[string] }
+// Problem is what currently keeps a component from doing all of its work.
+type Problem struct{ text atomic.Pointer[string] }
 
-// Become replaces it; without errors it is over. It is logged, with a message, when it
-// is another than before.
-func (t *Trouble) Become(message string, errs ...error) {
+// Set replaces the problem; without errors, there is none. A problem that differs from
+// the one before is logged, with message.
+func (t *Problem) Set(message string, errs ...error) {
 	text := Line(errs...)
 	if text != "" && text != t.Note() {
 		slog.Warn(message, "why", text)
@@ -35,8 +35,8 @@ func (t *Trouble) Become(message string, errs ...error) {
 	t.text.Store(&text)
 }
 
-// Note is the trouble in one line, "" if there is none.
-func (t *Trouble) Note() string {
+// Note is the problem in one line, "" if there is none.
+func (t *Problem) Note() string {
 	if text := t.text.Load(); text != nil {
 		return *text
 	}

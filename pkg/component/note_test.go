@@ -24,11 +24,11 @@ func TestNotesAreOneLine(t *testing.T) {
 	}
 }
 
-func TestTroubleIsLoggedWhenItIsAnother(t *testing.T) {
+func TestProblemIsLoggedWhenItChanges(t *testing.T) {
 	var log bytes.Buffer
 	defer slog.SetDefault(slog.Default())
 	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
-	var trouble Trouble
+	var problem Problem
 	for _, step := range []struct {
 		errs   []error
 		note   string
@@ -41,9 +41,9 @@ func TestTroubleIsLoggedWhenItIsAnother(t *testing.T) {
 		{[]error{nil}, "", 2},
 		{[]error{errors.New("b")}, "b", 3},
 	} {
-		trouble.Become("It does not work", step.errs...)
-		if got := strings.Count(log.String(), "It does not work"); trouble.Note() != step.note || got != step.logged {
-			t.Errorf("%v: the note is %q, and the log has %d lines:\n%s", step.errs, trouble.Note(), got, &log)
+		problem.Set("It does not work", step.errs...)
+		if got := strings.Count(log.String(), "It does not work"); problem.Note() != step.note || got != step.logged {
+			t.Errorf("%v: the note is %q, and the log has %d lines:\n%s", step.errs, problem.Note(), got, &log)
 		}
 	}
 	if !strings.Contains(log.String(), `level=WARN msg="It does not work" why="a; b"`) {

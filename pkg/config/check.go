@@ -134,7 +134,7 @@ var argumentFiles = map[string][]string{
 func (c *Config) checkArguments(h host) (errs []error) {
 	for _, o := range optionsOf(c.Role) {
 		for _, flag := range argumentFiles[o.name] {
-			argument, file := c.said(o.name, flag)
+			argument, file := c.argument(o.name, flag)
 			if file == "" {
 				continue
 			}

@@ -32,9 +32,6 @@ const (
 // programs do not bear, so that it is no default.
 const ProfileCIS = "cis"
 
-// standard is where a node has what, as far as nobody says otherwise.
-var standard = layout.Default()
-
 // Config is complete and valid once Load has returned it; nobody changes it.
 // The fields of options that are for servers only are zero for an agent. What the
 // whole cluster shares is not among the fields: see Propose and Contradicts.
@@ -126,7 +123,7 @@ func (c *Config) NamesNodeIP() bool { return !strings.HasPrefix(c.sources["node-
 
 // Layout is where the node has what.
 func (c *Config) Layout() layout.Layout {
-	l := standard
+	l := layout.Default()
 	l.Data = layout.Data(c.DataDir)
 	return l
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // DropIn is what flags and environment say, as the content of the file; and the
@@ -26,7 +28,7 @@ func dropIn(role Role, flags *pflag.FlagSet, env []string, file string, h host) 
 	errs := unknownVariables(role, env)
 	if s, ok := given["config"]; ok {
 		errs = append(errs, &Error{"config", strings.Join(s.texts, ""), s.source, "cannot be set for a service: every command must find its file",
-			"copy the file to " + standard.Config.File()})
+			"copy the file to " + layout.Default().Config.File()})
 	}
 	c, err := load(role, flags, env, h.without(file))
 	if err := errors.Join(append(errs, err)...); err != nil {
@@ -35,7 +37,7 @@ func dropIn(role Role, flags *pflag.FlagSet, env []string, file string, h host) 
 	var b strings.Builder
 	fmt.Fprintf(&b, "# role: %s\n", role)
 	b.WriteString("# The installer writes this file, and writes it again when it runs with other arguments.\n" +
-		"# Put your own settings into " + standard.Config.File() + ", or into a file beside this one: later names win.\n")
+		"# Put your own settings into " + layout.Default().Config.File() + ", or into a file beside this one: later names win.\n")
 	for _, name := range slices.SortedFunc(maps.Keys(given), cmp.Compare[string]) {
 		o, _ := lookup(name)
 		value, err := o.yaml(c)

@@ -16,11 +16,11 @@ import (
 func (c *Config) Propose() cluster.Facts {
 	f := c.cluster
 	f.ClusterCIDR, f.ServiceCIDR, f.Disable = slices.Clone(f.ClusterCIDR), slices.Clone(f.ServiceCIDR), slices.Clone(f.Disable)
-	_, text := c.said("kube-apiserver-arg", "service-node-port-range")
+	_, text := c.argument("kube-apiserver-arg", "service-node-port-range")
 	f.NodePorts = nodePortRange(text)
 	f.Profile = c.Profile
 	f.Encryption = cluster.OwnEncryption
-	if argument, _ := c.said("kube-apiserver-arg", "encryption-provider-config"); argument != "" {
+	if argument, _ := c.argument("kube-apiserver-arg", "encryption-provider-config"); argument != "" {
 		f.Encryption = cluster.UserEncryption
 	}
 	f.Datastore = cluster.Etcd
@@ -31,7 +31,7 @@ func (c *Config) Propose() cluster.Facts {
 func StandardFacts() cluster.Facts {
 	c := &Config{Role: Server, sources: map[string]string{}}
 	all := fromDefaults(Server)
-	maps.DeleteFunc(all, func(name string, _ statement) bool {
+	maps.DeleteFunc(all, func(name string, _ setting) bool {
 		o, _ := lookup(name)
 		return !o.shared
 	})
@@ -232,7 +232,7 @@ func (c *Config) contradiction(f cluster.Facts, counts func(fact) bool, remedy s
 // configured reports whether somebody has said what a fact is to be.
 func (c *Config) configured(one fact) bool {
 	if one.argument != "" {
-		argument, _ := c.said(one.key, one.argument)
+		argument, _ := c.argument(one.key, one.argument)
 		return argument != ""
 	}
 	source := c.sources[one.key]
@@ -244,6 +244,6 @@ func (c *Config) value(one fact) string {
 	if one.argument == "" {
 		return c.text(one.key)
 	}
-	argument, _ := c.said(one.key, one.argument)
+	argument, _ := c.argument(one.key, one.argument)
 	return argument
 }

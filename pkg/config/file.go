@@ -17,8 +17,8 @@ import (
 
 // fromFiles reads the configuration file and then its drop-ins, each of which
 // replaces what files before it said, or appends to it.
-func fromFiles(role Role, config statement, h host) (said, []error) {
-	all, errs := said{}, []error(nil)
+func fromFiles(role Role, config setting, h host) (settings, []error) {
+	all, errs := settings{}, []error(nil)
 	path := config.texts[0]
 	if path == "" {
 		return all, nil // parse says what is wrong
@@ -36,7 +36,7 @@ func fromFiles(role Role, config statement, h host) (said, []error) {
 			errs = append(errs, unreadable(file, config.source, err))
 			continue
 		}
-		r := reader{role: role, file: file, said: all}
+		r := reader{role: role, file: file, settings: all}
 		r.read(data)
 		errs = append(errs, r.errs...)
 	}
@@ -85,10 +85,10 @@ func unreadable(path, source string, err error) *Error {
 
 // reader adds what one file says to what files before it said.
 type reader struct {
-	role Role
-	file string
-	said said
-	errs []error
+	role     Role
+	file     string
+	settings settings
+	errs     []error
 }
 
 func (r *reader) wrong(key string, node *yaml.Node, problem, remedy string) {
@@ -110,7 +110,7 @@ func (r *reader) read(data []byte) {
 	case top.Kind != yaml.MappingNode:
 		r.errs = append(r.errs, &Error{"config", r.file, r.at(top), "is not a map", "write lines of the form key: value"})
 	default:
-		before, lineOf := maps.Clone(r.said), map[string]int{}
+		before, lineOf := maps.Clone(r.settings), map[string]int{}
 		for i := 0; i+1 < len(top.Content); i += 2 {
 			r.entry(top.Content[i], top.Content[i+1], before, lineOf)
 		}
@@ -119,7 +119,7 @@ func (r *reader) read(data []byte) {
 
 // entry takes one key and its value; before is what earlier files said, lineOf
 // where this file said a key already.
-func (r *reader) entry(key, value *yaml.Node, before said, lineOf map[string]int) {
+func (r *reader) entry(key, value *yaml.Node, before settings, lineOf map[string]int) {
 	key, at := document.Resolve(key), key
 	value = document.Resolve(value)
 	name, appends := strings.CutSuffix(key.Value, "+")
@@ -141,21 +141,21 @@ func (r *reader) entry(key, value *yaml.Node, before said, lineOf map[string]int
 	case appends && !o.isList():
 		r.wrong(key.Value, value, "is not a list, so nothing can be appended", "remove the +")
 	default:
-		s, ok := r.statement(o, value)
+		s, ok := r.setting(o, value)
 		if earlier := before[name]; ok && appends && earlier.source != "" {
 			s.texts = append(slices.Clone(earlier.texts), s.texts...)
 			s.source = earlier.source + ", " + s.source
 		}
 		if ok {
-			r.said[name] = s
+			r.settings[name] = s
 		}
 	}
 	lineOf[name] = at.Line
 }
 
-// statement is what a value says about an option. A scalar is a list of what
+// setting reads the value of an option. A scalar is a list of what
 // is between its separators, as in a flag or a variable.
-func (r *reader) statement(o option, value *yaml.Node) (s statement, ok bool) {
+func (r *reader) setting(o option, value *yaml.Node) (s setting, ok bool) {
 	items := []*yaml.Node{value}
 	switch {
 	case value.Kind == yaml.SequenceNode && o.isList():

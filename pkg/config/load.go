@@ -13,14 +13,14 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// statement is what was said about an option, and who said it.
-type statement struct {
+// setting is the value of an option, and its source.
+type setting struct {
 	texts  []string
 	source string
 }
 
-// said is all that one source says, by the name of the option.
-type said map[string]statement
+// settings is all that one source sets, by the name of the option.
+type settings map[string]setting
 
 // Load makes a configuration of flags, environment, drop-ins, the configuration
 // file and defaults; the first of them to say something about an option wins.
@@ -53,7 +53,7 @@ func load(role Role, flags *pflag.FlagSet, env []string, h host) (*Config, error
 	environment, errs := fromEnv(role, env)
 
 	// Where the files are must be known before they can say anything.
-	for _, source := range []said{environment, flagged} {
+	for _, source := range []settings{environment, flagged} {
 		if config, ok := source["config"]; ok {
 			all["config"] = config
 		}
@@ -61,7 +61,7 @@ func load(role Role, flags *pflag.FlagSet, env []string, h host) (*Config, error
 	filed, fileErrs := fromFiles(role, all["config"], h)
 	errs = append(errs, fileErrs...)
 
-	for _, source := range []said{filed, environment, flagged} {
+	for _, source := range []settings{filed, environment, flagged} {
 		maps.Copy(all, source)
 	}
 	c := &Config{Role: role, sources: map[string]string{}}
@@ -74,37 +74,37 @@ func load(role Role, flags *pflag.FlagSet, env []string, h host) (*Config, error
 	return c, nil
 }
 
-func fromDefaults(role Role) said {
-	all := said{}
+func fromDefaults(role Role) settings {
+	all := settings{}
 	for _, o := range optionsOf(role) {
 		if o.found == "" && o.isOf(role) {
-			all[o.name] = statement{o.split(o.def), "default"}
+			all[o.name] = setting{o.split(o.def), "default"}
 		}
 	}
 	return all
 }
 
-func fromFlags(role Role, flags *pflag.FlagSet) said {
-	all := said{}
+func fromFlags(role Role, flags *pflag.FlagSet) settings {
+	all := settings{}
 	for _, o := range optionsOf(role) {
 		f := flags.Lookup(o.name)
 		if f == nil || !f.Changed {
 			continue
 		}
 		if v, ours := f.Value.(*flagValue); ours {
-			all[o.name] = statement{v.texts, "flag --" + o.name}
+			all[o.name] = setting{v.texts, "flag --" + o.name}
 		}
 	}
 	return all
 }
 
-func fromEnv(role Role, env []string) (said, []error) {
+func fromEnv(role Role, env []string) (settings, []error) {
 	values := map[string]string{}
 	for _, pair := range env {
 		name, value, _ := strings.Cut(pair, "=")
 		values[name] = value
 	}
-	all, errs := said{}, []error(nil)
+	all, errs := settings{}, []error(nil)
 	for _, o := range options {
 		value, source := values[o.variable()], "environment "+o.variable()
 		switch {
@@ -112,7 +112,7 @@ func fromEnv(role Role, env []string) (said, []error) {
 		case !o.isFor(role):
 			errs = append(errs, notFor(role, o, value, source))
 		default:
-			all[o.name] = statement{o.split(value), source}
+			all[o.name] = setting{o.split(value), source}
 		}
 	}
 	return all, errs
@@ -125,7 +125,7 @@ func notFor(role Role, o option, value, source string) *Error {
 }
 
 // parse sets the field of every option that something was said about.
-func (c *Config) parse(all said) (errs []error) {
+func (c *Config) parse(all settings) (errs []error) {
 	for _, o := range optionsOf(c.Role) {
 		s, ok := all[o.name]
 		if !ok {
@@ -152,31 +152,31 @@ func (c *Config) wrong(key string, value any, problem, remedy string) *Error {
 // complete fills in the defaults that have to be found, each from what is
 // complete before it; what depends on something that is wrong stays empty.
 func (c *Config) complete(h host) (errs []error) {
-	unsaid := func(name string) bool {
+	unset := func(name string) bool {
 		o, _ := lookup(name)
 		return o.isOf(c.Role) && c.sources[name] == ""
 	}
 	found := func(name, source string) { c.sources[name] = "default, " + source }
 
-	if unsaid("node-name") && c.DataDir != "" {
+	if unset("node-name") && c.DataDir != "" {
 		if err := c.findNodeName(h, found); err != nil {
 			errs = append(errs, err)
 		}
 	}
-	if unsaid("node-ip") {
+	if unset("node-ip") {
 		if err := c.findNodeIP(h, found); err != nil {
 			errs = append(errs, err)
 		}
 	}
-	if unsaid("advertise-address") && len(c.NodeIP) > 0 {
+	if unset("advertise-address") && len(c.NodeIP) > 0 {
 		c.AdvertiseAddress = c.NodeIP[0]
 		found("advertise-address", "the first of node-ip")
 	}
-	if unsaid("cluster-dns") && len(c.cluster.ServiceCIDR) > 0 {
+	if unset("cluster-dns") && len(c.cluster.ServiceCIDR) > 0 {
 		c.cluster.ClusterDNS = nth(c.cluster.ServiceCIDR[0], 10)
 		found("cluster-dns", "the 10th address of service-cidr")
 	}
-	if unsaid("default-local-storage-path") && c.DataDir != "" {
+	if unset("default-local-storage-path") && c.DataDir != "" {
 		c.LocalStoragePath = c.Layout().Data.Storage()
 		found("default-local-storage-path", "storage in data-dir")
 	}

@@ -118,10 +118,10 @@ func plain(value any) any {
 
 // options is all that may be said, in the order of help.
 var options = []option{
-	{name: "config", short: "c", arg: "path", def: standard.Config.File(),
+	{name: "config", short: "c", arg: "path", def: layout.Default().Config.File(),
 		usage:   "Configuration file; drop-ins from the directory of the same name plus .d are read after it",
 		binding: one(func(c *Config) *string { return &c.ConfigFile }, configFile)},
-	{name: "data-dir", arg: "path", def: string(standard.Data),
+	{name: "data-dir", arg: "path", def: string(layout.Default().Data),
 		usage:   "Directory for the node's data",
 		binding: one(func(c *Config) *string { return &c.DataDir }, dataDir)},
 	{name: "server", short: "s", arg: "url", empty: "the address in the token", env: "LITE_URL",
@@ -189,7 +189,7 @@ var options = []option{
 		usage:   "Interface that carries the packets between nodes",
 		binding: one(func(c *Config) *string { return &c.FlannelIface }, text)},
 
-	{name: "write-kubeconfig", arg: "path", def: standard.Config.Kubeconfig(), only: Server,
+	{name: "write-kubeconfig", arg: "path", def: layout.Default().Config.Kubeconfig(), only: Server,
 		usage:   "File to write the administrator's kubeconfig to",
 		binding: one(func(c *Config) *string { return &c.WriteKubeconfig }, absolutePath)},
 	{name: "write-kubeconfig-mode", arg: "mode", def: "0600", only: Server,
@@ -202,7 +202,7 @@ var options = []option{
 	{name: "default-local-storage-path", arg: "path", found: "storage in data-dir",
 		usage:   "Directory for this node's volumes of class local-path",
 		binding: one(func(c *Config) *string { return &c.LocalStoragePath }, storageDir)},
-	{name: "private-registry", arg: "path", def: standard.Config.Registries(),
+	{name: "private-registry", arg: "path", def: layout.Default().Config.Registries(),
 		usage:   "File that configures access to image registries",
 		binding: one(func(c *Config) *string { return &c.PrivateRegistry }, absolutePath)},
 	{name: "container-runtime-endpoint", arg: "path", empty: "the embedded containerd",
@@ -214,7 +214,7 @@ var options = []option{
 	{name: "profile", arg: "name", empty: "lite's defaults",
 		usage:   "Hardening beyond the defaults, the same on all nodes: cis, for the CIS Kubernetes Benchmark",
 		binding: one(func(c *Config) *string { return &c.Profile }, optional(oneOf(ProfileCIS)))},
-	{name: "audit-log-path", arg: "path", def: standard.Host.AuditLog, only: Server,
+	{name: "audit-log-path", arg: "path", def: layout.Default().Host.AuditLog, only: Server,
 		usage:   "File for the audit log of requests to the API server, or none",
 		binding: one(func(c *Config) *string { return &c.AuditLogPath }, optional(pathOrNone))},
 	{name: "audit-policy-file", arg: "path", empty: "lite's own", only: Server,

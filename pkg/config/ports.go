@@ -59,16 +59,16 @@ func (c *Config) etcdMetrics() []netip.Addr {
 // or an address that ends in one.
 func (c *Config) moved(by string, port int) int {
 	key, flag, _ := strings.Cut(by, " ")
-	_, text := c.said(key, flag)
+	_, text := c.argument(key, flag)
 	if n, err := strconv.Atoi(text[strings.LastIndexByte(text, ':')+1:]); err == nil && n > 0 {
 		return n
 	}
 	return port
 }
 
-// said is the last argument of a flag of a component that the user says, and its
-// value.
-func (c *Config) said(key, flag string) (argument, value string) {
+// argument is the last argument that the user passes for a flag of a component, and
+// its value.
+func (c *Config) argument(key, flag string) (argument, value string) {
 	if all := c.arguments(key, flag); len(all) > 0 {
 		argument = all[len(all)-1]
 		_, value, _ = strings.Cut(argument, "=")
@@ -76,7 +76,7 @@ func (c *Config) said(key, flag string) (argument, value string) {
 	return argument, value
 }
 
-// arguments is all of a flag of a component that the user says.
+// arguments is all arguments that the user passes for a flag of a component.
 func (c *Config) arguments(key, flag string) (all []string) {
 	o, _ := lookup(key)
 	if o.get == nil {
@@ -104,7 +104,7 @@ func (c *Config) validatePort(wrong func(key string, value any, problem, remedy 
 		return // parse says what is wrong
 	}
 	services := nodePorts
-	argument, text := c.said("kube-apiserver-arg", "service-node-port-range")
+	argument, text := c.argument("kube-apiserver-arg", "service-node-port-range")
 	if argument != "" && services.Set(text) != nil {
 		return // kube-apiserver says what is wrong with it
 	}
@@ -138,7 +138,7 @@ func (c *Config) validateMoved(wrong func(key string, value any, problem, remedy
 	ports := c.Ports(c.cluster.Backend, c.cluster.Disable)
 	for _, p := range layout.Ports() {
 		key, flag, ofPart := strings.Cut(p.Moved, " ")
-		argument, _ := c.said(key, flag)
+		argument, _ := c.argument(key, flag)
 		number := c.moved(p.Moved, p.Number)
 		if !ofPart || argument == "" || number == p.Number {
 			continue

@@ -53,13 +53,13 @@ func (c *Config) shown(o option, known cluster.Facts) (*Config, string) {
 		return c, source
 	}
 	i := slices.IndexFunc(facts, func(one fact) bool { return one.key == o.name })
-	one, said := facts[i], c.Role == Server || source != ""
+	one, given := facts[i], c.Role == Server || source != ""
 	switch {
-	case !one.known(known) && !said:
+	case !one.known(known) && !given:
 		return c, ""
 	case !one.known(known):
 		return c, source + "; cluster-wide"
-	case !said:
+	case !given:
 		return c.With(known), "the cluster's"
 	case one.equal(c.Propose(), known, c.Role):
 		return c, source + "; cluster-wide"

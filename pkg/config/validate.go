@@ -55,10 +55,10 @@ func (c *Config) validate() (errs []error) {
 // them to somebody: arguments of a user's come before audit-log-path.
 func (c *Config) AuditLog() (path string, hook bool) {
 	path = c.AuditLogPath
-	if argument, said := c.said("kube-apiserver-arg", "audit-log-path"); argument != "" {
-		path = said
+	if argument, value := c.argument("kube-apiserver-arg", "audit-log-path"); argument != "" {
+		path = value
 	}
-	argument, _ := c.said("kube-apiserver-arg", "audit-webhook-config-file")
+	argument, _ := c.argument("kube-apiserver-arg", "audit-webhook-config-file")
 	return path, argument != ""
 }
 
@@ -70,7 +70,7 @@ func (c *Config) validatePodRanges(wrong func(key string, value any, problem, re
 	if c.cluster.Disable.Has(addon.CNI) {
 		return
 	}
-	if argument, on := c.said(key, "allocate-node-cidrs"); on == "false" {
+	if argument, on := c.argument(key, "allocate-node-cidrs"); on == "false" {
 		wrong(key, argument, problem, remedy)
 	}
 	for _, argument := range c.arguments(key, "controllers") {

@@ -91,13 +91,13 @@ var refused = []struct{ component, name, problem, remedy string }{
 	{"kube-proxy", "write-config-to", "kube-proxy would write a file and end", "remove the argument"},
 }
 
-// unheard is the flags that upstream ignores beside a configuration file, and
-// heard, for a component with fewer of them, those that it does not (1.37).
+// ignoredWithFile is the flags that upstream ignores beside a configuration file, and
+// honoredWithFile, for a component that honors fewer, those that it does not (1.37).
 var (
-	unheard = map[string][]string{
+	ignoredWithFile = map[string][]string{
 		"kube-scheduler": {"contention-profiling", "kube-api-burst", "kube-api-content-type", "kube-api-qps", "kubeconfig", "profiling"},
 	}
-	heard = map[string][]string{
+	honoredWithFile = map[string][]string{
 		"kube-proxy": {"config", "feature-gates", "hostname-override", "log-*", "logging-format", "v", "vmodule"},
 	}
 )
@@ -105,7 +105,7 @@ var (
 // CheckArgs refuses what a component cannot be told in this process, and what it
 // would not hear. component is as the user's flag has it.
 func CheckArgs(component string, user []string) error {
-	config, beside := Said(user, "config")
+	config, beside := Value(user, "config")
 	for _, arg := range user {
 		name, _ := splitArg(arg)
 		for _, r := range refused {
@@ -113,9 +113,9 @@ func CheckArgs(component string, user []string) error {
 				return fmt.Errorf("%s-arg %q: %s; %s", component, arg, r.problem, r.remedy)
 			}
 		}
-		known, some := heard[component]
-		deaf := some && !slices.ContainsFunc(known, func(pattern string) bool { return matches(pattern, name) })
-		if beside && (deaf || slices.Contains(unheard[component], name)) {
+		known, some := honoredWithFile[component]
+		ignored := some && !slices.ContainsFunc(known, func(pattern string) bool { return matches(pattern, name) })
+		if beside && (ignored || slices.Contains(ignoredWithFile[component], name)) {
 			return fmt.Errorf("%s-arg %q: has no effect beside config=%s; set it in the file", component, arg, config)
 		}
 	}
@@ -132,7 +132,7 @@ func Args(component string, flags map[string]string, user []string) []string {
 	}
 	for name, value := range flags {
 		adds, value := yield(component, name, value, user)
-		switch _, given := Said(user, name); {
+		switch _, given := Value(user, name); {
 		case value == nil:
 		case given && adds:
 			added = append(added, "--"+name+"="+*value)
@@ -147,7 +147,7 @@ func Args(component string, flags map[string]string, user []string) []string {
 
 // Yields reports whether an argument of ours gives way to those of a user.
 func Yields(component, name string, user []string) bool {
-	_, given := Said(user, name)
+	_, given := Value(user, name)
 	_, value := yield(component, name, "", user)
 	return given || value == nil
 }
@@ -161,8 +161,8 @@ func yield(component, name, value string, user []string) (adds bool, left *strin
 	}
 	b := besides[i]
 	for _, arg := range user {
-		other, said := splitArg(arg)
-		if slices.ContainsFunc(b.excluded, func(pattern string) bool { return matches(pattern, other) || pattern == other+"="+said }) {
+		other, given := splitArg(arg)
+		if slices.ContainsFunc(b.excluded, func(pattern string) bool { return matches(pattern, other) || pattern == other+"="+given }) {
 			return false, nil
 		}
 	}
@@ -186,9 +186,9 @@ func matches(pattern, name string) bool {
 	return ok && err == nil
 }
 
-// Said is the value that a user gives to a flag: the last, as it is with most of
+// Value is the value that a user gives to a flag: the last, as it is with most of
 // upstream's.
-func Said(user []string, flag string) (value string, given bool) {
+func Value(user []string, flag string) (value string, given bool) {
 	for _, arg := range user {
 		if name, v := splitArg(arg); name == flag {
 			value, given = v, true

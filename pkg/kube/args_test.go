@@ -75,10 +75,10 @@ func TestArgsThatAreRefused(t *testing.T) {
 
 func TestWhatAUserSays(t *testing.T) {
 	user := []string{"a=1", "--b_c=x,y", "a=2=3", "b-c=z"}
-	if v, given := Said(user, "a"); !given || v != "2=3" {
+	if v, given := Value(user, "a"); !given || v != "2=3" {
 		t.Errorf("got %s, %t", v, given)
 	}
-	if v, given := Said(user, "b"); given {
+	if v, given := Value(user, "b"); given {
 		t.Errorf("got %s", v)
 	}
 	if got := List(user, "b-c"); !slices.Equal(got, []string{"x", "y", "z"}) {

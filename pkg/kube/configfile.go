@@ -61,8 +61,8 @@ func ReadConfigFile(component, flag, path string, strict runtime.Decoder, kind s
 // checkGates refuses feature gates that the process does not know.
 func (f ConfigFile) checkGates() error {
 	gates := map[string]bool{}
-	said, _ := f.fields["featureGates"].(map[string]any)
-	for gate, on := range said {
+	given, _ := f.fields["featureGates"].(map[string]any)
+	for gate, on := range given {
 		gates[gate], _ = on.(bool) // the decoder has seen to it that it is one
 	}
 	if err := utilfeature.DefaultFeatureGate.DeepCopy().SetFromMap(gates); err != nil {
@@ -84,9 +84,9 @@ func (f ConfigFile) Claim(owned []Owned) error {
 		for _, name := range path[:len(path)-1] {
 			in, _ = in[name].(map[string]any)
 		}
-		value, said := in[last]
+		value, given := in[last]
 		delete(in, last)
-		if said && !unset(value) && fmt.Sprint(value) != fmt.Sprint(o.Value) {
+		if given && !unset(value) && fmt.Sprint(value) != fmt.Sprint(o.Value) {
 			errs = append(errs, f.wrong(fmt.Errorf("%s: lite decides this field, and %v is not %q", o.Field, value, fmt.Sprint(o.Value)), o.Remedy))
 		}
 	}

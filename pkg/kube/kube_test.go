@@ -100,9 +100,9 @@ func TestParseSaysNothing(t *testing.T) {
 	err = errors.Join(Parse("kube-thing", s.sets, []string{"--some-list=a"}), nil)
 	os.Stderr = was
 	w.Close()
-	said, _ := io.ReadAll(r)
-	if err != nil || len(said) > 0 {
-		t.Errorf("got %v, said %q", err, said)
+	given, _ := io.ReadAll(r)
+	if err != nil || len(given) > 0 {
+		t.Errorf("got %v, said %q", err, given)
 	}
 }
 

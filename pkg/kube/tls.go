@@ -53,9 +53,9 @@ func (l Listener) Check(component string) error {
 		return fmt.Errorf("%s-arg %q, or its field in the file: %w; %s", component, flag+"="+value, err, remedy)
 	}
 	suites, err := cliflag.TLSCipherSuites(l.Suites)
-	said := strings.Join(l.Suites, ",")
+	given := strings.Join(l.Suites, ",")
 	if err != nil {
-		return wrong("tls-cipher-suites", said, err, "use names such as "+CipherSuites()[0])
+		return wrong("tls-cipher-suites", given, err, "use names such as "+CipherSuites()[0])
 	}
 	version, err := cliflag.TLSVersion(l.MinVersion)
 	if err != nil {
@@ -70,7 +70,7 @@ func (l Listener) Check(component string) error {
 	// Who has to speak HTTP/2 has to have one suite.
 	server := &http.Server{TLSConfig: &tls.Config{MinVersion: version, CipherSuites: suites}}
 	if err := http2.ConfigureServer(server, nil); err != nil {
-		return wrong("tls-cipher-suites", said, err, "add "+CipherSuites()[0]+", or set tls-min-version=VersionTLS13, whose suites cannot be configured")
+		return wrong("tls-cipher-suites", given, err, "add "+CipherSuites()[0]+", or set tls-min-version=VersionTLS13, whose suites cannot be configured")
 	}
 	return nil
 }

@@ -213,8 +213,8 @@ type store[K any] struct {
 	kind  runtime.Object
 	reads func(any) (K, bool)
 
-	telling  sync.Mutex // held while handlers are called, so that each hears all in order
-	handlers []*Handler[K]
+	notifying sync.Mutex // held while handlers are called, so that each hears all in order
+	handlers  []*Handler[K]
 
 	mu     sync.RWMutex // taken after telling
 	items  map[cache.ObjectName]K
@@ -273,8 +273,8 @@ func (s *store[K]) Add(o any) error { return s.Update(o) }
 
 // Update implements cache.ReflectorStore.
 func (s *store[K]) Update(o any) error {
-	s.telling.Lock()
-	defer s.telling.Unlock()
+	s.notifying.Lock()
+	defer s.notifying.Unlock()
 	key, kept, ok := s.read(o)
 	s.put(key, kept, ok)
 	return nil
@@ -286,8 +286,8 @@ func (s *store[K]) Delete(o any) error {
 	if err != nil {
 		return err
 	}
-	s.telling.Lock()
-	defer s.telling.Unlock()
+	s.notifying.Lock()
+	defer s.notifying.Unlock()
 	var none K
 	s.put(key, none, false)
 	return nil
@@ -295,8 +295,8 @@ func (s *store[K]) Delete(o any) error {
 
 // Replace implements cache.ReflectorStore: a list begins or repairs the watch.
 func (s *store[K]) Replace(objects []any, _ string) error {
-	s.telling.Lock()
-	defer s.telling.Unlock()
+	s.notifying.Lock()
+	defer s.notifying.Unlock()
 	there := make(map[cache.ObjectName]bool, len(objects))
 	for _, o := range objects {
 		if key, kept, ok := s.read(o); ok {
@@ -344,8 +344,8 @@ func (s *store[K]) put(key cache.ObjectName, kept K, there bool) {
 
 // follow reports to a handler what there is, and adds it to the others.
 func (s *store[K]) follow(h Handler[K]) (unfollow func()) {
-	s.telling.Lock()
-	defer s.telling.Unlock()
+	s.notifying.Lock()
+	defer s.notifying.Unlock()
 	for _, key := range s.keys() {
 		h.Changed(Change[K]{Key: key, After: s.items[key], Came: true})
 	}
@@ -355,8 +355,8 @@ func (s *store[K]) follow(h Handler[K]) (unfollow func()) {
 	mine := &h
 	s.handlers = append(s.handlers, mine)
 	return func() {
-		s.telling.Lock()
-		defer s.telling.Unlock()
+		s.notifying.Lock()
+		defer s.notifying.Unlock()
 		for i, other := range s.handlers {
 			if other == mine {
 				s.handlers = append(s.handlers[:i:i], s.handlers[i+1:]...)

@@ -167,7 +167,7 @@ func (l leaf) ensure(dir Dir, by *signer, now time.Time) (reason string, err err
 		reason = "not valid before " + day(cert.NotBefore)
 	case cert.NotAfter.Sub(now) < leafLife/3 && cert.NotAfter.Before(l.until(by, now)):
 		reason = "would expire on " + day(cert.NotAfter)
-	case !l.says(cert):
+	case !l.matches(cert):
 		reason = "names changed"
 	case slices.Contains(showsCA, l.path) && !hasCert(certPath, by.cert):
 		reason = "without its authority's certificate"
@@ -217,8 +217,8 @@ func (leaf) until(by *signer, now time.Time) time.Time {
 	return earlier(now.Add(leafLife), by.cert.NotAfter)
 }
 
-// says reports whether cert is for the same subject, names and usages.
-func (l leaf) says(cert *x509.Certificate) bool {
+// matches reports whether cert is for the same subject, names and usages.
+func (l leaf) matches(cert *x509.Certificate) bool {
 	dns, ips := splitNames(l.names)
 	sameIPs := slices.EqualFunc(cert.IPAddresses, ips, net.IP.Equal)
 	return cert.Subject.String() == l.subject().String() &&

@@ -129,10 +129,10 @@ func parse(data []byte) (certs []*x509.Certificate, err error) {
 	return certs, nil
 }
 
-// SpokenOf is when a certificate begins to be spoken of. One that is renewed while
+// WarnFrom is when warnings about a certificate begin. One that is renewed while
 // lite runs has to be overdue: the kubelet does so after 70 to 90 % of its life, which
 // may be short as a whole.
-func (c *Certificate) SpokenOf() time.Time {
+func (c *Certificate) WarnFrom() time.Time {
 	soon := Soon
 	if c.Renewal == ByKubelet {
 		soon = min(soon, c.NotAfter.Sub(c.NotBefore)/10)
@@ -150,7 +150,7 @@ func (c *Certificate) State(now time.Time) string {
 		return "ended"
 	case now.Before(c.NotBefore):
 		return "not yet valid"
-	case now.Before(c.SpokenOf()):
+	case now.Before(c.WarnFrom()):
 		return "valid"
 	}
 	return "ends soon"

@@ -20,7 +20,7 @@ func CertificateFiles(cfg *config.Config) []pki.File {
 		cfg.WriteKubeconfig) {
 		files = append(files, pki.File{Path: path})
 	}
-	if path, given := kube.Said(cfg.APIServerArgs, "oidc-ca-file"); given {
+	if path, given := kube.Value(cfg.APIServerArgs, "oidc-ca-file"); given {
 		files = append(files, pki.File{Path: path, Renewal: pki.ByUser})
 	}
 	for _, pair := range kube.All(cfg.APIServerArgs, "tls-sni-cert-key") {

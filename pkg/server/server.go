@@ -97,9 +97,9 @@ type clients struct {
 
 func newClients(cfg *config.Config, cp controlplane.Config) clients {
 	by := clients{
-		lite:    kube.NewClient(cp.Kubeconfig(pki.Lite), "server"),
-		admin:   kube.NewClient(cp.Kubeconfig(pki.Admin), "admin"),
-		metrics: kube.NewClient(cp.Kubeconfig(pki.Metrics), "metrics"),
+		lite:    kube.NewClient(cp.Dir.Kubeconfig(pki.Lite), "server"),
+		admin:   kube.NewClient(cp.Dir.Kubeconfig(pki.Admin), "admin"),
+		metrics: kube.NewClient(cp.Dir.Kubeconfig(pki.Metrics), "metrics"),
 		node:    kube.NewClient(cfg.Layout().Data.Agent().Kubeconfig(), "node"),
 	}
 	by.nodes = kube.NewNodes(by.lite)

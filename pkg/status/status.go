@@ -201,8 +201,8 @@ func GetSettings(ctx context.Context, path string) (Settings, error) {
 		return s, errors.New("the running lite is of an earlier version, which does not report its settings; restart it")
 	}
 	if res.StatusCode != http.StatusOK {
-		said, _ := io.ReadAll(io.LimitReader(res.Body, 1<<10))
-		return s, fmt.Errorf("get the settings: %s: %s", res.Status, strings.TrimSpace(string(said)))
+		body, _ := io.ReadAll(io.LimitReader(res.Body, 1<<10))
+		return s, fmt.Errorf("get the settings: %s: %s", res.Status, strings.TrimSpace(string(body)))
 	}
 	if err := json.NewDecoder(res.Body).Decode(&s); err != nil {
 		return s, fmt.Errorf("read the settings: %w", err)

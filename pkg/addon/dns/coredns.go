@@ -128,7 +128,7 @@ func setupGuard(c *caddy.Controller) error {
 	s := running.Load()
 	dnsserver.GetConfig(c).AddPlugin(func(next plugin.Handler) plugin.Handler {
 		return handlerFunc{"guard", func(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
-			if !s.config.mayAsk(w.RemoteAddr()) {
+			if !s.config.allows(w.RemoteAddr()) {
 				return dns.RcodeSuccess, nil // written, for all that CoreDNS knows
 			}
 			return plugin.NextOrFailure("guard", next, ctx, w, r)

@@ -44,8 +44,8 @@ type Config struct {
 	Resolvers resolver.Files // the machine's
 }
 
-// mayAsk reports whether a client is answered.
-func (c Config) mayAsk(client net.Addr) bool {
+// allows reports whether a client is answered.
+func (c Config) allows(client net.Addr) bool {
 	ap, err := netip.ParseAddrPort(client.String())
 	if err != nil {
 		return false
@@ -270,14 +270,14 @@ func (s *Server) serve(ctx context.Context, wg *sync.WaitGroup, now want, good *
 	}
 	for _, a := range now.listen {
 		if !listening(a.String()) {
-			s.tell(func(st *state) { st.waiting = fmt.Sprintf("%s to be an address of this machine", a) })
+			s.update(func(st *state) { st.waiting = fmt.Sprintf("%s to be an address of this machine", a) })
 			return retryEvery
 		}
 	}
 	err := s.load(ctx, now)
 	if err == nil {
 		good.files, good.listen = now.files, now.listen
-		s.tell(func(st *state) { st.waiting, st.broken = "", "" })
+		s.update(func(st *state) { st.waiting, st.broken = "", "" })
 		bridge := good.listen
 		if len(s.config.Listen) > 0 {
 			bridge = nil
@@ -288,7 +288,7 @@ func (s *Server) serve(ctx context.Context, wg *sync.WaitGroup, now want, good *
 		return 0
 	}
 	why := strings.ReplaceAll(err.Error(), s.config.Dir+"/"+now.files.version()+"/", "")
-	if s.say(now.files, why) {
+	if s.setBroken(now.files, why) {
 		slog.Warn("Cannot serve the Corefile", "err", why)
 		wg.Go(func() { s.reportBroken(ctx, now.files, why) })
 	}
@@ -299,7 +299,7 @@ func (s *Server) serve(ctx context.Context, wg *sync.WaitGroup, now want, good *
 	last := now
 	last.files = good.files
 	if good.files == nil {
-		s.tell(func(st *state) { st.waiting = "a Corefile that can be served: " + why })
+		s.update(func(st *state) { st.waiting = "a Corefile that can be served: " + why })
 		return again
 	}
 	if err := s.load(ctx, last); err != nil {
@@ -308,8 +308,8 @@ func (s *Server) serve(ctx context.Context, wg *sync.WaitGroup, now want, good *
 	return again
 }
 
-// say keeps why a Corefile is not served, and reports whether that is new.
-func (s *Server) say(f files, why string) bool {
+// setBroken records why a Corefile is not served, and reports whether that is new.
+func (s *Server) setBroken(f files, why string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	version := f.version()
@@ -321,7 +321,7 @@ func (s *Server) say(f files, why string) bool {
 	return isNew
 }
 
-func (s *Server) tell(change func(*state)) {
+func (s *Server) update(change func(*state)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	change(&s.state)
@@ -355,7 +355,7 @@ func (s *Server) load(ctx context.Context, w want) error {
 	stopUnused(s.serving.caches, s.loading.caches)
 	s.instance, s.serving = instance, s.loading
 	caches := slices.Collect(maps.Values(s.serving.caches))
-	s.tell(func(st *state) { st.waiting, st.served, st.caches = "", w, caches })
+	s.update(func(st *state) { st.waiting, st.served, st.caches = "", w, caches })
 	s.probe(ctx)
 	return nil
 }

@@ -380,7 +380,7 @@ func TestMayAsk(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := c.mayAsk(addr); got != want {
+		if got := c.allows(addr); got != want {
 			t.Errorf("%s: %t", text, got)
 		}
 	}

@@ -49,7 +49,7 @@ type EndpointsConfig struct {
 type Endpoints struct {
 	config  EndpointsConfig
 	written atomic.Bool
-	trouble component.Trouble
+	problem component.Problem
 }
 
 // NewEndpoints makes the component; nothing is touched before Run.
@@ -70,10 +70,10 @@ func (e *Endpoints) Ready(context.Context) error {
 }
 
 // Note implements component.Noter.
-func (e *Endpoints) Note() string { return e.trouble.Note() }
+func (e *Endpoints) Note() string { return e.problem.Note() }
 
 func (e *Endpoints) complain(problems ...error) {
-	e.trouble.Become("Cannot add all nodes to Service "+service, problems...)
+	e.problem.Set("Cannot add all nodes to Service "+service, problems...)
 }
 
 // Run implements component.Component.

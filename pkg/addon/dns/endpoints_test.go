@@ -114,7 +114,7 @@ func TestServerIsBelievedOnceItIsMarked(t *testing.T) {
 	}
 }
 
-// Whether the same trouble was told already is known by the note, which a try that fails
+// Whether the same problem was reported already is known by the note, which a try that fails
 // leaves as it is.
 func TestTryThatFailsLeavesTheNote(t *testing.T) {
 	client := fake.NewClientset(&v1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: service}})

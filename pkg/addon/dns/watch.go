@@ -26,7 +26,7 @@ const (
 func (s *Server) watchCluster(ctx context.Context, changes chan<- func(*want)) {
 	client, err := s.config.Client.Clientset()
 	if err != nil {
-		s.tell(func(st *state) { st.waiting = "its kubeconfig: " + err.Error() })
+		s.update(func(st *state) { st.waiting = "its kubeconfig: " + err.Error() })
 		return
 	}
 	if !s.awaitAPI(ctx, client) {
@@ -72,14 +72,14 @@ func (s *Server) watchCluster(ctx context.Context, changes chan<- func(*want)) {
 func (s *Server) readConfigMaps(ctx context.Context, coredns, custom *kube.Watch[*v1.ConfigMap], changes chan<- func(*want)) {
 	m, ok := coredns.Get(namespace, corednsName)
 	if !ok {
-		s.tell(func(st *state) {
+		s.update(func(st *state) {
 			if st.waiting != "" {
 				st.waiting = "ConfigMap " + namespace + "/" + corednsName
 			}
 		})
 		return
 	}
-	s.tell(func(st *state) { st.configMap = m.UID })
+	s.update(func(st *state) { st.configMap = m.UID })
 	var theirs map[string]string
 	if c, ok := custom.Get(namespace, customName); ok {
 		theirs = content(c)
@@ -113,7 +113,7 @@ func (s *Server) awaitAPI(ctx context.Context, client kubernetes.Interface) bool
 		if err == nil {
 			return true
 		}
-		s.tell(func(st *state) {
+		s.update(func(st *state) {
 			if st.waiting != "" {
 				st.waiting = "the API: " + err.Error()
 			}

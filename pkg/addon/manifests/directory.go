@@ -68,20 +68,20 @@ func (d *Directory) Note() string {
 // Run implements component.Component. All that it knows it learns anew each time:
 // another server may have led meanwhile.
 func (d *Directory) Run(ctx context.Context) error {
-	k := &keeper{server: d.config.Server, connect: func() (*session, error) { return connect(d.config.Client) }}
-	var seen *look
+	a := &applier{server: d.config.Server, connect: func() (*session, error) { return connect(d.config.Client) }}
+	var seen *scan
 	defer func() { seen.close() }()
 	var retry time.Duration
 	for ctx.Err() == nil {
-		next, err := lookAt(d.config.Dir)
+		next, err := scanDirectory(d.config.Dir)
 		seen.close()
 		seen = next
 		d.ready.Store(true)
 		if err == nil {
-			err = k.keep(ctx, next)
+			err = a.sync(ctx, next)
 		}
-		o := k.outcome()
-		d.tell(o.note, seen, err)
+		o := a.outcome()
+		d.setNote(o.note, seen, err)
 		if retry = min(max(2*retry, retryFirst), retryLast); err == nil && !o.again {
 			retry = 0
 		}
@@ -92,21 +92,21 @@ func (d *Directory) Run(ctx context.Context) error {
 	return nil
 }
 
-// tell sets the note.
-func (d *Directory) tell(note string, seen *look, err error) {
+// setNote sets the note.
+func (d *Directory) setNote(note string, seen *scan, err error) {
 	if err != nil {
 		note = flat(err) + "; " + note
 	}
-	if seen != nil && seen.blind != nil {
-		note = "changes take effect within half a minute only: " + flat(seen.blind) + "; " + note
+	if seen != nil && seen.unwatched != nil {
+		note = "changes take effect within half a minute only: " + flat(seen.unwatched) + "; " + note
 	}
 	note = strings.TrimSuffix(note, "; ")
 	d.note.Store(&note)
 }
 
-// wait returns when it is time for another look: something has changed, which it
+// wait returns when it is time for another scan: something has changed, which it
 // reports, or retry is over, if that is not 0.
-func (d *Directory) wait(ctx context.Context, seen *look, retry time.Duration, kinds bool) (changed bool) {
+func (d *Directory) wait(ctx context.Context, seen *scan, retry time.Duration, kinds bool) (changed bool) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var events chan fsnotify.Event
@@ -114,7 +114,7 @@ func (d *Directory) wait(ctx context.Context, seen *look, retry time.Duration, k
 	if seen != nil && seen.watcher != nil {
 		events, errs = seen.watcher.Events, seen.watcher.Errors
 	}
-	if seen == nil || seen.blind != nil {
+	if seen == nil || seen.unwatched != nil {
 		// Better late than never. The note says so.
 		if retry == 0 {
 			retry = retryLast

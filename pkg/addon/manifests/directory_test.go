@@ -42,17 +42,17 @@ func TestRunWithoutAPI(t *testing.T) {
 func TestWait(t *testing.T) {
 	d := NewDirectory(DirectoryConfig{})
 	dir := t.TempDir()
-	l := lookWell(t, dir)
-	if d.wait(t.Context(), l, time.Millisecond, false) {
+	s := scanWell(t, dir)
+	if d.wait(t.Context(), s, time.Millisecond, false) {
 		t.Error("nothing has changed")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(10*time.Millisecond, cancel)
-	if d.wait(ctx, l, 0, false) {
+	if d.wait(ctx, s, 0, false) {
 		t.Error("nothing has changed")
 	}
-	go func() { l.watcher.Errors <- fsnotify.ErrEventOverflow }()
-	if !d.wait(t.Context(), l, 0, false) {
+	go func() { s.watcher.Errors <- fsnotify.ErrEventOverflow }()
+	if !d.wait(t.Context(), s, 0, false) {
 		t.Error("that events were lost is no reason to look again")
 	}
 	stop := make(chan struct{})
@@ -68,7 +68,7 @@ func TestWait(t *testing.T) {
 			}
 		}
 	}()
-	if !d.wait(t.Context(), l, 0, false) {
+	if !d.wait(t.Context(), s, 0, false) {
 		t.Error("a change is not noticed")
 	}
 	close(stop)
@@ -79,17 +79,17 @@ func TestTell(t *testing.T) {
 	d := NewDirectory(DirectoryConfig{})
 	for _, test := range []struct {
 		note string
-		seen *look
+		seen *scan
 		err  error
 		want string
 	}{
 		{"", nil, nil, ""},
-		{"1 file applied", &look{}, nil, "1 file applied"},
-		{"1 file applied", &look{}, errors.New("no\nAPI"), "no API; 1 file applied"},
+		{"1 file applied", &scan{}, nil, "1 file applied"},
+		{"1 file applied", &scan{}, errors.New("no\nAPI"), "no API; 1 file applied"},
 		{"", nil, errors.New("no"), "no"},
-		{"", &look{blind: errors.New("why")}, nil, "changes take effect within half a minute only: why"},
+		{"", &scan{unwatched: errors.New("why")}, nil, "changes take effect within half a minute only: why"},
 	} {
-		if d.tell(test.note, test.seen, test.err); d.Note() != test.want {
+		if d.setNote(test.note, test.seen, test.err); d.Note() != test.want {
 			t.Errorf("got %q, want %q", d.Note(), test.want)
 		}
 	}

@@ -21,8 +21,8 @@ import (
 	"lite.io/lite/pkg/kube"
 )
 
-// usual is the handler by which pods run that ask for none.
-const usual = "runc"
+// defaultHandler runs pods that do not ask for a handler.
+const defaultHandler = "runc"
 
 // Classes is the component. It costs no watch but that of Nodes, which others have too.
 type Classes struct {
@@ -95,7 +95,7 @@ func (c *Classes) run(ctx context.Context, client kubernetes.Interface) error {
 func special(nodes ...*v1.Node) (names []string) {
 	for _, n := range nodes {
 		for _, h := range n.Status.RuntimeHandlers {
-			if h.Name != "" && h.Name != usual && !slices.Contains(names, h.Name) {
+			if h.Name != "" && h.Name != defaultHandler && !slices.Contains(names, h.Name) {
 				names = append(names, h.Name)
 			}
 		}
@@ -104,8 +104,8 @@ func special(nodes ...*v1.Node) (names []string) {
 }
 
 const (
-	// tryAgain is how long one waits where a class cannot be made.
-	tryAgain = 10 * time.Second
+	// retryEvery is the pause after a class could not be created.
+	retryEvery = 10 * time.Second
 	// mostClasses is more than a cluster has runtimes. A node reports any names, as often as it
 	// likes, and without a limit it would fill the datastore with classes.
 	mostClasses = 64
@@ -126,7 +126,7 @@ func (c *Classes) makeClasses(ctx context.Context, client kubernetes.Interface, 
 			return
 		}
 		if err := makeClass(ctx, client, handler); err != nil {
-			failed[handler], again = err, time.After(tryAgain)
+			failed[handler], again = err, time.After(retryEvery)
 			return
 		}
 		made[handler] = true

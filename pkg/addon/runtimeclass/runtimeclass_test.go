@@ -80,7 +80,7 @@ func TestClassesAreMadeOnceAndTriedAgain(t *testing.T) {
 			t.Errorf("got %v", got)
 		}
 		for range 2 {
-			time.Sleep(tryAgain + time.Millisecond)
+			time.Sleep(retryEvery + time.Millisecond)
 			synctest.Wait()
 		}
 		if got := classes(t, client); !slices.Equal(got, []string{"crun=crun-of-mine", "nvidia=nvidia", "spin=spin"}) {
@@ -152,7 +152,7 @@ func TestAClassThatCannotBeMadeIsTold(t *testing.T) {
 		c := New(nil, nil)
 		go c.makeClasses(ctx, client, n.changed, n.list)
 		later := func() {
-			time.Sleep(3*tryAgain + time.Second)
+			time.Sleep(3*retryEvery + time.Second)
 			synctest.Wait()
 		}
 		warnings := func() int { return strings.Count(said.String(), "level=WARN") }

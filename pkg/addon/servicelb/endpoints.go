@@ -13,7 +13,7 @@ import (
 
 // endpointsWatch is the watch of one Service's endpoints.
 type endpointsWatch struct {
-	*kube.Watch[[]place]
+	*kube.Watch[[]endpoint]
 	leave func()
 }
 
@@ -32,7 +32,7 @@ func (c *controller) watchEndpoints(services []service) error {
 		}
 		only := metav1.ListOptions{LabelSelector: discovery.LabelServiceName + "=" + s.key.Name}
 		w := kube.NewWatch(kube.From(c.client, c.client.DiscoveryV1().EndpointSlices(s.key.Namespace), only), reduceEndpoints)
-		leave, err := w.Follow(kube.Wake[[]place](c.wake, nil))
+		leave, err := w.Follow(kube.Wake[[]endpoint](c.wake, nil))
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -55,15 +55,15 @@ func (c *controller) leaveEndpoints() {
 	}
 }
 
-// places is on which nodes Services whose traffic stays on its node have
+// localEndpoints is on which nodes Services whose traffic stays on its node have
 // endpoints; those that are not known yet are missing.
-func (c *controller) places() map[types.NamespacedName][]place {
-	known := map[types.NamespacedName][]place{}
+func (c *controller) localEndpoints() map[types.NamespacedName][]endpoint {
+	known := map[types.NamespacedName][]endpoint{}
 	for key, w := range c.endpoints {
 		if !w.Listed() {
 			continue
 		}
-		known[key] = []place{}
+		known[key] = []endpoint{}
 		for _, slice := range w.List() {
 			known[key] = append(known[key], slice...)
 		}
@@ -74,11 +74,11 @@ func (c *controller) places() map[types.NamespacedName][]place {
 // reduceEndpoints keeps the nodes that have a ready endpoint. One that is ending
 // is not ready any more: kube-proxy serves it a little longer, so that whoever
 // uses the address has time to hear that it is no longer one.
-func reduceEndpoints(slice *discovery.EndpointSlice) (places []place) {
+func reduceEndpoints(slice *discovery.EndpointSlice) (endpoints []endpoint) {
 	for _, e := range slice.Endpoints {
 		if e.NodeName != nil && (e.Conditions.Ready == nil || *e.Conditions.Ready) {
-			places = append(places, place{corev1.IPFamily(slice.AddressType), *e.NodeName})
+			endpoints = append(endpoints, endpoint{corev1.IPFamily(slice.AddressType), *e.NodeName})
 		}
 	}
-	return places
+	return endpoints
 }

@@ -57,8 +57,8 @@ type node struct {
 	open []netip.Addr
 }
 
-// place is where an endpoint is.
-type place struct {
+// endpoint is the node and the IP family of an endpoint.
+type endpoint struct {
 	family corev1.IPFamily
 	node   string
 }
@@ -176,7 +176,7 @@ type slot struct {
 // decide gives ports to Services in the order of their age. A port is one
 // Service's on all nodes, also on those where it has no endpoint at the moment:
 // else another would get it for the time of a rollout.
-func (p plan) decide(services []service, nodes []node, places map[types.NamespacedName][]place) []verdict {
+func (p plan) decide(services []service, nodes []node, endpoints map[types.NamespacedName][]endpoint) []verdict {
 	services = slices.DeleteFunc(slices.Clone(services), func(s service) bool { return !s.ours })
 	slices.SortFunc(services, func(a, b service) int {
 		return cmp.Or(a.created.Compare(b.created), strings.Compare(a.key.String(), b.key.String()))
@@ -190,7 +190,7 @@ func (p plan) decide(services []service, nodes []node, places map[types.Namespac
 			for _, slot := range s.slots() {
 				owners[slot] = s.key
 			}
-			v.addresses = pool.addresses(s, places)
+			v.addresses = pool.addresses(s, endpoints)
 		}
 		verdicts = append(verdicts, v)
 	}
@@ -242,8 +242,8 @@ func newPool(nodes []node) pool {
 // Service's traffic stays on its node. While that is not known, and while no node
 // is ready, a Service keeps what it has: an address that may answer is better
 // than none. So it does while nobody knows whether the address is the node's.
-func (p pool) addresses(s service, places map[types.NamespacedName][]place) []string {
-	at, known := places[s.key]
+func (p pool) addresses(s service, endpoints map[types.NamespacedName][]endpoint) []string {
+	at, known := endpoints[s.key]
 	keep := !p.ready || s.local && !known
 	var addresses []string
 	for _, family := range s.families {
@@ -254,7 +254,7 @@ func (p pool) addresses(s service, places map[types.NamespacedName][]place) []st
 				case a.Is4() != (family == corev1.IPv4Protocol):
 				case (keep || slices.Contains(n.open, a)) && !slices.Contains(s.addresses, text):
 				case !keep && !n.ready:
-				case !keep && s.local && !slices.Contains(at, place{family, n.name}):
+				case !keep && s.local && !slices.Contains(at, endpoint{family, n.name}):
 				default:
 					addresses = append(addresses, text)
 				}

@@ -64,11 +64,11 @@ func TestDecide(t *testing.T) {
 	down := func(n node) node { n.ready = false; return n }
 	nodes := []node{c, b, a}
 	for _, test := range []struct {
-		name     string
-		services []service
-		nodes    []node
-		places   map[string][]place // by name; missing: not known
-		want     map[string]string  // by name: addresses, or the reason
+		name      string
+		services  []service
+		nodes     []node
+		endpoints map[string][]endpoint // by name; missing: not known
+		want      map[string]string     // by name: addresses, or the reason
 	}{
 		{"ready nodes, in the order of names", []service{svc("s", 0)}, nodes, nil, map[string]string{"s": "10.0.0.1 10.0.0.2"}},
 		{"of the Service's families, in its order", []service{svc("s", 0, families(v6, v4))}, nodes, nil, map[string]string{"s": "fd00::1 10.0.0.1 10.0.0.2"}},
@@ -79,9 +79,9 @@ func TestDecide(t *testing.T) {
 		{"no node is ready: nothing is given", []service{svc("s", 0)}, []node{down(a)}, nil, map[string]string{"s": ""}},
 		{"a node that is gone is taken away all the same", []service{svc("s", 0, has("10.0.0.1", "10.0.0.9"))}, []node{down(a)}, nil, map[string]string{"s": "10.0.0.1"}},
 
-		{"local", []service{svc("s", 0, local)}, nodes, map[string][]place{"s": {{v4, "b"}, {v4, "c"}}}, map[string]string{"s": "10.0.0.2"}},
-		{"local, by family", []service{svc("s", 0, local, families(v4, v6))}, nodes, map[string][]place{"s": {{v6, "a"}, {v4, "b"}}}, map[string]string{"s": "10.0.0.2 fd00::1"}},
-		{"local, no endpoints", []service{svc("s", 0, local, has("10.0.0.1"))}, nodes, map[string][]place{"s": {}}, map[string]string{"s": ""}},
+		{"local", []service{svc("s", 0, local)}, nodes, map[string][]endpoint{"s": {{v4, "b"}, {v4, "c"}}}, map[string]string{"s": "10.0.0.2"}},
+		{"local, by family", []service{svc("s", 0, local, families(v4, v6))}, nodes, map[string][]endpoint{"s": {{v6, "a"}, {v4, "b"}}}, map[string]string{"s": "10.0.0.2 fd00::1"}},
+		{"local, no endpoints", []service{svc("s", 0, local, has("10.0.0.1"))}, nodes, map[string][]endpoint{"s": {}}, map[string]string{"s": ""}},
 		{"local, not known yet", []service{svc("s", 0, local, has("10.0.0.1"))}, nodes, nil, map[string]string{"s": "10.0.0.1"}},
 
 		{"the older has the port", []service{svc("young", 1), svc("old", 0)}, nodes, nil, map[string]string{"old": "10.0.0.1 10.0.0.2", "young": portConflict}},
@@ -89,7 +89,7 @@ func TestDecide(t *testing.T) {
 		{"one port of several", []service{svc("old", 0), svc("young", 1, ports(443, 80))}, nodes, nil, map[string]string{"old": "10.0.0.1 10.0.0.2", "young": portConflict}},
 		{"who loses takes nothing", []service{svc("old", 0), svc("mid", 1, ports(443, 80)), svc("young", 2, ports(443))}, nodes, nil,
 			map[string]string{"old": "10.0.0.1 10.0.0.2", "mid": portConflict, "young": "10.0.0.1 10.0.0.2"}},
-		{"the port is taken also where there is no endpoint", []service{svc("old", 0, local), svc("young", 1)}, nodes, map[string][]place{"old": {}},
+		{"the port is taken also where there is no endpoint", []service{svc("old", 0, local), svc("young", 1)}, nodes, map[string][]endpoint{"old": {}},
 			map[string]string{"old": "", "young": portConflict}},
 		{"another family is another port", []service{svc("old", 0, families(v6)), svc("young", 1)}, nodes, nil, map[string]string{"old": "fd00::1", "young": "10.0.0.1 10.0.0.2"}},
 		{"another class takes nothing and gets nothing", []service{svc("old", 0, foreign), svc("young", 1)}, nodes, nil, map[string]string{"young": "10.0.0.1 10.0.0.2"}},
@@ -100,12 +100,12 @@ func TestDecide(t *testing.T) {
 		{"SSH, allowed", []service{svc("s", 0, ports(22), withSSH)}, nodes, nil, map[string]string{"s": "10.0.0.1 10.0.0.2"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			places := map[types.NamespacedName][]place{}
-			for name, p := range test.places {
-				places[types.NamespacedName{Namespace: "ns", Name: name}] = p
+			endpoints := map[types.NamespacedName][]endpoint{}
+			for name, p := range test.endpoints {
+				endpoints[types.NamespacedName{Namespace: "ns", Name: name}] = p
 			}
 			got := map[string]string{}
-			for _, v := range (plan{reserved: reserved(6443)}).decide(test.services, test.nodes, places) {
+			for _, v := range (plan{reserved: reserved(6443)}).decide(test.services, test.nodes, endpoints) {
 				got[v.service.key.Name] = strings.Join(v.addresses, " ") + v.reason
 			}
 			if len(got) != len(test.want) {

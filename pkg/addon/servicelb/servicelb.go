@@ -126,7 +126,7 @@ func (l *LoadBalancer) serve(ctx context.Context, client kubernetes.Interface) e
 		case <-ctx.Done():
 			return nil
 		}
-		err := c.look(ctx)
+		err := c.sync(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -158,9 +158,9 @@ type controller struct {
 	// wrote is the version of a Service that a write was made for. Until a newer one
 	// is seen there is nothing to write again.
 	wrote   map[types.NamespacedName]string
-	told    map[types.NamespacedName]string // the last event of each Service
+	posted  map[types.NamespacedName]string // the last event of each Service
 	note    string
-	refused component.Trouble // addresses that nodes report
+	refused component.Problem // addresses that nodes report
 }
 
 func newController(client kubernetes.Interface, nodes *kube.Nodes, p plan) *controller {
@@ -171,7 +171,7 @@ func newController(client kubernetes.Interface, nodes *kube.Nodes, p plan) *cont
 		endpoints: map[types.NamespacedName]*endpointsWatch{},
 		changed:   make(chan struct{}, 1),
 		wrote:     map[types.NamespacedName]string{},
-		told:      map[types.NamespacedName]string{},
+		posted:    map[types.NamespacedName]string{},
 	}
 }
 
@@ -184,7 +184,7 @@ func (c *controller) follow(ctx context.Context) (leave func(), err error) {
 		})))
 }
 
-// wake makes the controller look again; many calls may make one look.
+// wake makes the controller sync again; many calls may lead to one sync.
 func (c *controller) wake() {
 	select {
 	case c.changed <- struct{}{}:

@@ -140,7 +140,7 @@ func TestAWriteThatFailsIsTriedAgain(t *testing.T) {
 		})
 		l := run(t, client)
 		if err := l.Ready(t.Context()); err != nil {
-			t.Errorf("one Service's trouble is everybody's: %v", err)
+			t.Errorf("one Service's problem affects all: %v", err)
 		}
 		if got := given(t, client, "b"); !slices.Equal(got, []string{"10.0.0.1"}) {
 			t.Errorf("while a cannot be written b has %v", got)

@@ -28,9 +28,9 @@ const fieldManager = layout.BalancerManager
 // callTimeout keeps one call that hangs from keeping the others waiting.
 const callTimeout = 10 * time.Second
 
-// look compares what each Service has with what it should have, and writes what
+// sync compares what each Service has with what it should have, and writes what
 // differs. It goes on after an error, and returns all.
-func (c *controller) look(ctx context.Context) error {
+func (c *controller) sync(ctx context.Context) error {
 	services := c.services.List()
 	errs := []error{c.watchEndpoints(services)}
 	var all []node
@@ -38,12 +38,12 @@ func (c *controller) look(ctx context.Context) error {
 		all = append(all, reduceNode(n))
 	}
 	nodes, refused := c.plan.believe(all)
-	verdicts := c.plan.decide(services, nodes, c.places())
+	verdicts := c.plan.decide(services, nodes, c.localEndpoints())
 	// Who loses a port loses it before another gets it: it cannot lead to two.
 	slices.SortStableFunc(verdicts, func(a, b verdict) int {
 		return cmp.Compare(min(len(a.addresses), 1), min(len(b.addresses), 1))
 	})
-	wrote, told := map[types.NamespacedName]string{}, map[types.NamespacedName]string{}
+	wrote, posted := map[types.NamespacedName]string{}, map[types.NamespacedName]string{}
 	first := "" // of the Services that do not get what they ask for
 	for _, v := range verdicts {
 		key := v.service.key
@@ -63,16 +63,16 @@ func (c *controller) look(ctx context.Context) error {
 		if first == "" {
 			first = fmt.Sprintf("Service %s has %s", key, v.message)
 		}
-		told[key] = string(v.service.uid) + v.message
-		if c.told[key] != told[key] {
-			c.tell(ctx, v)
+		posted[key] = string(v.service.uid) + v.message
+		if c.posted[key] != posted[key] {
+			c.postEvent(ctx, v)
 		}
 	}
-	c.wrote, c.told = wrote, told
-	if len(told) > 1 {
-		first += fmt.Sprintf(" (and %d more)", len(told)-1)
+	c.wrote, c.posted = wrote, posted
+	if len(posted) > 1 {
+		first += fmt.Sprintf(" (and %d more)", len(posted)-1)
 	}
-	c.refused.Become("Not using addresses that nodes report for Services", refused...)
+	c.refused.Set("Not using addresses that nodes report for Services", refused...)
 	c.note = component.Notes(c.refused.Note(), first)
 	return errors.Join(errs...)
 }
@@ -112,9 +112,9 @@ func write(ctx context.Context, client kubernetes.Interface, s service, addresse
 	return nil
 }
 
-// tell posts an event at a Service that gets nothing. That it may fail changes
+// postEvent posts an event at a Service that gets nothing. That it may fail changes
 // nothing for the Service.
-func (c *controller) tell(ctx context.Context, v verdict) {
+func (c *controller) postEvent(ctx context.Context, v verdict) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	now := metav1.Now()

@@ -44,11 +44,11 @@ type Controller struct {
 	config Config
 	synced atomic.Bool
 
-	client  kubernetes.Interface
-	changed signal
-	trouble trouble
-	claims  *kube.Watch[*v1.PersistentVolumeClaim]
-	volumes *kube.Watch[*v1.PersistentVolume] // with a label of ours
+	client   kubernetes.Interface
+	changed  signal
+	problems problems
+	claims   *kube.Watch[*v1.PersistentVolumeClaim]
+	volumes  *kube.Watch[*v1.PersistentVolume] // with a label of ours
 }
 
 // New makes the component; nothing is touched before Run.
@@ -88,7 +88,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	return nil
 }
 
-func (c *Controller) use(client kubernetes.Interface) { c.client, c.trouble.client = client, client }
+func (c *Controller) use(client kubernetes.Interface) { c.client, c.problems.client = client, client }
 
 func watchClaims(client kubernetes.Interface) *kube.Watch[*v1.PersistentVolumeClaim] {
 	return kube.NewWatch(kube.From(client, client.CoreV1().PersistentVolumeClaims(metav1.NamespaceAll), metav1.ListOptions{}), trimClaim)
@@ -118,7 +118,7 @@ func (c *Controller) sync(ctx context.Context) (well bool) {
 		name := claim.Namespace + "/" + claim.Name
 		names[name] = true
 		if err := c.provision(ctx, claim, ask); !errors.Is(err, errChoosing) {
-			c.trouble.tell(ctx, name, aboutClaim(claim), "ProvisioningFailed", err)
+			c.problems.report(ctx, name, aboutClaim(claim), "ProvisioningFailed", err)
 		}
 	}
 	for _, pv := range c.volumes.List() {
@@ -128,10 +128,10 @@ func (c *Controller) sync(ctx context.Context) (well bool) {
 			if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 				err = nil // it has changed, and is looked at again when that is told
 			}
-			c.trouble.tell(ctx, pv.Name, aboutVolume(pv), "VolumeFailed", err)
+			c.problems.report(ctx, pv.Name, aboutVolume(pv), "VolumeFailed", err)
 		}
 	}
-	return c.trouble.keep(names)
+	return c.problems.retain(names)
 }
 
 type classGetter func(ctx context.Context, name string) (*storagev1.StorageClass, error)
@@ -197,7 +197,7 @@ func (c *Controller) provision(ctx context.Context, claim *v1.PersistentVolumeCl
 	if err != nil && !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("create volume %s: %w", name, err)
 	}
-	c.trouble.event(ctx, aboutClaim(claim), v1.EventTypeNormal, "ProvisioningSucceeded", "Successfully provisioned volume "+name)
+	c.problems.event(ctx, aboutClaim(claim), v1.EventTypeNormal, "ProvisioningSucceeded", "Successfully provisioned volume "+name)
 	return nil
 }
 

@@ -81,7 +81,7 @@ func eventsOf(t *testing.T, client *fake.Clientset) (texts []string) {
 func TestProvision(t *testing.T) {
 	c, client := controllerWith(t, aNode("/disk", "host-a"), aClass(), pending())
 	if !c.sync(t.Context()) {
-		t.Fatal(c.trouble.note())
+		t.Fatal(c.problems.note())
 	}
 	pv, err := client.CoreV1().PersistentVolumes().Get(t.Context(), "pvc-1", metav1.GetOptions{})
 	if err != nil {
@@ -101,7 +101,7 @@ func TestProvision(t *testing.T) {
 		t.Errorf("events: %q", got)
 	}
 	if !c.sync(t.Context()) { // before its own watch has told of the volume
-		t.Error(c.trouble.note())
+		t.Error(c.problems.note())
 	}
 }
 
@@ -198,7 +198,7 @@ func TestFollow(t *testing.T) {
 			}
 			c, client := controllerWith(t, pv)
 			if !c.sync(t.Context()) {
-				t.Error(c.trouble.note())
+				t.Error(c.problems.note())
 			}
 			var done []string
 			for _, a := range client.Actions() {

@@ -33,10 +33,10 @@ type Volumes struct {
 	as   *kube.Client
 	dir  directory
 
-	client  kubernetes.Interface
-	changed signal
-	synced  atomic.Bool
-	trouble trouble
+	client   kubernetes.Interface
+	changed  signal
+	synced   atomic.Bool
+	problems problems
 
 	// Removals run beside all else, each as long as it takes.
 	removals sync.WaitGroup
@@ -86,7 +86,7 @@ func (v *Volumes) Note() string {
 	if rootless != nil {
 		return "no volumes on this node: " + rootless.Error()
 	}
-	if note := v.trouble.note(); note != "" {
+	if note := v.problems.note(); note != "" {
 		return "volumes " + note
 	}
 	free, total, err := v.dir.free()
@@ -125,7 +125,7 @@ func (v *Volumes) Run(ctx context.Context) error {
 }
 
 func (v *Volumes) use(client kubernetes.Interface) {
-	v.client, v.trouble.client, v.trouble.host = client, client, v.node
+	v.client, v.problems.client, v.problems.host = client, client, v.node
 }
 
 // await waits until the node may see volumes: at the first start of a cluster
@@ -198,12 +198,12 @@ func (v *Volumes) sync(ctx context.Context) (well bool) {
 		case wantsRemoval(pv):
 			v.remove(ctx, pv)
 		case state == "" && pv.DeletionTimestamp == nil && pv.Status.Phase != v1.VolumeReleased && pv.Spec.ClaimRef != nil:
-			v.trouble.tell(ctx, pv.Name, pv.Spec.ClaimRef, "ProvisioningFailed", v.make(ctx, pv))
+			v.problems.report(ctx, pv.Name, pv.Spec.ClaimRef, "ProvisioningFailed", v.make(ctx, pv))
 		default:
-			v.trouble.tell(ctx, pv.Name, nil, "", nil)
+			v.problems.report(ctx, pv.Name, nil, "", nil)
 		}
 	}
-	return v.trouble.keep(names) && v.published
+	return v.problems.retain(names) && v.published
 }
 
 // make makes the directory of a volume.
@@ -233,7 +233,7 @@ func (v *Volumes) remove(ctx context.Context, pv *v1.PersistentVolume) {
 	v.removals.Go(func() {
 		for pause := retryFirst; ; pause = min(2*pause, retryLast) {
 			err := v.erase(ctx, pv)
-			v.trouble.tell(ctx, pv.Name, aboutVolume(pv), "VolumeFailedDelete", err)
+			v.problems.report(ctx, pv.Name, aboutVolume(pv), "VolumeFailedDelete", err)
 			if err == nil {
 				break
 			}

@@ -87,10 +87,10 @@ func TestSync(t *testing.T) {
 				write(t, pv.Spec.Local.Path+"/file")
 			}
 			if !v.sync(t.Context()) {
-				t.Error(v.trouble.note())
+				t.Error(v.problems.note())
 			}
 			v.removals.Wait()
-			if note := v.trouble.note(); note != "" || len(v.removing) > 0 {
+			if note := v.problems.note(); note != "" || len(v.removing) > 0 {
 				t.Error(note)
 			}
 			if exists(t, pv.Spec.Local.Path) != (test.after == there) {
@@ -133,7 +133,7 @@ func TestEraseAsksOnceMore(t *testing.T) {
 	}
 }
 
-func TestTroubleIsSaidOnceAndForgotten(t *testing.T) {
+func TestProblemIsReportedOnceAndForgotten(t *testing.T) {
 	pv := ours(v1.VolumePending, "Delete", "")
 	pv.Spec.Local.Path = "/elsewhere/pvc-1_ns_data"
 	v, client := nodeWith(t, pv)
@@ -155,8 +155,8 @@ func TestTroubleIsSaidOnceAndForgotten(t *testing.T) {
 	if err := v.volumes.Delete(pv); err != nil {
 		t.Fatal(err)
 	}
-	if !v.sync(t.Context()) || strings.Contains(v.Note(), "trouble") {
-		t.Errorf("still in trouble: %s", v.Note())
+	if !v.sync(t.Context()) || strings.Contains(v.Note(), "problem") {
+		t.Errorf("the problem is still there: %s", v.Note())
 	}
 }
 

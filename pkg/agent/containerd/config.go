@@ -27,8 +27,6 @@ type Config struct {
 // Socket is the path of containerd's socket; its CRI is served there too.
 func (c Config) Socket() string { return c.StateDir.Socket() }
 
-func (c Config) registryDir() string { return c.Dir.Registries() }
-
 // configTOML is containerd's configuration, version 4 (containerd 2.4). Each
 // path that would by default be outside our directories is named.
 var configTOML = template.Must(template.New("config.toml").Parse(`# Written by lite at each start. Put changes into {{.DropIns}}.
@@ -95,7 +93,7 @@ func (c Config) toml(snapshotter string, runtimes []found) (string, error) {
 		Snapshotter, Pause, RegistryDir, DropIns, TheirTransfer, CNIPlugins string
 		StreamPort                                                          int
 		Runtimes                                                            []found
-	}{c, snapshotter, layout.PauseImage, c.registryDir(), c.dropIns(), theirTransfer, layout.Default().Host.CNIPlugins,
+	}{c, snapshotter, layout.PauseImage, c.Dir.Registries(), c.dropIns(), theirTransfer, layout.Default().Host.CNIPlugins,
 		layout.StreamPort, runtimes}
 	var b strings.Builder
 	if err := configTOML.Execute(&b, data); err != nil {

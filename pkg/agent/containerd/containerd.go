@@ -48,7 +48,7 @@ func New(c Config) (*Containerd, error) {
 		return nil, fmt.Errorf("create a client of containerd: %w", err)
 	}
 	return &Containerd{config: c, client: cri.NewRuntimeServiceClient(conn),
-		registries: newServed(c.RegistryFile, c.registryDir(), layout.Local(layout.RewritePort))}, nil
+		registries: newServed(c.RegistryFile, c.Dir.Registries(), layout.Local(layout.RewritePort))}, nil
 }
 
 // Name implements component.Component.

@@ -193,7 +193,7 @@ func (c Config) load(ctx context.Context, path string) (*srvconfig.Config, error
 		cni["conf_dir"] = c.CNIConfDir
 	}
 	if registry := table(cfg.Plugins, criImages, "registry"); registry["config_path"] == "" {
-		registry["config_path"] = c.registryDir()
+		registry["config_path"] = c.Dir.Registries()
 	}
 	if settings, ok := cfg.Plugins[theirTransfer]; ok {
 		cfg.Plugins[ourTransfer] = settings

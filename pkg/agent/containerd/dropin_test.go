@@ -91,7 +91,7 @@ func TestDropInKeepsThePodNetwork(t *testing.T) {
 	if got := at(t, cfg, criRuntime, "cni", "conf_dir"); got != c.CNIConfDir {
 		t.Errorf("the network is looked for in %v", got)
 	}
-	if got := at(t, cfg, criImages, "registry", "config_path"); got != c.registryDir() {
+	if got := at(t, cfg, criImages, "registry", "config_path"); got != c.Dir.Registries() {
 		t.Errorf("registries are looked for in %v", got)
 	}
 }

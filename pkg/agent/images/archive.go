@@ -451,10 +451,10 @@ func FullName(name string) (string, error) {
 
 // counter counts what is read.
 type counter struct {
-	r      io.Reader
-	n      int64
-	tell   func(int64) // is told the sum, if it is not nil
-	failed error       // what r has failed with
+	r        io.Reader
+	n        int64
+	progress func(int64) // is told the sum, if it is not nil
+	failed   error       // what r has failed with
 }
 
 func (c *counter) Read(p []byte) (int, error) {
@@ -463,8 +463,8 @@ func (c *counter) Read(p []byte) (int, error) {
 	if err != nil && !errors.Is(err, io.EOF) {
 		c.failed = err
 	}
-	if c.tell != nil {
-		c.tell(c.n)
+	if c.progress != nil {
+		c.progress(c.n)
 	}
 	return n, err
 }

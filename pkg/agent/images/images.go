@@ -259,7 +259,7 @@ func (i *Importer) importOne(ctx context.Context, c *client.Client, a archive) e
 	began := time.Now()
 	slog.Info("Importing images", "from", a.name, "size", Bytes(a.size))
 	w := &work{size: a.size}
-	done := w.report(tellEvery, func(doing string) {
+	done := w.report(reportEvery, func(doing string) {
 		slog.Info("Still importing images", "from", a.name, "doing", doing, "for", time.Since(began).Round(time.Second))
 	})
 	names, err := importFile(ctx, c, "", path, a.mark, w)
@@ -402,7 +402,7 @@ func importFile(ctx context.Context, c *client.Client, lease, path, mark string,
 		return nil, err
 	}
 	defer f.Close()
-	checked := check(&counter{r: f, tell: w.read})
+	checked := check(&counter{r: f, progress: w.read})
 	found, err := bring(ctx, c, lease, checked, w.unpack)
 	if refusal := checked.refusal(); err != nil {
 		return nil, cmp.Or(refusal, err)

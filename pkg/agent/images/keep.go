@@ -35,7 +35,7 @@ type copied struct {
 
 // copyIn copies an archive into a directory and checks it on the way. It returns
 // when the copy is on the disk.
-func copyIn(dir string, from io.Reader, tell func(int64)) (*copied, error) {
+func copyIn(dir string, from io.Reader, progress func(int64)) (*copied, error) {
 	f, err := os.OpenFile(dir, os.O_RDWR|unix.O_TMPFILE, 0o600)
 	if errors.Is(err, syscall.EOPNOTSUPP) {
 		return nil, fmt.Errorf("the file system of %s does not support unnamed files (O_TMPFILE); copy the archive there yourself, and lite imports it", dir)
@@ -44,17 +44,17 @@ func copyIn(dir string, from io.Reader, tell func(int64)) (*copied, error) {
 		return nil, fmt.Errorf("create a file in %s: %w", dir, err)
 	}
 	c := &copied{dir: dir, file: f}
-	if err := c.fill(from, tell); err != nil {
+	if err := c.fill(from, progress); err != nil {
 		f.Close()
 		return nil, err
 	}
 	return c, nil
 }
 
-func (c *copied) fill(from io.Reader, tell func(int64)) (err error) {
+func (c *copied) fill(from io.Reader, progress func(int64)) (err error) {
 	sum := sha256.New()
 	file := unpack.ForImages(c.dir).Writer(c.file, "the copy of the archive")
-	source := &counter{r: io.TeeReader(from, io.MultiWriter(file, sum)), tell: tell}
+	source := &counter{r: io.TeeReader(from, io.MultiWriter(file, sum)), progress: progress}
 	if c.Content, err = Inspect(source, platforms.Default()); err != nil {
 		return err
 	}
@@ -66,11 +66,11 @@ func (c *copied) fill(from io.Reader, tell func(int64)) (err error) {
 func (c *copied) Close() error { return c.file.Close() }
 
 // reader reads the copy from its beginning.
-func (c *copied) reader(tell func(int64)) (io.Reader, error) {
+func (c *copied) reader(progress func(int64)) (io.Reader, error) {
 	if _, err := c.file.Seek(0, io.SeekStart); err != nil {
 		return nil, err
 	}
-	return &counter{r: c.file, tell: tell}, nil
+	return &counter{r: c.file, progress: progress}, nil
 }
 
 // ownName is how archives are called that keep has named.

@@ -221,7 +221,7 @@ type Progress func(doing string, done, of int64)
 // the archive's file is called, size how many bytes it has if that is known, else
 // 0. Killed at any moment it leaves no file that is not whole: the copy has no
 // name before its images are there.
-func (s *Store) Import(ctx context.Context, from io.Reader, name string, size int64, tell Progress) (Imported, error) {
+func (s *Store) Import(ctx context.Context, from io.Reader, name string, size int64, progress Progress) (Imported, error) {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return Imported{}, fmt.Errorf("create the image directory: %w", err)
 	}
@@ -229,7 +229,7 @@ func (s *Store) Import(ctx context.Context, from io.Reader, name string, size in
 	if err := disk.Enough("the copy of the archive", size); err != nil {
 		return Imported{}, err
 	}
-	copied, err := copyIn(s.dir, from, func(n int64) { tell("copying", n, size) })
+	copied, err := copyIn(s.dir, from, func(n int64) { progress("copying", n, size) })
 	if err != nil {
 		return Imported{}, roomy(s.dir, err)
 	}
@@ -248,7 +248,7 @@ func (s *Store) Import(ctx context.Context, from io.Reader, name string, size in
 	if err != nil {
 		return done, err
 	}
-	reader, err := copied.reader(func(n int64) { tell("importing", n, copied.length) })
+	reader, err := copied.reader(func(n int64) { progress("importing", n, copied.length) })
 	if err != nil {
 		return done, err
 	}

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// tellEvery is how often it is told that an import goes on.
-const tellEvery = 15 * time.Second
+// reportEvery is how often the log shows that an import is still running.
+const reportEvery = 15 * time.Second
 
 // work is how far an import is.
 type work struct {
@@ -28,7 +28,7 @@ func (w *work) String() string {
 }
 
 // report tells every so often what is done, until done is called.
-func (w *work) report(every time.Duration, tell func(doing string)) (done func()) {
+func (w *work) report(every time.Duration, progress func(doing string)) (done func()) {
 	tick, end, ended := time.NewTicker(every), make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -36,7 +36,7 @@ func (w *work) report(every time.Duration, tell func(doing string)) (done func()
 		for {
 			select {
 			case <-tick.C:
-				tell(w.String())
+				progress(w.String())
 			case <-end:
 				return
 			}

@@ -12,14 +12,14 @@ func TestWorkIsToldOf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &work{size: 295e6}
 		var told []string
-		done := w.report(tellEvery, func(doing string) { told = append(told, doing) })
-		time.Sleep(tellEvery - time.Second)
+		done := w.report(reportEvery, func(doing string) { told = append(told, doing) })
+		time.Sleep(reportEvery - time.Second)
 		w.read(120e6)
-		time.Sleep(tellEvery)
+		time.Sleep(reportEvery)
 		w.unpack("registry.test/big:1")
-		time.Sleep(tellEvery)
+		time.Sleep(reportEvery)
 		done()
-		time.Sleep(10 * tellEvery)
+		time.Sleep(10 * reportEvery)
 		if want := []string{"reading, 120.0 MB of 295.0 MB", "unpacking registry.test/big:1"}; !slices.Equal(told, want) {
 			t.Errorf("told %q, want %q", told, want)
 		}

@@ -66,10 +66,10 @@ type Config struct {
 type Kubelet struct {
 	server *options.KubeletServer
 	args   []string
-	// said is the configuration before upstream works with it.
-	said   *kubeletconfig.KubeletConfiguration
-	probe  kube.Probe
-	client identity // nil = none
+	// configured is the configuration before upstream works with it.
+	configured *kubeletconfig.KubeletConfiguration
+	probe      kube.Probe
+	client     identity // nil = none
 }
 
 // New parses the arguments; nothing is touched before Run.
@@ -84,11 +84,11 @@ func New(c Config) (*Kubelet, error) {
 	if err := validate(server); err != nil {
 		return nil, err
 	}
-	said := server.KubeletConfiguration.DeepCopy()
+	configured := server.KubeletConfiguration.DeepCopy()
 	// Upstream's Run would set them once more, while others read them.
 	server.FeatureGates = nil
 	health := net.JoinHostPort(kube.Near(server.HealthzBindAddress), strconv.Itoa(int(server.HealthzPort)))
-	k := &Kubelet{server: server, args: args(c), said: said, probe: kube.NewProbe("http://" + health + "/healthz")}
+	k := &Kubelet{server: server, args: args(c), configured: configured, probe: kube.NewProbe("http://" + health + "/healthz")}
 	if c.Client != nil {
 		k.client = c.Client
 	}
@@ -175,7 +175,7 @@ func validateAmounts(k *kubeletconfig.KubeletConfiguration) error {
 		{field: "eviction-minimum-reclaim", least: k.EvictionMinimumReclaim},
 	} {
 		if _, err := eviction.ParseThresholdConfig(nil, e.hard, e.soft, e.grace, e.least); err != nil {
-			return fmt.Errorf("kubelet-arg: %s, or its field in the file, is %s: %w; write signal<amount without quotes, for example memory.available<100Mi", e.field, said(e.hard, e.soft, e.least), err)
+			return fmt.Errorf("kubelet-arg: %s, or its field in the file, is %s: %w; write signal<amount without quotes, for example memory.available<100Mi", e.field, thresholds(e.hard, e.soft, e.least), err)
 		}
 	}
 	for field, amounts := range map[string]map[string]string{"system-reserved": k.SystemReserved, "kube-reserved": k.KubeReserved} {
@@ -191,8 +191,8 @@ func validateAmounts(k *kubeletconfig.KubeletConfiguration) error {
 	return nil
 }
 
-// said is what one of them holds, as it is written.
-func said(maps ...map[string]string) string {
+// thresholds is what one of them holds, as it is written.
+func thresholds(maps ...map[string]string) string {
 	var all []string
 	for _, m := range maps {
 		for key, value := range m {
@@ -203,13 +203,10 @@ func said(maps ...map[string]string) string {
 	return strings.Join(all, ",")
 }
 
-// CertDir is where the kubelet keeps certificates that the cluster signed for it.
-func (c Config) CertDir() string { return c.Dir.PKI() }
-
 // args is what can be said by flags alone; the rest is in configuration.
 func args(c Config) []string {
 	flags := map[string]string{
-		"cert-dir":          c.CertDir(),
+		"cert-dir":          c.Dir.PKI(),
 		"hostname-override": c.NodeName,
 		"kubeconfig":        c.Kubeconfig,
 		"node-ip":           kube.Join(c.NodeIP),
@@ -244,7 +241,7 @@ func parse(c Config) (*options.KubeletServer, *pflag.FlagSet, error) {
 	}
 	// A flag replaces the whole map, but says nothing of other gates.
 	for gate, on := range filed {
-		if _, said := server.FeatureGates[gate]; !said {
+		if _, configured := server.FeatureGates[gate]; !configured {
 			server.FeatureGates[gate] = on
 		}
 	}
@@ -279,7 +276,7 @@ func claim(c Config, server *options.KubeletServer) error {
 		{"enable-server", server.EnableServer, "logs and exec would not work", "remove the argument"},
 		{"address", !loopback(server.Address), "the API server reaches the kubelet at the node's address: logs and exec would not work", "set " + unspecified(c.NodeIP) + ", or remove the argument"},
 	} {
-		if value, said := kube.Said(c.ExtraArgs, o.flag); said && !o.same {
+		if value, configured := kube.Value(c.ExtraArgs, o.flag); configured && !o.same {
 			return fmt.Errorf("kubelet-arg %q: %s; %s", o.flag+"="+value, o.problem, o.remedy)
 		}
 	}
@@ -344,6 +341,6 @@ func (k *Kubelet) Ready(ctx context.Context) error { return k.probe.Check(ctx) }
 
 // Settings implements component.Configured.
 func (k *Kubelet) Settings() (component.Settings, error) {
-	config, err := versioned(k.said)
+	config, err := versioned(k.configured)
 	return component.Settings{Arguments: k.args, Configuration: config}, err
 }

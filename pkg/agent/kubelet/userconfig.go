@@ -129,10 +129,10 @@ func userFiles(c Config) (file, dropIns []kube.ConfigFile, err error) {
 		errs = append(errs, err)
 		return f
 	}
-	if path, _ := kube.Said(c.ExtraArgs, "config"); path != "" {
+	if path, _ := kube.Value(c.ExtraArgs, "config"); path != "" {
 		file = append(file, read("config", path))
 	}
-	if dir, _ := kube.Said(c.ExtraArgs, "config-dir"); dir != "" {
+	if dir, _ := kube.Value(c.ExtraArgs, "config-dir"); dir != "" {
 		walked := walk(dir, func(path string, entry fs.DirEntry, err error) error {
 			if err == nil && !entry.IsDir() && filepath.Ext(path) == ".conf" {
 				dropIns = append(dropIns, read("config-dir", path))
@@ -181,8 +181,8 @@ func owned(c Config, ours *v1beta1.KubeletConfiguration) []kube.Owned {
 // resolve makes paths that are relative to the user's file absolute, as upstream
 // does. Ours are.
 func resolve(c Config, config *internal.KubeletConfiguration) {
-	dir, _ := kube.Said(c.ExtraArgs, "config-dir")
-	if file, given := kube.Said(c.ExtraArgs, "config"); given {
+	dir, _ := kube.Value(c.ExtraArgs, "config-dir")
+	if file, given := kube.Value(c.ExtraArgs, "config"); given {
 		dir = filepath.Dir(file)
 	}
 	for _, path := range internal.KubeletConfigurationPathRefs(config) {

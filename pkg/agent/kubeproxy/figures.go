@@ -91,7 +91,7 @@ func (f figures) serve(ctx context.Context) {
 		return
 	}
 	handler := f.handler()
-	for told := false; ctx.Err() == nil; {
+	for logged := false; ctx.Err() == nil; {
 		l, err := net.Listen("tcp", f.address)
 		if err == nil {
 			server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 90 * time.Second}
@@ -99,8 +99,8 @@ func (f figures) serve(ctx context.Context) {
 			err = server.Serve(l)
 			stop()
 		}
-		if ctx.Err() == nil && !told {
-			told = true
+		if ctx.Err() == nil && !logged {
+			logged = true
 			slog.Warn("Cannot serve kube-proxy's metrics; free the address, or choose another one with kube-proxy-arg metrics-bind-address", "address", f.address, "err", err)
 		}
 		kube.Sleep(ctx, 5*time.Second)

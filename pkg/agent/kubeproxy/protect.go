@@ -173,7 +173,7 @@ var proxyJumps = []struct{ table, from, to string }{
 
 // lostChains names what somebody else has taken from kube-proxy's chains of iptables.
 func (g guard) lostChains(ctx context.Context, lost firewall.Lost) (gone []string, err error) {
-	look := lost.Unknown || lost.Older
+	suspect := lost.Unknown || lost.Older
 	for _, c := range lost.Changes {
 		if c.Name != "nat" && c.Name != "filter" {
 			continue
@@ -187,9 +187,9 @@ func (g guard) lostChains(ctx context.Context, lost firewall.Lost) (gone []strin
 		if ours && (!c.Adds || jumps) {
 			gone = append(gone, fmt.Sprintf("chains %s* of %s", layout.KubeChains, c.Table))
 		}
-		look = look || c.Dropped || jumps
+		suspect = suspect || c.Dropped || jumps
 	}
-	if len(gone) > 0 || !look {
+	if len(gone) > 0 || !suspect {
 		return gone, nil
 	}
 	for family := range g.states() {

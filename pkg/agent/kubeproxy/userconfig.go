@@ -70,12 +70,12 @@ func takeGates(fs *pflag.FlagSet, settings *kubeproxyconfig.KubeProxyConfigurati
 	gates := map[string]bool{}
 	maps.Copy(gates, settings.FeatureGates)
 	settings.FeatureGates = nil
-	said := map[string]bool{}
+	configured := map[string]bool{}
 	flag := fs.Lookup("feature-gates").Value
-	if err := cliflag.NewMapStringBool(&said).Set(flag.String()); err != nil {
+	if err := cliflag.NewMapStringBool(&configured).Set(flag.String()); err != nil {
 		return err
 	}
-	maps.Copy(gates, said)
+	maps.Copy(gates, configured)
 	if len(gates) == 0 {
 		return nil
 	}

@@ -25,9 +25,9 @@ const (
 // args is the arguments of a part, of the form --name=value.
 type args []string
 
-// said is the value of a flag; that of one without a value is "true".
-func (a args) said(name string) (value string, given bool) {
-	value, given = kube.Said(a, name)
+// value is the value of a flag; that of one without a value is "true".
+func (a args) value(name string) (value string, given bool) {
+	value, given = kube.Value(a, name)
 	if given && value == "" && !slices.Contains(a, "--"+name+"=") {
 		value = "true"
 	}
@@ -35,10 +35,10 @@ func (a args) said(name string) (value string, given bool) {
 }
 
 // on is the value of a flag that is true or false.
-func (a args) on(name string, usual bool) bool {
-	value, given := a.said(name)
+func (a args) on(name string, byDefault bool) bool {
+	value, given := a.value(name)
 	if !given {
-		return usual
+		return byDefault
 	}
 	on, err := strconv.ParseBool(value)
 	return err == nil && on
@@ -51,23 +51,23 @@ func values(a args, name string) []string {
 
 // shown is a flag as it stands there.
 func (a args) shown(name string) string {
-	if value, given := a.said(name); given {
+	if value, given := a.value(name); given {
 		return "--" + name + "=" + value
 	}
 	return "--" + name + " is not set"
 }
 
-// told judges what a part of the running node was told.
-func told(part string, look func(*Node, args) finding) judge {
+// withArguments judges the arguments of a component of the running node.
+func withArguments(part string, assess func(*Node, args) finding) judge {
 	return func(n *Node) finding {
-		s, there := n.Parts[part]
+		s, there := n.Components[part]
 		switch {
-		case n.Parts == nil:
+		case n.Components == nil:
 			return unknown(n.Stopped)
 		case !there:
 			return inapplicable("this node runs no " + part)
 		}
-		return look(n, s.Arguments)
+		return assess(n, s.Arguments)
 	}
 }
 
@@ -92,11 +92,11 @@ func choice(j judge) judge {
 
 // set wants flags to have a value.
 func set(part string, names ...string) judge {
-	return told(part, func(_ *Node, a args) finding {
+	return withArguments(part, func(_ *Node, a args) finding {
 		var seen []string
 		all := true
 		for _, name := range names {
-			value, _ := a.said(name)
+			value, _ := a.value(name)
 			all = all && value != ""
 			seen = append(seen, a.shown(name))
 		}
@@ -106,21 +106,21 @@ func set(part string, names ...string) judge {
 
 // unset wants a flag not to be there.
 func unset(part, name string) judge {
-	return told(part, func(_ *Node, a args) finding {
-		_, given := a.said(name)
+	return withArguments(part, func(_ *Node, a args) finding {
+		_, given := a.value(name)
 		return as(!given, a.shown(name))
 	})
 }
 
 // flag wants one to be true, or false; usual is what it is where nobody says it.
-func flag(part, name string, want, usual bool) judge {
-	return told(part, func(_ *Node, a args) finding { return as(a.on(name, usual) == want, a.shown(name)) })
+func flag(part, name string, want, byDefault bool) judge {
+	return withArguments(part, func(_ *Node, a args) finding { return as(a.on(name, byDefault) == want, a.shown(name)) })
 }
 
 // atLeast wants a number.
 func atLeast(part, name string, least int) judge {
-	return told(part, func(_ *Node, a args) finding {
-		value, _ := a.said(name)
+	return withArguments(part, func(_ *Node, a args) finding {
+		value, _ := a.value(name)
 		n, err := strconv.Atoi(value)
 		return as(err == nil && n >= least, a.shown(name))
 	})
@@ -128,8 +128,8 @@ func atLeast(part, name string, least int) judge {
 
 // loopback wants a part to listen on this machine alone.
 func loopback(part, name string) judge {
-	return told(part, func(_ *Node, a args) finding {
-		value, _ := a.said(name)
+	return withArguments(part, func(_ *Node, a args) finding {
+		value, _ := a.value(name)
 		ip, err := netip.ParseAddr(value)
 		return as(err == nil && ip.IsLoopback(), a.shown(name))
 	})
@@ -137,9 +137,9 @@ func loopback(part, name string) judge {
 
 // plugin wants an admission plugin to be on, or off; usual is what it is where nobody
 // names it.
-func plugin(name string, want, usual bool) judge {
-	return told(apiserverPart, func(_ *Node, a args) finding {
-		if a.admits(name, usual) {
+func plugin(name string, want, byDefault bool) judge {
+	return withArguments(apiserverPart, func(_ *Node, a args) finding {
+		if a.admits(name, byDefault) {
 			return as(want, name+" is on")
 		}
 		return as(!want, name+" is off")
@@ -147,22 +147,22 @@ func plugin(name string, want, usual bool) judge {
 }
 
 // admits is whether an admission plugin is on.
-func (a args) admits(name string, usual bool) bool {
-	if _, all := a.said("admission-control"); all { // the old flag names all there are
+func (a args) admits(name string, byDefault bool) bool {
+	if _, all := a.value("admission-control"); all { // the old flag names all there are
 		return slices.Contains(kube.List(a, "admission-control"), name)
 	}
-	return (usual || slices.Contains(kube.List(a, "enable-admission-plugins"), name)) && !slices.Contains(kube.List(a, "disable-admission-plugins"), name)
+	return (byDefault || slices.Contains(kube.List(a, "enable-admission-plugins"), name)) && !slices.Contains(kube.List(a, "disable-admission-plugins"), name)
 }
 
 // gate wants a feature gate not to be off. The gates of one process are shared, so it
 // does not matter which part was told.
 func gate(name string) judge {
 	return func(n *Node) finding {
-		if n.Parts == nil {
+		if n.Components == nil {
 			return unknown(n.Stopped)
 		}
-		for _, part := range sortedKeys(n.Parts) {
-			for _, one := range kube.List(n.Parts[part].Arguments, "feature-gates") {
+		for _, part := range sortedKeys(n.Components) {
+			for _, one := range kube.List(n.Components[part].Arguments, "feature-gates") {
 				key, value, _ := strings.Cut(one, "=")
 				if on, err := strconv.ParseBool(value); key == name && err == nil && !on {
 					return fail("feature gate " + one + " of " + part)
@@ -170,7 +170,7 @@ func gate(name string) judge {
 			}
 		}
 		if c, err := n.kubelet(); err == nil {
-			if on, said := c.FeatureGates[name]; said && !on {
+			if on, given := c.FeatureGates[name]; given && !on {
 				return fail("feature gate " + name + "=false of kubelet")
 			}
 		}
@@ -190,19 +190,19 @@ var strong = []string{
 
 // ciphers judges the suites that a server offers. None said are Go's own; TLS 1.3 has
 // strong ones only, which cannot be chosen.
-func ciphers(said []string, least string) finding {
+func ciphers(given []string, least string) finding {
 	if least == "VersionTLS13" {
 		return pass("TLS 1.3 alone, which has strong suites only")
 	}
 	which := "the configured suites"
-	if len(said) == 0 {
+	if len(given) == 0 {
 		which = "no suites are set, and Go's own"
 		for _, s := range tls.CipherSuites() {
-			said = append(said, s.Name)
+			given = append(given, s.Name)
 		}
 	}
 	var weak []string
-	for _, s := range said {
+	for _, s := range given {
 		if !slices.Contains(strong, s) {
 			weak = append(weak, s)
 		}
@@ -214,6 +214,6 @@ func ciphers(said []string, least string) finding {
 }
 
 func serverCiphers(_ *Node, a args) finding {
-	least, _ := a.said("tls-min-version")
+	least, _ := a.value("tls-min-version")
 	return ciphers(values(a, "tls-cipher-suites"), least)
 }

@@ -168,7 +168,7 @@ func (e entry) result(n *Node) Result {
 	}
 	switch {
 	case f.status == Unknown:
-		r.Reason, r.Remedy = "", cmp.Or(f.remedy, n.AskAgain)
+		r.Reason, r.Remedy = "", cmp.Or(f.remedy, n.Remedy)
 	case f.status == Inapplicable:
 		r.Remedy = ""
 	case f.remedy != "":

@@ -23,6 +23,7 @@ import (
 
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
+	"lite.io/lite/pkg/layout"
 )
 
 // bed is a node that a test changes before it is judged.
@@ -43,9 +44,9 @@ const (
 
 // hardened is a server that meets every entry that a server can meet by itself.
 func hardened(t *testing.T) *bed {
-	b := &bed{t: t, owners: map[string]uint32{}, Node: &Node{
+	b := &bed{t: t, owners: map[string]uint32{}, Node: &Node{Layout: layout.Default(),
 		Role: config.Server, Name: "node-a", Root: t.TempDir(), DataDir: "/var/lib/lite", Kubeconfig: "/etc/lite/kubeconfig.yaml",
-		Stopped: "lite does not run", Unasked: "the API server does not answer", AskAgain: "start lite",
+		Stopped: "lite does not run", NoObjects: "the API server does not answer", Remedy: "start lite",
 	}}
 	b.Stat = func(path string) (File, error) {
 		f, err := Stat(path)
@@ -65,7 +66,7 @@ func hardened(t *testing.T) *bed {
 	if err := os.Mkdir(b.path(etcdDirName), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	b.Parts = map[string]component.Settings{
+	b.Components = map[string]component.Settings{
 		policyPart: {},
 		apiserverPart: {Arguments: []string{
 			"--anonymous-auth=false", "--authorization-mode=Node,RBAC", "--client-ca-file=/var/lib/lite/server/pki/ca.crt",
@@ -92,11 +93,11 @@ func hardened(t *testing.T) *bed {
 
 // freshObjects is a cluster that holds nothing of users.
 func freshObjects(t *testing.T) *Objects {
-	usual, err := Given()
+	byDefault, err := Given()
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := &Objects{Access: usual}
+	o := &Objects{Access: byDefault}
 	no := false
 	for _, name := range []string{"default", "kube-system"} {
 		o.Namespaces = append(o.Namespaces, corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})
@@ -153,25 +154,25 @@ func (b *bed) elsewhere(dir string) {
 
 // told gives a part more arguments, as a user's come after lite's.
 func (b *bed) told(part string, args ...string) {
-	s := b.Parts[part]
+	s := b.Components[part]
 	s.Arguments = append(slices.Clone(s.Arguments), args...)
-	b.Parts[part] = s
+	b.Components[part] = s
 }
 
 // untold takes arguments out.
 func (b *bed) untold(part string, names ...string) {
-	s := b.Parts[part]
+	s := b.Components[part]
 	s.Arguments = slices.DeleteFunc(slices.Clone(s.Arguments), func(arg string) bool {
 		name, _, _ := strings.Cut(strings.TrimPrefix(arg, "--"), "=")
 		return slices.Contains(names, name)
 	})
-	b.Parts[part] = s
+	b.Components[part] = s
 }
 
 // kubeletSays puts fields over those of the kubelet's configuration.
 func (b *bed) kubeletSays(fields string) {
 	b.t.Helper()
-	s := b.Parts[kubeletPart]
+	s := b.Components[kubeletPart]
 	all := map[string]any{}
 	for _, text := range []string{string(s.Configuration), fields} {
 		if text == "" {
@@ -182,7 +183,7 @@ func (b *bed) kubeletSays(fields string) {
 		}
 	}
 	s.Configuration, _ = json.Marshal(all)
-	b.Parts[kubeletPart] = s
+	b.Components[kubeletPart] = s
 }
 
 // pod adds one in default.
@@ -368,7 +369,7 @@ var cases = []example{
 	{"3.2.2", "a pipe in the place of a policy", func(b *bed) { b.pipe("/var/lib/lite/server/audit-policy.yaml") }, Unknown, "is not a regular file"},
 	{"5.2.2", "a pipe in the place of settings of plugins", func(b *bed) { b.pipe("/var/lib/lite/server/admission.yaml") }, Unknown, "is not a regular file"},
 	{"5.1.1", "no kubeconfig to ask with", func(b *bed) {
-		b.Objects, b.Unasked, b.Ask = nil, "the kubeconfig is gone", "start lite again"
+		b.Objects, b.NoObjects, b.ObjectsRemedy = nil, "the kubeconfig is gone", "start lite again"
 	}, Unknown, "start lite again"},
 
 	{"1.2.1", "everybody", func(b *bed) { b.told(apiserverPart, "--anonymous-auth=true") }, Fail, "--anonymous-auth=true"},
@@ -482,10 +483,10 @@ var cases = []example{
 	{"1.3.7", "loopback of IPv6", func(b *bed) { b.told(controllerPart, "--bind-address=::1") }, Pass, ""},
 	{"1.4.1", "on", func(b *bed) { b.told(schedulerPart, "--profiling=true") }, Fail, "--profiling=true"},
 	{"1.4.1", "on in a file", func(b *bed) {
-		b.Parts[schedulerPart] = component.Settings{Arguments: []string{"--config=/etc/s.yaml"}, Configuration: json.RawMessage(`{"enableProfiling": true}`)}
+		b.Components[schedulerPart] = component.Settings{Arguments: []string{"--config=/etc/s.yaml"}, Configuration: json.RawMessage(`{"enableProfiling": true}`)}
 	}, Fail, "enableProfiling is true"},
 	{"1.4.1", "off in a file", func(b *bed) {
-		b.Parts[schedulerPart] = component.Settings{Arguments: []string{"--config=/etc/s.yaml"}, Configuration: json.RawMessage(`{"enableProfiling": false}`)}
+		b.Components[schedulerPart] = component.Settings{Arguments: []string{"--config=/etc/s.yaml"}, Configuration: json.RawMessage(`{"enableProfiling": false}`)}
 	}, Pass, ""},
 	{"1.4.2", "one address", func(b *bed) { b.told(schedulerPart, "--bind-address=192.0.2.1") }, Fail, "192.0.2.1"},
 
@@ -516,17 +517,17 @@ var cases = []example{
 	{"4.1.1", "a unit for all to read", func(b *bed) { b.chmod("/etc/systemd/system/lite.service", 0o644) }, Fail, "chmod 600 /etc/systemd/system/lite.service"},
 	{"4.1.1", "a unit that can be executed", func(b *bed) { b.chmod("/etc/systemd/system/lite.service", 0o700) }, Fail, "mode 0700"},
 	{"4.1.1", "a script for all", func(b *bed) {
-		os.Remove(b.path(systemdUnit))
+		os.Remove(b.path(layout.Default().Host.SystemdUnit))
 		b.write("/etc/init.d/lite", "")
 		b.chmod("/etc/init.d/lite", 0o755)
 	}, Fail, "chmod 700 /etc/init.d/lite"},
 	{"4.1.1", "a script of root's", func(b *bed) {
-		os.Remove(b.path(systemdUnit))
+		os.Remove(b.path(layout.Default().Host.SystemdUnit))
 		b.write("/etc/init.d/lite", "")
 		b.chmod("/etc/init.d/lite", 0o700)
 	}, Pass, ""},
-	{"4.1.1", "no service", func(b *bed) { os.Remove(b.path(systemdUnit)) }, Inapplicable, ""},
-	{"4.1.2", "somebody's unit", func(b *bed) { b.owners[systemdUnit] = 1000 }, Fail, "user 1000"},
+	{"4.1.1", "no service", func(b *bed) { os.Remove(b.path(layout.Default().Host.SystemdUnit)) }, Inapplicable, ""},
+	{"4.1.2", "somebody's unit", func(b *bed) { b.owners[layout.Default().Host.SystemdUnit] = 1000 }, Fail, "user 1000"},
 	{"4.1.3", "for all", func(b *bed) { b.chmod("/var/lib/lite/agent/kubelet.conf", 0o644) }, Fail, "mode 0644"},
 	{"4.1.4", "somebody's", func(b *bed) { b.owners["/var/lib/lite/agent/kubelet.conf"] = 5 }, Fail, "user 5"},
 	{"4.1.5", "for a group", func(b *bed) { b.chmod("/var/lib/lite/agent/kubelet.conf", 0o640) }, Fail, "mode 0640"},
@@ -573,13 +574,13 @@ var cases = []example{
 	{"4.2.13", "none", func(b *bed) { b.kubeletSays(`{"podPidsLimit": -1}`) }, Fail, "is not set"},
 	{"4.2.14", "off", func(b *bed) { b.kubeletSays(`{"seccompDefault": false}`) }, Fail, "is false"},
 	{"4.3.1", "everywhere", func(b *bed) {
-		b.Parts[proxyPart] = component.Settings{Configuration: json.RawMessage(`{"metricsBindAddress": "0.0.0.0:10249"}`)}
+		b.Components[proxyPart] = component.Settings{Configuration: json.RawMessage(`{"metricsBindAddress": "0.0.0.0:10249"}`)}
 	}, Fail, "0.0.0.0:10249"},
 	{"4.3.1", "a name", func(b *bed) {
-		b.Parts[proxyPart] = component.Settings{Configuration: json.RawMessage(`{"metricsBindAddress": "node-a:10249"}`)}
+		b.Components[proxyPart] = component.Settings{Configuration: json.RawMessage(`{"metricsBindAddress": "node-a:10249"}`)}
 	}, Fail, "node-a"},
-	{"4.3.1", "nowhere", func(b *bed) { b.Parts[proxyPart] = component.Settings{Configuration: json.RawMessage(`{}`)} }, Pass, ""},
-	{"4.3.1", "another's", func(b *bed) { delete(b.Parts, proxyPart) }, Inapplicable, ""},
+	{"4.3.1", "nowhere", func(b *bed) { b.Components[proxyPart] = component.Settings{Configuration: json.RawMessage(`{}`)} }, Pass, ""},
+	{"4.3.1", "another's", func(b *bed) { delete(b.Components, proxyPart) }, Inapplicable, ""},
 
 	{"5.1.1", "a user", func(b *bed) {
 		b.Objects.ClusterRoleBindings = append(b.Objects.ClusterRoleBindings, rbacv1.ClusterRoleBinding{
@@ -676,7 +677,7 @@ var cases = []example{
 		b.pod("p", func(p *corev1.Pod) { p.Spec.Containers[0].Ports = []corev1.ContainerPort{{HostPort: 80}} })
 	}, Decide, "default/p"},
 
-	{"5.3.1", "disabled", func(b *bed) { delete(b.Parts, policyPart) }, Decide, "disabled"},
+	{"5.3.1", "disabled", func(b *bed) { delete(b.Components, policyPart) }, Decide, "disabled"},
 	{"5.3.2", "one without", func(b *bed) { b.Objects.Policies = b.Objects.Policies[:1] }, Decide, "no NetworkPolicy in: kube-system"},
 	{"5.4.1", "a variable", func(b *bed) {
 		b.pod("p", func(p *corev1.Pod) {
@@ -729,7 +730,7 @@ func TestEveryAutomatedEntryCanFail(t *testing.T) {
 // Where lite does not run, files are judged, and nothing else passes.
 func TestStopped(t *testing.T) {
 	b := hardened(t)
-	b.Parts, b.Objects = nil, nil
+	b.Components, b.Objects = nil, nil
 	r := Judge(b.Node)
 	for _, e := range r.Entries {
 		ofFiles := strings.HasPrefix(e.Number, "1.1.") || strings.HasPrefix(e.Number, "4.1.") && e.Number != "4.1.9" && e.Number != "4.1.10" || e.Number == "5.2.10"
@@ -753,7 +754,7 @@ func TestAgent(t *testing.T) {
 	b := hardened(t)
 	b.Role, b.Objects = config.Agent, nil
 	for _, part := range []string{apiserverPart, controllerPart, schedulerPart, etcdPart} {
-		delete(b.Parts, part)
+		delete(b.Components, part)
 	}
 	b.write("/var/lib/lite/agent/ca.crt", "")
 	b.kubeletSays(`{"rotateCertificates": true, "serverTLSBootstrap": true, "tlsCertFile": "", "authentication": {"anonymous": {"enabled": false}, "x509": {"clientCAFile": "/var/lib/lite/agent/ca.crt"}}}`)
@@ -770,7 +771,7 @@ func TestAgent(t *testing.T) {
 	if err := r.WriteText(&out); err != nil || !strings.Contains(out.String(), "run `lite check --cis` on a server too") {
 		t.Errorf("%v\n%s", err, out.String())
 	}
-	b.Parts = nil // the authority is found where an agent has it
+	b.Components = nil // the authority is found where an agent has it
 	b.chmod("/var/lib/lite/agent/ca.crt", 0o666)
 	if got := b.one("4.1.7"); got.Status != Fail || !strings.Contains(got.Seen, "/var/lib/lite/agent/ca.crt") {
 		t.Errorf("got %+v", got)
@@ -804,8 +805,8 @@ func TestNamesStayOneLine(t *testing.T) {
 func TestJUnit(t *testing.T) {
 	b := hardened(t)
 	b.told(apiserverPart, "--profiling=true")
-	delete(b.Parts, etcdPart)
-	b.Parts[proxyPart] = component.Settings{} // reports no configuration
+	delete(b.Components, etcdPart)
+	b.Components[proxyPart] = component.Settings{} // reports no configuration
 	r := Judge(b.Node)
 	var out bytes.Buffer
 	if err := r.WriteJUnit(&out); err != nil {
@@ -860,7 +861,7 @@ func TestAsk(t *testing.T) {
 		}
 		return true, &corev1.PodList{Items: []corev1.Pod{*pod("two")}}, nil
 	})
-	o, err := Ask(t.Context(), client)
+	o, err := ReadObjects(t.Context(), client)
 	if err != nil || len(o.Pods) != 2 {
 		t.Errorf("got %+v, %v", o, err)
 	}
@@ -872,7 +873,7 @@ func TestAsk(t *testing.T) {
 	client.PrependReactor("list", "networkpolicies", func(clienttesting.Action) (bool, runtime.Object, error) {
 		return true, nil, errors.New("not now")
 	})
-	if _, err := Ask(t.Context(), client); err == nil || err.Error() != "list NetworkPolicies: not now" {
+	if _, err := ReadObjects(t.Context(), client); err == nil || err.Error() != "list NetworkPolicies: not now" {
 		t.Errorf("got %v", err)
 	}
 }

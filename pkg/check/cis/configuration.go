@@ -23,9 +23,9 @@ func (n *Node) kubelet() (*kubeletconfig.KubeletConfiguration, error) {
 
 // configuration reads a part's.
 func (n *Node) configuration(part string, into any) error {
-	s, there := n.Parts[part]
+	s, there := n.Components[part]
 	switch {
-	case n.Parts == nil:
+	case n.Components == nil:
 		return errors.New(n.Stopped)
 	case !there || s.Configuration == nil:
 		return fmt.Errorf("%s reports no configuration", part)
@@ -37,20 +37,20 @@ func (n *Node) configuration(part string, into any) error {
 }
 
 // field judges the kubelet's configuration.
-func field(look func(*Node, *kubeletconfig.KubeletConfiguration) finding) judge {
+func field(assess func(*Node, *kubeletconfig.KubeletConfiguration) finding) judge {
 	return func(n *Node) finding {
 		c, err := n.kubelet()
 		if err != nil {
 			return unknown(err.Error())
 		}
-		return look(n, c)
+		return assess(n, c)
 	}
 }
 
 // is is field for one of true and false; nil counts as usual.
-func is(name string, get func(*kubeletconfig.KubeletConfiguration) *bool, want, usual bool) judge {
+func is(name string, get func(*kubeletconfig.KubeletConfiguration) *bool, want, byDefault bool) judge {
 	return field(func(_ *Node, c *kubeletconfig.KubeletConfiguration) finding {
-		value := usual
+		value := byDefault
 		if v := get(c); v != nil {
 			value = *v
 		}
@@ -135,7 +135,7 @@ func limitsPIDs(_ *Node, c *kubeletconfig.KubeletConfiguration) finding {
 
 // proxyFigures judges where kube-proxy tells its figures.
 func proxyFigures(n *Node) finding {
-	if _, there := n.Parts[proxyPart]; n.Parts != nil && !there {
+	if _, there := n.Components[proxyPart]; n.Components != nil && !there {
 		return inapplicable("this node runs no " + proxyPart)
 	}
 	c := &proxyconfig.KubeProxyConfiguration{}
@@ -155,7 +155,7 @@ func proxyFigures(n *Node) finding {
 
 // schedulerProfiles judges profiling, which a file says where there is one.
 func schedulerProfiles(n *Node) finding {
-	if n.Parts[schedulerPart].Configuration == nil {
+	if n.Components[schedulerPart].Configuration == nil {
 		return flag(schedulerPart, "profiling", false, true)(n)
 	}
 	c := &schedulerconfig.KubeSchedulerConfiguration{}

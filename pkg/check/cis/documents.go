@@ -19,7 +19,7 @@ import (
 
 // authorizers is who decides what requests may do.
 func (n *Node) authorizers(a args) (modes []string, seen string, err error) {
-	file, given := a.said("authorization-config")
+	file, given := a.value("authorization-config")
 	if !given {
 		return values(a, "authorization-mode"), a.shown("authorization-mode"), nil
 	}
@@ -57,7 +57,7 @@ func (n *Node) parse(file string, into any) error {
 // authorization judges the list of authorizers. An empty one lets everybody do
 // anything.
 func authorization(mode string, want bool) judge {
-	return told(apiserverPart, func(n *Node, a args) finding {
+	return withArguments(apiserverPart, func(n *Node, a args) finding {
 		modes, seen, err := n.authorizers(a)
 		if err != nil {
 			return unreadable(err)
@@ -69,7 +69,7 @@ func authorization(mode string, want bool) judge {
 // anonymous judges what requests may do that show nothing. lite lets them in for four
 // paths (package controlplane) unless the user says otherwise.
 func anonymous(n *Node, a args) finding {
-	if _, said := a.said("anonymous-auth"); said {
+	if _, given := a.value("anonymous-auth"); given {
 		return as(!a.on("anonymous-auth", true), a.shown("anonymous-auth"))
 	}
 	var c struct {
@@ -80,7 +80,7 @@ func anonymous(n *Node, a args) finding {
 			} `json:"conditions"`
 		} `json:"anonymous"`
 	}
-	if file, _ := a.said("authentication-config"); file != "" {
+	if file, _ := a.value("authentication-config"); file != "" {
 		if err := n.parse(file, &c); err != nil {
 			return unreadable(err)
 		}
@@ -103,7 +103,7 @@ func anonymous(n *Node, a args) finding {
 // providers judges what Secrets are encrypted by: the first provider for them is the
 // one that writes.
 func providers(n *Node, a args) finding {
-	file, _ := a.said("encryption-provider-config")
+	file, _ := a.value("encryption-provider-config")
 	if file == "" {
 		return fail(a.shown("encryption-provider-config"))
 	}
@@ -133,13 +133,13 @@ func auditPolicy(n *Node, a args) finding {
 	if !a.audits() {
 		return fail("there is no audit log")
 	}
-	file, _ := a.said("audit-policy-file")
+	file, _ := a.value("audit-policy-file")
 	return as(file != "", a.shown("audit-policy-file"))
 }
 
 func (a args) audits() bool {
-	path, _ := a.said("audit-log-path")
-	hook, _ := a.said("audit-webhook-config-file")
+	path, _ := a.value("audit-log-path")
+	hook, _ := a.value("audit-webhook-config-file")
 	return path != "" || hook != ""
 }
 
@@ -171,7 +171,7 @@ var (
 // auditCovers asks upstream's own rules what an ordinary user's requests would leave
 // in the log.
 func auditCovers(n *Node, a args) finding {
-	file, _ := a.said("audit-policy-file")
+	file, _ := a.value("audit-policy-file")
 	if !a.audits() || file == "" {
 		return fail("there is no audit log with a policy")
 	}
@@ -215,11 +215,11 @@ func auditCovers(n *Node, a args) finding {
 
 // ownAuthority wants etcd to trust another authority than the API server does.
 func ownAuthority(n *Node, a args) finding {
-	ca, _ := a.said("trusted-ca-file")
+	ca, _ := a.value("trusted-ca-file")
 	if ca == "" {
 		return fail(a.shown("trusted-ca-file"))
 	}
-	clients, _ := args(n.Parts[apiserverPart].Arguments).said("client-ca-file")
+	clients, _ := args(n.Components[apiserverPart].Arguments).value("client-ca-file")
 	one, err := n.read(ca)
 	if err != nil {
 		return unreadable(err)
@@ -237,8 +237,8 @@ func ownAuthority(n *Node, a args) finding {
 // podSecurityDefault is what Pod Security enforces where a namespace says nothing, and
 // the namespaces that it lets be.
 func (n *Node) podSecurityDefault() (level string, exempt []string, err error) {
-	a := args(n.Parts[apiserverPart].Arguments)
-	file, _ := a.said("admission-control-config-file")
+	a := args(n.Components[apiserverPart].Arguments)
+	file, _ := a.value("admission-control-config-file")
 	if file == "" {
 		return "", nil, nil
 	}

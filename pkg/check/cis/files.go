@@ -13,12 +13,9 @@ import (
 	"lite.io/lite/pkg/pki"
 )
 
-// standard is where lite has what does not depend on where its data is.
-var standard = layout.Default()
-
-// place finds the files that an entry is about. Where there are none, without says
+// fileSet finds the files that an entry is about. Where there are none, without says
 // what that means.
-type place struct {
+type fileSet struct {
 	files   func(*Node) ([]string, error)
 	without finding
 }
@@ -26,16 +23,16 @@ type place struct {
 // needed is a place of files that are there on every node that has been started.
 var needed = unknown("there is no such file yet")
 
-func at(files func(*Node) []string) place {
-	return place{func(n *Node) ([]string, error) { return n.exists(files(n)...), nil }, needed}
+func at(files func(*Node) []string) fileSet {
+	return fileSet{func(n *Node) ([]string, error) { return n.exists(files(n)...), nil }, needed}
 }
 
 // atMost judges the modes of files: none has a bit that most has not.
-func atMost(most fs.FileMode, p place) judge {
+func atMost(most fs.FileMode, p fileSet) judge {
 	return modes(func(string) fs.FileMode { return most }, p)
 }
 
-func modes(most func(path string) fs.FileMode, p place) judge {
+func modes(most func(path string) fs.FileMode, p fileSet) judge {
 	return each(p, func(path string, f File) (wrong, remedy string) {
 		if f.Mode.Perm()&^most(path) == 0 {
 			return "", ""
@@ -45,7 +42,7 @@ func modes(most func(path string) fs.FileMode, p place) judge {
 }
 
 // roots judges the owners of files.
-func roots(p place) judge {
+func roots(p fileSet) judge {
 	return each(p, func(path string, f File) (wrong, remedy string) {
 		if f.UID == 0 && f.GID == 0 {
 			return "", ""
@@ -55,7 +52,7 @@ func roots(p place) judge {
 }
 
 // each looks at every file of a place; fine is what one is of which nothing is wrong.
-func each(p place, look func(path string, f File) (wrong, remedy string), fine func(path string) string) judge {
+func each(p fileSet, assess func(path string, f File) (wrong, remedy string), fine func(path string) string) judge {
 	return func(n *Node) finding {
 		files, err := p.files(n)
 		if err != nil {
@@ -74,7 +71,7 @@ func each(p place, look func(path string, f File) (wrong, remedy string), fine f
 			case err != nil:
 				return unknown(err.Error())
 			}
-			wrong, how := look(path, f)
+			wrong, how := assess(path, f)
 			if wrong == "" {
 				continue
 			}
@@ -112,32 +109,30 @@ func quoted(path string) string {
 // never is an entry about what no node of lite has.
 func never(why string) judge { return func(*Node) finding { return inapplicable(why) } }
 
-// What keeps lite running. A script of OpenRC has to be executable for its owner.
-var (
-	systemdUnit  = standard.Host.SystemdUnit
-	openRCScript = standard.Host.OpenRCScript
-)
-
-var unitFiles = place{
-	func(n *Node) ([]string, error) { return n.exists(systemdUnit, openRCScript), nil },
+// unitFiles is what starts lite.
+var unitFiles = fileSet{
+	func(n *Node) ([]string, error) {
+		return n.exists(n.Layout.Host.SystemdUnit, n.Layout.Host.OpenRCScript), nil
+	},
 	inapplicable("no service of an init system starts lite here"),
 }
 
+// unitMode lets the owner execute a script of OpenRC.
 func unitMode(path string) fs.FileMode {
-	if path == openRCScript {
-		return 0o700
+	if filepath.Ext(path) == ".service" {
+		return 0o600
 	}
-	return 0o600
+	return 0o700
 }
 
 // networkFiles is the network's description and the addresses that it has given out.
-var networkFiles = place{
+var networkFiles = fileSet{
 	func(n *Node) ([]string, error) {
 		conf := n.data().Agent().CNI()
 		if found, err := n.below("*", false, conf); err != nil || len(found) == 0 {
-			conf = standard.Host.CNIConf // another network's
+			conf = n.Layout.Host.CNIConf // another network's
 		}
-		return n.below("*", false, conf, standard.Run.CNI(), filepath.Join(standard.Host.CNI, "networks"))
+		return n.below("*", false, conf, n.Layout.Run.CNI(), filepath.Join(n.Layout.Host.CNI, "networks"))
 	},
 	inapplicable("no network plugin has described a network"),
 }
@@ -155,12 +150,12 @@ func administrators(n *Node) []string {
 
 // kubeconfigOf is where a part finds the API server and its credentials, as it was
 // told, or where lite has it.
-func kubeconfigOf(part string, usual func(layout.Data) string) func(*Node) []string {
+func kubeconfigOf(part string, byDefault func(layout.Data) string) func(*Node) []string {
 	return func(n *Node) []string {
-		if file, _ := args(n.Parts[part].Arguments).said("kubeconfig"); file != "" {
+		if file, _ := args(n.Components[part].Arguments).value("kubeconfig"); file != "" {
 			return []string{file}
 		}
-		return []string{usual(n.data())}
+		return []string{byDefault(n.data())}
 	}
 }
 
@@ -172,8 +167,8 @@ func ofUser(name string) func(layout.Data) string {
 func ofNode(d layout.Data) string { return d.Agent().Kubeconfig() }
 
 // pkiFiles is what lies in the directory of certificates and keys.
-func pkiFiles(pattern string, dirs bool) place {
-	return place{func(n *Node) ([]string, error) { return n.below(pattern, dirs, n.data().Server().PKI()) }, needed}
+func pkiFiles(pattern string, dirs bool) fileSet {
+	return fileSet{func(n *Node) ([]string, error) { return n.below(pattern, dirs, n.data().Server().PKI()) }, needed}
 }
 
 // clientCA is the authority whose certificates the kubelet accepts.
@@ -188,17 +183,17 @@ func clientCA(n *Node) []string {
 }
 
 // kubeletFiles is the configuration files that a user has given to the kubelet.
-var kubeletFiles = place{
+var kubeletFiles = fileSet{
 	func(n *Node) ([]string, error) {
-		if n.Parts == nil {
+		if n.Components == nil {
 			return nil, errors.New(n.Stopped)
 		}
-		a := args(n.Parts["kubelet"].Arguments)
+		a := args(n.Components["kubelet"].Arguments)
 		var files []string
-		if file, _ := a.said("config"); file != "" {
+		if file, _ := a.value("config"); file != "" {
 			files = append(files, file)
 		}
-		if dir, _ := a.said("config-dir"); dir != "" {
+		if dir, _ := a.value("config-dir"); dir != "" {
 			more, err := n.below("*.conf", false, dir)
 			if err != nil {
 				return nil, err

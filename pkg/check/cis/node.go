@@ -23,17 +23,18 @@ type Node struct {
 	// Root is where the machine's files are, DataDir where lite keeps its own, and
 	// Kubeconfig the administrator's, on a server.
 	Root, DataDir, Kubeconfig string
-	// Parts is what the components of the running lite were told, by their names in
-	// `lite status`. Where it is nil, Stopped says why.
-	Parts   map[string]component.Settings
-	Stopped string
-	// Objects is what the cluster holds. Where it is nil, Unasked says why, and Ask how
-	// it could be looked at, if that is otherwise than AskAgain.
-	Objects *Objects
-	Unasked string
-	Ask     string
-	// AskAgain is how what is unknown could be looked at.
-	AskAgain string
+	Layout                    layout.Layout // of what does not depend on the data directory
+	// Components is the settings of the running lite's components, by their names in
+	// `lite status`. Where it is nil, Stopped is the reason.
+	Components map[string]component.Settings
+	Stopped    string
+	// Objects is what the cluster holds. Where it is nil, NoObjects is the reason, and
+	// ObjectsRemedy what helps, if that differs from Remedy.
+	Objects       *Objects
+	NoObjects     string
+	ObjectsRemedy string
+	// Remedy is what makes unknown results known.
+	Remedy string
 	// Stat tells mode and owner of a file of the machine; nil asks the system.
 	Stat func(path string) (File, error)
 

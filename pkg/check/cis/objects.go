@@ -31,8 +31,8 @@ type Access struct {
 	RoleBindings        []rbacv1.RoleBinding
 }
 
-// Ask reads them from the API, in pages.
-func Ask(ctx context.Context, c kubernetes.Interface) (*Objects, error) {
+// ReadObjects reads them from the API, in pages.
+func ReadObjects(ctx context.Context, c kubernetes.Interface) (*Objects, error) {
 	o := &Objects{}
 	for _, ask := range []func() error{
 		pages("ClusterRoles", &o.ClusterRoles, func(l metav1.ListOptions) ([]rbacv1.ClusterRole, string, error) {
@@ -94,12 +94,12 @@ func pages[T any](what string, all *[]T, list func(metav1.ListOptions) ([]T, str
 }
 
 // among judges the objects of the cluster.
-func among(look func(*Node, *Objects) finding) judge {
+func among(assess func(*Node, *Objects) finding) judge {
 	return func(n *Node) finding {
 		if n.Objects == nil {
-			return finding{status: Unknown, seen: n.Unasked, remedy: n.Ask}
+			return finding{status: Unknown, seen: n.NoObjects, remedy: n.ObjectsRemedy}
 		}
-		return look(n, n.Objects)
+		return assess(n, n.Objects)
 	}
 }
 

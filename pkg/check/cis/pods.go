@@ -22,19 +22,19 @@ const enforceLabel = "pod-security.kubernetes.io/enforce"
 
 // open is the namespaces of users in which Pod Security enforces less than a level.
 func open(n *Node, o *Objects, level string) ([]string, error) {
-	usual, exempt, err := n.podSecurityDefault()
+	byDefault, exempt, err := n.podSecurityDefault()
 	if err != nil {
 		return nil, err
 	}
-	on := args(n.Parts[apiserverPart].Arguments).admits("PodSecurity", true)
+	on := args(n.Components[apiserverPart].Arguments).admits("PodSecurity", true)
 	var names []string
 	for _, ns := range o.Namespaces {
 		if slices.Contains(system, ns.Name) {
 			continue
 		}
-		enforced, said := ns.Labels[enforceLabel]
-		if !said {
-			enforced = usual
+		enforced, given := ns.Labels[enforceLabel]
+		if !given {
+			enforced = byDefault
 		}
 		if !on || slices.Contains(exempt, ns.Name) || slices.Index(levels, enforced) < slices.Index(levels, level) {
 			names = append(names, ns.Name)
@@ -135,11 +135,11 @@ func hostPaths(p *corev1.Pod) bool {
 
 // unconfined has a container without a seccomp profile, of its own or the pod's.
 func unconfined(p *corev1.Pod) bool {
-	said := func(s *corev1.SeccompProfile) bool { return s != nil && s.Type != corev1.SeccompProfileTypeUnconfined }
-	whole := p.Spec.SecurityContext != nil && said(p.Spec.SecurityContext.SeccompProfile)
+	given := func(s *corev1.SeccompProfile) bool { return s != nil && s.Type != corev1.SeccompProfileTypeUnconfined }
+	whole := p.Spec.SecurityContext != nil && given(p.Spec.SecurityContext.SeccompProfile)
 	return anyContainer(func(c corev1.Container) bool {
 		if c.SecurityContext != nil && c.SecurityContext.SeccompProfile != nil {
-			return !said(c.SecurityContext.SeccompProfile)
+			return !given(c.SecurityContext.SeccompProfile)
 		}
 		return !whole
 	})(p)
@@ -159,7 +159,7 @@ func guarded(n *Node, o *Objects) finding {
 	switch {
 	case err != nil:
 		return unknown(err.Error())
-	case n.Parts != nil && !args(n.Parts[apiserverPart].Arguments).admits("PodSecurity", true):
+	case n.Components != nil && !args(n.Components[apiserverPart].Arguments).admits("PodSecurity", true):
 		return decide("PodSecurity is off")
 	case len(namespaces) > 0:
 		return decide("PodSecurity is on, and enforces nothing in: " + few(namespaces))
@@ -243,17 +243,17 @@ func isolated(_ *Node, o *Objects) finding {
 
 // enforcesPolicies is whether this node puts NetworkPolicies into force.
 func enforcesPolicies(n *Node) finding {
-	if n.Parts == nil {
+	if n.Components == nil {
 		return unknown(n.Stopped)
 	}
-	if _, there := n.Parts[policyPart]; !there {
+	if _, there := n.Components[policyPart]; !there {
 		return decide("lite's engine is disabled; whether your network plugin has one cannot be seen")
 	}
 	return pass("lite puts NetworkPolicies into force on every node")
 }
 
-// tellPods is for a person, with the pods that something is so of.
-func tellPods(what string, has func(*corev1.Pod) bool) judge {
+// listPods is for a person, with the pods that something is so of.
+func listPods(what string, has func(*corev1.Pod) bool) judge {
 	return among(func(_ *Node, o *Objects) finding {
 		doing := podsThat(o, has)
 		seen := fmt.Sprintf("%d of %s %s", len(doing), count(len(o.Pods), "pod"), what)
@@ -279,7 +279,7 @@ func boundaries(_ *Node, o *Objects) finding {
 func users(_ *Node, a args) finding {
 	var ways []string
 	for name, what := range map[string]string{"oidc-issuer-url": "OIDC", "authentication-config": "authentication-config", "authentication-token-webhook-config-file": "a webhook"} {
-		if value, _ := a.said(name); value != "" {
+		if value, _ := a.value(name); value != "" {
 			ways = append(ways, what)
 		}
 	}

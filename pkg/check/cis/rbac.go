@@ -154,11 +154,11 @@ func decode[T any](document []byte, all *[]T) error {
 // beyond is whom the cluster gives what fits, and neither Kubernetes nor lite does. A
 // role of theirs to which somebody has added counts with what was added.
 func beyond(n *Node, o *Objects, fits func(kind, name string, rules []rbacv1.PolicyRule) bool) ([]string, error) {
-	usual, err := n.given()
+	byDefault, err := n.given()
 	if err != nil {
 		return nil, err
 	}
-	known := usual.grants(fits)
+	known := byDefault.grants(fits)
 	var more []string
 	for _, g := range o.grants(fits) {
 		if !slices.Contains(known, g) {
@@ -192,7 +192,7 @@ func onlyGiven(fits func(kind, name string, rules []rbacv1.PolicyRule) bool) jud
 
 // wildcards judges roles that say * for a group, a resource or a verb.
 func wildcards(n *Node, o *Objects) finding {
-	usual, err := n.given()
+	byDefault, err := n.given()
 	if err != nil {
 		return unknown(err.Error())
 	}
@@ -214,7 +214,7 @@ func wildcards(n *Node, o *Objects) finding {
 		}
 		return names
 	}
-	known := stars(usual)
+	known := stars(byDefault)
 	more := slices.DeleteFunc(stars(o.Access), func(name string) bool { return slices.Contains(known, name) })
 	if len(more) > 0 {
 		slices.Sort(more)

@@ -63,8 +63,8 @@ func policies() []entry {
 	return []entry{
 		{"5.3.1", 1, Manual, "The pod network enforces NetworkPolicies", enforcesPolicies, "Without an engine they have no effect.", "remove networkpolicy from --disable, or make sure that your network plugin has an engine"},
 		{"5.3.2", 2, Manual, "Every namespace has a NetworkPolicy", among(isolated), "Without one, all pods of the cluster can communicate with each other. You decide which of them must.", "write one for each namespace that allows what is needed"},
-		{"5.4.1", 2, Manual, "Secrets come as files, not as variables", tellPods("take Secrets as variables", anyContainer(secretInEnvironment)), "Variables appear in logs and in child processes. You decide how your programs read Secrets.", "mount them as volumes"},
-		{"5.4.2", 2, Manual, "Secrets are stored elsewhere", told(apiserverPart, func(n *Node, a args) finding {
+		{"5.4.1", 2, Manual, "Secrets come as files, not as variables", listPods("take Secrets as variables", anyContainer(secretInEnvironment)), "Variables appear in logs and in child processes. You decide how your programs read Secrets.", "mount them as volumes"},
+		{"5.4.2", 2, Manual, "Secrets are stored elsewhere", withArguments(apiserverPart, func(n *Node, a args) finding {
 			f := providers(n, a)
 			if f.status != Unknown {
 				f.status = Decide
@@ -73,10 +73,10 @@ func policies() []entry {
 		}), "A separate store can rotate them and record who has read them. You decide whether you need that.", "use a CSI driver for such a store, or a kms provider"},
 		{"5.5.1", 2, Manual, "Images of unknown origin are kept out", choice(plugin("ImagePolicyWebhook", true, false)), "You decide which registries and signatures to trust. ValidatingAdmissionPolicies and webhooks can do this too; they are not checked.", "set up the plugin ImagePolicyWebhook, or a policy"},
 		{"5.6.1", 1, Manual, "Namespaces separate what belongs to different people", among(boundaries), "You decide how to divide your work.", "create namespaces for teams and purposes, and bind roles in them"},
-		{"5.6.2", 2, Manual, "Pods set a seccomp profile", tellPods("set none", unconfined), "You decide which profile a program needs. 4.2.14 covers what the kubelet does with pods that set none.", "set `seccompProfile: {type: RuntimeDefault}` in the pods' securityContext"},
-		{"5.6.3", 2, Manual, "Pods and containers have security contexts", tellPods("have none", bare), "You decide which user, groups and file systems a program needs.", "set `securityContext` in the pods"},
+		{"5.6.2", 2, Manual, "Pods set a seccomp profile", listPods("set none", unconfined), "You decide which profile a program needs. 4.2.14 covers what the kubelet does with pods that set none.", "set `seccompProfile: {type: RuntimeDefault}` in the pods' securityContext"},
+		{"5.6.3", 2, Manual, "Pods and containers have security contexts", listPods("have none", bare), "You decide which user, groups and file systems a program needs.", "set `securityContext` in the pods"},
 		{"5.6.4", 2, Manual, "The namespace default is not used", among(func(_ *Node, o *Objects) finding {
-			return tellPods("are there", func(p *corev1.Pod) bool { return p.Namespace == corev1.NamespaceDefault })(&Node{Objects: o})
+			return listPods("are there", func(p *corev1.Pod) bool { return p.Namespace == corev1.NamespaceDefault })(&Node{Objects: o})
 		}), "Roles and policies for it apply to everything that nobody has assigned elsewhere. Other kinds of objects are not checked.", "create namespaces for what is there"},
 	}
 }

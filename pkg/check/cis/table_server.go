@@ -61,7 +61,7 @@ func removeArg(flag, name string) string {
 }
 
 func addArg(flag, arg string) string {
-	return "set `--" + flag + " " + arg + "`, or `" + flag + ": [" + arg + "]` in " + standard.Config.File() + ", and restart lite"
+	return "set `--" + flag + " " + arg + "`, or `" + flag + ": [" + arg + "]` in " + layout.Default().Config.File() + ", and restart lite"
 }
 
 const (
@@ -76,7 +76,7 @@ const (
 func apiServer() []entry {
 	const profiling = "Profiles show how the process works inside, and taking them costs processor time."
 	return []entry{
-		{"1.2.1", 1, Manual, "Requests without credentials are refused", told(apiserverPart, anonymous),
+		{"1.2.1", 1, Manual, "Requests without credentials are refused", withArguments(apiserverPart, anonymous),
 			"Load balancers check the health of the server, and a machine that joins reads the cluster's authority; neither has credentials. lite allows only this, unlike Kubernetes' default.", addArg(apiArg, "anonymous-auth=false")},
 		{"1.2.2", 1, Automated, "No token file lets anybody in", unset(apiserverPart, "token-auth-file"),
 			"Such tokens are in the file in plain text, never expire, and cannot be revoked without a restart.", removeArg(apiArg, "token-auth-file")},
@@ -104,19 +104,19 @@ func apiServer() []entry {
 		{"1.2.17", 1, Automated, "The audit log is kept for 30 days", atLeast(apiserverPart, "audit-log-maxage", 30), "An incident that is discovered late must still be in it.", "set --audit-log-path, which implies this, and leave `audit-log-maxage` out"},
 		{"1.2.18", 1, Automated, "Ten audit log files are kept", atLeast(apiserverPart, "audit-log-maxbackup", 10), "An incident that is discovered late must still be in it.", "set --audit-log-path, which implies this, and leave `audit-log-maxbackup` out"},
 		{"1.2.19", 1, Automated, "An audit log file may have 100 MiB", atLeast(apiserverPart, "audit-log-maxsize", 100), "With smaller files, a flood of requests soon displaces earlier entries.", "set --audit-log-path, which implies this, and leave `audit-log-maxsize` out"},
-		{"1.2.20", 1, Manual, "Requests have a suitable time limit", told(apiserverPart, func(_ *Node, a args) finding {
+		{"1.2.20", 1, Manual, "Requests have a suitable time limit", withArguments(apiserverPart, func(_ *Node, a args) finding {
 			return decide(a.shown("request-timeout") + " (Kubernetes' default is 1m0s)")
 		}),
 			"Slow links need more time, but more time lets a few clients block the server. You decide what is suitable.", addArg(apiArg, "request-timeout=2m") + " if requests are cut off"},
 		{"1.2.21", 1, Automated, "A token becomes invalid with its service account", flag(apiserverPart, "service-account-lookup", true, true), "Otherwise the token of a deleted account stays valid.", removeArg(apiArg, "service-account-lookup")},
-		{"1.2.22", 1, Automated, "Service account tokens have their own key", told(apiserverPart, accountKey), "Otherwise they would be verified with the API server's serving key.", removeArg(apiArg, "service-account-key-file")},
+		{"1.2.22", 1, Automated, "Service account tokens have their own key", withArguments(apiserverPart, accountKey), "Otherwise they would be verified with the API server's serving key.", removeArg(apiArg, "service-account-key-file")},
 		{"1.2.23", 1, Automated, "The API server presents a certificate to etcd", set(apiserverPart, "etcd-certfile", "etcd-keyfile"), "Otherwise etcd would have to accept everybody.", removeArg(apiArg, "etcd-certfile and etcd-keyfile")},
 		{"1.2.24", 1, Automated, "The API server serves over TLS", set(apiserverPart, "tls-cert-file", "tls-private-key-file"), "Otherwise others could read what it sends, including tokens.", removeArg(apiArg, "tls-cert-file and tls-private-key-file")},
 		{"1.2.25", 1, Automated, "The API server knows the authority of clients' certificates", set(apiserverPart, "client-ca-file"), "Nodes and the control plane authenticate with certificates.", removeArg(apiArg, "client-ca-file")},
 		{"1.2.26", 1, Automated, "The API server knows who signs etcd's certificate", set(apiserverPart, "etcd-cafile"), "Otherwise somebody in between could pose as etcd.", removeArg(apiArg, "etcd-cafile")},
 		{"1.2.27", 1, Manual, "Secrets are encrypted in the datastore", set(apiserverPart, "encryption-provider-config"), "Otherwise anybody with a copy of the datastore can read them.", removeArg(apiArg, "encryption-provider-config")},
-		{"1.2.28", 1, Manual, "Secrets are encrypted by a strong provider", told(apiserverPart, providers), "aescbc, kms and secretbox are strong; identity writes plain text, and aesgcm needs frequent changes of its key.", "put secretbox, kms or aescbc first among the providers of secrets in the file, keep the others after it, restart lite, and write all Secrets again"},
-		{"1.2.29", 1, Manual, "The API server offers strong cipher suites only", told(apiserverPart, serverCiphers),
+		{"1.2.28", 1, Manual, "Secrets are encrypted by a strong provider", withArguments(apiserverPart, providers), "aescbc, kms and secretbox are strong; identity writes plain text, and aesgcm needs frequent changes of its key.", "put secretbox, kms or aescbc first among the providers of secrets in the file, keep the others after it, restart lite, and write all Secrets again"},
+		{"1.2.29", 1, Manual, "The API server offers strong cipher suites only", withArguments(apiserverPart, serverCiphers),
 			"By default the API server offers CBC suites with SHA-1 for old clients; none of Kubernetes' own needs them.", addArg(apiArg, "tls-cipher-suites=TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,…") + " with those that docs/cis.md lists"},
 		{"1.2.30", 1, Automated, "Pod tokens expire at the time in them",
 			flag(apiserverPart, "service-account-extend-token-expiration", false, true),
@@ -126,7 +126,7 @@ func apiServer() []entry {
 
 // accountKey: a signer outside has the keys.
 func accountKey(n *Node, a args) finding {
-	if outside, _ := a.said("service-account-signing-endpoint"); outside != "" {
+	if outside, _ := a.value("service-account-signing-endpoint"); outside != "" {
 		return pass(a.shown("service-account-signing-endpoint"))
 	}
 	return set(apiserverPart, "service-account-key-file")(n)
@@ -160,21 +160,21 @@ func etcd() []entry {
 		{"2.4", 1, Automated, "etcd members communicate over TLS", set(etcdPart, "peer-cert-file", "peer-key-file"), "Otherwise others could read what they send each other.", removeArg(etcdArg, "peer-cert-file and peer-key-file")},
 		{"2.5", 1, Automated, "etcd members require certificates from each other", flag(etcdPart, "peer-client-cert-auth", true, false), "Otherwise anybody could become a member.", removeArg(etcdArg, "peer-client-cert-auth")},
 		{"2.6", 1, Automated, "etcd members do not sign certificates for each other", flag(etcdPart, "peer-auto-tls", false, false), "Nobody could distinguish such a certificate from somebody else's.", removeArg(etcdArg, "peer-auto-tls")},
-		{"2.7", 2, Manual, "etcd trusts its own authority", told(etcdPart, ownAuthority), "Otherwise every certificate of the cluster would give access to the datastore.", removeArg(etcdArg, "trusted-ca-file")},
+		{"2.7", 2, Manual, "etcd trusts its own authority", withArguments(etcdPart, ownAuthority), "Otherwise every certificate of the cluster would give access to the datastore.", removeArg(etcdArg, "trusted-ca-file")},
 	}
 }
 
 func controlPlane() []entry {
 	const people = "You decide how people authenticate. "
 	return []entry{
-		{"3.1.1", 1, Manual, "People have no client certificates", told(apiserverPart, users), people + "A certificate cannot be revoked before it expires.", "set up OIDC (`--kube-apiserver-arg oidc-issuer-url=…`), and keep the administrator's kubeconfig for emergencies"},
-		{"3.1.2", 1, Manual, "People do not use service account tokens", told(apiserverPart, users), people + "Such a token does not identify the person.", "set up OIDC (`--kube-apiserver-arg oidc-issuer-url=…`)"},
-		{"3.1.3", 1, Manual, "People do not use bootstrap tokens", told(apiserverPart, func(_ *Node, a args) finding {
+		{"3.1.1", 1, Manual, "People have no client certificates", withArguments(apiserverPart, users), people + "A certificate cannot be revoked before it expires.", "set up OIDC (`--kube-apiserver-arg oidc-issuer-url=…`), and keep the administrator's kubeconfig for emergencies"},
+		{"3.1.2", 1, Manual, "People do not use service account tokens", withArguments(apiserverPart, users), people + "Such a token does not identify the person.", "set up OIDC (`--kube-apiserver-arg oidc-issuer-url=…`)"},
+		{"3.1.3", 1, Manual, "People do not use bootstrap tokens", withArguments(apiserverPart, func(_ *Node, a args) finding {
 			return decide(a.shown("enable-bootstrap-token-auth") + "; lite's own are good for joining alone")
 		}),
 			people + "lite admits machines with bootstrap tokens.", "make sure that only lite's role is bound to " + layout.BootstrapGroup + "; set up OIDC for people"},
-		{"3.2.1", 1, Manual, "The audit log has a policy", told(apiserverPart, auditPolicy), "Without a policy, nothing is logged.", "set --audit-log-path, which comes with lite's policy, and restart lite"},
-		{"3.2.2", 2, Manual, "The audit log contains what matters for security, and no secret content", told(apiserverPart, auditCovers),
+		{"3.2.1", 1, Manual, "The audit log has a policy", withArguments(apiserverPart, auditPolicy), "Without a policy, nothing is logged.", "set --audit-log-path, which comes with lite's policy, and restart lite"},
+		{"3.2.2", 2, Manual, "The audit log contains what matters for security, and no secret content", withArguments(apiserverPart, auditCovers),
 			"It must show who read Secrets, who changed pods and Deployments, and who used exec, port-forward and proxy, without the content of Secrets, ConfigMaps and tokens.", "set --audit-policy-file to a policy that logs the metadata of these requests; lite's own does"},
 	}
 }

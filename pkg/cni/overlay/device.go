@@ -71,9 +71,9 @@ func missingModule(module string) error {
 	return fmt.Errorf("the kernel does not support %s: load it with `modprobe %s`; some systems have it in a separate package (linux-modules-extra-…)", module, module)
 }
 
-// strayed removes the device where somebody has given it another name: another of the
+// removeRenamed removes the device where somebody has given it another name: another of the
 // kind could not be beside it. mine tells it from those of others.
-func (t tunnel) strayed(mine func(netlink.Link) bool) error {
+func (t tunnel) removeRenamed(mine func(netlink.Link) bool) error {
 	links, err := probe.Dump(t.kernel.LinkList)
 	if err != nil {
 		return fmt.Errorf("list interfaces: %w", err)

@@ -64,7 +64,7 @@ func (v *vxlan) setup(outer Iface) (Local, error) {
 	v.mac = hardwareAddr(outer.IP, v.pods)
 	link, err := v.adopt(outer)
 	if err == nil && link == nil {
-		if err := v.strayed(v.mine); err != nil {
+		if err := v.removeRenamed(v.mine); err != nil {
 			return Local{}, err
 		}
 		link, err = v.add(v.wanted(outer), "vxlan")

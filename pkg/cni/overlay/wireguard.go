@@ -74,7 +74,7 @@ func (w *wireguard) setup(outer Iface) (Local, error) {
 	}
 	link, err := w.adopt()
 	if err == nil && link == nil {
-		if err := w.strayed(w.mine); err != nil {
+		if err := w.removeRenamed(w.mine); err != nil {
 			return Local{}, err
 		}
 		link, err = w.add(&netlink.Wireguard{LinkAttrs: w.attrs(outer)}, "wireguard")

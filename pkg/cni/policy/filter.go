@@ -288,25 +288,25 @@ func (f *filter) touch(pods []*pod) {
 func (f *filter) owns(p *pod, a netip.Addr) bool {
 	return p == slices.MinFunc(f.claims[a], func(x, y *pod) int {
 		return cmp.Or(
-			cmp.Compare(f.abroad(x, a), f.abroad(y, a)),
+			cmp.Compare(f.outOfRange(x, a), f.outOfRange(y, a)),
 			cmp.Compare(leaving(x), leaving(y)),
-			cmp.Compare(f.hearsay(x, a), f.hearsay(y, a)),
+			cmp.Compare(f.unconfirmed(x, a), f.unconfirmed(y, a)),
 			y.object.CreationTimestamp.Compare(x.object.CreationTimestamp.Time),
 			cmp.Compare(x.key, y.key),
 		)
 	})
 }
 
-// hearsay is 1 unless the container runtime says that the pod has the address.
-func (f *filter) hearsay(p *pod, a netip.Addr) int {
+// unconfirmed is 1 unless the container runtime says that the pod has the address.
+func (f *filter) unconfirmed(p *pod, a netip.Addr) int {
 	if slices.Contains(f.early[p.object.UID].addrs, a) {
 		return 0
 	}
 	return 1
 }
 
-// abroad is 1 unless the address is in a range that the cluster has given the pod's node.
-func (f *filter) abroad(p *pod, a netip.Addr) int {
+// outOfRange is 1 unless the address is in a range that the cluster has given the pod's node.
+func (f *filter) outOfRange(p *pod, a netip.Addr) int {
 	if slices.ContainsFunc(f.ranges[p.object.Spec.NodeName], func(r netip.Prefix) bool { return r.Contains(a) }) {
 		return 0
 	}

@@ -45,9 +45,9 @@ const (
 	// checkEvery is how often the table is looked at without occasion, should the
 	// kernel not have told of a change, and the settings for bridges.
 	checkEvery = 30 * time.Second
-	// lookWithin is how long who asks for the table to be looked at waits. While it is
+	// checkTimeout is how long who asks for the table to be looked at waits. While it is
 	// being written, or that fails, there is nothing to be found out.
-	lookWithin = 5 * time.Second
+	checkTimeout = 5 * time.Second
 	// askEvery is how often a node asks whether it may list policies already.
 	// At first; without an API ever less often.
 	askEvery, askAtLast = 250 * time.Millisecond, 4 * time.Second
@@ -59,7 +59,7 @@ const (
 type Policy struct {
 	config  Config
 	changed chan struct{} // holds one; something that the filter has to know has
-	looks   chan chan<- bool
+	checks  chan chan<- bool
 
 	mu     sync.Mutex
 	filter *filter
@@ -67,12 +67,12 @@ type Policy struct {
 
 	synced  atomic.Bool
 	reason  atomic.Pointer[error]  // why it is not synced
-	trouble atomic.Pointer[string] // why policies are not in force
+	problem atomic.Pointer[string] // why policies are not in force
 }
 
 // New makes the component; nothing is touched before Run.
 func New(c Config) *Policy {
-	return &Policy{config: c, changed: make(chan struct{}, 1), looks: make(chan chan<- bool), filter: newFilter(families(c.ClusterCIDR))}
+	return &Policy{config: c, changed: make(chan struct{}, 1), checks: make(chan chan<- bool), filter: newFilter(families(c.ClusterCIDR))}
 }
 
 // Name implements component.Component.
@@ -94,8 +94,8 @@ func (p *Policy) Ready(context.Context) error {
 
 // Note implements component.Noter.
 func (p *Policy) Note() string {
-	if trouble := p.trouble.Load(); trouble != nil {
-		return *trouble
+	if problem := p.problem.Load(); problem != nil {
+		return *problem
 	}
 	return ""
 }
@@ -151,11 +151,11 @@ func (p *Policy) missing(ctx context.Context, lost firewall.Lost) ([]string, err
 	}) {
 		return nil, nil
 	}
-	ctx, stop := context.WithTimeout(ctx, lookWithin)
+	ctx, stop := context.WithTimeout(ctx, checkTimeout)
 	defer stop()
 	right := make(chan bool, 1)
 	select {
-	case p.looks <- right:
+	case p.checks <- right:
 	case <-ctx.Done():
 		return nil, nil
 	}
@@ -220,7 +220,7 @@ func (e *enforcer) step(ctx context.Context) {
 		again = t.C
 	} else {
 		e.backoff = 0
-		e.trouble.Store(nil)
+		e.problem.Store(nil)
 	}
 	e.synced.Store(true)
 	if e.written {
@@ -233,7 +233,7 @@ func (e *enforcer) step(ctx context.Context) {
 	case <-again:
 	case <-check:
 		e.check(ctx)
-	case right := <-e.looks:
+	case right := <-e.checks:
 		right <- e.check(ctx)
 	case <-e.changed:
 		// While writing fails, changes do not make it fail more often.
@@ -354,7 +354,7 @@ func (e *enforcer) complain(err error) {
 	if e.written {
 		text = "changes to NetworkPolicies are not in force: " + err.Error()
 	}
-	if before := e.trouble.Swap(&text); before == nil || *before != text {
+	if before := e.problem.Swap(&text); before == nil || *before != text {
 		slog.Error("Cannot enforce NetworkPolicies", "err", err)
 	}
 }

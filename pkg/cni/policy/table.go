@@ -48,8 +48,8 @@ func Remove(ctx context.Context) error {
 	if err == nil || strings.Contains(string(out), "No such file") || strings.Contains(string(out), "not supported") {
 		return nil
 	}
-	said, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
-	return fmt.Errorf("remove table %s: %w: %s", layout.PolicyTable, err, said)
+	output, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	return fmt.Errorf("remove table %s: %w: %s", layout.PolicyTable, err, output)
 }
 
 // write makes changes, all of them at the same moment. Fresh ones replace the

@@ -40,10 +40,10 @@ func (p *Policy) policies(client kubernetes.Interface) kube.Following {
 // nodes has the filter know from where nodes themselves send to pods, and where their pods are.
 func (p *Policy) nodes() kube.Following {
 	set := func(f *filter, n *v1.Node) { f.setNode(n.Name, ownAddresses(n, p.config.ClusterCIDR), ranges(n)...) }
-	tell := filtered(p, set, (*filter).deleteNode).Changed
+	update := filtered(p, set, (*filter).deleteNode).Changed
 	return p.config.Nodes.With(kube.Handler[*v1.Node]{Changed: func(c kube.Change[*v1.Node]) {
 		if c.Came || c.Gone || sends(c.Before, c.After) {
-			tell(c)
+			update(c)
 		}
 	}})
 }
@@ -59,7 +59,7 @@ func sends(before, after *v1.Node) bool {
 func (e *enforcer) startWatching(ctx context.Context) error {
 	// It takes as long as the API needs; step takes the note back.
 	reading := "NetworkPolicies are not fully in force yet: reading pods, namespaces and nodes from the API"
-	e.trouble.Store(&reading)
+	e.problem.Store(&reading)
 	core := e.client.CoreV1()
 	pods := kube.NewWatch(kube.From(e.client, core.Pods(""), metav1.ListOptions{}), trimPod)
 	namespaces := kube.NewWatch(kube.From(e.client, core.Namespaces(), metav1.ListOptions{}), trimNamespace)

@@ -128,7 +128,7 @@ func configure(c Config) (*embed.Config, *flag.FlagSet, error) {
 	cfg.ClientTLSInfo = mutualTLS(c.PKI, pki.EtcdServer)
 	cfg.PeerTLSInfo = mutualTLS(c.PKI, pki.EtcdPeer)
 	// Its default is TLS 1.2 at least; with nothing older than 1.3 it takes no list.
-	if version, _ := kube.Said(c.Args, "tls-min-version"); version != "TLS1.3" {
+	if version, _ := kube.Value(c.Args, "tls-min-version"); version != "TLS1.3" {
 		cfg.CipherSuites = kube.CipherSuites()
 	}
 

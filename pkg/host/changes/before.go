@@ -21,9 +21,9 @@ type Before struct {
 	settings map[string]string
 }
 
-// Look looks at the machine, unless that has been done since boot. Call it before
+// Inspect records how the machine is, unless that was done since boot. Call it before
 // anything is changed. Packet filter rules may be changed after Keep.
-func Look(runDir layout.Run) *Before {
+func Inspect(runDir layout.Run) *Before {
 	b := &Before{runDir: runDir}
 	if r, err := Read(runDir); err == nil && r.Boot != "" {
 		return b

@@ -11,12 +11,12 @@ import (
 
 func TestRecord(t *testing.T) {
 	dir := layout.Run(filepath.Join(t.TempDir(), "run"))
-	first := Look(dir)
+	first := Inspect(dir)
 	first.now.Settings = map[string]string{"vm/panic_on_oom": "seven"}
 	if err := first.Keep("/a"); err != nil {
 		t.Fatal(err)
 	}
-	if err := Look(dir).Keep("/b"); err != nil {
+	if err := Inspect(dir).Keep("/b"); err != nil {
 		t.Fatal(err)
 	}
 	r, err := Read(dir)
@@ -40,7 +40,7 @@ func TestSettingsOfOthersAreNotLites(t *testing.T) {
 	dir := layout.Run(filepath.Join(t.TempDir(), "run"))
 	now := ReadSettings()
 	const changed, others, untouched = "vm/overcommit_memory", "kernel/panic", "vm/panic_on_oom"
-	first := Look(dir)
+	first := Inspect(dir)
 	if err := first.Keep(""); err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +67,7 @@ func TestSettingsOfOthersAreNotLites(t *testing.T) {
 		r.Settings[others] = "another" // somebody has changed it before the next start
 		delete(r.Settings, untouched)  // which came with a module meanwhile
 	})
-	second := Look(dir)
+	second := Inspect(dir)
 	if err := second.Keep(""); err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +109,7 @@ func TestSysctls(t *testing.T) {
 		{"net/ipv4/conf/eth0.5/forwarding", "1", true}, {"vm/overcommit_memory", "2", false},
 		{"vm/panic_on_oom", "1", false}, {"vm/panic_on_oom", "0", true}, {"net/ipv6/conf/all/forwarding", "1", true}, {"", "", false},
 	} {
-		if got := s.says(test.setting, test.value); got != test.want {
+		if got := s.sets(test.setting, test.value); got != test.want {
 			t.Errorf("%s = %s: %v", test.setting, test.value, got)
 		}
 	}

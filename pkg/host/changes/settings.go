@@ -90,9 +90,9 @@ func (r Record) Undo() Undo {
 		before, known := r.Settings[path]
 		switch {
 		case !known || value == before:
-		case configured.says(path, value):
+		case configured.sets(path, value):
 			u.Left = append(u.Left, fmt.Sprintf("%s = %s, which the machine's configuration sets; it was %s before lite", dotted(path), value, before))
-		case configured.says(governor(path), u.now[governor(path)]):
+		case configured.sets(governor(path), u.now[governor(path)]):
 			// The kernel has set it for that one's sake.
 		case value == r.Set[path] || value == settingOf(path):
 			u.want[path] = before

@@ -52,8 +52,8 @@ func slashed(key string) string {
 	return key
 }
 
-// says reports whether a setting has the value that is configured for it.
-func (s sysctls) says(setting, value string) bool {
+// sets reports whether a setting has the value that is configured for it.
+func (s sysctls) sets(setting, value string) bool {
 	for _, one := range slices.Backward(s) {
 		if ok, _ := path.Match(one[0], setting); ok && setting != "" {
 			return one[1] == value

@@ -44,8 +44,8 @@ const (
 	// A check waits until nothing was removed for quiet, since whoever flushes one table
 	// mostly goes on to the next; but not for longer than patience.
 	quiet, patience = 100 * time.Millisecond, time.Second
-	// againAfter is when everything is checked once more after something was restored.
-	againAfter = 3 * time.Second
+	// retryAfter is when everything is checked once more after something was restored.
+	retryAfter = 3 * time.Second
 	// restoreWithin is how long a part has until what it restores is there.
 	restoreWithin = 10 * time.Second
 	// restoreAgain is when it is restored again if it is not.
@@ -54,7 +54,7 @@ const (
 	// program removes what it sees, the two would do nothing else.
 	burst, pause = 30, 5 * time.Second
 	// What happened is told for so long.
-	tellFor = time.Hour
+	noteFor = time.Hour
 	// blindEvery is how often everything is checked where the kernel reports nothing.
 	blindEvery = 30 * time.Second
 )
@@ -141,7 +141,7 @@ func (w *Watcher) Note() string {
 	if w.blind != nil {
 		return fmt.Sprintf("checked only every %s, because the kernel does not report changes: %v", blindEvery, w.blind)
 	}
-	if i := w.incident; i != nil && i.back > 0 && time.Since(i.at) < tellFor {
+	if i := w.incident; i != nil && i.back > 0 && time.Since(i.at) < noteFor {
 		return fmt.Sprintf("%s; restored after %s", i.removed(), i.back.Round(10*time.Millisecond))
 	}
 	return ""
@@ -188,12 +188,12 @@ func (w *Watcher) listen(ctx context.Context, readers *sync.WaitGroup) error {
 	if err != nil {
 		return errors.Join(err, rules.Close())
 	}
-	unknown := func() { w.tell(Lost{Unknown: true}) }
+	unknown := func() { w.add(Lost{Unknown: true}) }
 	readers.Go(func() {
 		var t transaction
 		w.grope(ctx, read(ctx, rules, func(m syscall.NetlinkMessage) {
 			if changes, by, done := t.read(m); done && len(changes) > 0 {
-				w.tell(Lost{Changes: changes, By: by})
+				w.add(Lost{Changes: changes, By: by})
 			}
 		}, func() {
 			t = transaction{}
@@ -204,7 +204,7 @@ func (w *Watcher) listen(ctx context.Context, readers *sync.WaitGroup) error {
 	readers.Go(func() {
 		w.grope(ctx, read(ctx, links, func(m syscall.NetlinkMessage) {
 			if lost := names.lost(m); !lost.empty() {
-				w.tell(lost)
+				w.add(lost)
 			}
 		}, unknown))
 	})
@@ -221,7 +221,7 @@ func (w *Watcher) grope(ctx context.Context, why error) {
 	w.blind = why
 	w.mu.Unlock()
 	for wait(ctx, blindEvery) {
-		w.tell(Lost{Unknown: true})
+		w.add(Lost{Unknown: true})
 	}
 }
 
@@ -237,7 +237,7 @@ func (w *Watcher) followOlder(ctx context.Context) {
 		case <-tick.C:
 			if now := olderNames(); now != before {
 				before = now
-				w.tell(Lost{Older: true})
+				w.add(Lost{Older: true})
 			}
 		case <-ctx.Done():
 			return
@@ -246,18 +246,18 @@ func (w *Watcher) followOlder(ctx context.Context) {
 	tick.Stop()
 	o := openOlder()
 	defer o.close()
-	o.follow(ctx, func() { w.tell(Lost{Older: true}) })
+	o.follow(ctx, func() { w.add(Lost{Older: true}) })
 }
 
 // CheckSettings has the kernel settings checked that the kernel does not report itself.
 func (w *Watcher) CheckSettings() {
 	if w != nil {
-		w.tell(Lost{Settings: true})
+		w.add(Lost{Settings: true})
 	}
 }
 
-// tell adds to what is to be checked.
-func (w *Watcher) tell(more Lost) {
+// add adds to what the next check has to cover.
+func (w *Watcher) add(more Lost) {
 	const most = 1000 // changes; beyond that it is cheaper to check everything
 	w.mu.Lock()
 	if w.lost.empty() {
@@ -315,7 +315,7 @@ func (w *Watcher) checkParts(ctx context.Context) {
 			fight = true
 			wait(ctx, pause)
 		}
-		time.AfterFunc(againAfter, func() { w.tell(Lost{Unknown: true}) })
+		time.AfterFunc(retryAfter, func() { w.add(Lost{Unknown: true}) })
 	}
 }
 

@@ -40,7 +40,7 @@ func (f *fake) part() Part {
 
 func (f *fake) injure(w *Watcher) {
 	f.gone.Store(true)
-	w.tell(Lost{Changes: []Change{{Table: Table{"ip", "filter"}, Chains: []string{"X"}}}, By: "nft"})
+	w.add(Lost{Changes: []Change{{Table: Table{"ip", "filter"}, Chains: []string{"X"}}}, By: "nft"})
 }
 
 // watching runs a test with a watcher whose kernel is the test.
@@ -76,7 +76,7 @@ func TestWhatIsRemovedIsPutBackAndTold(t *testing.T) {
 				t.Errorf("%q is not in note %q", want, w.Note())
 			}
 		}
-		time.Sleep(tellFor)
+		time.Sleep(noteFor)
 		if w.Note() != "" {
 			t.Errorf("still told: %s", w.Note())
 		}
@@ -85,7 +85,7 @@ func TestWhatIsRemovedIsPutBackAndTold(t *testing.T) {
 
 func TestWhatIsNobodysIsNotTold(t *testing.T) {
 	watching(t, func(t *testing.T, w *Watcher, f *fake) {
-		w.tell(Lost{Changes: []Change{{Table: Table{"ip", "other"}, Dropped: true}}})
+		w.add(Lost{Changes: []Change{{Table: Table{"ip", "other"}, Dropped: true}}})
 		time.Sleep(time.Hour)
 		if f.looked.Load() != 1 || f.restored.Load() != 0 || w.Note() != "" {
 			t.Errorf("looked %d times, put back %d times, note %q", f.looked.Load(), f.restored.Load(), w.Note())
@@ -96,7 +96,7 @@ func TestWhatIsNobodysIsNotTold(t *testing.T) {
 func TestManyChangesAreOneLook(t *testing.T) {
 	watching(t, func(t *testing.T, w *Watcher, f *fake) {
 		for range 50 { // longer than patience lasts
-			w.tell(Lost{Links: []string{"eth0"}})
+			w.add(Lost{Links: []string{"eth0"}})
 			time.Sleep(quiet / 2)
 		}
 		if got := f.looked.Load(); got < 2 || got > 4 {
@@ -166,7 +166,7 @@ func TestWhoHasLeftIsNotAsked(t *testing.T) {
 func TestManyChangesAreUnknown(t *testing.T) {
 	w := New()
 	for range 2000 {
-		w.tell(Lost{Changes: []Change{{Table: Table{"ip", "nat"}}}})
+		w.add(Lost{Changes: []Change{{Table: Table{"ip", "nat"}}}})
 	}
 	if !w.lost.Unknown || len(w.lost.Changes) > 1000 {
 		t.Errorf("holds %d, unknown: %t", len(w.lost.Changes), w.lost.Unknown)

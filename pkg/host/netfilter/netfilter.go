@@ -94,7 +94,7 @@ func (t Tools) Path(helpers layout.Helpers, path string) string {
 // Choose tries what the machine has, the first of PATH, and decides. helpers may be yet to be unpacked. Unless bundled is
 // set, in which case what lite brings along is used wherever the kernel lets it.
 func Choose(ctx context.Context, helpers layout.Helpers, bundled bool) Tools {
-	return choose(ctx, helpers, bundled, lookAtKernel())
+	return choose(ctx, helpers, bundled, inspectKernel())
 }
 
 func choose(ctx context.Context, helpers layout.Helpers, bundled bool, k kernel) Tools {
@@ -165,8 +165,8 @@ func (k kernel) kind() string {
 	return KindNFT
 }
 
-// lookAtKernel asks the kernel without any program. Asking loads the module nf_tables where that is possible.
-func lookAtKernel() kernel {
+// inspectKernel asks the kernel without any program. Asking loads the module nf_tables where that is possible.
+func inspectKernel() kernel {
 	var k kernel
 	k.tables, k.nftables = nftTables(unix.NFPROTO_IPV4, unix.NFPROTO_IPV6)
 	if k.nftables != nil {

@@ -155,7 +155,7 @@ func TestThisKernel(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: it asks the packet filter")
 	}
-	k := lookAtKernel()
+	k := inspectKernel()
 	if k.nftables != nil && k.kind() != KindLegacy || k.nftables == nil && len(k.older) == 0 && k.kind() != KindNFT {
 		t.Errorf("%+v is of kind %s", k, k.kind())
 	}

@@ -147,8 +147,8 @@ func run(ctx context.Context, input, path string, args ...string) (string, error
 	cmd.WaitDelay = time.Second // a child of its own may hold the pipes
 	out, err := cmd.Output()
 	if err != nil {
-		said, _, _ := strings.Cut(strings.TrimSpace(complaints.String()), "\n")
-		return "", errors.New(strings.TrimSuffix(fmt.Sprintf("%s %s: %v: %s", path, strings.Join(args, " "), err, said), ": "))
+		output, _, _ := strings.Cut(strings.TrimSpace(complaints.String()), "\n")
+		return "", errors.New(strings.TrimSuffix(fmt.Sprintf("%s %s: %v: %s", path, strings.Join(args, " "), err, output), ": "))
 	}
 	return string(out), nil
 }

@@ -25,7 +25,7 @@ func (f Files) Watch(ctx context.Context, found func([]netip.Addr)) error {
 	defer w.Close()
 	var before []netip.Addr
 	var emptied <-chan time.Time
-	tell := func(now []netip.Addr) {
+	report := func(now []netip.Addr) {
 		before, emptied = now, nil
 		found(now)
 	}
@@ -40,7 +40,7 @@ func (f Files) Watch(ctx context.Context, found func([]netip.Addr)) error {
 		case slices.Equal(now, before) && !first:
 			emptied = nil
 		case len(now) > 0 || first:
-			tell(now)
+			report(now)
 		case emptied == nil:
 			emptied = time.After(settle)
 		}
@@ -49,7 +49,7 @@ func (f Files) Watch(ctx context.Context, found func([]netip.Addr)) error {
 		case <-w.Errors: // events were lost: look
 		case <-emptied:
 			if len(f.Servers()) == 0 {
-				tell(nil)
+				report(nil)
 			}
 			emptied = nil
 		case <-ctx.Done():

@@ -15,13 +15,13 @@ import (
 
 // watchAddresses tells when the machine has other addresses than the node. As long as there is none, the
 // node stays where it is: the link may come back with the address that it had.
-func (m *Machine) watchAddresses(ctx context.Context, tell func(what string)) {
+func (m *Machine) watchAddresses(ctx context.Context, changed func(what string)) {
 	if m.config.Find == nil {
 		<-ctx.Done()
 		return
 	}
 	for ctx.Err() == nil {
-		if m.follow(ctx, tell) || !pause(ctx) {
+		if m.follow(ctx, changed) || !pause(ctx) {
 			return
 		}
 	}
@@ -30,7 +30,7 @@ func (m *Machine) watchAddresses(ctx context.Context, tell func(what string)) {
 // follow checks immediately, and whenever the kernel reports an address that comes or
 // goes. It returns false if the kernel has stopped telling, which it does when it
 // had more to tell than was read.
-func (m *Machine) follow(ctx context.Context, tell func(what string)) (done bool) {
+func (m *Machine) follow(ctx context.Context, changed func(what string)) (done bool) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	updates := make(chan netlink.AddrUpdate)
@@ -51,7 +51,7 @@ func (m *Machine) follow(ctx context.Context, tell func(what string)) (done bool
 				return true
 			}
 			if to := m.moved(); len(to) > 0 {
-				tell(fmt.Sprintf("the node's address was %s and is %s", texts(m.config.Addresses), texts(to)))
+				changed(fmt.Sprintf("the node's address was %s and is %s", texts(m.config.Addresses), texts(to)))
 				return true
 			}
 		}
@@ -61,7 +61,7 @@ func (m *Machine) follow(ctx context.Context, tell func(what string)) (done bool
 	}
 }
 
-// next waits for news that could concern the node.
+// next waits for an event that could concern the node.
 func (m *Machine) next(ctx context.Context, updates <-chan netlink.AddrUpdate) bool {
 	for {
 		select {
@@ -89,7 +89,7 @@ func (m *Machine) moved() []netip.Addr {
 		return nil
 	}
 	to, err := m.config.Find()
-	m.say(gone, err)
+	m.reportStuck(gone, err)
 	if len(to) == 0 || slices.Equal(to, m.config.Addresses) ||
 		!gone && !m.config.Standby && slices.Equal(families(to), families(m.config.Addresses)) {
 		return nil
@@ -111,9 +111,9 @@ func Gone(addresses []netip.Addr) (bool, error) {
 	}), nil
 }
 
-// say tells, once, why the node stays at an address that is gone: a start would
+// reportStuck logs, once, why the node stays at an address that is gone: a start would
 // fail, and pods run on without one.
-func (m *Machine) say(gone bool, err error) {
+func (m *Machine) reportStuck(gone bool, err error) {
 	if !gone || err == nil {
 		m.stuck.Store(nil)
 		return

@@ -16,14 +16,14 @@ import (
 // minute is granted (go-jose's, which kube-apiserver uses). One that is set ahead
 // brings forward the end of certificates, of which there are months left.
 const (
-	tooFarBack   = -time.Minute
-	tooFarAhead  = 24 * time.Hour
-	worthTelling = time.Second
+	tooFarBack  = -time.Minute
+	tooFarAhead = 24 * time.Hour
+	minStep     = time.Second
 )
 
 // watchClock reports steps that the node cannot continue with. It sleeps until
 // somebody sets the clock: no timer of ours wakes the machine for it.
-func (m *Machine) watchClock(ctx context.Context, tell func(what string)) {
+func (m *Machine) watchClock(ctx context.Context, changed func(what string)) {
 	if m.clockWrong() {
 		slog.Warn("The clock is wrong: certificates for other nodes wait until it is set", "clock", time.Now().UTC().Format(time.RFC3339), "built", m.config.Built.Format(time.RFC3339))
 	}
@@ -44,12 +44,12 @@ func (m *Machine) watchClock(ctx context.Context, tell func(what string)) {
 			return
 		}
 		step := now().since(before)
-		if step.Abs() < worthTelling {
+		if step.Abs() < minStep {
 			continue
 		}
 		slog.Info("The clock was set", "by", step.Round(time.Second), "now", time.Now().UTC().Format(time.RFC3339))
 		if why := tooFar(step); why != "" {
-			tell(why)
+			changed(why)
 			return
 		}
 	}

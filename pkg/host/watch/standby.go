@@ -12,11 +12,11 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// Stand makes the interface that has the node's addresses while the machine has
+// UseStandby creates the interface that has the node's addresses while the machine has
 // none: the kubelet takes no address that no interface has, nor one of loopback
 // (1.37). Without any it removes it. It is a bridge without ports, a kind of
 // interface that a node needs anyway.
-func Stand(addrs []netip.Addr) error {
+func UseStandby(addrs []netip.Addr) error {
 	link, err := netlink.LinkByName(layout.StandbyDevice)
 	missing := errors.As(err, &netlink.LinkNotFoundError{})
 	switch {

@@ -1,4 +1,4 @@
-// Package machine notices when the machine is no longer the one that a node was
+// Package watch notices when the machine is no longer the one that a node was
 // started on: its clock was set, or it has another address. Certificates,
 // endpoints, tokens and the pod network are made for both at the start; so the
 // remedy is a start, which takes two seconds and leaves pods alone.
@@ -67,11 +67,11 @@ func (m *Machine) clockWrong() bool { return time.Now().Before(m.config.Built) }
 func (m *Machine) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	tell := func(what string) { stop(&Changed{what}) }
+	changed := func(what string) { stop(&Changed{what}) }
 	ended := make(chan struct{}, 2)
 	for _, watch := range []func(context.Context, func(string)){m.watchClock, m.watchAddresses} {
 		go func() {
-			watch(ctx, tell)
+			watch(ctx, changed)
 			ended <- struct{}{}
 		}()
 	}

@@ -176,7 +176,7 @@ func must(t *testing.T, err error) {
 func TestStand(t *testing.T) {
 	inNamespace(t, func(*netlink.Handle) {
 		for _, addrs := range [][]netip.Addr{nil, {first}, {first}, {second}, nil, nil} {
-			if err := Stand(addrs); err != nil {
+			if err := UseStandby(addrs); err != nil {
 				t.Fatalf("%v: %v", addrs, err)
 			}
 			_, err := netlink.LinkByName(layout.StandbyDevice)

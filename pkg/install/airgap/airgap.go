@@ -47,8 +47,8 @@ type Request struct {
 	// if there are none.
 	Export func(io.Writer) error
 	// Disk is where it is written, and Tell is told how many bytes of a file are done.
-	Disk unpack.Disk
-	Tell func(file string, done int64)
+	Disk     unpack.Disk
+	Progress func(file string, done int64)
 }
 
 // Name is how a bundle is called.
@@ -62,7 +62,7 @@ func Create(ctx context.Context, to *os.File, r Request) (err error) {
 			return err
 		}
 	}
-	b := &builder{ctx: ctx, to: to, bounded: r.Disk.Writer(to, "the bundle"), tell: r.Tell, sums: release.Sums{}}
+	b := &builder{ctx: ctx, to: to, bounded: r.Disk.Writer(to, "the bundle"), progress: r.Progress, sums: release.Sums{}}
 	if err := b.add(release.Installer, 0o755, copyOf(bytes.NewReader(r.Installer))); err != nil {
 		return err
 	}
@@ -85,12 +85,12 @@ func Create(ctx context.Context, to *os.File, r Request) (err error) {
 // builder writes a tar. The header of a file is written after the file, whose size
 // and name are not known before.
 type builder struct {
-	ctx     context.Context
-	to      *os.File
-	bounded io.Writer // to it, while there is room
-	tell    func(string, int64)
-	end     int64
-	sums    release.Sums
+	ctx      context.Context
+	to       *os.File
+	bounded  io.Writer // to it, while there is room
+	progress func(string, int64)
+	end      int64
+	sums     release.Sums
 }
 
 // fixedTime is that of all files: when a bundle was made shall not change it. It
@@ -117,7 +117,7 @@ func (b *builder) addNamed(title string, mode int64, write func(io.Writer) error
 		}
 		sum.Write(p)
 		n += int64(len(p))
-		b.tell(title, n)
+		b.progress(title, n)
 		return b.bounded.Write(p)
 	}))
 	if err != nil {

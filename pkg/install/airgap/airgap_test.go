@@ -71,7 +71,7 @@ func silent(string, int64) {}
 
 func request(t *testing.T) Request {
 	return Request{
-		Arch: "amd64", Installer: []byte("#!/bin/sh\n"), Binary: put(t, "lite", program(62)), Tell: silent,
+		Arch: "amd64", Installer: []byte("#!/bin/sh\n"), Binary: put(t, "lite", program(62)), Progress: silent,
 		Files: []string{put(t, "app.tar", imageArchive(t, "lite.test/app:1", "amd64"))},
 		Export: func(w io.Writer) error {
 			_, err := w.Write(imageArchive(t, "lite.test/node:1", "amd64"))

@@ -27,7 +27,7 @@ type File struct {
 
 // Verify reads a bundle to its end. It is an error if something is missing in it,
 // is not as the checksums say, or could not be used.
-func Verify(r io.Reader, tell func(file string, done int64)) ([]File, error) {
+func Verify(r io.Reader, progress func(file string, done int64)) ([]File, error) {
 	var (
 		files []File
 		arch  string
@@ -44,7 +44,7 @@ func Verify(r io.Reader, tell func(file string, done int64)) ([]File, error) {
 		if a, ok := release.ArchOf(h.Name); ok {
 			arch = a
 		}
-		f, err := verifyFile(h, r, arch, tell)
+		f, err := verifyFile(h, r, arch, progress)
 		files = append(files, f)
 		return err
 	})
@@ -54,7 +54,7 @@ func Verify(r io.Reader, tell func(file string, done int64)) ([]File, error) {
 	return files, check(files, arch, list)
 }
 
-func verifyFile(h *tar.Header, r io.Reader, arch string, tell func(string, int64)) (File, error) {
+func verifyFile(h *tar.Header, r io.Reader, arch string, progress func(string, int64)) (File, error) {
 	f := File{Name: h.Name, Size: h.Size}
 	image := strings.HasPrefix(h.Name, imageDir)
 	_, program := release.ArchOf(h.Name)
@@ -67,7 +67,7 @@ func verifyFile(h *tar.Header, r io.Reader, arch string, tell func(string, int64
 	sum, n := sha256.New(), int64(0)
 	r = io.TeeReader(r, writerFunc(func(p []byte) (int, error) {
 		n += int64(len(p))
-		tell(h.Name, n)
+		progress(h.Name, n)
 		return sum.Write(p)
 	}))
 	switch {

@@ -54,14 +54,14 @@ const changeWait = 10 * time.Second
 
 // BeginChange takes the right on directories, those that there are, always in the same
 // order: that of configuration first. say is told whom it waits for.
-func BeginChange(ctx context.Context, say func(string), dirs ...string) (*Change, error) {
+func BeginChange(ctx context.Context, report func(string), dirs ...string) (*Change, error) {
 	c := &Change{}
 	for _, dir := range dirs {
 		if fd, ok := inherited(dir); ok {
 			c.inherited = append(c.inherited, fd)
 			continue
 		}
-		d, err := lockDir(ctx, say, dir, changeWait)
+		d, err := lockDir(ctx, report, dir, changeWait)
 		if err != nil {
 			return nil, errors.Join(err, c.Close())
 		}
@@ -72,8 +72,8 @@ func BeginChange(ctx context.Context, say func(string), dirs ...string) (*Change
 	return c, nil
 }
 
-func lockDir(ctx context.Context, say func(string), dir string, wait time.Duration) (*os.File, error) {
-	deadline, told := time.Now().Add(wait), false
+func lockDir(ctx context.Context, report func(string), dir string, wait time.Duration) (*os.File, error) {
+	deadline, reported := time.Now().Add(wait), false
 	for {
 		d, err := tryLockDir(dir)
 		if !errors.Is(err, unix.EWOULDBLOCK) {
@@ -86,9 +86,9 @@ func lockDir(ctx context.Context, say func(string), dir string, wait time.Durati
 		if time.Now().After(deadline) {
 			return nil, fmt.Errorf("%s is changing the installation (it has locked %s); wait until it ends, or stop it, and try again", who, dir)
 		}
-		if !told {
-			say("Waiting for " + who + ", which is changing the installation")
-			told = true
+		if !reported {
+			report("Waiting for " + who + ", which is changing the installation")
+			reported = true
 		}
 		select {
 		case <-time.After(pollEvery):

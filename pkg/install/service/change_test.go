@@ -80,16 +80,16 @@ func TestChangeIsForOne(t *testing.T) {
 		t.Errorf("a second one: %v, want it to name %s", err, who)
 	}
 	// Who waits is told for whom, and has it when that one is killed.
-	told := make(chan string, 1)
+	reported := make(chan string, 1)
 	had := make(chan error, 1)
 	go func() {
-		d, err := lockDir(t.Context(), func(text string) { told <- text }, dir, time.Hour)
+		d, err := lockDir(t.Context(), func(text string) { reported <- text }, dir, time.Hour)
 		if err == nil {
 			err = d.Close()
 		}
 		had <- err
 	}()
-	if got := <-told; !strings.Contains(got, who) {
+	if got := <-reported; !strings.Contains(got, who) {
 		t.Errorf("told %q, want %s", got, who)
 	}
 	_ = first.Process.Kill()

@@ -37,20 +37,20 @@ type Installer struct {
 	machine
 }
 
-// Here returns the init system of a machine whose files are below root, and whose programs look finds ("" = not
+// Here returns the init system of a machine whose files are below root, and whose programs lookPath finds ("" = not
 // there). image says that the machine may be one that does not run.
-func Here(root string, run Runner, look func(name string) string, image bool) Installer {
-	m := machine{root, run}
+func Here(root string, run Runner, lookPath func(name string) string, image bool) Installer {
+	m := machineAt(root, run)
 	isDir := func(path string) bool {
 		info, err := os.Stat(m.at(path))
 		return err == nil && info.IsDir()
 	}
 	switch {
-	case isDir(systemdBooted) && look("systemctl") != "":
+	case isDir(systemdBooted) && lookPath("systemctl") != "":
 		return Installer{Systemd, m}
-	case look("systemctl") != "" && image:
+	case lookPath("systemctl") != "" && image:
 		return Installer{Unbooted, m}
-	case unix.Access(m.at(openRCRun), unix.X_OK) == nil && look("rc-service") != "":
+	case unix.Access(m.at(openRCRun), unix.X_OK) == nil && lookPath("rc-service") != "":
 		return Installer{OpenRC, m}
 	}
 	return Installer{None, m}
@@ -67,9 +67,9 @@ func (m machine) succeeds(ctx context.Context, name string, args ...string) bool
 func (i Installer) AtBoot() string {
 	switch i.Kind {
 	case Systemd, Unbooted:
-		return standard.Host.SystemdWanted
+		return i.layout.Host.SystemdWanted
 	case OpenRC:
-		return standard.Host.OpenRCRunlevel
+		return i.layout.Host.OpenRCRunlevel
 	}
 	return ""
 }
@@ -110,8 +110,8 @@ type State struct {
 
 // Starting is a start that has begun.
 type Starting struct {
-	Logs string // where its log is
-	Look func(context.Context) State
+	Logs  string // where its log is
+	State func(context.Context) State
 }
 
 // StartError is that an init system has refused to start the service.
@@ -126,14 +126,14 @@ func (e *StartError) Error() string { return e.Program + " does not start lite: 
 func (i Installer) Restart(ctx context.Context, bin string) (Starting, error) {
 	if i.Kind == OpenRC {
 		before := int64(0)
-		if info, err := os.Stat(i.at(standard.Host.OpenRCLog)); err == nil {
+		if info, err := os.Stat(i.at(i.layout.Host.OpenRCLog)); err == nil {
 			before = info.Size()
 		}
 		output, code, err := i.run(ctx, "rc-service", "--quiet", layout.Service, "restart")
 		if err != nil || code != 0 {
 			return Starting{}, &StartError{"rc-service", output}
 		}
-		return Starting{standard.Host.OpenRCLog, func(ctx context.Context) State { return i.openRCState(ctx, bin, before) }}, nil
+		return Starting{i.layout.Host.OpenRCLog, func(ctx context.Context) State { return i.openRCState(ctx, bin, before) }}, nil
 	}
 	i.succeeds(ctx, "systemctl", "reset-failed", unitName)
 	before := i.show(ctx)["InvocationID"]
@@ -183,7 +183,7 @@ func (i Installer) openRCState(ctx context.Context, bin string, before int64) St
 
 // logAfter is what was logged since the log had a size, as far as it may matter.
 func (i Installer) logAfter(size int64) string {
-	f, err := os.Open(i.at(standard.Host.OpenRCLog))
+	f, err := os.Open(i.at(i.layout.Host.OpenRCLog))
 	if err != nil {
 		return ""
 	}

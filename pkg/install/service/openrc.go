@@ -13,7 +13,7 @@ import (
 type openRC struct{ machine }
 
 func (openRC) Name() string   { return "OpenRC" }
-func (o openRC) Unit() string { return filepath.Join(o.root, standard.Host.OpenRCScript) }
+func (o openRC) Unit() string { return filepath.Join(o.root, o.layout.Host.OpenRCScript) }
 
 // Exit codes of `rc-service NAME status`, which are the bits of RC_SERVICE in
 // OpenRC's rc.h but for 0, which is started, and 3, which is stopped.
@@ -24,7 +24,7 @@ const (
 
 // status is one of the exit codes.
 func (o openRC) status(ctx context.Context) (int, error) {
-	if !o.has(standard.Host.OpenRCScript) {
+	if !o.has(o.layout.Host.OpenRCScript) {
 		return rcStopped, nil
 	}
 	output, code, err := o.run(ctx, "rc-service", layout.Service, "status")

@@ -20,9 +20,6 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// standard is where the installer puts a service.
-var standard = layout.Default()
-
 // stopTimeout is how long a stop may take before lite is killed: more than the
 // 25 s that it gives itself, and what the service is given by its unit.
 const stopTimeout = 30 * time.Second
@@ -58,13 +55,16 @@ type Manager interface {
 }
 
 // Find returns the init system that lite is a service of, or ErrNone.
-func Find() (Manager, error) { return machine{"/", Execute}.find() }
+func Find() (Manager, error) { return machineAt("/", Execute).find() }
 
 // machine is where init systems are looked for.
 type machine struct {
-	root string
-	run  Runner
+	root   string
+	run    Runner
+	layout layout.Layout
 }
+
+func machineAt(root string, run Runner) machine { return machine{root, run, layout.Default()} }
 
 // Runner runs a command and returns what it has printed and its exit code. An
 // error means that it did not run.
@@ -98,7 +98,7 @@ func (m machine) find() (Manager, error) {
 		}
 		installed = state["LoadState"] != "not-found"
 	case openRC:
-		installed = m.has(standard.Host.OpenRCScript)
+		installed = m.has(m.layout.Host.OpenRCScript)
 	}
 	if !installed {
 		return nil, ErrNone

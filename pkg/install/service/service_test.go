@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"lite.io/lite/pkg/layout"
 )
 
 // fake is a machine whose commands answer what the test says. What was run is
@@ -27,13 +29,12 @@ type answer struct {
 
 func newFake(t *testing.T, files ...string) *fake {
 	f := &fake{answers: map[string]answer{}}
-	f.root = t.TempDir()
-	f.run = func(_ context.Context, name string, args ...string) (string, int, error) {
+	f.machine = machineAt(t.TempDir(), func(_ context.Context, name string, args ...string) (string, int, error) {
 		line := name + " " + strings.Join(args, " ")
 		f.ran = append(f.ran, line)
 		a := f.answers[line]
 		return a.output, a.code, a.err
-	}
+	})
 	for _, path := range files {
 		path = filepath.Join(f.root, path)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -99,13 +100,13 @@ func TestActive(t *testing.T) {
 		}
 	}
 	for code, want := range map[int]bool{0: true, 3: false, 4: true, 8: true, 16: true, 32: false} {
-		f := newFake(t, standard.Host.OpenRCScript)
+		f := newFake(t, layout.Default().Host.OpenRCScript)
 		f.answers["rc-service lite status"] = answer{code: code}
 		if got, err := (openRC{f.machine}).Active(t.Context()); got != want || err != nil {
 			t.Errorf("OpenRC, %d: active %v, %v", code, got, err)
 		}
 	}
-	f := newFake(t, standard.Host.OpenRCScript)
+	f := newFake(t, layout.Default().Host.OpenRCScript)
 	f.answers["rc-service lite status"] = answer{code: 1, output: "you are not allowed"}
 	if _, err := (openRC{f.machine}).Active(t.Context()); err == nil {
 		t.Error("OpenRC that refuses to answer counts as an answer")
@@ -133,12 +134,12 @@ func TestVerbs(t *testing.T) {
 			[]string{"systemctl daemon-reload", show}},
 		{"systemd reload after it is gone", nil, gone, func(f *fake) error { return systemd{f.machine}.Reload(t.Context()) },
 			[]string{"systemctl daemon-reload", show, "systemctl reset-failed lite.service"}},
-		{"OpenRC stop", []string{standard.Host.OpenRCScript}, enabled, func(f *fake) error { return openRC{f.machine}.Stop(t.Context()) },
+		{"OpenRC stop", []string{layout.Default().Host.OpenRCScript}, enabled, func(f *fake) error { return openRC{f.machine}.Stop(t.Context()) },
 			[]string{"rc-service lite status", "rc-service lite stop"}},
 		{"OpenRC stop what is gone", nil, enabled, func(f *fake) error { return openRC{f.machine}.Stop(t.Context()) }, nil},
-		{"OpenRC disable", []string{standard.Host.OpenRCScript, link}, enabled, func(f *fake) error { return openRC{f.machine}.Disable(t.Context()) },
+		{"OpenRC disable", []string{layout.Default().Host.OpenRCScript, link}, enabled, func(f *fake) error { return openRC{f.machine}.Disable(t.Context()) },
 			[]string{"rc-update delete lite default"}},
-		{"OpenRC disable what is not enabled", []string{standard.Host.OpenRCScript}, enabled, func(f *fake) error { return openRC{f.machine}.Disable(t.Context()) }, nil},
+		{"OpenRC disable what is not enabled", []string{layout.Default().Host.OpenRCScript}, enabled, func(f *fake) error { return openRC{f.machine}.Disable(t.Context()) }, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			f := newFake(t, test.files...)

@@ -17,7 +17,7 @@ import (
 type systemd struct{ machine }
 
 func (systemd) Name() string   { return "systemd" }
-func (s systemd) Unit() string { return filepath.Join(s.root, standard.Host.SystemdUnit) }
+func (s systemd) Unit() string { return filepath.Join(s.root, s.layout.Host.SystemdUnit) }
 
 // state is what systemd knows of the service. LoadState is not-found if that is
 // nothing.
@@ -92,14 +92,14 @@ func (s systemd) control(ctx context.Context, verb string) error {
 
 // CloseUnit takes the file of the service from the eyes of others, where an earlier
 // installer has left it open. One that the installer has not made is its owner's.
-func CloseUnit() error { return machine{"/", Execute}.closeUnit() }
+func CloseUnit() error { return machineAt("/", Execute).closeUnit() }
 
 func (m machine) closeUnit() error {
-	installed, err := inventory.Read(filepath.Join(m.root, standard.Config.Installed()))
-	if err != nil || !installed.Has(standard.Host.SystemdUnit) {
+	installed, err := inventory.Read(filepath.Join(m.root, m.layout.Config.Installed()))
+	if err != nil || !installed.Has(m.layout.Host.SystemdUnit) {
 		return err
 	}
-	unit := filepath.Join(m.root, standard.Host.SystemdUnit)
+	unit := filepath.Join(m.root, m.layout.Host.SystemdUnit)
 	info, err := os.Lstat(unit)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && (!info.Mode().IsRegular() || info.Mode().Perm()&0o077 == 0) {
 		return nil

@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"lite.io/lite/pkg/layout"
 )
 
 func TestTheUnitOfAnEarlierInstallerIsClosed(t *testing.T) {
@@ -40,7 +42,7 @@ func TestTheUnitOfAnEarlierInstallerIsClosed(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := (machine{root: root}).closeUnit(); err != nil {
+		if err := machineAt(root, nil).closeUnit(); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		if info, err := os.Stat(unit); test.want != 0 && (err != nil || info.Mode().Perm() != test.want) {
@@ -52,8 +54,8 @@ func TestTheUnitOfAnEarlierInstallerIsClosed(t *testing.T) {
 // A link leads to a file that is not the installer's.
 func TestAUnitThatIsALinkStays(t *testing.T) {
 	root := t.TempDir()
-	unit, other := filepath.Join(root, standard.Host.SystemdUnit), filepath.Join(root, "other")
-	for path, content := range map[string]string{other: "", filepath.Join(root, "etc/lite/installed"): standard.Host.SystemdUnit + "\n", filepath.Join(filepath.Dir(unit), "x"): ""} {
+	unit, other := filepath.Join(root, layout.Default().Host.SystemdUnit), filepath.Join(root, "other")
+	for path, content := range map[string]string{other: "", filepath.Join(root, "etc/lite/installed"): layout.Default().Host.SystemdUnit + "\n", filepath.Join(filepath.Dir(unit), "x"): ""} {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -64,7 +66,7 @@ func TestAUnitThatIsALinkStays(t *testing.T) {
 	if err := os.Symlink(other, unit); err != nil {
 		t.Fatal(err)
 	}
-	if err := (machine{root: root}).closeUnit(); err != nil {
+	if err := machineAt(root, nil).closeUnit(); err != nil {
 		t.Error(err)
 	}
 	if info, err := os.Stat(other); err != nil || info.Mode().Perm() != 0o644 {

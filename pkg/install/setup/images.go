@@ -48,7 +48,7 @@ func (s *setup) installImages(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ErrInterrupted
 		}
-		s.say("image archive %s", name)
+		s.printf("image archive %s", name)
 		return nil
 	})
 	var wrong *release.WrongSumError

@@ -9,17 +9,19 @@ import (
 
 	"lite.io/lite/pkg/host/probe"
 	"lite.io/lite/pkg/install/service"
+	"lite.io/lite/pkg/layout"
 )
 
 // machine is where it is installed.
 type machine struct {
-	root string // "/", but for tests
-	// execute runs a program, and look finds one in PATH; "" = there is none.
-	execute service.Runner
-	look    func(name string) string
+	root   string // "/", but for tests
+	layout layout.Layout
+	// execute runs a program, and lookPath finds one in PATH; "" = there is none.
+	execute  service.Runner
+	lookPath func(name string) string
 }
 
-func look(name string) string {
+func lookPath(name string) string {
 	path, err := exec.LookPath(name)
 	if err != nil {
 		return ""

@@ -145,10 +145,10 @@ func (s *setup) decide(words []string) error {
 		s.options.role = config.Agent
 		return nil
 	}
-	if len(words) > 0 || s.options.env.configures() || !s.has(installFile) {
+	if len(words) > 0 || s.options.env.configures() || !s.has(s.layout.Config.Install()) {
 		return nil
 	}
-	before, err := s.read(installFile)
+	before, err := s.read(s.layout.Config.Install())
 	if err != nil {
 		return fmt.Errorf("read the previous arguments: %w", err)
 	}
@@ -160,7 +160,7 @@ func (s *setup) decide(words []string) error {
 		}
 	}
 	if s.options.role != config.Server && s.options.role != config.Agent {
-		return fmt.Errorf("%s does not contain the role of this node: pass server or agent", installFile)
+		return fmt.Errorf("%s does not contain the role of this node: pass server or agent", s.layout.Config.Install())
 	}
 	return nil
 }

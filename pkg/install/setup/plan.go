@@ -58,7 +58,7 @@ func (p *plan) waiting() []string {
 
 func (s *setup) makePlan(ctx context.Context) error {
 	s.plan.bin = path.Join(s.options.binDir, layout.Service)
-	s.init = service.Here(s.root, s.execute, s.look, s.options.skipStart || s.options.skipEnable)
+	s.init = service.Here(s.root, s.execute, s.lookPath, s.options.skipStart || s.options.skipEnable)
 	for _, step := range []func() error{
 		s.planProgram, s.checkStatements, s.planKey, s.checkImages, s.planConfig, s.planEnvironment, s.planService, s.planScripts,
 	} {
@@ -155,7 +155,7 @@ func (s *setup) planProgram() error {
 		return fmt.Errorf("%s has %d MiB free and lite needs %d: nothing was changed; free some space, or set INSTALL_LITE_BIN_DIR",
 			dir, s.room(dir), size)
 	}
-	s.say("%s", s.Banner)
+	s.printf("%s", s.Banner)
 	return nil
 }
 
@@ -163,7 +163,7 @@ func (s *setup) planProgram() error {
 // of materials and its provenance. SHA256SUMS, which may be signed, must name them as they are, and they must be about
 // this program.
 func (s *setup) checkStatements() error {
-	text, err := s.read(sumsFile)
+	text, err := s.read(s.layout.Config.Setup().File(release.SumsFile))
 	if err != nil || !s.Staged {
 		return ignoreMissing(err) // of a checkout, or installed
 	}
@@ -178,7 +178,7 @@ func (s *setup) checkStatements() error {
 		return err
 	}
 	for _, name := range s.plan.sums.Statements() {
-		statement, err := s.read(standard.Config.Setup().File(name))
+		statement, err := s.read(s.layout.Config.Setup().File(name))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -189,7 +189,7 @@ func (s *setup) checkStatements() error {
 		if commit != "" {
 			commit = ", built from commit " + commit
 		}
-		s.say("%s is about this program%s", name, commit)
+		s.printf("%s is about this program%s", name, commit)
 	}
 	return nil
 }
@@ -209,15 +209,15 @@ func sameFile(a string, infoA fs.FileInfo, b string, infoB fs.FileInfo) (bool, e
 
 // planKey remembers the key of releases for the next time, and for lite upgrade.
 func (s *setup) planKey() error {
-	key, err := s.read(keyFile)
+	key, err := s.read(s.layout.Config.Setup().Key())
 	switch {
 	case err == nil && s.Staged && len(key) > 0:
-		s.file(releaseKey, 0o644, key)
-	case !s.has(releaseKey):
+		s.file(s.layout.Config.ReleaseKey(), 0o644, key)
+	case !s.has(s.layout.Config.ReleaseKey()):
 	case s.options.forgetKey:
-		s.drop(releaseKey)
+		s.drop(s.layout.Config.ReleaseKey())
 	default:
-		s.plan.want(releaseKey)
+		s.plan.want(s.layout.Config.ReleaseKey())
 	}
 	return nil
 }
@@ -231,14 +231,14 @@ func (s *setup) planConfig() error {
 		if s.plan.config, err = s.Configure(o.role, nil, ""); err != nil {
 			return refused(err, "correct that first")
 		}
-		s.plan.want(installFile)
+		s.plan.want(s.layout.Config.Install())
 		return nil
 	}
 	var err error
-	if s.plan.config, err = s.Configure(o.role, o.args, installFile); err != nil {
+	if s.plan.config, err = s.Configure(o.role, o.args, s.layout.Config.Install()); err != nil {
 		return refused(err, fmt.Sprintf("`lite %s --help` and docs/configuration.md list all flags", o.role))
 	}
-	s.serviceFile(installFile, 0o600, s.plan.config.Text)
+	s.serviceFile(s.layout.Config.Install(), 0o600, s.plan.config.Text)
 	return nil
 }
 
@@ -261,12 +261,12 @@ func (s *setup) planEnvironment() error {
 	}
 	switch {
 	case len(data) > 0:
-		s.serviceFile(envFile, 0o600, data)
-	case !s.has(envFile):
+		s.serviceFile(s.layout.Config.Environment(), 0o600, data)
+	case !s.has(s.layout.Config.Environment()):
 	case s.options.keep:
-		s.plan.want(envFile)
+		s.plan.want(s.layout.Config.Environment())
 	default:
-		s.drop(envFile)
+		s.drop(s.layout.Config.Environment())
 		s.plan.changed, s.plan.differs = true, true
 	}
 	return nil
@@ -278,7 +278,7 @@ func (s *setup) planScripts() error {
 		script := fmt.Sprintf("#!/bin/sh\nexec %s %s \"$@\"\n", s.plan.bin, command)
 		s.file(path.Join(s.options.binDir, layout.Script(command)), 0o755, []byte(script))
 	}
-	for _, c := range completions() {
+	for _, c := range completions(s.layout.Host) {
 		// It is not worth failing for, where /usr is read-only, say.
 		if unix.Access(s.at(path.Dir(c.path)), unix.W_OK) != nil || s.has(c.path) && !s.inventory.now.Has(c.path) {
 			continue
@@ -298,8 +298,8 @@ func (s *setup) planLinks() {
 		link := path.Join(s.options.binDir, tool)
 		if to, _ := os.Readlink(s.at(link)); to == s.plan.bin {
 			s.plan.want(link)
-		} else if other := s.look(tool); other != "" && !s.inventory.now.Has(other) {
-			s.say("%s is %s; lite's is `lite %s`", tool, other, tool)
+		} else if other := s.lookPath(tool); other != "" && !s.inventory.now.Has(other) {
+			s.printf("%s is %s; lite's is `lite %s`", tool, other, tool)
 		} else if !s.has(link) {
 			s.plan.want(link)
 			s.plan.links = append(s.plan.links, link)

@@ -31,25 +31,25 @@ func (s *setup) planService() error {
 		text, err := os.ReadFile(path)
 		return err == nil && strings.Contains(string(text), mark)
 	}
-	fill := strings.NewReplacer("{bin}", s.plan.bin, "{role}", string(s.options.role), "{log}", openRCLog, "{env}", envFile,
-		"{guard}", standard.Config.Guard(), "{service}", layout.Service)
+	fill := strings.NewReplacer("{bin}", s.plan.bin, "{role}", string(s.options.role), "{log}", s.layout.Host.OpenRCLog, "{env}", s.layout.Config.Environment(),
+		"{guard}", s.layout.Config.Guard(), "{service}", layout.Service)
 	switch s.init.Kind {
 	case service.Systemd, service.Unbooted:
-		for _, dir := range unitDirs() {
-			if err := s.spare(path.Join(dir, path.Base(unit)), "", ours); err != nil {
+		for _, dir := range unitDirs(s.layout.Host) {
+			if err := s.spare(path.Join(dir, path.Base(s.layout.Host.SystemdUnit)), "", ours); err != nil {
 				return err
 			}
 		}
-		s.serviceFile(unit, 0o600, []byte(fill.Replace(unitText)))
-		s.dir(path.Dir(scopesFile))
-		s.serviceFile(scopesFile, 0o644, []byte(scopesText))
+		s.serviceFile(s.layout.Host.SystemdUnit, 0o600, []byte(fill.Replace(unitText)))
+		s.dir(path.Dir(s.layout.Host.SystemdScopes))
+		s.serviceFile(s.layout.Host.SystemdScopes, 0o644, []byte(scopesText))
 	case service.OpenRC:
-		if err := s.spare(initScript, "", ours); err != nil {
+		if err := s.spare(s.layout.Host.OpenRCScript, "", ours); err != nil {
 			return err
 		}
-		s.serviceFile(initScript, 0o755, []byte(fill.Replace(openRCText)))
-		if s.isDir(path.Dir(logrotateFile)) {
-			s.file(logrotateFile, 0o644, []byte(fill.Replace(logrotateText)))
+		s.serviceFile(s.layout.Host.OpenRCScript, 0o755, []byte(fill.Replace(openRCText)))
+		if s.isDir(path.Dir(s.layout.Host.Logrotate)) {
+			s.file(s.layout.Host.Logrotate, 0o644, []byte(fill.Replace(logrotateText)))
 		}
 	case service.None:
 		return nil

@@ -18,6 +18,7 @@ import (
 
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/install/service"
+	"lite.io/lite/pkg/layout"
 )
 
 // Request is who wants what.
@@ -50,7 +51,7 @@ var ErrInterrupted = errors.New("interrupted")
 
 // Run installs. Its error says what to do.
 func Run(ctx context.Context, r Request) error {
-	return run(ctx, r, machine{root: "/", execute: service.Execute, look: look})
+	return run(ctx, r, machine{root: "/", layout: layout.Default(), execute: service.Execute, lookPath: lookPath})
 }
 
 func run(ctx context.Context, r Request, m machine) error {
@@ -77,7 +78,9 @@ type setup struct {
 	committed bool
 }
 
-func (s *setup) say(format string, args ...any) { fmt.Fprintf(s.Out, "[lite] "+format+"\n", args...) }
+func (s *setup) printf(format string, args ...any) {
+	fmt.Fprintf(s.Out, "[lite] "+format+"\n", args...)
+}
 func (s *setup) warn(format string, args ...any) {
 	fmt.Fprintf(s.Err, "[lite] warning: "+format+"\n", args...)
 }
@@ -88,16 +91,16 @@ func (s *setup) begin(ctx context.Context) (err error) {
 		return err
 	}
 	if !s.Staged {
-		err = errors.Join(os.RemoveAll(s.at(workDir)), os.Remove(s.at(inventoryFile)+newSuffix))
+		err = errors.Join(os.RemoveAll(s.at(string(s.layout.Config.Setup()))), os.Remove(s.at(s.layout.Config.Installed())+newSuffix))
 		if err = ignoreMissing(err); err == nil {
-			err = os.Mkdir(s.at(workDir), 0o700)
+			err = os.Mkdir(s.at(string(s.layout.Config.Setup())), 0o700)
 		}
 	}
 	if err == nil {
-		err = s.inventory.open(s.at(inventoryFile), s.at(beforeFile))
+		err = s.inventory.open(s.at(s.layout.Config.Installed()), s.at(s.layout.Config.Setup().Before()))
 	}
 	if err != nil {
-		return errors.Join(s.full(configDir, err), s.end())
+		return errors.Join(s.full(string(s.layout.Config), err), s.end())
 	}
 	return nil
 }
@@ -105,20 +108,20 @@ func (s *setup) begin(ctx context.Context) (err error) {
 // takeLock keeps others from changing the installation.
 func (s *setup) takeLock(ctx context.Context) (err error) {
 	for try := 0; ; try++ {
-		if err := os.MkdirAll(s.at(configDir), 0o700); err != nil {
-			return s.full(filepath.Dir(configDir), err)
+		if err := os.MkdirAll(s.at(string(s.layout.Config)), 0o700); err != nil {
+			return s.full(filepath.Dir(string(s.layout.Config)), err)
 		}
-		s.lock, err = service.BeginChange(ctx, func(line string) { s.say("%s", line) }, s.at(configDir))
+		s.lock, err = service.BeginChange(ctx, func(line string) { s.printf("%s", line) }, s.at(string(s.layout.Config)))
 		if err != nil {
 			return err
 		}
 		// An uninstall that had the lock has removed the directory.
-		if _, err := os.Stat(s.at(configDir)); err == nil {
+		if _, err := os.Stat(s.at(string(s.layout.Config))); err == nil {
 			s.lock.Private()
 			return nil
 		}
 		if err := s.lock.Close(); err != nil || try == 10 {
-			return errors.Join(fmt.Errorf("%s keeps being removed", configDir), err)
+			return errors.Join(fmt.Errorf("%s keeps being removed", string(s.layout.Config)), err)
 		}
 	}
 }
@@ -158,7 +161,7 @@ func (s *setup) end() error {
 		}
 		errs = append(errs, s.inventory.restore())
 	}
-	errs = append(errs, s.inventory.close(), os.RemoveAll(s.at(workDir)))
-	_ = os.Remove(s.at(configDir)) // if there was nothing
+	errs = append(errs, s.inventory.close(), os.RemoveAll(s.at(string(s.layout.Config.Setup()))))
+	_ = os.Remove(s.at(string(s.layout.Config))) // if there was nothing
 	return errors.Join(ignoreMissing(errors.Join(errs...)), s.lock.Close())
 }

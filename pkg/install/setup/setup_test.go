@@ -18,6 +18,28 @@ import (
 
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/install/inventory"
+	"lite.io/lite/pkg/install/release"
+	"lite.io/lite/pkg/layout"
+)
+
+// Where the installation of a test has what, below its root.
+var (
+	standard = layout.Default()
+
+	installFile   = standard.Config.Install()
+	inventoryFile = standard.Config.Installed()
+	pendingFile   = standard.Config.Pending()
+	envFile       = standard.Config.Environment()
+	releaseKey    = standard.Config.ReleaseKey()
+
+	workDir    = string(standard.Config.Setup())
+	beforeFile = standard.Config.Setup().Before()
+	sumsFile   = standard.Config.Setup().File(release.SumsFile)
+	keyFile    = standard.Config.Setup().Key()
+
+	unit       = standard.Host.SystemdUnit
+	scopesFile = standard.Host.SystemdScopes
+	openRCLog  = standard.Host.OpenRCLog
 )
 
 // bed is a machine in a directory, and how a lite is set up there.
@@ -37,7 +59,7 @@ func newBed(t *testing.T) *bed {
 		b.must(t, os.MkdirAll(b.at(dir), 0o755))
 	}
 	b.put(t, "root/program", "a program", 0o755)
-	b.machine = machine{root: b.root, execute: b.execute, look: func(name string) string {
+	b.machine = machine{root: b.root, layout: standard, execute: b.execute, lookPath: func(name string) string {
 		if name == "systemctl" {
 			return "/bin/" + name
 		}

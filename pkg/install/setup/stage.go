@@ -29,10 +29,10 @@ func (s *setup) stage(ctx context.Context) error {
 		all = append(all, p.bin+newSuffix)
 	}
 	if err := s.inventory.add(all); err != nil {
-		return s.full(path.Dir(inventoryFile), err)
+		return s.full(path.Dir(s.layout.Config.Installed()), err)
 	}
-	if err := writeNew(s.at(finalFile), inventory.Inventory(p.wanted).Text(), 0o600); err != nil {
-		return s.full(path.Dir(inventoryFile), err)
+	if err := writeNew(s.at(s.layout.Config.Setup().After()), inventory.Inventory(p.wanted).Text(), 0o600); err != nil {
+		return s.full(path.Dir(s.layout.Config.Installed()), err)
 	}
 	for _, dir := range p.dirs {
 		if err := s.makeDir(dir, 0o755); err != nil {
@@ -44,7 +44,7 @@ func (s *setup) stage(ctx context.Context) error {
 			return ErrInterrupted
 		}
 		dir := path.Dir(c.path)
-		if dir == path.Dir(installFile) && !s.isDir(dir) {
+		if dir == path.Dir(s.layout.Config.Install()) && !s.isDir(dir) {
 			if err := s.makeDir(dir, 0o700); err != nil {
 				return err
 			}
@@ -114,7 +114,7 @@ func (s *setup) commit(ctx context.Context) error {
 	p := &s.plan
 	if p.changed {
 		if err := s.markPending(); err != nil {
-			return s.full(path.Dir(pendingFile), err)
+			return s.full(path.Dir(s.layout.Config.Pending()), err)
 		}
 	}
 	s.committed = true
@@ -148,11 +148,11 @@ func (s *setup) commit(ctx context.Context) error {
 
 // markPending remembers that the service has to be restarted.
 func (s *setup) markPending() error {
-	f, err := os.OpenFile(s.at(pendingFile), os.O_WRONLY|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(s.at(s.layout.Config.Pending()), os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.Chmod(0o600), f.Close(), file.SyncDir(s.at(path.Dir(pendingFile))))
+	return errors.Join(f.Chmod(0o600), f.Close(), file.SyncDir(s.at(path.Dir(s.layout.Config.Pending()))))
 }
 
 // settle removes what an earlier installation has made elsewhere, and leaves in the inventory what belongs to this one.
@@ -176,12 +176,12 @@ func (s *setup) settle() error {
 	if err := ignoreMissing(errors.Join(errs...)); err != nil {
 		return err
 	}
-	return s.inventory.settle(s.at(finalFile)+newSuffix, s.plan.wanted)
+	return s.inventory.settle(s.at(s.layout.Config.Setup().After())+newSuffix, s.plan.wanted)
 }
 
 // label gives the files the labels that SELinux wants them to have.
 func (s *setup) label(ctx context.Context) {
-	if s.look("restorecon") != "" {
+	if s.lookPath("restorecon") != "" {
 		paths := []string{}
 		for _, c := range s.plan.files {
 			paths = append(paths, c.path)
@@ -194,7 +194,7 @@ func (s *setup) label(ctx context.Context) {
 		}
 		return
 	}
-	if s.look("getenforce") == "" {
+	if s.lookPath("getenforce") == "" {
 		return
 	}
 	if mode, _, err := s.execute(ctx, "getenforce"); err == nil && strings.TrimSpace(mode) == "Enforcing" {

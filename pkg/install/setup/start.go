@@ -19,36 +19,36 @@ import (
 func (s *setup) start(ctx context.Context) error {
 	// What an init system has begun it brings to its end.
 	settled := context.WithoutCancel(ctx)
-	if s.has(pendingFile) {
+	if s.has(s.layout.Config.Pending()) {
 		if err := s.init.Reload(settled); err != nil {
 			return err
 		}
 	}
 	if s.options.skipEnable {
-		s.say("installed; neither started nor enabled, because INSTALL_LITE_SKIP_ENABLE is set")
+		s.printf("installed; neither started nor enabled, because INSTALL_LITE_SKIP_ENABLE is set")
 		return nil
 	}
 	if s.init.Kind == service.None {
-		s.say("installed. This machine has neither systemd nor OpenRC: start lite in the foreground with")
-		s.say("  %s %s", s.plan.bin, s.options.role)
-		return ignoreMissing(os.Remove(s.at(pendingFile)))
+		s.printf("installed. This machine has neither systemd nor OpenRC: start lite in the foreground with")
+		s.printf("  %s %s", s.plan.bin, s.options.role)
+		return ignoreMissing(os.Remove(s.at(s.layout.Config.Pending())))
 	}
 	if err := s.init.Enable(settled); err != nil {
 		return err
 	}
 	switch {
 	case s.options.skipStart:
-		s.say("installed; not started, because INSTALL_LITE_SKIP_START is set")
+		s.printf("installed; not started, because INSTALL_LITE_SKIP_START is set")
 		return nil
-	case !s.has(pendingFile) && s.init.Running(settled):
+	case !s.has(s.layout.Config.Pending()) && s.init.Running(settled):
 		what := ""
 		if s.plan.differs {
 			what = " for the service"
 		}
-		s.say("nothing has changed%s, and the service is running", what)
+		s.printf("nothing has changed%s, and the service is running", what)
 		return nil
 	}
-	s.say("starting the service lite (%s)", s.options.role)
+	s.printf("starting the service lite (%s)", s.options.role)
 	starting, err := s.restart(settled)
 	if err != nil {
 		return err
@@ -56,7 +56,7 @@ func (s *setup) start(ctx context.Context) error {
 	if err := s.await(ctx, starting); err != nil {
 		return err
 	}
-	return ignoreMissing(os.Remove(s.at(pendingFile)))
+	return ignoreMissing(os.Remove(s.at(s.layout.Config.Pending())))
 }
 
 // restart begins to start the service, anew if it runs.
@@ -76,29 +76,29 @@ func (s *setup) restart(ctx context.Context) (service.Starting, error) {
 const (
 	// readyTimeout is how long a start may take until the installer does not wait any more.
 	readyTimeout = 300 * time.Second
-	lookEvery    = time.Second
-	// tellEvery is how often it says what is waited for, if that has changed.
-	tellEvery = 15 * time.Second
+	pollEvery    = time.Second
+	// reportEvery is how often the installer prints what it is waiting for, if that has changed.
+	reportEvery = 15 * time.Second
 )
 
 // await waits until the node is ready, and says why it is not.
 func (s *setup) await(ctx context.Context, w service.Starting) error {
 	deadline := time.Now().Add(readyTimeout)
-	told, toldAt, last := "", time.Now(), ""
+	reported, reportedAt, last := "", time.Now(), ""
 	for time.Now().Before(deadline) {
 		select {
-		case <-time.After(lookEvery):
+		case <-time.After(pollEvery):
 		case <-ctx.Done():
 			return ErrInterrupted
 		}
-		st := w.Look(ctx)
+		st := w.State(ctx)
 		switch {
 		case st.Ready:
 			next := s.called() + " status"
 			if s.options.role == config.Server {
 				next += " and " + s.called() + " kubectl get nodes"
 			}
-			s.say("the node is ready: see %s", next)
+			s.printf("the node is ready: see %s", next)
 			return nil
 		case st.Failing:
 			return fmt.Errorf("installed, but the service does not start: %s; fix that and run the installer again (%s has more)",
@@ -107,9 +107,9 @@ func (s *setup) await(ctx context.Context, w service.Starting) error {
 		if st.Why != "" {
 			last = st.Why
 		}
-		if last != told && time.Since(toldAt) >= tellEvery {
-			s.say("%s", last)
-			told, toldAt = last, time.Now()
+		if last != reported && time.Since(reportedAt) >= reportEvery {
+			s.printf("%s", last)
+			reported, reportedAt = last, time.Now()
 		}
 	}
 	if last == "" {

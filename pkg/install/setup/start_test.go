@@ -82,24 +82,24 @@ func TestAwaitOfOpenRC(t *testing.T) {
 		return "", status, nil
 	}
 	b.openRC(t)
-	starting, err := service.Here(b.root, execute, b.machine.look, false).Restart(t.Context(), "/usr/local/bin/lite")
+	starting, err := service.Here(b.root, execute, b.machine.lookPath, false).Restart(t.Context(), "/usr/local/bin/lite")
 	if err != nil {
 		t.Fatal(err)
 	}
-	look := func() service.State { return starting.Look(t.Context()) }
-	if st := look(); st.Ready || st.Failing {
+	state := func() service.State { return starting.State(t.Context()) }
+	if st := state(); st.Ready || st.Failing {
 		t.Errorf("at first: %+v", st)
 	}
 	b.put(t, openRCLog, before+"level=INFO x\nlite: port 6443 is taken\n", 0o644)
-	if st := look(); !st.Failing || st.Why != "port 6443 is taken" {
+	if st := state(); !st.Failing || st.Why != "port 6443 is taken" {
 		t.Errorf("it fails: %+v", st)
 	}
 	b.put(t, openRCLog, "lite: it\n", 0o644) // rotated
-	if st := look(); st.Why != "it" {
+	if st := state(); st.Why != "it" {
 		t.Errorf("after the log was rotated: %+v", st)
 	}
 	status = 0
-	if st := look(); !st.Ready {
+	if st := state(); !st.Ready {
 		t.Errorf("ready: %+v", st)
 	}
 }
@@ -115,11 +115,11 @@ func TestFindInit(t *testing.T) {
 		{"an image with systemd", func(b *bed) { b.remove(t, "run/systemd/system") }, true, service.Unbooted},
 		{"an image with systemd that is started", func(b *bed) { b.remove(t, "run/systemd/system") }, false, service.None},
 		{"OpenRC", func(b *bed) { b.openRC(t) }, true, service.OpenRC},
-		{"neither", func(b *bed) { b.machine.look = func(string) string { return "" } }, true, service.None},
+		{"neither", func(b *bed) { b.machine.lookPath = func(string) string { return "" } }, true, service.None},
 	} {
 		b := newBed(t)
 		c.prepare(b)
-		if got := service.Here(b.root, nil, b.machine.look, c.skipStart).Kind; got != c.want {
+		if got := service.Here(b.root, nil, b.machine.lookPath, c.skipStart).Kind; got != c.want {
 			t.Errorf("%s: got %d, want %d", c.name, got, c.want)
 		}
 	}
@@ -130,5 +130,5 @@ func (b *bed) openRC(t *testing.T) {
 	t.Helper()
 	b.remove(t, "run/systemd/system")
 	b.put(t, "sbin/openrc-run", "", 0o755)
-	b.machine.look = func(name string) string { return map[string]string{"rc-service": "/sbin/rc-service"}[name] }
+	b.machine.lookPath = func(name string) string { return map[string]string{"rc-service": "/sbin/rc-service"}[name] }
 }

@@ -48,7 +48,7 @@ func (w *work) removeCgroups(ctx context.Context) {
 	if w.hasRun {
 		w.stopSlices(ctx)
 	}
-	told := false
+	reported := false
 	for _, h := range hierarchies() {
 		var dirs []string
 		for _, top := range tops {
@@ -66,9 +66,9 @@ func (w *work) removeCgroups(ctx context.Context) {
 		}
 		slices.Sort(dirs)
 		dirs = slices.Compact(dirs)
-		if len(dirs) > 0 && !told {
+		if len(dirs) > 0 && !reported {
 			w.Step("Removing cgroups of pods")
-			told = true
+			reported = true
 		}
 		for _, dir := range slices.Backward(dirs) { // children come after their parents
 			w.removeCgroup(dir)

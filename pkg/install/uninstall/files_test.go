@@ -41,7 +41,7 @@ func TestCheckDataDir(t *testing.T) {
 func newWork(t *testing.T) (*work, *bytes.Buffer) {
 	var out bytes.Buffer
 	dir := t.TempDir()
-	return &work{Report: NewReport(&out), Node: Node{RunDir: layout.Run(dir + "/run"), ConfigDir: layout.Config(dir + "/etc"), Host: layout.Default().Host}}, &out
+	return &work{Report: NewReport(&out), Installation: Installation{RunDir: layout.Run(dir + "/run"), ConfigDir: layout.Config(dir + "/etc"), Host: layout.Default().Host}}, &out
 }
 
 func write(t *testing.T, paths ...string) {
@@ -203,7 +203,7 @@ func TestMountsOfTemporaryFiles(t *testing.T) {
 func TestOthersKubelet(t *testing.T) {
 	w, out := newWork(t)
 	dir := t.TempDir()
-	n := w.Node
+	n := w.Installation
 	n.DataDirs, n.KubeletDir = []string{dir + "/data"}, dir+"/kubelet"
 	write(t, dir+"/kubelet/pods/uid/volumes/data", dir+"/kubelet/cpu_manager_state")
 	kept := func(when string) {
@@ -335,7 +335,7 @@ func TestReport(t *testing.T) {
 func TestFindHelpers(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("PATH", dir)
-	w := &work{Node: Node{DataDirs: []string{dir}}}
+	w := &work{Installation: Installation{DataDirs: []string{dir}}}
 	for _, path := range []string{"netfilter/nft/nft", "netfilter/bin/iptables-nft-save"} {
 		path = filepath.Join(dir, "bundle", "digest", path)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

@@ -24,7 +24,7 @@ func TestUndoFixes(t *testing.T) {
 		}
 	}
 	var out bytes.Buffer
-	w := &work{Node: Node{ConfigDir: etc}, Report: NewReport(&out)}
+	w := &work{Installation: Installation{ConfigDir: etc}, Report: NewReport(&out)}
 	w.undoFixes(t.Context())
 	w.undoFixes(t.Context()) // there is nothing any more
 	if err := w.end(); err != nil {
@@ -43,7 +43,7 @@ func TestUndoFixes(t *testing.T) {
 
 // A file that somebody has damaged is told, and does not stop the rest.
 func TestDamagedFixes(t *testing.T) {
-	w := &work{Node: Node{ConfigDir: layout.Config(t.TempDir())}, Report: NewReport(&bytes.Buffer{})}
+	w := &work{Installation: Installation{ConfigDir: layout.Config(t.TempDir())}, Report: NewReport(&bytes.Buffer{})}
 	if err := os.WriteFile(w.ConfigDir.Fixes(), []byte("{\"did\":"), 0o600); err != nil {
 		t.Fatal(err)
 	}

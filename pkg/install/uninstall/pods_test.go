@@ -34,7 +34,7 @@ func TestGroupsOf(t *testing.T) {
 func TestIsHelper(t *testing.T) {
 	dir := t.TempDir()
 	ours, others := filepath.Join(dir, "data/bundle/0/bin"), filepath.Join(dir, "others")
-	w := &work{Report: NewReport(os.Stderr), Node: Node{DataDirs: []string{filepath.Join(dir, "data")}, RunDir: "/run/lite"}}
+	w := &work{Report: NewReport(os.Stderr), Installation: Installation{DataDirs: []string{filepath.Join(dir, "data")}, RunDir: "/run/lite"}}
 	for _, test := range []struct {
 		path string
 		args []string

@@ -22,8 +22,8 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// Node is where lite keeps what on this machine.
-type Node struct {
+// Installation is what lite has on this machine, and where.
+type Installation struct {
 	DataDirs   []string   // of every lite that has run since boot, the configured one first
 	DefaultDir string     // a data directory that is named after lite, so that all in it is lite's
 	RunDir     layout.Run // what a reboot makes worthless
@@ -53,7 +53,7 @@ type Options struct {
 
 // work is one killall or uninstall.
 type work struct {
-	Node
+	Installation
 	Options
 	*Report
 	record changes.Record
@@ -74,7 +74,7 @@ type work struct {
 
 // Kill stops lite and all its pods and takes away what they need of the machine.
 // Data stays, and lite starts again on it.
-func Kill(ctx context.Context, n Node, o Options, r *Report) error {
+func Kill(ctx context.Context, n Installation, o Options, r *Report) error {
 	return change(ctx, n, o, r, func(w *work) error {
 		if !w.present() {
 			r.Step("Nothing to do: lite is not on this machine.")
@@ -89,7 +89,7 @@ func Kill(ctx context.Context, n Node, o Options, r *Report) error {
 
 // Remove is Kill, and then takes lite off the machine; with KeepData without
 // what it was told and what it knows.
-func Remove(ctx context.Context, n Node, o Options, r *Report) error {
+func Remove(ctx context.Context, n Installation, o Options, r *Report) error {
 	return change(ctx, n, o, r, func(w *work) error {
 		if !w.present() {
 			r.Step("Nothing to do: lite is not on this machine.")
@@ -108,7 +108,7 @@ func Remove(ctx context.Context, n Node, o Options, r *Report) error {
 }
 
 // change does something that nobody else may do at the same time.
-func change(ctx context.Context, n Node, o Options, r *Report, do func(*work) error) error {
+func change(ctx context.Context, n Installation, o Options, r *Report, do func(*work) error) error {
 	if err := checkNamespaces("/proc/self/ns", "/proc/1/ns"); err != nil {
 		return err
 	}
@@ -144,7 +144,7 @@ func checkNamespaces(own, machine string) error {
 
 // Present reports whether there is anything of lite on the machine but its
 // program.
-func Present(n Node) bool {
+func Present(n Installation) bool {
 	w, err := begin(n, Options{}, NewReport(io.Discard))
 	return err != nil || w.present()
 }
@@ -164,8 +164,8 @@ func (w *work) present() bool {
 	return !errors.Is(err, service.ErrNone)
 }
 
-func begin(n Node, o Options, r *Report) (*work, error) {
-	w := &work{Node: n, Options: o, Report: r, hadRun: exists(string(n.RunDir)), used: map[string]bool{}}
+func begin(n Installation, o Options, r *Report) (*work, error) {
+	w := &work{Installation: n, Options: o, Report: r, hadRun: exists(string(n.RunDir)), used: map[string]bool{}}
 	w.hasRun = w.hadRun
 	var err error
 	if w.record, err = changes.Read(n.RunDir); err != nil {

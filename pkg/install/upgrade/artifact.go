@@ -21,7 +21,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lite.io/lite/pkg/install/release"
-	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/version"
 )
 
@@ -104,9 +103,6 @@ func (c contents) toUnpack(dir string) (total int64) {
 	}
 	return total
 }
-
-// imageDir is where a node imports archives of images from.
-func imageDir(dataDir string) string { return layout.Data(dataDir).Agent().Images() }
 
 // stage writes the program that an artifact holds to a file, and makes sure that
 // all of the artifact is what its SHA256SUMS says.

@@ -19,6 +19,7 @@ import (
 
 	"lite.io/lite/pkg/install/release"
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/version"
 )
 
@@ -90,15 +91,12 @@ func find(ctx context.Context, o Options, t trust, env []string) (*published, er
 	return r, nil
 }
 
-// proxyFile is where the service's proxies are: a shell of root's does not have
-// them.
-var proxyFile = standard.Config.Environment()
-
 // newClient goes by the proxies of this process, else by those of lite, else by
 // those of the service.
 func newClient(env []string, anyhow bool) (*http.Client, error) {
-	said := map[string]string{}
-	file, err := os.ReadFile(proxyFile)
+	settings := map[string]string{}
+	// A shell of root's does not have the proxies of the service.
+	file, err := os.ReadFile(layout.Default().Config.Environment())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read the proxies: %w", err)
 	}
@@ -106,11 +104,11 @@ func newClient(env []string, anyhow bool) (*http.Client, error) {
 		for _, line := range source {
 			name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
 			if value = strings.Trim(value, `"'`); value != "" {
-				said[strings.ToUpper(name)] = value
+				settings[strings.ToUpper(name)] = value
 			}
 		}
 	}
-	proxy := (&httpproxy.Config{HTTPProxy: said["HTTP_PROXY"], HTTPSProxy: said["HTTPS_PROXY"], NoProxy: said["NO_PROXY"]}).ProxyFunc()
+	proxy := (&httpproxy.Config{HTTPProxy: settings["HTTP_PROXY"], HTTPSProxy: settings["HTTPS_PROXY"], NoProxy: settings["NO_PROXY"]}).ProxyFunc()
 	return &http.Client{CheckRedirect: follow(anyhow), Transport: &http.Transport{
 		Proxy:                 func(r *http.Request) (*url.URL, error) { return proxy(r.URL) },
 		ResponseHeaderTimeout: stallTimeout,
@@ -185,7 +183,7 @@ func (r *published) try(ctx context.Context, address, etag string, from int64, u
 
 // stage downloads the program of a release, compares it with what SHA256SUMS
 // says and unpacks it.
-func (r *published) stage(ctx context.Context, download, to string, say func(string)) error {
+func (r *published) stage(ctx context.Context, download, to string, report func(string)) error {
 	name := release.Packed(runtime.GOARCH)
 	list, err := r.sums(ctx)
 	if err != nil {
@@ -200,7 +198,7 @@ func (r *published) stage(ctx context.Context, download, to string, say func(str
 	}
 	defer os.Remove(download)
 	defer f.Close()
-	if err := r.download(ctx, r.dir+name, f, say); err != nil {
+	if err := r.download(ctx, r.dir+name, f, report); err != nil {
 		return fmt.Errorf("download lite %s: %w", r.version, err)
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
@@ -237,7 +235,7 @@ func (r *published) sums(ctx context.Context) (release.Sums, error) {
 }
 
 // download gets a file, and goes on where it was when the connection breaks.
-func (r *published) download(ctx context.Context, address string, f *os.File, say func(string)) error {
+func (r *published) download(ctx context.Context, address string, f *os.File, report func(string)) error {
 	var have int64
 	var etag string
 	pause := retryAfter
@@ -255,7 +253,7 @@ func (r *published) download(ctx context.Context, address string, f *os.File, sa
 				return err
 			}
 			etag = strong(res.Header.Get("ETag"), res.Header.Get("Last-Modified"))
-			p := &progress{total: have + res.ContentLength, have: &have, say: say, alive: func() { stall.Reset(stallTimeout) }}
+			p := &progress{total: have + res.ContentLength, have: &have, report: report, alive: func() { stall.Reset(stallTimeout) }}
 			_, err := io.Copy(io.MultiWriter(f, p), res.Body)
 			return err
 		})
@@ -271,7 +269,7 @@ func (r *published) download(ctx context.Context, address string, f *os.File, sa
 		if m := (missing{}); ctx.Err() != nil || errors.As(err, &m) || errors.As(err, &full) || attempt == attempts {
 			return err
 		}
-		say(fmt.Sprintf("The download stopped (%v); resuming in %s", err, pause))
+		report(fmt.Sprintf("The download stopped (%v); resuming in %s", err, pause))
 		if !kube.Sleep(ctx, pause) {
 			return ctx.Err()
 		}
@@ -293,22 +291,22 @@ func strong(etag, modified string) string {
 
 // progress counts what comes, and tells every now and then.
 type progress struct {
-	total int64
-	have  *int64
-	told  time.Time
-	say   func(string)
-	alive func()
+	total    int64
+	have     *int64
+	reported time.Time
+	report   func(string)
+	alive    func()
 }
 
-// tellEvery is how often a download says how far it is.
-const tellEvery = 5 * time.Second
+// reportEvery is how often a download reports its progress.
+const reportEvery = 5 * time.Second
 
 func (p *progress) Write(data []byte) (int, error) {
 	p.alive()
 	*p.have += int64(len(data))
-	if now := time.Now(); p.total > 0 && now.Sub(p.told) > tellEvery {
-		p.told = now
-		p.say(fmt.Sprintf("Downloaded %d of %d MiB", *p.have>>20, p.total>>20))
+	if now := time.Now(); p.total > 0 && now.Sub(p.reported) > reportEvery {
+		p.reported = now
+		p.report(fmt.Sprintf("Downloaded %d of %d MiB", *p.have>>20, p.total>>20))
 	}
 	return len(data), nil
 }

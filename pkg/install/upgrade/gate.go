@@ -12,12 +12,13 @@ import (
 
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/status"
 )
 
 const (
-	// lookEvery is how often a version is looked at while it starts.
-	lookEvery = 500 * time.Millisecond
+	// pollEvery is how often a version is looked at while it starts.
+	pollEvery = 500 * time.Millisecond
 	// steady is how long it has to be healthy in one piece.
 	steady = 3 * time.Second
 	// silentShare is the part of the time that a version has during which nothing
@@ -40,11 +41,11 @@ type gate struct {
 	runtime    string
 	containers []container
 	kubeconfig string
-	// starter is the process that is to become the program where there is no init
+	// starter is the process that re-executes itself as the program where there is no init
 	// system. When it has ended there is nobody to wait for.
 	starter *os.Process
-	// say is told what is waited for, whenever that changes; may be nil.
-	say func(string)
+	// report gets what the gate is waiting for, whenever that changes; may be nil.
+	report func(string)
 }
 
 // newGate is that of the version which an upgrade goes to.
@@ -67,10 +68,10 @@ var errUndecided = errors.New("the watch was interrupted")
 // reasons of their own.
 func (g gate) await(ctx context.Context) (ended []string, err error) {
 	began := time.Now()
-	answered, healthy, said := began, time.Time{}, ""
+	answered, healthy, reported := began, time.Time{}, ""
 	for {
 		now := time.Now()
-		answers, ended, waiting := g.look(ctx)
+		answers, ended, waiting := g.probe(ctx)
 		if ctx.Err() != nil {
 			return nil, errUndecided
 		}
@@ -94,11 +95,11 @@ func (g gate) await(ctx context.Context) (ended []string, err error) {
 		case countStarts(g.dataDir, "new") > maxStarts:
 			return nil, fmt.Errorf("lite %s was started %d times and was not healthy: %w", g.version, maxStarts, waiting)
 		}
-		if waiting != nil && g.say != nil && waiting.Error() != said {
-			said = waiting.Error()
-			g.say(said)
+		if waiting != nil && g.report != nil && waiting.Error() != reported {
+			reported = waiting.Error()
+			g.report(reported)
 		}
-		if !kube.Sleep(ctx, lookEvery) {
+		if !kube.Sleep(ctx, pollEvery) {
 			return nil, errUndecided
 		}
 	}
@@ -112,12 +113,12 @@ func (g gate) silence() time.Duration {
 	return max(g.timeout/silentShare, silentLeast)
 }
 
-// look is one look: whether the version answers at all, and what it is not
+// probe checks once whether the version answers at all, and what it is not
 // healthy for.
-func (g gate) look(ctx context.Context) (answers bool, ended []string, waiting error) {
+func (g gate) probe(ctx context.Context) (answers bool, ended []string, waiting error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	n, err := status.Get(ctx, standard.Run.Socket())
+	n, err := status.Get(ctx, layout.Default().Run.Socket())
 	switch {
 	case err != nil:
 		return false, nil, errors.New("it does not answer yet")

@@ -94,7 +94,7 @@ func ReadJournal(dataDir string) (*Journal, error) {
 		return nil, fmt.Errorf("read the journal of the upgrade %s: %w; it is written atomically, so the disk may be damaged: remove it if lite works", path, err)
 	}
 	if j.Guard == "" {
-		j.Guard = standard.Config.Guard()
+		j.Guard = layout.Default().Config.Guard()
 	}
 	return j, nil
 }

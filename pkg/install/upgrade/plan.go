@@ -39,7 +39,7 @@ type Options struct {
 
 // Plan is an upgrade that nothing stands in the way of.
 type Plan struct {
-	Node     *Node
+	Node     *Instance
 	From, To version.Info
 	// Same says that there is nothing to do.
 	Same          bool
@@ -68,7 +68,7 @@ func (p *Plan) Close() error {
 // Make finds out everything that stands in the way of an upgrade. Nothing is
 // changed but for the new program, which is put beside the old one: it is asked
 // what it is and whether it can be started as this one was.
-func Make(ctx context.Context, o Options, say func(string)) (*Plan, error) {
+func Make(ctx context.Context, o Options, report func(string)) (*Plan, error) {
 	n, err := Running(ctx)
 	if err != nil {
 		return nil, err
@@ -76,7 +76,7 @@ func Make(ctx context.Context, o Options, say func(string)) (*Plan, error) {
 	if err := n.checkSelf(); err != nil {
 		return nil, err
 	}
-	driver, err := drive(ctx, n.Config.DataDir, say)
+	driver, err := drive(ctx, n.Config.Layout(), report)
 	if err != nil {
 		return nil, err
 	}
@@ -85,20 +85,20 @@ func Make(ctx context.Context, o Options, say func(string)) (*Plan, error) {
 		return nil, errors.Join(err, driver.Close())
 	}
 	p := &Plan{Node: n, From: version.Get(), HealthTimeout: o.HealthTimeout, runtime: agent.Socket(n.Config), driver: driver}
-	if err := p.make(ctx, o, say); err != nil {
+	if err := p.make(ctx, o, report); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil
 }
 
-func (p *Plan) make(ctx context.Context, o Options, say func(string)) error {
+func (p *Plan) make(ctx context.Context, o Options, report func(string)) error {
 	if err := p.settle(); err != nil {
 		return err
 	}
 	if err := p.checkHealth(o.Force); err != nil {
 		return err
 	}
-	t, err := newTrust(o, standard.Config.ReleaseKey())
+	t, err := newTrust(o, p.Node.Config.Layout().Config.ReleaseKey())
 	if err != nil {
 		return err
 	}
@@ -112,13 +112,13 @@ func (p *Plan) make(ctx context.Context, o Options, say func(string)) error {
 			p.To, p.Same = p.From, true
 			return nil
 		}
-		if err := r.stage(ctx, p.Node.Config.Layout().Data.Download(), target, say); err != nil {
+		if err := r.stage(ctx, p.Node.Config.Layout().Data.Download(), target, report); err != nil {
 			return err
 		}
 		asked = r.version
 	} else {
 		p.artifact = o.Artifact
-		say("Looking at " + o.Artifact)
+		report("Looking at " + o.Artifact)
 		if p.contents, err = stage(ctx, o.Artifact, target, t); err != nil {
 			return err
 		}
@@ -151,7 +151,7 @@ func (p *Plan) make(ctx context.Context, o Options, say func(string)) error {
 
 // checkSelf makes sure that this is the lite that runs: what it keeps and goes
 // back to is itself.
-func (n *Node) checkSelf() error {
+func (n *Instance) checkSelf() error {
 	if strings.HasSuffix(n.Binary, " (deleted)") {
 		return fmt.Errorf("the program of lite was replaced since lite %s was started; restart lite first", n.Status.Version)
 	}
@@ -178,7 +178,7 @@ func (p *Plan) settle() error {
 		return err
 	}
 	if !j.Pending() {
-		return cleanUp(dataDir, &Journal{Binary: p.Node.Binary, Guard: standard.Config.Guard()})
+		return cleanUp(dataDir, &Journal{Binary: p.Node.Binary, Guard: p.Node.Config.Layout().Config.Guard()})
 	}
 	switch {
 	case j.State == Prepared:
@@ -238,7 +238,7 @@ const unpacks = 128 << 20
 // enough room to start. The new program is on the disk by now.
 func (p *Plan) checkRoom() error {
 	dataDir := p.Node.Config.DataDir
-	p.Size = backup.Size(dataDir, p.Node.Config.Role) + p.contents.toUnpack(imageDir(dataDir))
+	p.Size = backup.Size(dataDir, p.Node.Config.Role) + p.contents.toUnpack(layout.Data(dataDir).Agent().Images())
 	if same, err := sameFileSystem(dataDir, p.Node.Binary); err != nil {
 		return err
 	} else if !same {

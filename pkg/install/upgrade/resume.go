@@ -256,7 +256,7 @@ func Relaunch(dataDir string, end End, environment []string) error {
 		return nil // who watches the upgrade waits for it as for any start
 	} else if runs && !driven(dataDir) {
 		// The start counts; after some of them the old version comes back.
-		return Become(j.Binary, environment)
+		return Reexec(j.Binary, environment)
 	}
 	slog.Info("Waiting for the upgrade to start lite again", "state", entered)
 	// By this file uninstall and killall find who waits.
@@ -275,7 +275,7 @@ func Relaunch(dataDir string, end End, environment []string) error {
 				if err := hold.Close(); err != nil {
 					return err
 				}
-				return Become(j.Binary, environment)
+				return Reexec(j.Binary, environment)
 			}
 		}
 		time.Sleep(relaunchEvery)
@@ -291,9 +291,9 @@ func startable(entered State, now *Journal) bool {
 	return entered == Prepared && (now.State == Swapped || now.State == Started)
 }
 
-// Become replaces the program of this process, which gets the environment that this
-// one got. It returns only if that fails.
-func Become(program string, environment []string) error {
+// Reexec replaces the program of this process, with the same arguments and the given
+// environment. It returns only if that fails.
+func Reexec(program string, environment []string) error {
 	if err := unix.Exec(program, os.Args, environment); err != nil {
 		return fmt.Errorf("run %s: %w", program, err)
 	}

@@ -439,8 +439,8 @@ func TestImagesGoWithTheUpgrade(t *testing.T) {
 		k.Backup.Versions.Version = "v0.1.0"
 		must(t, k.Begin())
 		put(t, filepath.Join(layout.Data(s.dataDir).Keeping(), "images", "mine.tar"), "before")
-		put(t, filepath.Join(imageDir(s.dataDir), "mine.tar"), "after")
-		put(t, filepath.Join(imageDir(s.dataDir), "new.tar"), "after")
+		put(t, filepath.Join(layout.Data(s.dataDir).Agent().Images(), "mine.tar"), "after")
+		put(t, filepath.Join(layout.Data(s.dataDir).Agent().Images(), "new.tar"), "after")
 		s.journal.Images = []string{"mine.tar", "new.tar", "never.tar"}
 		must(t, s.journal.write(s.dataDir))
 		k.Backup.Images = s.journal.Images
@@ -448,10 +448,10 @@ func TestImagesGoWithTheUpgrade(t *testing.T) {
 	}
 	check := func(t *testing.T, s scene) {
 		t.Helper()
-		if got := content(t, filepath.Join(imageDir(s.dataDir), "mine.tar")); got != "before" {
+		if got := content(t, filepath.Join(layout.Data(s.dataDir).Agent().Images(), "mine.tar")); got != "before" {
 			t.Errorf("the archive that was there holds %q", got)
 		}
-		if _, err := os.Lstat(filepath.Join(imageDir(s.dataDir), "new.tar")); err == nil {
+		if _, err := os.Lstat(filepath.Join(layout.Data(s.dataDir).Agent().Images(), "new.tar")); err == nil {
 			t.Error("a new archive was left behind")
 		}
 	}

@@ -25,8 +25,8 @@ import (
 	"lite.io/lite/pkg/status"
 )
 
-// Node is the lite that runs on this machine, as it was started.
-type Node struct {
+// Instance is the lite that runs on this machine, as it was started.
+type Instance struct {
 	Status status.Node
 	Config *config.Config
 	Binary string // its program, links followed
@@ -41,15 +41,15 @@ type Node struct {
 }
 
 // Running finds the lite that runs on this machine.
-func Running(ctx context.Context) (*Node, error) {
+func Running(ctx context.Context) (*Instance, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("upgrade: only root may replace lite; run it as root")
 	}
-	s, err := status.Get(ctx, standard.Run.Socket())
+	s, err := status.Get(ctx, layout.Default().Run.Socket())
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{Status: s}
+	n := &Instance{Status: s}
 	proc := fmt.Sprintf("/proc/%d/", s.PID)
 	if n.process, err = os.FindProcess(s.PID); err != nil {
 		return nil, fmt.Errorf("inspect lite (pid %d): %w", s.PID, err)
@@ -107,7 +107,7 @@ func nulls(path string) ([]string, error) {
 }
 
 // kubeconfig is that by which this node's own parts ask the API.
-func (n *Node) kubeconfig() string { return kubeconfigOf(n.Config) }
+func (n *Instance) kubeconfig() string { return kubeconfigOf(n.Config) }
 
 func kubeconfigOf(cfg *config.Config) string {
 	if cfg.Role == config.Server {
@@ -118,7 +118,7 @@ func kubeconfigOf(cfg *config.Config) string {
 
 // stop ends the work of lite and keeps every other from beginning, until what it
 // returns is closed.
-func (n *Node) stop(ctx context.Context) (*service.Hold, error) {
+func (n *Instance) stop(ctx context.Context) (*service.Hold, error) {
 	return stop(ctx, n.Config.DataDir, n.Manager)
 }
 
@@ -145,14 +145,14 @@ func stop(ctx context.Context, dataDir string, manager service.Manager) (*servic
 // systemd the answer comes when the node is ready, and whether it is the gate
 // finds out. Without one the process that was stopped starts the program anew
 // once nobody holds the data directory (Relaunch).
-func (n *Node) start(ctx context.Context) {
+func (n *Instance) start(ctx context.Context) {
 	if n.Manager != nil {
 		go func() { _ = n.Manager.Start(ctx) }()
 	}
 }
 
 // checkConfig has another program say whether it can be started as this one was.
-func (n *Node) checkConfig(ctx context.Context, program string) error {
+func (n *Instance) checkConfig(ctx context.Context, program string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	args := []string{"config", "check"}
@@ -169,7 +169,7 @@ func (n *Node) checkConfig(ctx context.Context, program string) error {
 }
 
 // members lists the other nodes of the cluster.
-func (n *Node) members(ctx context.Context) ([]member, error) {
+func (n *Instance) members(ctx context.Context) ([]member, error) {
 	client, err := kube.NewClient(n.kubeconfig(), "upgrade").Clientset()
 	if err != nil {
 		return nil, err
@@ -197,7 +197,7 @@ func (n *Node) members(ctx context.Context) ([]member, error) {
 
 // apiServers asks each server that an agent knows for its version. silent are
 // those that did not answer, with the reason.
-func (n *Node) apiServers(ctx context.Context) (servers []apiServer, silent []string, err error) {
+func (n *Instance) apiServers(ctx context.Context) (servers []apiServer, silent []string, err error) {
 	base, err := kube.ClientConfig(n.kubeconfig(), "upgrade")
 	if err != nil {
 		return nil, nil, err
@@ -229,7 +229,7 @@ type logTail struct {
 
 // openLog finds where lite logs to: a file that stays when the process ends, or
 // the journal.
-func openLog(n *Node) *logTail {
+func openLog(n *Instance) *logTail {
 	tail := &logTail{since: time.Now()}
 	if n.Manager != nil && n.Manager.Name() == "systemd" {
 		return tail

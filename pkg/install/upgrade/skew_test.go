@@ -112,16 +112,16 @@ func TestAgentSkew(t *testing.T) {
 
 // A node that is not well is not upgraded, unless that is what shall heal it.
 func TestHealth(t *testing.T) {
-	sick := &Node{Status: status.Node{Components: []status.Component{
+	sick := &Instance{Status: status.Node{Components: []status.Component{
 		{Name: "etcd", State: component.Ready}, {Name: "apiserver", State: component.Starting, Reason: "no answer"}, {Name: "kubelet", State: component.Waiting},
 	}}}
 	for _, test := range []struct {
-		node  *Node
+		node  *Instance
 		force bool
 		want  string
 		warns int
 	}{
-		{&Node{Status: status.Node{Ready: true}}, false, "", 0},
+		{&Instance{Status: status.Node{Ready: true}}, false, "", 0},
 		{sick, false, "not every component of this node is ready: apiserver is starting (no answer); fix that first, or continue with --force", 0},
 		{sick, true, "", 1},
 	} {

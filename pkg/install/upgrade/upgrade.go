@@ -28,18 +28,15 @@ import (
 	"lite.io/lite/pkg/version"
 )
 
-// standard is where all is that does not depend on where the data is.
-var standard = layout.Default()
-
 // Run makes an upgrade that was planned. say is told each step.
-func Run(ctx context.Context, p *Plan, say func(string)) error {
-	r := &run{Plan: p, say: say, dataDir: p.Node.Config.DataDir}
+func Run(ctx context.Context, p *Plan, report func(string)) error {
+	r := &run{Plan: p, report: report, dataDir: p.Node.Config.DataDir}
 	return r.run(ctx)
 }
 
 type run struct {
 	*Plan
-	say     func(string)
+	report  func(string)
 	dataDir string
 	journal *Journal
 }
@@ -51,7 +48,7 @@ func (r *run) run(ctx context.Context) error {
 		return err
 	}
 	r.journal = &Journal{
-		From: r.From.Version, To: r.To.Version, Role: n.Config.Role, Binary: n.Binary, Guard: standard.Config.Guard(), Service: n.Manager != nil,
+		From: r.From.Version, To: r.To.Version, Role: n.Config.Role, Binary: n.Binary, Guard: n.Config.Layout().Config.Guard(), Service: n.Manager != nil,
 		Began: time.Now().UTC(), HealthTimeout: r.HealthTimeout, Runtime: r.runtime, Containers: containers,
 	}
 	b := backup.New(n.Config, n.Binary)
@@ -80,9 +77,9 @@ func (r *run) run(ctx context.Context) error {
 		return err
 	}
 	for _, c := range ended {
-		r.say("Ended by itself meanwhile, and was restarted if its pod requires it: " + c)
+		r.report("Ended by itself meanwhile, and was restarted if its pod requires it: " + c)
 	}
-	r.say(fmt.Sprintf("lite %s is healthy, %.1f s after the old one was stopped; %d containers kept running", r.To.Version, time.Since(stopped).Seconds(), len(containers)-len(ended)))
+	r.report(fmt.Sprintf("lite %s is healthy, %.1f s after the old one was stopped; %d containers kept running", r.To.Version, time.Since(stopped).Seconds(), len(containers)-len(ended)))
 	return nil
 }
 
@@ -91,13 +88,13 @@ func (r *run) prepare(ctx context.Context, b *backup.Maker) error {
 	if err := r.journal.enter(r.dataDir, Prepared); err != nil {
 		return err
 	}
-	r.say("Keeping lite " + r.From.Version + " aside")
+	r.report("Keeping lite " + r.From.Version + " aside")
 	if err := b.Begin(); err != nil {
 		return err
 	}
 	if len(r.contents.images) > 0 {
-		err := extractImages(r.artifact, r.contents, imageDir(r.dataDir), b.KeepImage, func(name string) error {
-			r.say("Unpacking the images " + name)
+		err := extractImages(r.artifact, r.contents, layout.Data(r.dataDir).Agent().Images(), b.KeepImage, func(name string) error {
+			r.report("Unpacking the images " + name)
 			r.journal.Images = append(r.journal.Images, name)
 			return r.journal.write(r.dataDir)
 		})
@@ -117,7 +114,7 @@ func (r *run) prepare(ctx context.Context, b *backup.Maker) error {
 
 // stop stops lite, and completes what is kept of it. lite is held even if that fails.
 func (r *run) stop(ctx context.Context, b *backup.Maker) (*service.Hold, error) {
-	r.say("Stopping lite; pods keep running")
+	r.report("Stopping lite; pods keep running")
 	began := time.Now()
 	hold, err := r.Node.stop(ctx)
 	if err != nil {
@@ -127,7 +124,7 @@ func (r *run) stop(ctx context.Context, b *backup.Maker) (*service.Hold, error) 
 	if err := b.Complete(); err != nil {
 		return hold, err
 	}
-	r.say(fmt.Sprintf("Stopping took %.1f s, copying the data %.1f s", copying.Sub(began).Seconds(), time.Since(copying).Seconds()))
+	r.report(fmt.Sprintf("Stopping took %.1f s, copying the data %.1f s", copying.Sub(began).Seconds(), time.Since(copying).Seconds()))
 	return hold, nil
 }
 
@@ -141,7 +138,7 @@ func (r *run) swap(ctx context.Context, hold *service.Hold) (*service.Hold, erro
 	if err := backup.ReplaceProgram(n.Binary); err != nil {
 		return hold, err
 	}
-	r.say("Starting lite " + r.To.Version)
+	r.report("Starting lite " + r.To.Version)
 	n.log.begin()
 	if err := hold.Close(); err != nil {
 		return nil, err
@@ -156,7 +153,7 @@ func (r *run) await(ctx context.Context) (ended []string, err error) {
 	if r.Node.Manager == nil {
 		g.starter = r.Node.process
 	}
-	g.say = func(waiting string) { r.say("Waiting: " + waiting) }
+	g.report = func(waiting string) { r.report("Waiting: " + waiting) }
 	return g.await(ctx)
 }
 
@@ -180,10 +177,10 @@ func (r *run) undo(ctx context.Context, hold *service.Hold, reason error) error 
 // nil: an upgrade that was taken back has failed.
 func (r *run) rollBack(ctx context.Context, hold *service.Hold, reason error) error {
 	lines := r.Node.log.lines()
-	r.say("Rolling back: " + reason.Error())
+	r.report("Rolling back: " + reason.Error())
 	r.journal.Reason = reason.Error()
 	text := ""
-	if err := goBack(ctx, r.dataDir, r.journal, r.Node.Manager, hold, r.Node.process, kubeconfigOf(r.Node.Config), r.say); err != nil {
+	if err := goBack(ctx, r.dataDir, r.journal, r.Node.Manager, hold, r.Node.process, kubeconfigOf(r.Node.Config), r.report); err != nil {
 		text = fmt.Sprintf("%v; and the rollback failed: %v", reason, err)
 	} else {
 		text = fmt.Sprintf("lite %s was rolled back to %s, with its old data; what was written to the cluster since then is in %s. Reason: %v",
@@ -199,7 +196,7 @@ func (r *run) rollBack(ctx context.Context, hold *service.Hold, reason error) er
 // them. original is the process that takes the program by itself, if there is
 // one.
 func goBack(ctx context.Context, dataDir string, j *Journal, manager service.Manager, hold *service.Hold, original *os.Process,
-	kubeconfig string, say func(string)) error {
+	kubeconfig string, report func(string)) error {
 	// Until lite is stopped nothing is decided: who finds the journal then may
 	// watch on.
 	if hold == nil {
@@ -224,8 +221,8 @@ func goBack(ctx context.Context, dataDir string, j *Journal, manager service.Man
 		g.starter = original
 		go endStranger(ctx, original, j.Binary)
 	}
-	say("Starting lite " + j.From)
-	g.say = func(waiting string) { say("Waiting: " + waiting) }
+	report("Starting lite " + j.From)
+	g.report = func(waiting string) { report("Waiting: " + waiting) }
 	if _, err := g.await(ctx); err != nil {
 		if manager == nil {
 			err = fmt.Errorf("%w; no init system keeps lite running here: start it by hand (`lite %s`)", err, j.Role)
@@ -266,7 +263,7 @@ type RollbackPlan struct {
 	Kept    *backup.Backup
 	Now     string // the version that is replaced
 	Config  *config.Config
-	Node    *Node // nil if lite does not run
+	Node    *Instance // nil if lite does not run
 	Driver  *Driver
 }
 
@@ -283,7 +280,7 @@ func (p *RollbackPlan) Text() string {
 // PlanRollback finds out what `lite rollback` would do, and keeps others from
 // doing anything of the kind until the plan is closed. cfg is the configuration
 // of a node that does not run.
-func PlanRollback(ctx context.Context, cfg *config.Config, say func(string)) (*RollbackPlan, error) {
+func PlanRollback(ctx context.Context, cfg *config.Config, report func(string)) (*RollbackPlan, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("rollback: only root may replace lite; run it as root")
 	}
@@ -303,7 +300,7 @@ func PlanRollback(ctx context.Context, cfg *config.Config, say func(string)) (*R
 		return nil, fmt.Errorf("there is no backup in %s: there was no upgrade, or it has already been rolled back", layout.Data(p.DataDir).Kept())
 	}
 	p.Kept = kept
-	d, err := drive(ctx, p.DataDir, say)
+	d, err := drive(ctx, cfg.Layout(), report)
 	if err != nil {
 		return nil, err
 	}
@@ -325,13 +322,13 @@ func checkKept(ctx context.Context, k *backup.Backup, path string) error {
 }
 
 // drive takes the right to drive, or names who has it.
-func drive(ctx context.Context, dataDir string, say func(string)) (*Driver, error) {
-	change, err := service.BeginChange(ctx, say, string(standard.Config), dataDir)
+func drive(ctx context.Context, at layout.Layout, report func(string)) (*Driver, error) {
+	change, err := service.BeginChange(ctx, report, string(at.Config), string(at.Data))
 	if err != nil {
 		return nil, err
 	}
 	for try := 0; ; try++ {
-		d, other, err := Drive(dataDir)
+		d, other, err := Drive(string(at.Data))
 		if d != nil {
 			d.change = change
 			return d, nil
@@ -347,10 +344,10 @@ func drive(ctx context.Context, dataDir string, say func(string)) (*Driver, erro
 }
 
 // Rollback does what was planned.
-func Rollback(ctx context.Context, p *RollbackPlan, timeout time.Duration, say func(string)) error {
+func Rollback(ctx context.Context, p *RollbackPlan, timeout time.Duration, report func(string)) error {
 	ctx = context.WithoutCancel(ctx)
 	j := &Journal{
-		From: p.Kept.Versions.Version, To: p.Now, Role: p.Kept.Role, Binary: p.Kept.Binary, Guard: standard.Config.Guard(),
+		From: p.Kept.Versions.Version, To: p.Now, Role: p.Kept.Role, Binary: p.Kept.Binary, Guard: p.Config.Layout().Config.Guard(),
 		Began:         time.Now().UTC(),
 		HealthTimeout: timeout, Reason: "lite rollback",
 	}
@@ -377,19 +374,19 @@ func Rollback(ctx context.Context, p *RollbackPlan, timeout time.Duration, say f
 			return err
 		}
 	}
-	say("Stopping lite " + p.Now + "; pods keep running")
+	report("Stopping lite " + p.Now + "; pods keep running")
 	if p.Node == nil && manager == nil {
-		return restoreOnly(ctx, p, j, say)
+		return restoreOnly(ctx, p, j, report)
 	}
-	if err := goBack(ctx, p.DataDir, j, manager, nil, original, kubeconfigOf(p.Config), say); err != nil {
+	if err := goBack(ctx, p.DataDir, j, manager, nil, original, kubeconfigOf(p.Config), report); err != nil {
 		return err
 	}
-	say(fmt.Sprintf("lite %s is running, with the data of %s; the data of the newer version is in %s", j.From, p.Kept.Taken.Format(time.RFC3339), backup.Dropped(p.DataDir)))
+	report(fmt.Sprintf("lite %s is running, with the data of %s; the data of the newer version is in %s", j.From, p.Kept.Taken.Format(time.RFC3339), backup.Dropped(p.DataDir)))
 	return nil
 }
 
 // restoreOnly is a rollback where nothing runs and nobody would start it.
-func restoreOnly(ctx context.Context, p *RollbackPlan, j *Journal, say func(string)) error {
+func restoreOnly(ctx context.Context, p *RollbackPlan, j *Journal, report func(string)) error {
 	hold, err := stop(ctx, p.DataDir, nil)
 	if err != nil {
 		return err
@@ -400,6 +397,6 @@ func restoreOnly(ctx context.Context, p *RollbackPlan, j *Journal, say func(stri
 	if err := errors.Join(backup.Restore(p.DataDir), j.enter(p.DataDir, Restored), hold.Close()); err != nil {
 		return err
 	}
-	say(fmt.Sprintf("lite %s is in place, with the data of %s; start it with `lite %s`", j.From, p.Kept.Taken.Format(time.RFC3339), p.Kept.Role))
+	report(fmt.Sprintf("lite %s is in place, with the data of %s; start it with `lite %s`", j.From, p.Kept.Taken.Format(time.RFC3339), p.Kept.Role))
 	return nil
 }

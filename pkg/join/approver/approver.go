@@ -116,7 +116,7 @@ func (a *Approver) run(ctx context.Context, client kubernetes.Interface, nodes *
 			return
 		}
 		running.Go(func() { c.run(ctx) })
-		for range desks {
+		for range workers {
 			running.Go(func() {
 				for d.next(ctx) {
 				}

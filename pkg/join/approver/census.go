@@ -92,7 +92,7 @@ func (c *census) scan(ctx context.Context) (next time.Time, err error) {
 	}
 	last := roll.Current(all)
 	for name, when := range c.nodes.deleted() {
-		if err := c.bury(ctx, name, when, last[name]); err != nil {
+		if err := c.refuseDeleted(ctx, name, when, last[name]); err != nil {
 			return next, err
 		}
 		c.nodes.seenTo(name, when)
@@ -109,9 +109,9 @@ func (c *census) scan(ctx context.Context) (next time.Time, err error) {
 	return next, nil
 }
 
-// bury refuses the certificates of a node that was deleted, but for that of a machine
+// refuseDeleted refuses the certificates of a node that was deleted, but for that of a machine
 // that was given the name again and is about to register.
-func (c *census) bury(ctx context.Context, name string, when time.Time, j *roll.Joined) error {
+func (c *census) refuseDeleted(ctx context.Context, name string, when time.Time, j *roll.Joined) error {
 	if slices.Contains(c.servers, name) {
 		return nil
 	}
@@ -147,7 +147,7 @@ func (c *census) scanToken(ctx context.Context, j *roll.Joined, last map[string]
 			keep.Lived = true
 		case e.Lived && !there:
 			// It was deleted while nobody looked.
-			err = c.bury(ctx, name, time.Now(), j)
+			err = c.refuseDeleted(ctx, name, time.Now(), j)
 		case !e.Lived:
 			due, err = c.prove(ctx, name, e, j)
 		}

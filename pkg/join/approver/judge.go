@@ -52,10 +52,10 @@ type judge struct {
 
 // verdict is what comes of a request: it is approved, denied, or Waiting.
 type verdict struct {
-	kind    certificates.RequestConditionType
-	reason  string
-	message string
-	again   time.Duration // when to look again; only with Waiting
+	kind       certificates.RequestConditionType
+	reason     string
+	message    string
+	retryAfter time.Duration // when to look again; only with Waiting
 }
 
 func approved(format string, args ...any) *verdict {
@@ -70,7 +70,7 @@ func denied(reason, format string, args ...any) *verdict {
 // as its node pleases, and what waits has its limit.
 func waiting(again time.Duration, reason, format string, args ...any) *verdict {
 	again = min(max(again, time.Second), time.Minute)
-	return &verdict{kind: Waiting, reason: reason, message: fmt.Sprintf(format, args...), again: again}
+	return &verdict{kind: Waiting, reason: reason, message: fmt.Sprintf(format, args...), retryAfter: again}
 }
 
 // decide returns an error only if the API failed.

@@ -1,7 +1,7 @@
 package approver
 
 // item is a request in the queue: who has asked, from which address, and its name.
-type item struct{ who, from, name string }
+type item struct{ requester, from, name string }
 
 // turns is the order in which requests are handled. Everybody who asks has a
 // turn, whether a token or a node, and so has every address of one: whoever floods
@@ -29,11 +29,11 @@ func (t *turns) Push(i item) {
 	if t.of == nil {
 		t.of = map[string]*addresses{}
 	}
-	a := t.of[i.who]
+	a := t.of[i.requester]
 	if a == nil {
 		a = &addresses{names: map[string][]string{}}
-		t.of[i.who] = a
-		t.order = append(t.order, i.who)
+		t.of[i.requester] = a
+		t.order = append(t.order, i.requester)
 	}
 	if len(a.names[i.from]) == 0 {
 		a.order = append(a.order, i.from)

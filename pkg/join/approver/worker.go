@@ -29,8 +29,8 @@ type worker struct {
 	names  locks // of one node one request at a time is decided
 }
 
-// desks is how many decide at once: on a busy machine most of a decision is waiting.
-const desks = 4
+// workers is how many requests are decided at a time: on a busy machine most of a decision is waiting.
+const workers = 4
 
 func newWorker(client kubernetes.Interface, j judge) *worker {
 	retry := workqueue.NewTypedItemExponentialFailureRateLimiter[item](100*time.Millisecond, 30*time.Second)
@@ -100,7 +100,7 @@ func (w *worker) handle(ctx context.Context, name string) (time.Duration, error)
 	case err != nil:
 		return 0, fmt.Errorf("write the decision: %w", err)
 	}
-	return v.again, nil
+	return v.retryAfter, nil
 }
 
 // record writes the verdict into the request, and what is worth it into the log.
@@ -129,13 +129,13 @@ func (w *worker) record(ctx context.Context, csr *certificates.CertificateSignin
 		slog.Warn("Denied a certificate", "why", v.message, "requester", csr.Spec.Username, "request", csr.Name)
 	case v.reason == NameHeld && !announced:
 		slog.Info("A machine is waiting for its name", "why", v.message, "requester", csr.Spec.Username, "request", csr.Name)
-		w.tell(ctx, csr, v)
+		w.postEvent(ctx, csr, v)
 	}
 	return nil
 }
 
-// tell posts an event. That it may fail changes nothing for the request.
-func (w *worker) tell(ctx context.Context, csr *certificates.CertificateSigningRequest, v verdict) {
+// postEvent posts an event. That it may fail changes nothing for the request.
+func (w *worker) postEvent(ctx context.Context, csr *certificates.CertificateSigningRequest, v verdict) {
 	now := metav1.Now()
 	_, err := w.client.CoreV1().Events(metav1.NamespaceDefault).Create(ctx, &v1.Event{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: csr.Name + "-"},

@@ -180,9 +180,9 @@ func (t *term) take(ctx context.Context, c claim, n node, owner string, v *verdi
 	default:
 		err := fmt.Errorf("%s is not proven to be its address: %w", c.at.Addr(), known.failed)
 		v.refused = append(v.refused, fmt.Errorf("node %s: %w", n.name, err))
-		if !known.told {
-			known.told = true
-			t.running.Go(func() { t.tell(ctx, n, err) })
+		if !known.posted {
+			known.posted = true
+			t.running.Go(func() { t.postEvent(ctx, n, err) })
 		}
 	}
 }

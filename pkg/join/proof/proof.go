@@ -35,7 +35,7 @@ type Config struct {
 type Prover struct {
 	config  Config
 	listed  atomic.Bool
-	refused component.Trouble
+	refused component.Problem
 }
 
 // New makes the component; nothing is touched before Run.
@@ -102,7 +102,7 @@ type try struct {
 	// through is that somebody has proven the same before, by whom it may have come about.
 	through bool
 	failed  error // the first one after the grace
-	told    bool
+	posted  bool
 }
 
 func (p *Prover) serve(ctx context.Context, client kubernetes.Interface, ask func(context.Context, claim) error) error {
@@ -167,7 +167,7 @@ func (t *term) round(ctx context.Context, nodes []node) error {
 	if more := len(refused) - most; more > 0 {
 		refused = append(refused[:most], fmt.Errorf("and %d more", more))
 	}
-	t.refused.Become("Addresses that nodes report are not believed", refused...)
+	t.refused.Set("Addresses that nodes report are not believed", refused...)
 	return errors.Join(errs...)
 }
 
@@ -194,12 +194,12 @@ func (t *term) prove(ctx context.Context, c claim, try *try) {
 		late := time.Since(begun) >= grace
 		t.mu.Lock()
 		try.proven = err == nil
-		news := try.proven || late && try.failed == nil
+		changed := try.proven || late && try.failed == nil
 		if late && try.failed == nil {
 			try.failed = err
 		}
 		t.mu.Unlock()
-		if news {
+		if changed {
 			t.wake()
 		}
 		if err == nil || !kube.Sleep(ctx, pause) {

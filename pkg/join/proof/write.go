@@ -41,8 +41,8 @@ func (t *term) write(ctx context.Context, n node, addresses []netip.Addr) error 
 // unproven is the reason of the event.
 const unproven = "AddressNotProven"
 
-// tell posts an event at a Node. That it may fail changes nothing for the node.
-func (t *term) tell(ctx context.Context, n node, problem error) {
+// postEvent posts an event at a Node. That it may fail changes nothing for the node.
+func (t *term) postEvent(ctx context.Context, n node, problem error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	now := metav1.Now()

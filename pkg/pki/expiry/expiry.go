@@ -39,10 +39,10 @@ type Config struct {
 type Watch struct {
 	config Config
 
-	mu     sync.Mutex
-	looked time.Time
-	stamps []file.Stamp
-	known  []*pki.Certificate
+	mu      sync.Mutex
+	scanned time.Time
+	stamps  []file.Stamp
+	known   []*pki.Certificate
 }
 
 // New makes the component; nothing is touched before it is asked or run.
@@ -85,10 +85,10 @@ func (w *Watch) certificates() []*pki.Certificate {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := time.Now()
-	if !w.looked.IsZero() && now.Sub(w.looked) < freshFor {
+	if !w.scanned.IsZero() && now.Sub(w.scanned) < freshFor {
 		return w.known
 	}
-	w.looked = now
+	w.scanned = now
 	stamps := make([]file.Stamp, len(w.config.Files))
 	for i, f := range w.config.Files {
 		if info, err := os.Stat(f.Path); err == nil {
@@ -122,11 +122,11 @@ func (w *Watch) Veto(part string) error {
 }
 
 const (
-	// sayEvery is how often the log tells the same.
-	sayEvery = 24 * time.Hour
-	// showEvery is how often an event is renewed, which the API forgets after an hour.
+	// logEvery is how often the log repeats a notice.
+	logEvery = 24 * time.Hour
+	// eventEvery is how often an event is renewed, which the API forgets after an hour.
 	// It stays one: its count grows.
-	showEvery = 50 * time.Minute
+	eventEvery = 50 * time.Minute
 	// scanEvery is the longest between two scans: files change, and timers stand still
 	// while the machine sleeps.
 	scanEvery = 24 * time.Hour
@@ -140,15 +140,15 @@ func (w *Watch) Run(ctx context.Context) error {
 		return fmt.Errorf("register the metric: %w", err)
 	}
 	defer legacyregistry.Registerer().Unregister(metric)
-	t := teller{config: w.config}
-	defer t.stop()
+	r := reporter{config: w.config}
+	defer r.stop()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		select {
 		case <-timer.C:
 			all, now := w.certificates(), time.Now()
-			t.tell(ctx, notices(pki.Due(all, now), now), now)
+			r.report(ctx, notices(pki.Due(all, now), now), now)
 			timer.Reset(next(all, now))
 		case <-ctx.Done():
 			return nil
@@ -160,10 +160,10 @@ func (w *Watch) Run(ctx context.Context) error {
 func next(all []*pki.Certificate, now time.Time) time.Duration {
 	wait := scanEvery
 	if len(pki.Due(all, now)) > 0 {
-		wait = showEvery
+		wait = eventEvery
 	}
 	for _, c := range all {
-		for _, at := range []time.Time{c.SpokenOf(), c.NotAfter} {
+		for _, at := range []time.Time{c.WarnFrom(), c.NotAfter} {
 			if d := at.Sub(now); d >= 0 {
 				wait = min(wait, d+time.Second) // the second after
 			}
@@ -207,52 +207,52 @@ func notices(due []*pki.Certificate, now time.Time) (all []notice) {
 	return all
 }
 
-// teller writes into the log and makes events.
-type teller struct {
-	config Config
-	said   map[notice]time.Time
-	events record.EventBroadcaster // nil as long as there was nothing to tell
-	to     record.EventRecorder
+// reporter logs notices and posts events.
+type reporter struct {
+	config   Config
+	logged   map[notice]time.Time
+	events   record.EventBroadcaster // nil as long as there was nothing to report
+	recorder record.EventRecorder
 }
 
-func (t *teller) tell(ctx context.Context, all []notice, now time.Time) {
-	said := map[notice]time.Time{}
+func (r *reporter) report(ctx context.Context, all []notice, now time.Time) {
+	logged := map[notice]time.Time{}
 	for _, n := range all {
-		said[n] = t.said[n]
-		if now.Sub(said[n]) >= sayEvery {
+		logged[n] = r.logged[n]
+		if now.Sub(logged[n]) >= logEvery {
 			slog.Warn("A certificate has to be renewed", "what", n.text)
-			said[n] = now
+			logged[n] = now
 		}
-		t.event(ctx, n)
+		r.postEvent(ctx, n)
 	}
-	t.said = said
+	r.logged = logged
 }
 
-// event makes or renews the event of a notice, with what client-go has for that.
-func (t *teller) event(ctx context.Context, n notice) {
-	if t.to == nil && t.connect(ctx) != nil {
+// postEvent posts or renews the event of a notice, with what client-go has for that.
+func (r *reporter) postEvent(ctx context.Context, n notice) {
+	if r.recorder == nil && r.connect(ctx) != nil {
 		return // who needs the kubeconfig says so
 	}
 	reason := map[bool]string{true: "CertificateExpired", false: "CertificateExpiring"}[n.ended]
-	node := &v1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: t.config.NodeName,
-		UID: types.UID(t.config.NodeName)} // as the kubelet names its node
-	t.to.Event(node, v1.EventTypeWarning, reason, n.text)
+	node := &v1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: r.config.NodeName,
+		UID: types.UID(r.config.NodeName)} // as the kubelet names its node
+	r.recorder.Event(node, v1.EventTypeWarning, reason, n.text)
 }
 
-func (t *teller) connect(ctx context.Context) error {
-	client, err := t.config.Client.Clientset()
+func (r *reporter) connect(ctx context.Context) error {
+	client, err := r.config.Client.Clientset()
 	if err != nil {
 		return err
 	}
-	t.events = record.NewBroadcaster(record.WithContext(ctx))
-	t.events.StartRecordingToSink(&corev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
-	t.to = t.events.NewRecorder(scheme.Scheme, v1.EventSource{Component: layout.CertificatesSource, Host: t.config.NodeName})
+	r.events = record.NewBroadcaster(record.WithContext(ctx))
+	r.events.StartRecordingToSink(&corev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
+	r.recorder = r.events.NewRecorder(scheme.Scheme, v1.EventSource{Component: layout.CertificatesSource, Host: r.config.NodeName})
 	return nil
 }
 
-func (t *teller) stop() {
-	if t.events != nil {
-		t.events.Shutdown()
+func (r *reporter) stop() {
+	if r.events != nil {
+		r.events.Shutdown()
 	}
 }
 

@@ -121,11 +121,11 @@ func TestYear(t *testing.T) {
 func TestEvents(t *testing.T) {
 	dir, w := node(t)
 	recorder := record.NewFakeRecorder(100)
-	teller := teller{config: w.config, to: recorder}
+	r := reporter{config: w.config, recorder: recorder}
 	seen := map[string]int{}
 	begin := time.Now().Add(336 * day)
 	for now := begin; now.Before(begin.Add(day)); now = now.Add(next(w.certificates(), now)) {
-		teller.tell(t.Context(), notices(w.Due(now), now), now)
+		r.report(t.Context(), notices(w.Due(now), now), now)
 		seen[<-recorder.Events]++
 	}
 	if len(seen) != 1 {
@@ -140,7 +140,7 @@ func TestEvents(t *testing.T) {
 		}
 	}
 	after := begin.Add(30 * day)
-	teller.tell(t.Context(), notices(w.Due(after), after), after)
+	r.report(t.Context(), notices(w.Due(after), after), after)
 	if text := <-recorder.Events; !strings.HasPrefix(text, "Warning CertificateExpired certificate ") {
 		t.Error(text)
 	}
@@ -157,9 +157,9 @@ func TestNext(t *testing.T) {
 	}{
 		{300 * day, scanEvery},
 		{30*day + time.Hour, time.Hour + time.Minute},
-		{29 * day, showEvery},
+		{29 * day, eventEvery},
 		{time.Minute, time.Minute + 2*time.Second},
-		{-day, showEvery},
+		{-day, eventEvery},
 	} {
 		got := next(w.certificates(), ends.Add(-c.before))
 		if got > c.most || got < c.most-time.Minute {

@@ -26,8 +26,8 @@ func readAdmission(s *options.ServerRunOptions, file string) error {
 		return err
 	}
 	// A form of long ago, which has settings of one plugin alone, is no error here.
-	said, _ := settled(file)
-	for name, elsewhere := range said {
+	configured, _ := settled(file)
+	for name, elsewhere := range configured {
 		if !slices.Contains(known, name) {
 			return fmt.Errorf("has settings for %q, which is not a plugin", name)
 		}
@@ -39,14 +39,14 @@ func readAdmission(s *options.ServerRunOptions, file string) error {
 		}
 	}
 	for _, name := range known {
-		if _, has := said[name]; !has && !slices.Contains(enabled(s), name) || !admits(s, name) {
+		if _, has := configured[name]; !has && !slices.Contains(enabled(s), name) || !admits(s, name) {
 			continue
 		}
-		told, err := settings.ConfigFor(name)
+		pluginConfig, err := settings.ConfigFor(name)
 		if err != nil {
 			return fmt.Errorf("settings of %s: %w", name, err)
 		}
-		if err := tryPlugin(plugins, name, told); err != nil {
+		if err := tryPlugin(plugins, name, pluginConfig); err != nil {
 			return err
 		}
 	}
@@ -54,9 +54,9 @@ func readAdmission(s *options.ServerRunOptions, file string) error {
 }
 
 // tryPlugin makes a plugin of its settings.
-func tryPlugin(plugins *admission.Plugins, name string, told io.Reader) error {
+func tryPlugin(plugins *admission.Plugins, name string, pluginConfig io.Reader) error {
 	if name == podsecurity.PluginName { // it looks at levels only once it has a cluster (1.37)
-		c, err := load.LoadFromReader(told)
+		c, err := load.LoadFromReader(pluginConfig)
 		if err == nil {
 			err = validation.ValidatePodSecurityConfiguration(c).ToAggregate()
 		}
@@ -66,7 +66,7 @@ func tryPlugin(plugins *admission.Plugins, name string, told io.Reader) error {
 		return nil
 	}
 	made := false
-	if _, err := plugins.InitPlugin(name, told, when(func() { made = true })); err != nil && !made {
+	if _, err := plugins.InitPlugin(name, pluginConfig, when(func() { made = true })); err != nil && !made {
 		return err
 	}
 	return nil
@@ -86,14 +86,14 @@ func settled(file string) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	said := map[string]string{}
+	configured := map[string]string{}
 	for _, p := range c.Plugins {
 		if p.Path != "" && !filepath.IsAbs(p.Path) {
 			p.Path = filepath.Join(filepath.Dir(file), p.Path)
 		}
-		said[p.Name] = p.Path
+		configured[p.Name] = p.Path
 	}
-	return said, nil
+	return configured, nil
 }
 
 // enabled is the plugins that lite or a user names. The old list of a user's has all.

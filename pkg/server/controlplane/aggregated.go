@@ -65,7 +65,7 @@ const reclaimPause = time.Second
 
 // watch has the API server tell when an APIService leads a group of its own elsewhere.
 func (r reclaim) watch(informer cache.SharedIndexInformer) error {
-	look := func(o any) {
+	check := func(o any) {
 		if api, ok := o.(*v1.APIService); ok && astray(api) {
 			select {
 			case r.changed <- struct{}{}:
@@ -73,7 +73,7 @@ func (r reclaim) watch(informer cache.SharedIndexInformer) error {
 			}
 		}
 	}
-	_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: look, UpdateFunc: func(_, now any) { look(now) }})
+	_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: check, UpdateFunc: func(_, now any) { check(now) }})
 	return err
 }
 

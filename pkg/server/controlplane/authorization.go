@@ -26,7 +26,7 @@ type Authorization struct {
 
 // NewAuthorization makes the component; nothing is touched before Run.
 func NewAuthorization(c Config) *Authorization {
-	return &Authorization{kubeconfig: c.Kubeconfig(pki.Scheduler)}
+	return &Authorization{kubeconfig: c.Dir.Kubeconfig(pki.Scheduler)}
 }
 
 // Name implements component.Component.

@@ -59,7 +59,7 @@ func validateControllerManager(o options.KubeControllerManagerOptions) error {
 }
 
 func controllerManagerArgs(c Config) []string {
-	kubeconfig := c.Kubeconfig(pki.ControllerManager)
+	kubeconfig := c.Dir.Kubeconfig(pki.ControllerManager)
 	args := map[string]string{
 		"allocate-node-cidrs":        "true",
 		"authentication-kubeconfig":  kubeconfig,
@@ -95,13 +95,13 @@ func controllerManagerArgs(c Config) []string {
 		"use-service-account-credentials": "true",
 	}
 	const cert, key = "cluster-signing-cert-file", "cluster-signing-key-file"
-	_, certGiven := kube.Said(c.Node.ControllerManagerArgs, cert)
+	_, certGiven := kube.Value(c.Node.ControllerManagerArgs, cert)
 	if !certGiven && kube.Yields("kube-controller-manager", cert, c.Node.ControllerManagerArgs) {
 		// Some signers have got authorities of their own: the others keep ours.
 		for _, signer := range []string{"kubelet-serving", "kubelet-client", "kube-apiserver-client", "legacy-unknown"} {
 			own := "cluster-signing-" + signer
-			_, certGiven := kube.Said(c.Node.ControllerManagerArgs, own+"-cert-file")
-			_, keyGiven := kube.Said(c.Node.ControllerManagerArgs, own+"-key-file")
+			_, certGiven := kube.Value(c.Node.ControllerManagerArgs, own+"-cert-file")
+			_, keyGiven := kube.Value(c.Node.ControllerManagerArgs, own+"-key-file")
 			if !certGiven && !keyGiven {
 				args[own+"-cert-file"], args[own+"-key-file"] = args[cert], args[key]
 			}

@@ -39,11 +39,6 @@ type Config struct {
 	Routes map[string]Route
 }
 
-// Kubeconfig is the path of the kubeconfig of a leaf of the PKI table.
-func (c Config) Kubeconfig(leaf string) string {
-	return c.Dir.Kubeconfig(leaf)
-}
-
 // users are the leaves that have a kubeconfig here.
 func users() []string {
 	return []string{pki.Admin, pki.Lite, pki.ControllerManager, pki.Scheduler, pki.Metrics}
@@ -52,7 +47,7 @@ func users() []string {
 // Kubeconfigs is the paths of all kubeconfigs of the control plane.
 func (c Config) Kubeconfigs() (paths []string) {
 	for _, leaf := range users() {
-		paths = append(paths, c.Kubeconfig(leaf))
+		paths = append(paths, c.Dir.Kubeconfig(leaf))
 	}
 	return paths
 }
@@ -60,7 +55,7 @@ func (c Config) Kubeconfigs() (paths []string) {
 // WriteFiles makes the files that the arguments name. It is idempotent.
 func (c Config) WriteFiles() error {
 	for _, leaf := range users() {
-		k := pki.Kubeconfig{Path: c.Kubeconfig(leaf), Server: c.LocalURL(), User: leaf, Mode: 0o600, SameProcess: true}
+		k := pki.Kubeconfig{Path: c.Dir.Kubeconfig(leaf), Server: c.LocalURL(), User: leaf, Mode: 0o600, SameProcess: true}
 		if err := k.Write(c.PKI); err != nil {
 			return err
 		}

@@ -285,7 +285,7 @@ func TestWhatUpstreamRefusesLaterIsRefusedAtOnce(t *testing.T) {
 func TestOwnClientsAskForNothingCompressed(t *testing.T) {
 	c := prepared(t)
 	for _, leaf := range []string{pki.Admin, pki.Lite, pki.ControllerManager, pki.Scheduler, pki.Metrics} {
-		cfg, err := kube.ClientConfig(c.Kubeconfig(leaf), "test")
+		cfg, err := kube.ClientConfig(c.Dir.Kubeconfig(leaf), "test")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -321,7 +321,7 @@ func TestFilesAreForRootAlone(t *testing.T) {
 	c := prepared(t)
 	for _, path := range []string{
 		c.Dir.Encryption(), c.auditPolicyFile(), c.Dir.Admission(),
-		c.Kubeconfig(pki.Admin), c.Kubeconfig(pki.Scheduler), c.Kubeconfig(pki.ControllerManager),
+		c.Dir.Kubeconfig(pki.Admin), c.Dir.Kubeconfig(pki.Scheduler), c.Dir.Kubeconfig(pki.ControllerManager),
 	} {
 		info, err := os.Stat(path)
 		if err != nil {

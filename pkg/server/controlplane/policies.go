@@ -35,7 +35,7 @@ func (c Config) writePolicies() error {
 // nothing without a policy, and says nothing (1.37).
 func (c Config) auditPolicyFile() string {
 	log, hook := c.Node.AuditLog()
-	file, own := kube.Said(c.Node.APIServerArgs, "audit-policy-file")
+	file, own := kube.Value(c.Node.APIServerArgs, "audit-policy-file")
 	switch {
 	case log == "" && !hook:
 		return ""
@@ -67,7 +67,7 @@ func (c Config) auditArgs() map[string]string {
 // admits is whether admission plugins are set as we say: a user's file has all that
 // there is to say.
 func (c Config) admits() bool {
-	_, theirs := kube.Said(c.Node.APIServerArgs, "admission-control-config-file")
+	_, theirs := kube.Value(c.Node.APIServerArgs, "admission-control-config-file")
 	return !theirs
 }
 

@@ -29,19 +29,19 @@ var public = []apiserver.AnonymousAuthCondition{
 // profile leaves that out.
 func settleAnonymous(s *options.ServerRunOptions, profile string) (ours bool, err error) {
 	file, authn := s.Authentication.AuthenticationConfigFile, s.Authentication.Anonymous
-	said := false
+	configured := false
 	if file != "" {
 		a, err := readAuthentication(file, s.Authentication.ServiceAccounts.Issuers)
 		if err != nil {
 			return false, kube.FileError("kube-apiserver", "authentication-config", file, err, "")
 		}
-		said = a.Anonymous != nil
+		configured = a.Anonymous != nil
 	}
 	switch {
-	case said && authn.FlagsSet:
+	case configured && authn.FlagsSet:
 		return false, kube.FileError("kube-apiserver", "authentication-config", file,
 			errors.New("has the field anonymous, which excludes anonymous-auth"), "use one of them")
-	case !said && !authn.FlagsSet:
+	case !configured && !authn.FlagsSet:
 		authn.Allow = false
 		return profile != config.ProfileCIS, nil
 	}

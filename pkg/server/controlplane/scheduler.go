@@ -65,7 +65,7 @@ func schedulerConfig(c Config, path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	kubeconfig := c.Kubeconfig(pki.Scheduler)
+	kubeconfig := c.Dir.Kubeconfig(pki.Scheduler)
 	if err := f.Claim([]kube.Owned{
 		{Field: "clientConnection.kubeconfig", Value: kubeconfig, Remedy: "remove it"},
 		{Field: "leaderElection.leaderElect", Value: false, Remedy: "remove it: lite runs one scheduler"},
@@ -96,7 +96,7 @@ func schedulerConfig(c Config, path string) ([]byte, error) {
 }
 
 func schedulerArgs(c Config) []string {
-	kubeconfig := c.Kubeconfig(pki.Scheduler)
+	kubeconfig := c.Dir.Kubeconfig(pki.Scheduler)
 	return kube.Args("kube-scheduler", map[string]string{
 		"authentication-kubeconfig":  kubeconfig,
 		"authentication-skip-lookup": "true",

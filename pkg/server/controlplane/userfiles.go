@@ -141,7 +141,7 @@ var stable = regexp.MustCompile(`^v\d+$`)
 
 // checkAPIs refuses to turn stable APIs off. Some part waits for nearly each of them, for
 // ever, and which ones changes with each version of Kubernetes.
-func checkAPIs(said cliflag.ConfigurationMap) error {
+func checkAPIs(configured cliflag.ConfigurationMap) error {
 	var off []string
 	for _, served := range []struct {
 		source   func() *serverstorage.ResourceConfig
@@ -152,7 +152,7 @@ func checkAPIs(said cliflag.ConfigurationMap) error {
 		{aggregator.DefaultAPIResourceConfigSource, aggregatorscheme.Scheme},
 	} {
 		before := served.source()
-		after, err := resourceconfig.MergeAPIResourceConfigs(served.source(), said, served.registry)
+		after, err := resourceconfig.MergeAPIResourceConfigs(served.source(), configured, served.registry)
 		if err != nil {
 			return fmt.Errorf("runtime-config: %w; correct it", err)
 		}
@@ -176,7 +176,7 @@ func checkAPIs(said cliflag.ConfigurationMap) error {
 	if more := len(off) - few; more > 0 {
 		text += fmt.Sprintf(" and %d more", more)
 	}
-	return fmt.Errorf("runtime-config=%s turns off %s, without which parts of the cluster wait forever; leave stable APIs on, alpha and beta ones may be off", said.String(), text)
+	return fmt.Errorf("runtime-config=%s turns off %s, without which parts of the cluster wait forever; leave stable APIs on, alpha and beta ones may be off", configured.String(), text)
 }
 
 // shutdownWithin is what the API server may take of the 25 s within which lite stops. Were
@@ -195,8 +195,8 @@ func warnings(c Config, s *options.ServerRunOptions) (lines []string) {
 	if c.Cluster.Profile == config.ProfileCIS && !c.admits() {
 		warn("admission-control-config-file replaces what profile cis sets: set the defaults of Pod Security in that file")
 	}
-	if said, err := settled(s.Admission.GenericAdmission.ConfigFile); err == nil && !c.admits() {
-		for _, name := range slices.Sorted(maps.Keys(said)) {
+	if configured, err := settled(s.Admission.GenericAdmission.ConfigFile); err == nil && !c.admits() {
+		for _, name := range slices.Sorted(maps.Keys(configured)) {
 			if !admits(s, name) {
 				warn("admission-control-config-file has settings for %s, which is off; set enable-admission-plugins=%s", name, name)
 			}
@@ -219,7 +219,7 @@ func warnings(c Config, s *options.ServerRunOptions) (lines []string) {
 	if !s.Authentication.BootstrapToken.Enable {
 		warn("enable-bootstrap-token-auth=false: no machine can join")
 	}
-	if file, own := kube.Said(c.Node.APIServerArgs, "encryption-provider-config"); own && c.Used {
+	if file, own := kube.Value(c.Node.APIServerArgs, "encryption-provider-config"); own && c.Used {
 		warn("encryption-provider-config=%s: Secrets that were written before are readable only if the file also contains the key in %s", file, c.Dir.Encryption())
 	}
 	return lines

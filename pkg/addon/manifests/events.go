@@ -14,26 +14,26 @@ import (
 	"lite.io/lite/pkg/kube/apply"
 )
 
-// news is what there is to tell about a file.
-type news struct {
-	dirty   bool     // it has changed since it was told of
-	late    bool     // that was while lite ran, not before
-	owns    bool     // it has got an object that it did not own
-	applied int      // objects, since it changed
-	pruned  int      // objects, since it changed
-	stuck   []string // what cannot be removed
-	tries   int      // how often it has not been right since it changed
-	told    string   // the problem that was told last
+// status is what there is to tell about a file.
+type status struct {
+	dirty    bool     // it has changed since it was told of
+	late     bool     // that was while lite ran, not before
+	owns     bool     // it has got an object that it did not own
+	applied  int      // objects, since it changed
+	pruned   int      // objects, since it changed
+	stuck    []string // what cannot be removed
+	failures int      // how often it has not been right since it changed
+	reported string   // the problem that was told last
 }
 
-// changed begins anew.
-func (n *news) changed() {
-	*n = news{dirty: true, late: n.late, told: n.told}
+// reset begins anew.
+func (n *status) reset() {
+	*n = status{dirty: true, late: n.late, reported: n.reported}
 }
 
-// untold reports whether there is something to tell of a file.
-func (n *news) untold(f *file) bool {
-	return f.known() && (n.dirty || f.problem() != n.told)
+// unreported reports whether there is something to tell of a file.
+func (n *status) unreported(f *file) bool {
+	return f.known() && (n.dirty || f.problem() != n.reported)
 }
 
 // known reports whether anything can be said of a file.
@@ -41,7 +41,7 @@ func (f *file) known() bool { return !f.skipped && !f.foreign() }
 
 // done reports whether the cluster has what the file says.
 func (f *file) done() bool {
-	return f.known() && f.wants != nil && len(f.left) == 0 && len(f.news.stuck) == 0
+	return f.known() && f.wants != nil && len(f.left) == 0 && len(f.status.stuck) == 0
 }
 
 // problem is all that stands in the way of a file, "" if nothing does.
@@ -55,7 +55,7 @@ func (f *file) problem() string {
 			all = append(all, p.problem())
 		}
 	}
-	return strings.Join(append(all, f.news.stuck...), "; ")
+	return strings.Join(append(all, f.status.stuck...), "; ")
 }
 
 // immutable is how Kubernetes says that a field cannot be changed (1.37).
@@ -88,9 +88,9 @@ func cut(text string, n int) string {
 	return strings.ToValidUTF8(text[:n-len("…")], "") + "…"
 }
 
-// waits reports whether all that stands in the way of a file may pass in a
+// transient reports whether all that stands in the way of a file may pass in a
 // moment, and is not worth an event yet.
-func (f *file) waits() bool {
+func (f *file) transient() bool {
 	if f.broken != nil {
 		return errors.Is(f.broken, errBusy)
 	}
@@ -99,14 +99,14 @@ func (f *file) waits() bool {
 			return false
 		}
 	}
-	return f.news.tries < patience/2
+	return f.status.failures < patience/2
 }
 
-// tell tells of all files of which there is something to tell: by an event at
+// report tells of all files of which there is something to tell: by an event at
 // the file's record, and in the log.
-func (k *keeper) tell(ctx context.Context) error {
-	for _, f := range k.sorted() {
-		if err := k.tellOf(ctx, f); apply.Absent(err) {
+func (a *applier) report(ctx context.Context) error {
+	for _, f := range a.sorted() {
+		if err := a.reportFile(ctx, f); apply.Absent(err) {
 			return err
 		} else if err != nil {
 			slog.Warn("Cannot post an event about a manifest", "file", f.path, "err", err)
@@ -115,58 +115,58 @@ func (k *keeper) tell(ctx context.Context) error {
 	return nil
 }
 
-func (k *keeper) tellOf(ctx context.Context, f *file) error {
+func (a *applier) reportFile(ctx context.Context, f *file) error {
 	problem := f.problem()
 	switch {
 	case !f.known():
-		f.news = news{}
+		f.status = status{}
 		return nil
 	case problem != "":
-		f.news.dirty = false
-		if f.news.tries++; problem == f.news.told || f.waits() {
+		f.status.dirty = false
+		if f.status.failures++; problem == f.status.reported || f.transient() {
 			return nil
 		}
 		slog.Warn("A manifest is not applied", "file", f.path, "problem", problem)
-		f.news.told = problem
+		f.status.reported = problem
 		// A file that never had an object has no record to make the event at.
-		if err := k.session.save(ctx, f.record); err != nil {
+		if err := a.session.save(ctx, f.record); err != nil {
 			return err
 		}
-		return k.session.event(ctx, f.record, corev1.EventTypeWarning, "ManifestFailed", f.path+": "+problem)
+		return a.session.event(ctx, f.record, corev1.EventTypeWarning, "ManifestFailed", f.path+": "+problem)
 	case !f.done():
 		return nil
 	}
-	n := f.news
-	f.news = news{}
-	if n.told == "" && !n.owns && n.pruned == 0 && (!n.dirty || !n.late) {
+	n := f.status
+	f.status = status{}
+	if n.reported == "" && !n.owns && n.pruned == 0 && (!n.dirty || !n.late) {
 		return nil // as it was when lite was started
 	}
 	slog.Info("Applied a manifest", "file", f.path, "objects", n.applied, "removed", n.pruned)
 	if f.record.uid == "" {
 		return nil
 	}
-	return k.session.event(ctx, f.record, corev1.EventTypeNormal, "ManifestApplied",
+	return a.session.event(ctx, f.record, corev1.EventTypeNormal, "ManifestApplied",
 		fmt.Sprintf("%s: applied %d objects, removed %d", f.path, n.applied, n.pruned))
 }
 
-// longest is how much of a problem lite status shows, and most of how many files.
+// maxProblem is how much of a problem lite status shows, and most of how many files.
 const (
-	longest = 300
-	most    = 5
+	maxProblem  = 300
+	maxProblems = 5
 )
 
-// outcome is what there is to say and to do after a look.
+// outcome is what there is to say and to do after a scan.
 type outcome struct {
 	note  string
 	again bool // something is left to be tried again
 	kinds bool // something waits for its kind
 }
 
-func (k *keeper) outcome() outcome {
+func (a *applier) outcome() outcome {
 	var o outcome
 	var wrong []string
 	total, done, skipped := 0, 0, 0
-	for _, f := range k.sorted() {
+	for _, f := range a.sorted() {
 		o.again = o.again || f.known() && (f.present && f.unread || f.wants != nil && !f.done())
 		for _, p := range f.left {
 			o.kinds = o.kinds || errors.As(p.err, &apply.UnknownKind{})
@@ -177,7 +177,7 @@ func (k *keeper) outcome() outcome {
 		case f.foreign():
 			wrong = append(wrong, fmt.Sprintf("%s does not exist here: what %s has applied of it stays", f.path, f.record.server))
 		case f.problem() != "":
-			wrong = append(wrong, cut(f.path+": "+f.problem(), longest))
+			wrong = append(wrong, cut(f.path+": "+f.problem(), maxProblem))
 		}
 		if f.present && !f.skipped {
 			total++
@@ -195,8 +195,8 @@ func (k *keeper) outcome() outcome {
 	if skipped > 0 {
 		parts = append(parts, fmt.Sprintf("%d skipped", skipped))
 	}
-	if n := len(wrong) - most; n > 0 {
-		wrong = append(wrong[:most], fmt.Sprintf("and %d more", n))
+	if n := len(wrong) - maxProblems; n > 0 {
+		wrong = append(wrong[:maxProblems], fmt.Sprintf("and %d more", n))
 	}
 	o.note = strings.Join(append(parts, wrong...), "; ")
 	return o

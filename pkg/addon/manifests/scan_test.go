@@ -40,31 +40,31 @@ func keys[V any](m map[string]V) []string {
 	return all
 }
 
-func lookWell(t *testing.T, dir string) *look {
+func scanWell(t *testing.T, dir string) *scan {
 	t.Helper()
-	l, err := lookAt(dir)
+	s, err := scanDirectory(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(l.close)
-	if l.blind != nil {
-		t.Fatal(l.blind)
+	t.Cleanup(s.close)
+	if s.unwatched != nil {
+		t.Fatal(s.unwatched)
 	}
-	return l
+	return s
 }
 
-func TestLookFinds(t *testing.T) {
+func TestScanFinds(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, "a.yaml", "b.yml", "c.json", "sub/dir/d.yaml", "e.txt", "README", ".hidden.yaml", ".git/x.yaml", "f.yaml~", "g.yaml.skip", "sub.skip")
 	write(t, dir, "none.yaml -> nowhere", "loop.yaml -> loop.yaml", "up -> ..", "sub/self -> ../sub", "link.yaml -> sub/dir/d.yaml", "linked -> sub/dir", "text -> e.txt")
 	if err := os.Mkdir(filepath.Join(dir, "named.yaml"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	l := lookWell(t, filepath.Join(dir))
-	if got, want := strings.Join(keys(l.files), " "), "a.yaml b.yml c.json link.yaml linked/d.yaml sub/dir/d.yaml"; got != want {
+	s := scanWell(t, filepath.Join(dir))
+	if got, want := strings.Join(keys(s.files), " "), "a.yaml b.yml c.json link.yaml linked/d.yaml sub/dir/d.yaml"; got != want {
 		t.Errorf("files: got %q, want %q", got, want)
 	}
-	if got, want := strings.Join(keys(l.skipped), " "), "g.yaml sub"; got != want {
+	if got, want := strings.Join(keys(s.skipped), " "), "g.yaml sub"; got != want {
 		t.Errorf("skipped: got %q, want %q", got, want)
 	}
 	for name, want := range map[string]string{
@@ -72,49 +72,49 @@ func TestLookFinds(t *testing.T) {
 		"loop.yaml": "too many links",
 		"sub/self":  "links to a directory above itself",
 	} {
-		if err := l.failed[name]; err == nil || !strings.Contains(err.Error(), want) {
+		if err := s.failed[name]; err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", name, err, want)
 		}
 	}
-	if covering(l.skipped, "sub/dir/d.yaml") != "sub" || covering(l.skipped, "a.yaml") != "" || covering(l.skipped, "subs/x.yaml") != "" {
+	if covering(s.skipped, "sub/dir/d.yaml") != "sub" || covering(s.skipped, "a.yaml") != "" || covering(s.skipped, "subs/x.yaml") != "" {
 		t.Error("what is skipped")
 	}
 }
 
 // A link to /, or to /proc, which has itself below it by other names, is not
 // followed without end, and keeps no other file back.
-func TestLookEnds(t *testing.T) {
+func TestScanEnds(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, "a.yaml", "kernel -> /proc", "more/kernel -> /proc", "more/b.yaml", "z/c.yaml")
-	l := lookWell(t, dir) // what could not be watched there does not matter
-	if got := strings.Join(keys(l.files), " "); got != "a.yaml z/c.yaml" {
+	s := scanWell(t, dir) // what could not be watched there does not matter
+	if got := strings.Join(keys(s.files), " "); got != "a.yaml z/c.yaml" {
 		t.Errorf("files: %q", got)
 	}
 	for _, name := range []string{"kernel", "more"} {
-		if err := l.failed[name]; err == nil || !strings.Contains(err.Error(), "has more than 1000 directories") {
+		if err := s.failed[name]; err == nil || !strings.Contains(err.Error(), "has more than 1000 directories") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if len(l.failed) != 2 {
-		t.Errorf("failed: %v", keys(l.failed))
+	if len(s.failed) != 2 {
+		t.Errorf("failed: %v", keys(s.failed))
 	}
 }
 
-func TestLookMakesTheDirectory(t *testing.T) {
+func TestScanCreatesTheDirectory(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "b")
-	lookWell(t, dir)
+	scanWell(t, dir)
 	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("got %v, %v", info, err)
 	}
 	file := filepath.Join(dir, "file")
 	write(t, dir, "file")
-	if _, err := lookAt(file); err == nil {
+	if _, err := scanDirectory(file); err == nil {
 		t.Error("a file is taken for a directory")
 	}
 }
 
-// TestLookNotices has the changes that have to be noticed.
-func TestLookNotices(t *testing.T) {
+// TestScanNotices has the changes that have to be noticed.
+func TestScanNotices(t *testing.T) {
 	for name, test := range map[string]struct {
 		files []string
 		do    func(dir string) error
@@ -136,12 +136,12 @@ func TestLookNotices(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			write(t, dir, append(test.files, "in/x.txt")...)
-			l := lookWell(t, dir+"/in")
+			s := scanWell(t, dir+"/in")
 			if err := test.do(dir); err != nil {
 				t.Fatal(err)
 			}
 			select {
-			case <-l.watcher.Events:
+			case <-s.watcher.Events:
 			case <-time.After(10 * time.Second):
 				t.Error("it is not noticed")
 			}
@@ -189,9 +189,9 @@ func TestReadOfAnotherUsers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	l := lookWell(t, dir+"/in")
+	s := scanWell(t, dir+"/in")
 	for name, want := range map[string]string{"a.yaml": "/theirs", "dir": "/in/dir", "b.yaml": "/in/b.yaml"} {
-		if err := l.failed[name]; err == nil || !strings.HasPrefix(err.Error(), dir+want+" belongs to user 1000") {
+		if err := s.failed[name]; err == nil || !strings.HasPrefix(err.Error(), dir+want+" belongs to user 1000") {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}

@@ -22,7 +22,7 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// api is what the keeper needs of an API server: ConfigMaps, applied as they are.
+// api is what the applier needs of an API server: ConfigMaps, applied as they are.
 type api struct {
 	objects map[string]*unstructured.Unstructured // by path
 	made    int
@@ -120,126 +120,126 @@ func (a *api) names() string {
 	return strings.Join(all, " ")
 }
 
-// keeping is a keeper of a directory and its API.
-type keeping struct {
-	*keeper
+// fixture is an applier of a directory, and its API.
+type fixture struct {
+	*applier
 	*api
 	dir string
 }
 
-func newKeeping(t *testing.T) *keeping {
+func newFixture(t *testing.T) *fixture {
 	a := &api{objects: map[string]*unstructured.Unstructured{}}
-	k := &keeping{api: a, dir: t.TempDir()}
-	k.keeper = &keeper{server: "one", connect: func() (*session, error) {
+	f := &fixture{api: a, dir: t.TempDir()}
+	f.applier = &applier{server: "one", connect: func() (*session, error) {
 		return newSession(&rest.Config{Host: "http://api", Transport: a, ContentConfig: rest.ContentConfig{ContentType: "application/json"}})
 	}}
-	return k
+	return f
 }
 
 // again is what a start of lite leaves of it.
-func (k *keeping) again(server string) {
-	k.keeper = &keeper{server: server, connect: k.connect}
+func (f *fixture) again(server string) {
+	f.applier = &applier{server: server, connect: f.connect}
 }
 
 // put writes a file with ConfigMaps of the names.
-func (k *keeping) put(t *testing.T, file string, names ...string) {
+func (f *fixture) put(t *testing.T, file string, names ...string) {
 	t.Helper()
 	var text string
 	for _, name := range names {
 		text += "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: " + name + ", namespace: ns}\ndata: {a: b}\n"
 	}
-	if err := os.WriteFile(filepath.Join(k.dir, file), []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(f.dir, file), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func (k *keeping) take(t *testing.T, file string) {
+func (f *fixture) take(t *testing.T, file string) {
 	t.Helper()
-	if err := os.Remove(filepath.Join(k.dir, file)); err != nil {
+	if err := os.Remove(filepath.Join(f.dir, file)); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func (k *keeping) try(t *testing.T) error {
+func (f *fixture) try(t *testing.T) error {
 	t.Helper()
-	l, err := lookAt(k.dir)
+	s, err := scanDirectory(f.dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.close()
-	return k.keep(t.Context(), l)
+	defer s.close()
+	return f.sync(t.Context(), s)
 }
 
 // round makes one, and wants the objects to be there afterwards.
-func (k *keeping) round(t *testing.T, want string) outcome {
+func (f *fixture) round(t *testing.T, want string) outcome {
 	t.Helper()
-	err := k.try(t)
-	if got := k.names(); got != want {
-		t.Errorf("there are %q, want %q; %v, %+v", got, want, err, k.outcome())
+	err := f.try(t)
+	if got := f.names(); got != want {
+		t.Errorf("there are %q, want %q; %v, %+v", got, want, err, f.outcome())
 	}
-	o := k.outcome()
+	o := f.outcome()
 	o.again = o.again || err != nil
 	return o
 }
 
-func TestKeep(t *testing.T) {
-	k := newKeeping(t)
-	k.round(t, "")
-	if len(k.asked) != 1 {
-		t.Errorf("an empty directory needs %q", k.asked)
+func TestSync(t *testing.T) {
+	f := newFixture(t)
+	f.round(t, "")
+	if len(f.asked) != 1 {
+		t.Errorf("an empty directory needs %q", f.asked)
 	}
-	k.put(t, "x.yaml", "a", "b")
-	k.put(t, "y.yaml", "c")
-	k.round(t, "a b c")
-	asked := len(k.asked)
-	if o := k.round(t, "a b c"); o.note != "2 files applied" || o.again || len(k.asked) != asked {
-		t.Errorf("nothing has changed: %+v, %q", o, k.asked[asked:])
+	f.put(t, "x.yaml", "a", "b")
+	f.put(t, "y.yaml", "c")
+	f.round(t, "a b c")
+	asked := len(f.asked)
+	if o := f.round(t, "a b c"); o.note != "2 files applied" || o.again || len(f.asked) != asked {
+		t.Errorf("nothing has changed: %+v, %q", o, f.asked[asked:])
 	}
-	k.put(t, "x.yaml", "b")
-	k.round(t, "b c")
-	k.take(t, "y.yaml")
-	k.round(t, "b")
-	k.again("one")
-	k.take(t, "x.yaml")
-	if o := k.round(t, ""); o != (outcome{}) {
+	f.put(t, "x.yaml", "b")
+	f.round(t, "b c")
+	f.take(t, "y.yaml")
+	f.round(t, "b")
+	f.again("one")
+	f.take(t, "x.yaml")
+	if o := f.round(t, ""); o != (outcome{}) {
 		t.Errorf("got %+v", o)
 	}
-	if len(k.objects) > 0 || len(k.files) > 0 {
-		t.Errorf("left over: %v, %v", k.objects, k.files)
+	if len(f.objects) > 0 || len(f.files) > 0 {
+		t.Errorf("left over: %v, %v", f.objects, f.files)
 	}
 }
 
-// TestKeepThroughOutages cuts the API off at each request in turn, lets lite
+// TestSyncThroughOutages cuts the API off at each request in turn, lets lite
 // begin anew or go on, and wants the same in the end.
-func TestKeepThroughOutages(t *testing.T) {
+func TestSyncThroughOutages(t *testing.T) {
 	for _, restart := range []bool{false, true} {
 		for fails := range 60 {
-			k := newKeeping(t)
-			k.put(t, "x.yaml", "a", "b", "moved")
-			k.put(t, "y.yaml", "c")
-			k.round(t, "a b c moved")
+			f := newFixture(t)
+			f.put(t, "x.yaml", "a", "b", "moved")
+			f.put(t, "y.yaml", "c")
+			f.round(t, "a b c moved")
 			n := 0
-			k.hang = func(string, string) bool { n++; return n > fails }
-			k.put(t, "x.yaml", "b", "d")
-			k.put(t, "z.yaml", "moved", "e")
-			k.take(t, "y.yaml")
-			moved := k.objects["/api/v1/namespaces/ns/configmaps/moved"].GetUID()
-			_ = k.try(t)
-			k.hang = nil
+			f.hang = func(string, string) bool { n++; return n > fails }
+			f.put(t, "x.yaml", "b", "d")
+			f.put(t, "z.yaml", "moved", "e")
+			f.take(t, "y.yaml")
+			moved := f.objects["/api/v1/namespaces/ns/configmaps/moved"].GetUID()
+			_ = f.try(t)
+			f.hang = nil
 			if restart {
-				k.again("one")
+				f.again("one")
 			}
-			if o := k.round(t, "b d e moved"); o.again || o.note != "2 files applied" {
+			if o := f.round(t, "b d e moved"); o.again || o.note != "2 files applied" {
 				t.Errorf("after %d requests: %+v", fails, o)
 			}
-			if k.objects["/api/v1/namespaces/ns/configmaps/moved"].GetUID() != moved {
+			if f.objects["/api/v1/namespaces/ns/configmaps/moved"].GetUID() != moved {
 				t.Errorf("after %d requests: an object that was moved is another", fails)
 			}
-			k.take(t, "x.yaml")
-			k.take(t, "z.yaml")
-			k.round(t, "")
-			if len(k.objects) > 0 {
-				t.Errorf("after %d requests: left over: %v", fails, slices.Sorted(maps.Keys(k.objects)))
+			f.take(t, "x.yaml")
+			f.take(t, "z.yaml")
+			f.round(t, "")
+			if len(f.objects) > 0 {
+				t.Errorf("after %d requests: left over: %v", fails, slices.Sorted(maps.Keys(f.objects)))
 			}
 			if n <= fails { // there were no more
 				break
@@ -248,76 +248,76 @@ func TestKeepThroughOutages(t *testing.T) {
 	}
 }
 
-func TestKeepAdopts(t *testing.T) {
-	k := newKeeping(t)
-	k.api.apply("/api/v1/namespaces/ns/configmaps/theirs", "kubectl", []byte(`{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"theirs"},"data":{}}`))
-	k.put(t, "x.yaml", "theirs", "ours")
-	k.round(t, "ours theirs")
-	k.put(t, "y.yaml", "theirs")
-	k.take(t, "x.yaml")
-	k.round(t, "theirs")
-	k.take(t, "y.yaml")
-	k.round(t, "theirs")
+func TestSyncAdopts(t *testing.T) {
+	f := newFixture(t)
+	f.api.apply("/api/v1/namespaces/ns/configmaps/theirs", "kubectl", []byte(`{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"theirs"},"data":{}}`))
+	f.put(t, "x.yaml", "theirs", "ours")
+	f.round(t, "ours theirs")
+	f.put(t, "y.yaml", "theirs")
+	f.take(t, "x.yaml")
+	f.round(t, "theirs")
+	f.take(t, "y.yaml")
+	f.round(t, "theirs")
 	// What somebody has made anew is theirs.
-	k.put(t, "x.yaml", "a")
-	k.round(t, "a theirs")
-	k.objects["/api/v1/namespaces/ns/configmaps/a"].SetUID("another")
-	k.take(t, "x.yaml")
-	k.round(t, "a theirs")
+	f.put(t, "x.yaml", "a")
+	f.round(t, "a theirs")
+	f.objects["/api/v1/namespaces/ns/configmaps/a"].SetUID("another")
+	f.take(t, "x.yaml")
+	f.round(t, "a theirs")
 }
 
-func TestKeepOfAnotherServer(t *testing.T) {
-	k := newKeeping(t)
-	k.put(t, "x.yaml", "a", "b")
-	k.round(t, "a b")
-	k.again("two")
-	k.take(t, "x.yaml")
-	if o := k.round(t, "a b"); o.note != "x.yaml does not exist here: what one has applied of it stays" || o.again {
+func TestSyncOfAnotherServer(t *testing.T) {
+	f := newFixture(t)
+	f.put(t, "x.yaml", "a", "b")
+	f.round(t, "a b")
+	f.again("two")
+	f.take(t, "x.yaml")
+	if o := f.round(t, "a b"); o.note != "x.yaml does not exist here: what one has applied of it stays" || o.again {
 		t.Errorf("got %+v", o)
 	}
-	k.put(t, "y.yaml", "a")
-	if o := k.round(t, "a b"); !strings.Contains(o.note, "is also in x.yaml, which owns it") {
+	f.put(t, "y.yaml", "a")
+	if o := f.round(t, "a b"); !strings.Contains(o.note, "is also in x.yaml, which owns it") {
 		t.Errorf("got %+v", o)
 	}
-	k.take(t, "y.yaml")
-	k.put(t, "x.yaml", "a")
-	k.round(t, "a")
-	k.take(t, "x.yaml")
-	k.round(t, "")
+	f.take(t, "y.yaml")
+	f.put(t, "x.yaml", "a")
+	f.round(t, "a")
+	f.take(t, "x.yaml")
+	f.round(t, "")
 }
 
-func TestKeepPrunesOnlyWhatIsAppliedWholly(t *testing.T) {
-	k := newKeeping(t)
-	k.put(t, "x.yaml", "a", "b")
-	k.round(t, "a b")
-	k.refuse = func(method, path string) bool {
+func TestSyncPrunesOnlyWhatIsAppliedWholly(t *testing.T) {
+	f := newFixture(t)
+	f.put(t, "x.yaml", "a", "b")
+	f.round(t, "a b")
+	f.refuse = func(method, path string) bool {
 		return method == http.MethodPatch && (strings.HasSuffix(path, "/c") || strings.HasSuffix(path, "/a"))
 	}
-	k.put(t, "x.yaml", "a", "c", "d", "d")
-	if o := k.round(t, "a b d"); !o.again || !strings.Contains(o.note, "ConfigMap ns/d: is in the file twice") {
+	f.put(t, "x.yaml", "a", "c", "d", "d")
+	if o := f.round(t, "a b d"); !o.again || !strings.Contains(o.note, "ConfigMap ns/d: is in the file twice") {
 		t.Errorf("got %+v", o)
 	}
-	k.refuse = nil
-	if o := k.round(t, "a b c d"); !o.again {
+	f.refuse = nil
+	if o := f.round(t, "a b c d"); !o.again {
 		t.Errorf("got %+v", o)
 	}
-	k.put(t, "x.yaml", "c", "d")
-	k.round(t, "c d")
-	if want := "ManifestApplied x.yaml: applied 2 objects, removed 2"; !slices.Contains(k.events, want) || !strings.HasPrefix(k.events[1], "ManifestFailed x.yaml: line ") {
-		t.Errorf("events: %q, want %q", k.events, want)
+	f.put(t, "x.yaml", "c", "d")
+	f.round(t, "c d")
+	if want := "ManifestApplied x.yaml: applied 2 objects, removed 2"; !slices.Contains(f.events, want) || !strings.HasPrefix(f.events[1], "ManifestFailed x.yaml: line ") {
+		t.Errorf("events: %q, want %q", f.events, want)
 	}
 }
 
-// TestKeepOneThatIsNotAnswered: an object for which there is no answer, although
+// TestSyncOneThatIsNotAnswered: an object for which there is no answer, although
 // the API gives others, keeps no other back.
-func TestKeepOneThatIsNotAnswered(t *testing.T) {
-	k := newKeeping(t)
-	k.hang = func(method, path string) bool {
+func TestSyncOneThatIsNotAnswered(t *testing.T) {
+	f := newFixture(t)
+	f.hang = func(method, path string) bool {
 		return method == http.MethodPatch && strings.HasSuffix(path, "/bad")
 	}
-	k.put(t, "x.yaml", "bad", "good")
-	k.put(t, "y.yaml", "other")
-	if o := k.round(t, "good other"); !o.again || !strings.HasPrefix(o.note, "1 of 2 files applied; x.yaml: line 2, ConfigMap ns/bad: ") {
+	f.put(t, "x.yaml", "bad", "good")
+	f.put(t, "y.yaml", "other")
+	if o := f.round(t, "good other"); !o.again || !strings.HasPrefix(o.note, "1 of 2 files applied; x.yaml: line 2, ConfigMap ns/bad: ") {
 		t.Errorf("got %+v", o)
 	}
 }

@@ -18,15 +18,15 @@ import (
 	"lite.io/lite/pkg/kube/apply"
 )
 
-// keeper makes the cluster have what the files say. It knows each file and what
+// applier makes the cluster have what the files say. It knows each file and what
 // that owns, and objects only until they are applied.
-type keeper struct {
+type applier struct {
 	server  string
 	connect func() (*session, error)
 	session *session         // nil while there is nothing to do
 	files   map[string]*file // by path; nil until the records have been read
 	claims  map[key]*file    // which file an object belongs to, of those that name it
-	begun   bool             // all files have been read once
+	started bool             // all files have been read once
 }
 
 // file is one file, perhaps one that is gone.
@@ -40,7 +40,7 @@ type file struct {
 	record  *record
 	wants   map[key]bool // the objects it has, as far as they could be located; nil if it is not known
 	left    []*pending   // those that are still to be applied
-	news    news
+	status  status
 }
 
 // pending is an object that is to be applied.
@@ -54,53 +54,53 @@ type pending struct {
 	err     error // why it could not be applied
 }
 
-// keep brings the cluster up to what a look has found. Errors that concern a
+// sync brings the cluster up to what a scan has found. Errors that concern a
 // file are in the outcome.
-func (k *keeper) keep(ctx context.Context, l *look) error {
-	defer func() { k.session = nil }()
-	if k.files == nil {
-		if err := k.recall(ctx); err != nil {
+func (a *applier) sync(ctx context.Context, s *scan) error {
+	defer func() { a.session = nil }()
+	if a.files == nil {
+		if err := a.load(ctx); err != nil {
 			return err
 		}
 	}
-	k.compare(l)
-	if !slices.ContainsFunc(k.sorted(), (*file).work) {
+	a.compare(s)
+	if !slices.ContainsFunc(a.sorted(), (*file).hasWork) {
 		return nil
 	}
-	if k.session == nil {
+	if a.session == nil {
 		var err error
-		if k.session, err = k.connect(); err != nil {
+		if a.session, err = a.connect(); err != nil {
 			return err
 		}
 	}
-	if err := k.apply(ctx); err != nil {
+	if err := a.apply(ctx); err != nil {
 		return err
 	}
-	if err := k.prune(ctx); err != nil {
+	if err := a.prune(ctx); err != nil {
 		return err
 	}
-	return k.tell(ctx)
+	return a.report(ctx)
 }
 
-// recall learns what the files owned before.
-func (k *keeper) recall(ctx context.Context) (err error) {
-	if k.session, err = k.connect(); err != nil {
+// load learns what the files owned before.
+func (a *applier) load(ctx context.Context) (err error) {
+	if a.session, err = a.connect(); err != nil {
 		return err
 	}
-	records, err := k.session.records(ctx)
+	records, err := a.session.records(ctx)
 	if err != nil {
 		return err
 	}
-	k.files = map[string]*file{}
+	a.files = map[string]*file{}
 	for _, r := range records {
-		k.files[r.file] = &file{path: r.file, record: r, unread: true}
+		a.files[r.file] = &file{path: r.file, record: r, unread: true}
 	}
 	return nil
 }
 
-func (k *keeper) sorted() []*file {
+func (a *applier) sorted() []*file {
 	var all []*file
-	for _, f := range k.files {
+	for _, f := range a.files {
 		all = append(all, f)
 	}
 	slices.SortFunc(all, func(a, b *file) int { return strings.Compare(a.path, b.path) })
@@ -108,48 +108,48 @@ func (k *keeper) sorted() []*file {
 }
 
 // compare takes up what has changed on the disk.
-func (k *keeper) compare(l *look) {
-	for name := range l.files {
-		k.file(name)
+func (a *applier) compare(s *scan) {
+	for name := range s.files {
+		a.file(name)
 	}
-	for name := range l.failed {
-		k.file(name)
+	for name := range s.failed {
+		a.file(name)
 	}
-	for name, f := range k.files {
-		found, there := l.files[name]
-		failed := covering(l.failed, name)
+	for name, f := range a.files {
+		found, there := s.files[name]
+		failed := covering(s.failed, name)
 		switch {
-		case covering(l.skipped, name) != "":
-			f.set(nil)
+		case covering(s.skipped, name) != "":
+			f.invalidate(nil)
 			f.skipped, f.unread = true, true
 		case failed == name:
-			f.set(l.failed[name])
+			f.invalidate(s.failed[name])
 			f.unread = true
 		case failed != "":
-			f.set(nil) // the directory is told of
+			f.invalidate(nil) // the directory is told of
 			f.unread = true
 		case there:
 			if f.unread || f.stamp != found.stamp {
 				f.read(found)
 			}
-		case f.record.server != k.server && len(f.record.objects) > 0:
-			f.set(nil) // another server's, which may have it still
+		case f.record.server != a.server && len(f.record.objects) > 0:
+			f.invalidate(nil) // another server's, which may have it still
 			f.present = false
 		default:
-			f.set(nil)
+			f.invalidate(nil)
 			f.present, f.wants = false, map[key]bool{}
 		}
-		f.news.late = k.begun
+		f.status.late = a.started
 	}
-	k.begun = true
+	a.started = true
 }
 
 // file returns the file of a path, which may be new.
-func (k *keeper) file(name string) *file {
-	f := k.files[name]
+func (a *applier) file(name string) *file {
+	f := a.files[name]
 	if f == nil {
-		f = &file{path: name, unread: true, record: &record{file: name, server: k.server, objects: map[key]owned{}}}
-		k.files[name] = f
+		f = &file{path: name, unread: true, record: &record{file: name, server: a.server, objects: map[key]owned{}}}
+		a.files[name] = f
 	}
 	return f
 }
@@ -165,20 +165,20 @@ func covering[V any](set map[string]V, name string) string {
 	return ""
 }
 
-// set makes the file one of which nothing is known but why.
-func (f *file) set(broken error) {
+// invalidate makes the file one of which nothing is known but why.
+func (f *file) invalidate(broken error) {
 	f.present, f.skipped, f.broken, f.wants, f.left = true, false, broken, nil, nil
 }
 
 // read reads the file. If it cannot be used, what it had stays as it is.
 func (f *file) read(found found) {
 	data, is, err := found.read()
-	f.set(err)
+	f.invalidate(err)
 	f.stamp = is
 	// There is no event when a program closes it, or a disk works again.
 	var failure *fs.PathError
 	f.unread = errors.Is(err, errBusy) || errors.As(err, &failure)
-	f.news.changed()
+	f.status.reset()
 	if err != nil {
 		return
 	}
@@ -196,25 +196,25 @@ func (f *file) read(found found) {
 // foreign reports whether the file is gone, and was another server's.
 func (f *file) foreign() bool { return !f.present && f.wants == nil }
 
-// work reports whether there is anything to do for the file.
-func (f *file) work() bool {
-	return len(f.left) > 0 || len(f.surplus()) > 0 || !f.present && !f.foreign() || f.news.untold(f)
+// hasWork reports whether there is anything to do for the file.
+func (f *file) hasWork() bool {
+	return len(f.left) > 0 || len(f.surplus()) > 0 || !f.present && !f.foreign() || f.status.unreported(f)
 }
 
 // apply applies what is left of all files: what others may need comes first.
-func (k *keeper) apply(ctx context.Context) error {
-	for _, f := range k.files {
+func (a *applier) apply(ctx context.Context) error {
+	for _, f := range a.files {
 		for _, p := range f.left {
 			p.at, p.err = nil, nil
 		}
-		if err := k.locate(f); err != nil {
+		if err := a.locate(f); err != nil {
 			return err
 		}
 	}
-	k.claim()
-	for _, f := range k.sorted() {
+	a.claim()
+	for _, f := range a.sorted() {
 		definitions := slices.DeleteFunc(slices.Clone(f.left), func(p *pending) bool { return !p.needed() || p.key.group == "" })
-		if err := k.bring(ctx, f, (*pending).needed); err != nil {
+		if err := a.applyObjects(ctx, f, (*pending).needed); err != nil {
 			return err
 		}
 		for _, p := range definitions {
@@ -223,14 +223,14 @@ func (k *keeper) apply(ctx context.Context) error {
 			}
 		}
 	}
-	for _, f := range k.sorted() {
-		if err := k.locate(f); err != nil { // some kinds may be new
+	for _, f := range a.sorted() {
+		if err := a.locate(f); err != nil { // some kinds may be new
 			return err
 		}
 	}
-	k.claim()
-	for _, f := range k.sorted() {
-		if err := k.bring(ctx, f, func(p *pending) bool { return !p.needed() }); err != nil {
+	a.claim()
+	for _, f := range a.sorted() {
+		if err := a.applyObjects(ctx, f, func(p *pending) bool { return !p.needed() }); err != nil {
 			return err
 		}
 	}
@@ -248,12 +248,12 @@ func (p *pending) needed() bool {
 }
 
 // locate finds out where the objects are that are left.
-func (k *keeper) locate(f *file) error {
+func (a *applier) locate(f *file) error {
 	for _, p := range f.left {
 		if p.at != nil {
 			continue
 		}
-		p.key, p.at, p.err = k.session.locate(p.object)
+		p.key, p.at, p.err = a.session.locate(p.object)
 		if apply.Absent(p.err) {
 			return p.err
 		}
@@ -268,39 +268,39 @@ func (k *keeper) locate(f *file) error {
 
 // claim decides which file each object belongs to. Who has it keeps it, also
 // while it cannot be read; otherwise it is the first by name.
-func (k *keeper) claim() {
-	k.claims = map[key]*file{}
-	for _, f := range k.sorted() {
+func (a *applier) claim() {
+	a.claims = map[key]*file{}
+	for _, f := range a.sorted() {
 		for o := range f.record.objects {
-			if k.claims[o] == nil && (f.wants == nil || f.wants[o]) {
-				k.claims[o] = f
+			if a.claims[o] == nil && (f.wants == nil || f.wants[o]) {
+				a.claims[o] = f
 			}
 		}
 	}
-	for _, f := range k.sorted() {
+	for _, f := range a.sorted() {
 		for o := range f.wants {
-			if k.claims[o] == nil {
-				k.claims[o] = f
+			if a.claims[o] == nil {
+				a.claims[o] = f
 			}
 		}
 	}
 }
 
-// bring applies some of the objects that are left of a file. The record has them
+// applyObjects applies some of the objects that are left of a file. The record has them
 // before the cluster does.
-func (k *keeper) bring(ctx context.Context, f *file, which func(*pending) bool) error {
+func (a *applier) applyObjects(ctx context.Context, f *file, which func(*pending) bool) error {
 	var now []*pending
 	defer func() { f.left = slices.DeleteFunc(f.left, func(p *pending) bool { return p.applied }) }()
 	for _, p := range f.left {
 		switch {
 		case !which(p) || p.at == nil:
 			continue
-		case k.claims[p.key] != f:
-			p.err = errors.New("is also in " + k.claims[p.key].path + ", which owns it: remove one of the two")
+		case a.claims[p.key] != f:
+			p.err = errors.New("is also in " + a.claims[p.key].path + ", which owns it: remove one of the two")
 		case p.twice:
 			p.err = errors.New("is in the file twice: remove one of the two")
 		default:
-			if p.err = k.note(ctx, f, p); p.err == nil {
+			if p.err = a.recordObject(ctx, f, p); p.err == nil {
 				now = append(now, p)
 			}
 		}
@@ -311,8 +311,8 @@ func (k *keeper) bring(ctx context.Context, f *file, which func(*pending) bool) 
 	if len(now) == 0 {
 		return nil
 	}
-	f.record.server = k.server
-	if err := k.session.save(ctx, f.record); err != nil {
+	f.record.server = a.server
+	if err := a.session.save(ctx, f.record); err != nil {
 		for _, p := range now {
 			p.err = err
 		}
@@ -320,12 +320,12 @@ func (k *keeper) bring(ctx context.Context, f *file, which func(*pending) bool) 
 	}
 	for _, p := range now {
 		uid, err := p.apply(ctx, ownerOf(f.path))
-		if p.err = k.session.Blame(err); apply.Absent(p.err) {
+		if p.err = a.session.Blame(err); apply.Absent(p.err) {
 			return p.err
 		}
 		if p.err == nil {
 			p.applied = true
-			f.news.applied++
+			f.status.applied++
 			f.record.objects[p.key] = owned{p.GroupVersionKind().Version, f.record.objects[p.key].adopted, uid}
 		}
 	}
@@ -339,9 +339,9 @@ func ifAbsent(err error) error {
 	return nil
 }
 
-// note puts an object into the file's record. One that is there already is
+// recordObject puts an object into the file's record. One that is there already is
 // adopted, unless it came with another file, as when it was moved.
-func (k *keeper) note(ctx context.Context, f *file, p *pending) error {
+func (a *applier) recordObject(ctx context.Context, f *file, p *pending) error {
 	if _, ok := f.record.objects[p.key]; ok {
 		return nil
 	}
@@ -353,14 +353,14 @@ func (k *keeper) note(ctx context.Context, f *file, p *pending) error {
 	if adopted && live.GetDeletionTimestamp() != nil {
 		return errDeleting
 	}
-	for _, other := range k.files {
+	for _, other := range a.files {
 		if known, ok := other.record.objects[p.key]; ok && adopted {
 			adopted = known.adopted
 			break
 		}
 	}
 	f.record.objects[p.key] = owned{version: p.GroupVersionKind().Version, adopted: adopted}
-	f.news.owns = true
+	f.status.owns = true
 	return nil
 }
 
@@ -391,60 +391,60 @@ func (f *file) surplus() []key {
 
 // prune removes what files own and have no more, and the records of those that
 // are gone.
-func (k *keeper) prune(ctx context.Context) error {
-	for _, f := range k.sorted() {
-		f.news.stuck = nil
-		if err := k.disown(ctx, f); err != nil {
+func (a *applier) prune(ctx context.Context) error {
+	for _, f := range a.sorted() {
+		f.status.stuck = nil
+		if err := a.orphan(ctx, f); err != nil {
 			return err
 		}
 		for _, o := range f.surplus() {
-			err := k.drop(ctx, f, o)
+			err := a.remove(ctx, f, o)
 			if apply.Absent(err) {
 				return err
 			}
 			if err != nil {
-				f.news.stuck = append(f.news.stuck, o.String()+" is no longer in a file, but cannot be removed: "+flat(err))
+				f.status.stuck = append(f.status.stuck, o.String()+" is no longer in a file, but cannot be removed: "+flat(err))
 				continue
 			}
 			delete(f.record.objects, o)
 		}
-		if err := k.close(ctx, f); apply.Absent(err) {
+		if err := a.updateRecord(ctx, f); apply.Absent(err) {
 			return err
 		} else if err != nil {
-			f.news.stuck = append(f.news.stuck, flat(err))
+			f.status.stuck = append(f.status.stuck, flat(err))
 		}
 	}
 	return nil
 }
 
-// disown lets go of what a file had that is gone, if somebody has deleted its
+// orphan lets go of what a file had that is gone, if somebody has deleted its
 // record: that is how the objects are kept.
-func (k *keeper) disown(ctx context.Context, f *file) error {
+func (a *applier) orphan(ctx context.Context, f *file) error {
 	if f.present || f.foreign() || f.record.uid == "" {
 		return nil
 	}
-	there, err := k.session.recorded(ctx, f.record)
+	there, err := a.session.recorded(ctx, f.record)
 	if err == nil && !there {
 		f.record.objects = map[key]owned{}
 	}
 	return err
 }
 
-// close writes the record of a file, or ends it with the file.
-func (k *keeper) close(ctx context.Context, f *file) error {
+// updateRecord writes the record of a file, or ends it with the file.
+func (a *applier) updateRecord(ctx context.Context, f *file) error {
 	switch {
 	case f.present && f.record.uid != "":
-		return k.session.save(ctx, f.record)
+		return a.session.save(ctx, f.record)
 	case f.present || f.foreign():
 		return nil
 	case len(f.record.objects) > 0:
-		return k.session.save(ctx, f.record)
+		return a.session.save(ctx, f.record)
 	}
-	if err := k.session.forget(ctx, f.record); err != nil {
+	if err := a.session.forget(ctx, f.record); err != nil {
 		return err
 	}
-	slog.Info("Removed the objects of a manifest that is gone", "file", f.path, "removed", f.news.pruned)
-	delete(k.files, f.path)
+	slog.Info("Removed the objects of a manifest that is gone", "file", f.path, "removed", f.status.pruned)
+	delete(a.files, f.path)
 	return nil
 }
 
@@ -452,13 +452,13 @@ func (k *keeper) close(ctx context.Context, f *file) error {
 // that kind count as gone: the API server learns of definitions when it starts.
 const patience = 6
 
-// drop removes an object, if the file still has a part in it. One that is another
+// remove removes an object, if the file still has a part in it. One that is another
 // file's now, or had been there before this one came, stays without the fields
 // that came by this one.
-func (k *keeper) drop(ctx context.Context, f *file, o key) error {
+func (a *applier) remove(ctx context.Context, f *file, o key) error {
 	was := f.record.objects[o]
-	at, err := k.session.find(o, was.version)
-	if errors.As(err, &apply.UnknownKind{}) && f.news.tries >= patience {
+	at, err := a.session.find(o, was.version)
+	if errors.As(err, &apply.UnknownKind{}) && f.status.failures >= patience {
 		return nil
 	}
 	if err != nil {
@@ -472,14 +472,14 @@ func (k *keeper) drop(ctx context.Context, f *file, o key) error {
 	if err != nil || !was.is(live, owner) {
 		return err
 	}
-	heir := k.claims[o]
+	heir := a.claims[o]
 	switch {
 	case heir != nil && heir.record.objects[o].uid != live.GetUID():
 		return errors.New("waiting until " + heir.path + " has it")
 	case heir != nil || was.adopted:
 		return owner.Release(ctx, at, live)
 	}
-	f.news.pruned++
+	f.status.pruned++
 	return apply.Delete(ctx, at, live)
 }
 

@@ -8,10 +8,10 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// NodeOf is where the node with a configuration keeps what. server says that its data directory is a server's.
-func NodeOf(cfg *config.Config, server bool) Node {
+// InstallationOf is the installation of a node with this configuration. server is whether its data directory is a server's.
+func InstallationOf(cfg *config.Config, server bool) Installation {
 	at, standard := cfg.Layout(), layout.Default()
-	n := Node{
+	n := Installation{
 		DataDirs:   []string{cfg.DataDir},
 		DefaultDir: string(standard.Data),
 		RunDir:     at.Run,

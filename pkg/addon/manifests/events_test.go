@@ -35,7 +35,7 @@ func TestProblem(t *testing.T) {
 		"broken":     {&file{broken: errors.New("a\n  b")}, "a b"},
 		"not tried":  {&file{left: []*pending{waiting(nil)}}, ""},
 		"several":    {&file{left: []*pending{waiting(errDeleting), waiting(errors.New("no"))}}, "line 7, Secret n/s: an object with this name is being deleted: waiting until it is gone; line 7, Secret n/s: no"},
-		"not pruned": {&file{news: news{stuck: []string{"x"}}}, "x"},
+		"not pruned": {&file{status: status{stuck: []string{"x"}}}, "x"},
 		"a remedy":   {&file{left: []*pending{waiting(immutable)}}, `line 7, Secret n/s: Secret "s" is invalid: data: Forbidden: field is immutable; to recreate it: lite kubectl delete secret s -n n`},
 		"another": {&file{left: []*pending{waiting(invalid(field.Invalid(field.NewPath("roleRef"), "x", "cannot change roleRef")))}},
 			`line 7, Secret n/s: Secret "s" is invalid: roleRef: Invalid value: "x": cannot change roleRef; to recreate it: lite kubectl delete secret s -n n`},
@@ -47,14 +47,14 @@ func TestProblem(t *testing.T) {
 }
 
 func TestOutcome(t *testing.T) {
-	k := &keeper{files: map[string]*file{}}
+	a := &applier{files: map[string]*file{}}
 	add := func(name string, f *file) {
 		f.path, f.record = name, &record{server: "other"}
-		k.files[name] = f
+		a.files[name] = f
 	}
 	check := func(want outcome) {
 		t.Helper()
-		if got := k.outcome(); got != want {
+		if got := a.outcome(); got != want {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
 	}
@@ -70,7 +70,7 @@ func TestOutcome(t *testing.T) {
 	check(outcome{note: "2 files applied; 1 skipped; d does not exist here: what other has applied of it stays"})
 	add("d", &file{present: true, broken: errors.New("no")})
 	check(outcome{note: "2 of 3 files applied; 1 skipped; d: no"})
-	delete(k.files, "c")
+	delete(a.files, "c")
 	add("d", &file{present: true, broken: errBusy, unread: true})
 	check(outcome{note: "2 of 3 files applied; d: is being written", again: true})
 	add("d", &file{present: true, wants: known, left: []*pending{waiting(apply.UnknownKind{GroupVersionKind: schema.GroupVersionKind{Version: "v1", Kind: "K"}})}})
@@ -78,7 +78,7 @@ func TestOutcome(t *testing.T) {
 	for i := range 9 {
 		add(fmt.Sprintf("e%d", i), &file{present: true, broken: errors.New(strings.Repeat("long ", 1000))})
 	}
-	if note := k.outcome().note; len(note) > 7*longest || !strings.HasPrefix(note, "2 of 12 files applied; ") || !strings.HasSuffix(note, "; and 5 more") {
+	if note := a.outcome().note; len(note) > 7*maxProblem || !strings.HasPrefix(note, "2 of 12 files applied; ") || !strings.HasSuffix(note, "; and 5 more") {
 		t.Errorf("got %q", note)
 	}
 }
@@ -109,13 +109,13 @@ func TestClaims(t *testing.T) {
 		"nobody":              {[]*file{has("a", []key{o}, []key{})}, ""},
 		"who is the first of": {[]*file{has("a", []key{o}, []key{o}), has("b", []key{o}, []key{o, p})}, "a"},
 	} {
-		k := &keeper{files: map[string]*file{}}
+		a := &applier{files: map[string]*file{}}
 		for _, f := range test.files {
-			k.files[f.path] = f
+			a.files[f.path] = f
 		}
-		k.claim()
+		a.claim()
 		got := ""
-		if f := k.claims[o]; f != nil {
+		if f := a.claims[o]; f != nil {
 			got = f.path
 		}
 		if got != test.want {

@@ -39,16 +39,16 @@ var suffixes = []string{".yaml", ".yml", ".json"}
 // skip is what a name ends with that makes the name without it be left alone.
 const skip = ".skip"
 
-// look is what one look at the directory found. Paths are relative to it.
-type look struct {
+// scan is what one scan of the directory has found. Paths are relative to it.
+type scan struct {
 	root    string
 	files   map[string]found
 	skipped map[string]bool  // files and directories to leave alone
 	failed  map[string]error // files and directories that cannot be read
 	walked  int              // directories of the entry at the top that is being read
 
-	watcher *fsnotify.Watcher // of all directories that the files depend on; nil if there is none
-	blind   error             // why not all of them are watched
+	watcher   *fsnotify.Watcher // of all directories that the files depend on; nil if there is none
+	unwatched error             // why not all of them are watched
 }
 
 // found is a file as it was found.
@@ -57,10 +57,10 @@ type found struct {
 	stamp files.Stamp
 }
 
-// lookAt reads the directory, which is made if it is not there. Each look has a
+// scanDirectory reads the directory, and creates it if it does not exist. Each scan has a
 // watcher of its own, and a directory is watched before it is read: so whatever
-// is moved, replaced or mounted meanwhile, nothing falls between two looks.
-func lookAt(dir string) (*look, error) {
+// is moved, replaced or mounted meanwhile, nothing falls between two scans.
+func scanDirectory(dir string) (*scan, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create the directory: %w", err)
 	}
@@ -68,48 +68,48 @@ func lookAt(dir string) (*look, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &look{root: above, files: map[string]found{}, skipped: map[string]bool{}, failed: map[string]error{}}
-	if l.watcher, err = fsnotify.NewWatcher(); err != nil {
-		l.blind = fmt.Errorf("%w; raise fs.inotify.max_user_instances", err)
+	s := &scan{root: above, files: map[string]found{}, skipped: map[string]bool{}, failed: map[string]error{}}
+	if s.watcher, err = fsnotify.NewWatcher(); err != nil {
+		s.unwatched = fmt.Errorf("%w; raise fs.inotify.max_user_instances", err)
 	}
 	// The directory may itself be a link.
-	if l.root, err = l.follow(above, filepath.Base(dir)); err != nil {
-		return l, err
+	if s.root, err = s.follow(above, filepath.Base(dir)); err != nil {
+		return s, err
 	}
-	l.walk(l.root, "", nil)
-	if err := l.failed[""]; err != nil {
-		return l, err
+	s.walk(s.root, "", nil)
+	if err := s.failed[""]; err != nil {
+		return s, err
 	}
-	return l, nil
+	return s, nil
 }
 
 // close ends the watch.
-func (l *look) close() {
-	if l != nil && l.watcher != nil {
-		_ = l.watcher.Close()
+func (s *scan) close() {
+	if s != nil && s.watcher != nil {
+		_ = s.watcher.Close()
 	}
 }
 
 // watch watches one directory. A watch that cannot be had is no reason not to
 // read it.
-func (l *look) watch(dir string) {
-	if l.watcher == nil {
+func (s *scan) watch(dir string) {
+	if s.watcher == nil {
 		return
 	}
-	if err := l.watcher.Add(dir); errors.Is(err, unix.ENOSPC) {
-		l.blind = fmt.Errorf("watch %s: the limit of watches is reached; raise fs.inotify.max_user_watches", dir)
+	if err := s.watcher.Add(dir); errors.Is(err, unix.ENOSPC) {
+		s.unwatched = fmt.Errorf("watch %s: the limit of watches is reached; raise fs.inotify.max_user_watches", dir)
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		l.blind = fmt.Errorf("watch %s: %w", dir, err)
+		s.unwatched = fmt.Errorf("watch %s: %w", dir, err)
 	}
 }
 
 // walk reads the directory at dir, whose links are resolved, and all below. above
 // are the directories by which it came there.
-func (l *look) walk(dir, name string, above []os.FileInfo) {
-	l.watch(dir)
+func (s *scan) walk(dir, name string, above []os.FileInfo) {
+	s.watch(dir)
 	info, err := os.Stat(dir)
 	if err == nil {
-		err = l.trustDirectory(dir, info)
+		err = s.trustDirectory(dir, info)
 	}
 	if err == nil && slices.ContainsFunc(above, func(a os.FileInfo) bool { return os.SameFile(a, info) }) {
 		err = errors.New("links to a directory above itself")
@@ -119,40 +119,40 @@ func (l *look) walk(dir, name string, above []os.FileInfo) {
 		entries, err = os.ReadDir(dir)
 	}
 	if err != nil {
-		l.failed[name] = err
+		s.failed[name] = err
 		return
 	}
 	for _, e := range entries {
-		blind := l.blind
+		blind := s.unwatched
 		if name == "" {
-			l.walked = 0
+			s.walked = 0
 		}
-		if l.walked <= maxDirectories {
-			l.visit(dir, path.Join(name, e.Name()), e, append(slices.Clip(above), info))
+		if s.walked <= maxDirectories {
+			s.visit(dir, path.Join(name, e.Name()), e, append(slices.Clip(above), info))
 		}
-		if name == "" && l.walked > maxDirectories {
-			l.refuse(e.Name(), fmt.Errorf("has more than %d directories: link only to directories with manifests", maxDirectories))
-			l.blind = blind
+		if name == "" && s.walked > maxDirectories {
+			s.refuse(e.Name(), fmt.Errorf("has more than %d directories: link only to directories with manifests", maxDirectories))
+			s.unwatched = blind
 		}
 	}
 }
 
 // refuse makes a directory at the top one that cannot be read.
-func (l *look) refuse(top string, why error) {
+func (s *scan) refuse(top string, why error) {
 	below := func(name string) bool { return strings.HasPrefix(name, top+"/") }
-	maps.DeleteFunc(l.files, func(name string, _ found) bool { return below(name) })
-	maps.DeleteFunc(l.skipped, func(name string, _ bool) bool { return below(name) })
-	maps.DeleteFunc(l.failed, func(name string, _ error) bool { return below(name) })
-	l.failed[top] = why
+	maps.DeleteFunc(s.files, func(name string, _ found) bool { return below(name) })
+	maps.DeleteFunc(s.skipped, func(name string, _ bool) bool { return below(name) })
+	maps.DeleteFunc(s.failed, func(name string, _ error) bool { return below(name) })
+	s.failed[top] = why
 }
 
 // visit takes up one entry of the directory dir.
-func (l *look) visit(dir, name string, e os.DirEntry, above []os.FileInfo) {
+func (s *scan) visit(dir, name string, e os.DirEntry, above []os.FileInfo) {
 	if strings.HasPrefix(e.Name(), ".") {
 		return
 	}
 	if without, ok := strings.CutSuffix(name, skip); ok {
-		l.skipped[without] = true
+		s.skipped[without] = true
 		return
 	}
 	isFile := slices.Contains(suffixes, path.Ext(name))
@@ -161,9 +161,9 @@ func (l *look) visit(dir, name string, e os.DirEntry, above []os.FileInfo) {
 	}
 	target := filepath.Join(dir, e.Name())
 	if e.Type()&fs.ModeSymlink != 0 {
-		resolved, err := l.follow(dir, e.Name())
+		resolved, err := s.follow(dir, e.Name())
 		if err != nil {
-			l.failed[name] = err
+			s.failed[name] = err
 			return
 		}
 		target = resolved
@@ -173,23 +173,23 @@ func (l *look) visit(dir, name string, e os.DirEntry, above []os.FileInfo) {
 	case errors.Is(err, fs.ErrNotExist):
 		// Gone since the directory was read; there is an event for that.
 	case err != nil:
-		l.failed[name] = err
+		s.failed[name] = err
 	case !utf8.ValidString(name):
-		l.failed[strings.ToValidUTF8(name, "?")] = errors.New("its name is not UTF-8: rename it")
+		s.failed[strings.ToValidUTF8(name, "?")] = errors.New("its name is not UTF-8: rename it")
 	case info.IsDir():
-		l.walked++
-		l.walk(target, name, above)
+		s.walked++
+		s.walk(target, name, above)
 	case isFile && !info.Mode().IsRegular():
-		l.failed[name] = errors.New("not a regular file")
+		s.failed[name] = errors.New("not a regular file")
 	case isFile:
-		l.files[name] = found{target, files.StampOf(info)}
+		s.files[name] = found{target, files.StampOf(info)}
 	}
 }
 
 // follow resolves a link in dir, step by step. Each directory that has a part in
 // that is watched, so that a link that is put in the place of another is noticed,
 // and has to be trusted, as has each link.
-func (l *look) follow(dir, name string) (string, error) {
+func (s *scan) follow(dir, name string) (string, error) {
 	at, rest, links := dir, []string{name}, 0
 	for len(rest) > 0 {
 		step := rest[0]
@@ -204,7 +204,7 @@ func (l *look) follow(dir, name string) (string, error) {
 		next := filepath.Join(at, step)
 		info, err := os.Lstat(next)
 		if errors.Is(err, fs.ErrNotExist) {
-			l.watch(at) // it may appear
+			s.watch(at) // it may appear
 			return "", fmt.Errorf("links to %s, which does not exist", filepath.Join(append([]string{next}, rest...)...))
 		}
 		if err != nil {
@@ -218,7 +218,7 @@ func (l *look) follow(dir, name string) (string, error) {
 			if err := trustOwner(next, info); err != nil {
 				return "", err
 			}
-			l.watch(at)
+			s.watch(at)
 			target, err := os.Readlink(next)
 			if err != nil {
 				return "", err
@@ -228,12 +228,12 @@ func (l *look) follow(dir, name string) (string, error) {
 			}
 			rest = append(strings.Split(target, "/"), rest...)
 		case info.IsDir():
-			if err := l.trustDirectory(next, info); err != nil {
+			if err := s.trustDirectory(next, info); err != nil {
 				return "", err
 			}
 			at = next
 		default:
-			l.watch(at)
+			s.watch(at)
 			at = next
 		}
 	}
@@ -243,11 +243,11 @@ func (l *look) follow(dir, name string) (string, error) {
 // trustDirectory wants nobody but root to be able to put files into a directory.
 // The mode of those that are not reached by a link does not matter: the data
 // directory lets nobody in.
-func (l *look) trustDirectory(dir string, info os.FileInfo) error {
+func (s *scan) trustDirectory(dir string, info os.FileInfo) error {
 	if err := trustOwner(dir, info); err != nil {
 		return err
 	}
-	inside := dir == l.root || strings.HasPrefix(dir, l.root+"/")
+	inside := dir == s.root || strings.HasPrefix(dir, s.root+"/")
 	if !inside && info.Mode()&fs.ModeSticky == 0 {
 		return trustMode(dir, info)
 	}

@@ -21,85 +21,85 @@ const (
 	// What went wrong is tried again, at first after retryFirst, at last after retryLast.
 	retryFirst = time.Second
 	retryLast  = time.Minute
-	// sayAgain is before the event of the same trouble is forgotten, which the API
-	// server does after an hour.
-	sayAgain = 30 * time.Minute
+	// repeatAfter is when the event of an unchanged problem is posted again: before the
+	// API server forgets it, which it does after an hour.
+	repeatAfter = 30 * time.Minute
 )
 
-// trouble is what is wrong with claims and volumes, said to their users.
-type trouble struct {
+// problems is what is wrong with claims and volumes. Their users read it in events.
+type problems struct {
 	client kubernetes.Interface
-	host   string // the node that says it; "" = the controller
+	host   string // the node that reports it; "" = the controller
 
-	mu   sync.Mutex
-	said map[string]saying // by the name of the claim or volume
+	mu     sync.Mutex
+	posted map[string]posted // by the name of the claim or volume
 }
 
-type saying struct {
+type posted struct {
 	text string
 	at   time.Time
 }
 
-// tell makes an event of a problem, unless it did so a while ago; nil is the end
-// of one.
-func (t *trouble) tell(ctx context.Context, name string, about *v1.ObjectReference, reason string, problem error) {
-	t.mu.Lock()
-	before := t.said[name]
+// report posts an event about a problem, unless it did so a short while ago. nil ends a
+// problem.
+func (p *problems) report(ctx context.Context, name string, about *v1.ObjectReference, reason string, problem error) {
+	p.mu.Lock()
+	before := p.posted[name]
 	if problem == nil {
-		delete(t.said, name)
-		t.mu.Unlock()
+		delete(p.posted, name)
+		p.mu.Unlock()
 		return
 	}
-	now := saying{problem.Error(), time.Now()}
-	known := before.text == now.text && now.at.Sub(before.at) < sayAgain
+	now := posted{problem.Error(), time.Now()}
+	known := before.text == now.text && now.at.Sub(before.at) < repeatAfter
 	if !known && ctx.Err() == nil {
-		if t.said == nil {
-			t.said = map[string]saying{}
+		if p.posted == nil {
+			p.posted = map[string]posted{}
 		}
-		t.said[name] = now
+		p.posted[name] = now
 	}
-	t.mu.Unlock()
+	p.mu.Unlock()
 	if known || ctx.Err() != nil {
 		return
 	}
 	slog.Warn("A volume has a problem", "of", name, "err", problem)
 	message := now.text
-	if t.host != "" {
-		message = "On node " + t.host + ": " + message
+	if p.host != "" {
+		message = "On node " + p.host + ": " + message
 	}
-	t.event(ctx, about, v1.EventTypeWarning, reason, message)
+	p.event(ctx, about, v1.EventTypeWarning, reason, message)
 }
 
-// keep forgets all but the given names, and reports whether anything is wrong.
-func (t *trouble) keep(names map[string]bool) (well bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	maps.DeleteFunc(t.said, func(name string, _ saying) bool { return !names[name] })
-	return len(t.said) == 0
+// retain forgets the problems of all other names, and reports whether none is left.
+func (p *problems) retain(names map[string]bool) (well bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	maps.DeleteFunc(p.posted, func(name string, _ posted) bool { return !names[name] })
+	return len(p.posted) == 0
 }
 
-// note says it in one line; "" = nothing is wrong.
-func (t *trouble) note() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if len(t.said) == 0 {
+// note is all problems in one line; "" = none.
+func (p *problems) note() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.posted) == 0 {
 		return ""
 	}
-	name := slices.Min(slices.Collect(maps.Keys(t.said)))
-	return fmt.Sprintf("with problems: %d; %s: %s", len(t.said), name, t.said[name].text)
+	name := slices.Min(slices.Collect(maps.Keys(p.posted)))
+	return fmt.Sprintf("with problems: %d; %s: %s", len(p.posted), name, p.posted[name].text)
 }
 
-// event makes an event. They are rare, so nothing has to collect and count them.
-func (t *trouble) event(ctx context.Context, about *v1.ObjectReference, kind, reason, message string) {
+// event posts an event. They are rare, so nothing has to aggregate them.
+func (p *problems) event(ctx context.Context, about *v1.ObjectReference, kind, reason, message string) {
 	now := metav1.Now()
 	namespace := cmp.Or(about.Namespace, metav1.NamespaceDefault)
-	_, err := t.client.CoreV1().Events(namespace).Create(ctx, &v1.Event{
+	_, err := p.client.CoreV1().Events(namespace).Create(ctx, &v1.Event{
 		ObjectMeta:     metav1.ObjectMeta{GenerateName: about.Name[:min(len(about.Name), 200)] + ".", Namespace: namespace},
 		InvolvedObject: *about,
 		Reason:         reason,
 		Message:        message[:min(len(message), 1024)],
 		Type:           kind,
-		Source:         v1.EventSource{Component: layout.Provisioner, Host: t.host},
+		Source:         v1.EventSource{Component: layout.Provisioner, Host: p.host},
 		FirstTimestamp: now,
 		LastTimestamp:  now,
 		Count:          1,
