@@ -29,11 +29,12 @@ type Battery struct {
 	Name  Name
 	Alias string // what k3s calls it, which --disable takes too; "" = k3s has no name for it
 	Needs []Name // it is disabled where one of these is
-	Page  string // the section of the docs that tells what disabling it means
+	Page  string // the section of the docs about disabling it
 
 	Server []string // its components on each server
 	Node   []string // its components on every node
-	// Offline says that those on a node go on with what they know when the node's certificate has expired.
+	// Offline means that the node's components keep working with what they know when its certificate has
+	// expired.
 	Offline bool
 
 	Ports  []int    // nobody else listens on these
@@ -74,8 +75,8 @@ func Names() (names []string) {
 	return names
 }
 
-// Of is the row of a battery. A name that is not in the table, such as one that a server of a later version has told of,
-// has an empty one.
+// Of is the row of a battery. A name that is not in the table, such as one from a server of a later version, has an
+// empty row.
 func Of(name Name) Battery {
 	all := All()
 	if i := slices.IndexFunc(all, func(b Battery) bool { return b.Name == name }); i >= 0 {

@@ -77,7 +77,7 @@ func TestDisabled(t *testing.T) {
 		{Disabled{KubeProxy, Metrics}, []Name{Metrics, KubeProxy},
 			[]int{layout.MetricsPort, layout.ProxyMetricsPort, layout.ProxyHealthPort}, nil},
 		{Disabled{Storage, Storage}, []Name{Storage}, nil, []string{layout.StoragePathAnnotation, layout.StorageLabel}},
-		// A server of another version may have batteries that this one has not.
+		// A server of another version may have batteries that this one does not have.
 		{Disabled{"gateway", LoadBalancer}, []Name{LoadBalancer}, nil, nil},
 	} {
 		var has []Name
@@ -200,7 +200,7 @@ func section(t *testing.T, page, anchor string) string {
 	return ""
 }
 
-// bullet is what a list says of a name.
+// bullet is the item of a list about a name.
 func bullet(list, name string) string {
 	_, entry, _ := strings.Cut(list, "\n- `"+name+"`: ")
 	entry, _, _ = strings.Cut(entry, "\n- ")

@@ -38,7 +38,7 @@ func Accepted(cfg *config.Config) error {
 // name: they are checked where they are parsed. Of the machine it matters only who
 // makes cgroups.
 func Arguments(cfg *config.Config) error {
-	log.Bridge(slog.New(slog.DiscardHandler)) // nobody has asked for what upstream says of it
+	log.Bridge(slog.New(slog.DiscardHandler)) // upstream's log is not of interest here
 	host := agent.Host{Systemd: probe.HasSystemd()}
 	if cfg.Role == config.Agent {
 		return agent.Check(cfg, host)

@@ -20,7 +20,8 @@ import (
 	"lite.io/lite/pkg/version"
 )
 
-// CIS judges this node by the benchmark, as it runs, or else as its files lie there. role is what the user says, or "".
+// CIS judges this node by the benchmark: as it runs, otherwise by its files. role is the one that the user passes, or
+// "".
 func CIS(ctx context.Context, m *Machine, flags *pflag.FlagSet, role string) (cis.Report, error) {
 	node, err := cisNode(ctx, m, flags, role)
 	if err != nil {
@@ -77,7 +78,7 @@ func ofConfiguration(n *cis.Node, m *Machine, flags *pflag.FlagSet, role string)
 	return nil
 }
 
-// administrator is a client of the API with a kubeconfig, whose text is not told.
+// administrator is a client of the API with a kubeconfig, whose content no error quotes.
 func administrator(kubeconfig string) (kubernetes.Interface, error) {
 	if _, err := file.ReadRegular(kubeconfig); err != nil {
 		if what := (*fs.PathError)(nil); errors.As(err, &what) {

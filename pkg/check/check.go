@@ -1,9 +1,9 @@
-// Package check looks at a machine and says what stands in the way of lite, before
-// it is installed and while it runs.
+// Package check finds what prevents lite from working on a machine, before it is installed
+// and while it runs.
 //
-// A check is one row of a table: a name, and a function that sees the machine
-// through a [Machine] and returns what it has found. What `lite server` refuses at
-// its start and what is said here comes from the same functions, see [Start].
+// A check is one row of a table: a name, and a function that sees the machine through a
+// [Machine] and returns what it has found. What `lite server` refuses when it starts comes
+// from the same functions, see [Start].
 package check
 
 import (
@@ -38,23 +38,24 @@ type Result struct {
 	Remedy string `json:"remedy,omitempty"`
 	// Commands carry the remedy out, as root; each is a line for a shell.
 	Commands []string `json:"commands,omitempty"`
-	// Fixable says that Fix does it.
+	// Fixable means that Fix can do it.
 	Fixable bool `json:"fixable,omitempty"`
 
 	fix []step
-	// bearable says of a Fail that pods run in spite of it.
+	// bearable means that pods run in spite of a Fail.
 	bearable bool
 }
 
 // Subject is what the checks are about.
 type Subject struct {
 	Role config.Role
-	// Because is how the role is known, "" if it was said.
+	// Because is how the role is known, "" if it was given.
 	Because string
-	// Config is nil if Wrong says why there is none.
+	// Config is nil if Wrong is why there is none.
 	Config *config.Config
 	Wrong  error
-	// Refused is what a start would say of arguments of components and their files.
+	// Refused is the error with which a start would refuse arguments of components, or
+	// their files.
 	Refused error
 	// Unread is the configuration file, where it may not be read and Config is made
 	// without it.
@@ -71,8 +72,8 @@ type Subject struct {
 type Env struct {
 	*Machine
 	Subject
-	// Facts are the cluster's; Assumed says that they are the defaults, because
-	// this machine has not joined yet.
+	// Facts are the cluster's. Assumed means that they are the defaults, because this
+	// machine has not joined yet.
 	Facts   cluster.Facts
 	Assumed bool
 	Running Running
@@ -81,7 +82,7 @@ type Env struct {
 // Running is a lite on this machine.
 type Running struct {
 	PID int // 0 = none
-	// Node is what it says of itself, nil if it could not be asked.
+	// Node is its status, nil if it could not be asked.
 	Node *status.Node
 	Err  error
 }

@@ -42,10 +42,10 @@ type bed struct {
 	facts cluster.Facts // of the cluster whose server it is
 	files map[string]string
 	links map[string]string
-	// answers is what programs say, by their whole command line; one that is not
-	// there is a program that is missing.
+	// answers is the output of programs, by their whole command line. A program without an
+	// answer is missing.
 	answers map[string]string
-	byPath  map[string]string // what a program says that is named by its path, by its arguments
+	byPath  map[string]string // the output of a program that is called by its path, by its arguments
 	ran     []string
 	pipe    string // a named pipe, "" = none
 }
@@ -566,7 +566,7 @@ func TestFindings(t *testing.T) {
 	}
 }
 
-// expect looks for a line of a report.
+// expect finds a line of a report.
 func expect(t *testing.T, r Report, row string, want Status, words ...string) Result {
 	t.Helper()
 	var seen []string

@@ -23,8 +23,7 @@ import (
 var networked = []string{"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "glusterfs", "fuse.glusterfs", "fuse.sshfs", "afs", "ocfs2",
 	"lustre", "virtiofs"}
 
-// fileSystem looks at what the data directory is on, and where pods have their
-// volumes.
+// fileSystem checks the file systems of the data directory and of pods' volumes.
 func fileSystem(_ context.Context, e *Env) []Result {
 	if e.Config == nil {
 		return noConfig()
@@ -36,7 +35,7 @@ func fileSystem(_ context.Context, e *Env) []Result {
 	return results
 }
 
-// underData looks at what the data directory is on.
+// underData checks the file system of the data directory.
 func (e *Env) underData(dir string) []Result {
 	mount, err := e.mountOf(dir)
 	if err != nil {
@@ -68,8 +67,8 @@ func (e *Env) underData(dir string) []Result {
 	return pass(found)
 }
 
-// underVolumes looks at what volumes are on: containers get them with the options of
-// the mount. One that shares the data directory's mount is that one's concern.
+// underVolumes checks the file system of volumes, which containers get with its mount
+// options. If it is the data directory's, underData covers it.
 func (e *Env) underVolumes(dir, what string) []Result {
 	mount, err := e.mountOf(dir)
 	if err != nil || dir == "" {

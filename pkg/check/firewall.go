@@ -63,9 +63,9 @@ func (e *Env) openings() []opening {
 	return all
 }
 
-// nodeNetworks is where other nodes are: what the user says, else the networks of
-// this node's own addresses. An address without a network around it says nothing,
-// and then they may be everywhere.
+// nodeNetworks is the networks of other nodes: those that the user passes, otherwise those
+// of this node's own addresses. With an address without a network, the nodes may be
+// anywhere.
 func (e *Env) nodeNetworks() []netip.Prefix {
 	if len(e.Nodes) > 0 {
 		return e.Nodes
@@ -103,7 +103,7 @@ type firewall interface {
 	lets(context.Context, opening) (bool, error)
 	// allow is the commands that make it let that in.
 	allow(opening) []command
-	// undo is lines for a shell that take it back, if that has not been done.
+	// undo is lines for a shell that undo it, unless it was undone.
 	undo(opening) []string
 	// note is what else there is to know, "" if nothing.
 	note() string
@@ -133,7 +133,7 @@ func shell(all []command) []string {
 	return lines
 }
 
-// firewalls recognises what filters packets on this machine.
+// firewalls finds what filters packets on this machine.
 func firewalls(ctx context.Context, e *Env) []Result {
 	if e.Config == nil {
 		return noConfig()
@@ -161,7 +161,7 @@ func firewalls(ctx context.Context, e *Env) []Result {
 	return results
 }
 
-// judge says what a firewall keeps out that it should not.
+// judge reports what a firewall blocks that it should not.
 func (e *Env) judge(ctx context.Context, f firewall) []Result {
 	var closed []opening
 	for _, o := range e.openings() {

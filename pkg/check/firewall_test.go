@@ -32,7 +32,7 @@ func withUFW(rules string) map[string]string {
 	return map[string]string{"/etc/ufw/ufw.conf": ufwOn, "/etc/ufw/user.rules": rules, "/etc/ufw/user6.rules": ufwHead}
 }
 
-// zoneOf is what `firewall-cmd --list-all` says (1.3).
+// zoneOf is the output of `firewall-cmd --list-all` (1.3).
 func zoneOf(name, target, ports, sources string, rich ...string) string {
 	text := name + " (active)\n  target: " + target + "\n  icmp-block-inversion: no\n  interfaces: eth0\n  sources: " + sources +
 		"\n  services: dhcpv6-client ssh\n  ports: " + ports + "\n  protocols: \n  forward: yes\n  masquerade: no\n  forward-ports: \n  source-ports: \n  icmp-blocks: \n  rich rules: \n"

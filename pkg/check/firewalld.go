@@ -22,8 +22,8 @@ type zoneRules struct {
 
 const firewallCmd = "firewall-cmd"
 
-// findFirewalld asks firewalld, which has a table of its own in nftables. A packet
-// that it drops is dropped, whatever iptables accepts.
+// findFirewalld asks firewalld, which has its own table in nftables. What it drops is
+// dropped, whatever iptables accepts.
 func (e *Env) findFirewalld(ctx context.Context) (found []firewall, note string, err error) {
 	_, runs := e.runs("firewalld")
 	switch {

@@ -32,9 +32,9 @@ type Done struct {
 	Error string `json:"error,omitempty"`
 }
 
-// Fix puts right what it safely can of what was found, and only what was found.
-// Each step is written down before it is done, and uninstalling takes it back; each
-// Done says how to do that by hand. say is told of each when it is done.
+// Fix fixes what it safely can of the findings, and nothing else. Each step is recorded
+// before it is done, so that uninstalling undoes it; each Done shows how to undo it by
+// hand. report gets each when it is done.
 func Fix(ctx context.Context, m *Machine, r Report, report func(Done)) []Done {
 	var all []Done
 	for _, found := range r.Checks {
@@ -57,7 +57,7 @@ func Fix(ctx context.Context, m *Machine, r Report, report func(Done)) []Done {
 	return all
 }
 
-// FixErr joins what could not be put right.
+// FixErr joins what could not be fixed.
 func FixErr(all []Done) error {
 	var errs []error
 	for _, d := range all {

@@ -8,7 +8,7 @@ import (
 	"lite.io/lite/tests/harness/fuzz"
 )
 
-// ruled is the environment of a healthy machine, to look at rules in.
+// ruled is the environment of a healthy machine, for checks of rules.
 func ruled(f *testing.F) *Env {
 	f.Helper()
 	b := healthy(f)
@@ -71,7 +71,7 @@ func FuzzIptables(f *testing.F) {
 	})
 }
 
-// decided looks at whether chains let in what a server needs.
+// decided checks whether chains let in what a server needs.
 func decided(t *testing.T, e *Env, chains ruleChains, first string, lets bool) {
 	for _, o := range e.openings() {
 		all := e.packetsOf(o)

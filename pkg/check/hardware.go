@@ -14,8 +14,8 @@ import (
 	"lite.io/lite/pkg/host/probe"
 )
 
-// What a node weighs, as docs/benchmarks.md says, and what a machine should have
-// for it and for some pods.
+// What a node uses, as measured in docs/benchmarks.md, and what a machine should have for
+// it and for some pods.
 const (
 	serverMemory, serverComfort = 512 << 20, 1 << 30
 	agentMemory, agentComfort   = 256 << 20, 512 << 20
@@ -46,7 +46,7 @@ func memory(_ context.Context, e *Env) []Result {
 	if e.Role == config.Agent {
 		least, comfort, idle = agentMemory, agentComfort, agentIdle
 	}
-	// A machine has a little less than its name says: firmware and kernel keep some.
+	// A machine has a little less than its nominal size: firmware and kernel keep some.
 	found := fmt.Sprintf("%s; %s (docs/benchmarks.md)", size(total), idle)
 	switch {
 	case total < least*9/10:

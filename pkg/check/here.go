@@ -22,10 +22,9 @@ type Local struct {
 	Err    error // why there is no configuration
 }
 
-// Here finds which node this machine is: every command that is not told a role asks it.
-// The stamp of the data directory decides; where there is none, what else speaks for a
-// role. A machine to look at makes it look at that first. given are flags for a node; nil
-// = none.
+// Here finds which node this machine is, for every command without a role. The stamp of the
+// data directory decides; without one, other signs of a role. If m is not nil, its
+// processes and services come first. given are flags for a node; nil = none.
 func Here(m *Machine, given *pflag.FlagSet) Local {
 	load := func(role config.Role) (*config.Config, error) {
 		if given != nil {
@@ -82,6 +81,6 @@ func KnownFacts(cfg *config.Config) cluster.Facts {
 	if cfg.Role == config.Agent {
 		return agent.Known(cfg, os.ReadFile)
 	}
-	facts, _ := server.Known(cfg, os.ReadFile) // a start says what is wrong
+	facts, _ := server.Known(cfg, os.ReadFile) // a start reports what is wrong
 	return facts
 }

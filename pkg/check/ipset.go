@@ -13,7 +13,7 @@ type ipset struct {
 	except  bool       // it has elements that are not in it (nomatch)
 }
 
-// set asks ipset for one. Without the program nothing can be told of it.
+// set asks ipset for a set. Without the program, it is unknown.
 func (r iptablesReader) set(name string) *ipset {
 	if s, ok := r.sets[name]; ok {
 		return s
@@ -41,8 +41,8 @@ func (r iptablesReader) set(name string) *ipset {
 	return s
 }
 
-// has is which packets are in the set. directions say for each part of its elements
-// whether the source or the destination is asked.
+// has is which packets are in the set. directions has src or dst for each part of its
+// elements.
 func (s *ipset) has(p packets, directions []string, e *Env) fit {
 	if s.sets != nil {
 		result := none

@@ -71,8 +71,8 @@ const (
 	present
 )
 
-// features tries what can be tried, and looks the others up where the kernel and
-// its packages leave traces.
+// features tries what can be tried, and looks up the others where the kernel and its
+// packages leave traces.
 func features(ctx context.Context, e *Env) []Result {
 	var results []Result
 	tried := map[string]error{}
@@ -197,8 +197,8 @@ func kernelLog(_ context.Context, e *Env) []Result {
 	return fail(found+"; the kubelet does not start without it", "make it available in the container: "+letIn)
 }
 
-// letIn says how a container gets it. A link to /dev/console, which is often recommended,
-// would take away what is typed there, and systemd refuses it (kind#2913).
+// letIn is how a container gets it. A link to /dev/console, which is often recommended,
+// would swallow what is typed there, and systemd refuses it (kind#2913).
 const letIn = "docker and podman with `--privileged` or `--device " + kmsg + "`, LXC with `lxc.mount.entry = " + kmsg + " dev/kmsg none bind,create=file` and `lxc.cgroup2.devices.allow = c 1:11 rwm`"
 
 // mapped reports whether root is another user outside, which the kubelet asks as well.
@@ -207,7 +207,7 @@ func (m *Machine) mapped() bool {
 	return len(users) > 0 && strings.Join(users, " ") != "0 0 4294967295"
 }
 
-// release is that of the kernel, "" if it does not say.
+// release is the kernel's, "" if unknown.
 func (e *Env) release() string {
 	u, err := e.Uname()
 	if err != nil {

@@ -37,7 +37,7 @@ var capabilities = []struct {
 	bit  uint
 }{{"CAP_SYS_ADMIN", 21}, {"CAP_NET_ADMIN", 12}}
 
-// lacks is the capabilities that this process has not.
+// lacks is the capabilities that this process does not have.
 func (e *Env) lacks() (names []string) {
 	for _, c := range capabilities {
 		if !probe.Root(e.Root).HasCapability(c.bit) {
@@ -47,7 +47,7 @@ func (e *Env) lacks() (names []string) {
 	return names
 }
 
-// node is what a running lite says of itself.
+// node is the status of a running lite.
 func node(_ context.Context, e *Env) []Result {
 	n := e.Running.Node
 	switch {
@@ -83,7 +83,7 @@ func node(_ context.Context, e *Env) []Result {
 	return results
 }
 
-// configuration is what flags, variables and files say.
+// configuration checks flags, variables and files.
 func configuration(_ context.Context, e *Env) []Result {
 	if e.Unread != "" {
 		return skip("only root can read " + e.Unread + "; the following is about a machine without it")
@@ -129,7 +129,7 @@ func wrong(err error) []Result {
 	return results
 }
 
-// dataDirectory is about data that is there already.
+// dataDirectory checks existing data.
 func dataDirectory(_ context.Context, e *Env) []Result {
 	if e.Config == nil {
 		return noConfig()
@@ -192,8 +192,7 @@ func dropIns(_ context.Context, e *Env) []Result {
 	return pass("can read " + strings.Join(files, ", "))
 }
 
-// certificates looks for those that end, or begin in the future, by this machine's
-// clock.
+// certificates finds those that expire, or begin in the future, by this machine's clock.
 func certificates(_ context.Context, e *Env) []Result {
 	if e.Config == nil {
 		return noConfig()

@@ -32,8 +32,8 @@ import (
 	"lite.io/lite/pkg/status"
 )
 
-// Machine is the machine as the checks see it. Tests make one up, of files below
-// another root and of functions that answer what they are to.
+// Machine is the machine as the checks see it. Tests build one from files below another
+// root and functions with prepared answers.
 type Machine struct {
 	Root   string // where its files are
 	Layout layout.Layout
@@ -42,8 +42,8 @@ type Machine struct {
 	CPUs   int
 	Now    func() time.Time
 
-	// Run runs a program with its standard input and returns what it writes; the
-	// error has what it complains of. Find is where it is.
+	// Run runs a program with its standard input and returns its output; the error has its
+	// error output. Find is its path.
 	Run  func(ctx context.Context, stdin, program string, args ...string) (string, error)
 	Find func(program string) (string, error)
 
@@ -55,13 +55,13 @@ type Machine struct {
 	// Detours is routes that come before those of the main table.
 	Detours func() ([]Detour, error)
 	Dial    func(ctx context.Context, address string) error
-	// Unsynchronised says why the kernel does not trust its clock.
+	// Unsynchronised is why the kernel does not trust its clock.
 	Unsynchronised func() (string, error)
-	// Random says whether the kernel's generator of random numbers is ready.
+	// Random is whether the kernel's random number generator is ready.
 	Random func() bool
 	// OpenFiles is how many files a process of root may have open.
 	OpenFiles func() (uint64, error)
-	// Kernel tries what the kernel can do for pods, in a network of its own.
+	// Kernel tries what the kernel can do for pods, in a separate network namespace.
 	Kernel func(ctx context.Context, backend string) map[string]error
 	// Overlay tries overlayfs in a directory; Sync how long writes take there.
 	Overlay func(dir string) error
@@ -75,7 +75,7 @@ type Machine struct {
 	Files, Ports, Networks func(*config.Config) error
 	// Cluster is what the cluster of a server shares.
 	Cluster func(*config.Config) (cluster.Facts, error)
-	// Tools says which iptables and nft a node would run.
+	// Tools is which iptables and nft a node would run.
 	Tools func(context.Context, *config.Config) netfilter.Tools
 }
 
@@ -117,8 +117,7 @@ func newEnv(ctx context.Context, m *Machine, s Subject) *Env {
 	return e
 }
 
-// findRunning asks the lite that runs here, or looks for its process where it may
-// not be asked.
+// findRunning asks the lite that runs here, or finds its process where it may not be asked.
 func (e *Env) findRunning(ctx context.Context) Running {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -140,7 +139,7 @@ func (e *Env) findFacts() (f cluster.Facts, assumed bool) {
 	switch {
 	case e.Config == nil:
 	case e.Role == config.Server:
-		f, _ = e.Cluster(e.Config) // a contradiction is the data directory's to tell
+		f, _ = e.Cluster(e.Config) // a contradiction is reported for the data directory
 	default:
 		f = agent.Known(e.Config, e.read)
 	}

@@ -24,7 +24,7 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// addresses looks for networks of the machine that pods or services would hide.
+// addresses finds networks of the machine that pods or services would hide.
 func addresses(_ context.Context, e *Env) []Result {
 	if e.Config == nil {
 		return noConfig()
@@ -38,8 +38,8 @@ func addresses(_ context.Context, e *Env) []Result {
 	return pass(fmt.Sprintf("the node has %v; no network of the machine overlaps pods %v or services %v", e.Config.NodeIP, e.Facts.ClusterCIDR, e.Facts.ServiceCIDR))
 }
 
-// goesBy is the configuration with the ranges that the node goes by: an agent's has none
-// of its own.
+// goesBy is the configuration with the cluster's ranges, which an agent's own configuration
+// does not have.
 func (e *Env) goesBy() *config.Config {
 	if e.Config.Role == config.Server {
 		return e.Config
@@ -56,8 +56,8 @@ type Detour struct {
 	Priority  int // of the rule
 }
 
-// detours lists those of rules that are for all packets. A default route of such a table leads what no other route
-// leads, or is excepted by a rule of its maker's, so it says nothing.
+// detours lists those of rules that are for all packets. It leaves out default routes of such tables: they only
+// lead what no other route leads, or their maker's rules make exceptions.
 func detours() ([]Detour, error) {
 	rules, err := netlink.RuleList(netlink.FAMILY_ALL)
 	if err != nil {
@@ -118,7 +118,7 @@ func (e *Env) detoured() []Result {
 	return results
 }
 
-// ports says who holds what the node is to listen on.
+// ports reports who has ports that the node needs.
 func ports(_ context.Context, e *Env) []Result {
 	if e.Config == nil {
 		return noConfig()
@@ -175,7 +175,7 @@ func orChoose(p config.Port) string {
 	return ""
 }
 
-// ownTunnel: the device of the pod network is there, so its port is taken by it.
+// ownTunnel is whether the device of the pod network exists, which then has its port.
 func (e *Env) ownTunnel() bool {
 	return e.exists("/sys/class/net/"+layout.VXLANDevice) || e.exists("/sys/class/net/"+layout.WireGuardDevice)
 }
@@ -201,7 +201,7 @@ func inherited(_ context.Context, e *Env) []Result {
 	return nil
 }
 
-// nameServers says what pods and the cluster's DNS ask.
+// nameServers checks which servers pods and the cluster's DNS ask.
 func nameServers(ctx context.Context, e *Env) []Result {
 	if found := inherited(ctx, e); found != nil {
 		return found
@@ -273,7 +273,7 @@ func reachServer(ctx context.Context, e *Env) []Result {
 		"start `lite server` there, open its port "+port+"/tcp (`lite check` there shows how), or correct --server")
 }
 
-// serverAddresses is host:port of what an agent is told, or has been told.
+// serverAddresses is host:port of the servers that an agent is configured with, or knows.
 func (e *Env) serverAddresses() ([]string, error) {
 	var urls []string
 	c := e.Config

@@ -344,7 +344,7 @@ func (r nftReader) equalParts(p packets, fields []any, elements []any) fit {
 	return result
 }
 
-// lookUp finds what a map of verdicts says of packets.
+// lookUp finds the verdict of a map about packets.
 func (r nftReader) lookUp(p packets, key, data any) (fit, doing) {
 	result := none
 	for _, pair := range r.elements(data) {

@@ -15,8 +15,8 @@ const (
 		"[keyfile]\nunmanaged-devices+=interface-name:" + layout.Bridge + ";interface-name:" + layout.PodDevices + ";interface-name:" + layout.DevicePrefix + "*\n"
 )
 
-// networkManager takes interfaces over that it is not told to leave alone, and with
-// them their addresses and routes.
+// networkManager takes over interfaces that are not configured as unmanaged, with their
+// addresses and routes.
 func networkManager(_ context.Context, e *Env) []Result {
 	if _, runs := e.runs("NetworkManager"); !runs {
 		return pass("does not run")
@@ -144,7 +144,7 @@ func (e *Env) traces(d distribution) (runs string, traces []string) {
 	}
 	for _, pattern := range d.interfaces {
 		for _, f := range e.glob("/sys/class/net/" + pattern) {
-			// tunl0 is there as soon as its module is.
+			// tunl0 exists as soon as its module is loaded.
 			if name := strings.TrimPrefix(f, "/sys/class/net/"); name != "tunl0" || e.text(f+"/operstate") != "down" {
 				traces = append(traces, "interface "+name)
 			}
@@ -157,11 +157,11 @@ func (e *Env) traces(d distribution) (runs string, traces []string) {
 	return "", traces
 }
 
-// strangeShims finds containers that run on without the Kubernetes that made them:
-// they hold ports, addresses and volumes.
+// strangeShims finds containers that keep running without the Kubernetes that created them:
+// they have ports, addresses and volumes.
 func (e *Env) strangeShims() []Result {
 	if e.Config != nil && e.Config.ContainerRuntimeEndpoint != "" {
-		return nil // it is the user's runtime that has them
+		return nil // they are the user's runtime's
 	}
 	var of string
 	count := 0

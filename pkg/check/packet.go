@@ -21,7 +21,7 @@ type packets struct {
 	state    string // of their connection: new or established
 }
 
-// fit is which of some packets a rule is for. What cannot be told is some.
+// fit is which of some packets a rule matches. If that is unknown, it is some.
 type fit int
 
 const (
@@ -85,13 +85,14 @@ type ending struct {
 	why  string
 }
 
-// run takes packets through a chain and says what becomes of all of them; on if the
-// chain leaves that open. A rule that is for a part of them only decides nothing: what
-// it lets in is not enough, and what it keeps out, such as strangers on a list, is
-// not what is asked for. why is the rule that drops them.
+// run passes packets through a chain and returns what happens to all of them; on if the
+// chain leaves that open. A rule that matches a part of them decides nothing: what it
+// accepts is not enough, and what it drops, such as strangers on a list, is not in
+// question. why is the rule that drops them.
 //
-// endings are those of chains that were gone through: chains that many rules jump to are
-// not gone through for each. One that leads to itself leaves open what becomes of packets.
+// endings are the results of chains that were evaluated, so that a chain to which many
+// rules jump is evaluated once. A chain that leads to itself leaves open what happens to
+// packets.
 func (c ruleChains) run(p packets, chain string, first bool, endings map[string]ending) (end outcome, why string) {
 	if e, known := endings[chain]; known {
 		return e.what, e.why

@@ -16,7 +16,7 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// findRaw looks at the rules themselves, for chains that drop what no rule lets in.
+// findRaw reads the rules themselves, for chains that drop what no rule accepts.
 func (e *Env) findRaw(ctx context.Context) (found []firewall, note string, err error) {
 	_, firewalldRuns := e.runs("firewalld")
 	ufwActive := strings.Contains(strings.ToLower("\n"+e.text("/etc/ufw/ufw.conf")), "\nenabled=yes")
@@ -63,8 +63,8 @@ func (e *Env) filter(ctx context.Context, program string, args ...string) (strin
 	return out, err
 }
 
-// unseen is an error where there are rules of nftables that no program is there to
-// show. Those of iptables-nft are among them.
+// unseen is an error if nftables has rules, such as those of iptables-nft, and the machine
+// has no program that lists them.
 func (e *Env) unseen() error {
 	tables, err := e.Tables()
 	if err != nil || len(tables) == 0 {
@@ -132,8 +132,8 @@ func (e *Env) findTables(ctx context.Context, tool string) (f firewall, forward 
 	return f, forward, nil
 }
 
-// dropping says how a chain ends that lets nothing through by itself: by its policy
-// or by a rule for all that is left.
+// dropping is how a chain drops what its other rules do not accept: by its policy, or by a
+// last rule for everything.
 func dropping(rules, chain string) string {
 	for l := range strings.Lines(rules) {
 		f := strings.Fields(l)
@@ -173,8 +173,8 @@ func (t *tables) reads(o opening) (ok bool, how string) {
 	return t.chains.lets(t.packetsOf(o), "INPUT", t.policy)
 }
 
-// lets reads the rules. The program itself is asked for ours, and for one without
-// our comment: it knows what it has been told in words that are not understood here.
+// lets reads the rules. For lite's, and for the same without lite's comment, it asks the
+// program itself, which knows them in whatever form they were added.
 func (t *tables) lets(ctx context.Context, o opening) (bool, error) {
 	if !t.fits(o) {
 		return true, nil
@@ -334,8 +334,8 @@ func (n *nftChain) undo(o opening) []string {
 	return []string{list}
 }
 
-// iptablesMix looks for rules on both of the kernel's interfaces: a packet must get
-// past both, and who looks at one does not see the other.
+// iptablesMix finds rules on both of the kernel's interfaces: a packet must pass both, and
+// the tools of one do not show the other.
 func iptablesMix(ctx context.Context, e *Env) []Result {
 	out, err := e.filter(ctx, "iptables", "--version")
 	if errors.Is(err, exec.ErrNotFound) {
@@ -361,8 +361,7 @@ func iptablesMix(ctx context.Context, e *Env) []Result {
 	return pass(version + ", and no rules of the other kernel interface")
 }
 
-// olderRules looks whether the tables of the older interface, which are there, have
-// rules in them.
+// olderRules checks whether the existing tables of the older interface have rules.
 func (e *Env) olderRules(ctx context.Context, version string) []Result {
 	const there = "and there are tables of the older kernel interface, which it does not see"
 	if e.UID != 0 {

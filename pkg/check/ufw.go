@@ -10,9 +10,8 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// ufw keeps its rules in a file, each with a line that says what it is. It is
-// iptables underneath, and lite's chains come before its own where packets of pods
-// are forwarded.
+// ufw keeps its rules in a file, each with a line that describes it. It uses iptables, and
+// lite's chains come before its own where packets of pods are forwarded.
 type ufw struct {
 	rules []tuple
 }

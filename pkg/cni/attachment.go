@@ -28,7 +28,7 @@ type attachment struct {
 	port   string // the interface that is on the bridge
 }
 
-// attachments returns the pods in the cache whose network namespaces are there.
+// attachments returns the pods in the cache whose network namespaces exist.
 func attachments(cached *libcni.CNIConfig) ([]attachment, error) {
 	all, err := cached.GetCachedAttachments("")
 	if err != nil {

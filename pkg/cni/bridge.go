@@ -45,14 +45,14 @@ func ensureBridge(ranges []netip.Prefix, mtu int, address net.HardwareAddr) erro
 			return fmt.Errorf("address %s: %w", own, err)
 		}
 		if own.Addr().Is6() {
-			addr.Flags = unix.IFA_F_NODAD // nobody else is there to have it
+			addr.Flags = unix.IFA_F_NODAD // no other host is on the bridge that could have it
 		}
 		if err := netlink.AddrAdd(link, addr); err != nil && !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("add the address %[2]s to %[1]s: %[3]w", layout.Bridge, own, err)
 		}
 	}
-	// Without one of its own a bridge takes the lowest of its pods', and changes
-	// it as they come and go.
+	// A bridge without its own address takes the lowest of its pods', and changes it as
+	// they come and go.
 	if err := netlink.LinkSetHardwareAddr(link, address); err != nil {
 		return fmt.Errorf("set the hardware address of %s: %w", layout.Bridge, err)
 	}

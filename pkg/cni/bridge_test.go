@@ -14,7 +14,7 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// ownNetwork moves the test to a network of its own, for good: the thread ends with
+// ownNetwork moves the test to its own network namespace permanently: the thread ends with
 // the test.
 func ownNetwork(t *testing.T) {
 	t.Helper()

@@ -24,7 +24,7 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// Config is what the pod network has to be told.
+// Config is the configuration of the pod network.
 type Config struct {
 	NodeName    string
 	NodeIP      netip.Addr
@@ -78,8 +78,8 @@ func (n *Network) Ready(context.Context) error {
 // Note implements component.Noter.
 func (n *Network) Note() string { return n.twin.Load().note() }
 
-// Run implements component.Component. When told to stop it leaves the network
-// as it is: pods outlive the process.
+// Run implements component.Component. It leaves the network as it is when it stops: pods
+// outlive the process.
 func (n *Network) Run(ctx context.Context) error {
 	client, err := n.config.Client.Clientset()
 	if err != nil {

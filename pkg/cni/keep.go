@@ -183,7 +183,7 @@ func (b *bridge) missingRoutes(link netlink.Link) (gone []string) {
 	return gone
 }
 
-// restore makes the bridge again and puts the pods on it, as the plugin did.
+// restore recreates the bridge and attaches the pods, as the plugin did.
 func (b *bridge) restore() error {
 	if err := b.rename(); err != nil {
 		return err
@@ -305,7 +305,7 @@ func (h *hostPorts) concerns(lost firewall.Lost) bool {
 	})
 }
 
-// basis reports whether what leads to the rules of pods is there.
+// basis reports whether the jumps to the rules of pods exist.
 func (h *hostPorts) basis() bool {
 	if !h.nftables {
 		for _, f := range h.rules.families {

@@ -49,7 +49,7 @@ func TestRulesThatSomebodyRemovesAreMissed(t *testing.T) {
 		{"iptables -F", firewall.Lost{Unknown: true}, "chain LITE-FORWARD of ip filter, chain LITE-INPUT of ip filter"},
 		{"ip6tables -t nat -F; true", firewall.Lost{Unknown: true}, "chain LITE-POSTROUTING of ip6 nat"},
 		{"iptables -F FORWARD", firewall.Lost{Changes: []firewall.Change{{Table: filter, Chains: []string{"FORWARD"}}}}, "chain LITE-FORWARD of ip filter"},
-		{"iptables -F INPUT", firewall.Lost{Changes: []firewall.Change{{Table: filter, Chains: []string{"DOCKER"}}}}, ""}, // not what was told of
+		{"iptables -F INPUT", firewall.Lost{Changes: []firewall.Change{{Table: filter, Chains: []string{"DOCKER"}}}}, ""}, // INPUT was not reported
 		{"iptables -R LITE-FORWARD 1 -j DROP", firewall.Lost{Changes: []firewall.Change{{Table: filter, Chains: []string{"LITE-FORWARD"}, Adds: true}}}, "chain LITE-FORWARD of ip filter"},
 		// What nft has listed, iptables cannot read when it is loaded again; nor sets in a chain.
 		{"(echo flush ruleset; nft list ruleset) | nft -f -", firewall.Lost{Changes: []firewall.Change{{Table: firewall.Table{Family: "ip", Name: "nat"}, Dropped: true}}}, "chain LITE-POSTROUTING of ip nat"},
@@ -278,7 +278,7 @@ func TestKernelThatForwardsNoMore(t *testing.T) {
 		t.Errorf("missing %q, %v, and nobody needs it", gone, err)
 	}
 	needed = true
-	// Another bridge has files of its own.
+	// Another bridge has other files.
 	old, err := netlink.LinkByName(layout.Bridge)
 	if err == nil {
 		err = netlink.LinkDel(old)
@@ -298,8 +298,8 @@ func TestKernelThatForwardsNoMore(t *testing.T) {
 	<-told
 }
 
-// TestOlderInterfaceComes has somebody drop by the older interface what passes, when all
-// is there.
+// TestOlderInterfaceComes has somebody drop packets with rules of the older interface after
+// everything is set up.
 func TestOlderInterfaceComes(t *testing.T) {
 	rules := ensured(t)
 	older := exec.Command("iptables-legacy", "-P", "FORWARD", "DROP")

@@ -34,22 +34,22 @@ type mesh struct {
 	overlay *overlay.Overlay
 	local   overlay.Local
 	changed chan struct{}            // holds one; something about the nodes has
-	problem string                   // said last
+	problem string                   // last reported
 	admit   func([]netip.Addr) error // nil where tunnels hide the nodes' own addresses
 
-	version uint64    // of the node's object when it said last what this one is to say
+	version uint64    // of the Node when it last had what this node publishes
 	wrote   time.Time // when this process wrote that, if it had to
 	twin    *atomic.Pointer[twin]
 }
 
-// twin is another machine that says it is this node.
+// twin is another machine with this node's identity.
 type twin struct {
 	at   string // its address, as far as it can be read
 	seen time.Time
 }
 
-// twinFor is how long one counts that has not been seen again: each of the two is
-// back every 30 s.
+// twinFor is how long a twin counts that was not seen again: each of the two comes back
+// every 30 s.
 const twinFor = 3 * time.Minute
 
 // note describes a twin, or is "".
@@ -97,7 +97,7 @@ func (m *mesh) mtu() int {
 	return m.overlay.MTU()
 }
 
-// follow has changed tell of what the API says of the nodes, until leave is called.
+// follow signals changed when the nodes in the API change, until leave is called.
 func (m *mesh) follow() (leave func(), err error) {
 	notify := func() {
 		select {
@@ -112,9 +112,9 @@ func (m *mesh) follow() (leave func(), err error) {
 	}))
 }
 
-// sync makes the kernel hold what the nodes say. Whatever is wrong is said
-// once, until something else is. Before all nodes are known it does nothing: what
-// an earlier process left for the others carries their packets.
+// sync makes the kernel match what the nodes publish. It reports problems when they change.
+// Before all nodes are known it does nothing: what an earlier process has set up carries
+// their packets.
 func (m *mesh) sync(ctx context.Context) {
 	if !m.nodes.Listed() {
 		return
@@ -146,8 +146,7 @@ func (m *mesh) sync(ctx context.Context) {
 	m.report(ctx, errors.Join(errs...))
 }
 
-// repair looks whether somebody has changed what is ours, and sets it up again;
-// and tries again what did not work.
+// repair sets up again what somebody has changed of ours, and retries what has failed.
 func (m *mesh) repair(ctx context.Context) {
 	if why := m.overlay.Check(); why != nil {
 		slog.Warn("Setting up the routes to other nodes again", "why", why)
@@ -158,7 +157,7 @@ func (m *mesh) repair(ctx context.Context) {
 		}
 		m.local = local
 	}
-	// Entries of peers may be gone too; what is right is not written.
+	// Entries of peers may be gone, too. Those that are right are not written.
 	m.sync(ctx)
 }
 
@@ -186,8 +185,7 @@ func (m *mesh) postEvent(ctx context.Context, problem string) error {
 	return err
 }
 
-// peer reads what another node publishes about itself; ok is false while it has not published
-// it yet.
+// peer reads what another node publishes about itself; ok is false until it has.
 func peer(n *v1.Node) (p overlay.Peer, ok bool, err error) {
 	text := n.Annotations[annotation]
 	if text == "" || len(n.Spec.PodCIDRs) == 0 {
@@ -221,7 +219,7 @@ func (m *mesh) isTwin(text string) bool {
 	return true
 }
 
-// publish tells the other nodes how this one's pods are reached.
+// publish publishes how other nodes reach this node's pods.
 func (m *mesh) publish(ctx context.Context, self *v1.Node) error {
 	text, err := json.Marshal(m.local)
 	if err != nil {

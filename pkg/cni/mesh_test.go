@@ -80,8 +80,8 @@ func TestNothingIsSetBeforeAllNodesAreKnown(t *testing.T) {
 	m.sync(t.Context()) // without an overlay it could not set anything
 }
 
-// Two machines with one identity, as copies of one disk have, are told of each
-// other, and do not write against each other without end.
+// Two machines with one identity, as copies of one disk have, report each other, and do not
+// overwrite each other forever.
 func TestTwin(t *testing.T) {
 	at := uint64(0) // the version of the store
 	node := func(text string) *v1.Node {

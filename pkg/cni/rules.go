@@ -32,7 +32,7 @@ type chain struct {
 
 // family is the rules of one address family.
 type family struct {
-	name   string // as nft says it
+	name   string // as nft spells it
 	tool   *iptables.IPTables
 	at     netip.Addr // the node's address in the pod network
 	chains []chain
@@ -45,7 +45,7 @@ type rules struct {
 	mu       sync.Mutex
 	families []family
 	nodes    []netip.Addr      // see admit
-	watcher  *firewall.Watcher // is told when the older interface is used as well
+	watcher  *firewall.Watcher // learns whether the older interface is used as well
 	settled  map[string]bool   // families of which it is known whose the older interface is
 }
 
@@ -104,7 +104,7 @@ func (r *rules) findOlder(lost firewall.Lost) (found bool) {
 			continue
 		}
 		r.settled[f.name] = true
-		// Where it is the one that the node uses, ours are there.
+		// If the node uses it, our chains exist.
 		if there, err := tool.ChainExists("filter", layout.ForwardChain); err == nil && !there {
 			r.families = append(r.families, beside(f, tool))
 			r.watcher.FollowOlder()
@@ -161,10 +161,9 @@ func chains(pods, cluster netip.Prefix, ports []int, backend string) []chain {
 	}})
 }
 
-// tunneled keeps what pods send from the port at which nodes take packets for pods
-// without asking who sends them: in such a packet a pod is whoever it says it is, and no
-// NetworkPolicy of its own or of the pod that gets it holds. From outside the bridge and
-// the tunnel come other nodes.
+// tunneled keeps pods from the port at which nodes accept packets for pods from anybody: in
+// such a packet a pod can pose as another, and neither its NetworkPolicies nor the
+// receiver's apply. Other nodes come from outside the bridge and the tunnel.
 func tunneled(port int, from ...string) []string {
 	return append(from, "-p", "udp", "-m", "udp", "--dport", strconv.Itoa(port), "-j", "DROP")
 }
@@ -255,9 +254,9 @@ func removeInput(tool *iptables.IPTables) error {
 	return tool.ClearAndDeleteChain("filter", layout.InputChain)
 }
 
-// unreadable reports whether iptables cannot say what is in a chain, or that there is one.
-// So it is with rules that nft has written, as where somebody loads what nft has listed:
-// they do what they say, iptables can add to them and flush them, and not read them.
+// unreadable reports whether iptables cannot read a chain. That happens with rules that nft
+// has written, such as when somebody loads what nft has listed: they work, and iptables can
+// add to them and flush them, but not read them.
 func unreadable(err error) bool {
 	failed, ok := errors.AsType[*iptables.Error](err)
 	return ok && (failed.ExitStatus() == 1 || failed.ExitStatus() == 3)
@@ -271,7 +270,7 @@ func (c chain) jump() []string {
 	return []string{"-m", "comment", "--comment", layout.JumpComment, "-j", c.name}
 }
 
-// ensure restores what is missing and touches nothing that is there.
+// ensure restores what is missing and leaves what exists alone.
 func (r *rules) ensure() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -327,9 +326,8 @@ func (c chain) led(tool *iptables.IPTables) (bool, error) {
 	return led, err
 }
 
-// holds reports whether the chain is there and has our rules, as many as there should be
-// and those very ones: one may have been replaced. How the kubelet writes its own is for
-// it to say.
+// holds reports whether the chain exists and has exactly our rules, since one may have been
+// replaced. Of the kubelet's chains it compares the number of rules alone.
 func (c chain) holds(tool *iptables.IPTables) (bool, error) {
 	present, err := tool.List(c.table, c.name)
 	if unreadable(err) {
@@ -355,8 +353,8 @@ func (c chain) holds(tool *iptables.IPTables) (bool, error) {
 func prepareKernel(ranges []netip.Prefix) error {
 	const bridged = "/proc/sys/net/bridge/bridge-nf-call-iptables"
 	if _, err := os.Stat(bridged); errors.Is(err, os.ErrNotExist) {
-		// In a container or without kmod this may fail; what counts is whether
-		// the file is there afterwards.
+		// In a container or without kmod this may fail; what matters is whether the file
+		// exists afterwards.
 		_ = exec.Command("modprobe", "br_netfilter").Run()
 	}
 	for _, s := range kernel(ranges) {

@@ -111,8 +111,8 @@ func (s *settings) restore(context.Context) error {
 	return errors.Join(errs...)
 }
 
-// enable writes 1 unless it is there: in a container the file may be read-only
-// and already right.
+// enable writes 1 unless the file has it: in a container it may be read-only and already
+// right.
 func enable(path string) error {
 	if on, err := isOn(path); err != nil || on {
 		return err
@@ -125,12 +125,12 @@ func isOn(path string) (bool, error) {
 	return strings.TrimSpace(string(data)) == "1", err
 }
 
-// sentinel is told when somebody writes to a file below /proc/sys by this machine's
+// sentinel notices when somebody writes to a file below /proc/sys through this machine's
 // /proc. It is one inotify instance and a goroutine.
 type sentinel struct {
 	inotify *os.File
-	// held is the files, by their watches: of one that nobody has open the kernel makes
-	// another inode for who opens it next, and tells nothing of that.
+	// held is the open files, by their watches: for a file that nobody has open, the kernel
+	// creates another inode at the next open, which has no watch.
 	held map[uint32]*os.File
 }
 

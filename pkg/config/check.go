@@ -16,9 +16,8 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// Check looks at whether this machine, as it is now, can be the node that the
-// configuration describes. It leaves nothing behind. Its error joins all that
-// is in the way, each an *Error.
+// Check checks whether this machine, as it is now, can be the node that the configuration
+// describes. It changes nothing. Its error joins all problems, each an *Error.
 func (c *Config) Check() error { return c.check(thisHost()) }
 
 // CheckFiles is the part of Check about directories and files.
@@ -66,7 +65,7 @@ func (c *Config) checkDirectories(h host) (errs []error) {
 	return errs
 }
 
-// usable says why nothing can be written to a directory.
+// usable returns why nothing can be written to a directory.
 func usable(h host, dir string) error {
 	for ; ; dir = filepath.Dir(dir) {
 		info, err := h.stat(dir)
@@ -171,12 +170,12 @@ func (c *Config) checkPorts(h host) (errs []error) {
 	return errs
 }
 
-// checkNodeIP wants an address that was named to be one of the host: others would
-// be told to reach the node there.
+// checkNodeIP requires that a configured address is one of the host's, since other nodes
+// would use it.
 func (c *Config) checkNodeIP(h host) (errs []error) {
 	networks, err := h.networks()
 	if err != nil || c.Standby {
-		return nil // checkNetworks says so; an address of our own is made later
+		return nil // checkNetworks reports it; an address of our own is added later
 	}
 	for _, ip := range c.NodeIP {
 		if !slices.ContainsFunc(networks.Interfaces, func(i probe.Interface) bool {

@@ -1,10 +1,9 @@
-// Package config is what a user may say about a node, and its defaults: flags,
-// environment and YAML into one immutable value, validated before any side
-// effect.
+// Package config is what a user can set for a node, and the defaults. It reads flags,
+// environment and YAML into one immutable value, validated before any side effect.
 //
-// All that can be said stands in one table, in option.go. Flags, environment
-// names, YAML keys, the printed configuration and the reference are made from
-// it, so that they cannot differ.
+// All options are rows of one table, in option.go. Flags, environment variables, YAML keys,
+// the printed configuration and the reference are generated from it, so that they cannot
+// differ.
 package config
 
 import (
@@ -28,13 +27,13 @@ const (
 	Agent  Role = "agent"
 )
 
-// ProfileCIS is the profile that does what the CIS benchmark asks for and many
-// programs do not bear, so that it is no default.
+// ProfileCIS is the profile with settings that the CIS benchmark asks for but many programs
+// do not tolerate, so that they are not the default.
 const ProfileCIS = "cis"
 
-// Config is complete and valid once Load has returned it; nobody changes it.
-// The fields of options that are for servers only are zero for an agent. What the
-// whole cluster shares is not among the fields: see Propose and Contradicts.
+// Config is complete and valid once Load has returned it, and never changes. The fields of
+// options for servers are zero on an agent. What the whole cluster shares is not among the
+// fields: see Propose and Contradicts.
 type Config struct {
 	Role       Role
 	DataDir    string // absolute and clean, as are all paths but ConfigFile
@@ -43,7 +42,7 @@ type Config struct {
 	ServerURL string // https://host:port of a server to join; "" = as the token says
 	Token     string // secret; "" = none was given
 	TokenFile string
-	// TokenNodesPerHour is how many nodes each token may admit; 0 = as many as come.
+	// TokenNodesPerHour is how many nodes each token may admit; 0 = unlimited.
 	TokenNodesPerHour int
 
 	LogLevel  slog.Level
@@ -51,7 +50,7 @@ type Config struct {
 
 	NodeName   string
 	NodeIP     []netip.Addr // one or two, of different families; the first is the primary one
-	Standby    bool         // the machine has no network: nobody has the addresses in NodeIP, this machine neither
+	Standby    bool         // the machine has no network: nobody has the addresses in NodeIP, not even this machine
 	NodeLabels []string     // key=value
 	NodeTaints []string     // key=value:Effect or key:Effect
 
@@ -85,20 +84,20 @@ type Config struct {
 
 	Profile string // of this node: ProfileCIS, or "" for lite's defaults
 
-	// cluster is what was said of the cluster: all on a server, on an agent only what
-	// it expects. It is no fact.
+	// cluster is what is configured for the cluster: all values on a server, only
+	// expectations on an agent. These are not facts.
 	cluster  cluster.Facts
-	received bool // cluster is what the cluster has told
+	received bool // cluster comes from the cluster
 
-	sources map[string]string // option name -> who said its value
+	sources map[string]string // option name -> where its value comes from
 }
 
 // Error is one thing that is wrong with a configuration. Load and Check return
 // errors that join all they found; errors.As finds the first.
 type Error struct {
 	Key     string // the option, as flags and YAML name it
-	Value   string // what was said; for a list, the element that is wrong
-	Source  string // who said it: flag, environment variable, file and line, default
+	Value   string // the value; of a list, the element that is wrong
+	Source  string // flag, environment variable, file and line, or default
 	Problem string // continues a sentence that starts with the key
 	Remedy  string // what the user can do, in the imperative
 }
@@ -117,11 +116,11 @@ func (e *Error) Error() string {
 	}, line)
 }
 
-// NamesNodeIP reports whether the user has named the node's addresses, rather
-// than left it to lite to find them.
+// NamesNodeIP reports whether the user has set the node's addresses, so that lite does not
+// find them itself.
 func (c *Config) NamesNodeIP() bool { return !strings.HasPrefix(c.sources["node-ip"], "default") }
 
-// Layout is where the node has what.
+// Layout is the paths of the node.
 func (c *Config) Layout() layout.Layout {
 	l := layout.Default()
 	l.Data = layout.Data(c.DataDir)

@@ -14,10 +14,9 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// DropIn is what flags and environment say, as the content of the file; and the
-// configuration that a node of the role would have with it, in which what the file
-// says now is left out. Paths are absolute in it and secrets are shown. Its error is
-// as that of Load.
+// DropIn returns what flags and environment set as the content of a file, and the
+// configuration that a node of the role would have with it instead of the current file. The
+// content has absolute paths and contains secrets. Its error is as that of Load.
 func DropIn(role Role, flags *pflag.FlagSet, env []string, file string) ([]byte, *Config, error) {
 	return dropIn(role, flags, env, file, thisHost())
 }
@@ -49,8 +48,8 @@ func dropIn(role Role, flags *pflag.FlagSet, env []string, file string, h host) 
 	return []byte(b.String()), c, nil
 }
 
-// unknownVariables finds what nobody reads. A node does not mind: others may use
-// the prefix. Who installs has just typed them.
+// unknownVariables finds variables that nothing reads. A node ignores them, since others
+// may use the prefix. Who installs has just typed them.
 func unknownVariables(role Role, env []string) (errs []error) {
 	known := map[string]bool{}
 	for _, o := range options {

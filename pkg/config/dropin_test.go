@@ -8,7 +8,7 @@ import (
 
 const installFile = "/etc/lite/config.yaml.d/50-install.yaml"
 
-// What is written is read as what was said, and only what was said is written.
+// What is written is read back as the same settings, and nothing else is written.
 func TestDropIn(t *testing.T) {
 	files := map[string]string{
 		"/etc/lite/config.yaml": "disable: [dns]\ncluster-domain: file.test\n",

@@ -40,8 +40,8 @@ func StandardFacts() cluster.Facts {
 	return c.Propose()
 }
 
-// nodePortRange is a range of ports in the one spelling that facts have, the default
-// for none, and the text itself if it is no range: kube-apiserver says what is wrong.
+// nodePortRange is a range of ports as facts spell it, the default for an empty text, and
+// the text itself if it is not a range: kube-apiserver reports the mistake.
 func nodePortRange(text string) string {
 	ports := nodePorts
 	if text != "" {
@@ -82,7 +82,7 @@ type fact struct {
 	// servers alone need it to be the same.
 	servers bool
 	text    func(cluster.Facts) string
-	// known reports whether facts tell it: those of older versions lack some.
+	// known reports whether facts contain it: those of older versions lack some.
 	known func(cluster.Facts) bool
 	// same is nil if equal texts are.
 	same func(ours, theirs cluster.Facts, role Role) bool
@@ -116,7 +116,7 @@ var facts = []fact{
 		known: func(f cluster.Facts) bool { return f.Backend != "" }},
 	{key: "disable",
 		text: func(f cluster.Facts) string { return strings.Join(names(f.Disable), ",") },
-		// None is a value, too: whoever tells a domain tells all that is disabled.
+		// None is a value, too: facts that have a domain list all that is disabled.
 		known: func(f cluster.Facts) bool { return f.ClusterDomain != "" },
 		same: func(ours, theirs cluster.Facts, _ Role) bool {
 			return slices.Equal(without(ours.Disable), without(theirs.Disable))
@@ -178,7 +178,7 @@ func sameRanges(of func(cluster.Facts) []netip.Prefix) func(ours, theirs cluster
 type Difference struct {
 	Key     string
 	Value   string // of the node; an argument is key=value
-	Source  string // who said it
+	Source  string // where the value comes from
 	Cluster string // of the cluster
 }
 
@@ -229,7 +229,7 @@ func (c *Config) contradiction(f cluster.Facts, counts func(fact) bool, remedy s
 	return &Contradiction{all, remedy}
 }
 
-// configured reports whether somebody has said what a fact is to be.
+// configured reports whether a fact is configured.
 func (c *Config) configured(one fact) bool {
 	if one.argument != "" {
 		argument, _ := c.argument(one.key, one.argument)
@@ -239,7 +239,7 @@ func (c *Config) configured(one fact) bool {
 	return source != "" && !strings.HasPrefix(source, "default")
 }
 
-// value is what the configuration says of a fact.
+// value is the configured value of a fact.
 func (c *Config) value(one fact) string {
 	if one.argument == "" {
 		return c.text(one.key)

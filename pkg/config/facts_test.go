@@ -18,7 +18,7 @@ func prefixes(texts ...string) (all []netip.Prefix) {
 	return all
 }
 
-// dualStack is what a cluster of two IP families has told.
+// dualStack is the facts of a cluster with two IP families.
 func dualStack() cluster.Facts {
 	return cluster.Facts{
 		ClusterCIDR: prefixes("10.42.0.0/16", "fd00:42::/56"), ServiceCIDR: prefixes("10.43.0.0/16", "fd00:43::/112"),
@@ -33,7 +33,7 @@ func TestContradiction(t *testing.T) {
 	const file = "/etc/lite/config.yaml"
 	older := func(f *cluster.Facts) { f.NodePorts, f.Encryption, f.Datastore = "", "", "" }
 	for name, test := range map[string]struct {
-		role   Role // an agent unless said otherwise
+		role   Role // an agent unless set
 		yaml   string
 		env    []string
 		args   []string
@@ -147,7 +147,7 @@ func TestOwnContradiction(t *testing.T) {
 	}
 }
 
-// What nobody has configured is proposed as the standard has it.
+// What is not configured is proposed with its default.
 func TestStandardFacts(t *testing.T) {
 	c, err := loadAs(t, Server, nil, nil, fakeHost(nil))
 	if err != nil {
@@ -170,7 +170,7 @@ func TestSharedOptions(t *testing.T) {
 	}
 }
 
-// What an agent only expects does not change what it is by itself.
+// What an agent expects of its cluster does not change its own settings.
 func TestExpectations(t *testing.T) {
 	const said = "cluster-cidr: [192.0.2.0/24, 'fd00:42::/56']\nservice-cidr: ['fd00:43::/112']\n"
 	c, err := loadAs(t, Agent, nil, nil, fakeHost(map[string]string{"/etc/lite/config.yaml": said}))

@@ -15,13 +15,13 @@ import (
 	"lite.io/lite/pkg/file/document"
 )
 
-// fromFiles reads the configuration file and then its drop-ins, each of which
-// replaces what files before it said, or appends to it.
+// fromFiles reads the configuration file and then its drop-ins, each of which replaces
+// values from files before it, or appends to them.
 func fromFiles(role Role, config setting, h host) (settings, []error) {
 	all, errs := settings{}, []error(nil)
 	path := config.texts[0]
 	if path == "" {
-		return all, nil // parse says what is wrong
+		return all, nil // parse reports the mistake
 	}
 	dropIns, err := h.readDir(path + ".d")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -43,8 +43,8 @@ func fromFiles(role Role, config setting, h host) (settings, []error) {
 	return all, errs
 }
 
-// yamlFiles picks the drop-ins in lexical order; as with a shell's *.yaml,
-// hidden files are none.
+// yamlFiles picks the drop-ins in lexical order, without hidden files, as a shell's *.yaml
+// does.
 func yamlFiles(dir string, names []string) (files []string) {
 	for _, name := range slices.Sorted(slices.Values(names)) {
 		if strings.HasSuffix(name, ".yaml") && !strings.HasPrefix(name, ".") {
@@ -83,7 +83,7 @@ func unreadable(path, source string, err error) *Error {
 	return &Error{"config", path, source, problem, remedy}
 }
 
-// reader adds what one file says to what files before it said.
+// reader adds the settings of one file to those of files before it.
 type reader struct {
 	role     Role
 	file     string
@@ -117,8 +117,8 @@ func (r *reader) read(data []byte) {
 	}
 }
 
-// entry takes one key and its value; before is what earlier files said, lineOf
-// where this file said a key already.
+// entry reads one key and its value. before is the settings of earlier files, lineOf the
+// lines of keys that this file has already set.
 func (r *reader) entry(key, value *yaml.Node, before settings, lineOf map[string]int) {
 	key, at := document.Resolve(key), key
 	value = document.Resolve(value)

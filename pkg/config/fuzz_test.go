@@ -8,8 +8,8 @@ import (
 	"lite.io/lite/pkg/cluster"
 )
 
-// A drop-in wins over the file before it, in what it says and in nothing else; and what `config print` shows of both is a
-// configuration, the same one.
+// A drop-in overrides the file before it in what it sets and in nothing else, and `config print` shows both as a
+// configuration that reads as the same.
 func FuzzDropIns(f *testing.F) {
 	for _, seed := range [][2]string{
 		{"", ""}, {"data-dir: /x\nnode-label: [a=b]\n", "node-label+: [c=d]\n"}, {"disable: [dns]\n", "disable+: cni\n"},
@@ -27,7 +27,7 @@ func FuzzDropIns(f *testing.F) {
 		for _, role := range []Role{Server, Agent} {
 			c, err := with(role, file, dropIn)
 			if err != nil {
-				continue // FuzzRead looks at errors
+				continue // FuzzRead checks errors
 			}
 			printsAsItIs(t, role, c)
 			alone, errAlone := with(role, file, "")

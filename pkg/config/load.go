@@ -22,18 +22,18 @@ type setting struct {
 // settings is all that one source sets, by the name of the option.
 type settings map[string]setting
 
-// Load makes a configuration of flags, environment, drop-ins, the configuration
-// file and defaults; the first of them to say something about an option wins.
+// Load makes a configuration of flags, environment, drop-ins, the configuration file and
+// defaults. The first of them that sets an option wins.
 //
-// flags is what Flags returned for the role, parsed; env is as os.Environ
-// returns it, where an empty variable counts as none. Load changes nothing on
-// the machine. Its error joins all that is wrong, each an *Error.
+// flags is what Flags has returned for the role, parsed. env is as from os.Environ; an
+// empty variable counts as unset. Load changes nothing on the machine. Its error joins all
+// mistakes, each an *Error.
 func Load(role Role, flags *pflag.FlagSet, env []string) (*Config, error) {
 	return load(role, flags, env, thisHost())
 }
 
-// LoadWithoutFiles is Load for who may not read the configuration file: as if
-// neither it nor its drop-ins were there.
+// LoadWithoutFiles is Load for users who may not read the configuration file: as if neither
+// it nor its drop-ins existed.
 func LoadWithoutFiles(role Role, flags *pflag.FlagSet, env []string) (*Config, error) {
 	h := thisHost()
 	stat := h.stat
@@ -52,7 +52,7 @@ func load(role Role, flags *pflag.FlagSet, env []string, h host) (*Config, error
 	flagged := fromFlags(role, flags)
 	environment, errs := fromEnv(role, env)
 
-	// Where the files are must be known before they can say anything.
+	// The path of the files must be known before they can be read.
 	for _, source := range []settings{environment, flagged} {
 		if config, ok := source["config"]; ok {
 			all["config"] = config
@@ -124,7 +124,7 @@ func notFor(role Role, o option, value, source string) *Error {
 		fmt.Sprintf("set it where only %ss read it", o.only)}
 }
 
-// parse sets the field of every option that something was said about.
+// parse sets the field of every option that has a setting.
 func (c *Config) parse(all settings) (errs []error) {
 	for _, o := range optionsOf(c.Role) {
 		s, ok := all[o.name]
@@ -149,8 +149,8 @@ func (c *Config) wrong(key string, value any, problem, remedy string) *Error {
 	return &Error{key, fmt.Sprint(value), c.sources[key], problem, remedy}
 }
 
-// complete fills in the defaults that have to be found, each from what is
-// complete before it; what depends on something that is wrong stays empty.
+// complete fills in the defaults that depend on the machine or on other options, in order.
+// What depends on a value that is wrong stays empty.
 func (c *Config) complete(h host) (errs []error) {
 	unset := func(name string) bool {
 		o, _ := lookup(name)
@@ -183,9 +183,9 @@ func (c *Config) complete(h host) (errs []error) {
 	return errs
 }
 
-// findNodeName takes the name the node had before, else that of the host. A
-// node that a new host name made another node would leave its volumes, and on
-// a server its place in etcd, behind.
+// findNodeName takes the name that the node had before, otherwise that of the host. If a
+// new host name made it another node, it would lose its volumes, and a server its place in
+// etcd.
 func (c *Config) findNodeName(h host, found func(name, source string)) error {
 	file := c.Layout().Data.NodeName()
 	data, err := h.readRegular(file)
@@ -197,7 +197,7 @@ func (c *Config) findNodeName(h host, found func(name, source string)) error {
 		name, source = strings.ToLower(name), "the host name"
 	}
 	if denied {
-		// Who is not root starts no node, and may look at its configuration.
+		// Users other than root do not start a node, but may look at its configuration.
 		source += "; only root can see whether " + file + " has another"
 	}
 	found("node-name", source)
@@ -212,8 +212,8 @@ func (c *Config) findNodeName(h host, found func(name, source string)) error {
 	return nil
 }
 
-// findNodeIP takes an address of each family that services have; an agent does
-// not know them and takes one address, IPv4 if it can.
+// findNodeIP takes an address of each IP family of the service networks. An agent does not
+// know these, and takes one address, IPv4 if possible.
 func (c *Config) findNodeIP(h host, found func(name, source string)) error {
 	wanted := c.cluster.ServiceCIDR
 	if len(wanted) == 0 || c.Role == Agent {
@@ -246,8 +246,8 @@ func (c *Config) findNodeIP(h host, found func(name, source string)) error {
 	return nil
 }
 
-// standby are the addresses of a node whose machine has no network, by whether
-// they are IPv6: those of documents (RFC 5737, RFC 3849), which nobody has.
+// standby are the addresses of a node whose machine has no network, by whether they are
+// IPv6. They are reserved for documentation (RFC 5737, RFC 3849), so nobody has them.
 var standby = map[bool]netip.Addr{false: netip.MustParseAddr("192.0.2.1"), true: netip.MustParseAddr("2001:db8::1")}
 
 // nth is the address n after the first of a range that is large enough.

@@ -26,7 +26,7 @@ func loadAs(t *testing.T, role Role, args, env []string, h host) (*Config, error
 	return load(role, flags, env, h)
 }
 
-// value is what Print would say of a key, with its source.
+// value is what Print shows for a key, with its source.
 func value(t *testing.T, c *Config, key string) string {
 	t.Helper()
 	o, ok := lookup(key)
@@ -273,7 +273,7 @@ func TestNodeIP(t *testing.T) {
 	for name, test := range map[string]struct {
 		ifaces []probe.Interface
 		routes []probe.Route
-		want   string // address, or what the error says
+		want   string // address, or part of the error
 	}{
 		"default route":             {[]probe.Interface{nic("aaa0", "198.51.100.1/24"), nic("eth0", "192.0.2.10/24", "192.0.2.11/24")}, defaultRoutes(), "192.0.2.10"},
 		"default route, no address": {[]probe.Interface{nic("eth0"), nic("eth5", "198.51.100.1/24")}, defaultRoutes(), "198.51.100.1"},
@@ -331,7 +331,7 @@ func TestNodeNameThatOnlyRootMaySee(t *testing.T) {
 	}
 }
 
-// Reading a FIFO would wait for ever, and a device may have no end.
+// Reading a FIFO would wait forever, and a device may have no end.
 func TestOnlyFilesAreRead(t *testing.T) {
 	const main, dropIn = "/etc/lite/config.yaml", "/etc/lite/config.yaml.d/10.yaml"
 	for name, test := range map[string]struct {
@@ -626,8 +626,8 @@ func TestCheckWithoutNetworks(t *testing.T) {
 	checkLines(t, a.check(h), nil)
 }
 
-// Whatever a file holds, reading it ends, with errors of one line that say all,
-// and what it says can be parsed to the end.
+// Whatever a file contains, reading it ends, each error is complete and has one line, and
+// its settings can all be parsed.
 func FuzzRead(f *testing.F) {
 	for _, seed := range []string{
 		"", "data-dir: /x\n", "disable: [dns, cni]\ndisable+: x", "a: &a [*a]\n*a : b", "? {a: b}\n: c", "<<: {data-dir: /x}",

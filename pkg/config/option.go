@@ -14,8 +14,8 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// option is one thing that may be said: a flag, an environment variable and a
-// key of the configuration file.
+// option is one option: a flag, an environment variable and a key of the configuration
+// file.
 type option struct {
 	name  string
 	short string
@@ -25,9 +25,9 @@ type option struct {
 	empty string // what the default "" stands for, in words
 	usage string // no backquotes, pflag takes them as the name of the value
 	only  Role   // the role it is for; "" = all
-	// shared values are the whole cluster's: a server proposes them, and an agent may
-	// name them, in files and variables that machines share, only to be told if its
-	// cluster has others.
+	// shared values are the whole cluster's: a server proposes them. An agent may set them,
+	// in files and variables that machines share, and then only checks that its cluster has
+	// the same.
 	shared bool
 	env    string // the environment variable, where it is not LITE_ and the name
 	// secret values are shown to nobody.
@@ -100,7 +100,7 @@ func many[T any](separator string, field func(*Config) *[]T, parse parser[T]) bi
 	}
 }
 
-// plain is a value as a user would write it.
+// plain is a value as users write it.
 func plain(value any) any {
 	switch v := value.(type) {
 	case int:
@@ -116,7 +116,7 @@ func plain(value any) any {
 	}
 }
 
-// options is all that may be said, in the order of help.
+// options is all options, in the order of help.
 var options = []option{
 	{name: "config", short: "c", arg: "path", def: layout.Default().Config.File(),
 		usage:   "Configuration file; drop-ins from the directory of the same name plus .d are read after it",
@@ -249,7 +249,7 @@ func lookup(name string) (option, bool) {
 	return option{}, false
 }
 
-// optionsOf returns what may be said about a node of a role.
+// optionsOf returns the options of a node of a role.
 func optionsOf(role Role) []option {
 	var of []option
 	for _, o := range options {
@@ -302,14 +302,14 @@ func Flags(role Role) *pflag.FlagSet {
 		f := flags.VarPF(&flagValue{option: o}, o.name, o.short, o.usage)
 		f.DefValue = o.def + o.found + o.empty
 		if o.arg == "bool" {
-			f.NoOptDefVal = "true" // the flag alone says yes
+			f.NoOptDefVal = "true" // the flag alone means true
 		}
 	}
 	return flags
 }
 
-// flagValue keeps what flags said as text: it is parsed by Load, with what all
-// others said, so that every error looks the same and none hides another.
+// flagValue keeps the text of flags. Load parses it together with all other sources, so
+// that every error looks the same and none hides another.
 type flagValue struct {
 	option option
 	texts  []string

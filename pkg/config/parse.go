@@ -21,7 +21,7 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// bad is what a parser says is wrong with a text.
+// bad is an error of a parser about a text.
 func bad(problem, remedy string) *Error { return &Error{Problem: problem, Remedy: remedy} }
 
 // because is bad with the reasons Kubernetes' validators give.
@@ -92,8 +92,8 @@ func optional(parse parser[string]) parser[string] {
 	}
 }
 
-// pathOrNone takes a word that says what "" does, for where that cannot be said: an
-// empty variable counts as none at all.
+// pathOrNone accepts a word for "", for sources that cannot set it: an empty variable
+// counts as unset.
 func pathOrNone(text string) (string, *Error) {
 	if text == "none" {
 		return "", nil

@@ -47,7 +47,7 @@ func (c *Config) Ports(backend string, disable addon.Disabled) []Port {
 	return ports
 }
 
-// etcdMetrics is where etcd's metrics are told, if anywhere.
+// etcdMetrics is where etcd serves its metrics, if anywhere.
 func (c *Config) etcdMetrics() []netip.Addr {
 	if !c.EtcdExposeMetrics {
 		return nil
@@ -55,7 +55,7 @@ func (c *Config) etcdMetrics() []netip.Addr {
 	return append([]netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}, c.NodeIP...)
 }
 
-// moved is the port of a part, which a user may have moved by an argument: a number,
+// moved is the port of a component, which a user may have changed by an argument: a number,
 // or an address that ends in one.
 func (c *Config) moved(by string, port int) int {
 	key, flag, _ := strings.Cut(by, " ")
@@ -92,8 +92,8 @@ func (c *Config) arguments(key, flag string) (all []string) {
 	return all
 }
 
-// nodePorts is what Services are given ports of, unless the API server is told
-// another range.
+// nodePorts is the range of Services' ports, unless the API server has another one
+// configured.
 var nodePorts = utilnet.PortRange{Base: layout.NodePortFirst, Size: layout.NodePorts}
 
 // validatePort keeps the API server off the ports of all others, and Services off
@@ -101,12 +101,12 @@ var nodePorts = utilnet.PortRange{Base: layout.NodePortFirst, Size: layout.NodeP
 // nobody should have to know, and a NodePort may be one of every address.
 func (c *Config) validatePort(wrong func(key string, value any, problem, remedy string)) {
 	if c.HTTPSListenPort == 0 {
-		return // parse says what is wrong
+		return // parse reports the mistake
 	}
 	services := nodePorts
 	argument, text := c.argument("kube-apiserver-arg", "service-node-port-range")
 	if argument != "" && services.Set(text) != nil {
-		return // kube-apiserver says what is wrong with it
+		return // kube-apiserver reports the mistake
 	}
 	if services.Size == 0 {
 		services = nodePorts
@@ -121,7 +121,7 @@ func (c *Config) validatePort(wrong func(key string, value any, problem, remedy 
 			break
 		}
 	}
-	// Who has moved one of the two is told of that.
+	// The error is about the one of the two that was changed.
 	if services.Contains(c.HTTPSListenPort) && (argument == "" || c.sources[key] != "default") {
 		wrong(key, c.HTTPSListenPort, fmt.Sprintf("is in the range %s, from which Services get their node ports", services), remedy)
 	} else {

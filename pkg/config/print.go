@@ -12,10 +12,10 @@ import (
 	"lite.io/lite/pkg/cluster"
 )
 
-// Print writes the configuration as YAML, keys sorted, each with a comment that
-// says where its value comes from, and whether it is the whole cluster's. Load takes
-// what Print wrote for the same configuration; only secrets are left out. known is
-// what the node knows of its cluster, the zero Facts if it is in none.
+// Print writes the configuration as YAML, sorted by key, each with a comment on where its
+// value comes from and whether it is the whole cluster's. Load reads the output as the same
+// configuration, except for secrets, which are left out. known is what the node knows of
+// its cluster, the zero Facts if it is in none.
 func (c *Config) Print(w io.Writer, known cluster.Facts) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# config: %s # %s\n", c.ConfigFile, c.sources["config"])
@@ -45,8 +45,8 @@ func (c *Config) Print(w io.Writer, known cluster.Facts) error {
 	return nil
 }
 
-// shown is the configuration that has the value of an option, and where that comes
-// from; "" if nobody has said any.
+// shown is the configuration that has the value of an option, and where that comes from; ""
+// if it is not set.
 func (c *Config) shown(o option, known cluster.Facts) (*Config, string) {
 	source := c.sources[o.name]
 	if !o.shared {
@@ -82,7 +82,7 @@ func (o option) yaml(c *Config) (string, error) {
 	return strings.TrimSpace(string(out)), err
 }
 
-// text is the value of an option as a flag would say it.
+// text is the value of an option as for a flag.
 func (c *Config) text(key string) string {
 	o, _ := lookup(key)
 	var texts []string
@@ -92,7 +92,7 @@ func (c *Config) text(key string) string {
 	return strings.Join(texts, o.separator)
 }
 
-// Reference is a Markdown table of all that may be said about a node of a role.
+// Reference is a Markdown table of all options of a role.
 func Reference(role Role) string {
 	var b strings.Builder
 	b.WriteString("| Flag and YAML key | Environment | Default | Meaning |\n|---|---|---|---|\n")

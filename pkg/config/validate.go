@@ -10,8 +10,8 @@ import (
 	"lite.io/lite/pkg/cluster"
 )
 
-// validate looks at values that must fit each other. Those that are wrong by
-// themselves are empty here and have been reported.
+// validate checks values that must fit each other. Those that are invalid on their own are
+// empty here and were reported.
 func (c *Config) validate() (errs []error) {
 	wrong := func(key string, value any, problem, remedy string) {
 		errs = append(errs, c.wrong(key, value, problem, remedy))
@@ -51,8 +51,8 @@ func (c *Config) validate() (errs []error) {
 	return errs
 }
 
-// AuditLog is where the API server logs requests to, "" = nowhere, and whether it sends
-// them to somebody: arguments of a user's come before audit-log-path.
+// AuditLog is the file to which the API server logs requests, "" = none, and whether it
+// sends them to a webhook. Users' arguments override audit-log-path.
 func (c *Config) AuditLog() (path string, hook bool) {
 	path = c.AuditLogPath
 	if argument, value := c.argument("kube-apiserver-arg", "audit-log-path"); argument != "" {
@@ -62,8 +62,8 @@ func (c *Config) AuditLog() (path string, hook bool) {
 	return path, argument != ""
 }
 
-// validatePodRanges wants nodes to be given their ranges of pod addresses: the pod network
-// would wait for one for ever. Another network may have ranges of its own.
+// validatePodRanges requires that nodes get ranges of pod addresses, because the pod
+// network would wait for one forever. Another network may have ranges of its own.
 func (c *Config) validatePodRanges(wrong func(key string, value any, problem, remedy string)) {
 	const key, problem = "kube-controller-manager-arg", "no node would get a pod CIDR"
 	const remedy = "remove it, or set disable: cni and install a network that has its own ranges"
@@ -156,7 +156,7 @@ func (c *Config) own() *Config {
 	return &own
 }
 
-// keyed is a range and the option that says it.
+// keyed is a range and its option.
 type keyed struct {
 	key    string
 	prefix netip.Prefix

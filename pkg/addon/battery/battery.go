@@ -23,8 +23,8 @@ type row struct {
 	server func(*Server)
 	node   func(*Node) error
 	check  func(*Node) error
-	// serverOff and nodeOff add in their place, where the battery is disabled, what takes back what an earlier start
-	// has left and neither the manifest nor the marks in package addon tell of.
+	// serverOff and nodeOff are called instead where the battery is disabled. They remove what an earlier start has
+	// left, beyond the manifest and the marks in package addon.
 	serverOff func(*Server)
 	nodeOff   func(*Node)
 	// uses is the certificates without which its components on a server cannot work, if it has any.
@@ -46,7 +46,7 @@ func rows() []row {
 	}
 }
 
-// Server is what components of a server are told, and need.
+// Server is what components of a server get and need.
 type Server struct {
 	Group      *component.Group
 	Config     *config.Config
@@ -74,7 +74,7 @@ func AddToServer(s *Server) {
 	}
 }
 
-// Node is what components of every node are told, and need.
+// Node is what components of every node get and need.
 type Node struct {
 	Group    *component.Group
 	Config   *config.Config
@@ -108,8 +108,8 @@ func AddToNode(n *Node) error {
 	return nil
 }
 
-// CheckNode finds what AddToNode would find wrong with what the user says to components. It leaves the process as it
-// is, so a node can start afterwards.
+// CheckNode finds the mistakes in users' arguments that AddToNode would find. It does not change the process, so
+// that a node can start afterwards.
 func CheckNode(n *Node) error {
 	for _, r := range rows() {
 		if r.check != nil && !n.Cluster.Disable.Has(r.of) {

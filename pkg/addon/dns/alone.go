@@ -54,8 +54,8 @@ func unshare(listen []netip.Addr) error {
 	}
 	elsewhere := netip.AddrFrom4([4]byte{127, 53, 53, 53}) // where nobody has a reason to listen
 	for port := range ports {
-		// Of TCP the kernel remembers by the port that all who have it share it (6.18).
-		// One who does not, at another address, makes it look at each again.
+		// The kernel remembers for each TCP port that all its sockets share it (6.18). One
+		// socket that does not, at another address, makes it check each socket again.
 		errs = append(errs, probe.Unused("tcp", netip.AddrPortFrom(elsewhere, port).String()))
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -64,7 +64,7 @@ func unshare(listen []netip.Addr) error {
 	return nil
 }
 
-// boundTo says where a socket is bound; the zero address for anything else.
+// boundTo is the address that a socket is bound to; the zero address for anything else.
 func boundTo(fd int) netip.AddrPort {
 	name, err := unix.Getsockname(fd)
 	if err != nil {

@@ -19,7 +19,7 @@ import (
 // quotes what it cannot parse. So it is given nothing that leads to a file of the
 // machine, to a socket or to the environment: only what is a key of the ConfigMaps.
 
-// confine looks at all files of the ConfigMaps, before the parser does, and returns
+// confine checks all files of the ConfigMaps, before the parser reads them, and returns
 // their words.
 func (r rewriter) confine() (map[string][]caddyfile.Token, error) {
 	words := map[string][]caddyfile.Token{}
@@ -90,7 +90,7 @@ func (r rewriter) name(path string) string {
 	return cmp.Or(strings.TrimPrefix(path, r.dir+"/"), corefileName)
 }
 
-// confineBlock looks at what the directives of a server block open. Those that are not
+// confineBlock checks what the directives of a server block open. Those that are not listed
 // here open nothing (CoreDNS 1.15).
 func (r rewriter) confineBlock(b caddyfile.ServerBlock) error {
 	for directive, opens := range map[string]func(lines [][]caddyfile.Token) []caddyfile.Token{

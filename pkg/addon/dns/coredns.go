@@ -137,9 +137,8 @@ func setupGuard(c *caddy.Controller) error {
 	return nil
 }
 
-// clusterCache is what the API says of Services. It outlives a change of the
-// Corefile that does not change it, so that DNS goes on knowing what it knows while
-// the API is away.
+// clusterCache is what the API reports about Services. It outlives a change of the Corefile
+// that does not concern it, so that DNS keeps what it knows while the API is away.
 type clusterCache struct {
 	source *kubernetes.Kubernetes // whose APIConn it is
 	start  sync.Once

@@ -64,8 +64,8 @@ func (r rewriter) rewrite() ([]byte, error) {
 		return nil, err
 	}
 	if !slices.ContainsFunc(blocks, func(b caddyfile.ServerBlock) bool { return len(b.Tokens) > 0 }) {
-		// Without a block CoreDNS would serve an example of its own, on every
-		// address. To the parser any text is a block, which refuses all names.
+		// Without a block, CoreDNS would serve an example of its own on every address. The
+		// parser takes any text for a block, which refuses all names.
 		return nil, errors.New("the Corefile has no server block; it needs one such as `.:53 { … }`")
 	}
 	var w writer
@@ -223,9 +223,9 @@ type writer struct {
 	line int // that it is on, from 0
 }
 
-// block writes the directives in the order of their lines, and at last those that
-// stand on none, being ours. CoreDNS has an order of its own for them; only that of
-// those with the same name matters.
+// block writes the directives in the order of their lines, and then those without a line,
+// which are ours. CoreDNS orders them itself; only the order of those with the same name
+// matters.
 func (w *writer) block(b caddyfile.ServerBlock) {
 	names := slices.SortedFunc(maps.Keys(b.Tokens), func(x, y string) int {
 		a, b := b.Tokens[x][0], b.Tokens[y][0]

@@ -1,9 +1,9 @@
 // Package dns is the cluster's DNS: CoreDNS in the process of every node, with the
 // Corefile that is in ConfigMap kube-system/coredns.
 //
-// Each node answers the queries of its own pods from what it knows of Services,
-// so that neither another node nor the API need be there. [Server] does this;
-// [Endpoints], which runs once per cluster, tells Service kube-dns where.
+// Each node answers the queries of its own pods from what it knows of Services, so that it
+// needs neither another node nor the API. [Server] does this; [Endpoints], which runs once
+// per cluster, adds the nodes to Service kube-dns.
 package dns
 
 import (
@@ -31,7 +31,7 @@ import (
 	"lite.io/lite/pkg/kube"
 )
 
-// Config is what a node's DNS has to be told.
+// Config is the configuration of a node's DNS.
 type Config struct {
 	NodeName string
 	Client   *kube.Client // of the node's identity
@@ -39,7 +39,7 @@ type Config struct {
 	// Listen are the addresses to listen on; none means the first address of each
 	// of the node's ranges of pod addresses, which its bridge has.
 	Listen []netip.Addr
-	// Clients may ask where Listen is said, besides private addresses.
+	// Clients may send queries, besides private addresses, where Listen is set.
 	Clients   []netip.Prefix
 	Resolvers resolver.Files // the machine's
 }
@@ -77,11 +77,11 @@ type Server struct {
 // load is what plugins leave to the server that they are set up for.
 type load struct {
 	want   want
-	caches map[string]*clusterCache // by what the Corefile says of them
+	caches map[string]*clusterCache // by their part of the Corefile
 	loops  []*loopProbe
 	// figures is which block's plugin listens on an address for who wants metrics.
 	figures map[string]*metrics.Metrics
-	// unsynced says that the API did not say in time what Services there are.
+	// unsynced means that the API did not list the Services in time.
 	unsynced bool
 }
 
@@ -94,7 +94,7 @@ type want struct {
 	looping  map[int]bool // server blocks
 }
 
-// state is what is told about the server.
+// state is what the note shows of the server.
 type state struct {
 	waiting string          // what for, "" when it serves
 	caches  []*clusterCache // of what is served
@@ -190,8 +190,8 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
-// watchResolvers tells which name servers the machine has. That it has none is said
-// where people look for the reason of what fails then, in the log too.
+// watchResolvers follows the machine's name servers. If it has none, status and log show
+// that, since people look there for the reason of what fails then.
 func (s *Server) watchResolvers(ctx context.Context, changes chan<- func(*want)) {
 	none := false
 	err := s.config.Resolvers.Watch(ctx, func(found []netip.Addr) {
@@ -390,16 +390,16 @@ func (s *Server) start(corefile []byte, listen []netip.Addr) (*caddy.Instance, e
 	return instance, nil
 }
 
-// awaitServing waits until an instance serves where it listens. One that is stopped
-// before never ends (CoreDNS 1.15, miekg/dns 1.1.73: what has not begun is not told),
-// and a stop of lite right after its start took all the time that a stop may.
+// awaitServing waits until an instance serves where it listens. One that is stopped before
+// that never ends (CoreDNS 1.15; miekg/dns 1.1.73 does not stop what has not begun), and
+// stopping lite right after its start took as long as a stop may take.
 func awaitServing(i *caddy.Instance) {
 	for _, server := range i.Servers() {
 		for _, to := range []net.Addr{server.Addr(), server.LocalAddr()} {
 			if to == nil {
 				continue
 			}
-			// A message without a question is refused before anything else looks at it.
+			// A message without a question is refused before anything else handles it.
 			client := dns.Client{Net: to.Network(), Timeout: time.Second}
 			if _, _, err := client.Exchange(new(dns.Msg), to.String()); err != nil {
 				slog.Debug("DNS does not answer on its own addresses", "at", to, "err", err)

@@ -149,7 +149,7 @@ func TestServer(t *testing.T) {
 	now(t, b.asks("a.test", "192.0.2.1"), b.asks(web, "10.43.0.7"), func() error { return s.Ready(t.Context()) })
 
 	t.Log("other name servers, the Corefile still being broken")
-	b.resolvers(t, "nameserver 127.0.53.9\n") // nobody is there
+	b.resolvers(t, "nameserver 127.0.53.9\n") // nobody listens there
 	eventually(t, func() error {
 		if note := s.Note(); strings.Contains(note, "contains no name server") {
 			return fmt.Errorf("the note is still %q", note)
@@ -171,7 +171,7 @@ func TestServer(t *testing.T) {
 	if err := s.Ready(t.Context()); err == nil {
 		t.Error("it is ready without knowing Services")
 	}
-	// A name of the cluster is kept until the API is there.
+	// A query for a name of the cluster waits until the API answers.
 	answered := make(chan error, 1)
 	go func() { answered <- b.asks(web, "10.43.0.7")() }()
 	b.api.leave(false)
@@ -197,7 +197,8 @@ func share(_, _ string, c syscall.RawConn) (err error) {
 }
 
 // shares opens sockets as a program does that wants its share of the queries: the kernel
-// lets it if who is there has opened his so. It says which it got.
+// allows that if the other program has opened its sockets in the same way. It returns which
+// it got.
 func shares(port int) (got []string, end func()) {
 	config := net.ListenConfig{Control: share}
 	at := net.JoinHostPort("127.0.53.1", fmt.Sprint(port))
@@ -347,7 +348,7 @@ func TestNothingLeaks(t *testing.T) {
 // A start that fails at once, as with a damaged store, stops DNS while it begins to
 // serve.
 func TestStoppedAtOnce(t *testing.T) {
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // so that what was started has not begun
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // so that goroutines do not begin at once
 	b := newBed(t)
 	w := want{files: files{corefileName: testCorefile}, listen: b.config.Listen, known: true}
 	for range 20 {

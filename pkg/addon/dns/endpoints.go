@@ -31,21 +31,21 @@ const (
 	perSlice = 1000
 )
 
-// EndpointsConfig is what Endpoints has to be told.
+// EndpointsConfig is the configuration of Endpoints.
 type EndpointsConfig struct {
 	Client     *kube.Client
 	Nodes      *kube.Nodes
 	ClusterDNS netip.Addr // the address of Service kube-dns
-	// NodeAddresses says that nodes answer at their own addresses, not at those of
-	// the bridges of their pods.
+	// NodeAddresses means that nodes answer at their own addresses, not at those of the
+	// bridges of their pods.
 	NodeAddresses bool
-	// Addresses says which addresses of nodes are believed.
+	// Addresses decides which addresses of nodes to believe.
 	Addresses kube.NodeAddresses
 }
 
-// Endpoints is the component that tells Service kube-dns where each node answers:
-// there is one endpoint per node, and the Service leads a pod to that of its own.
-// Whether a node is ready is not asked: nobody else asks it.
+// Endpoints is the component that adds the address at which each node answers to Service
+// kube-dns: one endpoint per node, and the Service leads a pod to that of its own node. It
+// does not matter whether a node is ready, since only its own pods use its endpoint.
 type Endpoints struct {
 	config  EndpointsConfig
 	written atomic.Bool
@@ -124,8 +124,9 @@ func (e *Endpoints) Run(ctx context.Context) error {
 	}
 }
 
-// differ reports whether what is read of a node has changed: it reports its state every so
-// often, which is none of ours. A server gets its label when its Node is there already.
+// differ reports whether anything that matters here has changed. A node updates its status
+// every so often, which does not matter, and a server gets its label only after its Node
+// was created.
 func (e *Endpoints) differ(before, after *v1.Node) bool {
 	return !reflect.DeepEqual(e.claim(before), e.claim(after))
 }
@@ -140,8 +141,8 @@ func watchSlices(client kubernetes.Interface) *kube.Watch[*discovery.EndpointSli
 		})
 }
 
-// write makes the slices hold what the nodes say. Those that do already are left
-// alone. refused is why nodes are in none.
+// write makes the slices match the nodes, and leaves those alone that already do. refused
+// is why nodes are in no slice.
 func (e *Endpoints) write(ctx context.Context, client kubernetes.Interface, nodes []*v1.Node,
 	have *kube.Watch[*discovery.EndpointSlice]) (refused []error, err error) {
 	s, err := client.CoreV1().Services(namespace).Get(ctx, service, metav1.GetOptions{})
@@ -174,9 +175,9 @@ func (e *Endpoints) write(ctx context.Context, client kubernetes.Interface, node
 // endpoint is where a node answers.
 type endpoint struct{ node, addr string }
 
-// parts is the endpoints of all nodes, as many at a time as a slice holds, and at
-// least one part; and why nodes have none. What a node says is a claim: the API would
-// refuse a whole slice for one wrong address.
+// parts is the endpoints of all nodes, as many at a time as a slice holds, and at least one
+// part; and why nodes have none. What a node reports is a claim: the API would refuse a
+// whole slice for one wrong address.
 func (e *Endpoints) parts(nodes []*v1.Node) ([][]endpoint, []error) {
 	var claims []kube.Claim
 	for _, n := range nodes {
@@ -203,7 +204,7 @@ func (e *Endpoints) addresses() kube.NodeAddresses {
 	return a
 }
 
-// claim is what a node says of where it answers.
+// claim is the addresses at which a node reports to answer.
 func (e *Endpoints) claim(n *v1.Node) kube.Claim {
 	_, server := n.Labels[kube.ServerLabel]
 	c := kube.Claim{Node: n.Name, Created: n.CreationTimestamp.Time, Server: server, Addresses: e.addressesOf(n)}

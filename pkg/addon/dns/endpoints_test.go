@@ -75,8 +75,8 @@ func TestParts(t *testing.T) {
 	}
 }
 
-// A node that somebody's token has made says that it is where nobody can be, or where
-// an older one is: that one has no endpoint, and the others have theirs.
+// A node that somebody has created with a token reports an address that no node can have,
+// or that of an older node: it has no endpoint, and the others keep theirs.
 func TestOneBadNodeStopsNoOther(t *testing.T) {
 	pods := []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")}
 	e := NewEndpoints(EndpointsConfig{ClusterDNS: netip.MustParseAddr("10.43.0.10"), Addresses: kube.NodeAddresses{Pods: pods}})
@@ -94,8 +94,8 @@ func TestOneBadNodeStopsNoOther(t *testing.T) {
 	}
 }
 
-// Where nodes answer at their own addresses, that of a server is believed once its label
-// says that it is one; the label comes after the Node.
+// Where nodes answer at their own addresses, that of a server is believed once it has its
+// label, which comes after the Node.
 func TestServerIsBelievedOnceItIsMarked(t *testing.T) {
 	api := netip.MustParseAddr("192.0.2.1")
 	e := NewEndpoints(EndpointsConfig{ClusterDNS: netip.MustParseAddr("10.43.0.10"), NodeAddresses: true, Addresses: kube.NodeAddresses{API: []netip.Addr{api}}})

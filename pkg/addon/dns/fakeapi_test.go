@@ -22,7 +22,7 @@ type fakeAPI struct {
 	mu      sync.Mutex
 	version int
 	objects map[string][]object // by resource
-	changed chan struct{}       // closed and made anew with every change
+	changed chan struct{}       // closed and replaced with every change
 	events  []v1.Event
 	away    bool
 }

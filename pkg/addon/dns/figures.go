@@ -9,9 +9,9 @@ import (
 )
 
 // setupSeries comes after prometheus in each server block, and has it serve the series of DNS only.
-// That plugin serves Prometheus' default registry, in which etcd and others of the process are too,
-// and takes another only where nobody can reach (1.15). So it is started once more, with a registry of
-// ours: what it does with its listener is exported.
+// That plugin serves Prometheus' default registry, which etcd and other components share, and its
+// field for another registry is not exported (1.15). So its listener, whose setup is exported, is
+// started once more with a registry of ours.
 func setupSeries(c *caddy.Controller) error {
 	conf, listening := dnsserver.GetConfig(c), running.Load().loading.figures
 	narrow := func() error {

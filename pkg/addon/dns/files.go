@@ -20,8 +20,7 @@ import (
 // those of coredns-custom below custom/.
 type files map[string]string
 
-// emptyImports are there so that a pattern which matches nothing of the user's is
-// no reason for CoreDNS to warn.
+// emptyImports keep CoreDNS from warning about patterns that match no file of the user's.
 var emptyImports = []string{"custom/none.override", "custom/none.server"}
 
 // gather puts the content of the ConfigMaps together.
@@ -46,17 +45,17 @@ func (f files) version() string {
 	return hex.EncodeToString(h.Sum(nil))[:12]
 }
 
-// store keeps on the disk what DNS was last served with, so that it is served at
-// once after a restart, whatever the API says or does not say.
+// store keeps on disk what DNS last served, so that it is served immediately after a
+// restart, with or without the API.
 //
 //	<version>/   the files of a version
 //	good         a link to the version that was last loaded
 //	addresses    those of the bridge that were last listened on
 type store struct{ dir string }
 
-// write writes the files of a version and returns their directory, which takes the
-// place of /etc/coredns in all of them. Those that are there already are left as
-// they are: a node with a full disk starts all the same.
+// write writes the files of a version and returns their directory, which replaces
+// /etc/coredns in all of them. It leaves existing files alone: a node with a full disk
+// starts nevertheless.
 func (s store) write(f files) (string, error) {
 	dir := filepath.Join(s.dir, f.version())
 	for name, content := range f {
@@ -113,7 +112,7 @@ func (s store) forget(except string) error {
 	return nil
 }
 
-// last returns what keep was told; nothing is no error.
+// last returns what keep has stored, which may be nothing.
 func (s store) last() (files, []netip.Addr, error) {
 	text, err := os.ReadFile(filepath.Join(s.dir, "addresses"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -16,13 +16,13 @@ import (
 	"lite.io/lite/tests/harness/fuzz"
 )
 
-// Whoever writes the ConfigMaps is no administrator. Whatever a Corefile says: nothing of a file of the machine, or of the
-// environment, is in what is served or in the error; it is soon read; and what comes of it is a Corefile, whose words are
-// those that were meant.
+// Whoever writes the ConfigMaps is not an administrator. Whatever a Corefile contains, neither what is served nor the
+// error has anything of the machine's files or the environment, reading takes little time, and the result is a Corefile
+// with the words that were meant.
 func FuzzCorefile(f *testing.F) {
 	const secret = "Xq7secretZk9"
 	f.Setenv("LITE_FUZZ", secret)
-	log.SetOutput(io.Discard) // the parser tells of patterns that match nothing
+	log.SetOutput(io.Discard) // the parser logs patterns that match nothing
 	f.Cleanup(func() { log.SetOutput(os.Stderr) })
 	for _, seed := range fuzz.Files(f, "testdata/*.corefile") {
 		f.Add(seed, "log\n")

@@ -17,7 +17,7 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// reportBroken says on the ConfigMap that its Corefile is not served. All nodes
+// reportBroken posts an event about the ConfigMap whose Corefile is not served. All nodes
 // give the event the same name, so that a cluster has one for each broken version.
 func (s *Server) reportBroken(ctx context.Context, f files, why string) {
 	s.mu.Lock()
@@ -27,7 +27,7 @@ func (s *Server) reportBroken(ctx context.Context, f files, why string) {
 		"BrokenCorefile", f.version(), "Serving the last good Corefile: "+why)
 }
 
-// reportLoop says on the Node that its name servers ask us.
+// reportLoop posts an event about the Node whose name servers ask this DNS.
 func (s *Server) reportLoop(ctx context.Context, servers []netip.Addr) {
 	why := fmt.Sprintf("Not forwarding to the machine's name servers, %s: they ask the cluster's DNS themselves", join(servers))
 	slog.Warn("DNS does not forward", "why", why)
@@ -38,7 +38,7 @@ func (s *Server) reportLoop(ctx context.Context, servers []netip.Addr) {
 func (s *Server) report(ctx context.Context, about v1.ObjectReference, reason, version, message string) {
 	client, err := s.config.Client.Clientset()
 	if err != nil {
-		return // watchCluster says so
+		return // watchCluster reports it
 	}
 	hash := sha256.Sum256([]byte(about.Name + version + message))
 	now := metav1.Now()

@@ -22,7 +22,7 @@ const (
 	customName  = "coredns-custom"
 )
 
-// watchCluster tells what the API says: where to listen, and the Corefile.
+// watchCluster follows what comes from the API: where to listen, and the Corefile.
 func (s *Server) watchCluster(ctx context.Context, changes chan<- func(*want)) {
 	client, err := s.config.Client.Clientset()
 	if err != nil {
@@ -68,7 +68,7 @@ func (s *Server) watchCluster(ctx context.Context, changes chan<- func(*want)) {
 	}
 }
 
-// readConfigMaps tells what they say. Without the main one DNS goes on as it is.
+// readConfigMaps reads both ConfigMaps. Without the main one, DNS continues as it is.
 func (s *Server) readConfigMaps(ctx context.Context, coredns, custom *kube.Watch[*v1.ConfigMap], changes chan<- func(*want)) {
 	m, ok := coredns.Get(namespace, corednsName)
 	if !ok {

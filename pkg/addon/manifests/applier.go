@@ -18,8 +18,8 @@ import (
 	"lite.io/lite/pkg/kube/apply"
 )
 
-// applier makes the cluster have what the files say. It knows each file and what
-// that owns, and objects only until they are applied.
+// applier makes the cluster match the files. It keeps each file and the names of what it
+// owns; objects only until they are applied.
 type applier struct {
 	server  string
 	connect func() (*session, error)
@@ -107,7 +107,7 @@ func (a *applier) sorted() []*file {
 	return all
 }
 
-// compare takes up what has changed on the disk.
+// compare finds what has changed on disk.
 func (a *applier) compare(s *scan) {
 	for name := range s.files {
 		a.file(name)
@@ -126,7 +126,7 @@ func (a *applier) compare(s *scan) {
 			f.invalidate(s.failed[name])
 			f.unread = true
 		case failed != "":
-			f.invalidate(nil) // the directory is told of
+			f.invalidate(nil) // the error is reported for the directory
 			f.unread = true
 		case there:
 			if f.unread || f.stamp != found.stamp {
@@ -266,8 +266,8 @@ func (a *applier) locate(f *file) error {
 	return nil
 }
 
-// claim decides which file each object belongs to. Who has it keeps it, also
-// while it cannot be read; otherwise it is the first by name.
+// claim decides which file each object belongs to: the one that owns it, even while it
+// cannot be read; otherwise the first by name.
 func (a *applier) claim() {
 	a.claims = map[key]*file{}
 	for _, f := range a.sorted() {
@@ -339,7 +339,7 @@ func ifAbsent(err error) error {
 	return nil
 }
 
-// recordObject puts an object into the file's record. One that is there already is
+// recordObject adds an object to the file's record. An object that already exists is
 // adopted, unless it came with another file, as when it was moved.
 func (a *applier) recordObject(ctx context.Context, f *file, p *pending) error {
 	if _, ok := f.record.objects[p.key]; ok {
@@ -364,9 +364,8 @@ func (a *applier) recordObject(ctx context.Context, f *file, p *pending) error {
 	return nil
 }
 
-// surplus is what the file owns and has no more, in the order in which it can go:
-// namespaces and definitions last. It is empty while that is not certain: as long
-// as anything of the file is not applied, nothing is removed.
+// surplus is what the file owns but no longer contains, in the order of removal: namespaces
+// and definitions last. As long as anything of the file is not applied, nothing is removed.
 func (f *file) surplus() []key {
 	if f.wants == nil || len(f.left) > 0 {
 		return nil
@@ -389,8 +388,8 @@ func (f *file) surplus() []key {
 	return all
 }
 
-// prune removes what files own and have no more, and the records of those that
-// are gone.
+// prune removes what files own but no longer contain, and the records of files that are
+// gone.
 func (a *applier) prune(ctx context.Context) error {
 	for _, f := range a.sorted() {
 		f.status.stuck = nil
@@ -417,8 +416,8 @@ func (a *applier) prune(ctx context.Context) error {
 	return nil
 }
 
-// orphan lets go of what a file had that is gone, if somebody has deleted its
-// record: that is how the objects are kept.
+// orphan releases the objects of a file that is gone, if somebody has deleted its record:
+// that is how users keep the objects.
 func (a *applier) orphan(ctx context.Context, f *file) error {
 	if f.present || f.foreign() || f.record.uid == "" {
 		return nil
@@ -430,7 +429,7 @@ func (a *applier) orphan(ctx context.Context, f *file) error {
 	return err
 }
 
-// updateRecord writes the record of a file, or ends it with the file.
+// updateRecord writes the record of a file, or deletes it with the file.
 func (a *applier) updateRecord(ctx context.Context, f *file) error {
 	switch {
 	case f.present && f.record.uid != "":
@@ -448,13 +447,12 @@ func (a *applier) updateRecord(ctx context.Context, f *file) error {
 	return nil
 }
 
-// patience is how often a kind that is unknown is asked for before the objects of
-// that kind count as gone: the API server learns of definitions when it starts.
+// patience is how often an unknown kind is looked up before its objects count as gone: an
+// API server that starts does not know all definitions at once.
 const patience = 6
 
-// remove removes an object, if the file still has a part in it. One that is another
-// file's now, or had been there before this one came, stays without the fields
-// that came by this one.
+// remove removes an object if the file still owns it. An object that another file owns now,
+// or that existed before this file, stays, without the fields of this file.
 func (a *applier) remove(ctx context.Context, f *file, o key) error {
 	was := f.record.objects[o]
 	at, err := a.session.find(o, was.version)
@@ -483,8 +481,8 @@ func (a *applier) remove(ctx context.Context, f *file, o key) error {
 	return apply.Delete(ctx, at, live)
 }
 
-// is reports whether the object in the cluster is the one that was applied. Before
-// it is known under which UID it was made, only its fields can tell.
+// is reports whether the object in the cluster is the one that was applied. As long as its
+// UID is not known, only its fields show that.
 func (o owned) is(live *unstructured.Unstructured, owner apply.Owner) bool {
 	if o.uid == "" {
 		return owner.Owns(live)

@@ -209,8 +209,8 @@ func TestSync(t *testing.T) {
 	}
 }
 
-// TestSyncThroughOutages cuts the API off at each request in turn, lets lite
-// begin anew or go on, and wants the same in the end.
+// TestSyncThroughOutages cuts the API off at each request in turn, restarts lite or lets it
+// continue, and expects the same result.
 func TestSyncThroughOutages(t *testing.T) {
 	for _, restart := range []bool{false, true} {
 		for fails := range 60 {
@@ -258,7 +258,7 @@ func TestSyncAdopts(t *testing.T) {
 	f.round(t, "theirs")
 	f.take(t, "y.yaml")
 	f.round(t, "theirs")
-	// What somebody has made anew is theirs.
+	// What somebody has recreated is theirs.
 	f.put(t, "x.yaml", "a")
 	f.round(t, "a theirs")
 	f.objects["/api/v1/namespaces/ns/configmaps/a"].SetUID("another")

@@ -171,7 +171,7 @@ func open(o object) ([]object, error) {
 			return nil, fmt.Errorf("line %d: item %d of the %s is not an object", o.line, n+1, list)
 		}
 		one := object{&unstructured.Unstructured{Object: content}, o.line}
-		// The items of a PodList need not say that they are Pods.
+		// The items of a PodList do not need a kind.
 		if one.GetKind() == "" && one.GetAPIVersion() == "" && kind != "" {
 			one.SetKind(kind)
 			one.SetAPIVersion(o.GetAPIVersion())

@@ -27,7 +27,7 @@ const (
 	retryLast  = 30 * time.Second
 )
 
-// DirectoryConfig is what the component has to be told.
+// DirectoryConfig is the configuration of a Directory.
 type DirectoryConfig struct {
 	Client *kube.Client
 	Dir    string
@@ -65,8 +65,8 @@ func (d *Directory) Note() string {
 	return ""
 }
 
-// Run implements component.Component. All that it knows it learns anew each time:
-// another server may have led meanwhile.
+// Run implements component.Component. It keeps nothing from an earlier run: another server
+// may have led since.
 func (d *Directory) Run(ctx context.Context) error {
 	a := &applier{server: d.config.Server, connect: func() (*session, error) { return connect(d.config.Client) }}
 	var seen *scan
@@ -115,7 +115,7 @@ func (d *Directory) wait(ctx context.Context, seen *scan, retry time.Duration, k
 		events, errs = seen.watcher.Events, seen.watcher.Errors
 	}
 	if seen == nil || seen.unwatched != nil {
-		// Better late than never. The note says so.
+		// The directory is read at intervals then, and the note shows that.
 		if retry == 0 {
 			retry = retryLast
 		}
@@ -151,8 +151,8 @@ func (d *Directory) wait(ctx context.Context, seen *scan, retry time.Duration, k
 	}
 }
 
-// watchKinds says when a CustomResourceDefinition changes: a kind that was
-// waited for may be there. It lasts as long as something waits.
+// watchKinds reports when a CustomResourceDefinition changes, since that may define a kind
+// that a file waits for. It watches only while one does.
 func (d *Directory) watchKinds(ctx context.Context) <-chan struct{} {
 	changed := make(chan struct{})
 	go func() {

@@ -14,8 +14,8 @@ import (
 	"lite.io/lite/pkg/kube"
 )
 
-// TestRunWithoutAPI: the component is ready as soon as it watches, says what it
-// waits for, and ends when it is told to.
+// TestRunWithoutAPI: the component is ready as soon as it watches, its note shows what it
+// waits for, and it stops when asked to.
 func TestRunWithoutAPI(t *testing.T) {
 	dir := t.TempDir()
 	d := NewDirectory(DirectoryConfig{Client: kube.NewClient(filepath.Join(dir, "none"), "test"), Dir: filepath.Join(dir, "manifests"), Server: "a"})

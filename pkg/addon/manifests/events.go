@@ -14,37 +14,37 @@ import (
 	"lite.io/lite/pkg/kube/apply"
 )
 
-// status is what there is to tell about a file.
+// status is what there is to report about a file.
 type status struct {
-	dirty    bool     // it has changed since it was told of
+	dirty    bool     // it has changed since the last report
 	late     bool     // that was while lite ran, not before
 	owns     bool     // it has got an object that it did not own
 	applied  int      // objects, since it changed
 	pruned   int      // objects, since it changed
 	stuck    []string // what cannot be removed
-	failures int      // how often it has not been right since it changed
-	reported string   // the problem that was told last
+	failures int      // how often it has failed since it changed
+	reported string   // the problem that was reported last
 }
 
-// reset begins anew.
+// reset forgets all but the last report.
 func (n *status) reset() {
 	*n = status{dirty: true, late: n.late, reported: n.reported}
 }
 
-// unreported reports whether there is something to tell of a file.
+// unreported is whether there is something new to report about a file.
 func (n *status) unreported(f *file) bool {
 	return f.known() && (n.dirty || f.problem() != n.reported)
 }
 
-// known reports whether anything can be said of a file.
+// known is whether anything can be reported about a file.
 func (f *file) known() bool { return !f.skipped && !f.foreign() }
 
-// done reports whether the cluster has what the file says.
+// done is whether the cluster matches the file.
 func (f *file) done() bool {
 	return f.known() && f.wants != nil && len(f.left) == 0 && len(f.status.stuck) == 0
 }
 
-// problem is all that stands in the way of a file, "" if nothing does.
+// problem is all that is wrong with a file, "" if nothing is.
 func (f *file) problem() string {
 	if f.broken != nil {
 		return flat(f.broken)
@@ -58,7 +58,7 @@ func (f *file) problem() string {
 	return strings.Join(append(all, f.status.stuck...), "; ")
 }
 
-// immutable is how Kubernetes says that a field cannot be changed (1.37).
+// immutable is parts of Kubernetes' messages about fields that cannot be changed (1.37).
 var immutable = []string{"immutable", "Forbidden: updates to", "cannot change roleRef", "may not change once set",
 	"Forbidden: pod updates may not"}
 
@@ -88,8 +88,8 @@ func cut(text string, n int) string {
 	return strings.ToValidUTF8(text[:n-len("…")], "") + "…"
 }
 
-// transient reports whether all that stands in the way of a file may pass in a
-// moment, and is not worth an event yet.
+// transient is whether all problems of a file may pass in a moment, and are not worth an
+// event yet.
 func (f *file) transient() bool {
 	if f.broken != nil {
 		return errors.Is(f.broken, errBusy)
@@ -102,8 +102,8 @@ func (f *file) transient() bool {
 	return f.status.failures < patience/2
 }
 
-// report tells of all files of which there is something to tell: by an event at
-// the file's record, and in the log.
+// report reports what is new about all files, in an event on the file's record and in the
+// log.
 func (a *applier) report(ctx context.Context) error {
 	for _, f := range a.sorted() {
 		if err := a.reportFile(ctx, f); apply.Absent(err) {
@@ -128,7 +128,7 @@ func (a *applier) reportFile(ctx context.Context, f *file) error {
 		}
 		slog.Warn("A manifest is not applied", "file", f.path, "problem", problem)
 		f.status.reported = problem
-		// A file that never had an object has no record to make the event at.
+		// A file that never had an object has no record yet to post the event on.
 		if err := a.session.save(ctx, f.record); err != nil {
 			return err
 		}
@@ -149,13 +149,13 @@ func (a *applier) reportFile(ctx context.Context, f *file) error {
 		fmt.Sprintf("%s: applied %d objects, removed %d", f.path, n.applied, n.pruned))
 }
 
-// maxProblem is how much of a problem lite status shows, and most of how many files.
+// maxProblem is how much of a problem lite status shows, and maxProblems of how many files.
 const (
 	maxProblem  = 300
 	maxProblems = 5
 )
 
-// outcome is what there is to say and to do after a scan.
+// outcome is what there is to report and to do after a scan.
 type outcome struct {
 	note  string
 	again bool // something is left to be tried again

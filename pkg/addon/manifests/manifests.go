@@ -1,6 +1,5 @@
-// Package manifests keeps the objects that lite ships in the cluster. They are
-// applied with server-side apply under one field manager, so that fields a
-// user adds or owns are left alone.
+// Package manifests applies the objects that lite ships, and those of a user's directory,
+// with server-side apply: fields that somebody else owns stay as they are.
 package manifests
 
 import (
@@ -32,19 +31,19 @@ const (
 	profiles     = "profiles"
 )
 
-// ours is who owns what lite ships. An object of the same name that somebody else created
+// ours owns what lite ships. An object of the same name that somebody else has created
 // stays.
 func ours() apply.Owner { return apply.Owner{Manager: fieldManager} }
 
-// Config is what the component has to be told.
+// Config is the configuration of Manifests.
 type Config struct {
 	Client *kube.Client
-	// Files are *.yaml. Those in the directory batteries belong to the part that
-	// they are named after, those in profiles to the profile.
+	// Files are *.yaml. Those in the directory batteries belong to the battery that they
+	// are named after, those in profiles to the profile.
 	Files fs.FS
 	// Values replace ${NAME} in the files.
 	Values map[string]string
-	// Disable is the parts whose objects are removed instead.
+	// Disable is the batteries whose objects are removed instead.
 	Disable addon.Disabled
 	// Profile is the one whose objects are not removed; may be "".
 	Profile string
@@ -54,7 +53,7 @@ type Config struct {
 type Manifests struct {
 	client   *kube.Client
 	objects  []*unstructured.Unstructured
-	unwanted []*unstructured.Unstructured // of parts that are disabled, and of other profiles
+	unwanted []*unstructured.Unstructured // of disabled batteries and other profiles
 	applied  atomic.Bool
 	reason   atomic.Pointer[error]
 }
@@ -87,7 +86,7 @@ func New(c Config) (*Manifests, error) {
 	return m, err
 }
 
-// unwanted is whether what a file holds is to be removed.
+// unwanted is whether the objects of a file are removed.
 func (c Config) unwanted(file string) bool {
 	subject := strings.TrimSuffix(path.Base(file), ".yaml")
 	switch path.Dir(file) {
@@ -145,8 +144,8 @@ func (m *Manifests) Ready(context.Context) error {
 	return errors.New("applying")
 }
 
-// apply applies and removes all objects. One that is refused, such as a
-// StorageClass of the same name and another provisioner, keeps no other back.
+// apply applies and removes all objects. One that is refused, such as a StorageClass of the
+// same name and another provisioner, does not hold up the others.
 func (m *Manifests) apply(ctx context.Context, client dynamic.Interface) error {
 	var refused []error
 	for _, o := range m.objects {

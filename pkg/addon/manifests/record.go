@@ -18,8 +18,8 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// What a file owns is in a ConfigMap of its own, so that a restart, another
-// leader, or a file that goes while lite is down leaves nothing behind.
+// Each file has a ConfigMap that lists what it owns, so that nothing is left behind after a
+// restart, with another leader, or when a file is removed while lite is down.
 const (
 	recordNamespace = metav1.NamespaceSystem
 	recordKind      = "manifest" // value of the label
@@ -38,10 +38,10 @@ func (k key) String() string {
 	return k.kind + " " + k.namespace + "/" + k.name
 }
 
-// owned is what a record says of an object.
+// owned is what a record has about an object.
 type owned struct {
 	version string
-	adopted bool      // it was there before the file: never deleted
+	adopted bool      // it existed before the file: never deleted
 	uid     types.UID // once it has been applied
 }
 
@@ -60,8 +60,8 @@ func recordName(file string) string {
 	return layout.RecordPrefix + hex.EncodeToString(sum[:8])
 }
 
-// fieldManagerOf is under which name a file's objects are applied: at most 128
-// characters that can be printed.
+// fieldManagerOf is the field manager of a file's objects: at most 128 printable
+// characters.
 func fieldManagerOf(file string) string {
 	manager := fieldManager + "/" + file
 	if len(manager) > 128 || strings.ContainsFunc(manager, func(r rune) bool { return !unicode.IsPrint(r) }) {
@@ -91,7 +91,7 @@ func (r *record) lines(adopted bool) string {
 	return strings.Join(lines, "")
 }
 
-// parseRecord reads a ConfigMap. A line that nobody here has written is left out.
+// parseRecord reads a ConfigMap, without lines that lite has not written.
 func parseRecord(m corev1.ConfigMap) *record {
 	r := &record{file: m.Annotations[layout.RecordFileAnnotation], server: m.Annotations[layout.RecordServerAnnotation], uid: m.UID,
 		objects: map[key]owned{}}
@@ -99,7 +99,7 @@ func parseRecord(m corev1.ConfigMap) *record {
 		for line := range strings.Lines(m.Data[dataKey(adopted)]) {
 			fields := strings.Fields(line)
 			if len(fields) == 3 {
-				fields = append(fields, "") // has not been applied
+				fields = append(fields, "") // not applied yet
 			}
 			if len(fields) != 4 {
 				continue

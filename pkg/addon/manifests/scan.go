@@ -27,16 +27,16 @@ const (
 	// maxDirectories bounds what one entry of the directory may have below it. A
 	// link may lead to /, or to /proc, which has no end.
 	maxDirectories = 1000
-	// longestPause is how long a program that has a file open may write nothing
-	// before the file counts as complete. It is also how long one has to wait
-	// where the kernel cannot tell: NFS and CIFS refuse leases in the same way.
+	// longestPause is how long a program that has a file open may write nothing before the
+	// file counts as complete. On NFS and CIFS, which refuse leases in the same way, every
+	// file waits as long.
 	longestPause = time.Minute
 )
 
 // suffixes are the names of files that are applied.
 var suffixes = []string{".yaml", ".yml", ".json"}
 
-// skip is what a name ends with that makes the name without it be left alone.
+// skip is the suffix of a file that makes lite ignore the file of the same name without it.
 const skip = ".skip"
 
 // scan is what one scan of the directory has found. Paths are relative to it.
@@ -58,8 +58,8 @@ type found struct {
 }
 
 // scanDirectory reads the directory, and creates it if it does not exist. Each scan has a
-// watcher of its own, and a directory is watched before it is read: so whatever
-// is moved, replaced or mounted meanwhile, nothing falls between two scans.
+// watcher of its own, and a directory is watched before it is read, so that no change is
+// lost between two scans, whatever is moved, replaced or mounted.
 func scanDirectory(dir string) (*scan, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create the directory: %w", err)
@@ -186,9 +186,8 @@ func (s *scan) visit(dir, name string, e os.DirEntry, above []os.FileInfo) {
 	}
 }
 
-// follow resolves a link in dir, step by step. Each directory that has a part in
-// that is watched, so that a link that is put in the place of another is noticed,
-// and has to be trusted, as has each link.
+// follow resolves a link in dir, step by step. Each directory on the way is watched, so
+// that a replaced link is noticed, and must be trustworthy, as must each link.
 func (s *scan) follow(dir, name string) (string, error) {
 	at, rest, links := dir, []string{name}, 0
 	for len(rest) > 0 {
@@ -240,9 +239,9 @@ func (s *scan) follow(dir, name string) (string, error) {
 	return at, nil
 }
 
-// trustDirectory wants nobody but root to be able to put files into a directory.
-// The mode of those that are not reached by a link does not matter: the data
-// directory lets nobody in.
+// trustDirectory requires that only root can put files into a directory. The mode of
+// directories that are not reached by a link does not matter, since nobody else can enter
+// the data directory.
 func (s *scan) trustDirectory(dir string, info os.FileInfo) error {
 	if err := trustOwner(dir, info); err != nil {
 		return err
@@ -268,12 +267,12 @@ func trustMode(name string, info os.FileInfo) error {
 	return nil
 }
 
-// errBusy is of a file that a program has open for writing.
+// errBusy means that a program has the file open for writing.
 var errBusy = errors.New("is being written")
 
 // read returns the content of a file, and what it was when it was read.
 func (f found) read() ([]byte, files.Stamp, error) {
-	// Not to be kept waiting by a pipe that has taken the file's place.
+	// A pipe that has replaced the file must not block.
 	opened, err := os.OpenFile(f.path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, files.Stamp{}, err
@@ -300,9 +299,9 @@ func (f found) read() ([]byte, files.Stamp, error) {
 	return data, is, err
 }
 
-// beingWritten asks the kernel for a lease on the file, which is given only while
-// nobody has it open for writing. Half of a file may be right in itself: what is
-// not there yet would be taken for dropped.
+// beingWritten asks the kernel for a lease on the file, which it grants only while nobody
+// has the file open for writing. Half of a file may be valid, and the objects of the other
+// half would be deleted.
 func beingWritten(f *os.File) bool {
 	raw, err := f.SyscallConn()
 	if err != nil {

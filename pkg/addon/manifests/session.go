@@ -19,8 +19,8 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// session is a connection to the API, for as long as there is something to do:
-// what it has learnt of the cluster's kinds goes with it.
+// session is a connection to the API for as long as there is something to do. What it knows
+// of the cluster's kinds goes with it.
 type session struct {
 	*apply.Kinds
 	core typedcorev1.CoreV1Interface
@@ -35,7 +35,7 @@ func connect(client *kube.Client) (*session, error) {
 }
 
 func newSession(cfg *rest.Config) (*session, error) {
-	// One request is made after the other, and that is limit enough.
+	// Requests are sequential, which limits them enough.
 	cfg.QPS = -1
 	kinds, err := apply.Connect(cfg)
 	if err != nil {
@@ -45,8 +45,7 @@ func newSession(cfg *rest.Config) (*session, error) {
 	return &session{kinds, core}, err
 }
 
-// errDeleting is of an object that is on its way out: what is applied to it would
-// go with it.
+// errDeleting means that the object is being deleted: what is applied to it would be lost.
 var errDeleting = errors.New("an object with this name is being deleted: waiting until it is gone")
 
 // locate names an object as the cluster does.
@@ -64,7 +63,7 @@ func (s *session) find(k key, version string) (dynamic.ResourceInterface, error)
 	return s.Find(schema.GroupVersionKind{Group: k.group, Version: version, Kind: k.kind}, k.namespace)
 }
 
-// apply brings the object into the cluster, where it has the UID.
+// apply applies the object and returns its UID.
 func (p *pending) apply(ctx context.Context, owner apply.Owner) (types.UID, error) {
 	made, err := owner.Apply(ctx, p.at, p.Unstructured)
 	if err != nil {
@@ -134,7 +133,7 @@ func (s *session) forget(ctx context.Context, r *record) error {
 	return nil
 }
 
-// event makes an event at the record of a file.
+// event posts an event on the record of a file.
 func (s *session) event(ctx context.Context, r *record, kind, reason, message string) error {
 	now := metav1.Now()
 	_, err := s.core.Events(recordNamespace).Create(ctx, &corev1.Event{

@@ -120,7 +120,7 @@ func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	if res.StatusCode != http.StatusOK {
-		// The client would follow it elsewhere, or quote what else the line says.
+		// The client would follow a redirect, or quote the rest of the line.
 		res.Body.Close()
 		return nil, fmt.Errorf("it returns status %d", res.StatusCode)
 	}

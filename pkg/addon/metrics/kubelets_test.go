@@ -75,7 +75,7 @@ func taken(t *testing.T, pods *metadatafake.FakeMetadataClient, answer http.Hand
 	return r, node
 }
 
-// figuresOf is what a kubelet says of pods.
+// figuresOf is what a kubelet reports about pods.
 func figuresOf(pods ...string) string {
 	text := "node_cpu_usage_seconds_total 5\nnode_memory_working_set_bytes 6\n"
 	for _, pod := range pods {

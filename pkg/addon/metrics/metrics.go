@@ -24,7 +24,7 @@ import (
 // Address is where the API server of the same process finds it.
 func Address() string { return layout.Local(layout.MetricsPort) }
 
-// Config is what the component has to be told.
+// Config is the configuration of Metrics.
 type Config struct {
 	// Client is of the identity lite:metrics. Kubelets are asked with the same
 	// certificate, and theirs are verified with the same authority.
@@ -126,9 +126,9 @@ func (m *Metrics) Run(ctx context.Context) error {
 	}
 }
 
-// publish tells the API server by which authority to verify us, as soon as there
-// is an APIService to write it into; the manifests bring that, and with it the
-// right to do so and to ask kubelets.
+// publish writes into the APIService which authority the API server verifies us with, as
+// soon as that object exists. The manifests create it, and grant the right to do so and to
+// ask kubelets.
 func (m *Metrics) publish(ctx context.Context, client kubernetes.Interface) bool {
 	ca, err := os.ReadFile(m.config.CAFile)
 	for {

@@ -29,9 +29,8 @@ import (
 const (
 	// resolution is how often every kubelet is asked: metrics-server's own.
 	resolution = 15 * time.Second
-	// A node that is new has figures after its second reading. Kubelets read them
-	// every 10 s or so, and there is no knowing when: asking often, for a while,
-	// finds the second one as soon as it is there.
+	// A new node has figures after its second reading. Kubelets read about every 10 s, at
+	// unknown times: asking often, for a while, finds the second reading early.
 	resolutionOfNew = 3 * time.Second
 	newFor          = 45 * time.Second
 	// scrapeTimeout is for one kubelet.

@@ -31,10 +31,9 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// handler is the API of metrics-server. What its own server adds is left out:
-// authentication is the TLS connection's, and authorization was the API server's,
-// the only one who is spoken to; health, profiles and figures of its own would
-// double those of the process.
+// handler is the API of metrics-server. It leaves out what metrics-server's own server
+// adds: TLS authenticates the API server, the only client, which has authorized the
+// request; health, profiles and metrics would repeat those of the process.
 func handler(figures api.MetricsGetter, pods cache.GenericLister, nodes listers.NodeLister) (http.Handler, error) {
 	c := genericapiserver.NewConfig(api.Codecs)
 	c.ExternalAddress = Address()
@@ -94,7 +93,8 @@ func (m *Metrics) serve(ctx context.Context, running *sync.WaitGroup, h http.Han
 	server := &http.Server{
 		Handler: h, TLSConfig: cfg,
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
-		// Who is refused knows; anybody on the machine could fill the log.
+		// The client knows that it is refused, and anybody on the machine could fill the
+		// log.
 		ErrorLog: log.New(io.Discard, "", 0),
 	}
 	running.Go(func() {

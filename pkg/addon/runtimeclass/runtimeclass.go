@@ -51,7 +51,7 @@ func (c *Classes) Note() string {
 	return ""
 }
 
-// complain keeps what is in the way, and logs it when it is news.
+// complain records the problem, and logs it when it changes.
 func (c *Classes) complain(failed map[string]error, full bool) {
 	var problems []error
 	if full {
@@ -111,8 +111,8 @@ const (
 	mostClasses = 64
 )
 
-// makeClasses makes a class for each handler, once. One that is there is somebody's, and
-// one that somebody has removed stays away until the next start.
+// makeClasses creates a class for each handler, once. An existing class is left alone, and
+// one that somebody has deleted is not recreated before the next start.
 func (c *Classes) makeClasses(ctx context.Context, client kubernetes.Interface, changed <-chan struct{}, handlers func() []string) error {
 	made, failed := map[string]bool{}, map[string]error{}
 	var again <-chan time.Time
@@ -154,7 +154,7 @@ func (c *Classes) makeClasses(ctx context.Context, client kubernetes.Interface, 
 	}
 }
 
-// makeClass makes one, unless it is there or has a name that none can have.
+// makeClass creates a class, unless it exists or its name is not valid.
 func makeClass(ctx context.Context, client kubernetes.Interface, handler string) error {
 	_, err := client.NodeV1().RuntimeClasses().Create(ctx, &node.RuntimeClass{
 		ObjectMeta: metav1.ObjectMeta{Name: handler, Labels: map[string]string{"app.kubernetes.io/managed-by": "lite"}},

@@ -34,7 +34,7 @@ func TestSpecial(t *testing.T) {
 	}
 }
 
-// nodes is what nodes run containers by, as makeClasses is told.
+// nodes is the handlers of nodes, as makeClasses gets them.
 type nodes struct {
 	mu       sync.Mutex
 	handlers []string
@@ -58,7 +58,8 @@ func (n *nodes) come(handlers ...string) {
 	}
 }
 
-// Whoever refuses one, such as a webhook, is asked again; what is there stays as it is.
+// A class that is refused, such as by a webhook, is created later; existing ones stay as
+// they are.
 func TestClassesAreMadeOnceAndTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		theirs := &node.RuntimeClass{ObjectMeta: metav1.ObjectMeta{Name: "crun"}, Handler: "crun-of-mine"}
@@ -126,8 +127,8 @@ func TestNamesWithoutEndMakeNoClassesWithoutEnd(t *testing.T) {
 	}
 }
 
-// A class that cannot be made is told in status for as long as that is so, and in the log
-// when it is news: once for each reason, however often it is tried.
+// Status shows a class that cannot be created for as long as that is so; the log shows it
+// once for each reason, however often it is retried.
 func TestAClassThatCannotBeMadeIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var said bytes.Buffer
@@ -176,7 +177,7 @@ func TestAClassThatCannotBeMadeIsTold(t *testing.T) {
 		if got := c.Note(); got != "" {
 			t.Errorf("all are made, and the note is %q", got)
 		}
-		n.come("No_Name") // as a node that runs something else than containerd may say
+		n.come("No_Name") // as a node with another runtime than containerd may report
 		later()
 		if got := warnings(); got != 4 || c.Note() != "" {
 			t.Errorf("%d warnings, and the note is %q:\n%s", got, c.Note(), &said)

@@ -52,8 +52,8 @@ type node struct {
 	chosen    bool
 	excluded  bool
 	addresses []netip.Addr // external ones first
-	// open are those of which nobody has found out yet whether they are the node's: who
-	// has them keeps them, as over the start of a server of a newer version.
+	// open are those that are not confirmed as the node's yet: a Service that has them
+	// keeps them, as when a server of a newer version starts.
 	open []netip.Addr
 }
 
@@ -123,9 +123,9 @@ type plan struct {
 	addresses kube.NodeAddresses
 }
 
-// believe leaves each node the addresses that it can have, and says why not the
-// others: at an address that is given, kube-proxy on every node takes the packets
-// away from whoever has it.
+// believe leaves each node the addresses that it can have, and returns why not the others:
+// kube-proxy on every node takes the packets to an address of a Service away from whoever
+// has it.
 func (p plan) believe(nodes []node) ([]node, []error) {
 	claims := make([]kube.Claim, len(nodes))
 	for i, n := range nodes {
@@ -143,9 +143,9 @@ func (p plan) believe(nodes []node) ([]node, []error) {
 // sshPort is how people reach their machines.
 var sshPort = port{22, corev1.ProtocolTCP}
 
-// reserved is what would cut the cluster's own traffic off, or the user: packets
-// to a Service's address and port never reach the program that listens there. Some
-// listen at addresses of nodes only if somebody says so.
+// reserved is what would cut the cluster's own traffic off, or the user: packets to a
+// Service's address and port never reach the program that listens there. Some listen at
+// addresses of nodes only if configured to.
 func reserved(apiPort int) map[port]string {
 	all := map[port]string{sshPort: "the machines' SSH server (the annotation " + layout.AllowSSHAnnotation + `: "true" of the Service allows it)`}
 	for _, p := range layout.Ports() {

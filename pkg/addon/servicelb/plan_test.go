@@ -188,7 +188,7 @@ func TestAddressesThatAreNotProven(t *testing.T) {
 			}
 		})
 	}
-	n.Status.Addresses[1].Type = corev1.NodeExternalIP // as a cloud's controller says
+	n.Status.Addresses[1].Type = corev1.NodeExternalIP // as a cloud's controller sets it
 	if got := reduceNode(n); len(got.addresses) != 2 || len(got.open) > 0 {
 		t.Errorf("got %+v", got)
 	}

@@ -21,13 +21,13 @@ import (
 	"lite.io/lite/pkg/kube"
 )
 
-// Config is what the component has to be told.
+// Config is the configuration of a LoadBalancer.
 type Config struct {
 	Client *kube.Client
 	Nodes  *kube.Nodes
 	// APIPort is the port of the API server on the servers' addresses.
 	APIPort int
-	// Addresses says which addresses of nodes are believed.
+	// Addresses decides which addresses of nodes to believe.
 	Addresses kube.NodeAddresses
 	// Disabled takes back what an earlier run has given, and does nothing else.
 	Disabled bool
@@ -106,9 +106,8 @@ const (
 	retryMax   = 30 * time.Second
 )
 
-// serve watches and looks at everything again whenever something has changed
-// that matters. That is little: ports are compared between all Services anyway,
-// and there are as many nodes as machines.
+// serve watches, and syncs everything whenever something relevant has changed. That is
+// cheap: ports are compared between all Services anyway, and nodes are few.
 func (l *LoadBalancer) serve(ctx context.Context, client kubernetes.Interface) error {
 	c := newController(client, l.config.Nodes, plan{reserved(l.config.APIPort), l.config.Addresses})
 	defer c.leaveEndpoints()

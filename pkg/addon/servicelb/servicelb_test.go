@@ -79,7 +79,7 @@ func count(client *fake.Clientset, verb, resource string) (n int) {
 	return n
 }
 
-// A node that says what cannot be hides no Service that has no address.
+// A node with impossible addresses does not hide a Service without addresses.
 func TestNoteTellsOfNodesAndServices(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		liar := machine(start)
@@ -153,8 +153,8 @@ func TestAWriteThatFailsIsTriedAgain(t *testing.T) {
 	})
 }
 
-// A Service that changes while its addresses are on the way, such as to ClusterIP,
-// is looked at anew: addresses of one that is of another type are nobody's to remove.
+// A Service that changes while its addresses are written, such as to ClusterIP, is synced
+// again: nobody would remove the addresses of a Service of another type.
 func TestAServiceThatHasChangedIsNotWritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := object("s", 80)

@@ -22,14 +22,14 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// fieldManager is how statuses that we wrote are told from others.
+// fieldManager distinguishes statuses that we wrote from others.
 const fieldManager = layout.BalancerManager
 
 // callTimeout keeps one call that hangs from keeping the others waiting.
 const callTimeout = 10 * time.Second
 
-// sync compares what each Service has with what it should have, and writes what
-// differs. It goes on after an error, and returns all.
+// sync compares what each Service has with what it should have, and writes the differences.
+// It continues after an error, and returns all.
 func (c *controller) sync(ctx context.Context) error {
 	services := c.services.List()
 	errs := []error{c.watchEndpoints(services)}
@@ -39,7 +39,7 @@ func (c *controller) sync(ctx context.Context) error {
 	}
 	nodes, refused := c.plan.believe(all)
 	verdicts := c.plan.decide(services, nodes, c.localEndpoints())
-	// Who loses a port loses it before another gets it: it cannot lead to two.
+	// A Service that loses a port loses it before another gets it: it cannot lead to both.
 	slices.SortStableFunc(verdicts, func(a, b verdict) int {
 		return cmp.Compare(min(len(a.addresses), 1), min(len(b.addresses), 1))
 	})
@@ -82,14 +82,14 @@ func (c *controller) write(ctx context.Context, s service, addresses []string) e
 	defer cancel()
 	err := write(ctx, c.client, s, addresses)
 	if apierrors.IsConflict(err) {
-		return nil // it has changed, and is looked at again when that is told
+		return nil // it has changed, and its event will follow
 	}
 	return err
 }
 
-// write makes addresses all that the status of a Service says, provided that it is
-// still what was looked at: one that is no longer of the type must not get any,
-// since nobody would take them back and kube-proxy leads them all the same.
+// write sets the addresses in the status of a Service, provided that the Service has not
+// changed: one that is no longer of the type must not get any, since nobody would remove
+// them and kube-proxy would serve them nevertheless.
 func write(ctx context.Context, client kubernetes.Interface, s service, addresses []string) error {
 	mode := corev1.LoadBalancerIPModeVIP
 	status := corev1.LoadBalancerStatus{Ingress: []corev1.LoadBalancerIngress{}}
@@ -112,8 +112,8 @@ func write(ctx context.Context, client kubernetes.Interface, s service, addresse
 	return nil
 }
 
-// postEvent posts an event at a Service that gets nothing. That it may fail changes
-// nothing for the Service.
+// postEvent posts an event about a Service that gets no address. A failure changes nothing
+// for the Service.
 func (c *controller) postEvent(ctx context.Context, v verdict) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()

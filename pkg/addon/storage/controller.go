@@ -21,14 +21,14 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// What Kubernetes says to provisioners in annotations of a claim: who is to make
-// the volume, and where.
+// Annotations of a claim in which Kubernetes tells provisioners who is to create the
+// volume, and where.
 const (
 	claimProvisioner = "volume.kubernetes.io/storage-provisioner"
 	selectedNode     = "volume.kubernetes.io/selected-node"
 )
 
-// Config is what the controller has to be told.
+// Config is the configuration of the controller.
 type Config struct {
 	Client *kube.Client
 }
@@ -126,7 +126,7 @@ func (c *Controller) sync(ctx context.Context) (well bool) {
 			names[pv.Name] = true
 			err := c.follow(ctx, pv)
 			if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
-				err = nil // it has changed, and is looked at again when that is told
+				err = nil // it has changed, and its event will follow
 			}
 			c.problems.report(ctx, pv.Name, aboutVolume(pv), "VolumeFailed", err)
 		}
@@ -201,7 +201,7 @@ func (c *Controller) provision(ctx context.Context, claim *v1.PersistentVolumeCl
 	return nil
 }
 
-// refuse says what of a claim or its class a directory cannot be.
+// refuse returns what a claim or its class asks for that a directory cannot provide.
 func refuse(claim *v1.PersistentVolumeClaim, class *storagev1.StorageClass, on string) error {
 	for _, mode := range claim.Spec.AccessModes {
 		if mode != v1.ReadWriteOnce && mode != v1.ReadWriteOncePod {
@@ -235,7 +235,7 @@ func (c *Controller) reschedule(ctx context.Context, claim *v1.PersistentVolumeC
 	_, err = c.client.CoreV1().PersistentVolumeClaims(claim.Namespace).Patch(ctx, claim.Name, types.MergePatchType, patch,
 		metav1.PatchOptions{})
 	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
-		return nil // it has changed, and is looked at again when that is told
+		return nil // it has changed, and its event will follow
 	}
 	return err
 }
@@ -312,7 +312,7 @@ func (c *Controller) hold(ctx context.Context, pv *v1.PersistentVolume, hold boo
 	return err
 }
 
-// explain says at a volume what it waits for.
+// explain posts an event about what a volume waits for.
 func (c *Controller) explain(ctx context.Context, pv *v1.PersistentVolume) error {
 	message := fmt.Sprintf("Waiting for lite on node %s to remove the data. If that node never comes back, set "+
 		"persistentVolumeReclaimPolicy to Retain, then delete this volume", pv.Labels[layout.VolumeNodeLabel])

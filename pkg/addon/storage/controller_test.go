@@ -100,7 +100,7 @@ func TestProvision(t *testing.T) {
 	if got := eventsOf(t, client); len(got) != 1 || got[0] != "PersistentVolumeClaim data: Normal ProvisioningSucceeded: Successfully provisioned volume pvc-1" {
 		t.Errorf("events: %q", got)
 	}
-	if !c.sync(t.Context()) { // before its own watch has told of the volume
+	if !c.sync(t.Context()) { // before its own watch has delivered the volume
 		t.Error(c.problems.note())
 	}
 }
@@ -146,7 +146,7 @@ func TestProvisionRefuses(t *testing.T) {
 			}
 			before := claim.Annotations[selectedNode]
 			c, client := controllerWith(t, node, class, claim)
-			for range 3 { // it is said once
+			for range 3 { // it is reported once
 				c.sync(t.Context())
 			}
 			if pvs, err := client.CoreV1().PersistentVolumes().List(t.Context(), metav1.ListOptions{}); err != nil || len(pvs.Items) > 0 {

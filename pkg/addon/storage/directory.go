@@ -57,7 +57,7 @@ func (d directory) open() (*os.Root, error) {
 	return same(root, info)
 }
 
-// same closes dir unless it is what info says.
+// same closes dir unless it is the directory of info.
 func same(dir *os.Root, info fs.FileInfo) (*os.Root, error) {
 	is, err := dir.Stat(".")
 	if err == nil && !os.SameFile(is, info) {

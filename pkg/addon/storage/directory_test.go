@@ -239,7 +239,7 @@ func TestRemoveDoesNotCrossMounts(t *testing.T) {
 		if err := d.remove(t.Context(), "pvc-1"); err == nil || !strings.Contains(err.Error(), target+" is mounted in the volume; unmount it") {
 			t.Errorf("%q: %v", at, err)
 		}
-		// Mounted after the look at what is: the same file system elsewhere in it.
+		// Mounted after the check: the same file system elsewhere in it.
 		if at != "" {
 			root, err := d.open()
 			if err != nil {

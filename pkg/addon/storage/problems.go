@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	// What went wrong is tried again, at first after retryFirst, at last after retryLast.
+	// What failed is retried, first after retryFirst, and at most every retryLast.
 	retryFirst = time.Second
 	retryLast  = time.Minute
 	// repeatAfter is when the event of an unchanged problem is posted again: before the

@@ -1,16 +1,14 @@
 // Package storage gives claims directories of a node as their volumes.
 //
-// It has two halves. The [Controller] runs once per cluster: it makes a
-// PersistentVolume for each claim of a class with our provisioner, on the node
-// that the scheduler has selected. [Volumes] runs on every node: it makes the
-// directories of the volumes there, and removes their data when they are no
-// longer wanted.
+// It has two halves. The [Controller] runs once per cluster: it creates a PersistentVolume
+// for each claim of a class with our provisioner, on the node that the scheduler has
+// selected. [Volumes] runs on every node: it creates the directories of the volumes there,
+// and removes their data when they are no longer wanted.
 //
-// They talk by way of the API. A node tells by an annotation of its Node object
-// where its volumes lie, and by one of each PersistentVolume whether the
-// directory has been made, or its data is gone. The latter is all that a node
-// may change about a volume, and only about its own: the policy in the battery's
-// manifest sees to it.
+// They communicate through the API. A node publishes the path of its volumes in an
+// annotation of its Node, and in one of each PersistentVolume whether the directory was
+// created or its data is gone. The latter is all that a node may change about a volume, and
+// only its own; the policy in the battery's manifest enforces that.
 package storage
 
 import (
@@ -34,8 +32,7 @@ const (
 // maxName is the longest name of a file on Linux.
 const maxName = 255
 
-// directoryName is how the directory of a volume is called, which tells a person
-// whose it is.
+// directoryName is the name of a volume's directory, which shows a person whose it is.
 func directoryName(volume string, claim *v1.PersistentVolumeClaim) string {
 	name := strings.Join([]string{volume, claim.Namespace, claim.Name}, "_")
 	return name[:min(len(name), maxName)]

@@ -20,7 +20,7 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// VolumesConfig is what a node's half has to be told.
+// VolumesConfig is the configuration of a node's half.
 type VolumesConfig struct {
 	NodeName string
 	Client   *kube.Client // of the node
@@ -69,8 +69,8 @@ func NewVolumes(c VolumesConfig) *Volumes {
 // Name implements component.Component.
 func (*Volumes) Name() string { return "volumes" }
 
-// Ready implements component.Component. What is wrong with a disk is said by
-// Note and by events: it must not take the node's other pods away.
+// Ready implements component.Component. Note and events report what is wrong with a disk:
+// it must not evict the node's other pods.
 func (v *Volumes) Ready(context.Context) error {
 	if !v.synced.Load() {
 		return errors.New("waiting for the API to return this node's volumes")
@@ -158,11 +158,11 @@ func withoutManagedFields[T metav1.Object](o T) T {
 	return o
 }
 
-// publish tells the controller and the scheduler where volumes of this node lie,
-// or that there can be none.
+// publish shows the controller and the scheduler where this node's volumes are, or that it
+// can have none.
 func (v *Volumes) publish(ctx context.Context) error {
 	unusable := v.dir.ensure()
-	var path, capable any // null removes what is there
+	var path, capable any // null removes the field
 	if unusable == nil {
 		path, capable = string(v.dir), "true"
 	}
@@ -216,7 +216,7 @@ func (v *Volumes) make(ctx context.Context, pv *v1.PersistentVolume) error {
 		return err
 	}
 	if pv.Status.Phase != v1.VolumeBound {
-		return nil // to write to it now would make the one who binds it begin anew
+		return nil // a write now would make the binder start over
 	}
 	return v.report(ctx, pv, stateReady)
 }
@@ -247,8 +247,8 @@ func (v *Volumes) remove(ctx context.Context, pv *v1.PersistentVolume) {
 	})
 }
 
-// erase removes the data of a volume for good, so it asks once more whether that
-// is wanted.
+// erase removes the data of a volume permanently, so it checks once more whether that is
+// wanted.
 func (v *Volumes) erase(ctx context.Context, pv *v1.PersistentVolume) error {
 	select {
 	case v.slots <- struct{}{}:

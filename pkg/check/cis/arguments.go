@@ -22,7 +22,7 @@ const (
 	policyPart     = "networkpolicy"
 )
 
-// args is the arguments of a part, of the form --name=value.
+// args is the arguments of a component, of the form --name=value.
 type args []string
 
 // value is the value of a flag; that of one without a value is "true".
@@ -90,7 +90,7 @@ func choice(j judge) judge {
 	}
 }
 
-// set wants flags to have a value.
+// set requires that flags have a value.
 func set(part string, names ...string) judge {
 	return withArguments(part, func(_ *Node, a args) finding {
 		var seen []string
@@ -104,7 +104,7 @@ func set(part string, names ...string) judge {
 	})
 }
 
-// unset wants a flag not to be there.
+// unset requires that a flag is not set.
 func unset(part, name string) judge {
 	return withArguments(part, func(_ *Node, a args) finding {
 		_, given := a.value(name)
@@ -112,12 +112,12 @@ func unset(part, name string) judge {
 	})
 }
 
-// flag wants one to be true, or false; usual is what it is where nobody says it.
+// flag requires that a flag is true, or false; byDefault is its value where it is not set.
 func flag(part, name string, want, byDefault bool) judge {
 	return withArguments(part, func(_ *Node, a args) finding { return as(a.on(name, byDefault) == want, a.shown(name)) })
 }
 
-// atLeast wants a number.
+// atLeast requires a number.
 func atLeast(part, name string, least int) judge {
 	return withArguments(part, func(_ *Node, a args) finding {
 		value, _ := a.value(name)
@@ -126,7 +126,7 @@ func atLeast(part, name string, least int) judge {
 	})
 }
 
-// loopback wants a part to listen on this machine alone.
+// loopback requires that a component listens on this machine alone.
 func loopback(part, name string) judge {
 	return withArguments(part, func(_ *Node, a args) finding {
 		value, _ := a.value(name)
@@ -135,8 +135,8 @@ func loopback(part, name string) judge {
 	})
 }
 
-// plugin wants an admission plugin to be on, or off; usual is what it is where nobody
-// names it.
+// plugin requires that an admission plugin is on, or off; byDefault is its state where no
+// flag names it.
 func plugin(name string, want, byDefault bool) judge {
 	return withArguments(apiserverPart, func(_ *Node, a args) finding {
 		if a.admits(name, byDefault) {
@@ -154,8 +154,8 @@ func (a args) admits(name string, byDefault bool) bool {
 	return (byDefault || slices.Contains(kube.List(a, "enable-admission-plugins"), name)) && !slices.Contains(kube.List(a, "disable-admission-plugins"), name)
 }
 
-// gate wants a feature gate not to be off. The gates of one process are shared, so it
-// does not matter which part was told.
+// gate requires that a feature gate is not off. The process shares its gates, so it does
+// not matter which component has the flag.
 func gate(name string) judge {
 	return func(n *Node) finding {
 		if n.Components == nil {
@@ -188,8 +188,8 @@ var strong = []string{
 	"TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305", "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
 }
 
-// ciphers judges the suites that a server offers. None said are Go's own; TLS 1.3 has
-// strong ones only, which cannot be chosen.
+// ciphers judges the suites that a server offers: without a setting, Go's own. TLS 1.3 has
+// strong ones only, which cannot be configured.
 func ciphers(given []string, least string) finding {
 	if least == "VersionTLS13" {
 		return pass("TLS 1.3 alone, which has strong suites only")

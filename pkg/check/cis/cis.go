@@ -1,11 +1,10 @@
 // Package cis judges a node by the CIS Kubernetes Benchmark.
 //
-// An entry of the benchmark is one row of a table ([entries]): its number, what it
-// asks, and a function that judges a [Node]. A Node is what the running lite says its
-// components were told, the files that lie on the machine, and the objects of the
-// cluster; not what a start would make of the configuration now. The functions are
-// made of a few that are shared: an argument, the mode of a file, a field of the
-// kubelet's configuration, who may do what.
+// An entry of the benchmark is one row of a table ([entries]): its number, what it asks,
+// and a function that judges a [Node]. A Node is the settings of the running lite's
+// components, the files on the machine, and the objects of the cluster; not what the next
+// start would make of the configuration. The functions are built from a few shared ones: an
+// argument, the mode of a file, a field of the kubelet's configuration, who may do what.
 package cis
 
 import (
@@ -33,10 +32,9 @@ const (
 // Status is how an entry was judged.
 type Status string
 
-// What can be told from settings, files and objects alone is a Pass or a Fail,
-// whichever kind the benchmark calls it. What a person has to decide is Decide; what
-// there is nothing of on a node of lite is Inapplicable; and what could not be looked
-// at is Unknown, never a Pass.
+// What settings, files and objects alone decide is a Pass or a Fail, whichever kind the
+// benchmark calls it. What a person has to decide is Decide; what does not exist on a node
+// of lite is Inapplicable; and what could not be checked is Unknown, never a Pass.
 const (
 	Pass         Status = "pass"
 	Fail         Status = "fail"
@@ -57,7 +55,7 @@ type Result struct {
 	Status Status `json:"status"`
 	// Seen is what it was judged by. Nothing in it is secret.
 	Seen string `json:"seen,omitempty"`
-	// Reason says of what is no Pass why it matters, or why lite has it otherwise.
+	// Reason is why a result other than Pass matters, or why lite does it differently.
 	Reason string `json:"reason,omitempty"`
 	// Remedy is what to do about it.
 	Remedy string `json:"remedy,omitempty"`
@@ -84,11 +82,10 @@ type entry struct {
 	remedy string
 }
 
-// judge looks at a node.
+// judge judges one entry of a node.
 type judge func(*Node) finding
 
-// finding is what a judge has to say. Reason and remedy are the entry's unless they
-// are given.
+// finding is the result of a judge. Reason and remedy are the entry's unless they are set.
 type finding struct {
 	status         Status
 	seen           string
@@ -133,8 +130,8 @@ func entries() []entry {
 		nodeFiles(), kubelet(), kubeProxy(), roles(), podSecurity(), policies())
 }
 
-// Judges reports whether a node of a role is judged by an entry: an agent has a
-// kubelet and a kube-proxy, and nothing else that the benchmark speaks of.
+// Judges reports whether a node of a role is judged by an entry: an agent has a kubelet and
+// a kube-proxy, and nothing else that the benchmark covers.
 func Judges(role config.Role, number string) bool {
 	return role == config.Server || strings.HasPrefix(number, "4.")
 }

@@ -42,7 +42,7 @@ const (
 	podDefault   = "kind: AdmissionConfiguration\nplugins:\n- name: PodSecurity\n  configuration: {defaults: {enforce: restricted}, exemptions: {namespaces: [kube-system]}}\n"
 )
 
-// hardened is a server that meets every entry that a server can meet by itself.
+// hardened is a server that meets every entry that a server can meet on its own.
 func hardened(t *testing.T) *bed {
 	b := &bed{t: t, owners: map[string]uint32{}, Node: &Node{Layout: layout.Default(),
 		Role: config.Server, Name: "node-a", Root: t.TempDir(), DataDir: "/var/lib/lite", Kubeconfig: "/etc/lite/kubeconfig.yaml",
@@ -136,7 +136,7 @@ func (b *bed) link(file, name string, mode os.FileMode) {
 	}
 }
 
-// pipe puts one in the place of a file: who reads it waits for ever.
+// pipe replaces a file with a pipe, which blocks readers forever.
 func (b *bed) pipe(name string) {
 	b.t.Helper()
 	if err := errors.Join(os.Remove(b.path(name)), syscall.Mkfifo(b.path(name), 0o600)); err != nil {
@@ -152,7 +152,7 @@ func (b *bed) elsewhere(dir string) {
 	}
 }
 
-// told gives a part more arguments, as a user's come after lite's.
+// told gives a component more arguments, as a user's come after lite's.
 func (b *bed) told(part string, args ...string) {
 	s := b.Components[part]
 	s.Arguments = append(slices.Clone(s.Arguments), args...)
@@ -849,7 +849,7 @@ func TestText(t *testing.T) {
 	}
 }
 
-// What the cluster holds is read in pages, and an error says of what.
+// Objects are read in pages, and an error names their kind.
 func TestAsk(t *testing.T) {
 	pod := func(name string) *corev1.Pod {
 		return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: name}}

@@ -47,7 +47,7 @@ func field(assess func(*Node, *kubeletconfig.KubeletConfiguration) finding) judg
 	}
 }
 
-// is is field for one of true and false; nil counts as usual.
+// is is field for booleans; nil counts as the default.
 func is(name string, get func(*kubeletconfig.KubeletConfiguration) *bool, want, byDefault bool) judge {
 	return field(func(_ *Node, c *kubeletconfig.KubeletConfiguration) finding {
 		value := byDefault
@@ -133,7 +133,7 @@ func limitsPIDs(_ *Node, c *kubeletconfig.KubeletConfiguration) finding {
 	return pass(fmt.Sprintf("podPidsLimit is %d", *c.PodPidsLimit))
 }
 
-// proxyFigures judges where kube-proxy tells its figures.
+// proxyFigures judges where kube-proxy serves its metrics.
 func proxyFigures(n *Node) finding {
 	if _, there := n.Components[proxyPart]; n.Components != nil && !there {
 		return inapplicable("this node runs no " + proxyPart)
@@ -153,7 +153,7 @@ func proxyFigures(n *Node) finding {
 	return as(err == nil && ip.IsLoopback(), "metricsBindAddress is "+c.MetricsBindAddress)
 }
 
-// schedulerProfiles judges profiling, which a file says where there is one.
+// schedulerProfiles judges profiling, which the configuration file sets, if there is one.
 func schedulerProfiles(n *Node) finding {
 	if n.Components[schedulerPart].Configuration == nil {
 		return flag(schedulerPart, "profiling", false, true)(n)

@@ -66,8 +66,8 @@ func authorization(mode string, want bool) judge {
 	})
 }
 
-// anonymous judges what requests may do that show nothing. lite lets them in for four
-// paths (package controlplane) unless the user says otherwise.
+// anonymous judges what requests without credentials may do. lite admits them to four paths
+// (package controlplane) unless the user configures otherwise.
 func anonymous(n *Node, a args) finding {
 	if _, given := a.value("anonymous-auth"); given {
 		return as(!a.on("anonymous-auth", true), a.shown("anonymous-auth"))
@@ -234,8 +234,8 @@ func ownAuthority(n *Node, a args) finding {
 	return pass(ca + " is another authority than " + clients)
 }
 
-// podSecurityDefault is what Pod Security enforces where a namespace says nothing, and
-// the namespaces that it lets be.
+// podSecurityDefault is what Pod Security enforces in namespaces without a label, and the
+// namespaces that are exempt.
 func (n *Node) podSecurityDefault() (level string, exempt []string, err error) {
 	a := args(n.Components[apiserverPart].Arguments)
 	file, _ := a.value("admission-control-config-file")

@@ -13,21 +13,21 @@ import (
 	"lite.io/lite/pkg/pki"
 )
 
-// fileSet finds the files that an entry is about. Where there are none, without says
-// what that means.
+// fileSet finds the files that an entry is about. Where there are none, without is the
+// finding.
 type fileSet struct {
 	files   func(*Node) ([]string, error)
 	without finding
 }
 
-// needed is a place of files that are there on every node that has been started.
+// needed is the finding for missing files that every started node has.
 var needed = unknown("there is no such file yet")
 
 func at(files func(*Node) []string) fileSet {
 	return fileSet{func(n *Node) ([]string, error) { return n.exists(files(n)...), nil }, needed}
 }
 
-// atMost judges the modes of files: none has a bit that most has not.
+// atMost judges the modes of files: none has a bit that most does not have.
 func atMost(most fs.FileMode, p fileSet) judge {
 	return modes(func(string) fs.FileMode { return most }, p)
 }
@@ -51,7 +51,7 @@ func roots(p fileSet) judge {
 	}, func(string) string { return "root's" })
 }
 
-// each looks at every file of a place; fine is what one is of which nothing is wrong.
+// each judges every file of a set; fine describes a file without problems.
 func each(p fileSet, assess func(path string, f File) (wrong, remedy string), fine func(path string) string) judge {
 	return func(n *Node) finding {
 		files, err := p.files(n)
@@ -95,8 +95,8 @@ func each(p fileSet, assess func(path string, f File) (wrong, remedy string), fi
 	}
 }
 
-// quoted is a path as one word of a command that root copies: whoever names a file
-// shall not say what else is run.
+// quoted is a path as one word of a command that root copies: the name of a file must not
+// run anything.
 func quoted(path string) string {
 	if !strings.ContainsFunc(path, func(r rune) bool {
 		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("/._-+:@%,=", r)
@@ -148,8 +148,7 @@ func administrators(n *Node) []string {
 	return files
 }
 
-// kubeconfigOf is where a part finds the API server and its credentials, as it was
-// told, or where lite has it.
+// kubeconfigOf is the kubeconfig of a component: from its arguments, otherwise lite's.
 func kubeconfigOf(part string, byDefault func(layout.Data) string) func(*Node) []string {
 	return func(n *Node) []string {
 		if file, _ := args(n.Components[part].Arguments).value("kubeconfig"); file != "" {
@@ -205,8 +204,8 @@ var kubeletFiles = fileSet{
 	inapplicable("lite gives the kubelet its configuration in memory, and no file of yours is named"),
 }
 
-// etcdOwner judges who owns the datastore. The benchmark wants a user etcd, for an
-// etcd that is a process of its own.
+// etcdOwner judges who owns the datastore. The benchmark wants a user etcd, since it
+// assumes that etcd is a separate process.
 func etcdOwner(n *Node) finding {
 	f, err := n.stat(n.data().Server().Etcd())
 	switch {

@@ -20,7 +20,7 @@ import (
 type Node struct {
 	Role config.Role
 	Name string
-	// Root is where the machine's files are, DataDir where lite keeps its own, and
+	// Root is where the machine's files are, DataDir is lite's data directory, and
 	// Kubeconfig the administrator's, on a server.
 	Root, DataDir, Kubeconfig string
 	Layout                    layout.Layout // of what does not depend on the data directory
@@ -35,10 +35,10 @@ type Node struct {
 	ObjectsRemedy string
 	// Remedy is what makes unknown results known.
 	Remedy string
-	// Stat tells mode and owner of a file of the machine; nil asks the system.
+	// Stat returns mode and owner of a file of the machine; nil asks the system.
 	Stat func(path string) (File, error)
 
-	usual *Access // what every cluster of lite has, once it was needed
+	usual *Access // the access that every cluster of lite grants, once it was needed
 }
 
 // File is what is judged of a file.
@@ -52,7 +52,7 @@ func (n *Node) path(name string) string { return filepath.Join(n.Root, name) }
 // data is where files of lite's own are.
 func (n *Node) data() layout.Data { return layout.Data(n.DataDir) }
 
-// read reads a file. From a pipe it would read for ever.
+// read reads a regular file. Reading a pipe would block forever.
 func (n *Node) read(name string) ([]byte, error) {
 	data, err := file.ReadRegular(n.path(name))
 	if errors.Is(err, file.ErrIrregular) {
@@ -116,7 +116,7 @@ func (n *Node) below(pattern string, dirs bool, roots ...string) (found []string
 	return found, nil
 }
 
-// exists is those of some files that are there.
+// exists is those of the files that exist.
 func (n *Node) exists(files ...string) (found []string) {
 	for _, f := range files {
 		if _, err := n.stat(f); err == nil || !errors.Is(err, fs.ErrNotExist) {

@@ -44,8 +44,8 @@ func open(n *Node, o *Objects, level string) ([]string, error) {
 	return names, nil
 }
 
-// keptOut is passed where every namespace of users keeps pods out that do something,
-// and none does. has is nil where a pod says that only by what it leaves out.
+// keptOut passes if every namespace of users refuses pods that do something, and no pod
+// does. has is nil if a pod does it by what it leaves out.
 func keptOut(level, what string, has func(*corev1.Pod) bool) judge {
 	return among(func(n *Node, o *Objects) finding {
 		namespaces, err := open(n, o, level)
@@ -133,7 +133,7 @@ func hostPaths(p *corev1.Pod) bool {
 	return slices.ContainsFunc(p.Spec.Volumes, func(v corev1.Volume) bool { return v.HostPath != nil })
 }
 
-// unconfined has a container without a seccomp profile, of its own or the pod's.
+// unconfined pods have a container without a seccomp profile, its own or the pod's.
 func unconfined(p *corev1.Pod) bool {
 	given := func(s *corev1.SeccompProfile) bool { return s != nil && s.Type != corev1.SeccompProfileTypeUnconfined }
 	whole := p.Spec.SecurityContext != nil && given(p.Spec.SecurityContext.SeccompProfile)
@@ -145,7 +145,7 @@ func unconfined(p *corev1.Pod) bool {
 	})(p)
 }
 
-// bare has a container about which no security context says anything.
+// bare pods have a container without any security context.
 func bare(p *corev1.Pod) bool {
 	if s := p.Spec.SecurityContext; s != nil && !reflect.ValueOf(*s).IsZero() {
 		return false
@@ -210,7 +210,7 @@ func tokens(_ *Node, o *Objects) finding {
 	return pass("none of " + count(len(o.Pods), "pod") + " has a token")
 }
 
-// superusers says by which bindings; a certificate cannot be seen.
+// superusers names the bindings; certificates cannot be seen.
 func superusers(_ *Node, o *Objects) finding {
 	var names []string
 	for _, g := range o.grants(func(_, _ string, _ []rbacv1.PolicyRule) bool { return true }) {
@@ -252,7 +252,7 @@ func enforcesPolicies(n *Node) finding {
 	return pass("lite puts NetworkPolicies into force on every node")
 }
 
-// listPods is for a person, with the pods that something is so of.
+// listPods lets a person decide, and names the pods that has selects.
 func listPods(what string, has func(*corev1.Pod) bool) judge {
 	return among(func(_ *Node, o *Objects) finding {
 		doing := podsThat(o, has)
@@ -275,7 +275,7 @@ func boundaries(_ *Node, o *Objects) finding {
 	return decide(count(len(names), "namespace") + " of users: " + few(names))
 }
 
-// users says how people may prove who they are.
+// users judges how people may authenticate.
 func users(_ *Node, a args) finding {
 	var ways []string
 	for name, what := range map[string]string{"oidc-issuer-url": "OIDC", "authentication-config": "authentication-config", "authentication-token-webhook-config-file": "a webhook"} {

@@ -190,7 +190,7 @@ func onlyGiven(fits func(kind, name string, rules []rbacv1.PolicyRule) bool) jud
 	})
 }
 
-// wildcards judges roles that say * for a group, a resource or a verb.
+// wildcards judges roles with * for a group, a resource or a verb.
 func wildcards(n *Node, o *Objects) finding {
 	byDefault, err := n.given()
 	if err != nil {

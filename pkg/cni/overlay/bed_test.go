@@ -23,8 +23,8 @@ import (
 
 var cluster = []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")}
 
-// host is a machine on one network with the others: a namespace with an interface
-// eth0, a bridge, and behind it a pod in a namespace of its own.
+// host is a machine on one network with the others: a namespace with an interface eth0, a
+// bridge, and behind it a pod in another namespace.
 type host struct {
 	t      *testing.T
 	ns     netns.NsHandle

@@ -71,8 +71,8 @@ func missingModule(module string) error {
 	return fmt.Errorf("the kernel does not support %s: load it with `modprobe %s`; some systems have it in a separate package (linux-modules-extra-…)", module, module)
 }
 
-// removeRenamed removes the device where somebody has given it another name: another of the
-// kind could not be beside it. mine tells it from those of others.
+// removeRenamed removes the device if somebody has renamed it, since a second one of the
+// kind cannot exist beside it. mine distinguishes it from others' devices.
 func (t tunnel) removeRenamed(mine func(netlink.Link) bool) error {
 	links, err := probe.Dump(t.kernel.LinkList)
 	if err != nil {

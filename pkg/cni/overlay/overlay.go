@@ -1,9 +1,8 @@
-// Package overlay carries packets to the pods of other nodes: in VXLAN or
-// WireGuard tunnels, or by routes alone where all nodes share a network. It knows
-// nothing of Kubernetes. It is not flannel used as a library, because v0.28.4
-// panics in a goroutine of its own when its interface is deleted on a node without
-// IPv6, which would end the process and etcd with it, and because it leaves the
-// entries of nodes that left while it was down.
+// Package overlay carries packets to the pods of other nodes: in VXLAN or WireGuard
+// tunnels, or by routes alone where all nodes share a network. It knows nothing of
+// Kubernetes. It does not use flannel as a library, because v0.28.4 panics in a goroutine
+// when its interface is deleted on a node without IPv6, which would end the process and
+// etcd with it, and because it keeps the entries of nodes that left while it was down.
 package overlay
 
 import (
@@ -43,7 +42,7 @@ const (
 	minMTU6 = 1280
 )
 
-// Config is what the overlay has to be told.
+// Config is the configuration of the overlay.
 type Config struct {
 	Backend   string         // VXLAN, HostGW or WireGuard
 	NodeIP    netip.Addr     // IPv4
@@ -82,15 +81,15 @@ type backend interface {
 	check(outer Iface) error
 	// refuse reports why a peer cannot be reached, nil if it can.
 	refuse(outer Iface, p Peer) error
-	// set tells the device about its peers, and nothing else stays in it.
+	// set gives the device these peers, and removes all others.
 	set(link int, peers []Peer) error
 	// hop is where packets to one range of a peer go.
 	hop(link int, p Peer, pods netip.Prefix) hop
 	close()
 }
 
-// New checks what it was told and changes nothing. It must run in the network
-// namespace of the node.
+// New checks the configuration and changes nothing. It must run in the network namespace of
+// the node.
 func New(c Config) (*Overlay, error) {
 	if err := c.check(); err != nil {
 		return nil, err

@@ -214,7 +214,7 @@ func TestNodeThatLeavesLeavesNothing(t *testing.T) {
 	}
 }
 
-// A node that was set up anew has another address for the same range.
+// A node that was set up again has another address for the same range.
 func TestPeerThatChanges(t *testing.T) {
 	h := newHosts(t, VXLAN, 2)[0]
 	p := h.peers(&host{ns: -1, config: Config{Pods: netip.MustParsePrefix("10.42.9.0/24")}, local: Local{

@@ -96,7 +96,7 @@ func (o *Overlay) wantedRoutes(link int, peers []Peer) map[netip.Prefix]hop {
 	return want
 }
 
-// addRoute never replaces: the route that is there would be another's.
+// addRoute never replaces a route: an existing one would be somebody else's.
 func (o *Overlay) addRoute(dst netip.Prefix, h hop) error {
 	err := o.kernel.RouteAdd(h.route(dst))
 	if errors.Is(err, unix.EEXIST) {

@@ -262,7 +262,7 @@ func TestWireGuardRefuses(t *testing.T) {
 	must(t, w.refuse(Iface{}, Peer{Local: Local{PublicKey: key(2).String(), Port: 1}}))
 }
 
-// What a node says of itself may have any length, and what is refused is logged by all.
+// What a node publishes may have any length, and every node logs what it refuses.
 func TestRefusalsAreShort(t *testing.T) {
 	long := strings.Repeat("a", 100<<10)
 	o := &Overlay{config: Config{Backend: VXLAN}}

@@ -49,9 +49,8 @@ func newVXLAN(c Config, kernel *netlink.Handle) (*vxlan, error) {
 	return v, nil
 }
 
-// hardwareAddr is the same after each restart without being stored, so the other
-// nodes need not be told anew, and they can tell whose it is. It is locally
-// administered and unicast.
+// hardwareAddr is the same after each restart without being stored, so that other nodes
+// need no update and know whose it is. It is locally administered and unicast.
 func hardwareAddr(ip netip.Addr, pods netip.Prefix) net.HardwareAddr {
 	sum := sha256.Sum256([]byte(ip.String() + " " + pods.String()))
 	sum[0] = sum[0]&^1 | 2
@@ -81,8 +80,8 @@ func (v *vxlan) setup(outer Iface) (Local, error) {
 	return Local{Backend: VXLAN, IP: outer.IP, MAC: v.mac.String(), Port: v.port}, nil
 }
 
-// adopt returns the device that is there, if it is as it should be. What makes
-// out a device of VXLAN cannot be changed: it has to be made again.
+// adopt returns the existing device if it is right. The properties of a VXLAN device cannot
+// be changed: it has to be recreated.
 func (v *vxlan) adopt(outer Iface) (netlink.Link, error) {
 	link, err := find(v.kernel, v.name)
 	if err != nil || link == nil {

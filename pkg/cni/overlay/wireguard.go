@@ -91,8 +91,8 @@ func (w *wireguard) setup(outer Iface) (Local, error) {
 	return Local{Backend: WireGuard, IP: outer.IP, PublicKey: w.key.PublicKey().String(), Port: w.port}, nil
 }
 
-// adopt returns the device that is there if it is of WireGuard; all else about it
-// can be changed.
+// adopt returns the existing device if it is a WireGuard one; everything else can be
+// changed.
 func (w *wireguard) adopt() (netlink.Link, error) {
 	link, err := find(w.kernel, w.name)
 	if err != nil || link == nil {

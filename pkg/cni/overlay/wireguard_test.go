@@ -34,7 +34,7 @@ func (h *host) wireguardState() []string {
 	return lines
 }
 
-// wireguardDevices asks by a socket of its own, since the process may be gone.
+// wireguardDevices uses another socket, since the process may be gone.
 func (h *host) wireguardDevices() []*wgtypes.Device {
 	h.t.Helper()
 	var devices []*wgtypes.Device
@@ -50,8 +50,7 @@ func (h *host) wireguardDevices() []*wgtypes.Device {
 	return devices
 }
 
-// What a kernel without WireGuard is told to do, and that New is content with one
-// that has it.
+// The remedy for a kernel without WireGuard, and that New accepts one that has it.
 func TestWireGuardNeedsTheKernel(t *testing.T) {
 	h := newHosts(t, HostGW, 1)[0]
 	h.config.Backend = WireGuard
@@ -165,8 +164,8 @@ func TestManyPeersOfWireGuard(t *testing.T) {
 	}
 }
 
-// A node whose key file was removed makes another key. The others reach it as soon
-// as they are told, and the old key is good for nothing.
+// A node whose key file was removed creates another key. The others reach it as soon as
+// they get that key, and the old one is useless.
 func TestKeyIsChanged(t *testing.T) {
 	hosts := newHosts(t, WireGuard, 3)
 	h, changed := hosts[0], hosts[1]

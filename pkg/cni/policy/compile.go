@@ -154,7 +154,7 @@ type compiler struct {
 type match struct {
 	text   string
 	family *family   // the only one that the text fits; nil for both
-	pods   *selector // whom it stands for, if pods
+	pods   *selector // the pods that it selects
 }
 
 // add appends the rules that let through what one rule of the API allows: each
@@ -239,8 +239,8 @@ func (c *compiler) peers(d direction, peers []networkingv1.NetworkPolicyPeer) []
 	return all
 }
 
-// selected is whom a peer that is no ipBlock stands for. Without a selector of
-// namespaces it is about those of its own; without one of pods about all.
+// selected is the pods that a peer other than an ipBlock selects: without a
+// namespaceSelector those of the policy's namespace, without a podSelector all.
 func (c *compiler) selected(p networkingv1.NetworkPolicyPeer) selector {
 	s := selector{namespace: c.namespace, pods: labels.Everything()}
 	if p.NamespaceSelector != nil {

@@ -31,7 +31,7 @@ func newPolicy(t testing.TB, namespace, name, spec string) *networkingv1.Network
 	return np
 }
 
-// TestRules shows what becomes of each thing that a policy can say.
+// TestRules shows the rules for every field of a policy.
 func TestRules(t *testing.T) {
 	var b strings.Builder
 	for _, test := range []struct {

@@ -26,7 +26,7 @@ type filter struct {
 	policies   map[string]*policy // by namespace/name
 	namespaces map[string]labels.Set
 	pods       map[string]*pod         // by namespace/name
-	claims     map[netip.Addr][]*pod   // whoever is said to have an address
+	claims     map[netip.Addr][]*pod   // all pods that are reported to have an address
 	early      map[types.UID]sandbox   // of pods of this node, before the API knows
 	nodes      map[string][]netip.Addr // of every node its own addresses
 	ranges     map[string][]netip.Prefix
@@ -78,7 +78,7 @@ type stack struct {
 
 // changes is what leads from what was handed out to what should be.
 type changes struct {
-	fresh      bool // nothing is there, or nobody knows what
+	fresh      bool // the kernel has nothing, or nobody knows what
 	newSets    []set
 	newChains  map[string]chain // those whose rules have changed, too
 	remove     []element
@@ -155,7 +155,7 @@ func (f *filter) touchNamespace(name string) {
 	}
 }
 
-// setNode says what addresses a node has itself, and in which ranges its pods' are.
+// setNode sets a node's own addresses, and the ranges of its pods.
 func (f *filter) setNode(name string, addrs []netip.Addr, ranges ...netip.Prefix) {
 	if !slices.Equal(f.nodes[name], addrs) {
 		f.nodes[name], f.nodesDirty = addrs, true
@@ -197,8 +197,8 @@ func (f *filter) setPod(o *v1.Pod) {
 	f.address(p)
 }
 
-// same reports whether two states of a pod differ in nothing that counts here;
-// most updates tell of other things.
+// same reports whether two states of a pod are the same in all that matters here; most
+// updates change other things.
 func same(a, b *v1.Pod) bool {
 	return a.Status.Phase == b.Status.Phase && (a.DeletionTimestamp == nil) == (b.DeletionTimestamp == nil) &&
 		labels.Equals(a.Labels, b.Labels) && slices.Equal(a.Status.PodIPs, b.Status.PodIPs)
@@ -217,10 +217,9 @@ func (f *filter) deletePod(key string) {
 	f.release(p.elements)
 }
 
-// setEarly says what addresses the container runtime has given to a pod; none
-// when the sandbox has ended. They count for as long as there is the sandbox: the
-// API may say late that another pod no longer has them, as after a reboot, which
-// deals all addresses anew.
+// setEarly sets the addresses that the container runtime has given to a pod; none when the
+// sandbox has ended. They count as long as the sandbox exists: the API may learn late that
+// another pod no longer has them, as after a reboot, which reassigns all addresses.
 func (f *filter) setEarly(uid types.UID, s sandbox) {
 	switch {
 	case len(s.addrs) > 0:
@@ -237,8 +236,8 @@ func (f *filter) setEarly(uid types.UID, s sandbox) {
 	}
 }
 
-// address finds the addresses of a pod out. One that has ended has none, nor has
-// one in the network of its node, which cannot be told from the node.
+// address finds out the addresses of a pod. One that has ended has none, nor has one in the
+// host network, which cannot be distinguished from its node.
 func (f *filter) address(p *pod) {
 	var addrs []netip.Addr
 	if phase := p.object.Status.Phase; !p.object.Spec.HostNetwork && phase != v1.PodSucceeded && phase != v1.PodFailed {
@@ -257,8 +256,8 @@ func (f *filter) address(p *pod) {
 	f.dirty[p] = true
 }
 
-// claim gives a pod addresses in place of those it had. Whoever else is said to
-// have one of them may lose or win it.
+// claim replaces the addresses of a pod. Another pod that is reported to have one of them
+// may lose or win it.
 func (f *filter) claim(p *pod, addrs []netip.Addr) {
 	for _, a := range p.addrs {
 		others := slices.DeleteFunc(f.claims[a], func(other *pod) bool { return other == p })
@@ -281,10 +280,9 @@ func (f *filter) touch(pods []*pod) {
 	}
 }
 
-// owns decides between pods that are said to have the same address: the kubelet
-// reports a pod's end, and its new address, after the old one has been given away. And
-// a node that somebody has taken over says what it likes of its pods: it takes none
-// from pods of other nodes.
+// owns decides between pods that are reported to have the same address: the kubelet reports
+// a pod's end, and its new address, after the old one was reassigned. And a compromised
+// node may report anything about its pods: it gets no address from pods of other nodes.
 func (f *filter) owns(p *pod, a netip.Addr) bool {
 	return p == slices.MinFunc(f.claims[a], func(x, y *pod) int {
 		return cmp.Or(
@@ -297,7 +295,7 @@ func (f *filter) owns(p *pod, a netip.Addr) bool {
 	})
 }
 
-// unconfirmed is 1 unless the container runtime says that the pod has the address.
+// unconfirmed is 1 unless the container runtime confirms that the pod has the address.
 func (f *filter) unconfirmed(p *pod, a netip.Addr) int {
 	if slices.Contains(f.early[p.object.UID].addrs, a) {
 		return 0
@@ -450,8 +448,8 @@ func (f *filter) elementsAt(p *pod, a netip.Addr, fam family) []element {
 		all = append(all, element{set: "self" + fam.number, key: a.String() + " . " + a.String()})
 	}
 	groups := f.local[p.object.Namespace]
-	// Of a namespace that nobody has told of yet no selector is to be satisfied,
-	// not even one of labels that are missing.
+	// No selector matches a namespace that is not known yet, not even one for missing
+	// labels.
 	if inNamespace, known := f.namespaces[p.object.Namespace]; known {
 		groups = slices.Clone(groups)
 		for _, g := range f.everywhere {

@@ -116,7 +116,7 @@ func TestWhoHasNoAddressOfItsOwn(t *testing.T) {
 	}
 }
 
-// Of two pods that are said to have an address, the one that lives has it.
+// Of two pods that are reported to have an address, the one that runs has it.
 func TestAddressChangesHands(t *testing.T) {
 	b := newBed(only4)
 	b.setNamespace("a", nil)
@@ -146,8 +146,8 @@ func TestAddressChangesHands(t *testing.T) {
 	}
 }
 
-// A pod was no longer isolated, nor a peer of others, when a node that somebody had taken
-// over said that a newer pod of its own had the address.
+// A pod was no longer isolated, nor a peer of others, when a compromised node reported that
+// a newer pod of its own had the address.
 func TestANodeTakesNoAddressOfOthersPods(t *testing.T) {
 	for _, first := range []string{"nodes", "pods"} {
 		b := newBed(only4)
@@ -184,13 +184,13 @@ func TestANodeTakesNoAddressOfOthersPods(t *testing.T) {
 	}
 }
 
-// What the container runtime says counts as long as the sandbox is there.
+// What the container runtime reports counts as long as the sandbox exists.
 func TestEarlyAddresses(t *testing.T) {
 	b := newBed(only4)
 	b.setNamespace("a", nil)
 	b.setPolicy(newPolicy(t, "a", "p", fromWeb))
 	addr := netip.MustParseAddr("10.42.0.2")
-	b.setEarly("adb", sandbox{"1", []netip.Addr{addr}}) // before the API has told of the pod
+	b.setEarly("adb", sandbox{"1", []netip.Addr{addr}}) // before the API delivers the pod
 	b.setPod(newPod("a", "db", "app=db"))
 	b.write(t)
 	if got := b.elements(t, "ingress4"); got != "10.42.0.2" {
@@ -200,9 +200,9 @@ func TestEarlyAddresses(t *testing.T) {
 	if c := b.write(t); !c.empty() {
 		t.Errorf("the API says the same, but %+v, %v", c, b.early)
 	}
-	b.setEarly("adb", sandbox{"2", []netip.Addr{netip.MustParseAddr("10.42.0.9")}}) // a sandbox made anew
+	b.setEarly("adb", sandbox{"2", []netip.Addr{netip.MustParseAddr("10.42.0.9")}}) // a recreated sandbox
 	b.setPod(newPod("a", "db", "app=db", "10.42.0.2"))
-	b.setEarly("adb", sandbox{id: "1"}) // the end of the first is told late
+	b.setEarly("adb", sandbox{id: "1"}) // the end of the first is reported late
 	b.write(t)
 	if got := b.elements(t, "ingress4"); got != "10.42.0.2, 10.42.0.9" {
 		t.Errorf("isolated are %q", got)
@@ -218,8 +218,8 @@ func TestEarlyAddresses(t *testing.T) {
 	}
 }
 
-// A reboot gives the pods of a node other addresses, each one that another pod
-// had. The API goes on for a while to say who had which before.
+// A reboot gives the pods of a node other addresses, each one that another pod had. The API
+// keeps reporting the old ones for a while.
 func TestAddressesChangeHandsAtReboot(t *testing.T) {
 	b := newBed(only4)
 	b.setNamespace("a", nil)

@@ -227,8 +227,8 @@ func TestPackets(t *testing.T) {
 		}
 		node.listen(t, own+":80")
 	}
-	// What kube-proxy does: to a NodePort of node 2 for a pod of node 1, masqueraded,
-	// and to a Service of a pod by itself.
+	// What kube-proxy does: to a NodePort of node 2 for a pod of node 1, masqueraded, and
+	// from a pod to its own Service.
 	for node, rules := range map[string]string{"node1": `
 table ip nat {
 	chain pre { type nat hook prerouting priority -100; ip daddr 10.43.0.1 dnat to 10.42.1.3; }

@@ -31,27 +31,27 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// Config is what the component has to be told.
+// Config is the configuration of the component.
 type Config struct {
 	Client      *kube.Client
 	Nodes       *kube.Nodes
-	ClusterCIDR []netip.Prefix // says which address families pods have
+	ClusterCIDR []netip.Prefix // has the IP families of pods
 	Runtime     string         // unix:// URL of the CRI
 	// Firewall notices when somebody removes the table, or something in it.
 	Firewall *firewall.Watcher
 }
 
 const (
-	// checkEvery is how often the table is looked at without occasion, should the
-	// kernel not have told of a change, and the settings for bridges.
+	// checkEvery is how often the table and the settings for bridges are checked without an
+	// event, in case one was lost.
 	checkEvery = 30 * time.Second
-	// checkTimeout is how long who asks for the table to be looked at waits. While it is
-	// being written, or that fails, there is nothing to be found out.
+	// checkTimeout is how long to wait for a check of the table. While it is being written,
+	// or that fails, there is nothing to find out.
 	checkTimeout = 5 * time.Second
-	// askEvery is how often a node asks whether it may list policies already.
-	// At first; without an API ever less often.
+	// askEvery is the first pause between requests that find out whether the node may list
+	// policies. Without an API, they become less frequent.
 	askEvery, askAtLast = 250 * time.Millisecond, 4 * time.Second
-	// A failed write is tried again after retryFirst, then ever less often.
+	// A failed write is retried after retryFirst, then less and less often.
 	retryFirst, retryLast = time.Second, 30 * time.Second
 )
 
@@ -78,7 +78,8 @@ func New(c Config) *Policy {
 // Name implements component.Component.
 func (*Policy) Name() string { return "networkpolicy" }
 
-// Settings implements component.Configured: it has none, which tells it from Absent.
+// Settings implements component.Configured. It has none, which distinguishes it from
+// Absent.
 func (*Policy) Settings() (component.Settings, error) { return component.Settings{}, nil }
 
 // Ready implements component.Component.
@@ -100,8 +101,8 @@ func (p *Policy) Note() string {
 	return ""
 }
 
-// Run implements component.Component. When told to stop it leaves the table as it
-// is: pods outlive the process, and so do the policies about them.
+// Run implements component.Component. It leaves the table as it is when it stops: pods
+// outlive the process, and so do their policies.
 func (p *Policy) Run(ctx context.Context) error {
 	client, err := p.config.Client.Clientset()
 	if err != nil {
@@ -143,8 +144,8 @@ func (p *Policy) awaitPermission(ctx context.Context, client kubernetes.Interfac
 	}
 }
 
-// missing has the table looked at when somebody else has taken something out of it. If
-// it is not as it should be, it is written anew.
+// missing has the table checked when somebody else has removed something from it. If the
+// table is not right, it is rewritten.
 func (p *Policy) missing(ctx context.Context, lost firewall.Lost) ([]string, error) {
 	if !lost.Unknown && !slices.ContainsFunc(lost.Changes, func(c firewall.Change) bool {
 		return c.Table == firewall.Table{Family: "inet", Name: layout.PolicyTable} && !p.wrote(c.Generation)
@@ -170,14 +171,14 @@ func (p *Policy) missing(ctx context.Context, lost firewall.Lost) ([]string, err
 	}
 }
 
-// wrote reports whether a generation of the packet filter is this process's.
+// wrote reports whether this process has made a generation of the packet filter.
 func (p *Policy) wrote(generation uint32) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Contains(p.own, generation)
 }
 
-// change lets f tell the filter something.
+// change lets f change the filter.
 func (p *Policy) change(f func(*filter)) {
 	p.mu.Lock()
 	f(p.filter)
@@ -224,7 +225,7 @@ func (e *enforcer) step(ctx context.Context) {
 	}
 	e.synced.Store(true)
 	if e.written {
-		// Not from now on: in a busy cluster there is always something that changes.
+		// Not from now: in a busy cluster, changes never end.
 		t := time.NewTimer(time.Until(e.checked.Add(checkEvery)))
 		defer t.Stop()
 		check = t.C
@@ -236,7 +237,7 @@ func (e *enforcer) step(ctx context.Context) {
 	case right := <-e.checks:
 		right <- e.check(ctx)
 	case <-e.changed:
-		// While writing fails, changes do not make it fail more often.
+		// While writing fails, changes do not cause more attempts.
 		if err != nil {
 			kube.Sleep(ctx, e.backoff)
 		}
@@ -244,7 +245,7 @@ func (e *enforcer) step(ctx context.Context) {
 	}
 }
 
-// sync makes the table hold what the API says, or be gone if there is no policy.
+// sync makes the table match the API, or removes it if there is no policy.
 func (e *enforcer) sync(ctx context.Context) error {
 	e.mu.Lock()
 	none := len(e.filter.policies) == 0
@@ -319,8 +320,8 @@ func (e *enforcer) rest(ctx context.Context) error {
 	return nil
 }
 
-// check looks whether somebody has removed the table or flushed some of it, which
-// then is written anew at the next step. It returns false if so.
+// check checks whether somebody has removed the table or flushed some of it. If so, it
+// returns false, and the next step rewrites the table.
 func (e *enforcer) check(ctx context.Context) (right bool) {
 	if !e.written {
 		return true
@@ -347,8 +348,8 @@ func (e *enforcer) check(ctx context.Context) (right bool) {
 	return err != nil || intact
 }
 
-// complain says why policies are not in force: in `lite status`, and in the log
-// when that changes.
+// complain reports why policies are not in force: in `lite status`, and in the log when
+// that changes.
 func (e *enforcer) complain(err error) {
 	text := "NetworkPolicies are NOT in force: " + err.Error()
 	if e.written {

@@ -24,7 +24,7 @@ func watched(t *testing.T) *enforcer {
 	return e
 }
 
-// Without nft nothing ends: `lite status` says what is not in force, and what to do.
+// Without nft, nothing ends: `lite status` shows what is not in force, and the remedy.
 func TestWithoutNFT(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	e := watched(t)
@@ -151,7 +151,7 @@ func TestAddressesOfNodes(t *testing.T) {
 	if got, want := own(), []string{"192.0.2.8", "10.42.3.0", "10.42.3.1", "fd42:3::", "fd42:3::1"}; !slices.Equal(got, want) {
 		t.Errorf("of what is not proven: got %v, want %v", got, want)
 	}
-	delete(n.Annotations, layout.ProvenAnnotation) // as long as no server has said anything
+	delete(n.Annotations, layout.ProvenAnnotation) // as long as no server has proven anything
 	if got, want := own(), []string{"10.42.3.0", "10.42.3.1", "fd42:3::", "fd42:3::1"}; !slices.Equal(got, want) {
 		t.Errorf("when nothing is known: got %v, want %v", got, want)
 	}

@@ -18,9 +18,9 @@ import (
 // the stream of its events.
 const reconnectEvery = time.Second
 
-// followSandboxes learns from the container runtime which addresses it gives to
-// pods of this node. The kubelet tells the API a second or two later, when the
-// pod's programs run already.
+// followSandboxes gets from the container runtime which addresses it gives to pods of this
+// node. The kubelet updates the API a second or two later, when the pod's programs already
+// run.
 func (e *enforcer) followSandboxes(ctx context.Context) {
 	if e.config.Runtime == "" {
 		return
@@ -59,8 +59,8 @@ type sandbox struct {
 	addrs []netip.Addr
 }
 
-// sandboxOf is the one that has begun or ended, and its pod. Events of containers
-// say nothing new.
+// sandboxOf is the sandbox that has begun or ended, and its pod. Events of other containers
+// do not matter.
 func sandboxOf(event *cri.ContainerEventResponse) (types.UID, sandbox, bool) {
 	s := event.PodSandboxStatus
 	if s == nil || event.ContainerId != s.Id {

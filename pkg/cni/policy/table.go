@@ -25,7 +25,7 @@ type table struct {
 	right uint32
 }
 
-// openTable looks for the program nft and asks whether it works here.
+// openTable finds the program nft and checks whether it works here.
 func openTable(fs []family) (*table, error) {
 	if _, err := exec.LookPath("nft"); err != nil {
 		return nil, errors.New("there is no nft that works with this kernel; use a kernel built with CONFIG_NF_TABLES")
@@ -153,22 +153,22 @@ func (t *table) addBase(tx *knftables.Transaction) {
 	}
 }
 
-// neighbours is how IPv6 finds out who is on the bridge; ARP does not come by here.
+// neighbours is how IPv6 finds who is on the bridge; ARP does not pass these chains.
 const neighbours = "icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, mld-listener-query, mld-listener-report, mld-listener-done, mld2-listener-report } accept"
 
 func (t *table) baseRules(d direction) []string {
 	rules := []string{"ct state established,related accept", neighbours}
 	if d == ingress {
-		// Nobody tells of these addresses, which pods on one bridge have even in a
-		// cluster of IPv4: they would lead past every policy. What else the machine
-		// has on bridges comes by here, too, and needs them for DHCP.
+		// The API does not have these addresses, which pods on one bridge have even in an
+		// IPv4 cluster: they would bypass every policy. Packets of the machine's other
+		// bridges pass here, too, and need them for DHCP.
 		rules = append(rules, `iifname "`+layout.Bridge+`" ip6 saddr fe80::/10 drop`, `iifname "`+layout.Bridge+`" ip6 daddr fe80::/10 drop`)
 	}
 	for _, f := range t.families {
 		rules = append(rules, fmt.Sprintf("%s saddr . %s daddr @self%s accept", f.name, f.name, f.number))
 		if d == ingress {
-			// What a node sends of its own. What comes by one of its ports, NodePort or
-			// hostPort, counts as the sender's, who was asked for there.
+			// What a node itself sends. What comes through one of its ports, NodePort or
+			// hostPort, counts as the sender's.
 			rules = append(rules, fmt.Sprintf("%s saddr @nodes%s ct status and dnat == 0 accept", f.name, f.number))
 		}
 		rules = append(rules, fmt.Sprintf("%s %s vmap @%s%s", f.name, d.pod(), d, f.number))

@@ -17,8 +17,8 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// kernel makes a packet filter of the real kernel, in a network namespace of its
-// own: the goroutine's thread, and what it starts, is in it until the test ends.
+// kernel is a packet filter of the real kernel, in a separate network namespace: the
+// goroutine's thread, and what it starts, is in it until the test ends.
 func kernel(t testing.TB, fs []family) *table {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -173,8 +173,8 @@ func TestRemoveWithoutNFT(t *testing.T) {
 	}
 }
 
-// big is 1,000 pods of 20 namespaces with 10 policies each. Every policy selects a
-// tenth of the pods of its namespace, and lets in pods of its own and of another.
+// big is 1,000 pods of 20 namespaces with 10 policies each. Every policy selects a tenth of
+// the pods of its namespace, and admits pods of the same and of another namespace.
 func big(t testing.TB) *filter {
 	f := newFilter(only4)
 	addr := range4.Addr()

@@ -86,7 +86,7 @@ func (e *enforcer) startWatching(ctx context.Context) error {
 	return nil
 }
 
-// stopWatching also forgets what was watched: nobody tells what goes meanwhile.
+// stopWatching also forgets what was watched: deletions go unnoticed meanwhile.
 func (e *enforcer) stopWatching() {
 	if e.stop == nil {
 		return
@@ -135,12 +135,12 @@ func trimPod(p *v1.Pod) *v1.Pod {
 	return o
 }
 
-// ownAddresses are those from which a node itself sends to pods: its addresses,
-// that of the interface that carries its overlay, and in its range of pod
-// addresses the first, which its end of the overlay has, and the second, which the
-// bridge has. It says the others itself, so they count once they are proven: what is
-// somebody else's would let him past the policies of all pods. To its own pods a node
-// needs none of them, and over VXLAN and WireGuard it comes from the first of its range.
+// ownAddresses are those from which a node itself sends to pods: its addresses, that of the
+// interface that carries its overlay, and in its range of pod addresses the first, which
+// its end of the overlay has, and the second, which the bridge has. It reports the others
+// itself, so they count once they are proven: the owner of another node's address would
+// bypass the policies of all pods. For its own pods a node needs none of them, and over
+// VXLAN and WireGuard its packets come from the first address of its range.
 func ownAddresses(n *v1.Node, pods []netip.Prefix) []netip.Addr {
 	var all []netip.Addr
 	proven, _ := kube.Proven(n)

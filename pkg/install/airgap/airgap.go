@@ -46,7 +46,8 @@ type Request struct {
 	// Export writes an archive of further images, compressed with zstd. It is nil
 	// if there are none.
 	Export func(io.Writer) error
-	// Disk is where it is written, and Tell is told how many bytes of a file are done.
+	// Disk is what the bundle is written to. Progress gets how many bytes of a file are
+	// done.
 	Disk     unpack.Disk
 	Progress func(file string, done int64)
 }

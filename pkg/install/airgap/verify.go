@@ -25,8 +25,8 @@ type File struct {
 	Images []string `json:"images,omitempty"` // of an archive of images
 }
 
-// Verify reads a bundle to its end. It is an error if something is missing in it,
-// is not as the checksums say, or could not be used.
+// Verify reads a bundle to its end. It fails if a part is missing, does not match its
+// checksum, or could not be used.
 func Verify(r io.Reader, progress func(file string, done int64)) ([]File, error) {
 	var (
 		files []File

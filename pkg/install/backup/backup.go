@@ -22,9 +22,8 @@ import (
 	"lite.io/lite/pkg/version"
 )
 
-// Backup is what is kept aside: all that is needed to be again what the
-// node was. It is on the disk in one directory, complete once this description
-// of it is there.
+// Backup is all that is needed to restore the node. It is one directory, which is complete
+// once it contains this description.
 type Backup struct {
 	Versions version.Info `json:"versions"`
 	Role     config.Role  `json:"role"`
@@ -237,7 +236,7 @@ func CleanUp(dataDir string) error {
 	return errors.Join(remove(making(dataDir)), remove(former(dataDir)))
 }
 
-// ReplaceProgram puts the program that waits in the place of the one that is there.
+// ReplaceProgram replaces the installed program with the staged one.
 func ReplaceProgram(binary string) error {
 	if err := os.Rename(layout.Staged(binary), binary); err != nil {
 		return fmt.Errorf("replace the program: %w", err)

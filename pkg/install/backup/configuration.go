@@ -16,9 +16,9 @@ const largestFile = 1 << 20
 // mostLinks is how many links from one to the next are followed, as the kernel does.
 const mostLinks = 40
 
-// configuration finds the files that say how the node is to be, and the links that
-// lead to them. What belongs to the installation is none of them: its inventory, the
-// key of releases and the guard; and the kubeconfig is made at each start.
+// configuration finds the files that configure the node, and the links that lead to them.
+// It leaves out what belongs to the installation (the inventory, the key of releases and
+// the guard), and the kubeconfig, which is written at each start.
 func configuration(cfg *config.Config) (files, dirs []string) {
 	at := cfg.Layout().Config
 	others := []string{cfg.WriteKubeconfig, at.Installed(), at.ReleaseKey(), at.Guard()}
@@ -64,7 +64,7 @@ func follows(link string) (string, error) {
 	if err != nil || filepath.IsAbs(target) {
 		return target, err
 	}
-	dir, err := filepath.EvalSymlinks(filepath.Dir(link)) // what .. is there
+	dir, err := filepath.EvalSymlinks(filepath.Dir(link)) // what .. means there
 	return filepath.Join(dir, target), err
 }
 

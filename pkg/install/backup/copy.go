@@ -91,8 +91,8 @@ func copyTree(from, to string, w when) error {
 // data of the new one would be worse than none.
 func isUsers(rel string) bool { return strings.HasPrefix(rel+"/", "manifests/") }
 
-// usersMounts tells what in a directory is a mount of the user's, such as a checkout
-// of manifests. It is neither kept nor put back: it is not lite's to change.
+// usersMounts finds mounts of the user's in a directory, such as a checkout of manifests.
+// They are neither backed up nor restored, since they are not lite's to change.
 func usersMounts(dir string) (func(rel string) bool, error) {
 	real, err := filepath.EvalSymlinks(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -113,8 +113,8 @@ func skip(entry fs.DirEntry) error {
 	return nil
 }
 
-// copyEntry makes one file, link or directory, without what is in it, like another.
-// What is there already and looks the same stays.
+// copyEntry makes one file, link or directory (without its content) like another. An
+// existing one that is alike stays.
 func copyEntry(from, to string, info fs.FileInfo) error {
 	have, err := os.Lstat(to)
 	if err == nil && have.Mode().Type() != info.Mode().Type() {
@@ -156,8 +156,7 @@ func copyEntry(from, to string, info fs.FileInfo) error {
 // modeBits is what chmod sets.
 const modeBits = fs.ModePerm | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky
 
-// giveOwner gives a file the owner, the group and the mode of another, where it has
-// not got them.
+// giveOwner gives a file the owner, group and mode of another, where they differ.
 func giveOwner(path string, like fs.FileInfo) error {
 	have, err := os.Lstat(path)
 	if err != nil {
@@ -179,8 +178,8 @@ func giveOwner(path string, like fs.FileInfo) error {
 	return nil
 }
 
-// alike reports whether two files, or links, are the same, as far as a user can
-// tell. One that is not there is like no other.
+// alike reports whether two files or links are the same to a user. One that does not exist
+// is not like any other.
 func alike(a, b string) (bool, error) {
 	is, err := os.Lstat(a)
 	if err != nil {
@@ -254,7 +253,7 @@ func remove(path string) error {
 	return os.RemoveAll(path)
 }
 
-// prune removes what a copy has and the original has not. What is mounted there
+// prune removes what a copy has and the original does not have. What was mounted there
 // since stays, with the directories that lead to it.
 func prune(from, to string) error {
 	real, err := filepath.EvalSymlinks(to)
@@ -369,9 +368,8 @@ func copyData(source, target *os.File) error {
 	return target.Truncate(end)
 }
 
-// linkOrCopy gives a file that nobody changes a second name, or makes a copy
-// where that is on another file system. It replaces what is there, on the disk
-// when it returns.
+// linkOrCopy links a file that nobody changes, or copies it to another file system. It
+// replaces an existing file, and returns when the result is on disk.
 func linkOrCopy(from, to string) error {
 	if err := os.Remove(to); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

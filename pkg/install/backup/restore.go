@@ -140,8 +140,8 @@ func swapEntry(live, kept, dropped string) error {
 	return errors.Join(file.SyncDir(filepath.Dir(live)), file.SyncDir(filepath.Dir(dropped)))
 }
 
-// spent is where a kept entry is that was copied back, until it is removed. A name
-// of its own, as the half of what was kept must not be taken for the whole.
+// spent is the name of an entry that was copied back, until it is removed. It has another
+// name because a half of what was backed up must not be taken for the whole.
 func spent(kept string) string { return kept + ".spent" }
 
 // copyBack is swapEntry where nothing can be renamed.
@@ -168,7 +168,7 @@ func copyBack(live, kept, dropped string) error {
 // copyAside keeps what is dropped, if there is room: to go back matters more.
 func copyAside(live, dropped string) error {
 	if _, err := os.Lstat(dropped); !errors.Is(err, fs.ErrNotExist) {
-		return err // what is there now is not what the newer version had
+		return err // what is there now is not the newer version's
 	}
 	if _, err := os.Lstat(live); errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -235,8 +235,7 @@ func restoreFile(dir, path string) error {
 	return file.SyncDir(filepath.Dir(path))
 }
 
-// setAside takes away files that came since: the old version may not know what
-// they say.
+// setAside moves files away that were added since: the old version may not understand them.
 func (b *Backup) setAside(dir string) error {
 	for _, d := range b.Dirs {
 		found, _ := os.ReadDir(d)

@@ -1,6 +1,7 @@
-// Package inventory reads and writes what was put on the machine when lite was installed. It is a file with one path per
-// line, of a directory with a slash at its end. A path is in it before it is there, so uninstall finds whatever a run has
-// made that was killed. It is checked as it is read, since root may have edited it: see [Path].
+// Package inventory reads and writes what was put on the machine when lite was installed. It is a file with one path
+// per line, of a directory with a slash at its end. A path is listed before it is created, so that uninstall finds
+// whatever a run that was killed has created. Each path is checked when it is read, since root may have edited the
+// file: see [Path].
 package inventory
 
 import (

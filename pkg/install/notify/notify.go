@@ -1,9 +1,9 @@
-// Package notify tells the service manager how the process is doing, by the
-// protocol of sd_notify(3).
+// Package notify reports the state of the process to the service manager, with the protocol
+// of sd_notify(3).
 //
-// go-systemd does that too, but reads the environment at each call, and so do
-// kubelet and API server in this process: the kubelet would say READY and answer
-// the watchdog in lite's name. So the environment is read once and then cleared.
+// go-systemd does that too, but reads the environment at each call, as do kubelet and API
+// server in this process: the kubelet would report READY and answer the watchdog on behalf
+// of lite. So the environment is read once and then cleared.
 package notify
 
 import (
@@ -14,11 +14,11 @@ import (
 	"time"
 )
 
-// Variables are those that tell a process of its service manager. They are not for
-// the parts of the process, nor for what it starts.
+// Variables are how a service manager announces itself to a process. They are not for
+// lite's components, nor for programs that it starts.
 var Variables = []string{"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"}
 
-// Manager is who is told; the zero Manager is told nothing.
+// Manager is the service manager; the zero Manager gets nothing.
 type Manager struct {
 	conn  *net.UnixConn
 	every time.Duration // how often the watchdog wants to hear; 0 = there is none
@@ -51,7 +51,7 @@ func (m *Manager) Ready() { m.send("READY=1") }
 // Stopping reports that the process is about to end.
 func (m *Manager) Stopping() { m.send("STOPPING=1") }
 
-// Status says in one line what the process does or waits for.
+// Status reports in one line what the process does or waits for.
 func (m *Manager) Status(line string) {
 	m.send("STATUS=" + strings.ReplaceAll(line, "\n", " "))
 }
@@ -76,7 +76,7 @@ func (m *Manager) Watch(ctx context.Context, alive func(context.Context) error) 
 	}
 }
 
-// send tells the manager. That it does not listen is no reason to stop working.
+// send sends to the manager, and ignores errors: the process works without it.
 func (m *Manager) send(state string) {
 	if m.conn == nil {
 		return

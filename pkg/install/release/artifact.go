@@ -105,8 +105,8 @@ const (
 	directory
 )
 
-// Open looks what an artifact is: the program, that compressed with gzip, a bundle,
-// or a directory with the files of a release or of a bundle.
+// Open finds out what an artifact is: the program, that compressed with gzip, a bundle, or
+// a directory with the files of a release or of a bundle.
 func Open(path, arch string) (*Artifact, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -220,7 +220,7 @@ func (a *Artifact) eachOfBundle(each func(Part) error) error {
 	return nil
 }
 
-// kindOf tells what a file is by its name.
+// kindOf returns what a file is, by its name.
 func kindOf(name, arch string) (kind Kind, ok bool) {
 	switch {
 	case name == SumsFile:

@@ -49,8 +49,8 @@ func FuzzSums(f *testing.F) {
 	})
 }
 
-// A bundle is an archive that anybody may have made: what it says is an image archive stays in its directory, nothing is
-// there twice, and it takes no more memory than it has bytes.
+// Anybody may have made a bundle: its image archives stay in their directory, nothing is in it twice, and reading takes
+// no more memory than it has bytes.
 func FuzzBundle(f *testing.F) {
 	packed := func(names ...string) []byte {
 		var b bytes.Buffer

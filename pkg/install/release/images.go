@@ -14,7 +14,7 @@ import (
 	"lite.io/lite/pkg/file"
 )
 
-// CheckImages makes sure that all archives of images of an artifact are what its SHA256SUMS says.
+// CheckImages makes sure that all image archives of an artifact match its SHA256SUMS.
 func (a *Artifact) CheckImages(sums Sums) error {
 	return a.Each(func(p Part) error {
 		if p.Kind != Images {
@@ -28,9 +28,9 @@ func (a *Artifact) CheckImages(sums Sums) error {
 	})
 }
 
-// InstallImages puts the archives of images of an artifact into a directory. Of each it is the copy that has to be what
-// SHA256SUMS says; it has its name only then. What is there with that name and that content stays. before is told the
-// name of each that is written, and where it is going to be.
+// InstallImages copies the image archives of an artifact into a directory. Each copy has to match SHA256SUMS before it
+// gets its name. A file with the same name and content stays. before gets the name of each that is written, and its
+// path.
 func (a *Artifact) InstallImages(sums Sums, dir string, before func(name, to string) error) error {
 	return a.Each(func(p Part) error {
 		if p.Kind != Images {
@@ -71,7 +71,7 @@ func sumOf(r io.Reader) (string, error) {
 	return hex.EncodeToString(sum.Sum(nil)), err
 }
 
-// hasSum reports whether a file has a SHA-256. One that is not there has not.
+// hasSum reports whether a file exists and has a SHA-256.
 func hasSum(path, hash string) (bool, error) {
 	is, err := SumOf(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -80,7 +80,7 @@ func hasSum(path, hash string) (bool, error) {
 	return err == nil && is == hash, err
 }
 
-// writeImages writes an archive that is there wholly, as its sum says, or not at all.
+// writeImages writes an archive completely, as its checksum requires, or not at all.
 func writeImages(p Part, to string, sums Sums) error {
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		return err

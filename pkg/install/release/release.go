@@ -1,6 +1,6 @@
-// Package release knows what a release of lite is made of, wherever it is: on a
-// file server, in a directory, or in a bundle. It has the names of the files, their
-// checksums, the signature of these, and the look at a program.
+// Package release knows what a release of lite consists of, wherever it is: on a file
+// server, in a directory, or in a bundle. It has the names of the files, their checksums,
+// the signature of these, and the inspection of a program.
 package release
 
 import (
@@ -24,8 +24,8 @@ const (
 	ImageDir = "images/"
 )
 
-// machines is the architectures that lite runs on, and what a program for them
-// says in its head.
+// machines is the architectures that lite runs on, by the machine in the header of a
+// program.
 var machines = map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}
 
 // Architectures is those that there are releases for.

@@ -95,7 +95,7 @@ func TestBundleOfMillionsOfFiles(t *testing.T) {
 	says(t, ReadBundle(r, func(*tar.Header, io.Reader) error { return nil }), "it contains more than 65536 files, and no bundle of lite has")
 }
 
-// What openssl signs, as the documents say, is what Verify takes.
+// Verify accepts what openssl signs as the documents describe.
 func TestVerifyWhatOpenSSLHasSigned(t *testing.T) {
 	if _, err := exec.LookPath("openssl"); err != nil {
 		t.Skip("there is no openssl")
@@ -220,7 +220,7 @@ func TestPartsOfABundle(t *testing.T) {
 	}
 }
 
-// What is said about a program is what SHA256SUMS says, and about that program.
+// A statement has to match SHA256SUMS, and to be about the program.
 func TestStatements(t *testing.T) {
 	program := strings.Repeat("ab", 32)
 	right := []byte("{\n  \"sha256\": \"" + program + "\",\n  \"gitCommit\": \"0123abc\",\n}\n")

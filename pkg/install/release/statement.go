@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Statements names what a release says about its programs, their bill of materials and their provenance.
+// Statements names a release's statements about its programs: bill of materials and provenance.
 func (s Sums) Statements() []string {
 	var names []string
 	for _, name := range slices.Sorted(maps.Keys(s)) {
@@ -20,8 +20,8 @@ func (s Sums) Statements() []string {
 	return names
 }
 
-// CheckStatement makes sure that a statement is what SHA256SUMS says, and about the program with a SHA-256. What it says
-// is not judged. The commit is the one that it names, if it does.
+// CheckStatement makes sure that a statement matches SHA256SUMS and is about the program with a SHA-256. It does not
+// judge the content. It returns the commit that the statement names, if any.
 func (s Sums) CheckStatement(name string, text []byte, program string) (commit string, err error) {
 	hash, err := sumOf(bytes.NewReader(text))
 	if err == nil {

@@ -31,7 +31,7 @@ func ReadSums(r io.Reader) ([]byte, error) {
 	return data, err
 }
 
-// Sums is what a SHA256SUMS says: for each name the SHA-256 in hexadecimal.
+// Sums is the content of a SHA256SUMS: for each name the SHA-256 in hexadecimal.
 type Sums map[string]string
 
 // ParseSums reads what sha256sum has written.
@@ -92,7 +92,7 @@ func (s Sums) Check(name, hash string) error {
 	}
 }
 
-// WrongSumError is that a file is not what SHA256SUMS says.
+// WrongSumError means that a file does not match SHA256SUMS.
 type WrongSumError struct{ Name, Is, Want string }
 
 func (e *WrongSumError) Error() string {

@@ -48,12 +48,12 @@ func (c *Change) Close() error {
 	return errors.Join(errs...)
 }
 
-// changeWait is how long somebody else may take who is about to end; an upgrade takes
+// changeWait is how long to wait for another change that is about to end. An upgrade takes
 // longer, and is not waited for.
 const changeWait = 10 * time.Second
 
-// BeginChange takes the right on directories, those that there are, always in the same
-// order: that of configuration first. say is told whom it waits for.
+// BeginChange locks the directories that exist, always in the same order: that of
+// configuration first. report gets whom it waits for.
 func BeginChange(ctx context.Context, report func(string), dirs ...string) (*Change, error) {
 	c := &Change{}
 	for _, dir := range dirs {
@@ -122,8 +122,8 @@ func tryLockDir(dir string) (*os.File, error) {
 	}
 }
 
-// inherited is the file by which this process was started with the directory open and
-// locked. What it has opened by itself is closed for what it starts.
+// inherited is the descriptor of the directory if this process was started with it open and
+// locked. Descriptors that it opens itself are closed in programs that it starts.
 func inherited(dir string) (fd int, ok bool) {
 	want, err := os.Stat(dir)
 	if err != nil {

@@ -79,7 +79,7 @@ func TestChangeIsForOne(t *testing.T) {
 	if _, err := lockDir(t.Context(), func(string) {}, dir, 0); err == nil || !strings.Contains(err.Error(), who) || !strings.Contains(err.Error(), dir) {
 		t.Errorf("a second one: %v, want it to name %s", err, who)
 	}
-	// Who waits is told for whom, and has it when that one is killed.
+	// Whoever waits learns for whom, and gets the lock when that process is killed.
 	reported := make(chan string, 1)
 	had := make(chan error, 1)
 	go func() {
@@ -159,7 +159,7 @@ func TestNameOf(t *testing.T) {
 	}
 	defer c.Wait()
 	defer in.Close()
-	// The kernel tells of the start a moment before it has the arguments.
+	// The kernel shows the process a moment before its arguments.
 	got := nameOf(c.Process.Pid)
 	for deadline := time.Now().Add(10 * time.Second); got == "a process" && time.Now().Before(deadline); got = nameOf(c.Process.Pid) {
 		runtime.Gosched()

@@ -21,7 +21,7 @@ type Kind int
 const (
 	None Kind = iota
 	Systemd
-	Unbooted // systemd in the image of a machine, say, which is going to be booted
+	Unbooted // systemd in the image of a machine, for example, that will be booted later
 	OpenRC
 )
 
@@ -38,7 +38,7 @@ type Installer struct {
 }
 
 // Here returns the init system of a machine whose files are below root, and whose programs lookPath finds ("" = not
-// there). image says that the machine may be one that does not run.
+// found). image means that the machine may not be running.
 func Here(root string, run Runner, lookPath func(name string) string, image bool) Installer {
 	m := machineAt(root, run)
 	isDir := func(path string) bool {
@@ -105,7 +105,7 @@ func (i Installer) Running(ctx context.Context) bool {
 type State struct {
 	Ready   bool
 	Failing bool
-	Why     string // it is not ready yet, or fails; "" = it does not say
+	Why     string // why it is not ready yet, or fails; "" = unknown
 }
 
 // Starting is a start that has begun.
@@ -114,7 +114,7 @@ type Starting struct {
 	State func(context.Context) State
 }
 
-// StartError is that an init system has refused to start the service.
+// StartError means that an init system has refused to start the service.
 type StartError struct {
 	Program string
 	Output  string // of the program
@@ -122,7 +122,7 @@ type StartError struct {
 
 func (e *StartError) Error() string { return e.Program + " does not start lite: " + oneLine(e.Output) }
 
-// Restart begins to start the service, anew if it runs. bin is the program of lite.
+// Restart begins to start or restart the service. bin is the program of lite.
 func (i Installer) Restart(ctx context.Context, bin string) (Starting, error) {
 	if i.Kind == OpenRC {
 		before := int64(0)
@@ -195,7 +195,7 @@ func (i Installer) logAfter(size int64) string {
 	return string(text)
 }
 
-// lastWords is the last line by which lite has said why it ends, or which holds a word.
+// lastWords is the last line that shows why lite has stopped, or that contains a word.
 func lastWords(log, word string) string {
 	for _, line := range slices.Backward(strings.Split(log, "\n")) {
 		if why, ok := strings.CutPrefix(line, "lite: "); ok {

@@ -39,19 +39,19 @@ func Claim(dataDir string) (*Hold, error) {
 	return hold, nil
 }
 
-// CheckClaim says what Claim would refuse, and touches nothing.
+// CheckClaim returns the error that Claim would return, and changes nothing.
 func CheckClaim(dataDir string) error {
 	hold, err := claim(dataDir, os.O_RDONLY)
 	if errors.Is(err, errTaken) {
 		return err
 	}
-	return hold.Close() // if there is none, Claim makes it or says why not
+	return hold.Close() // if it does not exist, Claim creates it or returns why not
 }
 
 // errTaken is that somebody else has a data directory.
 var errTaken = errors.New("the data directory is in use")
 
-// takenError is errTaken with what a user is told.
+// takenError is errTaken with a message for users.
 type takenError struct{ error }
 
 func (takenError) Is(target error) bool { return target == errTaken }
@@ -79,7 +79,7 @@ func claim(dataDir string, flags int) (*Hold, error) {
 // claimEvery is how often a start tries again.
 const claimEvery = 5 * time.Millisecond
 
-// taken says who has the lock, for a lite that is to start.
+// taken is the error for a lite that starts: it names who has the lock.
 func taken(lock *os.File) error {
 	pid, dir := pidIn(lock), filepath.Dir(lock.Name())
 	switch name := nameOf(pid); {
@@ -92,7 +92,7 @@ func taken(lock *os.File) error {
 }
 
 // takeLock takes the lock of a data directory. If another process has it, the file is
-// returned for the caller to look at and close.
+// returned for the caller to inspect and close.
 func takeLock(dataDir string, flags int) (hold *Hold, refused *os.File, err error) {
 	held, refused, err := layout.Data(dataDir).TryLock(flags)
 	if held != nil {
@@ -110,7 +110,7 @@ func (h *Hold) sign() error {
 	return err
 }
 
-// pidIn is the process that says it has the lock, 0 if none does.
+// pidIn is the process that has written its ID into the lock, 0 if none has.
 func pidIn(lock *os.File) int {
 	text := make([]byte, 20)
 	n, _ := lock.ReadAt(text, 0)
@@ -159,8 +159,8 @@ func openers(path string, locked bool) []int {
 	return pids
 }
 
-// opened compares names: to look at what others have open could take for ever,
-// where it is on a server that does not answer.
+// opened compares names: to open files of other processes could hang on a file server that
+// does not answer.
 func opened(pid int, path string, locked bool) bool {
 	proc := fmt.Sprintf("/proc/%d", pid)
 	entries, err := os.ReadDir(proc + "/fd")

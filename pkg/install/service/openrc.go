@@ -9,7 +9,7 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// openRC is asked by rc-service and rc-update.
+// openRC uses rc-service and rc-update.
 type openRC struct{ machine }
 
 func (openRC) Name() string   { return "OpenRC" }
@@ -63,8 +63,8 @@ func (o openRC) Stop(ctx context.Context) error {
 	return o.must(ctx, "rc-service", layout.Service, "stop")
 }
 
-// Disable names the runlevels: told all of them, rc-update fails for those that the
-// service is not in.
+// Disable names the runlevels, because rc-update fails with all of them if the service is
+// not in each.
 func (o openRC) Disable(ctx context.Context) error {
 	runlevels, err := o.runlevels()
 	if err != nil || len(runlevels) == 0 {

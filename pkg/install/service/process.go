@@ -12,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// program is what a build of lite says that it is, whatever its file is called.
+// program is the main package in the build information of lite, whatever its file is
+// called.
 const program = "lite.io/lite/cmd/lite"
 
 // IsProgram reports whether a file is a build of lite.
@@ -35,12 +36,12 @@ func TryHold(dataDir string) (*Hold, *Process, error) {
 	}
 }
 
-// settleTimeout is how long it may be unclear who has the lock: a lite that was
-// just killed may have been starting a program, which has the lock until it runs;
-// one that has just started has not written down its number.
+// settleTimeout is how long it may be unclear who has the lock: a lite that was just killed
+// may have been starting a program, which has the lock until it runs; one that has just
+// started has not written its process ID yet.
 const settleTimeout = 2 * time.Second
 
-// errUnknown is that who has the lock is not who says so.
+// errUnknown means that the process in the lock file is not the one that has the lock.
 var errUnknown = errors.New("find it with `fuser -v`, stop it and try again")
 
 func tryHold(dataDir string) (*Hold, *Process, error) {
@@ -122,7 +123,7 @@ func (p *Process) Stop(ctx context.Context, dataDir string) (*Hold, error) {
 }
 
 // End waits for the end of a lite whose data directory is free. One that waits for an
-// upgrade, to start again after it, does not end by itself.
+// upgrade, to restart after it, does not end on its own.
 func (p *Process) End(ctx context.Context) error {
 	force := time.NewTimer(endTimeout)
 	defer force.Stop()

@@ -1,6 +1,6 @@
-// Package service is how lite is kept running on a machine: the service of an
-// init system, or a process that somebody has started; and who has its data directory,
-// or changes what is installed.
+// Package service finds and controls what keeps lite running: the service of an init
+// system, or a process that somebody has started. It also has the locks on the data
+// directory and on changes of the installation.
 package service
 
 import (
@@ -31,8 +31,8 @@ const (
 	maxOutput = 1 << 20
 )
 
-// ErrNone says that lite is no service of this machine: there is no init system
-// that lite knows, or its service is not installed.
+// ErrNone means that lite is not a service of this machine: the machine has no init system
+// that lite knows, or the service is not installed.
 var ErrNone = errors.New("lite is not a service of this machine")
 
 // Manager is the init system of the machine, as far as it concerns lite.
@@ -44,11 +44,12 @@ type Manager interface {
 	// Active reports whether the service runs, starts, stops, or waits to be
 	// started again after a failure.
 	Active(ctx context.Context) (bool, error)
-	// Start starts the service and waits until it says that it is ready.
+	// Start starts the service and waits until it reports that it is ready.
 	Start(ctx context.Context) error
-	// Stop stops the service and waits until it has ended. Pods run on.
+	// Stop stops the service and waits until it has ended. Pods keep running.
 	Stop(ctx context.Context) error
-	// Disable makes the service not start at boot; one that is not there is.
+	// Disable keeps the service from starting at boot. A service that does not exist is not
+	// an error.
 	Disable(ctx context.Context) error
 	// Reload reads descriptions that were changed or removed.
 	Reload(ctx context.Context) error

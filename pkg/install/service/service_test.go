@@ -13,8 +13,7 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// fake is a machine whose commands answer what the test says. What was run is
-// noted.
+// fake is a machine whose commands print what the test sets. It records what was run.
 type fake struct {
 	machine
 	answers map[string]answer // command line -> answer; others succeed and print nothing
@@ -195,8 +194,8 @@ func TestHold(t *testing.T) {
 	again.Close()
 }
 
-// The data directory of a lite is free before it has closed its sockets, and one that
-// waits for an upgrade never ends by itself.
+// The data directory of a lite is free before it has closed its sockets, and one that waits
+// for an upgrade never ends on its own.
 func TestEnd(t *testing.T) {
 	for _, program := range []string{"sleep 0.2", "sleep 1000"} {
 		c := exec.Command("sh", "-c", "exec "+program)

@@ -13,14 +13,14 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// systemd is asked by systemctl, which waits for the jobs that it gives.
+// systemd uses systemctl, which waits for its jobs.
 type systemd struct{ machine }
 
 func (systemd) Name() string   { return "systemd" }
 func (s systemd) Unit() string { return filepath.Join(s.root, s.layout.Host.SystemdUnit) }
 
-// state is what systemd knows of the service. LoadState is not-found if that is
-// nothing.
+// state is what systemd knows of the service. LoadState is not-found if it knows no such
+// service.
 func (s systemd) state(ctx context.Context) (map[string]string, error) {
 	output, code, err := s.run(ctx, "systemctl", "show", "--property=LoadState,ActiveState,UnitFileState", layout.Service+".service")
 	if err == nil && code != 0 {
@@ -90,8 +90,9 @@ func (s systemd) control(ctx context.Context, verb string) error {
 	return s.must(ctx, "systemctl", "--no-ask-password", verb, layout.Service+".service")
 }
 
-// CloseUnit takes the file of the service from the eyes of others, where an earlier
-// installer has left it open. One that the installer has not made is its owner's.
+// CloseUnit makes the file of the service readable by root alone, where an earlier
+// installer has left it readable by all. A file that the installer has not written is left
+// alone.
 func CloseUnit() error { return machineAt("/", Execute).closeUnit() }
 
 func (m machine) closeUnit() error {

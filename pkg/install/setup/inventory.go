@@ -67,7 +67,7 @@ func (i *installed) obsolete(wanted []string) []string {
 	return all
 }
 
-// settle makes what was prepared the inventory, unless it says the same.
+// settle replaces the inventory with the prepared one, unless both are the same.
 func (i *installed) settle(prepared string, wanted []string) error {
 	if slices.Equal(i.now, wanted) {
 		return nil
@@ -88,7 +88,7 @@ func (i *installed) restore() error {
 	return os.Rename(i.copy, i.path)
 }
 
-// close removes what says nothing.
+// close removes an empty inventory.
 func (i *installed) close() error {
 	if i.path == "" {
 		return nil
@@ -103,8 +103,8 @@ func (i *installed) close() error {
 // newSuffix is what a file is called by until it takes the place of an older one.
 const newSuffix = ".new"
 
-// writeNew writes what is to be at a path beside it, and puts it on the disk. What is there by that name, which may be
-// a link, is not written into.
+// writeNew writes the new content of a path beside it, and syncs it. An existing file of that name, which may be a
+// link, is replaced, not written to.
 func writeNew(path string, data []byte, mode fs.FileMode) error {
 	path += newSuffix
 	if err := ignoreMissing(os.Remove(path)); err != nil {
@@ -122,7 +122,7 @@ func writeNew(path string, data []byte, mode fs.FileMode) error {
 	return nil
 }
 
-// replace renames a file that is on the disk, so that after a power cut either of both is there.
+// replace renames a synced file, so that after a power cut one of the two exists.
 func replace(from, to string) error {
 	if err := os.Rename(from, to); err != nil {
 		return err

@@ -62,7 +62,7 @@ func (m machine) full(dir string, err error) error {
 		dir, m.room(dir)), err}
 }
 
-// writeError says what to do, without what the system calls it.
+// writeError is a message with a remedy, without the system's error text.
 type writeError struct {
 	text string
 	err  error

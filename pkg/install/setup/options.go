@@ -15,8 +15,8 @@ import (
 // prefix begins the variables of install.sh, which are this package's too.
 const prefix = "INSTALL_LITE_"
 
-// variables say how lite is installed, and scriptVariables which one: the script finds it by them. A lite that is set up
-// without the script is what it is.
+// variables configure how lite is installed, and scriptVariables which version: install.sh finds it by them. Without
+// the script, the running program is installed.
 func variables() []string {
 	return []string{"EXEC", "BIN_DIR", "SKIP_DOWNLOAD", "SKIP_ENABLE", "SKIP_START"}
 }
@@ -95,7 +95,7 @@ func (s *setup) checkVariables() error {
 	return nil
 }
 
-// on says whether a switch is on.
+// on reports whether a switch is on.
 func (e environment) on(name string) (bool, error) {
 	switch value := e.get(name); value {
 	case "true", "1", "yes":
@@ -152,7 +152,7 @@ func (s *setup) decide(words []string) error {
 	if err != nil {
 		return fmt.Errorf("read the previous arguments: %w", err)
 	}
-	// Who only wants the newest version shall not lose what was said before, nor the node its role.
+	// Installing a newer version keeps the configuration and the role of the node.
 	s.options.keep, s.options.role = true, ""
 	for line := range strings.Lines(string(before)) {
 		if role, ok := strings.CutPrefix(strings.TrimSpace(line), "# role: "); ok {
@@ -165,7 +165,7 @@ func (s *setup) decide(words []string) error {
 	return nil
 }
 
-// configures reports whether a variable says something of the configuration.
+// configures reports whether a variable sets an option of the configuration.
 func (e environment) configures() bool {
 	return slices.ContainsFunc(e, func(pair string) bool {
 		name, value, _ := strings.Cut(pair, "=")

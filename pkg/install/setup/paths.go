@@ -14,7 +14,7 @@ func unitDirs(h layout.Host) []string {
 	return []string{path.Dir(h.SystemdUnit), "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"}
 }
 
-// completion is where a shell looks for what completes lite's commands.
+// completion is the path of a shell's completions for lite.
 type completion struct{ shell, path string }
 
 func completions(h layout.Host) []completion {

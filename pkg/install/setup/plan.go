@@ -22,7 +22,7 @@ import (
 // plan is what is going to be changed.
 type plan struct {
 	bin     string // the program, in its place
-	program string // where the program is that takes its place; "" = it is there
+	program string // the program that replaces it; "" = it stays
 	config  Configuration
 	sums    release.Sums
 	files   []change
@@ -73,7 +73,7 @@ func (s *setup) makePlan(ctx context.Context) error {
 	return nil
 }
 
-// want says that a path belongs to this installation.
+// want adds paths to this installation.
 func (p *plan) want(paths ...string) { p.wanted = append(p.wanted, paths...) }
 
 // file plans a file, unless it is as it is to be.
@@ -113,8 +113,7 @@ func (s *setup) dir(dir string) {
 	}
 }
 
-// spare refuses to replace what somebody else has put there. What lite has put there is in the inventory, or it says so
-// itself.
+// spare refuses to replace files of others. Files of lite's are in the inventory, or isOurs recognizes them.
 func (s *setup) spare(path, otherwise string, isOurs func(path string) bool) error {
 	if !s.has(path) {
 		return nil
@@ -137,7 +136,7 @@ func (s *setup) planProgram() error {
 		return err
 	}
 	if v := s.options.version; v != "" && v != s.Version {
-		// A signature says that somebody made these files, not that they are the version that was asked for.
+		// A signature shows who made these files, not that they are the requested version.
 		return fmt.Errorf("what is served as lite %s is lite %s: nothing was changed; do not use these files, and ask whoever serves them",
 			v, s.Version)
 	}
@@ -159,9 +158,8 @@ func (s *setup) planProgram() error {
 	return nil
 }
 
-// checkStatements looks at what is said about the new program, where install.sh has found it beside the program: its bill
-// of materials and its provenance. SHA256SUMS, which may be signed, must name them as they are, and they must be about
-// this program.
+// checkStatements checks the statements about the new program that install.sh has found beside it: its bill of
+// materials and its provenance. They must match SHA256SUMS, which may be signed, and be about this program.
 func (s *setup) checkStatements() error {
 	text, err := s.read(s.layout.Config.Setup().File(release.SumsFile))
 	if err != nil || !s.Staged {
@@ -279,7 +277,7 @@ func (s *setup) planScripts() error {
 		s.file(path.Join(s.options.binDir, layout.Script(command)), 0o755, []byte(script))
 	}
 	for _, c := range completions(s.layout.Host) {
-		// It is not worth failing for, where /usr is read-only, say.
+		// It is not worth failing where /usr is read-only, for example.
 		if unix.Access(s.at(path.Dir(c.path)), unix.W_OK) != nil || s.has(c.path) && !s.inventory.now.Has(c.path) {
 			continue
 		}

@@ -1,10 +1,10 @@
-// Package setup makes a lite that is on the machine, and known to be the right one, the lite that is installed there: a
-// service, its configuration, its images, the commands. scripts/install.sh finds, fetches and verifies a program and
-// becomes it, as `lite setup --staged`; without the script a program installs itself.
+// Package setup installs a verified lite that is on the machine: the service, its configuration, its images, the
+// commands. scripts/install.sh finds, fetches and verifies a program and executes it, as `lite setup --staged`; without
+// the script, a program installs itself.
 //
-// First everything is looked at and planned, in memory (plan.go). Then all that is new is written beside what is there,
-// under the same name with .new, each path in the inventory before it is made (stage.go). A failure until then leaves
-// the machine as it was. From the commit on, which renames, a later run completes what this one has begun.
+// First everything is checked and planned, in memory (plan.go). Then all new files are written beside the existing
+// ones, under the same names with .new, each listed in the inventory before it is created (stage.go). A failure until
+// then leaves the machine as it was. From the commit on, which renames, a later run completes what this one has begun.
 package setup
 
 import (
@@ -25,8 +25,8 @@ import (
 type Request struct {
 	Args []string // [server|agent] [flags]
 	Env  []string // as os.Environ returns it
-	// Staged says that install.sh has become this process: it has taken the lock, begun the inventory, put the program
-	// beside its place, and what it has verified into its directory.
+	// Staged means that install.sh has executed this program: it has taken the lock, begun the inventory, and put the
+	// program beside its place and the verified files into their directory.
 	Staged  bool
 	Program string // the file of this process
 	Version string
@@ -49,7 +49,7 @@ type Configuration struct {
 // ErrInterrupted is that ctx was done before it was complete.
 var ErrInterrupted = errors.New("interrupted")
 
-// Run installs. Its error says what to do.
+// Run installs. Its error has the remedy.
 func Run(ctx context.Context, r Request) error {
 	return run(ctx, r, machine{root: "/", layout: layout.Default(), execute: service.Execute, lookPath: lookPath})
 }
@@ -126,7 +126,7 @@ func (s *setup) takeLock(ctx context.Context) (err error) {
 	}
 }
 
-// install does it. Each step says what it finds wrong before the next one begins.
+// install runs the steps. Each reports its problems before the next one begins.
 func (s *setup) install(ctx context.Context) error {
 	if err := s.parse(); err != nil {
 		return err

@@ -107,7 +107,7 @@ func (b *bed) text(path string) string {
 	return string(text)
 }
 
-// execute is a systemd that starts what it is told to.
+// execute is a systemd that starts what it is asked to.
 func (b *bed) execute(_ context.Context, name string, args ...string) (string, int, error) {
 	b.commands = append(b.commands, name+" "+strings.Join(args, " "))
 	switch {
@@ -134,7 +134,7 @@ func (b *bed) run(t *testing.T, args ...string) (string, error) {
 	return b.out.String(), err
 }
 
-// tree is all that is on the machine, with what tells whether it is the same.
+// tree is all that is on the machine, with what shows whether it is the same.
 func (b *bed) tree(t *testing.T) string {
 	t.Helper()
 	var all strings.Builder

@@ -16,7 +16,7 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// stage writes all that is new beside what is there.
+// stage writes all new files beside the existing ones.
 func (s *setup) stage(ctx context.Context) error {
 	p := &s.plan
 	slices.Sort(p.wanted)

@@ -59,7 +59,7 @@ func (s *setup) start(ctx context.Context) error {
 	return ignoreMissing(os.Remove(s.at(s.layout.Config.Pending())))
 }
 
-// restart begins to start the service, anew if it runs.
+// restart begins to start or restart the service.
 func (s *setup) restart(ctx context.Context) (service.Starting, error) {
 	starting, err := s.init.Restart(ctx, s.plan.bin)
 	var refused *service.StartError
@@ -81,7 +81,7 @@ const (
 	reportEvery = 15 * time.Second
 )
 
-// await waits until the node is ready, and says why it is not.
+// await waits until the node is ready, and returns why it is not.
 func (s *setup) await(ctx context.Context, w service.Starting) error {
 	deadline := time.Now().Add(readyTimeout)
 	reported, reportedAt, last := "", time.Now(), ""

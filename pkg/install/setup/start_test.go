@@ -20,7 +20,7 @@ func TestAwait(t *testing.T) {
 	for name, c := range map[string]struct {
 		shows []string // each second one; the last goes on
 		log   string
-		want  string // of the error, or else of what is said
+		want  string // part of the error, otherwise of the output
 		took  time.Duration
 	}{
 		"ready":       {[]string{"ActiveState=active\nInvocationID=1", "ActiveState=deactivating\nInvocationID=1", again + "ActiveState=activating", again + "ActiveState=active"}, "", "the node is ready", 4 * time.Second},

@@ -13,7 +13,7 @@ import (
 func TestWhatBatteriesLeaveIsRemoved(t *testing.T) {
 	for _, b := range addon.All() {
 		for _, name := range b.Leaves {
-			device := name == layout.Bridge || slices.Contains(layout.Devices(), name) // as cmd/lite says
+			device := name == layout.Bridge || slices.Contains(layout.Devices(), name) // as in cmd/lite
 			table := slices.ContainsFunc([]string{"inet ", "ip ", "ip6 "}, func(family string) bool { return ownsTable(family+name, true) })
 			chain := name
 			if strings.HasSuffix(name, "-") {
@@ -28,7 +28,7 @@ func TestWhatBatteriesLeaveIsRemoved(t *testing.T) {
 }
 
 func TestOwnsTable(t *testing.T) {
-	for table, want := range map[string][2]bool{ // where lite has not run since boot, and where it has
+	for table, want := range map[string][2]bool{ // if lite has not run since boot, and if it has
 		"inet lite-policy": {true, true}, "ip kube-proxy": {false, true}, "ip6 kube-proxy": {false, true},
 		"ip lite-policy": {}, "inet kube-proxy": {}, "ip filter": {}, "ip cni_hostport": {}, "inet firewalld": {}, "": {},
 	} {

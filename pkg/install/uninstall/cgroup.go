@@ -39,7 +39,7 @@ func hierarchies() []hierarchy {
 	return all
 }
 
-// tops is what the kubelet calls the cgroup of all pods, by itself and through
+// tops is the names that the kubelet gives to the cgroup of all pods, directly and through
 // systemd.
 var tops = []string{layout.PodCgroup, layout.PodSlice}
 
@@ -58,7 +58,7 @@ func (w *work) removeCgroups(ctx context.Context) {
 			dirs = append(dirs, tree(filepath.Join(h.mount, top))...)
 		}
 		for group := range w.seen.groups {
-			// Of a kubelet that was told another cgroup-root.
+			// Of a kubelet with another cgroup-root.
 			if rel, ok := within(h.root, group); ok {
 				dirs = append(dirs, tree(filepath.Join(h.mount, rel))...)
 				dirs = append(dirs, above(filepath.Join(h.mount, rel))...)
@@ -76,9 +76,9 @@ func (w *work) removeCgroups(ctx context.Context) {
 	}
 }
 
-// removeServiceCgroup removes that of the service, which the shims were in. OpenRC
-// leaves it where it is, and with cgroups of version 1 nobody tells systemd in a
-// container that they have ended.
+// removeServiceCgroup removes the cgroup of the service, in which the shims were. OpenRC
+// leaves it behind, and with cgroup v1, systemd in a container does not notice that they
+// have ended.
 func (w *work) removeServiceCgroup(manager service.Manager) {
 	groups := []string{"system.slice/" + layout.Service + ".service"}
 	var dirs []string
@@ -120,7 +120,7 @@ func (w *work) removeCgroup(dir string) {
 		case err == nil, errors.Is(err, fs.ErrNotExist):
 			return
 		case errors.Is(err, unix.EBUSY) && len(tree(dir)) > 1:
-			return // what is in it was left, and told
+			return // what is in it was left, and reported
 		case errors.Is(err, unix.EBUSY) && len(processes(dir)) > 0:
 			pid := processes(dir)[0]
 			if !w.isOurs(pid) {
@@ -174,7 +174,7 @@ func (w *work) stopSlices(ctx context.Context) {
 	for _, h := range hierarchies() {
 		for _, dir := range tree(filepath.Join(h.mount, layout.PodSlice)) {
 			if len(processes(dir)) > 0 {
-				return // removeCgroup says whose
+				return // removeCgroup reports whose
 			}
 		}
 	}

@@ -116,7 +116,7 @@ func (w *work) removeFiles() {
 	if w.KeepData {
 		w.Leave("data in %s, configuration in %s, volumes of pods in %s and their logs in %s (--keep-data)",
 			strings.Join(w.DataDirs, " and "), w.ConfigDir, w.KubeletDir, w.Host.PodLogs)
-		// What is in the directory of configuration is what a user would say again.
+		// The directory of configuration has what a user would set again.
 		installed = slices.DeleteFunc(installed, func(path string) bool {
 			_, config := within(string(w.ConfigDir), path)
 			return config
@@ -326,8 +326,8 @@ func summary(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// installed is what the installer has put on the machine. A line that could not
-// have been written by it is told and left alone.
+// installed is what the installer has put on the machine. A line that it cannot have
+// written is reported and left alone.
 func (w *work) installed() []string {
 	installed, err := inventory.Read(w.ConfigDir.Installed())
 	w.Fail(err)

@@ -198,7 +198,7 @@ func TestMountsOfTemporaryFiles(t *testing.T) {
 	}
 }
 
-// uninstall on a machine where lite has never run, or once more, took the volumes of
+// On a machine where lite has never run, or when run again, uninstall took the volumes of
 // another distribution's pods for lite's.
 func TestOthersKubelet(t *testing.T) {
 	w, out := newWork(t)

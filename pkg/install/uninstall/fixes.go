@@ -8,8 +8,8 @@ import (
 	"lite.io/lite/pkg/host/changes"
 )
 
-// undoFixes takes back what `lite check --fix` has done, the last first. What
-// cannot be is told and no failure: its firewall may be off, or gone.
+// undoFixes undoes what `lite check --fix` has done, the last first. What cannot be undone
+// is reported and not a failure: the firewall may be off, or gone.
 func (w *work) undoFixes(ctx context.Context) {
 	all, err := changes.Fixes(w.ConfigDir)
 	w.Fail(err)

@@ -11,8 +11,8 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// What `lite check --fix` has done is taken back, the last first; what cannot be is
-// told, and uninstalling goes on.
+// What `lite check --fix` has done is undone, the last first; what cannot be undone is
+// reported, and uninstalling continues.
 func TestUndoFixes(t *testing.T) {
 	dir := t.TempDir()
 	etc, log := layout.Config(filepath.Join(dir, "etc")), filepath.Join(dir, "log")
@@ -41,7 +41,7 @@ func TestUndoFixes(t *testing.T) {
 	}
 }
 
-// A file that somebody has damaged is told, and does not stop the rest.
+// A damaged file is reported, and does not stop the rest.
 func TestDamagedFixes(t *testing.T) {
 	w := &work{Installation: Installation{ConfigDir: layout.Config(t.TempDir())}, Report: NewReport(&bytes.Buffer{})}
 	if err := os.WriteFile(w.ConfigDir.Fixes(), []byte("{\"did\":"), 0o600); err != nil {

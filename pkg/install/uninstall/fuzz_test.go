@@ -7,8 +7,8 @@ import (
 	"lite.io/lite/tests/harness/fuzz"
 )
 
-// Whatever iptables-save prints, rules of others stay: what is removed are chains of ours that are there, and rules that
-// are there and lead to one of these.
+// Whatever iptables-save prints, rules of others stay: only existing chains of ours are removed, and existing rules
+// that lead to one of them.
 func FuzzSavedRules(f *testing.F) {
 	f.Add(savedRules, true)
 	f.Add(savedRules, false)

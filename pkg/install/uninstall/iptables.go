@@ -8,7 +8,7 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// chainOwner tells whose a chain of iptables is.
+// chainOwner decides whose a chain of iptables is.
 type chainOwner struct {
 	kubernetes bool            // KUBE-* are of the Kubernetes in lite
 	network    string          // of our containers, in the CNI
@@ -28,10 +28,10 @@ type savedRule struct {
 	comment       string
 }
 
-// script is the input of `iptables-restore --noflush` that removes our chains and
-// the jumps to them, and how many chains that is; "" if there are none. Rules are
-// named by what they say and not by their number, so that none of another is hit
-// when somebody changes the table meanwhile.
+// script is the input of `iptables-restore --noflush` that removes our chains and the jumps
+// to them, and how many chains that is; "" if there are none. Rules are named by their
+// content and not by their number, so that no rule of others is removed if somebody changes
+// the table meanwhile.
 func (o chainOwner) script(saved string) (script string, chains int) {
 	var b strings.Builder
 	for _, t := range parseSaved(saved) {

@@ -55,7 +55,7 @@ func (w *work) unloadModules() {
 	}
 }
 
-// unloadModule unloads a module that nobody uses; it says why not.
+// unloadModule unloads a module that nobody uses, or returns why not.
 func unloadModule(name string) error {
 	err := unix.DeleteModule(name, unix.O_NONBLOCK)
 	switch {

@@ -17,13 +17,15 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// EndLost ends the containers that nobody can be told of any more, and returns how many these are. Who
-// removes RunDir while lite is stopped takes the way to the shims of running pods; containerd (2.4) then
-// forgets their containers, and the kubelet makes the pods anew beside processes that run on, with the
-// same volumes and ports. It is called when the data directory is claimed and before containerd runs.
+// EndLost ends the containers whose shims nobody can reach any more, and returns how many these are. If
+// somebody removes RunDir while lite is stopped, the sockets of running shims are gone; containerd (2.4)
+// then forgets their containers, and the kubelet recreates the pods beside processes that keep running,
+// with the same volumes and ports. Call it when the data directory is claimed and before containerd
+// runs.
 //
-// root is where containerd keeps what outlives a reboot. It has a directory for each container, named by
-// 32 random bytes, and so have the cgroups of the container: what has none in root is not of this lite.
+// root is containerd's directory that outlives a reboot. It has a directory for each container, named by
+// 32 random bytes, as are the cgroups of the container: a container without one in root is not of this
+// lite.
 func EndLost(root string, runDir layout.Run, grace time.Duration) (int, error) {
 	l := lost{ids: lostIDs(root, runDir), address: runDir.Containerd().Socket()}
 	if len(l.ids) == 0 {
@@ -52,14 +54,14 @@ func EndLost(root string, runDir layout.Run, grace time.Duration) (int, error) {
 // lost is the containers without a way to their shims.
 type lost struct {
 	ids     map[string]bool
-	address string // of containerd, as shims are told it
+	address string // of containerd, as shims get it
 }
 
 // lostIDs is the containers of root whose shim containerd will not find, among them all that have
 // ended.
 func lostIDs(root string, runDir layout.Run) map[string]bool {
 	ids := map[string]bool{}
-	// Of tasks, and of sandboxes that a shim makes by itself.
+	// Of tasks, and of sandboxes that a shim creates itself.
 	bundles, _ := filepath.Glob(filepath.Join(runDir.Containerd().State(), "*/k8s.io"))
 	for _, kind := range []string{"sandboxes", "containers"} {
 		for _, id := range names(filepath.Join(root, "io.containerd.grpc.v1.cri", kind)) {
@@ -71,8 +73,8 @@ func lostIDs(root string, runDir layout.Run) map[string]bool {
 	return ids
 }
 
-// reachable reports whether a bundle says where a shim listens, and there is a socket. Without one
-// containerd kills the container, and the shim runs on.
+// reachable reports whether a bundle has the address of a shim, and the socket exists. Without
+// one, containerd kills the container, and the shim keeps running.
 func reachable(bundle string) bool {
 	var params struct {
 		Address string `json:"address"`
@@ -90,8 +92,8 @@ func reachable(bundle string) bool {
 	return !isPath || !filepath.IsAbs(path) || exists(path)
 }
 
-// containerGroup is the last element of the path of a container's cgroup, as containerd makes it by
-// itself and through systemd.
+// containerGroup is the last element of the path of a container's cgroup, as containerd creates it
+// directly and through systemd.
 var containerGroup = regexp.MustCompile(`^(?:cri-containerd-)?([0-9a-f]{64})(?:\.scope)?$`)
 
 // idOf is the container that a cgroup is named after, "" if it is none's.
@@ -182,8 +184,8 @@ func (l lost) kill(hierarchies []hierarchy) []int {
 	}
 }
 
-// isShim reports whether a process is the shim of one of the containers: it was told so, and where
-// containerd of lite is.
+// isShim reports whether a process is the shim of one of the containers, by its arguments: the
+// container's ID, and the address of lite's containerd.
 func (l lost) isShim(pid int) bool {
 	data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	args := strings.Split(string(data), "\x00")

@@ -57,7 +57,7 @@ func TestWhatIsLost(t *testing.T) {
 	}
 }
 
-// A shim is known by what it was told, wherever its program is.
+// A shim is recognized by its arguments, wherever its program is.
 func TestShimsOfWhatIsLost(t *testing.T) {
 	dir, id := t.TempDir(), strings.Repeat("a", 64)
 	l := lost{ids: map[string]bool{id: true}, address: "/run/lite/containerd/containerd.sock"}

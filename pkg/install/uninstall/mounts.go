@@ -60,8 +60,8 @@ func (w *work) mountDirs() []string {
 	return dirs
 }
 
-// unmountOne waits a moment for what has been killed. What somebody else looks
-// at is taken out of the tree; the kernel ends it when they leave.
+// unmountOne waits a moment for killed processes to end. A mount that somebody else uses is
+// detached; the kernel removes it when they leave.
 func (w *work) unmountOne(m *mountinfo.Info) {
 	path := strings.TrimSuffix(m.Mountpoint, "//deleted")
 	deadline := time.Now().Add(busyTimeout)
@@ -93,8 +93,8 @@ func (w *work) unmountOne(m *mountinfo.Info) {
 // had open.
 const busyTimeout = 2 * time.Second
 
-// remote reports whether a file system is on another machine. If that does not
-// answer, who unmounts it waits for it, perhaps for ever.
+// remote reports whether a file system is on another machine. If that does not answer,
+// unmounting may wait forever.
 func remote(fstype string) bool {
 	switch fstype {
 	case "nfs", "nfs4", "cifs", "smb3", "ceph", "fuse.ceph", "fuse.glusterfs", "9p":

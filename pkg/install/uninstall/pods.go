@@ -105,8 +105,8 @@ func (w *work) idPatterns() []string {
 	return patterns
 }
 
-// podName is the last element of the path of a pod's cgroup, as the kubelet
-// makes it by itself and through systemd.
+// podName is the last element of the path of a pod's cgroup, as the kubelet creates it
+// directly and through systemd.
 var podName = regexp.MustCompile(`^(pod|` + layout.PodCgroup + `(-burstable|-besteffort)?-pod)[0-9a-f]{8}[-_][-_0-9a-f]{27}(\.slice)?$`)
 
 // groupsOf is the cgroup of a container, from its path in the file system, and
@@ -145,8 +145,8 @@ func podGroups(hierarchies []hierarchy, uid string) []string {
 	return slices.Collect(maps.Keys(found))
 }
 
-// stopPods asks the containers to end, and kills what has not by then, and all
-// else that has been started for them.
+// stopPods asks the containers to end, kills those that do not in time, and all else that
+// was started for them.
 func (w *work) stopPods(ctx context.Context) error {
 	w.seen.running = slices.DeleteFunc(w.seen.running, func(c container) bool { return !c.runs() })
 	if n := len(w.seen.running); n > 0 {
@@ -178,7 +178,7 @@ func (w *work) stopPods(ctx context.Context) error {
 	}
 }
 
-// stuck is what is to be said of a process that was killed and is still there.
+// stuck is the error about a process that was killed and still exists.
 func stuck(pid int) error {
 	return fmt.Errorf("process %d (%s) was killed but does not end; it may be waiting for a disk or a server that does not answer", pid, nameOf(pid))
 }

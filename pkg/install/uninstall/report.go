@@ -8,8 +8,7 @@ import (
 	"strings"
 )
 
-// Report tells what is done as it is done, and at the end what was left and what
-// has failed.
+// Report prints each step as it begins, and at the end what was left and what has failed.
 type Report struct {
 	out    io.Writer
 	left   []string
@@ -19,7 +18,7 @@ type Report struct {
 // NewReport writes to out.
 func NewReport(out io.Writer) *Report { return &Report{out: out} }
 
-// Step tells what is done now.
+// Step prints what is done next.
 func (r *Report) Step(format string, args ...any) { fmt.Fprintf(r.out, format+"\n", args...) }
 
 // Leave notes what stays, on purpose.
@@ -37,7 +36,7 @@ func (r *Report) Fail(err error) {
 	r.failed = append(r.failed, strings.ReplaceAll(err.Error(), "\n", "; "))
 }
 
-// end tells what was noted.
+// end prints the notes.
 func (r *Report) end() error {
 	for _, what := range r.left {
 		fmt.Fprintln(r.out, "Left: "+what)

@@ -70,7 +70,7 @@ func (w *work) removeHostPorts(ctx context.Context, table string) {
 		rule := o["rule"]
 		switch {
 		case rule.Comment == "":
-			// A jump, which the plugin makes anew for each container.
+			// A jump, which the plugin creates for each container.
 		case w.seen.ids[rule.Comment]:
 			ours = append(ours, fmt.Sprintf("delete rule %s %s handle %d", table, rule.Chain, rule.Handle))
 		default:

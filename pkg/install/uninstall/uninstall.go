@@ -34,7 +34,7 @@ type Installation struct {
 	// Volumes and AuditLog are of users, where they have named a place for them.
 	Volumes  string
 	AuditLog string
-	OwnLog   string // where the audit log is if they have not
+	OwnLog   string // the default path of the audit log
 	Agent    bool
 	Name     string // of the Node object
 
@@ -68,7 +68,8 @@ type work struct {
 	// pods is its. hadRun: it has since boot, so what Kubernetes makes under names that
 	// others use too is its.
 	hasRun, hadRun bool
-	// other is the socket of another kubelet, of whose things lite's cannot be told.
+	// other is the socket of another kubelet, whose pods cannot be distinguished from
+	// lite's.
 	other string
 }
 
@@ -87,8 +88,8 @@ func Kill(ctx context.Context, n Installation, o Options, r *Report) error {
 	})
 }
 
-// Remove is Kill, and then takes lite off the machine; with KeepData without
-// what it was told and what it knows.
+// Remove is Kill, and then removes lite from the machine; with KeepData, its configuration
+// and data stay.
 func Remove(ctx context.Context, n Installation, o Options, r *Report) error {
 	return change(ctx, n, o, r, func(w *work) error {
 		if !w.present() {

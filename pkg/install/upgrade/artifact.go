@@ -24,16 +24,16 @@ import (
 	"lite.io/lite/pkg/version"
 )
 
-// trust is by what a release is known for what it says that it is.
+// trust is what verifies that a release is genuine.
 type trust struct {
 	key    *release.Key // nil: releases need not be signed
 	sha256 string       // of a program that has no SHA256SUMS; may be ""
 }
 
-// KeyVariable is the variable by which install.sh is told the key of releases.
+// KeyVariable is the variable with which install.sh gets the key of releases.
 const KeyVariable = "INSTALL_LITE_PUBLIC_KEY"
 
-// noKey is said instead of a file to do without a key that is remembered.
+// noKey, instead of a file, ignores the remembered key.
 const noKey = "none"
 
 // newTrust is that of the key which a user names, else of the one which the
@@ -63,8 +63,8 @@ func newTrust(o Options, remembered string) (trust, error) {
 	return t, nil
 }
 
-// verify returns what a SHA256SUMS says, once it is known to be signed where it
-// has to be.
+// verify returns the checksums of a SHA256SUMS, whose signature it has verified if one is
+// required.
 func (t trust) verify(sums, signature []byte) (release.Sums, error) {
 	if t.key != nil {
 		if len(signature) == 0 {
@@ -93,8 +93,7 @@ type contents struct {
 	images []image
 }
 
-// toUnpack is how many bytes of images have to be written to a directory, as far
-// as sizes tell.
+// toUnpack is how many bytes of images have to be written to a directory, judged by sizes.
 func (c contents) toUnpack(dir string) (total int64) {
 	for _, i := range c.images {
 		if info, err := os.Stat(filepath.Join(dir, i.name)); err != nil || info.Size() != i.size {
@@ -104,8 +103,8 @@ func (c contents) toUnpack(dir string) (total int64) {
 	return total
 }
 
-// stage writes the program that an artifact holds to a file, and makes sure that
-// all of the artifact is what its SHA256SUMS says.
+// stage writes the program of an artifact to a file, and makes sure that all of the
+// artifact matches its SHA256SUMS.
 func stage(ctx context.Context, artifact, to string, t trust) (contents, error) {
 	var c contents
 	a, err := release.Open(artifact, runtime.GOARCH)
@@ -217,9 +216,9 @@ func writeProgram(r io.Reader, to string) (err error) {
 	return f.Sync()
 }
 
-// extractImages puts the image archives of an artifact where a node imports them
-// from. What is of the same name and content stays; what has the name and another
-// content is given to keep before. note is told each before it is written.
+// extractImages copies the image archives of an artifact to where a node imports them from.
+// A file with the same name and content stays; one with other content is passed to keep
+// first. note gets each before it is written.
 func extractImages(artifact string, c contents, dir string, keep func(name, path string) error, note func(name string) error) error {
 	a, err := release.Open(artifact, runtime.GOARCH)
 	if err != nil {

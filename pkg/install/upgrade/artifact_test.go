@@ -94,7 +94,7 @@ func TestStage(t *testing.T) {
 		files    []packedFile
 		artifact string // "" = the directory
 		sum      string // --sha256
-		want     string // what the error says
+		want     string // part of the error
 	}{
 		"program without a sum":         {[]packedFile{{"x", program}}, "x", "", "--sha256"},
 		"program, sum given":            {[]packedFile{{"x", program}}, "x", sumOf(program, "")[:64], ""},
@@ -239,7 +239,7 @@ func TestStageSigned(t *testing.T) {
 				if test.signature != nil {
 					files = append(files, packedFile{release.SignatureFile, test.signature})
 				}
-				for _, o := range []Options{{PublicKey: public}, {}} { // said, and remembered
+				for _, o := range []Options{{PublicKey: public}, {}} { // given, and remembered
 					tr, err := newTrust(o, public)
 					if err != nil {
 						t.Fatal(err)
@@ -451,8 +451,8 @@ func TestDownload(t *testing.T) {
 	})
 }
 
-// A download that breaks off goes on where the server can do that, and begins
-// anew where it cannot.
+// An interrupted download resumes where the server supports that, and restarts where it
+// does not.
 func TestDownloadThatBreaksOff(t *testing.T) {
 	for name, plain := range map[string]bool{"with ranges": false, "without ranges": true} {
 		t.Run(name, func(t *testing.T) {

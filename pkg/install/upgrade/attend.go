@@ -13,9 +13,9 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// leaveAttendant starts a process that outlives this one: should this one die
-// while the service is stopped, nobody else would have it started before the
-// machine boots. What to do then the start finds out by itself.
+// leaveAttendant starts a process that outlives this one: if this one died while the
+// service is stopped, nobody else would start it before the next boot. The start itself
+// finds out what to do then.
 func leaveAttendant(dataDir string) error {
 	c := exec.Command("/proc/self/exe", "upgrade", "attend", dataDir)
 	c.SysProcAttr = &unix.SysProcAttr{Setsid: true} // the end of a login is not its end
@@ -26,8 +26,8 @@ func leaveAttendant(dataDir string) error {
 	return nil
 }
 
-// Attend waits until nobody drives the upgrade, and starts the service if it has
-// not come to its end.
+// Attend waits until nobody drives the upgrade, and starts the service if the upgrade has
+// not finished.
 func Attend(ctx context.Context, dataDir string) error {
 	if err := awaitDriver(dataDir); err != nil {
 		return err

@@ -27,8 +27,8 @@ const (
 	labelContainer = "io.kubernetes.container.name"
 )
 
-// withRuntime asks the container runtime itself: what the API says of containers
-// is as old as the kubelet's last look at them.
+// withRuntime asks the container runtime itself: the API knows containers only as of the
+// kubelet's last check.
 func withRuntime(endpoint string, f func(cri.RuntimeServiceClient) error) error {
 	conn, err := grpc.NewClient(endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -64,10 +64,9 @@ func listRunning(ctx context.Context, runtime cri.RuntimeServiceClient) ([]conta
 	return running, nil
 }
 
-// compareContainers says which of the containers that ran before were lost to
-// the change, and which have ended for reasons of their own: a program that ends
-// because the API was away is restarted, which is what its author wants, and a
-// pod that was deleted is gone.
+// compareContainers returns which of the containers that ran before were lost to the
+// change, and which have ended for other reasons: a program that exits because the API was
+// away is restarted, as its author intended, and a pod that was deleted is gone.
 func compareContainers(ctx context.Context, endpoint string, before []container) (lost, ended []string, err error) {
 	err = withRuntime(endpoint, func(runtime cri.RuntimeServiceClient) error {
 		now, err := listRunning(ctx, runtime)
@@ -93,15 +92,14 @@ func compareContainers(ctx context.Context, endpoint string, before []container)
 	return lost, ended, err
 }
 
-// What the runtime says of a program that did not end by itself: that it was
-// killed, or that its end is not known, because the runtime lost sight of it.
+// What the runtime reports about a program that did not exit on its own: that it was
+// killed, or that its end is unknown, because the runtime lost track of it.
 const (
 	exitKilled    = 128 + 9
 	reasonUnknown = "Unknown"
 )
 
-// explainEnd says why a container runs no more; ours is whether lite may be to
-// blame for it.
+// explainEnd returns why a container no longer runs; ours is whether lite may be the cause.
 func explainEnd(ctx context.Context, runtime cri.RuntimeServiceClient, c container) (why string, ours bool, err error) {
 	sandboxes, err := runtime.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{Filter: &cri.PodSandboxFilter{
 		LabelSelector: map[string]string{labelUID: c.PodUID},

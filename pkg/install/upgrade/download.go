@@ -23,10 +23,10 @@ import (
 	"lite.io/lite/pkg/version"
 )
 
-// Stable is the channel that is asked when nothing else is said.
+// Stable is the default channel.
 const Stable = "stable"
 
-// BaseURLVariable is the variable by which install.sh is told where releases are.
+// BaseURLVariable is the variable with which install.sh gets the address of releases.
 const BaseURLVariable = "INSTALL_LITE_BASE_URL"
 
 const (
@@ -48,7 +48,7 @@ type published struct {
 	dir     string // its URL
 }
 
-// find finds the release that is asked for: a version, or what a channel says.
+// find finds the requested release: a version, or the current one of a channel.
 func find(ctx context.Context, o Options, t trust, env []string) (*published, error) {
 	base := strings.TrimSuffix(o.BaseURL, "/")
 	if base == "" {
@@ -91,8 +91,8 @@ func find(ctx context.Context, o Options, t trust, env []string) (*published, er
 	return r, nil
 }
 
-// newClient goes by the proxies of this process, else by those of lite, else by
-// those of the service.
+// newClient uses the proxies of this process, otherwise those of lite, otherwise those of
+// the service.
 func newClient(env []string, anyhow bool) (*http.Client, error) {
 	settings := map[string]string{}
 	// A shell of root's does not have the proxies of the service.
@@ -181,8 +181,7 @@ func (r *published) try(ctx context.Context, address, etag string, from int64, u
 	return fmt.Errorf("%s: the server returned %s", req.URL.Redacted(), res.Status)
 }
 
-// stage downloads the program of a release, compares it with what SHA256SUMS
-// says and unpacks it.
+// stage downloads the program of a release, verifies it with SHA256SUMS and unpacks it.
 func (r *published) stage(ctx context.Context, download, to string, report func(string)) error {
 	name := release.Packed(runtime.GOARCH)
 	list, err := r.sums(ctx)
@@ -289,7 +288,7 @@ func strong(etag, modified string) string {
 	return etag
 }
 
-// progress counts what comes, and tells every now and then.
+// progress counts bytes, and reports every now and then.
 type progress struct {
 	total    int64
 	have     *int64

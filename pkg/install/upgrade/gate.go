@@ -19,11 +19,11 @@ import (
 const (
 	// pollEvery is how often a version is looked at while it starts.
 	pollEvery = 500 * time.Millisecond
-	// steady is how long it has to be healthy in one piece.
+	// steady is how long it has to be healthy without interruption.
 	steady = 3 * time.Second
-	// silentShare is the part of the time that a version has during which nothing
-	// may answer, at least silentLeast: a program that does not even start needs no
-	// more waiting.
+	// silentShare is the part of a version's time during which nothing needs to answer, at
+	// least silentLeast: it is useless to wait longer for a program that does not even
+	// start.
 	silentShare = 10
 	silentLeast = 10 * time.Second
 	// returnTimeout is the least that an old version is given to be healthy again,
@@ -33,7 +33,7 @@ const (
 	maxStarts = 5
 )
 
-// gate is what a version has to pass.
+// gate is the check that a version has to pass.
 type gate struct {
 	dataDir    string
 	version    string
@@ -48,24 +48,23 @@ type gate struct {
 	report func(string)
 }
 
-// newGate is that of the version which an upgrade goes to.
+// newGate is the gate for the version that an upgrade installs.
 func newGate(dataDir string, j *Journal, kubeconfig string) gate {
 	return gate{dataDir: dataDir, version: j.To, timeout: j.HealthTimeout, runtime: j.Runtime, containers: j.Containers,
 		kubeconfig: kubeconfig}
 }
 
-// backGate is that of a version which is gone back to: it has to run, and what
-// became of the containers is no reason to go anywhere else.
+// backGate is the gate for a version that a rollback restores: it has to run; containers
+// that were lost do not change that.
 func backGate(dataDir string, j *Journal, kubeconfig string) gate {
 	return gate{dataDir: dataDir, version: j.From, timeout: max(j.HealthTimeout, returnTimeout), kubeconfig: kubeconfig}
 }
 
-// errUndecided is that the watching ended, not what was watched.
+// errUndecided means that the watch has ended, not the version that it watched.
 var errUndecided = errors.New("the watch was interrupted")
 
-// await returns nil once the version is healthy, and why it is not when its time
-// is over or waiting is of no use. ended are containers that have ended for
-// reasons of their own.
+// await returns nil once the version is healthy, or why it is not when the time is over or
+// waiting is useless. ended are containers that have ended for other reasons.
 func (g gate) await(ctx context.Context) (ended []string, err error) {
 	began := time.Now()
 	answered, healthy, reported := began, time.Time{}, ""
@@ -140,8 +139,8 @@ func (g gate) probe(ctx context.Context) (answers bool, ended []string, waiting 
 	return true, ended, err
 }
 
-// notReady names the parts that are not ready and why. Those that only wait for
-// others would say nothing new.
+// notReady names the components that are not ready and why, without those that only wait
+// for others.
 func notReady(n status.Node) string {
 	var parts []string
 	for _, c := range n.Components {

@@ -28,8 +28,8 @@ const (
 	// Prepared means: the old program is in place and nothing of the data was touched.
 	// lite may be stopped, and a copy of its data may be in the making.
 	Prepared State = "prepared"
-	// Swapped means: all that is kept is complete. The new program is in place, or is
-	// about to be: which of the two tells its version.
+	// Swapped means that the backup is complete. The new program is in place, or is about
+	// to be; its version shows which.
 	Swapped State = "swapped"
 	// Started means: the new version runs and is being watched.
 	Started State = "started"
@@ -55,8 +55,8 @@ type Journal struct {
 	Binary string      `json:"binary"` // the file that is replaced
 	// Guard is the link by which the service finds the kept program.
 	Guard string `json:"guard,omitempty"`
-	// Service says that the init system starts lite. Otherwise the process that
-	// runs takes the other program by itself (Relaunch).
+	// Service means that the init system starts lite. Otherwise the running process
+	// re-executes itself as the other program (Relaunch).
 	Service bool      `json:"service"`
 	Began   time.Time `json:"began"`
 	// HealthTimeout is how long the new version may take to be healthy.
@@ -66,7 +66,7 @@ type Journal struct {
 	Containers []container `json:"containers,omitempty"`
 	// Images is the archives that were unpacked.
 	Images []string `json:"images,omitempty"`
-	// Reason is why the old version came back; "" while it has not.
+	// Reason is why the upgrade was rolled back; "" if it was not.
 	Reason string `json:"reason,omitempty"`
 }
 
@@ -210,8 +210,8 @@ func driven(dataDir string) bool {
 	return false
 }
 
-// UnderWay reports whether another process makes an upgrade or a rollback now. A lite
-// that brings one to its end by itself is not made to stop by that.
+// UnderWay reports whether another process is upgrading or rolling back. A lite that
+// finishes one itself does not stop for that.
 func UnderWay(dataDir string) bool {
 	j, err := ReadJournal(dataDir)
 	if err != nil || !j.Pending() {

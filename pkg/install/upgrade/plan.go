@@ -19,10 +19,10 @@ import (
 	"lite.io/lite/pkg/version"
 )
 
-// Options is what a user says about an upgrade.
+// Options is what a user sets for an upgrade.
 type Options struct {
 	Artifact string // a file or a directory; "" = from the network
-	Version  string // "" = what the channel says
+	Version  string // "" = that of the channel
 	Channel  string
 	BaseURL  string
 	// PublicKey is a PEM file: releases have to be signed with its key; "" = with
@@ -41,7 +41,7 @@ type Options struct {
 type Plan struct {
 	Node     *Instance
 	From, To version.Info
-	// Same says that there is nothing to do.
+	// Same means that there is nothing to do.
 	Same          bool
 	Size          int64 // what is going to be kept, in bytes
 	HealthTimeout time.Duration
@@ -191,8 +191,8 @@ func (p *Plan) settle() error {
 	return fmt.Errorf("the upgrade from %s to %s is not complete (%s); wait for it, or undo it with `lite rollback`", j.From, j.To, j.State)
 }
 
-// checkHealth refuses to begin on a node that is not well: afterwards nobody
-// could tell what the upgrade has to do with it.
+// checkHealth refuses to begin on a node that is not healthy: afterwards, nobody could tell
+// whether the upgrade is the cause.
 func (p *Plan) checkHealth(force bool) error {
 	if p.Node.Status.Ready {
 		return nil

@@ -48,7 +48,7 @@ func Settle(dataDir string) (program string, err error) {
 	}
 	hold, other, err := service.TryHold(dataDir)
 	if err != nil || other != nil {
-		return "", nil // a lite runs: to say so is the business of those who start it again
+		return "", nil // a lite runs; whoever starts another one reports that
 	}
 	defer hold.Close()
 	d, pid, err := Drive(dataDir)
@@ -68,8 +68,8 @@ func Settle(dataDir string) (program string, err error) {
 	return settle(dataDir, j, version.Version(), "new")
 }
 
-// settle brings an upgrade on that nobody drives, while no lite runs. self is the
-// version that asks, who is what its starts are counted as.
+// settle continues an upgrade that nobody drives, while no lite runs. self is the calling
+// version, who is what its starts are counted as.
 func settle(dataDir string, j *Journal, self, who string) (program string, err error) {
 	switch j.State {
 	case Returning:
@@ -235,8 +235,8 @@ type End int
 const (
 	Asked  End = iota // somebody has stopped it
 	Paused            // an upgrade has stopped it, or a rollback
-	Failed            // by a failure of its own
-	Again             // it is going to start anew, in the same process
+	Failed            // by its own failure
+	Again             // it restarts in place
 )
 
 // Relaunch is the last thing that lite does, its data directory free again. If
@@ -282,8 +282,8 @@ func Relaunch(dataDir string, end End, environment []string) error {
 	}
 }
 
-// startable reports whether an upgrade has come to where lite is started, seen
-// by a process that stopped when it was in the state entered.
+// startable reports whether an upgrade has reached the point where lite starts, for a
+// process that stopped when it was in the state entered.
 func startable(entered State, now *Journal) bool {
 	if !now.Pending() || now.State == Restored {
 		return true

@@ -318,8 +318,8 @@ func TestDrivingIsForOne(t *testing.T) {
 	}
 }
 
-// Who stops a lite that brings an upgrade to its end by itself wants it to end, whatever
-// is under way; so does who stops it when an upgrade has died.
+// A lite that finishes an upgrade itself stops when asked to, whatever is in progress; so
+// does one whose upgrade has died.
 func TestUnderWay(t *testing.T) {
 	s := newScene(t)
 	if UnderWay(s.dataDir) {
@@ -381,8 +381,8 @@ func TestGuardIsRunByTheKeptProgramAlone(t *testing.T) {
 	s.is(t, "old", "v0.1.0", "before")
 }
 
-// A node that starts anew while somebody watches the upgrade does not wait for
-// them: they would find that nothing runs, and take the upgrade back.
+// A node that restarts while somebody watches the upgrade does not wait for them: they
+// would find that nothing runs, and roll back.
 func TestAgainWhileWatched(t *testing.T) {
 	s := newScene(t)
 	s.keep(t)
@@ -401,8 +401,7 @@ func TestAgainWhileWatched(t *testing.T) {
 	}
 }
 
-// A program that somebody has installed after an upgrade was taken back does not
-// become itself for ever.
+// A program that was installed after a rollback does not re-exec itself forever.
 func TestInstalledSinceItWasTakenBack(t *testing.T) {
 	s := newScene(t)
 	s.keep(t)

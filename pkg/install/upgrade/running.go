@@ -30,8 +30,8 @@ type Instance struct {
 	Status status.Node
 	Config *config.Config
 	Binary string // its program, links followed
-	// Manager is the init system that keeps it running, nil if that is somebody
-	// else, such as a person at a terminal.
+	// Manager is the init system that keeps it running, nil if something else does, such as
+	// a person at a terminal.
 	Manager service.Manager
 
 	args    []string // after the role
@@ -141,17 +141,16 @@ func stop(ctx context.Context, dataDir string, manager service.Manager) (*servic
 	return process.Stop(ctx, dataDir)
 }
 
-// start lets lite run again. An init system is asked in the background: with
-// systemd the answer comes when the node is ready, and whether it is the gate
-// finds out. Without one the process that was stopped starts the program anew
-// once nobody holds the data directory (Relaunch).
+// start starts lite again. An init system is asked in the background: systemd answers only
+// when the node is ready, which the gate finds out itself. Without one, the process that
+// was stopped executes the program once nobody holds the data directory (Relaunch).
 func (n *Instance) start(ctx context.Context) {
 	if n.Manager != nil {
 		go func() { _ = n.Manager.Start(ctx) }()
 	}
 }
 
-// checkConfig has another program say whether it can be started as this one was.
+// checkConfig has another program check whether it can be started as this one was.
 func (n *Instance) checkConfig(ctx context.Context, program string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -275,7 +274,8 @@ func (l *logTail) lines() []string {
 	if l.file == nil {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		// Not --unit: that is also what systemd says of it, a line or two for each shim.
+		// Not --unit, which includes what systemd logs about it, a line or two for each
+		// shim.
 		text, _ = exec.CommandContext(ctx, "journalctl", "--no-pager", "--output=cat", "_SYSTEMD_UNIT="+layout.Service+".service",
 			fmt.Sprintf("--lines=%d", tailLines), fmt.Sprintf("--since=@%d", l.since.Unix())).Output()
 	} else if info, err := l.file.Stat(); err == nil {

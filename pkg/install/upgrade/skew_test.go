@@ -13,7 +13,7 @@ func info(lite, kubernetes, etcd string) version.Info {
 	return version.Info{Version: lite, Kubernetes: kubernetes, Etcd: etcd}
 }
 
-// says checks an error for words, and that there is none if there are none.
+// says checks that an error contains words, or that there is no error if words is empty.
 func says(t *testing.T, err error, words string) {
 	t.Helper()
 	switch {
@@ -30,7 +30,7 @@ func TestVersions(t *testing.T) {
 	now := info("v0.5.0", "v1.36.3", "v3.6.16")
 	for name, test := range map[string]struct {
 		next          version.Info
-		server, agent string // what the error says, "" = accepted
+		server, agent string // part of the error, "" = accepted
 	}{
 		"patch":                   {info("v0.5.1", "v1.36.4", "v3.6.17"), "", ""},
 		"same parts":              {info("v0.6.0", "v1.36.3", "v3.6.16"), "", ""},

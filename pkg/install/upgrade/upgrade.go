@@ -1,13 +1,12 @@
-// Package upgrade puts another version of lite in the place of the one that
-// runs, and takes it back, program and data, when it does not work.
+// Package upgrade replaces the running lite with another version, and rolls back, program
+// and data, when that does not work.
 //
-// Everything that can be found wrong is found before anything is touched
-// (plan.go). What the node was is kept aside (package backup). From then on a journal in
-// the data directory says how far it has come (journal.go), so that whoever comes
-// next brings it to an end, in the old version or in the new: the command that
-// began it, another `lite upgrade` or `lite rollback`, or lite itself when it
-// starts (resume.go). While the command lives, it does so, being of the old
-// version: the new one may not run at all.
+// All checks come before any change (plan.go). The node is backed up (package backup). From
+// then on, a journal in the data directory records the progress (journal.go), so that
+// whoever comes next can finish, with the old version or the new one: the command that
+// began, another `lite upgrade` or `lite rollback`, or lite itself when it starts
+// (resume.go). As long as the command runs, it does so, as a program of the old version:
+// the new one may not run at all.
 package upgrade
 
 import (
@@ -28,7 +27,7 @@ import (
 	"lite.io/lite/pkg/version"
 )
 
-// Run makes an upgrade that was planned. say is told each step.
+// Run executes a planned upgrade. report gets each step.
 func Run(ctx context.Context, p *Plan, report func(string)) error {
 	r := &run{Plan: p, report: report, dataDir: p.Node.Config.DataDir}
 	return r.run(ctx)
@@ -173,8 +172,8 @@ func (r *run) undo(ctx context.Context, hold *service.Hold, reason error) error 
 	return errors.Join(errs...)
 }
 
-// rollBack makes the node again what it was, and says why. The error is never
-// nil: an upgrade that was taken back has failed.
+// rollBack restores the node, and returns why. The error is never nil: an upgrade that was
+// rolled back has failed.
 func (r *run) rollBack(ctx context.Context, hold *service.Hold, reason error) error {
 	lines := r.Node.log.lines()
 	r.report("Rolling back: " + reason.Error())
@@ -192,9 +191,8 @@ func (r *run) rollBack(ctx context.Context, hold *service.Hold, reason error) er
 	return errors.New(text)
 }
 
-// goBack stops what runs, puts the old program and the old data back, and starts
-// them. original is the process that takes the program by itself, if there is
-// one.
+// goBack stops what runs, restores the old program and data, and starts them. original is
+// the process that re-executes itself as the program, if any.
 func goBack(ctx context.Context, dataDir string, j *Journal, manager service.Manager, hold *service.Hold, original *os.Process,
 	kubeconfig string, report func(string)) error {
 	// Until lite is stopped nothing is decided: who finds the journal then may
@@ -267,7 +265,7 @@ type RollbackPlan struct {
 	Driver  *Driver
 }
 
-// Text says what would be done and what would be lost.
+// Text describes what would be done and what would be lost.
 func (p *RollbackPlan) Text() string {
 	text := fmt.Sprintf("%s %s: lite %s -> %s, as it was at %s, %s ago\n", p.Kept.Role, p.Config.NodeName, p.Now, p.Kept.Versions.Version,
 		p.Kept.Taken.Format(time.RFC3339), time.Since(p.Kept.Taken).Round(time.Second))
@@ -308,8 +306,8 @@ func PlanRollback(ctx context.Context, cfg *config.Config, report func(string)) 
 	return p, nil
 }
 
-// checkKept makes sure that the kept program is the one that was kept. It may have
-// been one file with the installed one, and somebody may have written into that.
+// checkKept makes sure that the program in the backup has not changed. It may have been a
+// hard link to the installed one, and somebody may have written to that.
 func checkKept(ctx context.Context, k *backup.Backup, path string) error {
 	v, err := inspect(ctx, path)
 	if err == nil && v.Version != k.Versions.Version {
@@ -321,7 +319,7 @@ func checkKept(ctx context.Context, k *backup.Backup, path string) error {
 	return nil
 }
 
-// drive takes the right to drive, or names who has it.
+// drive takes the lock of whoever drives an upgrade, or names who has it.
 func drive(ctx context.Context, at layout.Layout, report func(string)) (*Driver, error) {
 	change, err := service.BeginChange(ctx, report, string(at.Config), string(at.Data))
 	if err != nil {
