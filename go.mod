@@ -370,3 +370,5 @@ tool (
 	k8s.io/kubernetes/test/images/agnhost
 	sigs.k8s.io/cri-tools/cmd/crictl
 )
+
+ignore ./dist

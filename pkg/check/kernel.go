@@ -199,7 +199,8 @@ func kernelLog(_ context.Context, e *Env) []Result {
 
 // letIn is how a container gets it. A link to /dev/console, which is often recommended,
 // would swallow what is typed there, and systemd refuses it (kind#2913).
-const letIn = "docker and podman with `--privileged` or `--device " + kmsg + "`, LXC with `lxc.mount.entry = " + kmsg + " dev/kmsg none bind,create=file` and `lxc.cgroup2.devices.allow = c 1:11 rwm`"
+const letIn = "docker and podman with `--privileged` or `--device " + kmsg + "`, " +
+	"LXC with `lxc.mount.entry = " + kmsg + " dev/kmsg none bind,create=file` and `lxc.cgroup2.devices.allow = c 1:11 rwm`"
 
 // mapped reports whether root is another user outside, which the kubelet asks as well.
 func (m *Machine) mapped() bool {

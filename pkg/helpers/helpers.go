@@ -1,4 +1,4 @@
-// Package bundle holds the programs that lite runs, compressed inside the lite binary.
+// Package helpers holds the programs that lite runs, compressed inside the lite binary.
 //
 // Those that run once per pod are programs of their own because they are started often: the lite binary itself takes
 // 70 ms and tens of MB to start, these take 3 ms. Those that write packet filter rules are there for machines that have

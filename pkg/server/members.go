@@ -94,7 +94,8 @@ func (m *members) handOver(_ http.ResponseWriter, r *http.Request) (any, error) 
 		}
 		return nil, err
 	}
-	secret, err := client.CoreV1().Secrets(metav1.NamespaceSystem).Get(r.Context(), bootstrap.BootstrapTokenSecretPrefix+id, metav1.GetOptions{})
+	secrets := client.CoreV1().Secrets(metav1.NamespaceSystem)
+	secret, err := secrets.Get(r.Context(), bootstrap.BootstrapTokenSecretPrefix+id, metav1.GetOptions{})
 	if err != nil {
 		return nil, err
 	}

@@ -160,7 +160,9 @@ func (s *Server) compose(store datastore.Store, by clients, onChange func(compon
 		Servers: pki.APINames(identity(cfg, shared)), Built: version.Built(),
 		NodesPerHour: cfg.TokenNodesPerHour,
 	})), roles)
-	g.Add(leader.Guard(proof.New(proof.Config{Client: by.lite, Nodes: by.nodes, Addresses: nodeAddresses(cp), NodePorts: nodePorts(shared)})), roles)
+	g.Add(leader.Guard(proof.New(proof.Config{
+		Client: by.lite, Nodes: by.nodes, Addresses: nodeAddresses(cp), NodePorts: nodePorts(shared),
+	})), roles)
 	g.Add(leader.Guard(runtimeclass.New(by.admin, by.nodes)), roles)
 	battery.AddToServer(&battery.Server{
 		Group: g, Config: cfg, Cluster: shared, PKI: cp.PKI, Lite: by.lite, Admin: by.admin, Metrics: by.metrics, Nodes: by.nodes,

@@ -72,8 +72,8 @@ func checkDropIn(file string) (errs []error) {
 		errs = append(errs, fmt.Errorf("version = %d is newer than this containerd supports; write the file in version %d or older", cfg.Version, version.ConfigVersion))
 	}
 	for _, own := range []struct{ key, value string }{
+		//nolint:staticcheck // older files have these fields, for which there is no other name
 		{"root", cfg.Root}, {"state", cfg.State}, {"grpc.address", cfg.GRPC.Address}, {"ttrpc.address", cfg.TTRPC.Address},
-		//nolint:staticcheck // older files have it
 		{"plugins.'io.containerd.server.v1.grpc'.address", text(cfg.Plugins, "io.containerd.server.v1.grpc", "address")},
 		{"plugins.'io.containerd.server.v1.ttrpc'.address", text(cfg.Plugins, "io.containerd.server.v1.ttrpc", "address")},
 	} {

@@ -176,7 +176,8 @@ func notHere(name, full string, all []images.Image) error {
 		name += " (" + full + ")"
 	}
 	if len(similar) == 0 {
-		return fmt.Errorf("image %s is not on this node; `lite images list` shows those that are, `lite crictl pull` pulls one from a registry", name)
+		return fmt.Errorf(
+			"image %s is not on this node; `lite images list` shows those that are, `lite crictl pull` pulls one from a registry", name)
 	}
 	return fmt.Errorf("image %s is not on this node; similar names are: %s", name, strings.Join(similar, ", "))
 }

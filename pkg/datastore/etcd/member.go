@@ -37,17 +37,17 @@ type Member struct {
 	Self    bool   `json:"self"` // it is the one that was asked
 }
 
-// Admission is what a server asks for that wants to be a member, as JSON, and Admitted what it is answered.
-type (
-	Admission struct {
-		Name    string `json:"name"`
-		PeerURL string `json:"peerURL"`
-		Server  string `json:"server"` // URL of its API, by which it can admit others
-	}
-	Admitted struct {
-		InitialCluster string `json:"initialCluster"` // name=URL,…
-	}
-)
+// Admission is what a server asks for that wants to be a member, as JSON.
+type Admission struct {
+	Name    string `json:"name"`
+	PeerURL string `json:"peerURL"`
+	Server  string `json:"server"` // URL of its API, by which it can admit others
+}
+
+// Admitted is what it is answered, as JSON.
+type Admitted struct {
+	InitialCluster string `json:"initialCluster"` // name=URL,…
+}
 
 // BusyError is why a cluster cannot admit a member at the moment.
 type BusyError struct{ Reason string }
@@ -166,7 +166,8 @@ func (e *Etcd) Members() ([]Member, error) {
 	var all []Member
 	for _, m := range s.Cluster().Members() {
 		all = append(all, Member{
-			Name: m.Name, ID: m.ID.String(), PeerURL: strings.Join(m.PeerURLs, ","), Learner: m.IsLearner, Leader: m.ID == s.Leader(), Self: m.ID == s.MemberID(),
+			Name: m.Name, ID: m.ID.String(), PeerURL: strings.Join(m.PeerURLs, ","),
+			Learner: m.IsLearner, Leader: m.ID == s.Leader(), Self: m.ID == s.MemberID(),
 		})
 	}
 	slices.SortFunc(all, func(a, b Member) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })

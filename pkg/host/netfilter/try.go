@@ -37,7 +37,8 @@ add map ip ` + layout.TrialTable + ` services { type ipv4_addr . inet_proto . in
 add chain ip ` + layout.TrialTable + ` to { type nat hook prerouting priority -100 ; }
 add chain ip ` + layout.TrialTable + ` from { type nat hook postrouting priority 100 ; }
 add rule ip ` + layout.TrialTable + ` to ip daddr . meta l4proto . th dport vmap @services
-add rule ip ` + layout.TrialTable + ` to fib daddr type local meta l4proto tcp dnat to numgen random mod 2 map { 0 : 192.0.2.1 . 80 , 1 : 192.0.2.2 . 80 }
+add rule ip ` + layout.TrialTable + ` to fib daddr type local meta l4proto tcp ` +
+	`dnat to numgen random mod 2 map { 0 : 192.0.2.1 . 80 , 1 : 192.0.2.2 . 80 }
 add rule ip ` + layout.TrialTable + ` from mark and 0x4000 != 0 masquerade fully-random
 `
 

@@ -73,7 +73,9 @@ func agnhost(more recipe) recipe {
 
 // alpine is what a test of image volumes looks for in an image that it mounts: upstream's
 // is an Alpine.
-var alpine = map[string]string{"/etc/os-release": "NAME=\"Alpine Linux\"\nID=debian\nPRETTY_NAME=\"Debian, in the place of Alpine Linux\"\n"}
+var alpine = map[string]string{
+	"/etc/os-release": "NAME=\"Alpine Linux\"\nID=debian\nPRETTY_NAME=\"Debian, in the place of Alpine Linux\"\n",
+}
 
 // recipes is the images that can be made.
 var recipes = map[imageutils.ImageID]recipe{

@@ -38,7 +38,8 @@ func newDisk(file string, size int64) (*disk, error) {
 		return nil, err
 	}
 	// Without the reserve for root, who is the only one to write here.
-	if out, err := exec.Command("mkfs.ext4", "-q", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1", file).CombinedOutput(); err != nil {
+	mkfs := exec.Command("mkfs.ext4", "-q", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1", file)
+	if out, err := mkfs.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("mkfs.ext4: %w: %s", err, out)
 	}
 	d := &disk{file: file}

@@ -41,7 +41,9 @@ type server struct {
 
 // NewAPI returns a client of the servers at some addresses, which writes ConfigMaps to a
 // namespace. Of the configuration it takes the credentials; it connects by dial.
-func NewAPI(config *rest.Config, dial func(ctx context.Context, network, address string) (net.Conn, error), namespace string, addresses ...string) (*API, error) {
+func NewAPI(
+	config *rest.Config, dial func(ctx context.Context, network, address string) (net.Conn, error), namespace string, addresses ...string,
+) (*API, error) {
 	a := &API{namespace: namespace, config: rest.CopyConfig(config)}
 	a.config.Dial, a.config.QPS = dial, -1
 	// A connection of version 2 lives on when a request on it gets no answer, and takes

@@ -207,7 +207,9 @@ func (l *Ledger) Check(ctx context.Context) error {
 			if !there {
 				a = Answer{Outcome: Missing}
 			}
-			k.history = append(k.history, porcupine.Operation{ClientId: writers, Input: Request{Kind: Read}, Call: int64(called), Output: a, Return: int64(returned)})
+			k.history = append(k.history, porcupine.Operation{
+				ClientId: writers, Input: Request{Kind: Read}, Call: int64(called), Output: a, Return: int64(returned),
+			})
 		}
 		histories[name] = slices.Clone(k.history)
 	}

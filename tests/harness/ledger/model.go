@@ -9,6 +9,7 @@ import (
 // Kind is what a client asks for.
 type Kind string
 
+// The kinds of requests.
 const (
 	Create Kind = "create"
 	Update Kind = "update"
@@ -20,17 +21,17 @@ const (
 type Outcome string
 
 const (
-	// Done: it was acknowledged.
+	// Done says that it was acknowledged.
 	Done Outcome = "done"
-	// Exists: the object to create is there already.
+	// Exists says that the object to create is there already.
 	Exists Outcome = "exists"
-	// Missing: there is no such object.
+	// Missing says that there is no such object.
 	Missing Outcome = "missing"
-	// Conflict: the object has another revision than the request names.
+	// Conflict says that the object has another revision than the request names.
 	Conflict Outcome = "conflict"
-	// Refused: it has not happened, and nothing is known of the object.
+	// Refused says that it has not happened, and nothing is known of the object.
 	Refused Outcome = "refused"
-	// Unknown: it may have happened, or happen yet.
+	// Unknown says that it may have happened, or happen yet.
 	Unknown Outcome = "unknown"
 )
 

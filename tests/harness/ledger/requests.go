@@ -53,7 +53,8 @@ func (r *Requests) note(from string, began time.Time, err error) {
 		r.right++
 		return
 	}
-	r.failed = append(r.failed, fmt.Sprintf("%s from %s, after %s: %v", began.Format("15:04:05.000"), from, time.Since(began).Round(time.Millisecond), err))
+	took := time.Since(began).Round(time.Millisecond)
+	r.failed = append(r.failed, fmt.Sprintf("%s from %s, after %s: %v", began.Format("15:04:05.000"), from, took, err))
 }
 
 // Stop ends it, and waits for the last answers.
