@@ -54,12 +54,12 @@ func FetchHandover(ctx context.Context, c Cluster, t Token, nodeName string, say
 		switch {
 		case err != nil:
 			return c, err
-		case a.code == http.StatusNotFound:
-			return c, &Error{Problem: "the server " + p.server + " runs a version of lite that has a single server", Remedy: "upgrade it first"}
 		case a.code == http.StatusUnauthorized && a.kubernetes:
 			return c, p.explain(ctx, t)
-		case a.code == http.StatusConflict || a.code == http.StatusServiceUnavailable && a.message != "":
-			return c, &Error{Problem: "the server " + p.server + " does not hand over yet: " + a.message, Remedy: "waiting", Retry: true}
+		case a.code == http.StatusForbidden && a.kubernetes:
+			return c, p.starting("its role for servers that join, which a version of lite for a single server does not have")
+		case a.code == http.StatusConflict:
+			return c, &Error{Problem: "the server " + p.server + " does not hand over yet: " + a.message, Remedy: "it is asked again", Retry: true}
 		case a.code/100 != 2:
 			return c, p.unexpected(a)
 		}
