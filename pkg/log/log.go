@@ -50,7 +50,7 @@ func ShowUpstream(show bool) { loud.Store(show) }
 // into it. It is called once, before any component is made.
 func Bridge(l *slog.Logger) {
 	slog.SetDefault(l)
-	up := upstream{l.Handler(), new(atomic.Int64)}
+	up := upstream{l.Handler(), newFloods()}
 
 	klog.SetLoggerWithOptions(logr.FromSlogHandler(up), klog.ContextualLogger(true))
 
@@ -70,9 +70,21 @@ func Bridge(l *slog.Logger) {
 // upstream lowers the levels of what upstream logs.
 type upstream struct {
 	slog.Handler
-	// unaudited is when it was last said that the audit log cannot be written, in
-	// seconds.
-	unaudited *atomic.Int64
+	floods floods
+}
+
+// floods is when each kind of message that comes in floods was last shown, in seconds.
+type floods map[string]*atomic.Int64
+
+// newFloods has the beginnings of those messages.
+func newFloods() floods {
+	return floods{
+		// The API server writes this for each request (1.37).
+		"Error in audit plugin ": new(atomic.Int64),
+		// And this for each of its watches of etcd, several times a second, for as long as
+		// a member has lost the others (1.37): 600 lines a second.
+		"watch chan error: ": new(atomic.Int64),
+	}
 }
 
 // level is the level a record of upstream's is shown at.
@@ -126,14 +138,18 @@ func (h upstream) Handle(ctx context.Context, r slog.Record) error {
 	return h.Handler.Handle(ctx, r)
 }
 
-// repeats reports whether a record says again that the audit log cannot be written,
-// which the API server says of each request (1.37). Once a minute is enough.
+// repeats reports whether a record is one of a flood that was shown within the last minute.
 func (h upstream) repeats(r slog.Record) bool {
-	if h.unaudited == nil || r.Level < slog.LevelWarn || !strings.HasPrefix(r.Message, "Error in audit plugin ") {
+	if r.Level < slog.LevelWarn {
 		return false
 	}
-	now, last := r.Time.Unix(), h.unaudited.Load()
-	return now-last < 60 || !h.unaudited.CompareAndSwap(last, now)
+	for beginning, shown := range h.floods {
+		if strings.HasPrefix(r.Message, beginning) {
+			now, last := r.Time.Unix(), shown.Load()
+			return now-last < 60 || !shown.CompareAndSwap(last, now)
+		}
+	}
+	return false
 }
 
 // remember keeps the message of an error and its cause.
@@ -149,11 +165,11 @@ func remember(r slog.Record) {
 }
 
 func (h upstream) WithAttrs(a []slog.Attr) slog.Handler {
-	return upstream{h.Handler.WithAttrs(a), h.unaudited}
+	return upstream{h.Handler.WithAttrs(a), h.floods}
 }
 
 func (h upstream) WithGroup(name string) slog.Handler {
-	return upstream{h.Handler.WithGroup(name), h.unaudited}
+	return upstream{h.Handler.WithGroup(name), h.floods}
 }
 
 var (

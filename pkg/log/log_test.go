@@ -11,7 +11,6 @@ import (
 	"regexp"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -446,10 +445,11 @@ func TestHandshakesThatEndAreNoNews(t *testing.T) {
 }
 
 // A disk that is full would fill the log of lite with a line for each request.
-func TestTheAuditLogThatCannotBeWrittenIsToldOnceAMinute(t *testing.T) {
+// And a server that is cut off from the others, one for each of its watches.
+func TestFloodsAreToldOnceAMinute(t *testing.T) {
 	out, settled := bridge(t, slog.LevelInfo, "text")
 	settled()
-	handler := upstream{slog.Default().Handler(), new(atomic.Int64)}.WithAttrs([]slog.Attr{slog.String("part", "a")})
+	handler := upstream{slog.Default().Handler(), newFloods()}.WithAttrs([]slog.Attr{slog.String("part", "a")})
 	began := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
 	for _, test := range []struct {
 		after   time.Duration
@@ -459,9 +459,13 @@ func TestTheAuditLogThatCannotBeWrittenIsToldOnceAMinute(t *testing.T) {
 		{0, "Error in audit plugin 'log' affecting 1 audit events: write /var/log/lite/audit.log: no space left on device\nImpacted events:\nwho and what\n", true},
 		{time.Second, "Error in audit plugin 'log' affecting 1 audit events: other", false},
 		{30 * time.Second, "Something else", true},
+		{31 * time.Second, "watch chan error: etcdserver: no leader", true},
+		{31 * time.Second, "watch chan error: etcdserver: no leader", false},
+		{32 * time.Second, "watch chan error: context canceled", false},
 		{59 * time.Second, "Error in audit plugin 'log' affecting 2 audit events: other", false},
 		{60 * time.Second, "Error in audit plugin 'log' affecting 3 audit events: again", true},
 		{61 * time.Second, "Error in audit plugin 'log' affecting 4 audit events: again", false},
+		{91 * time.Second, "watch chan error: etcdserver: no leader", true},
 	} {
 		if err := handler.Handle(t.Context(), slog.NewRecord(began.Add(test.after), slog.LevelError, test.message, 0)); err != nil {
 			t.Fatal(err)

@@ -69,7 +69,7 @@ func TestChaos(t *testing.T) {
 }
 
 // servers is how many there are unless LITE_CHAOS_SERVERS says so.
-const servers = 1
+const servers = 3
 
 // number reads a variable of the environment.
 func number(t *testing.T, name string, otherwise int) int {

@@ -96,18 +96,27 @@ func (l *Ledger) Stop() { l.stop() }
 
 func (l *Ledger) write(ctx context.Context, id int) {
 	for l.limit.Wait(ctx) == nil {
-		k, request := l.next()
-		called := time.Since(l.start)
+		k, request, at := l.begin(id)
 		// Not ctx: what was begun is brought to an end, so that its outcome is known.
 		answer, err := l.store.Do(context.WithoutCancel(ctx), k.name, request)
-		l.note(id, k, request, answer, err, called, time.Since(l.start))
+		l.end(k, at, answer, err)
 	}
+}
+
+// begin makes up a request, and takes down that it is under way: who reads the object
+// meanwhile may see what it does. It returns where in the history it is.
+func (l *Ledger) begin(id int) (k *key, r Request, at int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	k, r = l.next()
+	k.history = append(k.history, porcupine.Operation{
+		ClientId: id, Input: r, Call: int64(time.Since(l.start)), Output: Answer{Outcome: Unknown}, Return: math.MaxInt64,
+	})
+	return k, r, len(k.history) - 1
 }
 
 // next makes up a request about one of the live keys.
 func (l *Ledger) next() (*key, Request) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.live = slices.DeleteFunc(l.live, func(k *key) bool { return k.requests >= retireAfter || k.unknown >= retireUnknown })
 	for len(l.live) < keys {
 		k := &key{name: fmt.Sprintf("ledger-%d", len(l.all)), last: Answer{Outcome: Missing}}
@@ -134,33 +143,39 @@ func (l *Ledger) next() (*key, Request) {
 	}
 }
 
-// note keeps what became of a request.
-func (l *Ledger) note(id int, k *key, r Request, a Answer, err error, called, returned time.Duration) {
+// end takes down what became of a request.
+func (l *Ledger) end(k *key, at int, a Answer, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.counts[a.Outcome]++
 	if err != nil {
 		l.reasons[err.Error()]++
 	}
-	if a.Outcome == Refused || r.Kind == Read && a.Outcome == Unknown {
+	operation := &k.history[at]
+	r := operation.Input.(Request)
+	operation.Output = a
+	switch {
+	case a.Outcome == Refused || r.Kind == Read && a.Outcome == Unknown:
 		k.requests--
-		return // nothing happened and nothing was learned
-	}
-	operation := porcupine.Operation{ClientId: id, Input: r, Call: int64(called), Output: a, Return: int64(returned)}
-	if a.Outcome == Unknown {
-		// It may take effect at any time from now on, or never.
-		operation.Return = math.MaxInt64
+		return
+	case a.Outcome == Unknown: // it may take effect at any time from now on, or never
 		k.unknown++
-		k.last = Answer{Outcome: Unknown}
-		k.history = append(k.history, operation)
+		k.last = a
 		return
 	}
-	k.history = append(k.history, operation)
+	returned := time.Since(l.start)
+	operation.Return = int64(returned)
 	if r.Kind != Read && a.Outcome == Done {
 		l.acknowledged = append(l.acknowledged, returned)
 		l.unique(k, r, a)
 	}
 	k.learn(r, a)
+}
+
+// tells reports whether an operation says anything of its object.
+func tells(o porcupine.Operation) bool {
+	r, a := o.Input.(Request), o.Output.(Answer)
+	return a.Outcome != Refused && (r.Kind != Read || a.Outcome != Unknown)
 }
 
 // learn takes down what the next request may be built on.
@@ -211,7 +226,7 @@ func (l *Ledger) Check(ctx context.Context) error {
 				ClientId: writers, Input: Request{Kind: Read}, Call: int64(called), Output: a, Return: int64(returned),
 			})
 		}
-		histories[name] = slices.Clone(k.history)
+		histories[name] = slices.DeleteFunc(slices.Clone(k.history), func(o porcupine.Operation) bool { return !tells(o) })
 	}
 	wrong := slices.Clone(l.wrong)
 	l.mu.Unlock()

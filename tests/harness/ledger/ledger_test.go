@@ -23,13 +23,16 @@ type memory struct {
 func (m *memory) Do(_ context.Context, key string, r Request) (Answer, error) {
 	time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond)
 	m.mu.Lock()
-	defer m.mu.Unlock()
+	answer, err, faulty := Answer{}, error(nil), false
 	if m.fault != nil {
-		if a, err, faulty := m.fault(m, key, r); faulty {
-			return a, err
-		}
+		answer, err, faulty = m.fault(m, key, r)
 	}
-	return m.do(key, r), nil
+	if !faulty {
+		answer = m.do(key, r)
+	}
+	m.mu.Unlock()
+	time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond)
+	return answer, err
 }
 
 func (m *memory) do(key string, r Request) Answer {
@@ -54,6 +57,7 @@ func (m *memory) do(key string, r Request) Answer {
 }
 
 func (m *memory) List(context.Context) ([]Snapshot, error) {
+	time.Sleep(time.Duration(rand.IntN(100)) * time.Millisecond)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return []Snapshot{{From: "memory", Objects: maps.Clone(m.objects)}}, nil
@@ -126,7 +130,13 @@ func TestCheck(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := &memory{objects: map[string]Answer{}, fault: c.fault}
 				l := Start(m)
-				time.Sleep(time.Minute)
+				// Whoever checks in between finds what is under way.
+				for range 30 {
+					time.Sleep(2 * time.Second)
+					if err := l.Check(t.Context()); err != nil && c.want == "" {
+						t.Fatal(err)
+					}
+				}
 				l.Stop()
 				if c.after != nil {
 					c.after(m)
