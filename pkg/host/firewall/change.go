@@ -40,11 +40,11 @@ type Lost struct {
 	// Settings is set when those of the kernel may be others: packets of a family of
 	// addresses are no longer forwarded, or somebody has written one; see Watcher.CheckSettings.
 	Settings bool
-	// Older is set when tables of the older interface have changed, of which the
-	// kernel does not tell more.
+	// Older is set when tables of the older interface have changed; the kernel reports no
+	// details.
 	Older bool
-	// Unknown is set when more was lost than the kernel could tell, and for a
-	// check without occasion: everything visible has to be checked.
+	// Unknown is set when events were lost, and for a check without an event: everything
+	// visible has to be checked.
 	Unknown bool
 	By      string // the program of the first change, "" if that is not known
 }
@@ -61,7 +61,7 @@ func (l Lost) From(t Table, chains ...string) bool {
 	})
 }
 
-// Way reports whether an interface has lost an address, a route or a neighbour, or may have.
+// Way reports whether an interface has lost an address, a route or a neighbor, or may have.
 func (l Lost) Way(link int) bool {
 	return l.Unknown || slices.ContainsFunc(l.Ways, func(w Way) bool { return w.Link == link })
 }

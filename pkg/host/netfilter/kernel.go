@@ -48,8 +48,8 @@ func Dormant() (asleep []Table, err error) {
 	return asleep, nil
 }
 
-// Wake puts a table in force again. It runs nft, which says flags with a table, and
-// that it has none.
+// Wake puts a dormant table in force again. It runs nft, which can set a table's flags to
+// none.
 func Wake(ctx context.Context, t Table) error {
 	if out, err := exec.CommandContext(ctx, "nft", "add", "table", t.Family, t.Name).CombinedOutput(); err != nil {
 		return fmt.Errorf("wake table %s: %w: %s", t, err, bytes.TrimSpace(out))

@@ -51,7 +51,7 @@ const (
 	KindLegacy = "legacy"
 )
 
-// String is what the log says of it.
+// String is how the log shows it.
 func (t Tool) String() string {
 	text := string(t.Source)
 	if t.Source == Machine {
@@ -127,7 +127,7 @@ func chooseNFT(ctx context.Context, helpers layout.Helpers, bundled bool, k kern
 	return t
 }
 
-// preferred is the reason where the user has said so.
+// preferred is the reason if the user has chosen so.
 const preferred = "prefer-bundled-bin is set"
 
 func chooseIPTables(ctx context.Context, helpers layout.Helpers, bundled bool, k kernel) Tool {
@@ -151,8 +151,8 @@ type kernel struct {
 	older    []string // tables of the older interface
 }
 
-// kind is the interface that iptables should write to: that of the rules that are there already, as two that know
-// nothing of each other make for surprises. Where there are none, the newer.
+// kind is the interface that iptables should write to: that of existing rules, because two interfaces that know
+// nothing of each other cause surprises; the newer one if there are no rules.
 func (k kernel) kind() string {
 	if k.nftables != nil {
 		return KindLegacy

@@ -60,10 +60,10 @@ func (p Programs) Run(ctx context.Context, stdin []byte, name string, args ...st
 	return stdout.String(), nil
 }
 
-// Object is one of what `nft -j` lists: its kind, and what it says.
+// Object is one object in the output of `nft -j`: its kind, and its content.
 type Object map[string]Thing
 
-// Thing is what it says of one of them.
+// Thing is the content of an object.
 type Thing struct {
 	Family  string `json:"family"`
 	Table   string `json:"table"`

@@ -39,9 +39,8 @@ func CheckDisk(dataDir string) error {
 	return nil
 }
 
-// CheckWatches makes sure that root may still open as many inotify instances.
-// Without them the kubelet ends the process and containerd never gets ready,
-// neither of which says why.
+// CheckWatches makes sure that root may still open as many inotify instances. Without them,
+// the kubelet ends the process and containerd never becomes ready, both without a reason.
 func CheckWatches(watches int) error {
 	for range watches {
 		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
