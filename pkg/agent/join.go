@@ -65,11 +65,11 @@ func (m Membership) file() string   { return m.dir.Cluster() }
 // certificates is where the kubelet keeps what the cluster has signed for it.
 func (m Membership) certificates() string { return m.dir.Kubelet().PKI() }
 
-// Join makes this machine a node of its cluster: it finds the cluster by its
-// token, comes to trust it, and asks for a certificate for a key that is made
-// here and stays here. A machine that is a node already needs no token; what it
-// knows of the cluster is brought up to date if the server answers. One whose node
-// was deleted or revoked is new. say is told what is being waited for.
+// Join makes this machine a node of its cluster: it finds the cluster with its token,
+// verifies it, and requests a certificate for a key that is created here and never leaves
+// the machine. A machine that is already a node does not need a token; it updates what it
+// knows of the cluster if the server answers. One whose node was deleted or revoked is new.
+// say gets what is being waited for.
 func Join(ctx context.Context, cfg *config.Config, say func(string)) (Membership, error) {
 	m := Membership{dir: cfg.Layout().Data.Agent()}
 	member, damage := m.load()
@@ -116,8 +116,8 @@ func Known(cfg *config.Config, read func(path string) ([]byte, error)) cluster.F
 	return m.Facts
 }
 
-// CheckJoin says what a machine would need to be told to join, if it is no node yet.
-// Nothing is touched and nobody is asked.
+// CheckJoin returns what is missing in the configuration to join, if the machine is not a
+// node yet. It changes nothing and sends nothing.
 func CheckJoin(cfg *config.Config) error {
 	m := Membership{dir: cfg.Layout().Data.Agent()}
 	member, damage := m.load()
@@ -131,7 +131,7 @@ func CheckJoin(cfg *config.Config) error {
 	return lacks(cfg, token, damage)
 }
 
-// lacks says what is missing to join by a token.
+// lacks returns what is missing to join with a token.
 func lacks(cfg *config.Config, token join.Token, damage error) error {
 	switch {
 	case token == (join.Token{}) && damage != nil:
@@ -180,7 +180,8 @@ func (m *Membership) join(ctx context.Context, cfg *config.Config, token join.To
 	if m.Facts, err = awaitFacts(ctx, client); err != nil {
 		return err
 	}
-	// Who is configured for another cluster is no node of this one, not even for a moment.
+	// A machine that is configured for another cluster must not be a node of this one, not
+	// even for a moment.
 	if err := cfg.Contradicts(m.Facts); err != nil {
 		return err
 	}
@@ -254,8 +255,8 @@ func (m *Membership) forget(ca []byte) error {
 	return nil
 }
 
-// direct is the choice of no proxy: the API is part of the cluster, and what
-// the environment says of proxies is for images.
+// direct uses no proxy: the API is part of the cluster, and proxies in the environment are
+// for images.
 func direct(*http.Request) (*url.URL, error) { return nil, nil }
 
 // awaitFacts reads the cluster's facts. A server that has just been made
@@ -272,10 +273,9 @@ func awaitFacts(ctx context.Context, client kubernetes.Interface) (facts cluster
 	}
 }
 
-// sayWhyItWaits tells what the approver notes on this node's request, until ctx
-// is done: a name that is held can take a while to become free. It calls refused
-// if the token is not let in any more, which the kubelet's bootstrap would not
-// notice for an hour.
+// sayWhyItWaits reports the approver's condition of this node's request, until ctx is done:
+// a reserved name can take a while to become free. It calls refused if the token is no
+// longer valid, which the kubelet's bootstrap would not notice for an hour.
 func sayWhyItWaits(ctx context.Context, client kubernetes.Interface, nodeName string, say func(string), refused func()) {
 	said := ""
 	for {
@@ -378,8 +378,8 @@ func (m *Membership) load() (member bool, err error) {
 	return true, nil
 }
 
-// ahead is more than a clock is behind that was kept over a power cut. One that
-// is behind lite's own making was not kept, and says nothing.
+// ahead is more than a clock is behind that was saved over a power cut. A clock that is
+// behind the build of lite was not saved, and means nothing.
 const ahead = 24 * time.Hour
 
 func isCA(pem []byte) bool {

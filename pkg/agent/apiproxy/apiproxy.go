@@ -32,7 +32,7 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// Config is what the load balancer has to be told.
+// Config is the configuration of the load balancer.
 type Config struct {
 	// Listen is the loopback address for clients, such as 127.0.0.1:6444.
 	Listen string

@@ -165,8 +165,8 @@ func (b *Balancer) remember(addresses []string) error {
 	return nil
 }
 
-// recall begins with the servers of the last run. A file that cannot be used
-// is no reason not to start: the seed is there, and the file is written again.
+// recall begins with the servers of the last run. It ignores a file that cannot be used:
+// there is the seed, and the file is rewritten.
 func (b *Balancer) recall() {
 	addresses, err := b.read()
 	switch {

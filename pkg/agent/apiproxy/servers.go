@@ -20,7 +20,7 @@ type State string
 
 // The states.
 const (
-	Unknown State = "unknown" // has not been asked yet
+	Unknown State = "unknown" // not asked yet
 	Healthy State = "healthy"
 	Failed  State = "failed"
 )
@@ -197,15 +197,14 @@ func (b *Balancer) replace(addresses []string) bool {
 	return true
 }
 
-// ofThisMachine is whether an error says nothing about the server.
+// ofThisMachine is whether an error is this machine's, and not about the server.
 func ofThisMachine(err error) bool {
 	return slices.ContainsFunc([]error{
 		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL,
 	}, func(own error) bool { return errors.Is(err, own) })
 }
 
-// reason is the part of an error that says something new to those who know
-// which server it is about.
+// reason is the part of an error that does not repeat which server it is about.
 func reason(err error) error {
 	var name *net.DNSError
 	var timeout net.Error

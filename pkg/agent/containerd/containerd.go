@@ -73,7 +73,7 @@ func (c *Containerd) Run(ctx context.Context) error {
 	if err := server.CreateTopLevelDirectories(cfg); err != nil {
 		return err
 	}
-	// By itself it takes the one that the machine had when the process began (2.4).
+	// By default, it takes the one that the machine had when the process began (2.4).
 	if err := mount.SetTempMountLocation(c.config.TempDir); err != nil {
 		return fmt.Errorf("choose %s for mounts of images: %w", c.config.TempDir, err)
 	}
@@ -161,9 +161,9 @@ func (c *Containerd) writeConfig() (string, error) {
 	return path, nil
 }
 
-// makeDirectories makes the directories that are containerd's, with their modes. A
-// container with users of its own (hostUsers: false) is made by a user who is nobody
-// here: he has to pass to the root of its files, and sees nothing on his way.
+// makeDirectories creates containerd's directories, with their modes. A container in a user
+// namespace (hostUsers: false) is created by a user without rights here, who has to reach
+// the root of its files, but cannot list the directories on the way.
 func (c Config) makeDirectories() error {
 	run := filepath.Dir(string(c.StateDir))
 	for _, d := range []struct {

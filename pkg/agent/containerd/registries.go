@@ -98,8 +98,8 @@ func (r *registries) unused() string {
 	return `the credentials under "*" apply to endpoints of mirrors without an entry in configs, and there are none: put them under the name of a host`
 }
 
-// strangers is the hosts of endpoints that have no entry of their own, and so get
-// what is said of all.
+// strangers is the hosts of endpoints without their own entry, to which the entry for all
+// applies.
 func (r *registries) strangers() (hosts []string) {
 	for _, m := range r.mirrors {
 		for _, e := range m.endpoints {

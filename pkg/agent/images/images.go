@@ -109,7 +109,7 @@ func (i *Importer) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx = namespaces.WithNamespace(ctx, namespace) // who asks the contents themselves says so
+	ctx = namespaces.WithNamespace(ctx, namespace) // calls of the content store need it
 	defer c.Close()
 	if i.watch {
 		return i.follow(ctx, c)
@@ -210,8 +210,8 @@ func (i *Importer) importAll(ctx context.Context, c *client.Client) {
 	}
 }
 
-// importDir imports what has not been imported yet, the oldest archive first: of
-// two that have an image of the same name, the newer one counts.
+// importDir imports new archives, the oldest first: of two with an image of the same name,
+// the newer one counts.
 func (i *Importer) importDir(ctx context.Context, c *client.Client) error {
 	archives, err := listArchives(i.dir)
 	if err != nil {
@@ -473,9 +473,9 @@ func checkFound(ctx context.Context, c *client.Client, image images.Image) error
 	return checkKind(image.Name, cmp.Or(m.MediaType, ocispec.MediaTypeImageManifest), m)
 }
 
-// takeBack undoes what a failed import has done to images: their names are
-// there before their files are. It is no error of its own if that fails: what
-// stays is not pinned, so the kubelet collects it.
+// takeBack undoes what a failed import has done to images, whose names exist before their
+// files. If that fails, it is not an error: what stays is not pinned, so the kubelet
+// collects it.
 func takeBack(ctx context.Context, c *client.Client, found, had []images.Image) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -511,8 +511,8 @@ func pin(ctx context.Context, c *client.Client, found []images.Image, mark strin
 	return nil
 }
 
-// sources is what the labels of an image say of the archives that have it, the
-// newest first: the mark of each, and how many images are in it.
+// sources is the archives of an image by its labels, the newest first: the mark of each,
+// and how many images it has.
 func sources(image images.Image) []string {
 	return strings.Fields(image.Labels[layout.ImportedFromLabel] + " " + image.Labels[layout.ImportedBeforeLabel])
 }

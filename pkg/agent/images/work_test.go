@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// An import that takes long is told of while it goes on, and no longer.
+// An import that takes long is reported while it runs, and no longer.
 func TestWorkIsToldOf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &work{size: 295e6}

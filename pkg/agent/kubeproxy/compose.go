@@ -163,7 +163,7 @@ func nodePortAddresses(ranges []string, ips map[v1.IPFamily]net.IP) []string {
 	return out
 }
 
-// localDetectors tell, per family, traffic of this node's pods.
+// localDetectors recognize, per family, traffic of this node's pods.
 func localDetectors(settings *kubeproxyconfig.KubeProxyConfiguration, podCIDRs []string) map[v1.IPFamily]proxyutil.LocalTrafficDetector {
 	local := map[v1.IPFamily]proxyutil.LocalTrafficDetector{}
 	for _, f := range families {
