@@ -21,7 +21,7 @@ func (t Table) String() string { return t.Family + " " + t.Name }
 // Change is what one transaction took from one table.
 type Change struct {
 	Table
-	Dropped bool     // the table itself; another of that name may have been made at once
+	Dropped bool     // the table itself; another of that name may have been created in the same transaction
 	Dormant bool     // nothing was removed, but the table is no longer in force
 	Chains  []string // those that lost rules, or are gone with rules in them; sorted
 	Sets    []string // and maps that lost elements; sorted
@@ -83,8 +83,8 @@ type taken struct {
 	chains, sets           map[string]bool
 }
 
-// read takes in one message. When it ends the transaction, done is true; changes
-// are those that took something away, and by the program that made them.
+// read reads one message. When it ends the transaction, done is true; changes are those
+// that removed something, and by is the program that made them.
 func (t *transaction) read(m syscall.NetlinkMessage) (changes []Change, by string, done bool) {
 	if m.Header.Type>>8 != unix.NFNL_SUBSYS_NFTABLES || len(m.Data) < nl.SizeofNfgenmsg {
 		return nil, "", false

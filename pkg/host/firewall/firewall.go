@@ -42,7 +42,7 @@ type Part struct {
 
 const (
 	// A check waits until nothing was removed for quiet, since whoever flushes one table
-	// mostly goes on to the next; but not for longer than patience.
+	// usually continues with the next, but not longer than patience.
 	quiet, patience = 100 * time.Millisecond, time.Second
 	// retryAfter is when everything is checked again after something was restored.
 	retryAfter = 3 * time.Second

@@ -111,8 +111,8 @@ func number(attrs []byte, kind uint16) int {
 	return 0
 }
 
-// hideNew keeps the kernel from reporting new routes, of which a machine may learn a
-// great many from others, and neighbors.
+// hideNew keeps the kernel from reporting new neighbors, and new routes, of which a machine
+// may learn many from others.
 func hideNew(fd int) error {
 	// A filter reads the type in the head of a message in this order.
 	kind := func(kind uint16) uint32 {

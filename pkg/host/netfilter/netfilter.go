@@ -1,5 +1,5 @@
-// Package netfilter chooses the programs that write packet filter rules: the machine's own where they work, else those
-// that lite brings along. It also runs them to list what there is, and finds what iptables has made in nftables.
+// Package netfilter chooses the programs that write packet filter rules: the machine's own where they work, otherwise
+// the bundled ones. It also runs them to list rules, and finds what iptables has created in nftables.
 package netfilter
 
 import (
@@ -71,11 +71,11 @@ func (t Tool) String() string {
 // NFTables reports whether nftables can be used, by program and kernel.
 func (t Tools) NFTables() bool { return t.NFT.Source != None }
 
-// Path is a PATH by which the chosen programs are found, and lite's other helpers.
+// Path is a PATH with the chosen programs and lite's other helpers.
 //
-// The helpers come first. containerd has the full path of its shim written into its configuration, and yet looks it and
-// runc up by name when it comes back after a crash and finds a container that was being made: not finding them it forgets
-// the container, whose processes go on running (2.4).
+// The helpers come first. containerd has the full path of its shim in its configuration, and yet looks up the shim and
+// runc by name when it recovers from a crash while a container was being created: if it does not find them, it forgets
+// the container, whose processes keep running (2.4).
 func (t Tools) Path(helpers layout.Helpers, path string) string {
 	dirs := []string{helpers.Bin()}
 	for _, tool := range []Tool{t.NFT, t.IPTables} {

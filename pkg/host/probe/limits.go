@@ -25,9 +25,8 @@ func Free(path string) (uint64, error) {
 	return room.Bavail * uint64(room.Bsize), nil
 }
 
-// CheckDisk refuses to start on a disk that is all but full: a datastore that
-// runs out of room in the middle of a write is harder to mend than one that
-// was not opened.
+// CheckDisk refuses to start on a disk that is all but full: a datastore that runs out of
+// room in the middle of a write is harder to repair than one that was not opened.
 func CheckDisk(dataDir string) error {
 	free, err := Free(dataDir)
 	if err != nil {

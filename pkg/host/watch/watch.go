@@ -83,8 +83,8 @@ func (m *Machine) Run(ctx context.Context) error {
 	return nil
 }
 
-// settle is how long the machine's addresses must stay as they are before the
-// node follows them: a link that flaps is none of its business.
+// settle is how long the machine's addresses must be stable before the node follows them,
+// so that it ignores a flapping link.
 const settle = 5 * time.Second
 
 // pause waits until the addresses have settled.
