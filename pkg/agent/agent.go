@@ -34,7 +34,7 @@ type Config struct {
 	Host    Host
 	Client  *kube.Client // of the node's identity, system:node:<name>
 	Nodes   *kube.Nodes
-	Server  *kube.Client // of a server: by which its node gets its role
+	Server  *kube.Client // of a server: the identity that gives its node the role
 	CAFile  string       // of the cluster's authority
 	// Certificates reports those that expire; every node has it.
 	Certificates *expiry.Watch
@@ -44,8 +44,8 @@ type Config struct {
 	KeyFile  string
 }
 
-// Remember makes the node keep its name when the machine's changes, and stamps the
-// data directory with its role, by which it is known from then on.
+// Remember makes the node keep its name when the machine's changes, and stamps the data
+// directory with its role, which is known from then on.
 func Remember(c *config.Config) error {
 	at := c.Layout().Data
 	if err := file.Write(at.NodeName(), []byte(c.NodeName+"\n"), 0o600); err != nil {
@@ -65,8 +65,8 @@ func Socket(c *config.Config) string {
 	return "unix://" + c.Layout().Run.Containerd().Socket()
 }
 
-// New puts an agent together: the parts of a node, and before them the load
-// balancer by which they reach the servers. Nothing is touched before Run.
+// New puts an agent together: the components of a node, and before them the load balancer
+// through which they reach the servers. Nothing changes before Run.
 func New(cfg *config.Config, m Membership, host Host, onChange func(component.Status)) (*Agent, error) {
 	var seeds []string
 	for _, server := range m.Servers {

@@ -216,9 +216,9 @@ func (m *Membership) join(ctx context.Context, cfg *config.Config, token join.To
 // tries is how often a certificate is asked for.
 const tries = 3
 
-// clear takes away what the kubelet's bootstrap would stumble over: an identity
-// of another name, which it would take for that of this, or one that is refused, and
-// a key of which a full disk or a kill left a part, by which it ends (1.37).
+// clear removes what would break the kubelet's bootstrap: an identity of another name,
+// which it would use for this one, a refused one, and a key that a full disk or a kill has
+// left incomplete, which ends it (1.37).
 func (m *Membership) clear(nodeName string) error {
 	if name, err := m.nodeName(); err == nil && (name != nodeName || m.refused) {
 		if err := errors.Join(os.RemoveAll(m.certificates()), os.RemoveAll(m.joined())); err != nil {
@@ -435,8 +435,8 @@ func (m *Membership) checkCluster(cfg *config.Config, token join.Token) error {
 	return nil
 }
 
-// refresh asks for the facts again; what is known serves as well. The error is that
-// the cluster refuses the node's certificate for good.
+// refresh updates the facts; without an answer, the known ones serve as well. The error
+// means that the cluster refuses the node's certificate permanently.
 func (m *Membership) refresh(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()

@@ -67,8 +67,8 @@ func (b *Balancer) list() (client.EndpointSliceInterface, error) {
 	return set.DiscoveryV1().EndpointSlices(metav1.NamespaceDefault), nil
 }
 
-// follow takes over the list and its changes until the watch ends, as every
-// watch does sooner or later, with nil if that was in order.
+// follow applies the list and its changes until the watch ends, as every watch does sooner
+// or later, with nil if it ended normally.
 func (b *Balancer) follow(ctx context.Context, list client.EndpointSliceInterface) error {
 	kubernetes := metav1.ListOptions{LabelSelector: discovery.LabelServiceName + "=kubernetes"}
 	short, cancel := context.WithTimeout(ctx, listTimeout)

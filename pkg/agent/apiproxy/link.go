@@ -99,7 +99,7 @@ func (b *Balancer) attach(ctx context.Context, s *server, l *link) bool {
 	return true
 }
 
-// closeAll ends all links. Later ones are refused by attach.
+// closeAll closes all links. attach refuses later ones.
 func (b *Balancer) closeAll() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

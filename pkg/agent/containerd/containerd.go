@@ -92,10 +92,9 @@ func (c *Containerd) Run(ctx context.Context) error {
 	return nil
 }
 
-// Contents is where containerd has what images are made of, once it is ready. Its socket
-// leads there too, but one mebibyte of an archive at a time goes through six goroutines
-// on the way, each of which waits for all that are busy in the process: what took 5 s took
-// 3 minutes beside four of them.
+// Contents is containerd's content store, once it is ready. Its socket leads there, too,
+// but each mebibyte of an archive passes six goroutines on the way, each of which waits for
+// the busy ones of the process: what took 5 s took 3 minutes beside four of these.
 func (c *Containerd) Contents() content.Store { return *c.contents.Load() }
 
 // Ready implements component.Component: the CRI answers.

@@ -164,8 +164,8 @@ func describes(name string) bool {
 	return slices.Contains([]string{"manifest.json", ocispec.ImageIndexFile, ocispec.ImageLayoutFile}, name)
 }
 
-// document reads a file if it may describe an image. Of what is none, a small layer, it
-// takes no memory.
+// document reads a file if it may describe an image, and uses no memory for others, such as
+// a small layer.
 func document(r io.Reader, size int64) ([]byte, error) {
 	start := bufio.NewReader(r)
 	for {

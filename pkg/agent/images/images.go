@@ -67,10 +67,9 @@ func BuiltIn(socket string, contents func() content.Store, dir string) *Importer
 	return &Importer{name: "sandbox-image", socket: socket, of: contents, dir: dir}
 }
 
-// Directory imports the user's archives, which can be large, and goes on to watch
-// for more; the directory is made if it is not there. It is ready when it
-// watches. An archive that cannot be read is in the log, and keeps neither the
-// others nor the node back.
+// Directory imports the user's archives, which can be large, and then watches for more; it
+// creates the directory if necessary. It is ready when it watches. The log shows an archive
+// that cannot be read, which holds up neither the others nor the node.
 func Directory(socket string, contents func() content.Store, dir string) *Importer {
 	return &Importer{name: "images", socket: socket, of: contents, dir: dir, watch: true}
 }
@@ -463,7 +462,7 @@ func bring(ctx context.Context, c *client.Client, lease string, archive io.Reade
 	return found, nil
 }
 
-// checkFound refuses what is no image: archives in the directory are not inspected
+// checkFound refuses what is not an image: archives in the directory are not inspected
 // before.
 func checkFound(ctx context.Context, c *client.Client, image images.Image) error {
 	m, err := images.Manifest(ctx, c.ContentStore(), image.Target, platforms.Default())

@@ -72,7 +72,7 @@ func configuration(c Config) (*v1beta1.KubeletConfiguration, error) {
 // out whether it is the node's.
 func unspecified(nodeIP []netip.Addr) string {
 	if slices.ContainsFunc(nodeIP, netip.Addr.Is6) {
-		return "::" // a socket of Go's, by which IPv4 arrives as well
+		return "::" // a socket of Go's, which accepts IPv4 as well
 	}
 	return "0.0.0.0"
 }

@@ -160,8 +160,8 @@ func checkKernel(protect bool, kernel sysctl.Interface) error {
 		"write %s to /etc/sysctl.d/90-kubelet.conf, one per line, and run sysctl --system", strings.Join(wrong, ", "), strings.Join(lines, ", "))
 }
 
-// validateAmounts reads what the kubelet reads only once it runs (1.37), where its
-// complaint names neither the argument nor the value.
+// validateAmounts checks what the kubelet reads only once it runs (1.37), when its error
+// names neither the argument nor the value.
 func validateAmounts(k *kubeletconfig.KubeletConfiguration) error {
 	for _, e := range []struct {
 		field string
@@ -291,9 +291,9 @@ func loopback(address string) bool {
 // Name implements component.Component.
 func (*Kubelet) Name() string { return "kubelet" }
 
-// Run implements component.Component. Upstream's Run returns at once and its
-// goroutines cannot be waited for (1.37): what they hold, they hold until the
-// process ends, which follows.
+// Run implements component.Component. Upstream's Run returns immediately, and its
+// goroutines cannot be waited for (1.37): they keep their resources until the process ends,
+// which follows.
 func (k *Kubelet) Run(ctx context.Context) error {
 	if err := share(k.server.RootDirectory); err != nil {
 		return err

@@ -119,7 +119,7 @@ func plain(fstype string, options []string) bool {
 	return !slices.ContainsFunc(options, func(o string) bool { _, known := flagOf(o); return !known })
 }
 
-// flagOf is the flag of the kernel that an option stands for.
+// flagOf is the kernel's flag for an option.
 func flagOf(option string) (flag uintptr, known bool) {
 	switch option {
 	case "bind":
