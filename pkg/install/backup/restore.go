@@ -196,7 +196,8 @@ func copyAside(live, dropped string) error {
 	return file.SyncDir(filepath.Dir(dropped))
 }
 
-// leave lets a rollback continue if somebody has made a file of the user's immutable.
+// leave lets a rollback continue with a file of the user's that cannot be changed, because
+// somebody has protected it.
 func leave(path string, err error) error {
 	if errors.Is(err, unix.EROFS) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EBUSY) {
 		slog.Warn("Not restored, because it cannot be changed", "path", path, "err", err)
