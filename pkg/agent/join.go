@@ -69,8 +69,8 @@ func (m Membership) certificates() string { return m.dir.Kubelet().PKI() }
 // verifies it, and requests a certificate for a key that is created here and never leaves
 // the machine. A machine that is already a node does not need a token; it updates what it
 // knows of the cluster if the server answers. One whose node was deleted or revoked is new.
-// say gets what is being waited for.
-func Join(ctx context.Context, cfg *config.Config, say func(string)) (Membership, error) {
+// report gets what is being waited for.
+func Join(ctx context.Context, cfg *config.Config, report func(string)) (Membership, error) {
 	m := Membership{dir: cfg.Layout().Data.Agent()}
 	member, damage := m.load()
 	token, err := join.Read(cfg.Token, cfg.TokenFile)
@@ -92,7 +92,7 @@ func Join(ctx context.Context, cfg *config.Config, say func(string)) (Membership
 		if damage != nil {
 			slog.Warn("Joining again", "because", damage)
 		}
-		if err := m.join(ctx, cfg, token, say); err != nil {
+		if err := m.join(ctx, cfg, token, report); err != nil {
 			return m, err
 		}
 	}
@@ -165,8 +165,8 @@ func (m *Membership) prefer(server string) {
 }
 
 // join is the way of a machine that is new.
-func (m *Membership) join(ctx context.Context, cfg *config.Config, token join.Token, say func(string)) error {
-	found, err := join.Await(ctx, token, cfg.ServerURL, join.Agent, say)
+func (m *Membership) join(ctx context.Context, cfg *config.Config, token join.Token, report func(string)) error {
+	found, err := join.Await(ctx, token, cfg.ServerURL, join.Agent, report)
 	if err != nil {
 		return err
 	}
@@ -198,7 +198,7 @@ func (m *Membership) join(ctx context.Context, cfg *config.Config, token join.To
 		return fmt.Errorf("write %s: %w", m.CAFile(), err)
 	}
 	for try := 1; ; try++ {
-		err := m.requestCertificate(ctx, client, cfg.NodeName, found.Server, token, say)
+		err := m.requestCertificate(ctx, client, cfg.NodeName, found.Server, token, report)
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
@@ -207,7 +207,7 @@ func (m *Membership) join(ctx context.Context, cfg *config.Config, token join.To
 			return errors.Join(err, remove(m.unusedKey()))
 		}
 		// The server may have gone, or the token have ended, since it was asked.
-		if _, err := join.Await(ctx, token, cfg.ServerURL, join.Agent, say); err != nil {
+		if _, err := join.Await(ctx, token, cfg.ServerURL, join.Agent, report); err != nil {
 			return err
 		}
 	}
@@ -273,11 +273,11 @@ func awaitFacts(ctx context.Context, client kubernetes.Interface) (facts cluster
 	}
 }
 
-// sayWhyItWaits reports the approver's condition of this node's request, until ctx is done:
+// reportWaiting reports the approver's condition of this node's request, until ctx is done:
 // a reserved name can take a while to become free. It calls refused if the token is no
 // longer valid, which the kubelet's bootstrap would not notice for an hour.
-func sayWhyItWaits(ctx context.Context, client kubernetes.Interface, nodeName string, say func(string), refused func()) {
-	said := ""
+func reportWaiting(ctx context.Context, client kubernetes.Interface, nodeName string, report func(string), refused func()) {
+	reported := ""
 	for {
 		if !kube.Sleep(ctx, 2*time.Second) {
 			return
@@ -292,9 +292,9 @@ func sayWhyItWaits(ctx context.Context, client kubernetes.Interface, nodeName st
 		if err != nil {
 			continue
 		}
-		if why := waitsFor(requests.Items, nodeName); why != "" && why != said {
-			said = why
-			say(why)
+		if why := waitsFor(requests.Items, nodeName); why != "" && why != reported {
+			reported = why
+			report(why)
 		}
 	}
 }
@@ -324,10 +324,10 @@ func waitsFor(requests []certificates.CertificateSigningRequest, nodeName string
 // requestCertificate is the kubelet's own bootstrap. The token is on the disk
 // for as long as that takes, for root only.
 func (m *Membership) requestCertificate(ctx context.Context, client kubernetes.Interface, nodeName, server string, token join.Token,
-	say func(string)) error {
+	report func(string)) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	go sayWhyItWaits(ctx, client, nodeName, say, stop)
+	go reportWaiting(ctx, client, nodeName, report, stop)
 	file := m.dir.Bootstrap()
 	if err := m.writeKubeconfig(file, server, &api.AuthInfo{Token: bearer(token)}); err != nil {
 		return err
