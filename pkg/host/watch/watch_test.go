@@ -105,10 +105,10 @@ func TestAddress(t *testing.T) {
 
 		ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 		defer stop()
-		told := ""
-		m.watchAddresses(ctx, func(what string) { told = what })
-		if want := "the node's address was 192.0.2.10 and is 192.0.2.11"; told != want {
-			t.Errorf("got %q, want %q", told, want)
+		reported := ""
+		m.watchAddresses(ctx, func(what string) { reported = what })
+		if want := "the node's address was 192.0.2.10 and is 192.0.2.11"; reported != want {
+			t.Errorf("got %q, want %q", reported, want)
 		}
 		if note := m.Note(); note != "" {
 			t.Errorf("it notes %q still", note)
