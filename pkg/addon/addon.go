@@ -53,7 +53,7 @@ func All() []Battery {
 			Server: []string{"storage"}, Node: []string{"volumes"},
 			Marks: []string{layout.StoragePathAnnotation, layout.StorageLabel}},
 		{Name: LoadBalancer, Alias: "servicelb", Page: "loadbalancer.md#switching-it-off", Server: []string{"loadbalancer"}},
-		// Another network plugin has an engine of its own for policies, or none.
+		// Another network plugin enforces policies itself, or not at all.
 		{Name: NetworkPolicy, Needs: []Name{CNI}, Page: "networkpolicy.md#switching-it-off", Node: []string{"networkpolicy"},
 			Leaves: []string{layout.PolicyTable}},
 		{Name: KubeProxy, Page: "configuration.md#components-that-you-can-disable", Node: []string{"kube-proxy"},

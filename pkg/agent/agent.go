@@ -27,25 +27,25 @@ import (
 	"lite.io/lite/pkg/version"
 )
 
-// Config is what a node has to be told beyond what its user said.
+// Config is what a node needs beyond its configuration.
 type Config struct {
 	Node    *config.Config
 	Cluster cluster.Facts
 	Host    Host
 	Client  *kube.Client // of the node's identity, system:node:<name>
 	Nodes   *kube.Nodes
-	Server  *kube.Client // of a server: by which its node gets its role
+	Server  *kube.Client // of a server: the identity that gives its node the role
 	CAFile  string       // of the cluster's authority
-	// Certificates tells of those that end; it is a part of every node.
+	// Certificates reports those that expire; every node has it.
 	Certificates *expiry.Watch
-	// The kubelet's serving certificate; "" = the kubelet asks the cluster for
-	// one and renews both of its own.
+	// The kubelet's serving certificate; "" = the kubelet requests one from the cluster and
+	// renews both of its certificates.
 	CertFile string
 	KeyFile  string
 }
 
-// Remember makes the node keep its name when the machine's changes, and stamps the
-// data directory with its role, by which it is known from then on.
+// Remember makes the node keep its name when the machine's changes, and stamps the data
+// directory with its role, which is known from then on.
 func Remember(c *config.Config) error {
 	at := c.Layout().Data
 	if err := file.Write(at.NodeName(), []byte(c.NodeName+"\n"), 0o600); err != nil {
@@ -65,8 +65,8 @@ func Socket(c *config.Config) string {
 	return "unix://" + c.Layout().Run.Containerd().Socket()
 }
 
-// New puts an agent together: the parts of a node, and before them the load
-// balancer by which they reach the servers. Nothing is touched before Run.
+// New puts an agent together: the components of a node, and before them the load balancer
+// through which they reach the servers. Nothing changes before Run.
 func New(cfg *config.Config, m Membership, host Host, onChange func(component.Status)) (*Agent, error) {
 	var seeds []string
 	for _, server := range m.Servers {
@@ -101,8 +101,8 @@ func New(cfg *config.Config, m Membership, host Host, onChange func(component.St
 	return a, kube.SettleGates()
 }
 
-// Check parses what the user says to the parts of an agent, as New does, without
-// a cluster.
+// Check parses the user's arguments for components of an agent, as New does, without a
+// cluster.
 func Check(cfg *config.Config, host Host) error {
 	_, err := New(cfg, unknownCluster(cfg), host, func(component.Status) {})
 	return err
@@ -116,7 +116,7 @@ func CheckArguments(cfg *config.Config, host Host) error {
 	return errors.Join(kubelet.Check(kubeletConfig(c)), battery.CheckNode(batteryNode(c)))
 }
 
-// unknownCluster makes up what a cluster would tell.
+// unknownCluster is made up in place of what a cluster would send.
 func unknownCluster(cfg *config.Config) Membership {
 	return Membership{
 		Servers: []string{"https://192.0.2.1:" + layout.APIPortText}, Facts: config.StandardFacts(), dir: cfg.Layout().Data.Agent(),
@@ -189,7 +189,7 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 	return nil
 }
 
-// batteryNode is what batteries are told without a group to be in.
+// batteryNode is what batteries get, without a group.
 func batteryNode(c Config) *battery.Node {
 	return &battery.Node{
 		Config: c.Node, Cluster: c.Cluster, Client: c.Client, Nodes: c.Nodes, Runtime: Socket(c.Node), NFTables: c.Host.NFTables,

@@ -34,8 +34,8 @@ func UserFiles(cfg *config.Config) (files []pki.File) {
 	return files
 }
 
-// Uses is what the parts of a node cannot work without: its identity, and the
-// authority by which they know the API.
+// Uses is the certificates that the components of a node cannot work without: its identity,
+// and the authority that verifies the API.
 func Uses(files ...string) map[string][]string {
 	parts := []string{"load-balancer", "kubelet", "node"}
 	for _, b := range addon.All() {

@@ -22,12 +22,12 @@ type Host struct {
 	// Addresses finds what the node's addresses would be if it were started now, or
 	// why it would not start; nil if the user has named them.
 	Addresses func() ([]netip.Addr, error)
-	// NFTables is there to carry Services and hostPorts, program and kernel;
-	// otherwise iptables does. Package netfilter finds out.
+	// NFTables means that program and kernel can carry Services and hostPorts with
+	// nftables; otherwise iptables does. Package netfilter finds out.
 	NFTables bool
 }
 
-// Inspect looks at the machine and says what a node could not do without.
+// Inspect inspects the machine, and returns an error about what a node cannot do without.
 func Inspect() (Host, error) {
 	if os.Geteuid() != 0 {
 		return Host{}, errors.New("must run as root; try `sudo lite server`")
@@ -44,7 +44,7 @@ const (
 	ServerWatches = 28
 )
 
-// CheckRuntime finds what is wrong with the files that tell containerd what to do.
+// CheckRuntime finds mistakes in the files that configure containerd.
 func CheckRuntime(c *config.Config) error {
 	err := containerd.CheckRegistries(c.PrivateRegistry)
 	if c.ContainerRuntimeEndpoint == "" {

@@ -65,12 +65,12 @@ func (m Membership) file() string   { return m.dir.Cluster() }
 // certificates is where the kubelet keeps what the cluster has signed for it.
 func (m Membership) certificates() string { return m.dir.Kubelet().PKI() }
 
-// Join makes this machine a node of its cluster: it finds the cluster by its
-// token, comes to trust it, and asks for a certificate for a key that is made
-// here and stays here. A machine that is a node already needs no token; what it
-// knows of the cluster is brought up to date if the server answers. One whose node
-// was deleted or revoked is new. say is told what is being waited for.
-func Join(ctx context.Context, cfg *config.Config, say func(string)) (Membership, error) {
+// Join makes this machine a node of its cluster: it finds the cluster with its token,
+// verifies it, and requests a certificate for a key that is created here and never leaves
+// the machine. A machine that is already a node does not need a token; it updates what it
+// knows of the cluster if the server answers. One whose node was deleted or revoked is new.
+// report gets what is being waited for.
+func Join(ctx context.Context, cfg *config.Config, report func(string)) (Membership, error) {
 	m := Membership{dir: cfg.Layout().Data.Agent()}
 	member, damage := m.load()
 	token, err := join.Read(cfg.Token, cfg.TokenFile)
@@ -92,7 +92,7 @@ func Join(ctx context.Context, cfg *config.Config, say func(string)) (Membership
 		if damage != nil {
 			slog.Warn("Joining again", "because", damage)
 		}
-		if err := m.join(ctx, cfg, token, say); err != nil {
+		if err := m.join(ctx, cfg, token, report); err != nil {
 			return m, err
 		}
 	}
@@ -116,8 +116,8 @@ func Known(cfg *config.Config, read func(path string) ([]byte, error)) cluster.F
 	return m.Facts
 }
 
-// CheckJoin says what a machine would need to be told to join, if it is no node yet.
-// Nothing is touched and nobody is asked.
+// CheckJoin returns what is missing in the configuration to join, if the machine is not a
+// node yet. It changes nothing and sends nothing.
 func CheckJoin(cfg *config.Config) error {
 	m := Membership{dir: cfg.Layout().Data.Agent()}
 	member, damage := m.load()
@@ -131,7 +131,7 @@ func CheckJoin(cfg *config.Config) error {
 	return lacks(cfg, token, damage)
 }
 
-// lacks says what is missing to join by a token.
+// lacks returns what is missing to join with a token.
 func lacks(cfg *config.Config, token join.Token, damage error) error {
 	switch {
 	case token == (join.Token{}) && damage != nil:
@@ -165,8 +165,8 @@ func (m *Membership) prefer(server string) {
 }
 
 // join is the way of a machine that is new.
-func (m *Membership) join(ctx context.Context, cfg *config.Config, token join.Token, say func(string)) error {
-	found, err := join.Await(ctx, token, cfg.ServerURL, join.Agent, say)
+func (m *Membership) join(ctx context.Context, cfg *config.Config, token join.Token, report func(string)) error {
+	found, err := join.Await(ctx, token, cfg.ServerURL, join.Agent, report)
 	if err != nil {
 		return err
 	}
@@ -180,7 +180,8 @@ func (m *Membership) join(ctx context.Context, cfg *config.Config, token join.To
 	if m.Facts, err = awaitFacts(ctx, client); err != nil {
 		return err
 	}
-	// Who is configured for another cluster is no node of this one, not even for a moment.
+	// A machine that is configured for another cluster must not be a node of this one, not
+	// even for a moment.
 	if err := cfg.Contradicts(m.Facts); err != nil {
 		return err
 	}
@@ -197,7 +198,7 @@ func (m *Membership) join(ctx context.Context, cfg *config.Config, token join.To
 		return fmt.Errorf("write %s: %w", m.CAFile(), err)
 	}
 	for try := 1; ; try++ {
-		err := m.requestCertificate(ctx, client, cfg.NodeName, found.Server, token, say)
+		err := m.requestCertificate(ctx, client, cfg.NodeName, found.Server, token, report)
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
@@ -206,7 +207,7 @@ func (m *Membership) join(ctx context.Context, cfg *config.Config, token join.To
 			return errors.Join(err, remove(m.unusedKey()))
 		}
 		// The server may have gone, or the token have ended, since it was asked.
-		if _, err := join.Await(ctx, token, cfg.ServerURL, join.Agent, say); err != nil {
+		if _, err := join.Await(ctx, token, cfg.ServerURL, join.Agent, report); err != nil {
 			return err
 		}
 	}
@@ -215,9 +216,9 @@ func (m *Membership) join(ctx context.Context, cfg *config.Config, token join.To
 // tries is how often a certificate is asked for.
 const tries = 3
 
-// clear takes away what the kubelet's bootstrap would stumble over: an identity
-// of another name, which it would take for that of this, or one that is refused, and
-// a key of which a full disk or a kill left a part, by which it ends (1.37).
+// clear removes what would break the kubelet's bootstrap: an identity of another name,
+// which it would use for this one, a refused one, and a key that a full disk or a kill has
+// left incomplete, which ends it (1.37).
 func (m *Membership) clear(nodeName string) error {
 	if name, err := m.nodeName(); err == nil && (name != nodeName || m.refused) {
 		if err := errors.Join(os.RemoveAll(m.certificates()), os.RemoveAll(m.joined())); err != nil {
@@ -254,8 +255,8 @@ func (m *Membership) forget(ca []byte) error {
 	return nil
 }
 
-// direct is the choice of no proxy: the API is part of the cluster, and what
-// the environment says of proxies is for images.
+// direct uses no proxy: the API is part of the cluster, and proxies in the environment are
+// for images.
 func direct(*http.Request) (*url.URL, error) { return nil, nil }
 
 // awaitFacts reads the cluster's facts. A server that has just been made
@@ -272,12 +273,11 @@ func awaitFacts(ctx context.Context, client kubernetes.Interface) (facts cluster
 	}
 }
 
-// sayWhyItWaits tells what the approver notes on this node's request, until ctx
-// is done: a name that is held can take a while to become free. It calls refused
-// if the token is not let in any more, which the kubelet's bootstrap would not
-// notice for an hour.
-func sayWhyItWaits(ctx context.Context, client kubernetes.Interface, nodeName string, say func(string), refused func()) {
-	said := ""
+// reportWaiting reports the approver's condition of this node's request, until ctx is done:
+// a reserved name can take a while to become free. It calls refused if the token is no
+// longer valid, which the kubelet's bootstrap would not notice for an hour.
+func reportWaiting(ctx context.Context, client kubernetes.Interface, nodeName string, report func(string), refused func()) {
+	reported := ""
 	for {
 		if !kube.Sleep(ctx, 2*time.Second) {
 			return
@@ -292,9 +292,9 @@ func sayWhyItWaits(ctx context.Context, client kubernetes.Interface, nodeName st
 		if err != nil {
 			continue
 		}
-		if why := waitsFor(requests.Items, nodeName); why != "" && why != said {
-			said = why
-			say(why)
+		if why := waitsFor(requests.Items, nodeName); why != "" && why != reported {
+			reported = why
+			report(why)
 		}
 	}
 }
@@ -324,10 +324,10 @@ func waitsFor(requests []certificates.CertificateSigningRequest, nodeName string
 // requestCertificate is the kubelet's own bootstrap. The token is on the disk
 // for as long as that takes, for root only.
 func (m *Membership) requestCertificate(ctx context.Context, client kubernetes.Interface, nodeName, server string, token join.Token,
-	say func(string)) error {
+	report func(string)) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	go sayWhyItWaits(ctx, client, nodeName, say, stop)
+	go reportWaiting(ctx, client, nodeName, report, stop)
 	file := m.dir.Bootstrap()
 	if err := m.writeKubeconfig(file, server, &api.AuthInfo{Token: bearer(token)}); err != nil {
 		return err
@@ -378,8 +378,8 @@ func (m *Membership) load() (member bool, err error) {
 	return true, nil
 }
 
-// ahead is more than a clock is behind that was kept over a power cut. One that
-// is behind lite's own making was not kept, and says nothing.
+// ahead is more than a clock is behind that was saved over a power cut. A clock that is
+// behind the build of lite was not saved, and means nothing.
 const ahead = 24 * time.Hour
 
 func isCA(pem []byte) bool {
@@ -435,8 +435,8 @@ func (m *Membership) checkCluster(cfg *config.Config, token join.Token) error {
 	return nil
 }
 
-// refresh asks for the facts again; what is known serves as well. The error is that
-// the cluster refuses the node's certificate for good.
+// refresh updates the facts; without an answer, the known ones serve as well. The error
+// means that the cluster refuses the node's certificate permanently.
 func (m *Membership) refresh(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()

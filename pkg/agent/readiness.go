@@ -16,7 +16,7 @@ import (
 	"lite.io/lite/pkg/kube"
 )
 
-// readiness is the component "node": what Kubernetes itself says of the node.
+// readiness is the component "node": the node's condition in Kubernetes.
 type readiness struct {
 	name     string
 	as       *kube.Client

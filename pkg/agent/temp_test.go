@@ -62,7 +62,7 @@ func TestMakeTempUnmounts(t *testing.T) {
 	}
 }
 
-// Something else in its place is told.
+// Something else in its place is reported.
 func TestMakeTempBesideAFile(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "tmp")
 	if err := os.WriteFile(dir, nil, 0o600); err != nil {

@@ -11,8 +11,7 @@ import (
 	"lite.io/lite/pkg/helpers"
 )
 
-// unpacker makes the programs that lite brings along usable. It is what
-// whoever runs one of them needs.
+// unpacker unpacks the bundled programs. Components that run one of them need it.
 type unpacker struct {
 	dataDir string
 	done    atomic.Bool

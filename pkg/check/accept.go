@@ -12,8 +12,8 @@ import (
 	"lite.io/lite/pkg/version"
 )
 
-// Service finds what would keep a service from starting, whatever runs on the
-// machine now; nothing is touched.
+// Service finds what would keep a service from starting, whatever runs on the machine now.
+// It changes nothing.
 func Service(cfg *config.Config) error {
 	if err := errors.Join(server.CheckVersion(cfg.DataDir, version.Version()), Role(cfg)); err != nil {
 		return err

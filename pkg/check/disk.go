@@ -234,8 +234,8 @@ func timeWrites(ctx context.Context, dir string) ([]time.Duration, error) {
 	return took, nil
 }
 
-// nameless opens a file without a name; where a file system has none, one whose
-// name is taken away at once.
+// nameless opens a file without a name; where the file system does not support that, one
+// whose name is removed immediately.
 func nameless(dir string) (*os.File, error) {
 	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
 	if err == nil {

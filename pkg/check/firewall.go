@@ -31,10 +31,10 @@ func (o opening) String() string {
 	return text
 }
 
-// openings is what a node of this configuration has to let in. Pods are everything
-// that comes from their range: they ask the API and the node's DNS, and other nodes'
-// pods ask them. Services never send, but who moves from another distribution finds
-// the same rule, and a hairpin through an external balancer may keep their address.
+// openings is what a node of this configuration has to let in. Pods are everything that
+// comes from their range: they ask the API and the node's DNS, and other nodes' pods ask
+// them. Services never send, but users who move from another distribution find the same
+// rule, and a hairpin through an external balancer may keep their address.
 func (e *Env) openings() []opening {
 	var all []opening
 	if e.Role == config.Server {

@@ -14,7 +14,7 @@ import (
 	"lite.io/lite/pkg/server"
 )
 
-// Local is the node that this machine is, or is to be.
+// Local is the node that this machine is, or will be.
 type Local struct {
 	Role   config.Role
 	Why    string // how the role is known

@@ -54,7 +54,7 @@ func (s *ipset) has(p packets, directions []string, e *Env) fit {
 	if len(s.kinds) == 0 || len(directions) < len(s.kinds) {
 		return some
 	}
-	// Elements that differ only in their addresses stand for all of these.
+	// Elements that differ only in their addresses are combined.
 	var spans []span
 	address := slices.IndexFunc(s.kinds, func(k string) bool { return k == "ip" || k == "net" })
 	result := none

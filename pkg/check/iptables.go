@@ -160,7 +160,7 @@ func (r iptablesReader) condition(name string, args []string) condition {
 	case "--dport", "--dports":
 		return func(p packets) fit { return p.goesTo(func(port int) bool { return inPorts(arg, port) }) }
 	case "--sport", "--sports":
-		// Who asks has one above the well-known ones.
+		// Clients have one above the well-known ones.
 		return constant(map[bool]fit{true: every, false: some}[inPorts(arg, 1024) && inPorts(arg, 65535)])
 	case "--ctstate", "--state":
 		return func(p packets) fit { return p.inState(list) }

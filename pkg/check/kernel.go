@@ -163,8 +163,8 @@ func (e *Env) lookUp(f feature, options map[string]string, source string) (state
 	return missing, source + " has no CONFIG_" + f.options[0]
 }
 
-// kmsg is where the kubelet reads of memory that ran out. It ends where that cannot be
-// opened (1.37), unless root is another user outside.
+// kmsg is where the kubelet reads about out-of-memory kills. It exits if it cannot open
+// that (1.37), unless it runs in a user namespace.
 const kmsg = "/dev/kmsg"
 
 // kernelLog opens what the kubelet opens, and does not wait for who might write there.
@@ -228,8 +228,8 @@ const probeTable = `table ip probe {
 }
 `
 
-// tryKernel makes what a node makes, in a network namespace that ends with it. The
-// kernel loads the modules for it, as it would for the node.
+// tryKernel creates what a node creates, in a temporary network namespace. The kernel loads
+// the modules for it, as it would for the node.
 func tryKernel(ctx context.Context, backend string) map[string]error {
 	done := make(chan map[string]error)
 	go func() {

@@ -91,7 +91,7 @@ func detours() ([]Detour, error) {
 	return all, nil
 }
 
-// mainPriority is that of the rule by which the main table is asked.
+// mainPriority is that of the rule for the main table.
 const mainPriority = 32766
 
 // detoured finds those that take packets of pods or Services away.

@@ -104,8 +104,7 @@ var distributions = []distribution{
 	{"NodeLocal DNS", nil, nil, []string{"nodelocaldns"}, "`ip link delete nodelocaldns`, or reboot"},
 }
 
-// leftovers finds other distributions: one that runs is in the way, what is left of
-// one may be.
+// leftovers finds other distributions: one that runs conflicts, what is left of one may be.
 func leftovers(ctx context.Context, e *Env) []Result {
 	var results []Result
 	for _, d := range distributions {

@@ -138,8 +138,8 @@ func (c ruleChains) lets(all []packets, chain, policy string) (ok bool, how stri
 	return true, ""
 }
 
-// packetsOf is what an opening has to let in, on each interface that it may come by:
-// the first packet of a connection and those that follow.
+// packetsOf is what an opening has to let in, on each interface: the first packet of a
+// connection and those that follow.
 func (e *Env) packetsOf(o opening) (all []packets) {
 	p := packets{from: o.from, proto: o.proto, port: o.port}
 	if !o.from.IsValid() {

@@ -49,8 +49,8 @@ func (e *Env) findRaw(ctx context.Context) (found []firewall, note string, err e
 	return append(found, nft...), strings.Join(quiet, "; "), err
 }
 
-// filter runs a program of the packet filter: the machine's, else the one that
-// lite brings along, once that is unpacked.
+// filter runs a program of the packet filter: the machine's, otherwise the bundled one,
+// once that is unpacked.
 func (e *Env) filter(ctx context.Context, program string, args ...string) (string, error) {
 	out, err := e.Run(ctx, "", program, args...)
 	if errors.Is(err, exec.ErrNotFound) && e.Config != nil {

@@ -7,9 +7,8 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// RoleOf finds what this machine is, or is to be, and how that is known: by what
-// runs, what starts it, or what its data directory holds. What has none of them is
-// to be a server.
+// RoleOf finds the role of this machine, and how it is known: by what runs, what starts it,
+// or what its data directory has. Without any of these, it is a server.
 func (m *Machine) RoleOf(dataDir string) (role config.Role, why string) {
 	for _, p := range m.processes() {
 		if p.name == "lite" && len(p.args) > 1 && (p.args[1] == "server" || p.args[1] == "agent") {

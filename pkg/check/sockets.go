@@ -104,8 +104,8 @@ func parseSocket(f []string, state string) (l listener, ok bool) {
 	return listener{address: netip.AddrPortFrom(addr, uint16(number)), uid: uid, inode: f[9]}, ok
 }
 
-// socketOwners maps the inodes of sockets to processes: of all for root, else of
-// one's own.
+// socketOwners maps the inodes of sockets to processes: to all for root, otherwise to the
+// user's own.
 func (e *Env) socketOwners() map[string]int {
 	owners := map[string]int{}
 	for _, p := range e.processes() {

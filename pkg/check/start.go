@@ -14,7 +14,7 @@ import (
 	"lite.io/lite/pkg/version"
 )
 
-// Start finds what stands in the way of a start, and touches nothing.
+// Start finds what prevents a start, and changes nothing.
 func Start(cfg *config.Config) error {
 	for _, run := range []func() error{
 		func() error { return server.CheckClaim(cfg.DataDir, version.Version()) },
@@ -42,9 +42,9 @@ func startEnv(m *Machine, cfg *config.Config) *Env {
 	return e
 }
 
-// vital finds what lets every part of a node get ready and no pod start. It takes
-// checks of the table that cost next to nothing and leave no doubt; a Fail by which
-// something else than pods suffers is for a person to weigh.
+// vital finds what would let every component of a node become ready and no pod start. It
+// uses checks of the table that cost next to nothing and leave no doubt; a Fail that
+// affects other things than pods is for a person to judge.
 func vital(ctx context.Context, e *Env) error {
 	var errs []error
 	for _, run := range []func(context.Context, *Env) []Result{user, kernel, vitalFeatures, kernelLog, openFiles, fileSystem, inherited} {

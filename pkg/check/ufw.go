@@ -57,8 +57,7 @@ func parseTuples(text string) (all []tuple) {
 			continue
 		}
 		f := strings.Fields(rest)
-		// Rules of one interface (in_eth0) or of what is forwarded (route:allow) are
-		// none of these.
+		// Rules for one interface (in_eth0) or for forwarding (route:allow) do not count.
 		if len(f) < 7 || f[6] != "in" || f[4] != "any" {
 			continue
 		}

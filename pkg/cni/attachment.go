@@ -78,7 +78,7 @@ func readAttachment(cached *libcni.CNIConfig, a *libcni.NetworkAttachment) (atta
 	return one, err
 }
 
-// portmapConfig is what the plugin portmap is to read for a pod with hostPorts; nil
+// portmapConfig is the configuration of the plugin portmap for a pod with hostPorts; nil
 // for one without.
 func portmapConfig(list *libcni.NetworkConfigList, a *libcni.NetworkAttachment, result cnitypes.Result) (*libcni.PluginConfig, error) {
 	const capability = "portMappings"
@@ -96,7 +96,7 @@ func portmapConfig(list *libcni.NetworkConfigList, a *libcni.NetworkAttachment, 
 	return nil, nil
 }
 
-// podOf is what the kubelet calls a pod, else the container's ID.
+// podOf is the kubelet's name for a pod, otherwise the container's ID.
 func podOf(a *libcni.NetworkAttachment) string {
 	var namespace, name string
 	for _, arg := range a.CniArgs {

@@ -1,6 +1,5 @@
-// Package cni is the pod network of a node: a bridge for its pods, rules that
-// let their packets through and out, and the description by which containerd
-// finds it.
+// Package cni is the pod network of a node: a bridge for its pods, rules that forward and
+// masquerade their packets, and the configuration with which containerd finds it.
 package cni
 
 import (
@@ -124,7 +123,7 @@ func (n *Network) Run(ctx context.Context) error {
 	return n.keep(ctx, mesh)
 }
 
-// keep holds the overlay as it is to be; the watcher of the firewall sees to the rest.
+// keep maintains the overlay; the watcher of the firewall maintains the rest.
 func (n *Network) keep(ctx context.Context, mesh *mesh) error {
 	if mesh == nil {
 		<-ctx.Done()

@@ -34,7 +34,7 @@ func (n *Network) protect(ctx context.Context, rules *rules, ranges []netip.Pref
 	var all []func()
 	for _, part := range []firewall.Part{
 		{Missing: rules.missing, Restore: rules.restore, Older: older},
-		// The order counts: hostPorts are let in by way of the bridge.
+		// The order matters: hostPorts need the bridge.
 		{Missing: b.missing, Restore: func(ctx context.Context) error { return errors.Join(b.restore(), h.readmit(ctx)) }},
 		{Missing: h.missing, Restore: h.restore, Older: older && !n.config.NFTables},
 		{Missing: n.overlayLost, Restore: func(context.Context) error { return nil }},
@@ -230,7 +230,7 @@ func (b *bridge) rename() error {
 		return nil // it is gone, or there
 	}
 	if other, err := netlink.LinkByName(layout.Bridge); err == nil && other.Type() == "bridge" {
-		// Made for a pod meanwhile, by the plugin.
+		// Created by the plugin for a pod meanwhile.
 		if err := netlink.LinkDel(other); err != nil {
 			return fmt.Errorf("remove a second %s: %w", layout.Bridge, err)
 		}
@@ -241,8 +241,8 @@ func (b *bridge) rename() error {
 	return nil
 }
 
-// hostPorts are the rules by which ports of the node lead to its pods. The CNI plugin
-// portmap makes them for each pod, and makes them again here.
+// hostPorts are the rules that lead ports of the node to its pods. The CNI plugin portmap
+// creates them for each pod, and recreates them here.
 type hostPorts struct {
 	cached   *libcni.CNIConfig
 	plugins  string
@@ -269,8 +269,8 @@ func (h *hostPorts) missing(ctx context.Context, lost firewall.Lost) (gone []str
 	if len(pods) == 0 {
 		return nil, err
 	}
-	// The plugin's check knows a pod's own rules and not those that lead to them. Who
-	// takes all of them is no pod that goes.
+	// The plugin's check covers a pod's own rules, not the jumps to them. If all of them
+	// are gone, somebody has removed them, not a pod that ended.
 	within := time.Duration(0)
 	if h.basis() {
 		pods = slices.DeleteFunc(pods, func(a attachment) bool { return a.run(ctx, h.plugins, "CHECK") == nil })

@@ -238,12 +238,12 @@ func TestKernelThatForwardsNoMore(t *testing.T) {
 	}
 	s.watch = watch
 	s.follow()
-	told := make(chan struct{}, 100)
-	go watch.notify(t.Context(), func() { told <- struct{}{} })
+	reported := make(chan struct{}, 100)
+	go watch.notify(t.Context(), func() { reported <- struct{}{} })
 	if err := os.WriteFile(localnet, []byte("1"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	<-told
+	<-reported
 	for path, want := range map[string]string{
 		"/proc/sys/net/ipv4/ip_forward":                 "the setting net.ipv4.ip_forward",
 		"/proc/sys/net/ipv6/conf/all/forwarding":        "the setting net.ipv6.conf.all.forwarding",
@@ -254,7 +254,7 @@ func TestKernelThatForwardsNoMore(t *testing.T) {
 		if err := os.WriteFile(path, []byte("0"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		<-told
+		<-reported
 		if gone, err := s.missing(t.Context(), firewall.Lost{Links: []string{"eth0"}}); err != nil || len(gone) > 0 {
 			t.Errorf("%s: looked at without reason: %q, %v", path, gone, err)
 		}
@@ -264,7 +264,7 @@ func TestKernelThatForwardsNoMore(t *testing.T) {
 		if err := s.restore(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		<-told
+		<-reported
 		if gone, err := s.missing(t.Context(), firewall.Lost{Unknown: true}); err != nil || len(gone) > 0 {
 			t.Errorf("%s: still missing %q, %v", path, gone, err)
 		}
@@ -273,7 +273,7 @@ func TestKernelThatForwardsNoMore(t *testing.T) {
 	if err := os.WriteFile(localnet, []byte("0"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	<-told
+	<-reported
 	if gone, err := s.missing(t.Context(), firewall.Lost{Unknown: true}); err != nil || len(gone) > 0 {
 		t.Errorf("missing %q, %v, and nobody needs it", gone, err)
 	}
@@ -295,7 +295,7 @@ func TestKernelThatForwardsNoMore(t *testing.T) {
 	if err := s.restore(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	<-told
+	<-reported
 }
 
 // TestOlderInterfaceComes has somebody drop packets with rules of the older interface after

@@ -61,8 +61,8 @@ func (t *twin) note() string {
 		"give the machine a host name of its own, and join it with a token", t.at)
 }
 
-// newMesh makes the overlay, or returns nil if there is to be none. Nobody else
-// knows of this node before run.
+// newMesh makes the overlay, or returns nil if it is not needed. No other node knows of
+// this one before run.
 func newMesh(c Config, client kubernetes.Interface, ranges []netip.Prefix, twins *atomic.Pointer[twin]) (*mesh, error) {
 	if c.Backend == "" || c.Backend == "none" {
 		return nil, nil
@@ -106,7 +106,7 @@ func (m *mesh) follow() (leave func(), err error) {
 		}
 	}
 	return m.nodes.Follow(kube.Wake(notify, func(before, after *v1.Node) bool {
-		// A node reports its state every so often; that is none of ours.
+		// A node updates its status every so often, which does not matter here.
 		return before.UID != after.UID || before.Annotations[annotation] != after.Annotations[annotation] ||
 			!slices.Equal(before.Spec.PodCIDRs, after.Spec.PodCIDRs)
 	}))

@@ -19,18 +19,18 @@ import (
 )
 
 func TestPeer(t *testing.T) {
-	said := `{"backend":"vxlan","ip":"192.0.2.2","mac":"02:00:00:00:00:02","port":8472}`
+	published := `{"backend":"vxlan","ip":"192.0.2.2","mac":"02:00:00:00:00:02","port":8472}`
 	for name, test := range map[string]struct {
 		annotation string
 		ranges     []string
 		ok, wrong  bool
 	}{
-		"ready":             {said, []string{"10.42.1.0/24"}, true, false},
-		"has not said it":   {"", []string{"10.42.1.0/24"}, false, false},
-		"no range yet":      {said, nil, false, false},
-		"both families":     {said, []string{"10.42.1.0/24", "fd42::/64"}, true, false},
+		"ready":             {published, []string{"10.42.1.0/24"}, true, false},
+		"not published":     {"", []string{"10.42.1.0/24"}, false, false},
+		"no range yet":      {published, nil, false, false},
+		"both families":     {published, []string{"10.42.1.0/24", "fd42::/64"}, true, false},
 		"not JSON":          {"vxlan", []string{"10.42.1.0/24"}, false, true},
-		"not a range":       {said, []string{"10.42.1.0"}, false, true},
+		"not a range":       {published, []string{"10.42.1.0"}, false, true},
 		"not an IP address": {`{"ip":"host"}`, []string{"10.42.1.0/24"}, false, true},
 	} {
 		n := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "b", Annotations: map[string]string{annotation: test.annotation}}}

@@ -18,8 +18,8 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// guardChain is the kubelet's. It keeps packets for loopback addresses off the machine, which
-// hostPorts would let in, and the kubelet puts it back only if somebody removes its chain in
+// guardChain is the kubelet's. It blocks packets from outside for loopback addresses, which
+// hostPorts would let in. The kubelet restores it only if somebody removes its chain in
 // another table as well (1.37).
 const guardChain = layout.KubeletChain
 
@@ -168,10 +168,10 @@ func tunneled(port int, from ...string) []string {
 	return append(from, "-p", "udp", "-m", "udp", "--dport", strconv.Itoa(port), "-j", "DROP")
 }
 
-// input lets pods reach ports of their node's address in the pod network, and nobody
-// else but the machine itself. A route is all that it takes to send packets there, and
-// Services lead there as well. What other nodes send themselves comes from an address of
-// the pod network through a tunnel; see admit for when there is none.
+// input lets only pods and the machine itself reach ports of the node's address in the pod
+// network: anybody with a route could send packets there, and Services lead there as well.
+// What other nodes send comes from an address of the pod network through a tunnel; see
+// admit for networks without one.
 func input(at netip.Addr, cluster netip.Prefix, ports []int) (rules [][]string) {
 	for _, who := range []struct{ match, verdict []string }{
 		{[]string{"-s", cluster.String()}, []string{"-j", "ACCEPT"}},
@@ -187,7 +187,7 @@ func input(at netip.Addr, cluster netip.Prefix, ports []int) (rules [][]string) 
 	return rules
 }
 
-// admitted is the rule by which a node may do itself what its pods may.
+// admitted is the rule that allows a node what its pods may do.
 func admitted(node, at netip.Addr) []string {
 	return []string{"-s", node.String(), "-d", at.String(), "-j", "RETURN"}
 }

@@ -33,8 +33,8 @@ func kernel(ranges []netip.Prefix) []setting {
 	return all
 }
 
-// localnet lets packets that come from a loopback address pass to pods: who asks for a
-// hostPort on the machine itself. The plugin portmap switches it on, with a pod's rules.
+// localnet lets packets from a loopback address pass to pods, from clients of a hostPort on
+// the machine itself. The plugin portmap switches it on, with a pod's rules.
 const localnet = "/proc/sys/net/ipv4/conf/" + layout.Bridge + "/route_localnet"
 
 // settings looks after those of the kernel.

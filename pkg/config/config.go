@@ -77,7 +77,7 @@ type Config struct {
 	LocalStoragePath         string // of the node's volumes; may be missing
 	PreferBundledBin         bool   // iptables and nft
 	PrivateRegistry          string // may be missing
-	ContainerRuntimeEndpoint string // "" = the embedded containerd, else unix:///path
+	ContainerRuntimeEndpoint string // "" = the embedded containerd, otherwise unix:///path
 
 	AuditLogPath    string // "" = no audit log
 	AuditPolicyFile string // "" = lite's own
@@ -105,7 +105,8 @@ type Error struct {
 // credentials are a user and a password in front of a host.
 var credentials = regexp.MustCompile(`^((?:.*//)?)[^/]*:.*@`)
 
-// Error is one line, whatever a file contained. It ends up in logs, and a password in a URL does not.
+// Error is one line, whatever a file contains. It appears in logs, so it never has a password from a
+// URL.
 func (e *Error) Error() string {
 	line := fmt.Sprintf("%s %q (%s): %s; %s", e.Key, credentials.ReplaceAllString(e.Value, "${1}xxxxx@"), e.Source, e.Problem, e.Remedy)
 	return strings.Map(func(r rune) rune {

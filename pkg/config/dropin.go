@@ -49,7 +49,7 @@ func dropIn(role Role, flags *pflag.FlagSet, env []string, file string, h host) 
 }
 
 // unknownVariables finds variables that nothing reads. A node ignores them, since others
-// may use the prefix. Who installs has just typed them.
+// may use the prefix. An installer's user has just typed them.
 func unknownVariables(role Role, env []string) (errs []error) {
 	known := map[string]bool{}
 	for _, o := range options {

@@ -11,8 +11,8 @@ import (
 	"lite.io/lite/pkg/cluster"
 )
 
-// Propose is what a server makes the facts of its cluster from, where it has none.
-// Only package server asks: everybody else is given the facts themselves.
+// Propose is what a server makes the facts of a new cluster from. Only package server uses
+// it: everybody else gets the facts themselves.
 func (c *Config) Propose() cluster.Facts {
 	f := c.cluster
 	f.ClusterCIDR, f.ServiceCIDR, f.Disable = slices.Clone(f.ClusterCIDR), slices.Clone(f.ServiceCIDR), slices.Clone(f.Disable)
@@ -174,7 +174,7 @@ func sameRanges(of func(cluster.Facts) []netip.Prefix) func(ours, theirs cluster
 	}
 }
 
-// Difference is a fact of which a node's own configuration has another value.
+// Difference is a fact for which a node's own configuration has another value.
 type Difference struct {
 	Key     string
 	Value   string // of the node; an argument is key=value

@@ -40,8 +40,8 @@ func TestContradiction(t *testing.T) {
 		change func(*cluster.Facts)
 		want   []string // the differences, in order; none = no error
 	}{
-		"nothing is said": {},
-		"all is said, alike": {yaml: "cluster-cidr: [10.42.0.0/16, 'fd00:42::/56']\nservice-cidr: 10.43.0.0/16,fd00:43::/112\ncluster-dns: 10.43.0.10\n" +
+		"nothing is set": {},
+		"all is set, alike": {yaml: "cluster-cidr: [10.42.0.0/16, 'fd00:42::/56']\nservice-cidr: 10.43.0.0/16,fd00:43::/112\ncluster-dns: 10.43.0.10\n" +
 			"cluster-domain: cluster.local\nflannel-backend: vxlan\ndisable: [dns, metrics]\n"},
 		"the other order":         {yaml: "cluster-cidr: ['fd00:42::/56', 10.42.0.0/16]\nservice-cidr: fd00:43::/112,10.43.0.0/16\ndisable: [metrics, dns]\n"},
 		"IPv6 in full":            {env: []string{"LITE_CLUSTER_CIDR=10.42.0.0/16,FD00:0042:0000:0000:0000:0000:0000:0000/56", "LITE_SERVICE_CIDR=10.43.0.0/16,fd00:43:0::0/112"}},
@@ -63,7 +63,7 @@ func TestContradiction(t *testing.T) {
 			want: []string{`cluster-cidr "10.60.0.0/16" (environment LITE_CLUSTER_CIDR)`, `service-cidr "10.61.0.0/16"`, `cluster-dns "10.43.0.11" (` + file + `:3)`,
 				`cluster-domain "example.internal" (` + file + `:1)`, `flannel-backend "host-gw" (environment LITE_FLANNEL_BACKEND), but the cluster has "vxlan"`, `disable "cni"`},
 		},
-		"a cluster that told less": {yaml: "cluster-domain: x.test\nflannel-backend: none\ndisable: cni\ncluster-cidr: [10.42.0.0/16, 'fd00:42::/56']\n",
+		"a cluster with fewer facts": {yaml: "cluster-domain: x.test\nflannel-backend: none\ndisable: cni\ncluster-cidr: [10.42.0.0/16, 'fd00:42::/56']\n",
 			change: func(f *cluster.Facts) { *f = cluster.Facts{ClusterCIDR: f.ClusterCIDR, ServiceCIDR: f.ServiceCIDR} }},
 		// It depends on the kernel whether a node follows it.
 		"a profile of the agent's": {args: []string{"--profile=cis"}},

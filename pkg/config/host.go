@@ -10,7 +10,7 @@ import (
 	"lite.io/lite/pkg/host/probe"
 )
 
-// host is what there is to know about the machine; tests make one up.
+// host is what configuration needs to know about the machine; tests make one up.
 type host struct {
 	hostname func() (string, error)
 	networks func() (probe.Networks, error)

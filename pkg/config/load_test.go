@@ -201,7 +201,7 @@ func TestPrecedence(t *testing.T) {
 			want: map[string]string{"data-dir": "/data/lite # " + first + ":1",
 				"node-name": "old-name # default, remembered in /data/lite/node-name"},
 		},
-		"a name that is said wins over one remembered": {
+		"a name that is set wins over one remembered": {
 			args:  []string{"--node-name=new"},
 			files: map[string]string{"/var/lib/lite/node-name": "old"},
 			want:  map[string]string{"node-name": "new # flag --node-name"},
@@ -339,12 +339,12 @@ func TestOnlyFilesAreRead(t *testing.T) {
 		args []string
 		want string
 	}{
-		"a FIFO":              {main + "|", nil, `config "` + main + `" (default): is not a regular file; replace it with a file`},
-		"a FIFO that is said": {"/x.yaml|", []string{"-c", "/x.yaml"}, `config "/x.yaml" (flag --config): is not a regular file; replace it with a file`},
-		"a directory":         {main + "/", nil, `config "` + main + `" (default): is not a regular file; `},
-		"a socket":            {main + "@", nil, `config "` + main + `" (default): is not a regular file; `},
-		"a drop-in":           {dropIn + "|", nil, `config "` + dropIn + `" (default): is not a regular file; `},
-		"node-name":           {"/var/lib/lite/node-name|", nil, `node-name "" (default, remembered in /var/lib/lite/node-name): is not a regular file; set node-name`},
+		"a FIFO":             {main + "|", nil, `config "` + main + `" (default): is not a regular file; replace it with a file`},
+		"a FIFO that is set": {"/x.yaml|", []string{"-c", "/x.yaml"}, `config "/x.yaml" (flag --config): is not a regular file; replace it with a file`},
+		"a directory":        {main + "/", nil, `config "` + main + `" (default): is not a regular file; `},
+		"a socket":           {main + "@", nil, `config "` + main + `" (default): is not a regular file; `},
+		"a drop-in":          {dropIn + "|", nil, `config "` + dropIn + `" (default): is not a regular file; `},
+		"node-name":          {"/var/lib/lite/node-name|", nil, `node-name "" (default, remembered in /var/lib/lite/node-name): is not a regular file; set node-name`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := fakeHost(map[string]string{test.file: ""})
@@ -490,7 +490,7 @@ func TestErrors(t *testing.T) {
 			_, err := loadAs(t, role, test.args, test.env, fakeHost(map[string]string{main: test.yaml}))
 			checkLines(t, err, test.want)
 			if e := new(Error); !errors.As(err, &e) || e.Key == "" || e.Source == "" || e.Problem == "" || e.Remedy == "" {
-				t.Errorf("got an error that does not say all: %#v", e)
+				t.Errorf("got an error that is not complete: %#v", e)
 			}
 		})
 	}

@@ -22,7 +22,7 @@ type option struct {
 	arg   string // what a value is, as help shows it
 	def   string // the default
 	found string // how complete finds the default, in words
-	empty string // what the default "" stands for, in words
+	empty string // what the default "" means, in words
 	usage string // no backquotes, pflag takes them as the name of the value
 	only  Role   // the role it is for; "" = all
 	// shared values are the whole cluster's: a server proposes them. An agent may set them,

@@ -182,8 +182,8 @@ func freePort(others []Port, services utilnet.PortRange) int {
 	}
 }
 
-// validateNodePorts wants no Service to be given a port that a node listens on: who
-// asks for one would get the other.
+// validateNodePorts requires that no Service gets a port that a node listens on, because
+// clients of one would reach the other.
 func (c *Config) validateNodePorts(argument string, services utilnet.PortRange, others []Port,
 	wrong func(key string, value any, problem, remedy string)) {
 	slices.SortFunc(others, func(a, b Port) int { return cmp.Compare(a.Number, b.Number) })

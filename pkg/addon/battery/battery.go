@@ -1,5 +1,5 @@
-// Package battery adds the components of batteries to a node's group: those of a server, and those of every node. All
-// else that is known of a battery is its row in package addon, which is light.
+// Package battery adds the components of batteries to a node's group: those of a server, and those of every node.
+// Everything else about a battery is in its row in package addon, which is light.
 package battery
 
 import (
@@ -93,7 +93,7 @@ type Node struct {
 	Network *component.Node
 }
 
-// AddToNode adds what every node runs. The pod network takes the place of what n has as its Network.
+// AddToNode adds what every node runs. The pod network replaces n.Network.
 func AddToNode(n *Node) error {
 	for _, r := range rows() {
 		switch off := n.Cluster.Disable.Has(r.of); {

@@ -15,8 +15,8 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// nameServer needs nobody to answer what it knows, and pods ask until the end. Without our pod network there is no
-// bridge of ours to listen on.
+// nameServer answers from what it knows without other components, and pods use it until the end. Without our pod
+// network, it has no bridge to listen on.
 func nameServer(n *Node) error {
 	dir := n.Config.Layout().Data.Agent().DNS()
 	c := dns.Config{NodeName: n.Config.NodeName, Client: n.Client, Dir: dir, Resolvers: resolver.System()}
@@ -49,8 +49,8 @@ func podNetwork(n *Node) error {
 	return nil
 }
 
-// carrier is the address by which other nodes' pods are reached: packets between nodes are carried over IPv4,
-// whichever family is the first.
+// carrier is the address through which nodes reach each other's pods: packets between nodes are carried over
+// IPv4, whichever family is the first.
 func carrier(ips []netip.Addr) netip.Addr {
 	if i := slices.IndexFunc(ips, netip.Addr.Is4); i >= 0 {
 		return ips[i]

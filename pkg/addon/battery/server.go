@@ -16,7 +16,7 @@ func dnsEndpoints(s *Server) {
 	})), s.Roles)
 }
 
-// metricsAPI runs on each server, as each API server asks the one in its own process.
+// metricsAPI runs on each server, because each API server asks the one in its process.
 func metricsAPI(s *Server) {
 	s.Group.Add(metrics.New(metrics.Config{
 		Client: s.Metrics, Nodes: s.Nodes, CAFile: s.PKI.CA(pki.ClusterCA),

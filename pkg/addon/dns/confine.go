@@ -14,10 +14,10 @@ import (
 	"github.com/coredns/caddy/caddyfile"
 )
 
-// Who may write the ConfigMaps is no administrator of the machine. But CoreDNS opens
-// what a Corefile names as root, in the process that holds the cluster's keys, and
-// quotes what it cannot parse. So it is given nothing that leads to a file of the
-// machine, to a socket or to the environment: only what is a key of the ConfigMaps.
+// Users who may write the ConfigMaps are not administrators of the machine. But CoreDNS
+// opens what a Corefile names as root, in the process that has the cluster's keys, and
+// quotes what it cannot parse. So it gets nothing that leads to a file of the machine, a
+// socket or the environment: only keys of the ConfigMaps.
 
 // confine checks all files of the ConfigMaps, before the parser reads them, and returns
 // their words.
@@ -154,7 +154,7 @@ func isServer(text string) bool {
 	return err == nil
 }
 
-// hostsOpens: the first word is a file. Without one it is /etc/hosts, which is no secret.
+// hostsOpens: the first word is a file. Without one it is /etc/hosts, which is not secret.
 func hostsOpens(lines [][]caddyfile.Token) []caddyfile.Token {
 	if len(lines[0]) < 2 || lines[0][1].Text == "/etc/hosts" {
 		return nil

@@ -72,7 +72,7 @@ var (
 // claim makes s the server that plugins are set up for.
 func (s *Server) claim() error {
 	register.Do(func() {
-		dnsserver.Quiet = true // else it prints to the terminal
+		dnsserver.Quiet = true // otherwise it prints to the terminal
 		dnsserver.Port = strconv.Itoa(layout.DNSPort)
 		dnsserver.Directives = directives()
 		plugin.Register(kubernetesDirective, setupKubernetes)
@@ -111,8 +111,8 @@ func (h handlerFunc) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.
 	return h.serve(ctx, w, r)
 }
 
-// setupRefuse ends the chain of plugins: a name that nobody here answers or knows
-// whom to ask for is refused at once. CoreDNS would log an error for each.
+// setupRefuse ends the chain of plugins: it refuses names that no plugin answers or
+// forwards. CoreDNS would log an error for each.
 func setupRefuse(c *caddy.Controller) error {
 	dnsserver.GetConfig(c).AddPlugin(func(plugin.Handler) plugin.Handler {
 		return handlerFunc{"refuse", func(context.Context, dns.ResponseWriter, *dns.Msg) (int, error) {

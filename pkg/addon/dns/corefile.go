@@ -25,11 +25,11 @@ import (
 type rewriter struct {
 	dir      string       // holds what elsewhere is mounted at /etc/coredns
 	listen   []netip.Addr // the only addresses to listen on
-	upstream []netip.Addr // in the place of /etc/resolv.conf
+	upstream []netip.Addr // instead of /etc/resolv.conf
 	// looping are the server blocks, by their number, whose forwarding leads
 	// back to us.
 	looping map[int]bool
-	guarded bool // answer those only who may ask
+	guarded bool // answer only allowed clients
 }
 
 const (
@@ -96,7 +96,7 @@ func (r rewriter) imported(b caddyfile.ServerBlock) error {
 // block changes what is another on each node.
 func (r rewriter) block(number int, b caddyfile.ServerBlock) {
 	for i, key := range b.Keys {
-		// Our port takes the place of the usual one, see layout.DNSPort.
+		// Our port replaces the default one, see layout.DNSPort.
 		b.Keys[i] = cmp.Or(strings.TrimSuffix(key, ":53"), ".")
 	}
 	bind := directive("bind")
@@ -110,8 +110,8 @@ func (r rewriter) block(number int, b caddyfile.ServerBlock) {
 		}
 	}
 	if tokens, ok := b.Tokens["health"]; ok {
-		// Its only option is to wait before it stops, and lite with it. Nobody is
-		// led elsewhere meanwhile.
+		// Its only option makes it wait before it stops, and lite with it. No load balancer
+		// redirects clients meanwhile.
 		end := slices.IndexFunc(tokens, func(t caddyfile.Token) bool { return t.Text == "{" })
 		if end >= 0 {
 			b.Tokens["health"] = tokens[:end]
@@ -159,8 +159,8 @@ func (r rewriter) address(tokens []caddyfile.Token, port string) []caddyfile.Tok
 	return tokens
 }
 
-// forward puts the machine's name servers in the place of its file of them. A
-// forwarding that is left without any is left out.
+// forward replaces the machine's file of name servers with these. A forward directive
+// without any is left out.
 func (r rewriter) forward(stanza []caddyfile.Token) []caddyfile.Token {
 	var out []caddyfile.Token
 	servers, options := 0, false
@@ -258,7 +258,7 @@ func (w *writer) newLine(t caddyfile.Token) {
 	w.advance(t.Line)
 }
 
-// advance goes on to a line, from 1.
+// advance moves to a line, from 1.
 func (w *writer) advance(line int) {
 	for w.line < line-1 {
 		w.end()

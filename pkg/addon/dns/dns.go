@@ -79,7 +79,7 @@ type load struct {
 	want   want
 	caches map[string]*clusterCache // by their part of the Corefile
 	loops  []*loopProbe
-	// figures is which block's plugin listens on an address for who wants metrics.
+	// figures is which block's plugin serves metrics on an address.
 	figures map[string]*metrics.Metrics
 	// unsynced means that the API did not list the Services in time.
 	unsynced bool
@@ -227,7 +227,7 @@ const (
 	retryAtLast = 30 * time.Second
 )
 
-// keep serves what is wanted until ctx is done. good was served last.
+// keep serves what is wanted until ctx is done. good is what was served last.
 func (s *Server) keep(ctx context.Context, wg *sync.WaitGroup, good want, changes <-chan func(*want)) {
 	defer s.stop()
 	now := good
@@ -262,8 +262,8 @@ func (s *Server) keep(ctx context.Context, wg *sync.WaitGroup, good want, change
 	}
 }
 
-// serve serves now, or what was good last if that does not work. It returns when to
-// try again, 0 if that is of no use before something changes.
+// serve serves now, or the last good version if that fails. It returns when to retry, 0 if
+// only a change can help.
 func (s *Server) serve(ctx context.Context, wg *sync.WaitGroup, now want, good *want) time.Duration {
 	if now.files == nil || len(now.listen) == 0 || !now.known {
 		return 0 // it will come
@@ -327,8 +327,7 @@ func (s *Server) update(change func(*state)) {
 	change(&s.state)
 }
 
-// load puts w in the place of what is served. What was served still is if that
-// fails.
+// load replaces what is served with w. If that fails, what was served still is.
 func (s *Server) load(ctx context.Context, w want) error {
 	if s.instance != nil && reflect.DeepEqual(w, s.serving.want) {
 		return nil
@@ -360,8 +359,7 @@ func (s *Server) load(ctx context.Context, w want) error {
 	return nil
 }
 
-// put starts an instance, in the place of the one there is. That one's sockets become its
-// own.
+// put starts an instance that replaces the current one and takes over its sockets.
 func (s *Server) put(corefile []byte, listen []netip.Addr) (*caddy.Instance, error) {
 	instance, err := s.start(corefile, listen)
 	if err != nil {

@@ -26,7 +26,7 @@ func setupSeries(c *caddy.Controller) error {
 		listening[m.Addr] = m
 		_ = m.OnFinalShutdown()
 		m.Reg = series.DNS.Registry()
-		// An address that somebody has keeps no name from being answered. It is in the log.
+		// An address in use does not keep DNS from answering. The log shows it.
 		_ = m.OnStartup()
 		return nil
 	}

@@ -43,7 +43,7 @@ type file struct {
 	status  status
 }
 
-// pending is an object that is to be applied.
+// pending is an object to be applied.
 type pending struct {
 	object
 	key     key
@@ -165,7 +165,7 @@ func covering[V any](set map[string]V, name string) string {
 	return ""
 }
 
-// invalidate makes the file one of which nothing is known but why.
+// invalidate makes the file one whose content is unknown, and keeps why.
 func (f *file) invalidate(broken error) {
 	f.present, f.skipped, f.broken, f.wants, f.left = true, false, broken, nil, nil
 }

@@ -22,7 +22,7 @@ const (
 	// and settleAtMost how long that may be put off.
 	settle       = 200 * time.Millisecond
 	settleAtMost = 2 * time.Second
-	// What could not be applied is tried again, ever less often.
+	// What could not be applied is retried, less and less often.
 	retryFirst = 200 * time.Millisecond
 	retryLast  = 30 * time.Second
 )
@@ -34,9 +34,8 @@ type DirectoryConfig struct {
 	Server string // this node's name: what it owns of the cluster it owns by that
 }
 
-// Directory is the component that keeps in the cluster what a user has put into
-// a directory. It is ready when it watches; a file that is broken is a matter of
-// that file.
+// Directory is the component that applies the manifests in a user's directory. It is ready
+// when it watches; a broken file concerns only itself.
 type Directory struct {
 	config DirectoryConfig
 	ready  atomic.Bool

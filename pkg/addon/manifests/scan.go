@@ -103,8 +103,8 @@ func (s *scan) watch(dir string) {
 	}
 }
 
-// walk reads the directory at dir, whose links are resolved, and all below. above
-// are the directories by which it came there.
+// walk reads the directory at dir, whose links are resolved, and all below. above are the
+// directories on the way there.
 func (s *scan) walk(dir, name string, above []os.FileInfo) {
 	s.watch(dir)
 	info, err := os.Stat(dir)
@@ -146,7 +146,7 @@ func (s *scan) refuse(top string, why error) {
 	s.failed[top] = why
 }
 
-// visit takes up one entry of the directory dir.
+// visit handles one entry of the directory dir.
 func (s *scan) visit(dir, name string, e os.DirEntry, above []os.FileInfo) {
 	if strings.HasPrefix(e.Name(), ".") {
 		return

@@ -109,8 +109,8 @@ func (k *kubelets) learn(ctx context.Context, node string) error {
 	return nil
 }
 
-// bounded is a way to kubelets that ends where an answer becomes too long, also one that
-// was packed, and that leads nowhere else.
+// bounded is a transport to kubelets that limits the length of responses, also compressed
+// ones, and does not follow redirects.
 type bounded struct{ next http.RoundTripper }
 
 // RoundTrip implements http.RoundTripper.

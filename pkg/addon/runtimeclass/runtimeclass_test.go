@@ -131,10 +131,10 @@ func TestNamesWithoutEndMakeNoClassesWithoutEnd(t *testing.T) {
 // once for each reason, however often it is retried.
 func TestAClassThatCannotBeMadeIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var said bytes.Buffer
+		var logged bytes.Buffer
 		was := slog.Default()
 		defer slog.SetDefault(was)
-		slog.SetDefault(slog.New(slog.NewTextHandler(&said, nil)))
+		slog.SetDefault(slog.New(slog.NewTextHandler(&logged, nil)))
 		var refusal error
 		client := fake.NewClientset()
 		client.PrependReactor("create", "runtimeclasses", func(a clienttesting.Action) (bool, runtime.Object, error) {
@@ -156,7 +156,7 @@ func TestAClassThatCannotBeMadeIsTold(t *testing.T) {
 			time.Sleep(3*retryEvery + time.Second)
 			synctest.Wait()
 		}
-		warnings := func() int { return strings.Count(said.String(), "level=WARN") }
+		warnings := func() int { return strings.Count(logged.String(), "level=WARN") }
 
 		refusal = errors.New("a webhook says no")
 		n.come("nvidia", "wasm", "kata")
@@ -165,12 +165,12 @@ func TestAClassThatCannotBeMadeIsTold(t *testing.T) {
 			t.Errorf("the note is %q, want %q", got, want)
 		}
 		if got := warnings(); got != 2 { // of nvidia, then of both
-			t.Errorf("%d warnings:\n%s", got, &said)
+			t.Errorf("%d warnings:\n%s", got, &logged)
 		}
 		refusal = errors.New("the quota is used up")
 		later()
 		if got := warnings(); got != 3 || !strings.Contains(c.Note(), "quota") { // of both at once
-			t.Errorf("%d warnings, and the note is %q:\n%s", got, c.Note(), &said)
+			t.Errorf("%d warnings, and the note is %q:\n%s", got, c.Note(), &logged)
 		}
 		refusal = nil
 		later()
@@ -180,7 +180,7 @@ func TestAClassThatCannotBeMadeIsTold(t *testing.T) {
 		n.come("No_Name") // as a node with another runtime than containerd may report
 		later()
 		if got := warnings(); got != 4 || c.Note() != "" {
-			t.Errorf("%d warnings, and the note is %q:\n%s", got, c.Note(), &said)
+			t.Errorf("%d warnings, and the note is %q:\n%s", got, c.Note(), &logged)
 		}
 	})
 }

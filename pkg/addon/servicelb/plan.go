@@ -119,7 +119,7 @@ func reduceNode(of *corev1.Node) node {
 
 // plan decides which Service gets which addresses.
 type plan struct {
-	reserved  map[port]string // who has it, for people
+	reserved  map[port]string // who has it, for users
 	addresses kube.NodeAddresses
 }
 

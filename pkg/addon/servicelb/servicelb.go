@@ -33,8 +33,8 @@ type Config struct {
 	Disabled bool
 }
 
-// LoadBalancer is the component. It must run once per cluster: that ports are
-// given to one Service after the other is what keeps them from being given twice.
+// LoadBalancer is the component. It must run once per cluster: one sequence of assignments
+// keeps it from giving a port twice.
 type LoadBalancer struct {
 	config Config
 	ready  atomic.Bool

@@ -94,7 +94,7 @@ func watchClaims(client kubernetes.Interface) *kube.Watch[*v1.PersistentVolumeCl
 	return kube.NewWatch(kube.From(client, client.CoreV1().PersistentVolumeClaims(metav1.NamespaceAll), metav1.ListOptions{}), trimClaim)
 }
 
-// trimClaim leaves nothing of a claim that is none of ours, or has its volume.
+// trimClaim drops the content of a claim that is not ours, or has its volume.
 func trimClaim(claim *v1.PersistentVolumeClaim) *v1.PersistentVolumeClaim {
 	if !waits(claim) {
 		return nil
@@ -107,7 +107,7 @@ func waits(claim *v1.PersistentVolumeClaim) bool {
 	return claim.Annotations[claimProvisioner] == layout.Provisioner && claim.Spec.VolumeName == "" && claim.DeletionTimestamp == nil
 }
 
-// sync does for each claim and volume what there is to do.
+// sync handles each claim and volume.
 func (c *Controller) sync(ctx context.Context) (well bool) {
 	names := map[string]bool{}
 	ask := c.classes()
@@ -272,8 +272,8 @@ func describe(name string, claim *v1.PersistentVolumeClaim, class *storagev1.Sto
 	return pv
 }
 
-// follow deletes a volume when its data is gone. Until then a finalizer holds
-// one whose data is to go, also against those who delete the volume itself.
+// follow deletes a volume when its data is gone. Until then, a finalizer keeps a volume
+// whose data must be removed, even if somebody deletes the volume itself.
 func (c *Controller) follow(ctx context.Context, pv *v1.PersistentVolume) error {
 	held := slices.Contains(pv.Finalizers, layout.VolumeFinalizer)
 	deletes := pv.Spec.PersistentVolumeReclaimPolicy == v1.PersistentVolumeReclaimDelete

@@ -100,9 +100,9 @@ func (d directory) make(name string) error {
 	return self.Sync()
 }
 
-// remove deletes what is called name, and all that is below it if it is a
-// directory; of a link only itself. It stops when ctx is done; calling it again
-// goes on. Nothing is removed if something is mounted there.
+// remove deletes the entry name, with all that is below a directory; of a link only itself.
+// It stops when ctx is done; calling it again continues. It removes nothing if something is
+// mounted there.
 func (d directory) remove(ctx context.Context, name string) error {
 	root, err := d.open()
 	if err != nil {

@@ -97,8 +97,8 @@ func (v *Volumes) Note() string {
 	return fmt.Sprintf("volumes: %d; %.1f of %.1f GiB free in %s", len(volumes.List()), float64(free)/gib, float64(total)/gib, v.dir)
 }
 
-// Run implements component.Component. Directories stay when it ends, and a
-// removal goes on at the next start.
+// Run implements component.Component. Directories stay when it stops, and a removal
+// continues after the next start.
 func (v *Volumes) Run(ctx context.Context) error {
 	client, err := v.as.Clientset()
 	if err != nil {
@@ -151,8 +151,7 @@ func watchVolumes(client kubernetes.Interface, labels string) *kube.Watch[*v1.Pe
 		withoutManagedFields[*v1.PersistentVolume])
 }
 
-// withoutManagedFields drops of an object what is of no use here and larger than
-// all else.
+// withoutManagedFields drops the largest part of an object, which is useless here.
 func withoutManagedFields[T metav1.Object](o T) T {
 	o.SetManagedFields(nil)
 	return o
@@ -179,7 +178,7 @@ func (v *Volumes) publish(ctx context.Context) error {
 	return cmp.Or(unusable, err)
 }
 
-// sync does what there is to do, for the node and for each volume.
+// sync handles the node and each volume.
 func (v *Volumes) sync(ctx context.Context) (well bool) {
 	if !v.published {
 		err := v.publish(ctx)
@@ -221,8 +220,8 @@ func (v *Volumes) make(ctx context.Context, pv *v1.PersistentVolume) error {
 	return v.report(ctx, pv, stateReady)
 }
 
-// remove begins to remove the data of a volume, unless that is being done, and
-// goes on until it is.
+// remove begins to remove the data of a volume, unless it is already doing that, and
+// retries until it is gone.
 func (v *Volumes) remove(ctx context.Context, pv *v1.PersistentVolume) {
 	v.mu.Lock()
 	defer v.mu.Unlock()

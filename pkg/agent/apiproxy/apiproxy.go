@@ -1,14 +1,13 @@
-// Package apiproxy is the local address through which everything on an
-// agent reaches the API servers. It passes TCP connections on to one of them,
-// learns which there are from the cluster itself, and remembers them, so that
-// an agent outlives the loss of the server by which it joined.
+// Package apiproxy is the local address through which everything on an agent reaches the
+// API servers. It passes TCP connections on to one of them, learns which there are from the
+// cluster itself, and remembers them, so that an agent survives the loss of the server
+// through which it joined.
 //
-// TLS is not ended here: the certificate of every server is valid for
-// 127.0.0.1, and clients check it as if the server were on this machine.
+// It does not terminate TLS: the certificate of every server is valid for 127.0.0.1, and
+// clients check it as if the server were on this machine.
 //
-// An idle node pays for no timer here unless there is something to decide:
-// with one server that answers, nothing is asked until a connection fails or
-// stays without an answer. See pause.
+// An idle node has no timer here unless there is something to decide: with one server that
+// answers, it sends nothing until a connection fails or gets no answer. See pause.
 package apiproxy
 
 import (
@@ -32,7 +31,7 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// Config is what the load balancer has to be told.
+// Config is the configuration of the load balancer.
 type Config struct {
 	// Listen is the loopback address for clients, such as 127.0.0.1:6444.
 	Listen string
@@ -42,7 +41,7 @@ type Config struct {
 	Seed []string
 	// File is where learnt servers are remembered.
 	File string
-	// CAFile holds the cluster's CA, by which a server proves that it is one.
+	// CAFile has the cluster's CA, which verifies servers.
 	CAFile string
 	// Client is of the node's identity and leads through this balancer. Its kubeconfig
 	// may be missing until the node has joined.
@@ -153,7 +152,7 @@ func (b *Balancer) healthClient() (*http.Client, error) {
 	if !roots.AppendCertsFromPEM(pem) {
 		return nil, fmt.Errorf("read the cluster's CA: %s does not contain a certificate; join the node again", b.config.CAFile)
 	}
-	// HTTP/1.1, because a request that gets no answer ends its connection there.
+	// HTTP/1.1, where a request without an answer closes its connection.
 	t := &http.Transport{
 		TLSClientConfig:     &tls.Config{RootCAs: roots, ServerName: "127.0.0.1"},
 		MaxIdleConnsPerHost: 1,

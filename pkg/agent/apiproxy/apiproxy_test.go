@@ -226,7 +226,7 @@ func TestReadySaysWhatWasTried(t *testing.T) {
 			t.Errorf("got %v, want %s", err, want)
 		}
 	}
-	// The client is not known, but the server is there.
+	// The server does not know the client, but it answers.
 	one.answer(401)
 	eventually(t, "one is healthy", func() bool { return b.Ready(t.Context()) == nil })
 }

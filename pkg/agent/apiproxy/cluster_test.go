@@ -189,8 +189,8 @@ func slice(addresses ...string) discovery.EndpointSlice {
 	return s
 }
 
-// list makes these the servers of the cluster. They differ by their ports, so
-// each has a slice of its own.
+// list makes these the servers of the cluster. They have different ports, so each has its
+// own slice.
 func (c *cluster) list(addresses ...string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -213,8 +213,8 @@ func (c *cluster) now() (discovery.EndpointSliceList, chan struct{}) {
 	}, c.changed
 }
 
-// endpoints lists and watches. A watch tells what differs from the version
-// that it begins with only if it is the latest; any other is too old.
+// endpoints lists and watches. A watch begins only with the latest version; any other is
+// too old.
 func (a *api) endpoints(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	list, changed := a.cluster.now()

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// watchHealth checks the servers when it begins, when something failed, and
-// from time to time as pause says.
+// watchHealth checks the servers when it begins, when something has failed, and after each
+// pause.
 func (b *Balancer) watchHealth(ctx context.Context, client *http.Client) {
 	defer client.CloseIdleConnections()
 	due := time.NewTimer(0)
@@ -101,7 +101,7 @@ func ask(ctx context.Context, client *http.Client, address string) error {
 	_, err = io.Copy(io.Discard, io.LimitReader(res.Body, 64<<10))
 	switch res.StatusCode {
 	case http.StatusOK, http.StatusUnauthorized, http.StatusForbidden:
-		// A user may have closed /readyz to the anonymous; the server is there.
+		// A user may have closed /readyz to anonymous requests; the server answers.
 		return err
 	}
 	return errors.New("answers " + res.Status)

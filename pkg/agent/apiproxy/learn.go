@@ -67,8 +67,8 @@ func (b *Balancer) list() (client.EndpointSliceInterface, error) {
 	return set.DiscoveryV1().EndpointSlices(metav1.NamespaceDefault), nil
 }
 
-// follow takes over the list and its changes until the watch ends, as every
-// watch does sooner or later, with nil if that was in order.
+// follow applies the list and its changes until the watch ends, as every watch does sooner
+// or later, with nil if it ended normally.
 func (b *Balancer) follow(ctx context.Context, list client.EndpointSliceInterface) error {
 	kubernetes := metav1.ListOptions{LabelSelector: discovery.LabelServiceName + "=kubernetes"}
 	short, cancel := context.WithTimeout(ctx, listTimeout)
@@ -165,8 +165,8 @@ func (b *Balancer) remember(addresses []string) error {
 	return nil
 }
 
-// recall begins with the servers of the last run. A file that cannot be used
-// is no reason not to start: the seed is there, and the file is written again.
+// recall begins with the servers of the last run. It ignores a file that cannot be used:
+// there is the seed, and the file is rewritten.
 func (b *Balancer) recall() {
 	addresses, err := b.read()
 	switch {

@@ -99,7 +99,7 @@ func (b *Balancer) attach(ctx context.Context, s *server, l *link) bool {
 	return true
 }
 
-// closeAll ends all links. Later ones are refused by attach.
+// closeAll closes all links. attach refuses later ones.
 func (b *Balancer) closeAll() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -108,8 +108,8 @@ func (b *Balancer) closeAll() {
 	}
 }
 
-// pass copies both ways until both sides have said all, or one is gone. It
-// reports whether the server said anything.
+// pass copies both ways until both sides have sent everything, or one is gone. It reports
+// whether the server has sent anything.
 func (l *link) pass() bool {
 	defer l.close()
 	sent := make(chan struct{})
@@ -122,9 +122,9 @@ func (l *link) pass() bool {
 	return n > 0
 }
 
-// copy passes on what src says and that it has no more to say, which is not
-// yet the end of the other way. Between TCP connections io.Copy is splice(2):
-// the bytes do not come through this process.
+// copy passes on what src sends, and the end of that, which does not end the other
+// direction. Between TCP connections io.Copy is splice(2): the bytes do not pass through
+// this process.
 func (l *link) copy(dst, src *net.TCPConn) int64 {
 	n, err := io.Copy(dst, src)
 	if err != nil || dst.CloseWrite() != nil {

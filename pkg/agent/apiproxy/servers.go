@@ -20,7 +20,7 @@ type State string
 
 // The states.
 const (
-	Unknown State = "unknown" // has not been asked yet
+	Unknown State = "unknown" // not asked yet
 	Healthy State = "healthy"
 	Failed  State = "failed"
 )
@@ -30,8 +30,8 @@ type server struct {
 	address string
 	seed    bool
 	learnt  bool
-	// place is where a server stands among those that are as good. It is drawn
-	// at random, so that the agents of a cluster spread over its servers.
+	// place is the position of a server among those of the same rank. It is random, so that
+	// the agents of a cluster spread over its servers.
 	place uint64
 
 	state State
@@ -51,9 +51,8 @@ func (b *Balancer) add(address string) *server {
 	return s
 }
 
-// rank is how good a server is, 0 the best. A seed that answers is better than
-// a learnt server of which nothing is known: the address that servers have
-// among themselves need not be reachable from here.
+// rank is how good a server is, 0 the best. A seed that answers is better than a learned
+// server of unknown state: the servers' own addresses may be unreachable from here.
 func (s *server) rank() int {
 	rank := map[State]int{Healthy: 0, Unknown: 2, Failed: 4}[s.state]
 	if !s.learnt {
@@ -62,8 +61,8 @@ func (s *server) rank() int {
 	return rank
 }
 
-// order is all servers, the best first. Among those that are as good the one
-// in use comes first, to keep connections few.
+// order is all servers, the best first. Within a rank, the one in use comes first, to keep
+// connections few.
 func (b *Balancer) order() []*server {
 	return slices.SortedFunc(maps.Values(b.servers), func(x, y *server) int {
 		if c := cmp.Compare(x.rank(), y.rank()); c != 0 {
@@ -166,9 +165,9 @@ func (b *Balancer) learnt() (addresses []string) {
 	return addresses
 }
 
-// replace makes addresses, of which there must be one, the learnt servers. It
-// reports whether that changes anything. Connections to a server that is none
-// any more are closed, for clients to go on with another.
+// replace makes addresses, at least one, the learned servers. It reports whether that
+// changes anything. It closes connections to former servers, so that clients continue with
+// another.
 func (b *Balancer) replace(addresses []string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -197,15 +196,14 @@ func (b *Balancer) replace(addresses []string) bool {
 	return true
 }
 
-// ofThisMachine is whether an error says nothing about the server.
+// ofThisMachine is whether an error is this machine's, and not about the server.
 func ofThisMachine(err error) bool {
 	return slices.ContainsFunc([]error{
 		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL,
 	}, func(own error) bool { return errors.Is(err, own) })
 }
 
-// reason is the part of an error that says something new to those who know
-// which server it is about.
+// reason is the part of an error that does not repeat which server it is about.
 func reason(err error) error {
 	var name *net.DNSError
 	var timeout net.Error

@@ -24,9 +24,8 @@ const (
 	metadata = "io.containerd.metadata.v1.bolt"
 )
 
-// boundPlugins puts bounds around the plugins that unpack. They keep their names, by
-// which drop-ins configure them and their directories are called. A process can do that
-// once, before containerd is made.
+// boundPlugins puts bounds around the plugins that unpack. They keep their names, which
+// drop-ins and directories use. A process can do that once, before it creates containerd.
 func boundPlugins(disk unpack.Disk, found func(content.Store)) error {
 	around := map[string]func(any) (any, error){
 		theirContent: func(theirs any) (any, error) {

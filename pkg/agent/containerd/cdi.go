@@ -18,8 +18,8 @@ var deviceDirs = []string{"/etc/cdi", "/var/run/cdi"}
 const largestDevices = 16 << 20
 
 // CheckDevices finds descriptions of devices, on the machine whose files are below root,
-// that containerd would wait for when it starts, or fill the memory with. Of what cannot be
-// understood it tells in its log, and goes on (2.4).
+// that containerd would wait for when it starts, or fill the memory with. It logs what it
+// cannot parse, and continues (2.4).
 func CheckDevices(root string) error {
 	var errs []error
 	for _, dir := range deviceDirs {
@@ -40,7 +40,7 @@ func checkDevices(path string) error {
 	info, err := os.Stat(path)
 	switch {
 	case err != nil || info.IsDir():
-		return nil // containerd says so
+		return nil // containerd reports it
 	case !info.Mode().IsRegular():
 		return fmt.Errorf("is %s and not a file: containerd would wait for it", kindOf(info.Mode()))
 	case info.Size() > largestDevices:

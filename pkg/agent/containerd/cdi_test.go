@@ -23,7 +23,7 @@ func TestCheckDevices(t *testing.T) {
 		want string
 	}{
 		"one that is right":      {"/etc/cdi/a.yaml", file("cdiVersion: 0.6.0\nkind: a.test/a\ndevices: []\n"), ""},
-		"garbage":                {"/etc/cdi/a.yaml", file("\x00{{{"), ""}, // containerd says so
+		"garbage":                {"/etc/cdi/a.yaml", file("\x00{{{"), ""}, // containerd reports it
 		"a pipe":                 {"/etc/cdi/a.yaml", pipe, "CDI specification /etc/cdi/a.yaml: is a named pipe and not a file: containerd would wait for it; remove it"},
 		"a pipe in the other":    {"/var/run/cdi/a.json", pipe, "/var/run/cdi/a.json: is a named pipe"},
 		"a pipe that is no such": {"/etc/cdi/a.conf", pipe, ""},

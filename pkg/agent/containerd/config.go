@@ -8,7 +8,7 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// Config is what containerd has to be told.
+// Config is the configuration of containerd.
 type Config struct {
 	DataDir      string               // where the helpers are unpacked
 	Dir          layout.Containerd    // <data-dir>/agent/containerd: images and snapshots
@@ -20,7 +20,7 @@ type Config struct {
 	// SystemdCgroup makes runc create cgroups through systemd. It must be what
 	// kubelet does.
 	SystemdCgroup bool
-	// RestrictOOMScore is for a process that may not lower oom_score_adj.
+	// RestrictOOMScore is for processes that may not lower oom_score_adj.
 	RestrictOOMScore bool
 }
 

@@ -73,7 +73,7 @@ func (c *Containerd) Run(ctx context.Context) error {
 	if err := server.CreateTopLevelDirectories(cfg); err != nil {
 		return err
 	}
-	// By itself it takes the one that the machine had when the process began (2.4).
+	// By default, it takes the one that the machine had when the process began (2.4).
 	if err := mount.SetTempMountLocation(c.config.TempDir); err != nil {
 		return fmt.Errorf("choose %s for mounts of images: %w", c.config.TempDir, err)
 	}
@@ -92,10 +92,9 @@ func (c *Containerd) Run(ctx context.Context) error {
 	return nil
 }
 
-// Contents is where containerd has what images are made of, once it is ready. Its socket
-// leads there too, but one mebibyte of an archive at a time goes through six goroutines
-// on the way, each of which waits for all that are busy in the process: what took 5 s took
-// 3 minutes beside four of them.
+// Contents is containerd's content store, once it is ready. Its socket leads there, too,
+// but each mebibyte of an archive passes six goroutines on the way, each of which waits for
+// the busy ones of the process: what took 5 s took 3 minutes beside four of these.
 func (c *Containerd) Contents() content.Store { return *c.contents.Load() }
 
 // Ready implements component.Component: the CRI answers.
@@ -161,9 +160,9 @@ func (c *Containerd) writeConfig() (string, error) {
 	return path, nil
 }
 
-// makeDirectories makes the directories that are containerd's, with their modes. A
-// container with users of its own (hostUsers: false) is made by a user who is nobody
-// here: he has to pass to the root of its files, and sees nothing on his way.
+// makeDirectories creates containerd's directories, with their modes. A container in a user
+// namespace (hostUsers: false) is created by a user without rights here, who has to reach
+// the root of its files, but cannot list the directories on the way.
 func (c Config) makeDirectories() error {
 	run := filepath.Dir(string(c.StateDir))
 	for _, d := range []struct {

@@ -201,8 +201,8 @@ func (c Config) load(ctx context.Context, path string) (*srvconfig.Config, error
 	return cfg, nil
 }
 
-// complete adds to the runtimes of the user's that are like runc what runc was told:
-// the same cgroups as the kubelet's, and a state that a reboot clears.
+// complete adds the settings of runc to the user's runtimes that are like runc: the same
+// cgroup driver as the kubelet's, and a state that a reboot clears.
 func (c Config) complete(runtimes map[string]any) {
 	for name, r := range runtimes {
 		r, ok := r.(map[string]any)
@@ -297,7 +297,7 @@ func text(in map[string]any, plugin, key string) string {
 	return s
 }
 
-// executable reports whether a file is there and can be run.
+// executable reports whether a file exists and can be run.
 func executable(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0

@@ -28,8 +28,8 @@ const (
 	ourTransfer   = "io.containerd.transfer.v1.lite"
 )
 
-// registerPuller replaces containerd's plugin with ours, which is to be
-// disabled. A process can do that once.
+// registerPuller replaces containerd's plugin, which must be disabled, with ours. A process
+// can do that once.
 func registerPuller(credentials func(host string) (user, secret string)) error {
 	for _, r := range registry.Graph(nil) {
 		if r.URI() != theirTransfer {
@@ -58,7 +58,7 @@ func registerPuller(credentials func(host string) (user, secret string)) error {
 	return fmt.Errorf("this containerd has no plugin %s", theirTransfer)
 }
 
-// puller gives the credentials of registries.yaml to who pulls an image and has none.
+// puller adds the credentials of registries.yaml to pulls that have none.
 type puller struct {
 	transfer.Transferrer
 	credentials func(host string) (user, secret string)
@@ -82,8 +82,8 @@ func (p puller) Transfer(ctx context.Context, from, to any, opts ...transfer.Opt
 	return err
 }
 
-// collect gives back at once what an image has taken that there is no room for:
-// containerd would keep it until much else has changed, and other pods want room.
+// collect immediately frees the space of an image that did not fit: containerd would keep
+// it until much else has changed, and other pods need the space.
 func (p puller) collect(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), collectFor)
 	defer cancel()
@@ -113,8 +113,8 @@ func (p puller) with(ctx context.Context, r *image.OCIRegistry) (*image.OCIRegis
 	return with, l.end, nil
 }
 
-// loginStream is both ends of the stream by which containerd asks for credentials, one
-// request at a time. Where there are none it adds ours.
+// loginStream is both ends of the stream with which containerd asks for credentials, one
+// request at a time. If there are none, it adds ours.
 type loginStream struct {
 	credentials func(host string) (user, secret string)
 	asked       chan typeurl.Any
@@ -194,8 +194,8 @@ type answering struct {
 // errNoCredentials is what containerd (2.4) reports about such an error: nothing.
 var errNoCredentials = errors.New("the credentials that came with the request cannot be read")
 
-// Recv waits for a request. A caller that comes back without an answer to the one before has
-// none.
+// Recv waits for a request. A caller that has not answered the previous one has no
+// credentials.
 func (a *answering) Recv() (typeurl.Any, error) {
 	if a.open {
 		if err := a.reply(answer{err: errNoCredentials}); err != nil {

@@ -22,7 +22,7 @@ import (
 // registries is the content of a registries.yaml, in the format that k3s users know
 // (https://docs.k3s.io/installation/private-registry).
 type registries struct {
-	// mirrors is what to ask in place of a registry; "*" is for all.
+	// mirrors is what to ask instead of a registry; "*" is for all.
 	mirrors map[string]mirror
 	// configs is how to talk to a host, by host[:port]; "*" is for all.
 	configs map[string]host
@@ -98,8 +98,8 @@ func (r *registries) unused() string {
 	return `the credentials under "*" apply to endpoints of mirrors without an entry in configs, and there are none: put them under the name of a host`
 }
 
-// strangers is the hosts of endpoints that have no entry of their own, and so get
-// what is said of all.
+// strangers is the hosts of endpoints without their own entry, to which the entry for all
+// applies.
 func (r *registries) strangers() (hosts []string) {
 	for _, m := range r.mirrors {
 		for _, e := range m.endpoints {
@@ -137,7 +137,7 @@ func (r *registries) entryOf(name string) (host, bool) {
 	return host{}, false
 }
 
-// aliases is the names by which a host may stand in configs, the given one first.
+// aliases is the names that a host may have in configs, the given one first.
 func aliases(name string) []string {
 	all := []string{name}
 	if slices.Contains(dockerHub, name) {
@@ -268,7 +268,7 @@ func dirName(registry string) string {
 	return registry
 }
 
-// mirrorOf is what to ask in place of a registry.
+// mirrorOf is what to ask instead of a registry.
 func (r *registries) mirrorOf(registry string) mirror {
 	if registry == dockerHub[0] {
 		for _, alias := range dockerHub {

@@ -199,7 +199,7 @@ func TestRegistriesFileNeedNotExist(t *testing.T) {
 	}
 }
 
-// Reading a FIFO would wait for ever.
+// Reading a FIFO would wait forever.
 func TestRegistriesFileMustBeAFile(t *testing.T) {
 	dir := t.TempDir()
 	fifo, link := filepath.Join(dir, "fifo"), filepath.Join(dir, "link")
@@ -296,8 +296,7 @@ func TestTLSOfAllHostsReachesEveryRegistry(t *testing.T) {
 	}
 }
 
-// Who is asked for which host's credentials is containerd; how the host is called in
-// the file differs.
+// containerd asks for a host's credentials; the file may spell that host differently.
 func TestCredentials(t *testing.T) {
 	const u = "{auth: {username: u, password: p}}"
 	for name, test := range map[string]struct {

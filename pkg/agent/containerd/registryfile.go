@@ -182,7 +182,7 @@ func (r *reading) unknown(e entry, known []field) {
 	r.wrong(e.at, e.path, fmt.Sprintf("unknown key %q", e.key), remedy)
 }
 
-// name checks what stands for a registry or a host.
+// name checks the name of a registry or a host.
 func (r *reading) name(e entry) {
 	if e.key == "*" || registryName.MatchString(e.key) {
 		return

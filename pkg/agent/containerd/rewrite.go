@@ -97,7 +97,7 @@ func (w *rewriter) address(e endpoint, rules []rule, h host) (string, error) {
 	return fmt.Sprintf("http://%s/%s/%s/v2", w.listener.Addr(), w.secret, id), nil
 }
 
-// identify is another text for all that is to be another target.
+// identify returns a different text for each different target.
 func identify(e endpoint, rules []rule, h host, files []byte) string {
 	sum := sha256.New()
 	fmt.Fprintf(sum, "%q %q\n", e, files)

@@ -29,7 +29,7 @@ var known = []struct{ name, program, kind string }{
 // runtimeDirs is where their installers put them, beside PATH.
 var runtimeDirs = []string{"/usr/local/nvidia/toolkit", "/opt/kata/bin", "/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"}
 
-// found is one that is there; its texts are quoted for TOML.
+// found is an installed runtime; its texts are quoted for TOML.
 type found struct {
 	Name, Type, Binary, Shim, Root string
 }

@@ -113,7 +113,7 @@ func (s *served) watch(ctx context.Context) {
 	}
 }
 
-// reload loads the file and tells what came of it, once.
+// reload loads the file and logs the result, once.
 func (s *served) reload() {
 	changed, err := s.load()
 	if err != nil {

@@ -53,7 +53,7 @@ func TestChangesOfRegistriesAreFollowed(t *testing.T) {
 	password := func(p string) string {
 		return "mirrors: {docker.io: {endpoint: [m.test]}}\nconfigs: {m.test: {auth: {username: u, password: " + p + "}}}\n"
 	}
-	s := following(t, file) // neither it nor its directory is there
+	s := following(t, file) // neither it nor its directory exists
 	hosts := filepath.Join(s.dir, "docker.io", "hosts.toml")
 
 	if err := os.MkdirAll(dir, 0o700); err != nil {

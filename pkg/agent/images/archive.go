@@ -111,9 +111,9 @@ type contents struct {
 	named     int // references
 }
 
-// readContents reads an archive to its end, and keeps what may describe images if it is
-// to. What says what all others are has to fit into memory in any case: containerd reads
-// it so.
+// readContents reads an archive to its end, and with keep returns the files that may
+// describe images. These must fit into memory in any case, since containerd reads them in
+// one piece.
 func readContents(r io.Reader, keep bool) (*contents, error) {
 	c := &contents{files: map[string]bool{}, documents: map[string][]byte{}}
 	kept := 0
@@ -159,13 +159,13 @@ func readContents(r io.Reader, keep bool) (*contents, error) {
 	}
 }
 
-// describes reports whether a file of this name says what the others are.
+// describes reports whether a file of this name describes the others.
 func describes(name string) bool {
 	return slices.Contains([]string{"manifest.json", ocispec.ImageIndexFile, ocispec.ImageLayoutFile}, name)
 }
 
-// document reads a file if it may describe an image. Of what is none, a small layer, it
-// takes no memory.
+// document reads a file if it may describe an image, and uses no memory for others, such as
+// a small layer.
 func document(r io.Reader, size int64) ([]byte, error) {
 	start := bufio.NewReader(r)
 	for {
@@ -453,7 +453,7 @@ func FullName(name string) (string, error) {
 type counter struct {
 	r        io.Reader
 	n        int64
-	progress func(int64) // is told the sum, if it is not nil
+	progress func(int64) // gets the sum, if not nil
 	failed   error       // what r has failed with
 }
 

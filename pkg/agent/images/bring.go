@@ -130,8 +130,8 @@ func (c *checked) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// close waits for what is to be said of the archive, which is read to its end or no
-// further.
+// close waits for the result of the check, after the archive was read to its end or is no
+// longer read.
 func (c *checked) close() error {
 	c.feed.Close()
 	err := <-c.verdict

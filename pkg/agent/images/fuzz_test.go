@@ -69,7 +69,7 @@ func FuzzDescriptions(f *testing.F) {
 	})
 }
 
-// inspected looks at an archive, and at the first bytes of it.
+// inspected checks an archive, and its first bytes.
 func inspected(t *testing.T, data []byte, cut uint16) {
 	var c Content
 	var err error

@@ -67,10 +67,9 @@ func BuiltIn(socket string, contents func() content.Store, dir string) *Importer
 	return &Importer{name: "sandbox-image", socket: socket, of: contents, dir: dir}
 }
 
-// Directory imports the user's archives, which can be large, and goes on to watch
-// for more; the directory is made if it is not there. It is ready when it
-// watches. An archive that cannot be read is in the log, and keeps neither the
-// others nor the node back.
+// Directory imports the user's archives, which can be large, and then watches for more; it
+// creates the directory if necessary. It is ready when it watches. The log shows an archive
+// that cannot be read, which holds up neither the others nor the node.
 func Directory(socket string, contents func() content.Store, dir string) *Importer {
 	return &Importer{name: "images", socket: socket, of: contents, dir: dir, watch: true}
 }
@@ -109,7 +108,7 @@ func (i *Importer) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx = namespaces.WithNamespace(ctx, namespace) // who asks the contents themselves says so
+	ctx = namespaces.WithNamespace(ctx, namespace) // calls of the content store need it
 	defer c.Close()
 	if i.watch {
 		return i.follow(ctx, c)
@@ -210,8 +209,8 @@ func (i *Importer) importAll(ctx context.Context, c *client.Client) {
 	}
 }
 
-// importDir imports what has not been imported yet, the oldest archive first: of
-// two that have an image of the same name, the newer one counts.
+// importDir imports new archives, the oldest first: of two with an image of the same name,
+// the newer one counts.
 func (i *Importer) importDir(ctx context.Context, c *client.Client) error {
 	archives, err := listArchives(i.dir)
 	if err != nil {
@@ -463,7 +462,7 @@ func bring(ctx context.Context, c *client.Client, lease string, archive io.Reade
 	return found, nil
 }
 
-// checkFound refuses what is no image: archives in the directory are not inspected
+// checkFound refuses what is not an image: archives in the directory are not inspected
 // before.
 func checkFound(ctx context.Context, c *client.Client, image images.Image) error {
 	m, err := images.Manifest(ctx, c.ContentStore(), image.Target, platforms.Default())
@@ -473,9 +472,9 @@ func checkFound(ctx context.Context, c *client.Client, image images.Image) error
 	return checkKind(image.Name, cmp.Or(m.MediaType, ocispec.MediaTypeImageManifest), m)
 }
 
-// takeBack undoes what a failed import has done to images: their names are
-// there before their files are. It is no error of its own if that fails: what
-// stays is not pinned, so the kubelet collects it.
+// takeBack undoes what a failed import has done to images, whose names exist before their
+// files. If that fails, it is not an error: what stays is not pinned, so the kubelet
+// collects it.
 func takeBack(ctx context.Context, c *client.Client, found, had []images.Image) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -511,8 +510,8 @@ func pin(ctx context.Context, c *client.Client, found []images.Image, mark strin
 	return nil
 }
 
-// sources is what the labels of an image say of the archives that have it, the
-// newest first: the mark of each, and how many images are in it.
+// sources is the archives of an image by its labels, the newest first: the mark of each,
+// and how many images it has.
 func sources(image images.Image) []string {
 	return strings.Fields(image.Labels[layout.ImportedFromLabel] + " " + image.Labels[layout.ImportedBeforeLabel])
 }

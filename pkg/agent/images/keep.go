@@ -23,8 +23,8 @@ import (
 	"lite.io/lite/pkg/file/unpack"
 )
 
-// copied is a copy of an archive in the directory that has no name yet: it is gone
-// when it is closed, or when the process ends.
+// copied is a copy of an archive in the directory, without a name yet: it disappears when
+// it is closed, or when the process ends.
 type copied struct {
 	Content
 	dir    string

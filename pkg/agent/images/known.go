@@ -39,7 +39,7 @@ func (k known) Writer(ctx context.Context, opts ...content.WriterOpt) (content.W
 	if _, err := k.Info(ctx, claimed); err != nil {
 		return k.Store.Writer(ctx, opts...)
 	}
-	// What is there is added to the lease, so that nobody removes it meanwhile.
+	// Existing content is added to the lease, so that nobody removes it meanwhile.
 	w, err := k.Store.Writer(ctx, content.WithRef(o.Ref), content.WithDescriptor(ocispec.Descriptor{Digest: claimed, Size: o.Desc.Size}))
 	if err == nil { // it has just been removed
 		return w, nil
@@ -50,7 +50,7 @@ func (k known) Writer(ctx context.Context, opts ...content.WriterOpt) (content.W
 	return &compared{ref: o.Ref, claimed: claimed, hash: sha256.New(), since: time.Now()}, nil
 }
 
-// compared is a file that is there already.
+// compared is a file that already exists.
 type compared struct {
 	ref     string
 	claimed digest.Digest

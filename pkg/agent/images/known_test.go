@@ -37,7 +37,7 @@ func (c countedWriter) Write(p []byte) (int, error) {
 	return c.Writer.Write(p)
 }
 
-// Of an archive that has changed most is there already: 295 MB were written once more.
+// Most of a changed archive already exists: 295 MB were written again.
 func TestWhatIsThereIsNotWrittenAgain(t *testing.T) {
 	store, err := local.NewStore(t.TempDir())
 	if err != nil {

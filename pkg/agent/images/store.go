@@ -112,8 +112,8 @@ func source(i images.Image, archives []archive) string {
 // builtIn reports whether an image comes with lite. Pods can't start without it.
 func builtIn(name string) bool { return strings.HasPrefix(name, layout.BuiltInImages) }
 
-// named is the images that have a name of their own. containerd's CRI plugin adds
-// each image once more under its ID and under the digest it was pulled by.
+// named is the images with a name. containerd's CRI plugin also adds each image under its
+// ID and under the digest with which it was pulled.
 func (s *Store) named(ctx context.Context) ([]images.Image, error) {
 	all, err := s.client.ImageService().List(ctx)
 	if err != nil {
@@ -164,7 +164,7 @@ func (s *Store) Find(ctx context.Context, names []string) ([]images.Image, error
 	return found, errors.Join(errs...)
 }
 
-// notHere reports that an image is not on the node, and what is there instead.
+// notHere is the error that an image is not on the node, with similar ones that are.
 func notHere(name, full string, all []images.Image) error {
 	var similar []string
 	for _, i := range all {
@@ -213,15 +213,14 @@ type Imported struct {
 	Replaced []string // older archives that have nothing of their own any more and were removed
 }
 
-// Progress is told how far an import is: a word for what is done, bytes done, and
-// the bytes that there are, or 0 if that is not known.
+// Progress gets how far an import is: a word for the step, the bytes done, and all bytes,
+// or 0 if that is unknown.
 type Progress func(doing string, done, of int64)
 
-// Import brings the images of an archive to the node: the archive is copied into
-// the directory and checked on the way, then imported and pinned. name is what
-// the archive's file is called, size how many bytes it has if that is known, else
-// 0. Killed at any moment it leaves no file that is not whole: the copy has no
-// name before its images are there.
+// Import imports the images of an archive: it copies the archive into the directory, checks
+// it on the way, then imports and pins its images. name is the name of the archive's file,
+// size its bytes, or 0 if unknown. If it is killed, it leaves no incomplete file: the copy
+// has no name before its images exist.
 func (s *Store) Import(ctx context.Context, from io.Reader, name string, size int64, progress Progress) (Imported, error) {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return Imported{}, fmt.Errorf("create the image directory: %w", err)

@@ -27,7 +27,7 @@ func (w *work) String() string {
 	return fmt.Sprintf("reading, %s of %s", Bytes(w.done.Load()), Bytes(w.size))
 }
 
-// report tells every so often what is done, until done is called.
+// report reports the current step at intervals, until done is called.
 func (w *work) report(every time.Duration, progress func(doing string)) (done func()) {
 	tick, end, ended := time.NewTicker(every), make(chan struct{}), make(chan struct{})
 	go func() {

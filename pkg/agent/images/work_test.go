@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// An import that takes long is told of while it goes on, and no longer.
+// An import that takes long is reported while it runs, and no longer.
 func TestWorkIsToldOf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &work{size: 295e6}
-		var told []string
-		done := w.report(reportEvery, func(doing string) { told = append(told, doing) })
+		var reported []string
+		done := w.report(reportEvery, func(doing string) { reported = append(reported, doing) })
 		time.Sleep(reportEvery - time.Second)
 		w.read(120e6)
 		time.Sleep(reportEvery)
@@ -20,8 +20,8 @@ func TestWorkIsToldOf(t *testing.T) {
 		time.Sleep(reportEvery)
 		done()
 		time.Sleep(10 * reportEvery)
-		if want := []string{"reading, 120.0 MB of 295.0 MB", "unpacking registry.test/big:1"}; !slices.Equal(told, want) {
-			t.Errorf("told %q, want %q", told, want)
+		if want := []string{"reading, 120.0 MB of 295.0 MB", "unpacking registry.test/big:1"}; !slices.Equal(reported, want) {
+			t.Errorf("reported %q, want %q", reported, want)
 		}
 	})
 }

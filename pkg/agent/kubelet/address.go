@@ -23,15 +23,14 @@ type identity interface {
 }
 
 // move writes the machine's addresses into the Node before the kubelet begins, if they are
-// not those of the last start. The kubelet writes them as well, but looks at its pods
-// meanwhile: those in the node's network it gives the addresses of the Node as it has
-// read it, and keeps to these until a container of the pod is restarted (1.37). Services
-// did not reach such pods then, and their probes failed. Where nothing has changed it is
-// one request.
+// not those of the last start. The kubelet writes them as well, but syncs its pods
+// meanwhile: pods in the host network get the addresses of the Node as it has read it, and
+// keep them until a container of the pod is restarted (1.37). Services did not reach such
+// pods then, and their probes failed. If nothing has changed, it is one request.
 func (k *Kubelet) move(ctx context.Context) error {
 	addresses := k.addresses()
 	if k.client == nil || len(addresses) == 0 || k.server.CloudProvider != "" {
-		return nil // what the kubelet finds, or somebody else says
+		return nil // found by the kubelet, or set by somebody else
 	}
 	client, err := k.client.Clientset()
 	if err != nil {

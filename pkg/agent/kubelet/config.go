@@ -42,8 +42,8 @@ func configuration(c Config) (*v1beta1.KubeletConfiguration, error) {
 		// Machines that boot with cgroup v1 are served as long as upstream can.
 		FailCgroupV1: &no,
 
-		// What a pod that says nothing may ask of the kernel, and how many processes
-		// and threads it may have: one that forks without end takes no node along.
+		// The system calls of a pod without a seccomp profile, and its limit of processes
+		// and threads: a fork bomb does not take down the node.
 		SeccompDefault: &yes,
 		PodPidsLimit:   &podPids,
 
@@ -72,7 +72,7 @@ func configuration(c Config) (*v1beta1.KubeletConfiguration, error) {
 // out whether it is the node's.
 func unspecified(nodeIP []netip.Addr) string {
 	if slices.ContainsFunc(nodeIP, netip.Addr.Is6) {
-		return "::" // a socket of Go's, by which IPv4 arrives as well
+		return "::" // a socket of Go's, which accepts IPv4 as well
 	}
 	return "0.0.0.0"
 }

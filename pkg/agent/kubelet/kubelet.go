@@ -36,7 +36,7 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// Config is what the kubelet has to be told.
+// Config is the configuration of the kubelet.
 type Config struct {
 	Dir layout.Kubelet // for files of ours
 	// Root is the kubelet's own directory. It is not under our data directory: CSI
@@ -51,9 +51,9 @@ type Config struct {
 	ClusterDomain string
 
 	Kubeconfig string
-	Client     *kube.Client // of that identity; nil = the kubelet alone tells of the node's addresses
+	Client     *kube.Client // of that identity; nil = only the kubelet writes the node's addresses
 	CAFile     string
-	CertFile   string // serving certificate; "" = the kubelet asks the cluster for one, and renews both of its own
+	CertFile   string // serving certificate; "" = the kubelet requests one from the cluster, and renews both of its certificates
 	KeyFile    string
 	Runtime    string // unix:// URL of the CRI
 	ResolvConf string // what pods inherit
@@ -66,7 +66,7 @@ type Config struct {
 type Kubelet struct {
 	server *options.KubeletServer
 	args   []string
-	// configured is the configuration before upstream works with it.
+	// configured is the configuration before upstream changes it.
 	configured *kubeletconfig.KubeletConfiguration
 	probe      kube.Probe
 	client     identity // nil = none
@@ -85,7 +85,7 @@ func New(c Config) (*Kubelet, error) {
 		return nil, err
 	}
 	configured := server.KubeletConfiguration.DeepCopy()
-	// Upstream's Run would set them once more, while others read them.
+	// Upstream's Run would set them again, while others read them.
 	server.FeatureGates = nil
 	health := net.JoinHostPort(kube.Near(server.HealthzBindAddress), strconv.Itoa(int(server.HealthzPort)))
 	k := &Kubelet{server: server, args: args(c), configured: configured, probe: kube.NewProbe("http://" + health + "/healthz")}
@@ -125,8 +125,8 @@ func validate(server *options.KubeletServer) error {
 	return validateAmounts(&server.KubeletConfiguration)
 }
 
-// tunables is what the kubelet wants the kernel to have, and sets unless it is told to
-// protect what there is (1.37).
+// tunables is the kernel settings that the kubelet needs, and sets unless configured to
+// keep the existing ones (1.37).
 var tunables = []struct {
 	name  string
 	value int
@@ -160,8 +160,8 @@ func checkKernel(protect bool, kernel sysctl.Interface) error {
 		"write %s to /etc/sysctl.d/90-kubelet.conf, one per line, and run sysctl --system", strings.Join(wrong, ", "), strings.Join(lines, ", "))
 }
 
-// validateAmounts reads what the kubelet reads only once it runs (1.37), where its
-// complaint names neither the argument nor the value.
+// validateAmounts checks what the kubelet reads only once it runs (1.37), when its error
+// names neither the argument nor the value.
 func validateAmounts(k *kubeletconfig.KubeletConfiguration) error {
 	for _, e := range []struct {
 		field string
@@ -191,7 +191,7 @@ func validateAmounts(k *kubeletconfig.KubeletConfiguration) error {
 	return nil
 }
 
-// thresholds is what one of them holds, as it is written.
+// thresholds is eviction thresholds as users write them.
 func thresholds(maps ...map[string]string) string {
 	var all []string
 	for _, m := range maps {
@@ -203,7 +203,7 @@ func thresholds(maps ...map[string]string) string {
 	return strings.Join(all, ",")
 }
 
-// args is what can be said by flags alone; the rest is in configuration.
+// args is what only flags can set; the rest is in the configuration.
 func args(c Config) []string {
 	flags := map[string]string{
 		"cert-dir":          c.Dir.PKI(),
@@ -239,7 +239,7 @@ func parse(c Config) (*options.KubeletServer, *pflag.FlagSet, error) {
 	if err := claim(c, server); err != nil {
 		return nil, nil, err
 	}
-	// A flag replaces the whole map, but says nothing of other gates.
+	// A flag replaces the whole map, including gates that it does not name.
 	for gate, on := range filed {
 		if _, configured := server.FeatureGates[gate]; !configured {
 			server.FeatureGates[gate] = on
@@ -248,9 +248,9 @@ func parse(c Config) (*options.KubeletServer, *pflag.FlagSet, error) {
 	return server, fs, nil
 }
 
-// claim refuses arguments by which the kubelet would be another node than the rest of
-// lite serves, as the file may not say it either: all parts got ready then, and no pod
-// started. What is said as it is may be said.
+// claim refuses arguments that would make the kubelet another node than the one that lite
+// serves, as in the file: all components became ready then, and no pod started. An argument
+// with lite's own value is fine.
 func claim(c Config, server *options.KubeletServer) error {
 	const (
 		verified    = "the API server and others verify this node with the cluster's own authority: logs and exec would not work"
@@ -291,9 +291,9 @@ func loopback(address string) bool {
 // Name implements component.Component.
 func (*Kubelet) Name() string { return "kubelet" }
 
-// Run implements component.Component. Upstream's Run returns at once and its
-// goroutines cannot be waited for (1.37): what they hold, they hold until the
-// process ends, which follows.
+// Run implements component.Component. Upstream's Run returns immediately, and its
+// goroutines cannot be waited for (1.37): they keep their resources until the process ends,
+// which follows.
 func (k *Kubelet) Run(ctx context.Context) error {
 	if err := share(k.server.RootDirectory); err != nil {
 		return err
@@ -307,8 +307,8 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("prepare: %w", err)
 	}
-	// cAdvisor asks containerd whose a container is, at a place that no argument of the kubelet's names
-	// (1.37). Without it the figures of containers say nothing of pods.
+	// cAdvisor asks containerd whose a container is, at an address that no argument of the kubelet sets
+	// (1.37). Without it, metrics of containers lack their pods.
 	*containerd.ArgContainerdEndpoint = strings.TrimPrefix(k.server.ContainerRuntimeEndpoint, "unix://")
 	deps.Mounter = newMounter(k.server.ExperimentalMounterPath)
 	deps.Subpather = subpath.New(deps.Mounter)

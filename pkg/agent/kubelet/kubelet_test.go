@@ -93,8 +93,8 @@ func TestDefaultsOfUpstreamStay(t *testing.T) {
 	}
 }
 
-// Many flags of the kubelet stand for a field of its configuration; a user
-// says them without knowing which.
+// Many flags of the kubelet stand for a field of its configuration; users set them without
+// knowing which.
 func TestUsersArgumentsWinOverTheConfiguration(t *testing.T) {
 	for _, test := range []struct {
 		args []string
@@ -148,7 +148,8 @@ func TestArgumentsThatAreWrongNameTheFlag(t *testing.T) {
 		// The kubelet ended the whole process by these (rke2#7316).
 		"tls-cipher-suites=TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384": `kubelet-arg "tls-cipher-suites=TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", or its field in the file: http2: `,
 		"tls-cipher-suites=ECDHE-ECDSA-AES128-GCM-SHA256":           `kubelet-arg "tls-cipher-suites=ECDHE-ECDSA-AES128-GCM-SHA256", or its field in the file: Cipher suite `,
-		// Guides to the CIS benchmark say so; a server's kubelet asked for a certificate for ever.
+		// Guides to the CIS benchmark recommend it; a server's kubelet requested a certificate
+		// forever.
 		"rotate-certificates=true":        `kubelet-arg "rotate-certificates=true": lite creates and renews the certificates of a node; remove the argument`,
 		"rotate-server-certificates=true": `kubelet-arg "rotate-server-certificates=true": lite creates and renews`,
 		// There were no logs and no exec.
@@ -227,7 +228,7 @@ func TestParseTaints(t *testing.T) {
 	}
 }
 
-// Without the file no pod starts, and nothing else says so.
+// Without the file no pod starts, and nothing else reports that.
 func TestNote(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "resolv.conf")
 	c := sample()

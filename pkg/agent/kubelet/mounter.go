@@ -12,11 +12,10 @@ import (
 	"k8s.io/mount-utils"
 )
 
-// mounter mounts what the kubelet mounts of its own by system calls: file
-// systems in memory and directories at a second place. Upstream's runs the
-// programs mount and umount, twice per volume, and for a subPath needs that of
-// util-linux, which not every machine has (1.37). All else, such as NFS and what
-// has a helper of its own, is left to upstream's.
+// mounter uses system calls for what the kubelet itself mounts: file systems in memory, and
+// bind mounts. Upstream's runs the programs mount and umount, twice per volume, and for a
+// subPath needs those of util-linux, which not every machine has (1.37). All else, such as
+// NFS and file systems with a mount helper, is left to upstream's.
 type mounter struct{ mount.MounterForceUnmounter }
 
 func newMounter(path string) mount.Interface {
@@ -120,7 +119,7 @@ func plain(fstype string, options []string) bool {
 	return !slices.ContainsFunc(options, func(o string) bool { _, known := flagOf(o); return !known })
 }
 
-// flagOf is the flag of the kernel that an option stands for.
+// flagOf is the kernel's flag for an option.
 func flagOf(option string) (flag uintptr, known bool) {
 	switch option {
 	case "bind":
@@ -141,7 +140,7 @@ func flagOf(option string) (flag uintptr, known bool) {
 		return unix.MS_NODIRATIME, true
 	case "relatime":
 		return unix.MS_RELATIME, true
-	case "rw", "defaults", "_netdev": // nothing that the kernel has to be told
+	case "rw", "defaults", "_netdev": // the kernel does not need these
 		return 0, true
 	}
 	return 0, false
@@ -173,8 +172,8 @@ func mountPlain(source, target, fstype string, options []string) error {
 	return failed("remount", source, target, unix.Mount(source, target, "", flags|inherited|unix.MS_BIND|unix.MS_REMOUNT, ""))
 }
 
-// stRelatime is what statfs(2) says of a mount with MS_RELATIME; the other
-// flags have the same number in both.
+// stRelatime is the flag in statfs(2) of a mount with MS_RELATIME; the other flags have the
+// same number in both.
 const stRelatime = 0x1000
 
 // restrictions is the flags of the mount that a path is on.

@@ -72,7 +72,7 @@ func withDefaults(signals, defaults map[string]string) map[string]string {
 	return all
 }
 
-// withFiles is our configuration with what the user says by config and config-dir.
+// withFiles is our configuration merged with the user's files from config and config-dir.
 func withFiles(c Config, ours *v1beta1.KubeletConfiguration) (*v1beta1.KubeletConfiguration, error) {
 	file, dropIns, err := userFiles(c)
 	if err != nil || len(file)+len(dropIns) == 0 {
@@ -146,8 +146,8 @@ func userFiles(c Config) (file, dropIns []kube.ConfigFile, err error) {
 	return file, dropIns, errors.Join(errs...)
 }
 
-// walk is filepath.WalkDir for a directory or what a link leads to. Upstream would
-// find nothing behind a link, and say nothing (1.37).
+// walk is filepath.WalkDir that follows dir if it is a link. Upstream would silently find
+// nothing behind a link (1.37).
 func walk(dir string, visit fs.WalkDirFunc) error {
 	target, err := filepath.EvalSymlinks(dir)
 	if err != nil {

@@ -39,10 +39,10 @@ import (
 // families are those of addresses, in the order in which rules are written.
 var families = []v1.IPFamily{v1.IPv4Protocol, v1.IPv6Protocol}
 
-// compose puts upstream's server together as upstream's own command does, but for
-// its NodeManager: that ends the process, and so the datastore with it, when the
-// Node is deleted or gets another address (1.37). The machine's address is watched
-// by pkg/host/watch; and a Node that is deleted is no reason to stop.
+// compose puts upstream's server together as upstream's own command does, except for its
+// NodeManager, which ends the process, and so the datastore with it, when the Node is
+// deleted or gets another address (1.37). pkg/host/watch watches the machine's address, and
+// a deleted Node is not a reason to stop.
 func (p *Proxy) compose(ctx context.Context, client kubernetes.Interface, node *v1.Node) (*app.ProxyServer, error) {
 	cleanUp(ctx, p.settings.Mode)
 	if err := conntrack.SetSysctls(ctx, &p.settings.Linux.Conntrack); err != nil && !p.config.KeepConntrack {
@@ -79,7 +79,7 @@ func (p *Proxy) compose(ctx context.Context, client kubernetes.Interface, node *
 		return nil, err
 	}
 	s.Proxier = &writer{Provider: proxier}
-	// Zones, for traffic that is to stay in one.
+	// Zones, for traffic that has to stay in one.
 	topology := config.NewNodeTopologyConfig(ctx, nodes, p.settings.ConfigSyncPeriod.Duration)
 	topology.RegisterEventHandler(s.Proxier)
 	factory.Start(ctx.Done())
@@ -120,8 +120,8 @@ func cleanUp(ctx context.Context, mode kubeproxyconfig.ProxyMode) {
 	nftables.CleanupLeftovers(ctx)
 }
 
-// addresses is the family that the node has first, and its address in each, which
-// is loopback where it has none.
+// addresses is the node's first IP family, and its address in each, which is loopback where
+// it has none.
 func addresses(node *v1.Node, bind string) (v1.IPFamily, map[v1.IPFamily]net.IP) {
 	ips := map[v1.IPFamily]net.IP{v1.IPv4Protocol: net.IPv4(127, 0, 0, 1), v1.IPv6Protocol: net.IPv6loopback}
 	primary := v1.IPv4Protocol
@@ -141,7 +141,7 @@ func addresses(node *v1.Node, bind string) (v1.IPFamily, map[v1.IPFamily]net.IP)
 	return primary, ips
 }
 
-// nodePortAddresses writes out the words that stand for ranges.
+// nodePortAddresses expands the words for ranges.
 func nodePortAddresses(ranges []string, ips map[v1.IPFamily]net.IP) []string {
 	var out []string
 	for _, r := range ranges {
@@ -163,7 +163,7 @@ func nodePortAddresses(ranges []string, ips map[v1.IPFamily]net.IP) []string {
 	return out
 }
 
-// localDetectors tell, per family, traffic of this node's pods.
+// localDetectors recognize, per family, traffic of this node's pods.
 func localDetectors(settings *kubeproxyconfig.KubeProxyConfiguration, podCIDRs []string) map[v1.IPFamily]proxyutil.LocalTrafficDetector {
 	local := map[v1.IPFamily]proxyutil.LocalTrafficDetector{}
 	for _, f := range families {

@@ -28,7 +28,7 @@ import (
 	"lite.io/lite/pkg/kube"
 )
 
-// Config is what kube-proxy has to be told.
+// Config is the configuration of kube-proxy.
 type Config struct {
 	NodeName    string
 	NodeIP      netip.Addr // the first
@@ -38,8 +38,8 @@ type Config struct {
 	// machine's, where it may not be written. The timeouts are the network
 	// namespace's, and are left as they are if these may not be either.
 	KeepConntrack bool
-	// NFTables carries Services by nftables: one table of its own, updated
-	// incrementally, and no scanning of long chains. Otherwise iptables does.
+	// NFTables carries Services with nftables: in its own table, updated incrementally,
+	// without long chains. Otherwise iptables does.
 	NFTables  bool
 	ExtraArgs []string
 	// Firewall notices when somebody removes rules of kube-proxy's.
@@ -145,8 +145,8 @@ func settle(c Config, o *app.Options, fs *pflag.FlagSet) (*kubeproxyconfig.KubeP
 	return settings, nil
 }
 
-// settingsOf is what upstream made of the arguments. Its options tell nobody but
-// a file (1.37); this one is in memory only.
+// settingsOf is what upstream has made of the arguments. Its options can only write that to
+// a file (1.37); this one is in memory.
 func settingsOf(o *app.Options) (*kubeproxyconfig.KubeProxyConfiguration, error) {
 	fd, err := unix.MemfdCreate("kube-proxy", unix.MFD_CLOEXEC)
 	if err != nil {
@@ -231,9 +231,9 @@ func (p *Proxy) client() (kubernetes.Interface, error) {
 // With a cloud provider of the user's that may need kube-proxy.
 const addressWithin = 15 * time.Second
 
-// awaitAddress waits until the node says where it is: kube-proxy reads that once,
-// when it starts, and would answer NodePorts at the address that the machine had
-// before (1.37). Without an address in time the node is nil.
+// awaitAddress waits until the Node has its addresses: kube-proxy reads them once, when it
+// starts, and would answer NodePorts at the machine's former address (1.37). Without an
+// address in time, the node is nil.
 func (p *Proxy) awaitAddress(ctx context.Context, client kubernetes.Interface) (*v1.Node, error) {
 	waiting, stop := context.WithTimeout(ctx, addressWithin)
 	defer stop()

@@ -84,8 +84,8 @@ func TestArgumentsThatAreWrongNameTheFlag(t *testing.T) {
 	}
 }
 
-// A mode that runs a program which is not there is refused before anything runs, wherever
-// the user has said it.
+// A mode whose program is missing is refused before anything runs, wherever the user has
+// set it.
 func TestIPVSWithoutItsProgram(t *testing.T) {
 	inFile, _ := withFile(t, "mode: ipvs\n")
 	byFlag, byFlags := sample(), sample()
@@ -122,7 +122,7 @@ func TestFeatureGatesAreSetBeforeAnythingRuns(t *testing.T) {
 	}
 }
 
-// What is told to everybody is of kube-proxy, at the address that the user says.
+// Everybody gets kube-proxy's metrics, at the address that the user sets.
 func TestFigures(t *testing.T) {
 	for arg, want := range map[string]string{
 		"v=1":                                   "127.0.0.1:10249",

@@ -49,8 +49,7 @@ func (w *writer) writeAll() {
 	w.Provider.OnTopologyChange(w.topology)
 }
 
-// protect has the watcher look after kube-proxy's rules once they are there, until ctx
-// is done.
+// protect has the watcher protect kube-proxy's rules once they exist, until ctx is done.
 func (p *Proxy) protect(ctx context.Context, server *app.ProxyServer) {
 	for p.Ready(ctx) != nil {
 		if !kube.Sleep(ctx, time.Second) {
@@ -218,7 +217,7 @@ func (g guard) lostChains(ctx context.Context, lost firewall.Lost) (gone []strin
 	return gone, nil
 }
 
-// isProxys tells kube-proxy's chains from the kubelet's.
+// isProxys distinguishes kube-proxy's chains from the kubelet's.
 func isProxys(chain string) bool {
 	return strings.HasPrefix(chain, layout.KubeChains) &&
 		!slices.Contains([]string{layout.KubeletChain, "KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY"}, chain)
@@ -259,10 +258,10 @@ func missingJumps(table, listing string) (gone []string) {
 // nodePortsChain leads from ports of the node to chains of Services.
 const nodePortsChain = "KUBE-NODEPORTS"
 
-// lostNodePorts reports whether rules of nodePortsChain are gone that led to Services
-// which are still there: a listing of the table alone does not tell, as there need be none.
-// It returns what the chain leads to now. A chain of a Service is called KUBE-EXT-…, and
-// that by which its cluster IP is reached has the same end.
+// lostNodePorts reports whether rules of nodePortsChain are gone that led to Services which
+// still exist: a listing of the table alone does not show that, since the chain may be
+// empty. It returns what the chain leads to now. A chain of a Service is called KUBE-EXT-…,
+// and the one for its cluster IP has the same suffix.
 func lostNodePorts(before []string, listing string) (lost bool, now []string) {
 	served := map[string]bool{}
 	for line := range strings.Lines(listing) {

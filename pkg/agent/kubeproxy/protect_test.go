@@ -11,7 +11,7 @@ import (
 	"lite.io/lite/pkg/host/firewall"
 )
 
-// topologies is a proxier that remembers where it was told that the node is.
+// topologies is a proxier that records the topology of the node that it gets.
 type topologies struct {
 	proxy.Provider
 	told []string

@@ -16,8 +16,8 @@ import (
 	"lite.io/lite/pkg/kube"
 )
 
-// configuration is a user's file on top of what lite says by flags otherwise: beside
-// a file upstream ignores flags.
+// configuration is a user's file on top of what lite otherwise sets with flags: with a
+// file, upstream ignores flags.
 func configuration(c Config, path string) (*kubeproxyconfig.KubeProxyConfiguration, error) {
 	f, err := kube.ReadConfigFile("kube-proxy", "config", path, scheme.Codecs.UniversalDeserializer(), "KubeProxyConfiguration")
 	if err != nil {
@@ -50,7 +50,7 @@ func configuration(c Config, path string) (*kubeproxyconfig.KubeProxyConfigurati
 	return settings, f.Wrong(validation.Validate(settings).ToAggregate())
 }
 
-// asFile is what args says, as a file has it.
+// asFile is the settings of args as in a file.
 func asFile(c Config) map[string]any {
 	fields := map[string]any{
 		"clientConnection": map[string]any{"kubeconfig": c.Kubeconfig},

@@ -152,15 +152,15 @@ func (b *bed) elsewhere(dir string) {
 	}
 }
 
-// told gives a component more arguments, as a user's come after lite's.
-func (b *bed) told(part string, args ...string) {
+// with gives a component more arguments, as a user's come after lite's.
+func (b *bed) with(part string, args ...string) {
 	s := b.Components[part]
 	s.Arguments = append(slices.Clone(s.Arguments), args...)
 	b.Components[part] = s
 }
 
-// untold takes arguments out.
-func (b *bed) untold(part string, names ...string) {
+// without takes arguments out.
+func (b *bed) without(part string, names ...string) {
 	s := b.Components[part]
 	s.Arguments = slices.DeleteFunc(slices.Clone(s.Arguments), func(arg string) bool {
 		name, _, _ := strings.Cut(strings.TrimPrefix(arg, "--"), "=")
@@ -318,7 +318,7 @@ var cases = []example{
 	{"1.1.14", "somebody's kubeconfig", func(b *bed) { b.owners["/etc/lite/kubeconfig.yaml"] = 1000 }, Fail, "chown root:root /etc/lite/kubeconfig.yaml"},
 	{"1.1.15", "a kubeconfig for all", func(b *bed) { b.chmod("/var/lib/lite/server/kubeconfig/scheduler.conf", 0o604) }, Fail, "mode 0604"},
 	{"1.1.15", "a kubeconfig elsewhere", func(b *bed) {
-		b.told(schedulerPart, "--kubeconfig=/etc/mine.conf")
+		b.with(schedulerPart, "--kubeconfig=/etc/mine.conf")
 		b.write("/etc/mine.conf", "")
 		b.chmod("/etc/mine.conf", 0o666)
 	}, Fail, "/etc/mine.conf has mode 0666"},
@@ -372,86 +372,86 @@ var cases = []example{
 		b.Objects, b.NoObjects, b.ObjectsRemedy = nil, "the kubeconfig is gone", "start lite again"
 	}, Unknown, "start lite again"},
 
-	{"1.2.1", "everybody", func(b *bed) { b.told(apiserverPart, "--anonymous-auth=true") }, Fail, "--anonymous-auth=true"},
-	{"1.2.1", "everybody, without a value", func(b *bed) { b.told(apiserverPart, "--anonymous-auth") }, Fail, "--anonymous-auth=true"},
-	{"1.2.1", "nothing said", func(b *bed) { b.untold(apiserverPart, "anonymous-auth") }, Decide, "/livez"},
+	{"1.2.1", "everybody", func(b *bed) { b.with(apiserverPart, "--anonymous-auth=true") }, Fail, "--anonymous-auth=true"},
+	{"1.2.1", "everybody, without a value", func(b *bed) { b.with(apiserverPart, "--anonymous-auth") }, Fail, "--anonymous-auth=true"},
+	{"1.2.1", "not set", func(b *bed) { b.without(apiserverPart, "anonymous-auth") }, Decide, "/livez"},
 	{"1.2.1", "everybody, by a file", func(b *bed) {
-		b.untold(apiserverPart, "anonymous-auth")
+		b.without(apiserverPart, "anonymous-auth")
 		b.write("/etc/authn.yaml", "anonymous: {enabled: true}\n")
-		b.told(apiserverPart, "--authentication-config=/etc/authn.yaml")
+		b.with(apiserverPart, "--authentication-config=/etc/authn.yaml")
 	}, Fail, "everything"},
 	{"1.2.1", "some paths, by a file", func(b *bed) {
-		b.untold(apiserverPart, "anonymous-auth")
+		b.without(apiserverPart, "anonymous-auth")
 		b.write("/etc/authn.yaml", "anonymous: {enabled: true, conditions: [{path: /livez}]}\n")
-		b.told(apiserverPart, "--authentication-config=/etc/authn.yaml")
+		b.with(apiserverPart, "--authentication-config=/etc/authn.yaml")
 	}, Decide, "/livez"},
 	{"1.2.1", "nobody, by a file", func(b *bed) {
-		b.untold(apiserverPart, "anonymous-auth")
+		b.without(apiserverPart, "anonymous-auth")
 		b.write("/etc/authn.yaml", "anonymous: {enabled: false}\n")
-		b.told(apiserverPart, "--authentication-config=/etc/authn.yaml")
+		b.with(apiserverPart, "--authentication-config=/etc/authn.yaml")
 	}, Pass, ""},
 	{"1.2.1", "a file that cannot be read", func(b *bed) {
-		b.untold(apiserverPart, "anonymous-auth")
-		b.told(apiserverPart, "--authentication-config=/etc/none.yaml")
+		b.without(apiserverPart, "anonymous-auth")
+		b.with(apiserverPart, "--authentication-config=/etc/none.yaml")
 	}, Unknown, "none.yaml"},
-	{"1.2.2", "tokens", func(b *bed) { b.told(apiserverPart, "--token-auth-file=/etc/tokens") }, Fail, "--token-auth-file=/etc/tokens"},
-	{"1.2.3", "off", func(b *bed) { b.told(apiserverPart, "--disable-admission-plugins=DenyServiceExternalIPs") }, Decide, "DenyServiceExternalIPs is off"},
-	{"1.2.4", "no key", func(b *bed) { b.told(apiserverPart, "--kubelet-client-key=") }, Fail, "--kubelet-client-key="},
-	{"1.2.5", "no authority", func(b *bed) { b.untold(apiserverPart, "kubelet-certificate-authority") }, Fail, "is not set"},
-	{"1.2.6", "everybody", func(b *bed) { b.told(apiserverPart, "--authorization-mode=AlwaysAllow") }, Fail, "AlwaysAllow"},
+	{"1.2.2", "tokens", func(b *bed) { b.with(apiserverPart, "--token-auth-file=/etc/tokens") }, Fail, "--token-auth-file=/etc/tokens"},
+	{"1.2.3", "off", func(b *bed) { b.with(apiserverPart, "--disable-admission-plugins=DenyServiceExternalIPs") }, Decide, "DenyServiceExternalIPs is off"},
+	{"1.2.4", "no key", func(b *bed) { b.with(apiserverPart, "--kubelet-client-key=") }, Fail, "--kubelet-client-key="},
+	{"1.2.5", "no authority", func(b *bed) { b.without(apiserverPart, "kubelet-certificate-authority") }, Fail, "is not set"},
+	{"1.2.6", "everybody", func(b *bed) { b.with(apiserverPart, "--authorization-mode=AlwaysAllow") }, Fail, "AlwaysAllow"},
 	{"1.2.6", "everybody, by a file", func(b *bed) {
 		b.write("/etc/authz.yaml", "authorizers: [{type: Node}, {type: RBAC}, {type: AlwaysAllow}]\n")
-		b.told(apiserverPart, "--authorization-config=/etc/authz.yaml")
+		b.with(apiserverPart, "--authorization-config=/etc/authz.yaml")
 	}, Fail, "AlwaysAllow"},
-	{"1.2.6", "nobody says who", func(b *bed) { b.untold(apiserverPart, "authorization-mode") }, Fail, "--authorization-mode is not set"},
+	{"1.2.6", "nobody says who", func(b *bed) { b.without(apiserverPart, "authorization-mode") }, Fail, "--authorization-mode is not set"},
 	{"1.2.7", "no Node", func(b *bed) {
-		b.untold(apiserverPart, "authorization-mode")
-		b.told(apiserverPart, "--authorization-mode=RBAC")
+		b.without(apiserverPart, "authorization-mode")
+		b.with(apiserverPart, "--authorization-mode=RBAC")
 	}, Fail, "=RBAC"},
 	{"1.2.7", "a file", func(b *bed) {
 		b.write("/etc/authz.yaml", "authorizers: [{type: RBAC}]\n")
-		b.told(apiserverPart, "--authorization-config=/etc/authz.yaml")
+		b.with(apiserverPart, "--authorization-config=/etc/authz.yaml")
 	}, Fail, "/etc/authz.yaml has RBAC"},
-	{"1.2.7", "a file that is gone", func(b *bed) { b.told(apiserverPart, "--authorization-config=/etc/authz.yaml") }, Unknown, "authz.yaml"},
+	{"1.2.7", "a file that is gone", func(b *bed) { b.with(apiserverPart, "--authorization-config=/etc/authz.yaml") }, Unknown, "authz.yaml"},
 	{"1.2.8", "no RBAC", func(b *bed) {
-		b.untold(apiserverPart, "authorization-mode")
-		b.told(apiserverPart, "--authorization-mode=Node,ABAC")
+		b.without(apiserverPart, "authorization-mode")
+		b.with(apiserverPart, "--authorization-mode=Node,ABAC")
 	}, Fail, "Node,ABAC"},
 	{"1.2.8", "a file", func(b *bed) {
 		b.write("/etc/authz.yaml", "authorizers: [{type: Node}, {type: RBAC}, {type: Webhook, name: w}]\n")
-		b.told(apiserverPart, "--authorization-config=/etc/authz.yaml")
+		b.with(apiserverPart, "--authorization-config=/etc/authz.yaml")
 	}, Pass, ""},
-	{"1.2.9", "off", func(b *bed) { b.told(apiserverPart, "--disable-admission-plugins=EventRateLimit") }, Decide, "EventRateLimit is off"},
-	{"1.2.10", "everything", func(b *bed) { b.told(apiserverPart, "--enable-admission-plugins=AlwaysAdmit") }, Fail, "AlwaysAdmit is on"},
-	{"1.2.10", "everything, by the old flag", func(b *bed) { b.told(apiserverPart, "--admission-control=AlwaysAdmit") }, Fail, "AlwaysAdmit is on"},
-	{"1.2.11", "off", func(b *bed) { b.told(apiserverPart, "--disable-admission-plugins=AlwaysPullImages") }, Decide, "AlwaysPullImages is off"},
-	{"1.2.12", "off", func(b *bed) { b.told(apiserverPart, "--disable-admission-plugins=PodSecurity,ServiceAccount") }, Fail, "ServiceAccount is off"},
-	{"1.2.12", "off, as k3s users write it", func(b *bed) { b.told(apiserverPart, "--disable_admission_plugins=ServiceAccount") }, Fail, "ServiceAccount is off"},
-	{"1.2.13", "off", func(b *bed) { b.told(apiserverPart, "--disable-admission-plugins=NamespaceLifecycle") }, Fail, "NamespaceLifecycle is off"},
-	{"1.2.13", "left out of the old flag", func(b *bed) { b.told(apiserverPart, "--admission-control=ServiceAccount") }, Fail, "NamespaceLifecycle is off"},
-	{"1.2.14", "off", func(b *bed) { b.told(apiserverPart, "--disable-admission-plugins=NodeRestriction") }, Fail, "NodeRestriction is off"},
-	{"1.2.15", "on", func(b *bed) { b.told(apiserverPart, "--profiling=true") }, Fail, "--profiling=true"},
-	{"1.2.15", "on, as Go reads it", func(b *bed) { b.told(apiserverPart, "--profiling=T") }, Fail, "--profiling=T"},
-	{"1.2.15", "on by default", func(b *bed) { b.untold(apiserverPart, "profiling") }, Fail, "is not set"},
-	{"1.2.15", "off, as Go reads it", func(b *bed) { b.told(apiserverPart, "--profiling=0") }, Pass, ""},
-	{"1.2.16", "none", func(b *bed) { b.untold(apiserverPart, "audit-log-path") }, Fail, "--audit-log-path is not set"},
-	{"1.2.17", "a week", func(b *bed) { b.told(apiserverPart, "--audit-log-maxage=7") }, Fail, "=7"},
-	{"1.2.17", "for ever by 0", func(b *bed) { b.told(apiserverPart, "--audit-log-maxage=0") }, Fail, "=0"},
-	{"1.2.18", "few", func(b *bed) { b.told(apiserverPart, "--audit-log-maxbackup=9") }, Fail, "=9"},
-	{"1.2.19", "small", func(b *bed) { b.told(apiserverPart, "--audit-log-maxsize=10") }, Fail, "=10"},
-	{"1.2.19", "not a number", func(b *bed) { b.told(apiserverPart, "--audit-log-maxsize=big") }, Fail, "=big"},
-	{"1.2.20", "said", func(b *bed) { b.told(apiserverPart, "--request-timeout=5m") }, Decide, "--request-timeout=5m"},
-	{"1.2.21", "off", func(b *bed) { b.told(apiserverPart, "--service-account-lookup=false") }, Fail, "=false"},
-	{"1.2.22", "none", func(b *bed) { b.untold(apiserverPart, "service-account-key-file") }, Fail, "is not set"},
+	{"1.2.9", "off", func(b *bed) { b.with(apiserverPart, "--disable-admission-plugins=EventRateLimit") }, Decide, "EventRateLimit is off"},
+	{"1.2.10", "everything", func(b *bed) { b.with(apiserverPart, "--enable-admission-plugins=AlwaysAdmit") }, Fail, "AlwaysAdmit is on"},
+	{"1.2.10", "everything, by the old flag", func(b *bed) { b.with(apiserverPart, "--admission-control=AlwaysAdmit") }, Fail, "AlwaysAdmit is on"},
+	{"1.2.11", "off", func(b *bed) { b.with(apiserverPart, "--disable-admission-plugins=AlwaysPullImages") }, Decide, "AlwaysPullImages is off"},
+	{"1.2.12", "off", func(b *bed) { b.with(apiserverPart, "--disable-admission-plugins=PodSecurity,ServiceAccount") }, Fail, "ServiceAccount is off"},
+	{"1.2.12", "off, as k3s users write it", func(b *bed) { b.with(apiserverPart, "--disable_admission_plugins=ServiceAccount") }, Fail, "ServiceAccount is off"},
+	{"1.2.13", "off", func(b *bed) { b.with(apiserverPart, "--disable-admission-plugins=NamespaceLifecycle") }, Fail, "NamespaceLifecycle is off"},
+	{"1.2.13", "left out of the old flag", func(b *bed) { b.with(apiserverPart, "--admission-control=ServiceAccount") }, Fail, "NamespaceLifecycle is off"},
+	{"1.2.14", "off", func(b *bed) { b.with(apiserverPart, "--disable-admission-plugins=NodeRestriction") }, Fail, "NodeRestriction is off"},
+	{"1.2.15", "on", func(b *bed) { b.with(apiserverPart, "--profiling=true") }, Fail, "--profiling=true"},
+	{"1.2.15", "on, as Go reads it", func(b *bed) { b.with(apiserverPart, "--profiling=T") }, Fail, "--profiling=T"},
+	{"1.2.15", "on by default", func(b *bed) { b.without(apiserverPart, "profiling") }, Fail, "is not set"},
+	{"1.2.15", "off, as Go reads it", func(b *bed) { b.with(apiserverPart, "--profiling=0") }, Pass, ""},
+	{"1.2.16", "none", func(b *bed) { b.without(apiserverPart, "audit-log-path") }, Fail, "--audit-log-path is not set"},
+	{"1.2.17", "a week", func(b *bed) { b.with(apiserverPart, "--audit-log-maxage=7") }, Fail, "=7"},
+	{"1.2.17", "for ever by 0", func(b *bed) { b.with(apiserverPart, "--audit-log-maxage=0") }, Fail, "=0"},
+	{"1.2.18", "few", func(b *bed) { b.with(apiserverPart, "--audit-log-maxbackup=9") }, Fail, "=9"},
+	{"1.2.19", "small", func(b *bed) { b.with(apiserverPart, "--audit-log-maxsize=10") }, Fail, "=10"},
+	{"1.2.19", "not a number", func(b *bed) { b.with(apiserverPart, "--audit-log-maxsize=big") }, Fail, "=big"},
+	{"1.2.20", "set", func(b *bed) { b.with(apiserverPart, "--request-timeout=5m") }, Decide, "--request-timeout=5m"},
+	{"1.2.21", "off", func(b *bed) { b.with(apiserverPart, "--service-account-lookup=false") }, Fail, "=false"},
+	{"1.2.22", "none", func(b *bed) { b.without(apiserverPart, "service-account-key-file") }, Fail, "is not set"},
 	{"1.2.22", "a signer outside", func(b *bed) {
-		b.untold(apiserverPart, "service-account-key-file")
-		b.told(apiserverPart, "--service-account-signing-endpoint=/run/signer.sock")
+		b.without(apiserverPart, "service-account-key-file")
+		b.with(apiserverPart, "--service-account-signing-endpoint=/run/signer.sock")
 	}, Pass, ""},
-	{"1.2.23", "no key", func(b *bed) { b.untold(apiserverPart, "etcd-keyfile") }, Fail, "--etcd-keyfile is not set"},
-	{"1.2.24", "no certificate", func(b *bed) { b.untold(apiserverPart, "tls-cert-file") }, Fail, "--tls-cert-file is not set"},
-	{"1.2.25", "none", func(b *bed) { b.untold(apiserverPart, "client-ca-file") }, Fail, "is not set"},
-	{"1.2.26", "none", func(b *bed) { b.untold(apiserverPart, "etcd-cafile") }, Fail, "is not set"},
-	{"1.2.27", "none", func(b *bed) { b.untold(apiserverPart, "encryption-provider-config") }, Fail, "is not set"},
+	{"1.2.23", "no key", func(b *bed) { b.without(apiserverPart, "etcd-keyfile") }, Fail, "--etcd-keyfile is not set"},
+	{"1.2.24", "no certificate", func(b *bed) { b.without(apiserverPart, "tls-cert-file") }, Fail, "--tls-cert-file is not set"},
+	{"1.2.25", "none", func(b *bed) { b.without(apiserverPart, "client-ca-file") }, Fail, "is not set"},
+	{"1.2.26", "none", func(b *bed) { b.without(apiserverPart, "etcd-cafile") }, Fail, "is not set"},
+	{"1.2.27", "none", func(b *bed) { b.without(apiserverPart, "encryption-provider-config") }, Fail, "is not set"},
 	{"1.2.28", "written as they are", func(b *bed) {
 		b.write("/var/lib/lite/server/encryption.yaml", "resources:\n- resources: [secrets]\n  providers: [{identity: {}}, {secretbox: {}}]\n")
 	}, Fail, "identity"},
@@ -462,47 +462,47 @@ var cases = []example{
 		b.write("/var/lib/lite/server/encryption.yaml", "resources:\n- resources: [configmaps]\n  providers: [{kms: {}}]\n")
 	}, Fail, "does not mention Secrets"},
 	{"1.2.28", "a file that is none", func(b *bed) { b.write("/var/lib/lite/server/encryption.yaml", "secret: [sesame\n") }, Unknown, "is not YAML"},
-	{"1.2.29", "Go's own", func(b *bed) { b.untold(apiserverPart, "tls-cipher-suites") }, Fail, "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA"},
-	{"1.2.29", "one that is weak", func(b *bed) { b.told(apiserverPart, "--tls-cipher-suites=TLS_RSA_WITH_AES_128_CBC_SHA") }, Fail, "TLS_RSA_WITH_AES_128_CBC_SHA"},
+	{"1.2.29", "Go's own", func(b *bed) { b.without(apiserverPart, "tls-cipher-suites") }, Fail, "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA"},
+	{"1.2.29", "one that is weak", func(b *bed) { b.with(apiserverPart, "--tls-cipher-suites=TLS_RSA_WITH_AES_128_CBC_SHA") }, Fail, "TLS_RSA_WITH_AES_128_CBC_SHA"},
 	{"1.2.29", "TLS 1.3", func(b *bed) {
-		b.untold(apiserverPart, "tls-cipher-suites")
-		b.told(apiserverPart, "--tls-min-version=VersionTLS13")
+		b.without(apiserverPart, "tls-cipher-suites")
+		b.with(apiserverPart, "--tls-min-version=VersionTLS13")
 	}, Pass, ""},
-	{"1.2.30", "a year", func(b *bed) { b.untold(apiserverPart, "service-account-extend-token-expiration") }, Fail, "is not set"},
+	{"1.2.30", "a year", func(b *bed) { b.without(apiserverPart, "service-account-extend-token-expiration") }, Fail, "is not set"},
 
-	{"1.3.1", "not said", func(b *bed) { b.untold(controllerPart, "terminated-pod-gc-threshold") }, Decide, "is not set"},
-	{"1.3.2", "on", func(b *bed) { b.told(controllerPart, "--profiling") }, Fail, "--profiling=true"},
-	{"1.3.3", "off", func(b *bed) { b.told(controllerPart, "--use-service-account-credentials=false") }, Fail, "=false"},
-	{"1.3.3", "not said", func(b *bed) { b.untold(controllerPart, "use-service-account-credentials") }, Fail, "is not set"},
-	{"1.3.4", "none", func(b *bed) { b.untold(controllerPart, "service-account-private-key-file") }, Fail, "is not set"},
-	{"1.3.5", "none", func(b *bed) { b.untold(controllerPart, "root-ca-file") }, Fail, "is not set"},
-	{"1.3.6", "off", func(b *bed) { b.told(controllerPart, "--feature-gates=A=true,RotateKubeletServerCertificate=false") }, Fail, "of controller-manager"},
-	{"1.3.6", "off by another part", func(b *bed) { b.told(schedulerPart, "--feature-gates=RotateKubeletServerCertificate=0") }, Fail, "of scheduler"},
+	{"1.3.1", "not set", func(b *bed) { b.without(controllerPart, "terminated-pod-gc-threshold") }, Decide, "is not set"},
+	{"1.3.2", "on", func(b *bed) { b.with(controllerPart, "--profiling") }, Fail, "--profiling=true"},
+	{"1.3.3", "off", func(b *bed) { b.with(controllerPart, "--use-service-account-credentials=false") }, Fail, "=false"},
+	{"1.3.3", "not set", func(b *bed) { b.without(controllerPart, "use-service-account-credentials") }, Fail, "is not set"},
+	{"1.3.4", "none", func(b *bed) { b.without(controllerPart, "service-account-private-key-file") }, Fail, "is not set"},
+	{"1.3.5", "none", func(b *bed) { b.without(controllerPart, "root-ca-file") }, Fail, "is not set"},
+	{"1.3.6", "off", func(b *bed) { b.with(controllerPart, "--feature-gates=A=true,RotateKubeletServerCertificate=false") }, Fail, "of controller-manager"},
+	{"1.3.6", "off by another part", func(b *bed) { b.with(schedulerPart, "--feature-gates=RotateKubeletServerCertificate=0") }, Fail, "of scheduler"},
 	{"1.3.6", "off in the kubelet's file", func(b *bed) { b.kubeletSays(`{"featureGates": {"RotateKubeletServerCertificate": false}}`) }, Fail, "of kubelet"},
-	{"1.3.7", "everywhere", func(b *bed) { b.told(controllerPart, "--bind-address=0.0.0.0") }, Fail, "0.0.0.0"},
-	{"1.3.7", "loopback of IPv6", func(b *bed) { b.told(controllerPart, "--bind-address=::1") }, Pass, ""},
-	{"1.4.1", "on", func(b *bed) { b.told(schedulerPart, "--profiling=true") }, Fail, "--profiling=true"},
+	{"1.3.7", "everywhere", func(b *bed) { b.with(controllerPart, "--bind-address=0.0.0.0") }, Fail, "0.0.0.0"},
+	{"1.3.7", "loopback of IPv6", func(b *bed) { b.with(controllerPart, "--bind-address=::1") }, Pass, ""},
+	{"1.4.1", "on", func(b *bed) { b.with(schedulerPart, "--profiling=true") }, Fail, "--profiling=true"},
 	{"1.4.1", "on in a file", func(b *bed) {
 		b.Components[schedulerPart] = component.Settings{Arguments: []string{"--config=/etc/s.yaml"}, Configuration: json.RawMessage(`{"enableProfiling": true}`)}
 	}, Fail, "enableProfiling is true"},
 	{"1.4.1", "off in a file", func(b *bed) {
 		b.Components[schedulerPart] = component.Settings{Arguments: []string{"--config=/etc/s.yaml"}, Configuration: json.RawMessage(`{"enableProfiling": false}`)}
 	}, Pass, ""},
-	{"1.4.2", "one address", func(b *bed) { b.told(schedulerPart, "--bind-address=192.0.2.1") }, Fail, "192.0.2.1"},
+	{"1.4.2", "one address", func(b *bed) { b.with(schedulerPart, "--bind-address=192.0.2.1") }, Fail, "192.0.2.1"},
 
-	{"2.1", "no key", func(b *bed) { b.untold(etcdPart, "key-file") }, Fail, "--key-file is not set"},
-	{"2.2", "everybody", func(b *bed) { b.told(etcdPart, "--client-cert-auth=false") }, Fail, "=false"},
-	{"2.2", "not said", func(b *bed) { b.untold(etcdPart, "client-cert-auth") }, Fail, "is not set"},
-	{"2.3", "signs itself", func(b *bed) { b.told(etcdPart, "--auto-tls=true") }, Fail, "--auto-tls=true"},
-	{"2.4", "no certificate", func(b *bed) { b.untold(etcdPart, "peer-cert-file") }, Fail, "--peer-cert-file is not set"},
-	{"2.5", "everybody", func(b *bed) { b.told(etcdPart, "--peer-client-cert-auth=false") }, Fail, "=false"},
-	{"2.6", "sign themselves", func(b *bed) { b.told(etcdPart, "--peer-auto-tls") }, Fail, "--peer-auto-tls=true"},
-	{"2.7", "the cluster's", func(b *bed) { b.told(etcdPart, "--trusted-ca-file=/var/lib/lite/server/pki/ca.crt") }, Fail, "clients too"},
+	{"2.1", "no key", func(b *bed) { b.without(etcdPart, "key-file") }, Fail, "--key-file is not set"},
+	{"2.2", "everybody", func(b *bed) { b.with(etcdPart, "--client-cert-auth=false") }, Fail, "=false"},
+	{"2.2", "not set", func(b *bed) { b.without(etcdPart, "client-cert-auth") }, Fail, "is not set"},
+	{"2.3", "signs itself", func(b *bed) { b.with(etcdPart, "--auto-tls=true") }, Fail, "--auto-tls=true"},
+	{"2.4", "no certificate", func(b *bed) { b.without(etcdPart, "peer-cert-file") }, Fail, "--peer-cert-file is not set"},
+	{"2.5", "everybody", func(b *bed) { b.with(etcdPart, "--peer-client-cert-auth=false") }, Fail, "=false"},
+	{"2.6", "sign themselves", func(b *bed) { b.with(etcdPart, "--peer-auto-tls") }, Fail, "--peer-auto-tls=true"},
+	{"2.7", "the cluster's", func(b *bed) { b.with(etcdPart, "--trusted-ca-file=/var/lib/lite/server/pki/ca.crt") }, Fail, "clients too"},
 	{"2.7", "a copy of the cluster's", func(b *bed) { b.write("/var/lib/lite/server/pki/etcd/ca.crt", "of /var/lib/lite/server/pki/ca.crt\n") }, Fail, "clients too"},
 
-	{"3.1.1", "OIDC", func(b *bed) { b.told(apiserverPart, "--oidc-issuer-url=https://issuer.test") }, Decide, "set up: OIDC"},
-	{"3.2.1", "no log", func(b *bed) { b.untold(apiserverPart, "audit-log-path") }, Fail, "no audit log"},
-	{"3.2.1", "no policy", func(b *bed) { b.untold(apiserverPart, "audit-policy-file") }, Fail, "is not set"},
+	{"3.1.1", "OIDC", func(b *bed) { b.with(apiserverPart, "--oidc-issuer-url=https://issuer.test") }, Decide, "set up: OIDC"},
+	{"3.2.1", "no log", func(b *bed) { b.without(apiserverPart, "audit-log-path") }, Fail, "no audit log"},
+	{"3.2.1", "no policy", func(b *bed) { b.without(apiserverPart, "audit-policy-file") }, Fail, "is not set"},
 	{"3.2.2", "Secrets in the log", func(b *bed) {
 		b.write("/var/lib/lite/server/audit-policy.yaml", auditHead+"rules: [{level: RequestResponse}]\n")
 	}, Fail, "get secrets"},
@@ -512,7 +512,7 @@ var cases = []example{
 	{"3.2.2", "more of Deployments", func(b *bed) {
 		b.write("/var/lib/lite/server/audit-policy.yaml", auditHead+"rules: [{level: Request, resources: [{group: apps}]}, {level: Metadata}]\n")
 	}, Pass, ""},
-	{"3.2.2", "no log", func(b *bed) { b.untold(apiserverPart, "audit-log-path") }, Fail, "no audit log"},
+	{"3.2.2", "no log", func(b *bed) { b.without(apiserverPart, "audit-log-path") }, Fail, "no audit log"},
 
 	{"4.1.1", "a unit for all to read", func(b *bed) { b.chmod("/etc/systemd/system/lite.service", 0o644) }, Fail, "chmod 600 /etc/systemd/system/lite.service"},
 	{"4.1.1", "a unit that can be executed", func(b *bed) { b.chmod("/etc/systemd/system/lite.service", 0o700) }, Fail, "mode 0700"},
@@ -537,38 +537,38 @@ var cases = []example{
 	{"4.1.9", "a file for all", func(b *bed) {
 		b.write("/etc/lite/kubelet.yaml", "")
 		b.chmod("/etc/lite/kubelet.yaml", 0o644)
-		b.told(kubeletPart, "--config=/etc/lite/kubelet.yaml")
+		b.with(kubeletPart, "--config=/etc/lite/kubelet.yaml")
 	}, Fail, "/etc/lite/kubelet.yaml has mode 0644"},
 	{"4.1.9", "a drop-in for all", func(b *bed) {
 		b.write("/etc/lite/kubelet.d/a.conf", "")
 		b.chmod("/etc/lite/kubelet.d/a.conf", 0o644)
-		b.told(kubeletPart, "--config-dir=/etc/lite/kubelet.d")
+		b.with(kubeletPart, "--config-dir=/etc/lite/kubelet.d")
 	}, Fail, "/etc/lite/kubelet.d/a.conf has mode 0644"},
 	{"4.1.10", "somebody's file", func(b *bed) {
 		b.write("/etc/lite/kubelet.yaml", "")
 		b.owners["/etc/lite/kubelet.yaml"] = 1000
-		b.told(kubeletPart, "--config=/etc/lite/kubelet.yaml")
+		b.with(kubeletPart, "--config=/etc/lite/kubelet.yaml")
 	}, Fail, "user 1000"},
 	{"4.1.10", "a file of root's", func(b *bed) {
 		b.write("/etc/lite/kubelet.yaml", "")
-		b.told(kubeletPart, "--config=/etc/lite/kubelet.yaml")
+		b.with(kubeletPart, "--config=/etc/lite/kubelet.yaml")
 	}, Pass, ""},
 
 	{"4.2.1", "everybody", func(b *bed) { b.kubeletSays(`{"authentication": {"anonymous": {"enabled": true}}}`) }, Fail, "enabled is true"},
-	{"4.2.1", "not said", func(b *bed) { b.kubeletSays(`{"authentication": {}}`) }, Fail, "enabled is true"},
+	{"4.2.1", "not set", func(b *bed) { b.kubeletSays(`{"authentication": {}}`) }, Fail, "enabled is true"},
 	{"4.2.2", "everybody", func(b *bed) { b.kubeletSays(`{"authorization": {"mode": "AlwaysAllow"}}`) }, Fail, "AlwaysAllow"},
 	{"4.2.3", "nobody", func(b *bed) { b.kubeletSays(`{"authentication": {"x509": {}}}`) }, Fail, "is not set"},
 	{"4.2.4", "open", func(b *bed) { b.kubeletSays(`{"readOnlyPort": 10255}`) }, Fail, "10255"},
 	{"4.2.5", "never", func(b *bed) { b.kubeletSays(`{"streamingConnectionIdleTimeout": "0s"}`) }, Fail, "0s"},
 	{"4.2.6", "off", func(b *bed) { b.kubeletSays(`{"makeIPTablesUtilChains": false}`) }, Fail, "is false"},
-	{"4.2.7", "the machine's", func(b *bed) { b.untold(kubeletPart, "hostname-override") }, Pass, ""},
+	{"4.2.7", "the machine's", func(b *bed) { b.without(kubeletPart, "hostname-override") }, Pass, ""},
 	{"4.2.8", "few", func(b *bed) { b.kubeletSays(`{"eventRecordQPS": 5}`) }, Decide, "less than the default"},
 	{"4.2.8", "all", func(b *bed) { b.kubeletSays(`{"eventRecordQPS": 0}`) }, Pass, ""},
 	{"4.2.9", "its own", func(b *bed) { b.kubeletSays(`{"tlsCertFile": ""}`) }, Fail, "signed itself"},
 	{"4.2.9", "the cluster's", func(b *bed) { b.kubeletSays(`{"tlsCertFile": "", "serverTLSBootstrap": true}`) }, Pass, ""},
 	{"4.2.10", "off on an agent", func(b *bed) { b.Role = config.Agent }, Fail, "rotateCertificates is false"},
 	{"4.2.10", "on", func(b *bed) { b.Role = config.Agent; b.kubeletSays(`{"rotateCertificates": true}`) }, Pass, ""},
-	{"4.2.11", "off", func(b *bed) { b.told(kubeletPart, "--feature-gates=RotateKubeletServerCertificate=false") }, Fail, "RotateKubeletServerCertificate"},
+	{"4.2.11", "off", func(b *bed) { b.with(kubeletPart, "--feature-gates=RotateKubeletServerCertificate=false") }, Fail, "RotateKubeletServerCertificate"},
 	{"4.2.11", "on an agent", func(b *bed) { b.Role = config.Agent; b.kubeletSays(`{"serverTLSBootstrap": true}`) }, Pass, ""},
 	{"4.2.12", "Go's own", func(b *bed) { b.kubeletSays(`{"tlsCipherSuites": null}`) }, Fail, "CBC_SHA"},
 	{"4.2.13", "none", func(b *bed) { b.kubeletSays(`{"podPidsLimit": -1}`) }, Fail, "is not set"},
@@ -628,10 +628,10 @@ var cases = []example{
 	{"5.1.12", "webhooks", func(b *bed) { b.bind(rule("admissionregistration.k8s.io", "mutatingwebhookconfigurations", "patch")) }, Decide, "User jane"},
 	{"5.1.13", "tokens", func(b *bed) { b.bind(rule("", "serviceaccounts/token", "create")) }, Decide, "User jane"},
 
-	{"5.2.1", "nothing enforced", func(b *bed) { b.untold(apiserverPart, "admission-control-config-file") }, Decide, "enforces nothing in: default"},
-	{"5.2.1", "off", func(b *bed) { b.told(apiserverPart, "--disable-admission-plugins=PodSecurity") }, Decide, "PodSecurity is off"},
+	{"5.2.1", "nothing enforced", func(b *bed) { b.without(apiserverPart, "admission-control-config-file") }, Decide, "enforces nothing in: default"},
+	{"5.2.1", "off", func(b *bed) { b.with(apiserverPart, "--disable-admission-plugins=PodSecurity") }, Decide, "PodSecurity is off"},
 	{"5.2.1", "a label", func(b *bed) {
-		b.untold(apiserverPart, "admission-control-config-file")
+		b.without(apiserverPart, "admission-control-config-file")
 		b.Objects.Namespaces[0].Labels = map[string]string{enforceLabel: "baseline"}
 	}, Pass, ""},
 	{"5.2.1", "a default in a file of its own", func(b *bed) {
@@ -648,7 +648,7 @@ var cases = []example{
 			p.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{Privileged: &yes}
 		})
 	}, Decide, "1 pod is privileged: default/p"},
-	{"5.2.2", "nothing enforced", func(b *bed) { b.untold(apiserverPart, "admission-control-config-file") }, Decide, "no pod is privileged; Pod Security enforces less than baseline in: default"},
+	{"5.2.2", "nothing enforced", func(b *bed) { b.without(apiserverPart, "admission-control-config-file") }, Decide, "no pod is privileged; Pod Security enforces less than baseline in: default"},
 	{"5.2.3", "a pod", func(b *bed) { b.pod("p", func(p *corev1.Pod) { p.Spec.HostPID = true }) }, Decide, "default/p"},
 	{"5.2.4", "a pod", func(b *bed) { b.pod("p", func(p *corev1.Pod) { p.Spec.HostIPC = true }) }, Decide, "default/p"},
 	{"5.2.5", "a pod", func(b *bed) { b.pod("p", func(p *corev1.Pod) { p.Spec.HostNetwork = true }) }, Decide, "default/p"},
@@ -684,7 +684,7 @@ var cases = []example{
 			p.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "A", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{Key: "k"}}}}
 		})
 	}, Decide, "1 of 1 pod take Secrets as variables: default/p"},
-	{"5.5.1", "off", func(b *bed) { b.told(apiserverPart, "--disable-admission-plugins=ImagePolicyWebhook") }, Decide, "ImagePolicyWebhook is off"},
+	{"5.5.1", "off", func(b *bed) { b.with(apiserverPart, "--disable-admission-plugins=ImagePolicyWebhook") }, Decide, "ImagePolicyWebhook is off"},
 	{"5.6.1", "one more", func(b *bed) {
 		b.Objects.Namespaces = append(b.Objects.Namespaces, corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}})
 	}, Decide, "2 namespaces of users: default, shop"},
@@ -804,7 +804,7 @@ func TestNamesStayOneLine(t *testing.T) {
 
 func TestJUnit(t *testing.T) {
 	b := hardened(t)
-	b.told(apiserverPart, "--profiling=true")
+	b.with(apiserverPart, "--profiling=true")
 	delete(b.Components, etcdPart)
 	b.Components[proxyPart] = component.Settings{} // reports no configuration
 	r := Judge(b.Node)
@@ -833,7 +833,7 @@ func TestJUnit(t *testing.T) {
 
 func TestText(t *testing.T) {
 	b := hardened(t)
-	b.told(apiserverPart, "--profiling=true")
+	b.with(apiserverPart, "--profiling=true")
 	var out bytes.Buffer
 	if err := Judge(b.Node).WriteText(&out); err != nil {
 		t.Fatal(err)

@@ -81,10 +81,9 @@ func Stat(path string) (File, error) {
 	return f, nil
 }
 
-// below is the files in directories and below them whose names fit a pattern, and
-// with dirs the directories too. A directory that is not there has none. Of a link
-// what it leads to counts, as it does for who reads it: a key of a user's lies
-// elsewhere, and is a key.
+// below is the files in directories and below them whose names match a pattern, and with
+// dirs the directories, too. A missing directory has none. Links are followed, as by
+// whoever reads the file: a user's key may be elsewhere, and is still a key.
 func (n *Node) below(pattern string, dirs bool, roots ...string) (found []string, err error) {
 	for _, root := range roots {
 		// By the slash a link to a directory is followed where it is the root.

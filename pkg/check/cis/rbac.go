@@ -151,8 +151,8 @@ func decode[T any](document []byte, all *[]T) error {
 	return nil
 }
 
-// beyond is whom the cluster gives what fits, and neither Kubernetes nor lite does. A
-// role of theirs to which somebody has added counts with what was added.
+// beyond is who has matching rights that neither Kubernetes nor lite grants. A role of
+// theirs that somebody has extended counts with the extension.
 func beyond(n *Node, o *Objects, fits func(kind, name string, rules []rbacv1.PolicyRule) bool) ([]string, error) {
 	byDefault, err := n.given()
 	if err != nil {
@@ -169,8 +169,8 @@ func beyond(n *Node, o *Objects, fits func(kind, name string, rules []rbacv1.Pol
 	return more, nil
 }
 
-// rarely is passed while nobody has a right but Kubernetes' own parts and lite's. Who
-// else has one is for a person to judge.
+// rarely passes while only components of Kubernetes and lite have a right. Whoever else has
+// it is for a person to judge.
 func rarely(rights ...right) judge {
 	return onlyGiven(func(_, _ string, rules []rbacv1.PolicyRule) bool {
 		return slices.ContainsFunc(rights, func(r right) bool { return r.in(rules) })

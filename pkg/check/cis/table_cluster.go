@@ -5,7 +5,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 )
 
-// fewer is what there is to do about rights.
+// fewer is the remedy about rights.
 const fewer = "check whether they need it, and give them a role with fewer rights"
 
 func roles() []entry {

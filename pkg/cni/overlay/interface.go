@@ -24,9 +24,9 @@ type Iface struct {
 	networks []netip.Prefix // that it is connected to
 }
 
-// Interface finds the interface that leads to other nodes: the named one, or the
-// one that has the node's address. It never guesses: where that is none or not
-// clear, the error lists what there is.
+// Interface finds the interface that leads to other nodes: the named one, or the one that
+// has the node's address. It never guesses: if that is missing or ambiguous, the error
+// lists the interfaces.
 func Interface(nodeIP netip.Addr, named string) (Iface, error) {
 	kernel, err := open()
 	if err != nil {
@@ -93,8 +93,7 @@ type candidate struct {
 	networks []netip.Prefix // not masked
 }
 
-// candidates starts from the addresses and not from the links, of which there is
-// one for each pod.
+// candidates starts from the addresses and not from the links, because each pod has one.
 func candidates(kernel *netlink.Handle) ([]candidate, error) {
 	addrs, err := probe.Dump(func() ([]netlink.Addr, error) { return kernel.AddrList(nil, netlink.FAMILY_V4) })
 	if err != nil {

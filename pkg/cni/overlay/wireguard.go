@@ -131,7 +131,7 @@ func (w *wireguard) configure() error {
 		return nil
 	}
 	err := w.client.ConfigureDevice(w.name, wgtypes.Config{PrivateKey: &w.key, ListenPort: &w.port})
-	if errors.Is(err, unix.EADDRINUSE) { // of a device that is up; else it comes later
+	if errors.Is(err, unix.EADDRINUSE) { // of a device that is up; otherwise it is added later
 		err = portTaken(w.port)
 	}
 	if err != nil {

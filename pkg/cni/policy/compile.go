@@ -51,7 +51,7 @@ func families(ranges []netip.Prefix) []family {
 func (f family) has(a netip.Addr) bool { return a.Is4() == (f.number == "4") }
 func (f family) addressType() string   { return "ipv" + f.number + "_addr" }
 
-// selector stands for pods, wherever they run.
+// selector selects pods, wherever they run.
 type selector struct {
 	namespace  string          // their namespace, unless namespaces is set
 	namespaces labels.Selector // of the labels of their namespace
@@ -114,8 +114,8 @@ type policy struct {
 
 func (p *policy) chain(d direction) string { return d.String() + "-policy-" + hash(p.key) }
 
-// compile translates a policy. The API server has validated it; a selector that
-// it should not have accepted stands for no pods.
+// compile translates a policy. The API server has validated it; an invalid selector selects
+// no pods.
 func compile(np *networkingv1.NetworkPolicy, fs []family) *policy {
 	c := compiler{families: fs, policy: &policy{
 		key:      np.Namespace + "/" + np.Name,
@@ -201,7 +201,7 @@ func (c *compiler) group(s selector, port namedPort) *group {
 	return g
 }
 
-// peers are the matches of a list of peers; no list stands for everybody.
+// peers are the matches of a list of peers; without a list, everybody matches.
 func (c *compiler) peers(d direction, peers []networkingv1.NetworkPolicyPeer) []match {
 	if len(peers) == 0 {
 		return []match{{}}
@@ -298,8 +298,8 @@ func (s span) String() string {
 	return fmt.Sprintf("%d-%d", s.first, s.last)
 }
 
-// splitPorts returns the matches of ports that have numbers, and those that have
-// names. No list stands for every port of every protocol.
+// splitPorts returns the matches of ports that have numbers, and those that have names.
+// Without a list, every port of every protocol matches.
 func splitPorts(ports []networkingv1.NetworkPolicyPort) (numbered []string, named []namedPort) {
 	if len(ports) == 0 {
 		return []string{""}, nil

@@ -291,8 +291,8 @@ func (e *enforcer) write(ctx context.Context) error {
 	return nil
 }
 
-// remember keeps the last generations that are ours, enough for the news of them to
-// arrive; 0 is none.
+// remember keeps the last generations that are ours, enough until their events arrive; 0 is
+// none.
 func (e *enforcer) remember(generation uint32) {
 	const enough = 64
 	if generation == 0 {

@@ -120,7 +120,7 @@ func (e element) object() *knftables.Element {
 
 // comment fits a text into what nft takes.
 func comment(text string) *string {
-	const limit = 120 // nft takes 128 bytes with what ends them
+	const limit = 120 // nft takes 128 bytes, including the final zero
 	if len(text) > limit {
 		text = text[:limit-3] + "..."
 	}

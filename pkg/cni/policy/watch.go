@@ -98,7 +98,7 @@ func (e *enforcer) stopWatching() {
 	e.filter.forget()
 }
 
-// small leaves out the version too: an object of which nothing else has changed is the same.
+// small also drops the version, so that an object without other changes is the same.
 func small(m metav1.ObjectMeta) metav1.ObjectMeta {
 	return metav1.ObjectMeta{
 		Name: m.Name, Namespace: m.Namespace, UID: m.UID,

@@ -14,8 +14,7 @@ import (
 type Before struct {
 	runDir layout.Run
 	now    Record
-	// tables is done when those of nftables are known: to list them takes longer than
-	// all else.
+	// tables delivers the tables of nftables: to list them takes longer than all else.
 	tables <-chan []string
 	// settings are those that this start has found.
 	settings map[string]string
@@ -43,9 +42,9 @@ func (b *Before) Changed() bool {
 	return b.now.Boot != "" && !slices.Equal(b.now.Modules, probe.This.LoadedModules())
 }
 
-// Keep writes down how the machine was, unless a start since boot has done so
-// already, for an uninstall to bring back. It is to be called before the settings
-// of the kernel are changed. dataDir is noted too; "" if it is none yet.
+// Keep records how the machine was, for an uninstall to restore, unless a start since boot
+// has done so. Call it before kernel settings are changed. dataDir is recorded, too; "" if
+// there is none yet.
 func (b *Before) Keep(dataDir string) error {
 	if b.tables != nil {
 		b.now.Tables, b.tables = <-b.tables, nil

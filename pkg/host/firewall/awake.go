@@ -9,8 +9,8 @@ import (
 	"lite.io/lite/pkg/host/netfilter"
 )
 
-// Awake is a part that has tables of nftables take part, by their names. Of one that is
-// dormant all is there, and nothing of it is in force.
+// Awake is a part that keeps tables of nftables, by their names, from being dormant. A
+// dormant table is complete, but not in force.
 func Awake(names ...string) Part {
 	var asleep []netfilter.Table
 	return Part{

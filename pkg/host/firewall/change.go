@@ -21,7 +21,7 @@ func (t Table) String() string { return t.Family + " " + t.Name }
 // Change is what one transaction took from one table.
 type Change struct {
 	Table
-	Dropped bool     // the table itself; another of that name may have been made at once
+	Dropped bool     // the table itself; another of that name may have been created in the same transaction
 	Dormant bool     // nothing was removed, but the table is no longer in force
 	Chains  []string // those that lost rules, or are gone with rules in them; sorted
 	Sets    []string // and maps that lost elements; sorted
@@ -40,11 +40,11 @@ type Lost struct {
 	// Settings is set when those of the kernel may be others: packets of a family of
 	// addresses are no longer forwarded, or somebody has written one; see Watcher.CheckSettings.
 	Settings bool
-	// Older is set when tables of the older interface have changed, of which the
-	// kernel does not tell more.
+	// Older is set when tables of the older interface have changed; the kernel reports no
+	// details.
 	Older bool
-	// Unknown is set when more was lost than the kernel could tell, and for a
-	// check without occasion: everything visible has to be checked.
+	// Unknown is set when events were lost, and for a check without an event: everything
+	// visible has to be checked.
 	Unknown bool
 	By      string // the program of the first change, "" if that is not known
 }
@@ -61,7 +61,7 @@ func (l Lost) From(t Table, chains ...string) bool {
 	})
 }
 
-// Way reports whether an interface has lost an address, a route or a neighbour, or may have.
+// Way reports whether an interface has lost an address, a route or a neighbor, or may have.
 func (l Lost) Way(link int) bool {
 	return l.Unknown || slices.ContainsFunc(l.Ways, func(w Way) bool { return w.Link == link })
 }
@@ -83,8 +83,8 @@ type taken struct {
 	chains, sets           map[string]bool
 }
 
-// read takes in one message. When it ends the transaction, done is true; changes
-// are those that took something away, and by the program that made them.
+// read reads one message. When it ends the transaction, done is true; changes are those
+// that removed something, and by is the program that made them.
 func (t *transaction) read(m syscall.NetlinkMessage) (changes []Change, by string, done bool) {
 	if m.Header.Type>>8 != unix.NFNL_SUBSYS_NFTABLES || len(m.Data) < nl.SizeofNfgenmsg {
 		return nil, "", false

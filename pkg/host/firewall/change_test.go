@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ownNetwork moves the test to a network of its own, for good: the thread ends with
+// ownNetwork moves the test to its own network namespace permanently: the thread ends with
 // the test.
 func ownNetwork(t testing.TB) {
 	t.Helper()
@@ -47,7 +47,7 @@ table ip shop { chain a { tcp dport 1 accept; tcp dport 2 accept; }; chain b { t
 table inet guard { chain in { type filter hook input priority 0; accept; }; }
 `
 
-// TestChanges lets the kernel tell of what programs do to the packet filter.
+// TestChanges has the kernel report what programs do to the packet filter.
 func TestChanges(t *testing.T) {
 	shop, guard := Table{"ip", "shop"}, Table{"inet", "guard"}
 	for does, want := range map[string][]Change{
@@ -77,7 +77,7 @@ func TestChanges(t *testing.T) {
 				}
 				got[i].Generation = 0
 				if got[i].Dropped {
-					got[i].Sets = nil // which kernels tell differently
+					got[i].Sets = nil // which kernels report differently
 				}
 			}
 			if len(got)+len(want) > 0 && !reflect.DeepEqual(got, want) {
@@ -112,7 +112,7 @@ func changesOf(t *testing.T, do func()) (changes []Change, by string) {
 	return changes, by
 }
 
-// TestLostWays lets the kernel tell of what takes packets their way.
+// TestLostWays has the kernel report lost addresses, routes and neighbors.
 func TestLostWays(t *testing.T) {
 	ownNetwork(t)
 	const bridge = "ip link add br0 type bridge; ip link set br0 up; "
@@ -170,7 +170,7 @@ func sh(t *testing.T, does string) {
 	}
 }
 
-// tells reports whether the kernel tells of something while it is done.
+// tells reports whether the kernel reports something while it is done.
 func tells(t *testing.T, do func(), what func(Lost) bool) (found bool) {
 	t.Helper()
 	socket, err := listen(unix.NETLINK_ROUTE, wayGroups...)
@@ -258,7 +258,7 @@ func manyRules(n int) string {
 	return "add table ip many\nflush table ip many\nadd chain ip many x\n" + strings.Repeat("add rule ip many x ip saddr 192.0.2.1 tcp dport 80 accept\n", n)
 }
 
-// BenchmarkTransaction is what being told of a transaction of a thousand rules costs
+// BenchmarkTransaction measures what the event of a transaction with a thousand rules costs
 // the program that writes them, and us.
 func BenchmarkTransaction(b *testing.B) {
 	for _, watched := range []bool{false, true} {

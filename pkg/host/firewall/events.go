@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// buffer is what the kernel may have told and we have not read. It takes memory
-// only while it fills. A full synchronisation of some thousand Services tells more at
-// once; then the kernel says that something was lost, and that is looked after.
+// buffer is for events that the kernel has sent and we have not read. It takes memory only
+// while it fills. A full synchronization of some thousand Services sends more at once; then
+// the kernel reports that events were lost, and everything is checked.
 const buffer = 1 << 20
 
 // listen opens a socket on which the kernel reports the events of some groups.

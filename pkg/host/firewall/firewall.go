@@ -1,16 +1,16 @@
-// Package firewall notices when somebody removes what the node has in the machine's
-// packet filter, and has it restored: `nft flush ruleset`, `iptables -F`, a firewall that
-// is loaded again. What packets of pods need besides, such as the bridge with its addresses
-// and routes, and that the kernel forwards them, is looked after in the same way.
+// Package firewall notices when somebody removes what the node has in the machine's packet
+// filter, and has it restored: after `nft flush ruleset`, `iptables -F`, or the reload of a
+// firewall. It does the same for the bridge with its addresses and routes, and for
+// forwarding.
 //
-// There is one Watcher per process. The kernel tells it of every transaction of
-// nftables; it gathers what these took away and asks the parts of the node whose rules
-// these may have been. Only a part knows what it has. So what lite writes itself, or
-// another program in tables of its own, costs the reading of a message and a few
-// comparisons, and no rule is ever checked while nobody removes any.
+// There is one Watcher per process. The kernel reports every transaction of nftables to it.
+// It collects what these have removed, and asks the parts of the node whose rules that may
+// have been: only a part knows what it has. So a transaction of lite's own, or of another
+// program in its tables, costs reading a message and a few comparisons, and rules are
+// checked only when somebody removes some.
 //
-// Of the older interface, which iptables-legacy writes to, the kernel tells nothing. While
-// a part has rules there, its tables are counted every two seconds.
+// The kernel does not report changes of the older interface, which iptables-legacy uses.
+// While a part has rules there, its tables are counted every two seconds.
 package firewall
 
 import (
@@ -30,11 +30,11 @@ import (
 
 // Part is what one part of the node has in the packet filter, or beside it.
 type Part struct {
-	// Missing looks for what is gone, as far as lost gives reason to, and names it. It
-	// is called often on a machine whose rules others change, so it is cheap when lost
-	// has nothing of the part's.
+	// Missing finds and names what is gone, as far as lost is a reason to check. It is
+	// called often on a machine whose rules others change, so it is cheap when lost has
+	// nothing of the part's.
 	Missing func(ctx context.Context, lost Lost) ([]string, error)
-	// Restore restores what is missing. It may return before that is there.
+	// Restore restores what is missing. It may return before that is complete.
 	Restore func(ctx context.Context) error
 	// Older is set if rules are, or may be, in tables of the older interface.
 	Older bool
@@ -42,18 +42,18 @@ type Part struct {
 
 const (
 	// A check waits until nothing was removed for quiet, since whoever flushes one table
-	// mostly goes on to the next; but not for longer than patience.
+	// usually continues with the next, but not longer than patience.
 	quiet, patience = 100 * time.Millisecond, time.Second
-	// retryAfter is when everything is checked once more after something was restored.
+	// retryAfter is when everything is checked again after something was restored.
 	retryAfter = 3 * time.Second
-	// restoreWithin is how long a part has until what it restores is there.
+	// restoreWithin is how long a part may take to restore.
 	restoreWithin = 10 * time.Second
 	// restoreAgain is when it is restored again if it is not.
 	restoreAgain = time.Second
 	// After burst times, what is removed is restored only once every pause: where another
 	// program removes what it sees, the two would do nothing else.
 	burst, pause = 30, 5 * time.Second
-	// What happened is told for so long.
+	// noteFor is how long the note shows an incident.
 	noteFor = time.Hour
 	// blindEvery is how often everything is checked where the kernel reports nothing.
 	blindEvery = 30 * time.Second
@@ -68,10 +68,10 @@ type Watcher struct {
 	mu    sync.Mutex
 	parts []*Part
 	lost  Lost
-	first time.Time // when the first of lost was told
+	first time.Time // when the first of lost was reported
 
 	subscribed bool
-	blind      error     // why the kernel tells nothing
+	blind      error     // why the kernel reports nothing
 	incident   *incident // the last one
 }
 
@@ -89,8 +89,8 @@ func New() *Watcher {
 	return &Watcher{wake: make(chan struct{}, 1), older: make(chan struct{})}
 }
 
-// Keep has the watcher look after a part until the function that it returns is called.
-// What the part has must be there.
+// Keep has the watcher protect a part until the returned function is called. What the part
+// has must be there.
 func (w *Watcher) Keep(p Part) (leave func()) {
 	if w == nil {
 		return func() {}
@@ -357,7 +357,7 @@ func (w *Watcher) repair(ctx context.Context, fight bool) bool {
 	return true
 }
 
-// over ends what could not be restored, but is there by now.
+// over ends incidents that could not be restored, if nothing is missing any more.
 func (w *Watcher) over() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -388,8 +388,8 @@ func missing(ctx context.Context, parts []*Part, lost Lost) (gone []string, hit 
 	return gone, hit
 }
 
-// restore has parts restore what they miss and waits until it is there; once more where it
-// is removed again meanwhile. The error says why something is not.
+// restore has parts restore what is missing and waits until it is complete; again if it is
+// removed meanwhile. The error is why something is still missing.
 func restore(ctx context.Context, parts []*Part) error {
 	deadline := time.Now().Add(restoreWithin)
 	for {

@@ -122,7 +122,7 @@ func TestWhatCannotBePutBackIsTriedAgain(t *testing.T) {
 	})
 }
 
-// Whoever flushes twice may do so between what is restored and the check whether it is there.
+// Somebody may flush again between restoring and the check.
 func TestWhatIsRemovedAgainMeanwhileIsPutBackAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{}

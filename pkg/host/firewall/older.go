@@ -11,9 +11,9 @@ import (
 	"lite.io/lite/pkg/host/netfilter"
 )
 
-// olderEvery is how often the older tables are counted. The kernel tells nobody of
-// their changes, so this is the one thing that is asked for again and again: one
-// system call per table, of some microseconds, and only while a part has rules there.
+// olderEvery is how often the older tables are counted. The kernel does not report their
+// changes, so this is the only thing that is polled: one system call per table, of some
+// microseconds, and only while a part has rules there.
 const olderEvery = 2 * time.Second
 
 // olderAppear is how often it is looked whether there are older tables at all, where no

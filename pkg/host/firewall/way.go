@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Way is an interface by which packets have lost an address, a route, or a neighbour.
+// Way is an interface that has lost an address, a route, or a neighbor.
 type Way struct {
 	Link     int   // its index; 0 if the route led out of none, or of several
 	Protocol uint8 // what the route was marked with; 0 for all else
@@ -22,19 +22,19 @@ var wayGroups = []int{
 	unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF,
 }
 
-// interfaces is the names of interfaces by their index, as they were last told.
+// interfaces is the names of interfaces by their index, as last reported.
 type interfaces map[int32]string
 
 func listInterfaces() interfaces {
 	names := interfaces{}
-	all, _ := net.Interfaces() // those that are not known are told when they change
+	all, _ := net.Interfaces() // others are reported when they change
 	for _, i := range all {
 		names[int32(i.Index)] = i.Name
 	}
 	return names
 }
 
-// lost is what a message says is gone.
+// lost is what is gone according to a message.
 func (names interfaces) lost(m syscall.NetlinkMessage) Lost {
 	switch m.Header.Type {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
@@ -84,7 +84,7 @@ func (names interfaces) link(m syscall.NetlinkMessage) []string {
 	return nil
 }
 
-// What linux/netconf.h says, and golang.org/x/sys does not.
+// From linux/netconf.h; golang.org/x/sys does not have them.
 const (
 	netconfIfindex    = 1
 	netconfForwarding = 2
@@ -92,8 +92,8 @@ const (
 	sizeofNetconfmsg  = 4
 )
 
-// forwardingEnds reports whether a message says that packets of a family are no
-// longer forwarded.
+// forwardingEnds reports whether a message means that packets of a family are no longer
+// forwarded.
 func forwardingEnds(m syscall.NetlinkMessage) bool {
 	if len(m.Data) < sizeofNetconfmsg {
 		return false
@@ -111,8 +111,8 @@ func number(attrs []byte, kind uint16) int {
 	return 0
 }
 
-// hideNew keeps the kernel from reporting new routes, of which a machine may learn a
-// great many from others, and neighbors.
+// hideNew keeps the kernel from reporting new neighbors, and new routes, of which a machine
+// may learn many from others.
 func hideNew(fd int) error {
 	// A filter reads the type in the head of a message in this order.
 	kind := func(kind uint16) uint32 {

@@ -48,8 +48,8 @@ func Dormant() (asleep []Table, err error) {
 	return asleep, nil
 }
 
-// Wake puts a table in force again. It runs nft, which says flags with a table, and
-// that it has none.
+// Wake puts a dormant table in force again. It runs nft, which can set a table's flags to
+// none.
 func Wake(ctx context.Context, t Table) error {
 	if out, err := exec.CommandContext(ctx, "nft", "add", "table", t.Family, t.Name).CombinedOutput(); err != nil {
 		return fmt.Errorf("wake table %s: %w: %s", t, err, bytes.TrimSpace(out))
@@ -135,8 +135,8 @@ func Rules(family uint8, table string) (map[string]int, error) {
 	return chains, nil
 }
 
-// OlderTables is the names of the tables of the older interface, by which programs named iptables-legacy write, of IPv4
-// or IPv6. To ask by this makes none.
+// OlderTables is the names of the tables of the older interface, which iptables-legacy uses, of IPv4 or IPv6. Asking in
+// this way does not create any.
 func OlderTables(is6 bool) []string {
 	file := "/proc/thread-self/net/ip_tables_names" // of the network that the caller is in
 	if is6 {

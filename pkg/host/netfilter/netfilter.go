@@ -1,5 +1,5 @@
-// Package netfilter chooses the programs that write packet filter rules: the machine's own where they work, else those
-// that lite brings along. It also runs them to list what there is, and finds what iptables has made in nftables.
+// Package netfilter chooses the programs that write packet filter rules: the machine's own where they work, otherwise
+// the bundled ones. It also runs them to list rules, and finds what iptables has created in nftables.
 package netfilter
 
 import (
@@ -51,7 +51,7 @@ const (
 	KindLegacy = "legacy"
 )
 
-// String is what the log says of it.
+// String is how the log shows it.
 func (t Tool) String() string {
 	text := string(t.Source)
 	if t.Source == Machine {
@@ -71,11 +71,11 @@ func (t Tool) String() string {
 // NFTables reports whether nftables can be used, by program and kernel.
 func (t Tools) NFTables() bool { return t.NFT.Source != None }
 
-// Path is a PATH by which the chosen programs are found, and lite's other helpers.
+// Path is a PATH with the chosen programs and lite's other helpers.
 //
-// The helpers come first. containerd has the full path of its shim written into its configuration, and yet looks it and
-// runc up by name when it comes back after a crash and finds a container that was being made: not finding them it forgets
-// the container, whose processes go on running (2.4).
+// The helpers come first. containerd has the full path of its shim in its configuration, and yet looks up the shim and
+// runc by name when it recovers from a crash while a container was being created: if it does not find them, it forgets
+// the container, whose processes keep running (2.4).
 func (t Tools) Path(helpers layout.Helpers, path string) string {
 	dirs := []string{helpers.Bin()}
 	for _, tool := range []Tool{t.NFT, t.IPTables} {
@@ -127,7 +127,7 @@ func chooseNFT(ctx context.Context, helpers layout.Helpers, bundled bool, k kern
 	return t
 }
 
-// preferred is the reason where the user has said so.
+// preferred is the reason if the user has chosen so.
 const preferred = "prefer-bundled-bin is set"
 
 func chooseIPTables(ctx context.Context, helpers layout.Helpers, bundled bool, k kernel) Tool {
@@ -151,8 +151,8 @@ type kernel struct {
 	older    []string // tables of the older interface
 }
 
-// kind is the interface that iptables should write to: that of the rules that are there already, as two that know
-// nothing of each other make for surprises. Where there are none, the newer.
+// kind is the interface that iptables should write to: that of existing rules, because two interfaces that know
+// nothing of each other cause surprises; the newer one if there are no rules.
 func (k kernel) kind() string {
 	if k.nftables != nil {
 		return KindLegacy

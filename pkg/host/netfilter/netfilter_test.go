@@ -10,7 +10,7 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// good is programs that work, as far as the choice can tell.
+// good is programs that work, as far as the choice can see.
 var good = map[string]string{
 	"nft":               `case "$*" in --version) echo "nftables v1.0.6 (Lester Gooch #5)";; *) echo '{"nftables": []}';; esac`,
 	"iptables":          `[ "$1" != --version ] || echo "iptables v1.8.9 (nf_tables)"`,

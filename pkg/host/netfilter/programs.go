@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// Programs runs the programs of the machine that read and write packet filter rules, and what is in Dirs where the
-// machine has none.
+// Programs runs the machine's programs that read and write packet filter rules, or those in Dirs if the machine
+// has none.
 type Programs struct{ Dirs []string }
 
 // commandTimeout is more than any command here takes on a machine that works.
@@ -60,10 +60,10 @@ func (p Programs) Run(ctx context.Context, stdin []byte, name string, args ...st
 	return stdout.String(), nil
 }
 
-// Object is one of what `nft -j` lists: its kind, and what it says.
+// Object is one object in the output of `nft -j`: its kind, and its content.
 type Object map[string]Thing
 
-// Thing is what it says of one of them.
+// Thing is the content of an object.
 type Thing struct {
 	Family  string `json:"family"`
 	Table   string `json:"table"`
@@ -74,8 +74,8 @@ type Thing struct {
 	Policy  string `json:"policy"`
 }
 
-// NFT lists objects. A kernel without nftables has none; where there is no nft, of
-// the machine or in Dirs, nobody has made any.
+// NFT lists objects. A kernel without nftables has none; without nft, on the machine or in
+// Dirs, nobody can have created any.
 func (p Programs) NFT(ctx context.Context, args ...string) ([]Object, error) {
 	if _, ok := p.Find("nft"); !ok {
 		return nil, nil
@@ -96,7 +96,7 @@ func (p Programs) NFT(ctx context.Context, args ...string) ([]Object, error) {
 	return answer.Nftables, nil
 }
 
-// Front is one of the programs by which chains of iptables are reached.
+// Front is one of the programs that access chains of iptables.
 type Front struct {
 	Family        string // ip or ip6
 	Legacy        bool

@@ -145,7 +145,7 @@ func run(ctx context.Context, input, path string, args ...string) (string, error
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Stdin = strings.NewReader(input)
 	cmd.Stderr = &complaints
-	cmd.WaitDelay = time.Second // a child of its own may hold the pipes
+	cmd.WaitDelay = time.Second // its child may hold the pipes
 	out, err := cmd.Output()
 	if err != nil {
 		output, _, _ := strings.Cut(strings.TrimSpace(complaints.String()), "\n")

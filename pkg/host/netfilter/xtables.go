@@ -57,8 +57,8 @@ func isXtables(family, name string) bool {
 	return (family == "ip" || family == "ip6") && slices.Contains(xtablesTables, name)
 }
 
-// Emptied is what to tell nft, of all that there is, to remove tables and chains of the kernel's hooks that hold nothing
-// and change no packet's way. Those of before stay, which are named as XTables does.
+// Emptied is a script for nft that removes tables and base chains which are empty and do not affect packets. Those in
+// before, which are named as by XTables, stay.
 func Emptied(objects []Object, before []string) (script []string) {
 	used := map[string]bool{} // tables and chains that hold something
 	for _, o := range objects {
@@ -97,7 +97,7 @@ func Emptied(objects []Object, before []string) (script []string) {
 	return script
 }
 
-// savedTables is what madeByIPTables says, from what iptables-save prints.
+// savedTables is madeByIPTables for the output of iptables-save.
 func savedTables(family, saved string) []string {
 	var all []string
 	table := ""

@@ -19,7 +19,7 @@ const (
 // HasCgroup2 reports whether cgroups are of version 2, and not of version 1 or missing.
 func (r Root) HasCgroup2() bool { return r.exists(controllersOf) }
 
-// CheckCgroups looks for the controllers that a container needs, in cgroups of either version.
+// CheckCgroups finds missing controllers that a container needs, in cgroups of either version.
 func (r Root) CheckCgroups() error {
 	data, err := os.ReadFile(r.path(controllersOf))
 	if err == nil {
@@ -57,11 +57,11 @@ func (r Root) missingControllers(present, needed []string) error {
 	return fmt.Errorf("cgroup controller %s is missing; %s", strings.Join(missing, ", "), remedy)
 }
 
-// commandLine says where the kernel's command line is kept. A Raspberry Pi has it
-// in a file of one line, where all must stay on that line.
+// commandLine is where the kernel's command line is configured. A Raspberry Pi has it in a
+// file with one line, which must remain one.
 func (r Root) commandLine() string {
 	for _, file := range []string{"/boot/firmware/cmdline.txt", "/boot/cmdline.txt"} {
-		// Since Debian 12 the second only says that it is the first.
+		// Since Debian 12, the second only refers to the first.
 		if r.exists(file) {
 			return ", at the end of the only line of " + file + ","
 		}

@@ -27,7 +27,7 @@ func Features() []Feature {
 	}
 }
 
-// Err says that the kernel has it not.
+// Err is the error that the kernel does not have it.
 func (f Feature) Err() error {
 	return fmt.Errorf("kernel feature %s is missing (no %s); load it with `modprobe %s` or use a kernel built with %s", f.Module, f.Path, f.Module, f.Option)
 }
@@ -40,7 +40,7 @@ func LoadFeatures() error {
 		if This.exists(f.Path) {
 			continue
 		}
-		// What counts is whether the file is there afterwards.
+		// What matters is whether the file exists afterwards.
 		_ = exec.Command("modprobe", f.Module).Run()
 		if !This.exists(f.Path) {
 			errs = append(errs, f.Err())
@@ -70,7 +70,7 @@ func (r Root) Modules(release string) string {
 	return ""
 }
 
-// HasModule looks for a module of a release of the kernel in the lists that depmod makes.
+// HasModule finds a module of a release of the kernel in the lists of depmod.
 func (r Root) HasModule(release, module string) bool {
 	dir := r.Modules(release)
 	if dir == "" {
@@ -88,7 +88,8 @@ func (r Root) HasModule(release, module string) bool {
 	return false
 }
 
-// KernelOptions reads how a release of the kernel was built, and where that is written; nil if it does not say.
+// KernelOptions reads the build options of a release of the kernel, and returns where they are from; nil if
+// they are unknown.
 func (r Root) KernelOptions(release string) (options map[string]string, source string) {
 	for _, name := range []string{"/proc/config.gz", "/boot/config-" + release, "/lib/modules/" + release + "/config",
 		"/usr/lib/modules/" + release + "/config"} {

@@ -25,9 +25,8 @@ func Free(path string) (uint64, error) {
 	return room.Bavail * uint64(room.Bsize), nil
 }
 
-// CheckDisk refuses to start on a disk that is all but full: a datastore that
-// runs out of room in the middle of a write is harder to mend than one that
-// was not opened.
+// CheckDisk refuses to start on a disk that is all but full: a datastore that runs out of
+// room in the middle of a write is harder to repair than one that was not opened.
 func CheckDisk(dataDir string) error {
 	free, err := Free(dataDir)
 	if err != nil {
@@ -39,9 +38,8 @@ func CheckDisk(dataDir string) error {
 	return nil
 }
 
-// CheckWatches makes sure that root may still open as many inotify instances.
-// Without them the kubelet ends the process and containerd never gets ready,
-// neither of which says why.
+// CheckWatches makes sure that root may still open as many inotify instances. Without them,
+// the kubelet ends the process and containerd never becomes ready, both without a reason.
 func CheckWatches(watches int) error {
 	for range watches {
 		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)

@@ -50,7 +50,7 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
-// A temporary address is replaced every day, and the node would start anew.
+// A temporary address is replaced every day, and the node would restart.
 func TestTheNodeHasAnAddressThatLasts(t *testing.T) {
 	addr := func(link, flags int, ip string) netlink.Addr {
 		n := network(ip)

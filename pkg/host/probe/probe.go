@@ -46,7 +46,7 @@ func (r Root) HasCapability(bit uint) bool {
 	return false
 }
 
-// Memory is how many bytes the machine has; false if the kernel does not say.
+// Memory is how many bytes the machine has; false if unknown.
 func (r Root) Memory() (total uint64, ok bool) {
 	for line := range strings.Lines(r.text("/proc/meminfo")) {
 		f := strings.Fields(line)

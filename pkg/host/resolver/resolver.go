@@ -26,8 +26,8 @@ func System() Files {
 }
 
 // File is the file of name servers that pods can inherit, "" if there is none.
-// systemd-resolved and others listen on a loopback address, which is another one
-// inside a pod.
+// systemd-resolved and others listen on a loopback address, which inside a pod is the pod's
+// own.
 func (f Files) File() string {
 	usual, err := servers(f.Usual)
 	if err != nil {
@@ -39,8 +39,8 @@ func (f Files) File() string {
 	return f.Usual
 }
 
-// Unfinished is the number of the first line of File that names no server although it begins to, 0 if there is none.
-// The kubelet (1.37) starts no pod by such a file, whatever else is in it.
+// Unfinished is the number of the first nameserver line of File without a server, 0 if there is none. The kubelet
+// (1.37) starts no pod with such a file, whatever else is in it.
 func (f Files) Unfinished() int {
 	data, err := file.ReadRegular(f.File())
 	if err != nil {

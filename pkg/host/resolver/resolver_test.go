@@ -54,7 +54,7 @@ func TestServers(t *testing.T) {
 	}
 }
 
-// What is in the place of the file holds nothing up: who reads a FIFO waits for ever.
+// Whatever replaces the file does not block: reading a FIFO would wait forever.
 func TestOtherThingsThanAFile(t *testing.T) {
 	for name, make := range map[string]func(path string) error{
 		"a FIFO":      func(path string) error { return unix.Mkfifo(path, 0o644) },
@@ -227,7 +227,7 @@ func TestWatchOfAMountedFile(t *testing.T) {
 		fill(path, "nameserver 192.0.2.1\n")
 		await(first)
 	}
-	// Writing it anew empties it for a moment, which is not told.
+	// Rewriting it empties it for a moment, which is not reported.
 	fill(f.Usual, "nameserver 192.0.2.2\n")
 	await(second)
 	stop()

@@ -11,8 +11,8 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// settle is how long a file has to name no server to be believed: who writes it
-// anew empties it first.
+// settle is how long a file has to be without a server before that counts: whoever rewrites
+// it empties it first.
 const settle = 200 * time.Millisecond
 
 // Watch calls found with what Servers returns now and whenever it returns

@@ -13,8 +13,8 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// watchAddresses tells when the machine has other addresses than the node. As long as there is none, the
-// node stays where it is: the link may come back with the address that it had.
+// watchAddresses reports when the machine's addresses differ from the node's. As long as the machine has
+// none, the node keeps its own: the link may come back with the same address.
 func (m *Machine) watchAddresses(ctx context.Context, changed func(what string)) {
 	if m.config.Find == nil {
 		<-ctx.Done()
@@ -27,9 +27,9 @@ func (m *Machine) watchAddresses(ctx context.Context, changed func(what string))
 	}
 }
 
-// follow checks immediately, and whenever the kernel reports an address that comes or
-// goes. It returns false if the kernel has stopped telling, which it does when it
-// had more to tell than was read.
+// follow checks immediately, and whenever the kernel reports that an address was added or
+// removed. It returns false if the kernel has stopped reporting, which it does when events
+// were lost.
 func (m *Machine) follow(ctx context.Context, changed func(what string)) (done bool) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -79,10 +79,10 @@ func (m *Machine) next(ctx context.Context, updates <-chan netlink.AddrUpdate) b
 	}
 }
 
-// moved is where the node should be, if that is not where it is: an address of
-// its is none of the machine's any more, or the machine has got one of an IP family
-// that the node has none of, as where DHCP answers after the router. Else it stays
-// with what it has, whichever address a start would choose.
+// moved is the addresses that the node should have, if they differ: the machine has lost
+// one of the node's addresses, or got one of an IP family that the node does not have, as
+// when DHCP answers after the router. Otherwise the node keeps its addresses, whichever a
+// start would choose.
 func (m *Machine) moved() []netip.Addr {
 	gone, err := Gone(m.config.Addresses)
 	if err != nil {
@@ -97,7 +97,7 @@ func (m *Machine) moved() []netip.Addr {
 	return to
 }
 
-// Gone reports whether one of the addresses is none of the machine's.
+// Gone reports whether the machine does not have one of the addresses.
 func Gone(addresses []netip.Addr) (bool, error) {
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
@@ -111,8 +111,8 @@ func Gone(addresses []netip.Addr) (bool, error) {
 	}), nil
 }
 
-// reportStuck logs, once, why the node stays at an address that is gone: a start would
-// fail, and pods run on without one.
+// reportStuck logs, once, why the node keeps an address that is gone: a start would fail,
+// and pods keep running without one.
 func (m *Machine) reportStuck(gone bool, err error) {
 	if !gone || err == nil {
 		m.stuck.Store(nil)

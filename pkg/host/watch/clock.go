@@ -11,10 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A clock that is set back makes the tokens of pods ones of the future, which the
-// API refuses until the kubelet makes others, after most of an hour; a leeway of a
-// minute is granted (go-jose's, which kube-apiserver uses). One that is set ahead
-// brings forward the end of certificates, of which there are months left.
+// After a clock is set back, pods' tokens are from the future, and the API refuses them
+// until the kubelet replaces them, after most of an hour; there is a leeway of a minute
+// (from go-jose, which kube-apiserver uses). A clock that is set ahead makes certificates
+// expire earlier, which have months left.
 const (
 	tooFarBack  = -time.Minute
 	tooFarAhead = 24 * time.Hour
@@ -66,8 +66,8 @@ func tooFar(step time.Duration) string {
 	return ""
 }
 
-// moment is a time by the clock that people set and by one that nobody sets, which
-// goes on while the machine sleeps.
+// moment is a time on the clock that people set and on one that nobody sets, which keeps
+// running while the machine sleeps.
 type moment struct{ wall, boot time.Duration }
 
 func now() moment {

@@ -13,9 +13,9 @@ import (
 )
 
 // UseStandby creates the interface that has the node's addresses while the machine has
-// none: the kubelet takes no address that no interface has, nor one of loopback
-// (1.37). Without any it removes it. It is a bridge without ports, a kind of
-// interface that a node needs anyway.
+// none: the kubelet does not accept an address that no interface has, nor a loopback one
+// (1.37). Without addresses, it removes the interface. It is a bridge without ports, a kind
+// of interface that a node needs anyway.
 func UseStandby(addrs []netip.Addr) error {
 	link, err := netlink.LinkByName(layout.StandbyDevice)
 	missing := errors.As(err, &netlink.LinkNotFoundError{})

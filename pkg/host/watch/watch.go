@@ -22,13 +22,13 @@ func (c *Changed) Error() string { return c.What }
 
 // Config is what the node was started with.
 type Config struct {
-	// Addresses are those of the node, Standby says that they are no addresses of
-	// the machine's networks, of which there was none.
+	// Addresses are those of the node. Standby means that they are not the machine's, which
+	// had no network.
 	Addresses []netip.Addr
 	Standby   bool
-	// Find reports what the addresses would be if the node were started now, in the
-	// same order; none without a network. The error is why it would not start. nil:
-	// the user has named them.
+	// Find returns the addresses that the node would have if it started now, in the same
+	// order; none without a network. The error is why it would not start. nil: the user has
+	// set them.
 	Find  func() ([]netip.Addr, error)
 	Built time.Time // a clock that is behind it is wrong
 }
@@ -83,8 +83,8 @@ func (m *Machine) Run(ctx context.Context) error {
 	return nil
 }
 
-// settle is how long the machine's addresses must stay as they are before the
-// node follows them: a link that flaps is none of its business.
+// settle is how long the machine's addresses must be stable before the node follows them,
+// so that it ignores a flapping link.
 const settle = 5 * time.Second
 
 // pause waits until the addresses have settled.

@@ -22,7 +22,7 @@ func TestTooFar(t *testing.T) {
 	for step, want := range map[time.Duration]string{
 		0:                         "",
 		-30 * time.Second:         "",
-		12 * time.Hour:            "", // a board without a clock of its own, after its first answer from a time server
+		12 * time.Hour:            "", // a board without a hardware clock, after its first answer from a time server
 		-2 * time.Minute:          "the clock was set back by 2m0s",
 		-2 * 365 * 24 * time.Hour: "the clock was set back by 17520h0m0s",
 		56 * 365 * 24 * time.Hour: "the clock was set ahead by 490560h0m0s",
@@ -65,8 +65,8 @@ var (
 	colliding = netip.MustParseAddr("10.42.3.4")
 )
 
-// The node follows its machine to another address, and stays where it is while
-// there is none. Where a start would fail it says so, and follows later.
+// The node follows its machine to another address, and keeps its own while there is none.
+// If a start would fail, it reports that, and follows later.
 func TestAddress(t *testing.T) {
 	inNamespace(t, func(links *netlink.Handle) {
 		eth := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}}
@@ -105,10 +105,10 @@ func TestAddress(t *testing.T) {
 
 		ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 		defer stop()
-		told := ""
-		m.watchAddresses(ctx, func(what string) { told = what })
-		if want := "the node's address was 192.0.2.10 and is 192.0.2.11"; told != want {
-			t.Errorf("got %q, want %q", told, want)
+		reported := ""
+		m.watchAddresses(ctx, func(what string) { reported = what })
+		if want := "the node's address was 192.0.2.10 and is 192.0.2.11"; reported != want {
+			t.Errorf("got %q, want %q", reported, want)
 		}
 		if note := m.Note(); note != "" {
 			t.Errorf("it notes %q still", note)

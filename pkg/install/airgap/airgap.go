@@ -37,7 +37,7 @@ const imageDir = release.ImageDir
 // Architectures is what Arch of a Request may be.
 func Architectures() []string { return release.Architectures() }
 
-// Request is what a bundle is to hold.
+// Request is what a bundle has to contain.
 type Request struct {
 	Arch      string
 	Installer []byte   // nil = that of this lite
@@ -94,8 +94,8 @@ type builder struct {
 	sums     release.Sums
 }
 
-// fixedTime is that of all files: when a bundle was made shall not change it. It
-// is not 0, which tar warns of.
+// fixedTime is the time of all files, so that a bundle does not depend on when it was made.
+// It is not 0, about which tar warns.
 var fixedTime = time.Date(2000, time.January, 1, 0, 0, 0, 0, time.UTC)
 
 func (b *builder) add(name string, mode int64, write func(io.Writer) error) error {

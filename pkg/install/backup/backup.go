@@ -111,9 +111,9 @@ func Size(dataDir string, role config.Role) (total int64) {
 	return total + reserve
 }
 
-// CheckWhole refuses a data directory of which a part is behind a link: only the
-// link would be kept, and what it leads to is changed by the new version. A mount is
-// fine: what is in it is kept, and copied back.
+// CheckWhole refuses a data directory with a part behind a link: only the link would be
+// backed up, and the new version changes its target. A mount is fine: its content is backed
+// up and restored.
 func CheckWhole(dataDir string) error {
 	at := layout.Data(dataDir)
 	for _, path := range append([]string{string(at.Agent()), string(at.Server())}, etcd.Directories(at.Server().Etcd())...) {
@@ -191,7 +191,7 @@ func (m *Maker) Complete() error {
 	return nil
 }
 
-// exchange puts what was made in the place of what was kept before.
+// exchange replaces the previous backup with the new one.
 func (m *Maker) exchange() error {
 	if err := remove(former(m.DataDir)); err != nil {
 		return err
@@ -210,8 +210,8 @@ func (m *Maker) KeepImage(name, path string) error {
 	return linkOrCopy(path, filepath.Join(making(m.DataDir), keptImages, name))
 }
 
-// Withdraw puts what was kept before in the place of a Backup that nobody went by: that is of the version that
-// runs, and going back to it would only lose what was changed since. CleanUp, which has to follow, does the rest.
+// Withdraw restores the previous backup in place of an unused one: that is of the running version, and rolling
+// back to it would only lose later changes. CleanUp, which has to follow, does the rest.
 func Withdraw(dataDir string) error {
 	if err := Spend(dataDir); err != nil {
 		return err

@@ -19,9 +19,9 @@ import (
 	"lite.io/lite/pkg/file"
 )
 
-// settled is how long a file must not have been written to for a copy of it that
-// is made while lite runs to be taken for good later, when its size and time are
-// still the same: times are no finer than a tick of the kernel.
+// settled is how long a file must not have been written to, so that a copy made while lite
+// runs is valid later if size and time are still the same: times are no finer than a tick
+// of the kernel.
 const settled = time.Minute
 
 // when is what a copy is made for.
@@ -105,7 +105,7 @@ func usersMounts(dir string) (func(rel string) bool, error) {
 	return func(rel string) bool { return isUsers(rel) && slices.Contains(mounts, filepath.Join(real, rel)) }, err
 }
 
-// skip goes on behind an entry of a walk.
+// skip skips an entry of a walk.
 func skip(entry fs.DirEntry) error {
 	if entry.IsDir() {
 		return fs.SkipDir

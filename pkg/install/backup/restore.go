@@ -165,7 +165,7 @@ func copyBack(live, kept, dropped string) error {
 	return errors.Join(file.SyncDir(filepath.Dir(kept)), os.RemoveAll(spent(kept)))
 }
 
-// copyAside keeps what is dropped, if there is room: to go back matters more.
+// copyAside keeps what is dropped if there is room: the rollback matters more.
 func copyAside(live, dropped string) error {
 	if _, err := os.Lstat(dropped); !errors.Is(err, fs.ErrNotExist) {
 		return err // what is there now is not the newer version's
@@ -196,8 +196,8 @@ func copyAside(live, dropped string) error {
 	return file.SyncDir(filepath.Dir(dropped))
 }
 
-// leave lets a rollback go on where somebody has seen to it that a file of the user's
-// stays as it is.
+// leave lets a rollback continue with a file of the user's that cannot be changed, because
+// somebody has protected it.
 func leave(path string, err error) error {
 	if errors.Is(err, unix.EROFS) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EBUSY) {
 		slog.Warn("Not restored, because it cannot be changed", "path", path, "err", err)

@@ -21,7 +21,7 @@ var Variables = []string{"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"}
 // Manager is the service manager; the zero Manager gets nothing.
 type Manager struct {
 	conn  *net.UnixConn
-	every time.Duration // how often the watchdog wants to hear; 0 = there is none
+	every time.Duration // the interval of the watchdog; 0 = none
 }
 
 // Find finds the service manager in an environment, as os.Getenv returns it.
@@ -56,9 +56,9 @@ func (m *Manager) Status(line string) {
 	m.send("STATUS=" + strings.ReplaceAll(line, "\n", " "))
 }
 
-// Watch answers the watchdog, for as long as alive does not fail and ctx is not
-// done. alive is asked before each answer and must return on its own; one that
-// does not return is as good as one that fails.
+// Watch answers the watchdog, for as long as alive does not fail and ctx is not done. alive
+// is called before each answer and must return on its own; if it does not, that counts as a
+// failure.
 func (m *Manager) Watch(ctx context.Context, alive func(context.Context) error) {
 	if m.conn == nil || m.every == 0 {
 		return

@@ -176,7 +176,7 @@ func (a *Artifact) Each(each func(Part) error) error {
 	return nil
 }
 
-// eachFile leaves out what is not there, and what is no file.
+// eachFile skips missing entries, and those that are not files.
 func eachFile(path string, p Part, each func(Part) error) error {
 	// Whoever the directory belongs to may put a pipe there, which would be waited for.
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)

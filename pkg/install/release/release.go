@@ -49,14 +49,14 @@ func ArchOf(packed string) (arch string, ok bool) {
 // headSize is how much of a program CheckHead has to see.
 const headSize = 20
 
-// CheckHead reads the head of a program. It is an error if it is none, or not for
-// an architecture: run, it would fail with words that help nobody.
+// CheckHead checks the header of a program, and fails if it is not a program, or for
+// another architecture: running it would fail with a message that helps nobody.
 func CheckHead(program io.Reader, arch string) error {
 	head := make([]byte, headSize)
 	if _, err := io.ReadFull(program, head); err != nil || string(head[:len(elf.ELFMAG)]) != elf.ELFMAG {
 		return errors.New("it is not a program for Linux")
 	}
-	// All machines that lite runs on have the low byte first.
+	// All architectures that lite runs on are little-endian.
 	if is := elf.Machine(binary.LittleEndian.Uint16(head[18:])); is != machines[arch] {
 		return fmt.Errorf("it is a program for an architecture other than %s (%s)", arch, is)
 	}

@@ -13,15 +13,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Change is the right to change what is installed on this machine: install.sh,
-// upgrade, rollback, uninstall, killall, and what writes into the directory of
-// configuration take it.
-// It ends with the process that has it.
+// Change is the lock for changes of what is installed on this machine. install.sh, upgrade,
+// rollback, uninstall, killall, and commands that write into the directory of configuration
+// take it. It ends with the process that has it.
 //
-// It is flock(2) on that directory itself, which stands for what is installed, and for those that work on a
-// data directory on that one too, for a lite that is not installed. A process that
-// was started with the locked directory open, as what install.sh runs is, has the
-// right from the one that started it.
+// It is flock(2) on that directory itself, which represents the installation, and for commands that work on
+// a data directory also on that, for a lite that is not installed. A process that was started with the
+// locked directory open, as by install.sh, inherits the lock.
 type Change struct {
 	dirs      []*os.File
 	inherited []int // files that this process was started with
@@ -112,7 +110,8 @@ func tryLockDir(dir string) (*os.File, error) {
 			d.Close()
 			return nil, fmt.Errorf("lock %s: %w", dir, err)
 		}
-		// Who had it may have removed the directory, and somebody made another.
+		// The former owner may have removed the directory, and somebody may have created
+		// another.
 		was, errWas := d.Stat()
 		is, err := os.Stat(dir)
 		if err == nil && errWas == nil && os.SameFile(was, is) {

@@ -56,8 +56,8 @@ type takenError struct{ error }
 
 func (takenError) Is(target error) bool { return target == errTaken }
 
-// claim waits a moment if it is unclear who has the lock, as tryHold does: also a
-// program that this process is starting has it until that runs.
+// claim waits a moment if it is unclear who has the lock, as tryHold does: a program that
+// this process is starting also has it until it runs.
 func claim(dataDir string, flags int) (*Hold, error) {
 	for deadline := time.Now().Add(settleTimeout); ; time.Sleep(claimEvery) {
 		hold, refused, err := takeLock(dataDir, flags)
@@ -101,7 +101,7 @@ func takeLock(dataDir string, flags int) (hold *Hold, refused *os.File, err erro
 	return hold, refused, err
 }
 
-// sign writes down who has the lock, for those who are refused it.
+// sign records who has the lock, for those who do not get it.
 func (h *Hold) sign() error {
 	if err := h.file.Truncate(0); err != nil {
 		return err

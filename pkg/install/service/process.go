@@ -64,7 +64,7 @@ func tryHold(dataDir string) (*Hold, *Process, error) {
 // Process is a lite that runs, whoever has started it.
 type Process struct {
 	PID     int
-	process *os.Process // stands for this one, not for a later one of its number
+	process *os.Process // refers to this one, not to a later one with its ID
 }
 
 // holder finds the process that has the lock, and makes sure that it is lite:
@@ -89,8 +89,8 @@ func holder(lock *os.File) (*Process, error) {
 	return &Process{PID: pid, process: process}, nil
 }
 
-// Stop ends lite as an init system would: it asks, and after stopTimeout it
-// forces. Pods run on. The data directory is held from then on.
+// Stop ends lite as an init system would: it sends SIGTERM, and after stopTimeout SIGKILL.
+// Pods keep running. The data directory is locked from then on.
 func (p *Process) Stop(ctx context.Context, dataDir string) (*Hold, error) {
 	if err := p.process.Signal(unix.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return nil, fmt.Errorf("tell lite (pid %d) to stop: %w", p.PID, err)
@@ -101,7 +101,7 @@ func (p *Process) Stop(ctx context.Context, dataDir string) (*Hold, error) {
 	defer end.Stop()
 	for {
 		hold, other, err := tryHold(dataDir)
-		// While it ends, its files and its program are not to be had.
+		// While it ends, its files and its program are not accessible.
 		if err == nil && other == nil {
 			return hold, nil
 		}

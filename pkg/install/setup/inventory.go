@@ -100,7 +100,7 @@ func (i *installed) close() error {
 	return err
 }
 
-// newSuffix is what a file is called by until it takes the place of an older one.
+// newSuffix is the suffix of a file until it replaces an older one.
 const newSuffix = ".new"
 
 // writeNew writes the new content of a path beside it, and syncs it. An existing file of that name, which may be a

@@ -27,7 +27,7 @@ func scriptVariables() []string {
 // options is what a user asks for, by arguments and by variables.
 type options struct {
 	role config.Role
-	keep bool     // nothing is asked for, and what was before goes on
+	keep bool     // nothing is requested, and the previous settings stay
 	args []string // flags of the role
 
 	binDir                string

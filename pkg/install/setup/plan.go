@@ -30,14 +30,14 @@ type plan struct {
 	links   []string // to the program, to be made
 	// wanted is what belongs to this installation, as the inventory has it.
 	wanted []string
-	// extra is what is to be in the inventory from before until after, to be removed: what is not wanted any more.
+	// extra is what stays in the inventory until it is removed, because it is no longer wanted.
 	extra   []string
 	changed bool // what the service goes by
 	differs bool // anything
 	made    []string
 }
 
-// change is a file that is not as it is to be.
+// change is a file that has to change.
 type change struct {
 	path string
 	data []byte
@@ -76,7 +76,7 @@ func (s *setup) makePlan(ctx context.Context) error {
 // want adds paths to this installation.
 func (p *plan) want(paths ...string) { p.wanted = append(p.wanted, paths...) }
 
-// file plans a file, unless it is as it is to be.
+// file plans a file, unless it is already right.
 func (s *setup) file(path string, mode fs.FileMode, data []byte) {
 	s.plan.want(path)
 	info, err := os.Lstat(s.at(path))
@@ -128,7 +128,7 @@ func (s *setup) spare(path, otherwise string, isOurs func(path string) bool) err
 	return fmt.Errorf("there already is a %s, which is not lite's: nothing was changed; move it away%s", path, otherwise)
 }
 
-// planProgram finds out whether this program is the installed one, or is to take its place.
+// planProgram finds out whether this program is the installed one, or has to replace it.
 func (s *setup) planProgram() error {
 	s.dir(s.options.binDir)
 	s.plan.want(s.plan.bin)

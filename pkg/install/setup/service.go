@@ -22,7 +22,7 @@ var (
 	logrotateText string
 )
 
-// mark is in each of the files, by which it is known for lite's.
+// mark is in each of the files, so that lite recognizes them as its own.
 const mark = "Written when lite was installed"
 
 // planService plans what makes the init system keep lite running.

@@ -21,7 +21,7 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// Request is who wants what.
+// Request is what to install, and for whom.
 type Request struct {
 	Args []string // [server|agent] [flags]
 	Env  []string // as os.Environ returns it

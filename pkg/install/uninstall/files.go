@@ -237,8 +237,8 @@ func (w *work) removeDataDir(dir string) {
 	w.removeNames(dir, []string{lock})
 }
 
-// removeUnused removes what the installer has put into a data directory that no lite
-// has worked in. Whose the rest is, is not known.
+// removeUnused removes what the installer has put into a data directory that no lite has
+// used. It is unknown whose the rest is.
 func (w *work) removeUnused(dir string) {
 	agent := layout.Data(dir).Agent()
 	if !exists(agent.Images()) {
@@ -371,8 +371,8 @@ func (w *work) removeInstalled(paths []string) {
 	}
 }
 
-// othersProgram reports whether somebody has put a program of theirs in the place of
-// what the installer had put there.
+// othersProgram reports whether somebody has replaced what the installer had put there with
+// their own program.
 func othersProgram(path string, info fs.FileInfo) bool {
 	if info.IsDir() {
 		return false

@@ -16,8 +16,8 @@ import (
 // vethName is how the plugin bridge of the CNI names the node's end of a pair.
 var vethName = regexp.MustCompile(`^veth[0-9a-f]{8}$`)
 
-// shaperName is how the plugin bandwidth of the CNI (1.9) names the device by
-// which it limits what a container sends.
+// shaperName is the name that the CNI plugin bandwidth (1.9) gives to the device that
+// limits what a container sends.
 func shaperName(network, container string) string {
 	const length = 15 // of an interface's name
 	return fmt.Sprintf("bwp%x", sha512.Sum512([]byte(network+container)))[:length]

@@ -96,7 +96,7 @@ func reachable(bundle string) bool {
 // directly and through systemd.
 var containerGroup = regexp.MustCompile(`^(?:cri-containerd-)?([0-9a-f]{64})(?:\.scope)?$`)
 
-// idOf is the container that a cgroup is named after, "" if it is none's.
+// idOf is the container that a cgroup is named after, "" if it is not a container's.
 func idOf(name string) string {
 	if m := containerGroup.FindStringSubmatch(name); m != nil {
 		return m[1]

@@ -127,7 +127,7 @@ func groupsOf(hierarchies []hierarchy, path string) []string {
 	return groups
 }
 
-// podGroups is the cgroups of a pod of which there may be no container left.
+// podGroups is the cgroups of a pod that may have no container left.
 func podGroups(hierarchies []hierarchy, uid string) []string {
 	found := map[string]bool{}
 	for _, h := range hierarchies {
@@ -389,7 +389,7 @@ func within(dir, path string) (rel string, ok bool) {
 	return rel, err == nil && rel != ".." && !strings.HasPrefix(rel, "../")
 }
 
-// globQuote makes a path stand for itself in a pattern.
+// globQuote quotes a path for use in a pattern.
 func globQuote(path string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
 }

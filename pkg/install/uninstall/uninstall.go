@@ -212,7 +212,7 @@ func (w *work) kill(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// stopLite ends lite, and keeps every other from starting.
+// stopLite stops lite, and keeps every other from starting.
 func (w *work) stopLite(ctx context.Context) error {
 	manager, err := w.manager()
 	if err != nil && !errors.Is(err, service.ErrNone) {
@@ -272,8 +272,8 @@ func (w *work) manager() (service.Manager, error) {
 // ourUnit is how a service starts lite.
 var ourUnit = regexp.MustCompile(`\blite\S*["']?\s+(server|agent)\b`)
 
-// findOther finds another kubelet that works in the same directory. It is to be called
-// when that of lite has ended.
+// findOther finds another kubelet that uses the same directory. Call it when that of lite
+// has ended.
 func (w *work) findOther() {
 	dirs := []string{w.KubeletDir}
 	if real, err := filepath.EvalSymlinks(w.KubeletDir); err == nil {

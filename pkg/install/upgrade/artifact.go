@@ -36,8 +36,8 @@ const KeyVariable = "INSTALL_LITE_PUBLIC_KEY"
 // noKey, instead of a file, ignores the remembered key.
 const noKey = "none"
 
-// newTrust is that of the key which a user names, else of the one which the
-// installer has remembered, if it has.
+// newTrust trusts the key that a user names, otherwise the one that the installer has
+// remembered, if any.
 func newTrust(o Options, remembered string) (trust, error) {
 	t := trust{sha256: strings.ToLower(o.SHA256)}
 	path := o.PublicKey

@@ -19,7 +19,7 @@ type container struct {
 	PodUID string `json:"podUID"`
 }
 
-// The labels by which the kubelet marks containers.
+// The labels that the kubelet puts on containers.
 const (
 	labelPod       = "io.kubernetes.pod.name"
 	labelNamespace = "io.kubernetes.pod.namespace"

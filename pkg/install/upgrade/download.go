@@ -32,7 +32,7 @@ const BaseURLVariable = "INSTALL_LITE_BASE_URL"
 const (
 	// stallTimeout is how long a download may stand still.
 	stallTimeout = 30 * time.Second
-	// attempts is how often a download is taken up again.
+	// attempts is how often a download is resumed.
 	attempts = 5
 	// retryAfter is the pause before the second attempt; it grows.
 	retryAfter = time.Second
@@ -233,7 +233,7 @@ func (r *published) sums(ctx context.Context) (release.Sums, error) {
 	return list, nil
 }
 
-// download gets a file, and goes on where it was when the connection breaks.
+// download gets a file, and resumes when the connection breaks.
 func (r *published) download(ctx context.Context, address string, f *os.File, report func(string)) error {
 	var have int64
 	var etag string

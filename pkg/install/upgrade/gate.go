@@ -42,7 +42,7 @@ type gate struct {
 	containers []container
 	kubeconfig string
 	// starter is the process that re-executes itself as the program where there is no init
-	// system. When it has ended there is nobody to wait for.
+	// system. When it has ended, waiting is useless.
 	starter *os.Process
 	// report gets what the gate is waiting for, whenever that changes; may be nil.
 	report func(string)

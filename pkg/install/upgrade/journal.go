@@ -25,8 +25,8 @@ import (
 type State string
 
 const (
-	// Prepared means: the old program is in place and nothing of the data was touched.
-	// lite may be stopped, and a copy of its data may be in the making.
+	// Prepared means that the old program is in place and the data is unchanged. lite may
+	// be stopped, and a copy of its data may be incomplete.
 	Prepared State = "prepared"
 	// Swapped means that the backup is complete. The new program is in place, or is about
 	// to be; its version shows which.
@@ -37,7 +37,7 @@ const (
 	Healthy State = "healthy"
 	// Returning means: a rollback was asked for by hand, and nothing was touched yet.
 	Returning State = "returning"
-	// RollingBack means: lite is stopped, and the old program and the old data are being put back.
+	// RollingBack means that lite is stopped, and the old program and data are being restored.
 	RollingBack State = "rolling-back"
 	// Restored means: both are back. The old version is about to be started.
 	Restored State = "restored"
@@ -53,7 +53,7 @@ type Journal struct {
 	To     string      `json:"to"`
 	Role   config.Role `json:"role"`
 	Binary string      `json:"binary"` // the file that is replaced
-	// Guard is the link by which the service finds the kept program.
+	// Guard is the link through which the service finds the program of the backup.
 	Guard string `json:"guard,omitempty"`
 	// Service means that the init system starts lite. Otherwise the running process
 	// re-executes itself as the other program (Relaunch).
@@ -122,8 +122,8 @@ func (j *Journal) enter(dataDir string, s State) error {
 	return j.write(dataDir)
 }
 
-// takeBack takes away the images that an upgrade has brought which never began, and puts what was kept before in
-// the place of what it has kept. cleanUp, which has to follow, does the rest.
+// takeBack removes the images of an upgrade that never began, and restores the previous backup in place of its
+// own. cleanUp, which has to follow, does the rest.
 func takeBack(dataDir string, j *Journal) error {
 	if len(j.Images) > 0 {
 		if err := backup.RemoveImages(dataDir, j.Images); err != nil {
@@ -163,8 +163,8 @@ func forget(dataDir string) error {
 	return file.SyncDir(dataDir)
 }
 
-// Driver is the right to bring the upgrade of a data directory on. It ends with
-// the process that has it.
+// Driver is the lock of whoever continues the upgrade of a data directory. It ends with the
+// process that has it.
 type Driver struct {
 	file *os.File
 	// change keeps those away who change the installation otherwise; nil where lite

@@ -29,15 +29,14 @@ type Options struct {
 	// the one that the installer has remembered, if it has.
 	PublicKey string
 	SHA256    string // of an artifact that is a program without a SHA256SUMS; "" = none
-	// AllowHTTP takes releases that are neither encrypted on their way nor signed.
+	// AllowHTTP accepts releases that are neither encrypted in transit nor signed.
 	AllowHTTP bool
-	// Force goes on where a part of this node is not ready or a server does not
-	// answer.
+	// Force continues if a component of this node is not ready or a server does not answer.
 	Force         bool
 	HealthTimeout time.Duration
 }
 
-// Plan is an upgrade that nothing stands in the way of.
+// Plan is an upgrade that has passed all checks.
 type Plan struct {
 	Node     *Instance
 	From, To version.Info
@@ -65,9 +64,9 @@ func (p *Plan) Close() error {
 	return errors.Join(err, p.driver.Close())
 }
 
-// Make finds out everything that stands in the way of an upgrade. Nothing is
-// changed but for the new program, which is put beside the old one: it is asked
-// what it is and whether it can be started as this one was.
+// Make finds everything that prevents an upgrade. Nothing is changed but for the new
+// program, which is put beside the old one: it is asked what it is and whether it can be
+// started as this one was.
 func Make(ctx context.Context, o Options, report func(string)) (*Plan, error) {
 	n, err := Running(ctx)
 	if err != nil {
@@ -149,8 +148,8 @@ func (p *Plan) make(ctx context.Context, o Options, report func(string)) error {
 	return p.Node.checkConfig(ctx, target)
 }
 
-// checkSelf makes sure that this is the lite that runs: what it keeps and goes
-// back to is itself.
+// checkSelf makes sure that this is the running lite, since it backs itself up and rolls
+// back to itself.
 func (n *Instance) checkSelf() error {
 	if strings.HasSuffix(n.Binary, " (deleted)") {
 		return fmt.Errorf("the program of lite was replaced since lite %s was started; restart lite first", n.Status.Version)

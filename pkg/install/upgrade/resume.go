@@ -228,7 +228,7 @@ func watch(ctx context.Context, cfg *config.Config) error {
 // relaunchEvery is how often is looked whether the program may be started again.
 const relaunchEvery = 100 * time.Millisecond
 
-// End is how a lite comes to its end.
+// End is why a lite ends.
 type End int
 
 // The ends.
@@ -239,10 +239,10 @@ const (
 	Again             // it restarts in place
 )
 
-// Relaunch is the last thing that lite does, its data directory free again. If
-// no init system keeps it running and an upgrade has stopped it, it waits until
-// the program is replaced and becomes that, which keeps its number, its terminal
-// and whatever watches it. It returns if lite is to go on with its end.
+// Relaunch is the last thing that lite does, after it has released its data directory. If
+// no init system keeps it running and an upgrade has stopped it, it waits until the program
+// is replaced and re-executes itself as that, which keeps the process ID, the terminal and
+// whatever watches it. It returns if lite has to end.
 func Relaunch(dataDir string, end End, environment []string) error {
 	j, err := ReadJournal(dataDir)
 	if err != nil || !j.Pending() || j.Service {
@@ -259,7 +259,7 @@ func Relaunch(dataDir string, end End, environment []string) error {
 		return Reexec(j.Binary, environment)
 	}
 	slog.Info("Waiting for the upgrade to start lite again", "state", entered)
-	// By this file uninstall and killall find who waits.
+	// uninstall and killall find waiting processes by this file.
 	lock, err := os.Open(layout.Data(dataDir).Driver())
 	if err != nil {
 		return fmt.Errorf("wait for the upgrade: %w", err)

@@ -106,7 +106,7 @@ func nulls(path string) ([]string, error) {
 	return strings.Split(strings.TrimSuffix(string(data), "\x00"), "\x00"), nil
 }
 
-// kubeconfig is that by which this node's own parts ask the API.
+// kubeconfig is that of this node's own components.
 func (n *Instance) kubeconfig() string { return kubeconfigOf(n.Config) }
 
 func kubeconfigOf(cfg *config.Config) string {
@@ -116,8 +116,7 @@ func kubeconfigOf(cfg *config.Config) string {
 	return cfg.Layout().Data.Agent().Kubeconfig()
 }
 
-// stop ends the work of lite and keeps every other from beginning, until what it
-// returns is closed.
+// stop stops lite and keeps every other from starting, until the result is closed.
 func (n *Instance) stop(ctx context.Context) (*service.Hold, error) {
 	return stop(ctx, n.Config.DataDir, n.Manager)
 }
@@ -226,8 +225,7 @@ type logTail struct {
 	since time.Time
 }
 
-// openLog finds where lite logs to: a file that stays when the process ends, or
-// the journal.
+// openLog finds lite's log: a file that stays when the process ends, or the journal.
 func openLog(n *Instance) *logTail {
 	tail := &logTail{since: time.Now()}
 	if n.Manager != nil && n.Manager.Name() == "systemd" {

@@ -54,7 +54,7 @@ func (r *run) run(ctx context.Context) error {
 	if err := r.prepare(ctx, b); err != nil {
 		return errors.Join(err, r.abort())
 	}
-	// What is stopped is started again, whatever a person presses meanwhile.
+	// What was stopped is started again, even if the user interrupts the command.
 	ctx = context.WithoutCancel(ctx)
 	stopped := time.Now()
 	hold, err := r.stop(ctx, b)
@@ -238,9 +238,8 @@ func finish(dataDir string, j *Journal) error {
 // strangerGrace is more than Relaunch takes to become the old program.
 const strangerGrace = 3 * time.Second
 
-// endStranger ends the process that lite was, if it has become a program that
-// does not take the old one in its place: what keeps lite running, if anything
-// does, can start it then.
+// endStranger ends lite's former process, if it now runs a program that does not re-execute
+// itself as the old one: whatever keeps lite running, if anything, can start it then.
 func endStranger(ctx context.Context, p *os.Process, binary string) {
 	if p == nil || !kube.Sleep(ctx, strangerGrace) {
 		return
