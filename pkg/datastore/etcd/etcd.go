@@ -90,7 +90,10 @@ func New(c Config) (*Etcd, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Etcd{config: cfg, args: arguments(flags), failed: make(chan log.Fatal, 1), admit: c.Admit, shared: make(chan struct{}), reached: peerURL(c.Address)}
+	e := &Etcd{
+		config: cfg, args: arguments(flags), failed: make(chan log.Fatal, 1), admit: c.Admit,
+		shared: make(chan struct{}), reached: peerURL(c.Address),
+	}
 	if c.Several {
 		close(e.shared)
 	}

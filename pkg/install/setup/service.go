@@ -31,8 +31,8 @@ func (s *setup) planService() error {
 		text, err := os.ReadFile(path)
 		return err == nil && strings.Contains(string(text), mark)
 	}
-	fill := strings.NewReplacer("{bin}", s.plan.bin, "{role}", string(s.options.role), "{log}", s.layout.Host.OpenRCLog, "{env}", s.layout.Config.Environment(),
-		"{guard}", s.layout.Config.Guard(), "{service}", layout.Service)
+	fill := strings.NewReplacer("{bin}", s.plan.bin, "{role}", string(s.options.role), "{log}", s.layout.Host.OpenRCLog,
+		"{env}", s.layout.Config.Environment(), "{guard}", s.layout.Config.Guard(), "{service}", layout.Service)
 	switch s.init.Kind {
 	case service.Systemd, service.Unbooted:
 		for _, dir := range unitDirs(s.layout.Host) {

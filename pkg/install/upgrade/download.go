@@ -108,7 +108,8 @@ func newClient(env []string, anyhow bool) (*http.Client, error) {
 			}
 		}
 	}
-	proxy := (&httpproxy.Config{HTTPProxy: settings["HTTP_PROXY"], HTTPSProxy: settings["HTTPS_PROXY"], NoProxy: settings["NO_PROXY"]}).ProxyFunc()
+	proxies := httpproxy.Config{HTTPProxy: settings["HTTP_PROXY"], HTTPSProxy: settings["HTTPS_PROXY"], NoProxy: settings["NO_PROXY"]}
+	proxy := proxies.ProxyFunc()
 	return &http.Client{CheckRedirect: follow(anyhow), Transport: &http.Transport{
 		Proxy:                 func(r *http.Request) (*url.URL, error) { return proxy(r.URL) },
 		ResponseHeaderTimeout: stallTimeout,

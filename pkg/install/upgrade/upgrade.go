@@ -47,7 +47,8 @@ func (r *run) run(ctx context.Context) error {
 		return err
 	}
 	r.journal = &Journal{
-		From: r.From.Version, To: r.To.Version, Role: n.Config.Role, Binary: n.Binary, Guard: n.Config.Layout().Config.Guard(), Service: n.Manager != nil,
+		From: r.From.Version, To: r.To.Version, Role: n.Config.Role,
+		Binary: n.Binary, Guard: n.Config.Layout().Config.Guard(), Service: n.Manager != nil,
 		Began: time.Now().UTC(), HealthTimeout: r.HealthTimeout, Runtime: r.runtime, Containers: containers,
 	}
 	b := backup.New(n.Config, n.Binary)
