@@ -31,6 +31,7 @@ const (
 type bed struct {
 	*cluster.Cluster
 	ns       *cluster.Namespace
+	api      *ledger.API
 	ledger   *ledger.Ledger
 	requests *ledger.Requests
 	// off is the servers that are not to be started, as nobody would.
@@ -108,16 +109,21 @@ func (b *bed) count(t *testing.T) {
 // write begins to write through any of the servers.
 func (b *bed) write(t *testing.T) {
 	t.Helper()
-	var addresses []string
-	for _, server := range b.Servers {
-		addresses = append(addresses, fmt.Sprintf("%s:%d", server.IP, layout.APIPort))
-	}
-	api, err := ledger.NewAPI(b.Server().Config(t), b.Network.DialContext, b.ns.Name, addresses...)
+	var err error
+	b.api, err = ledger.NewAPI(b.Server().Config(t), b.Network.DialContext, b.ns.Name, b.addresses()...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.ledger = ledger.Start(api)
+	b.ledger = ledger.Start(b.api)
 	t.Cleanup(b.ledger.Stop)
+}
+
+// addresses are those of the servers.
+func (b *bed) addresses() (all []string) {
+	for _, server := range b.Servers {
+		all = append(all, fmt.Sprintf("%s:%d", server.IP, layout.APIPort))
+	}
+	return all
 }
 
 // hold lets time pass, in which a server that ends by itself is started again.
@@ -149,16 +155,16 @@ func lastLine(text string) string {
 	return text[strings.LastIndexByte(text, '\n')+1:]
 }
 
-// back waits until all servers are ready without a hand, and writes go on.
+// back waits until all nodes are ready without a hand, and writes go on.
 func (b *bed) back(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), backTimeout)
 	defer cancel()
 	for {
 		var waiting []error
-		for _, server := range b.Servers {
-			if err := server.Ready(ctx); err != nil {
-				waiting = append(waiting, fmt.Errorf("%s: %w", server.Name, err))
+		for _, node := range append(b.Servers[:len(b.Servers):len(b.Servers)], b.Agents...) {
+			if err := node.Ready(ctx); err != nil {
+				waiting = append(waiting, fmt.Errorf("%s: %w", node.Name, err))
 			}
 		}
 		if len(waiting) == 0 {
@@ -167,7 +173,7 @@ func (b *bed) back(t *testing.T) {
 		select {
 		case <-ctx.Done():
 			t.Fatalf("not ready after %s: %v", backTimeout, errors.Join(waiting...))
-		case <-time.After(restartDelay):
+		case <-time.After(time.Second):
 			b.revive(t)
 		}
 	}

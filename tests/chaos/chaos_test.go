@@ -40,6 +40,7 @@ var faults = []fault{
 	{name: "MajorityDown", strike: majorityDown, needs: 3},
 	{name: "AllKilled", strike: allKilled},
 	{name: "AllWithoutPower", strike: allWithoutPower},
+	{name: "Replaced", strike: replaced, spares: true, needs: 3},
 }
 
 // TestChaos deals each blow once to the leader, and with LITE_CHAOS_ROUNDS=n, which

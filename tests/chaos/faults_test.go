@@ -4,14 +4,18 @@ import (
 	"context"
 	crypto "crypto/rand"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
+	"lite.io/lite/pkg/pki"
 	"lite.io/lite/tests/harness/cluster"
 )
 
@@ -164,4 +168,35 @@ func allWithoutPower(t *testing.T, b *bed, _ *cluster.Node) {
 		server.Reboot(t)
 	}
 	b.hold(t, restartDelay+time.Second)
+}
+
+// replaced puts a new machine in the place of a server, which is lost for good.
+func replaced(t *testing.T, b *bed, victim *cluster.Node) {
+	b.JoinServer(t, b.NewServer(t))
+	if err := b.api.Use(b.addresses()...); err != nil {
+		t.Fatal(err)
+	}
+	victim.Kill(t)
+	b.Servers = slices.DeleteFunc(b.Servers, func(n *cluster.Node) bool { return n == victim })
+	b.ns.Node = b.Server()
+	b.removeMember(t, victim.Name)
+	b.Server().Kubectl(t, "delete", "node", victim.Name)
+	if err := b.api.Use(b.addresses()...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// removeMember takes a server that is gone out of the datastore, as lite itself may.
+func (b *bed) removeMember(t *testing.T, name string) {
+	t.Helper()
+	config := b.Server().Config(t)
+	pair := cluster.DataDir + "/server/pki/" + pki.Lite
+	config.CertData, config.KeyData = []byte(b.Server().ReadFile(t, pair+".crt")), []byte(b.Server().ReadFile(t, pair+".key"))
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := client.Discovery().RESTClient().Delete().AbsPath(layout.MembersPath, name).Do(t.Context()).Error(); err != nil {
+		t.Fatalf("remove member %s: %v", name, err)
+	}
 }

@@ -8,7 +8,8 @@ type Cluster struct {
 	Agents  []*Node
 	Network *Network
 
-	hosts []HostOption // what nodes are made with
+	hosts   []HostOption // what nodes are made with
+	prepare func(*Node)
 }
 
 // Option changes how a cluster is made.
@@ -49,10 +50,9 @@ func New(t testing.TB, opts ...Option) *Cluster {
 	for _, option := range opts {
 		option(&o)
 	}
-	c := &Cluster{Network: NewNetwork(t), hosts: o.hosts}
+	c := &Cluster{Network: NewNetwork(t), hosts: o.hosts, prepare: o.prepare}
 	for range o.servers {
-		server := c.newNode(t)
-		o.prepare(server)
+		server := c.NewServer(t)
 		if len(c.Servers) == 0 {
 			server.Start(t)
 			c.Servers = append(c.Servers, server)
@@ -69,6 +69,14 @@ func New(t testing.TB, opts ...Option) *Cluster {
 		agent.WaitReady(t)
 	}
 	return c
+}
+
+// NewServer makes a host for a server, prepared as the cluster's; lite is not started.
+func (c *Cluster) NewServer(t testing.TB) *Node {
+	t.Helper()
+	server := c.newNode(t)
+	c.prepare(server)
+	return server
 }
 
 func (c *Cluster) newNode(t testing.TB) *Node {
