@@ -56,7 +56,7 @@ func Restore(dataDir string) error {
 		return err
 	}
 	for _, name := range b.Entries {
-		if err := putBack(dataDir, name); err != nil {
+		if err := restoreEntry(dataDir, name); err != nil {
 			return fmt.Errorf("restore %s: %w", filepath.Join(dataDir, name), err)
 		}
 	}
@@ -99,8 +99,8 @@ func MakeRoom(dataDir string) error {
 	return nil
 }
 
-// putBack exchanges an entry with the one in the backup, which is gone once it is restored.
-func putBack(dataDir, name string) error {
+// restoreEntry exchanges an entry with the one in the backup, which is gone once it is restored.
+func restoreEntry(dataDir, name string) error {
 	live := filepath.Join(dataDir, name)
 	kept := filepath.Join(keptDir(dataDir), keptEntries, name)
 	dropped := filepath.Join(keptDir(dataDir), keptDropped, name)
@@ -142,7 +142,7 @@ func swapEntry(live, kept, dropped string) error {
 // name because a half of what was backed up must not be taken for the whole.
 func spent(kept string) string { return kept + ".spent" }
 
-// copyBack is putBack where nothing can be renamed.
+// copyBack is swapEntry where nothing can be renamed.
 func copyBack(live, kept, dropped string) error {
 	if err := copyAside(live, dropped); err != nil {
 		return err
