@@ -447,7 +447,7 @@ func bring(ctx context.Context, c *client.Client, lease string, archive io.Reade
 	}
 	defer func() {
 		if err != nil {
-			takeBack(context.WithoutCancel(ctx), c, found, had)
+			undoImport(context.WithoutCancel(ctx), c, found, had)
 		}
 	}()
 	for _, image := range found {
@@ -472,10 +472,10 @@ func checkFound(ctx context.Context, c *client.Client, image images.Image) error
 	return checkKind(image.Name, cmp.Or(m.MediaType, ocispec.MediaTypeImageManifest), m)
 }
 
-// takeBack undoes what a failed import has done to images, whose names exist before their
+// undoImport undoes what a failed import has done to images, whose names exist before their
 // files. If that fails, it is not an error: what stays is not pinned, so the kubelet
 // collects it.
-func takeBack(ctx context.Context, c *client.Client, found, had []images.Image) {
+func undoImport(ctx context.Context, c *client.Client, found, had []images.Image) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	for _, i := range found {

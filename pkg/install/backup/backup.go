@@ -1,7 +1,7 @@
-// Package backup keeps aside what makes a node what it is — program, configuration, datastore and identity — and
-// makes the node that again. An upgrade makes a Backup before it begins, and a rollback restores it. What can be
-// copied while lite runs is (Begin), the rest when it has stopped (Complete); the Backup before stays until the
-// next one is complete. Whatever moment a step is cut off at, it can be repeated.
+// Package backup backs up what makes a node what it is (program, configuration, datastore and identity) and
+// restores it. An upgrade makes a Backup before it begins, and a rollback restores it. Begin copies what can be
+// copied while lite runs, Complete the rest when it has stopped; the previous Backup stays until the new one is
+// complete. Each step can be repeated whenever it was interrupted.
 package backup
 
 import (
@@ -31,15 +31,15 @@ type Backup struct {
 	Taken    time.Time    `json:"taken"`
 	// Entries are names in the data directory.
 	Entries []string `json:"entries"`
-	// Files are paths of the configuration; Dirs are directories in which every
-	// file is read, so that one too many matters too.
+	// Files are paths of the configuration. Dirs are directories in which every file is
+	// read, so that extra files matter, too.
 	Files []string `json:"files"`
 	Dirs  []string `json:"dirs"`
 	// Images is the archives that were unpacked for the newer version.
 	Images []string `json:"images,omitempty"`
 }
 
-// Names in the directory of what is kept.
+// Names in the directory of a backup.
 const (
 	keptBinary  = "lite"
 	keptEntries = "data"
@@ -59,13 +59,13 @@ func making(dataDir string) string { return layout.Data(dataDir).Keeping() }
 
 func former(dataDir string) string { return layout.Data(dataDir).KeptBefore() }
 
-// Program is the lite that is kept.
+// Program is the lite in the backup.
 func Program(dataDir string) string { return filepath.Join(keptDir(dataDir), keptBinary) }
 
 // Dropped is where Restore leaves what the newer version has made of the node.
 func Dropped(dataDir string) string { return filepath.Join(keptDir(dataDir), keptDropped) }
 
-// Read returns what is kept, nil if that is nothing or not complete.
+// Read returns the backup, nil if there is none or it is incomplete.
 func Read(dataDir string) (*Backup, error) {
 	path := filepath.Join(keptDir(dataDir), description)
 	data, err := os.ReadFile(path)
@@ -88,14 +88,14 @@ type Maker struct {
 	Backup  Backup
 }
 
-// New is for the node of a configuration, whose program is in binary.
+// New makes a Maker for the node of a configuration, whose program is in binary.
 func New(cfg *config.Config, binary string) *Maker {
 	m := &Maker{DataDir: cfg.DataDir, Backup: Backup{Versions: version.Get(), Role: cfg.Role, Binary: binary}}
 	m.Backup.Files, m.Backup.Dirs = configuration(cfg)
 	return m
 }
 
-// entries are those of the names that make the node what it is that there are.
+// entries are the existing entries that make the node what it is.
 func entries(dataDir string, role config.Role) []string {
 	return slices.DeleteFunc(layout.Data(dataDir).Identity(role == config.Server), func(name string) bool {
 		_, err := os.Lstat(filepath.Join(dataDir, name))
@@ -131,7 +131,7 @@ func CheckWhole(dataDir string) error {
 	return nil
 }
 
-// Begin keeps what can be kept while lite runs.
+// Begin copies what can be copied while lite runs.
 func (m *Maker) Begin() error {
 	dir := making(m.DataDir)
 	if err := remove(dir); err != nil {
@@ -165,7 +165,7 @@ func (m *Maker) Begin() error {
 	return nil
 }
 
-// Complete keeps the rest. The caller sees to it that no lite runs.
+// Complete copies the rest. The caller makes sure that no lite runs.
 func (m *Maker) Complete() error {
 	dir := making(m.DataDir)
 	m.Backup.Entries = entries(m.DataDir, m.Backup.Role)
@@ -205,7 +205,7 @@ func (m *Maker) exchange() error {
 	return file.SyncDir(m.DataDir)
 }
 
-// KeepImage keeps an archive of images that one of the same name is about to replace.
+// KeepImage backs up an image archive that one of the same name is about to replace.
 func (m *Maker) KeepImage(name, path string) error {
 	return linkOrCopy(path, filepath.Join(making(m.DataDir), keptImages, name))
 }
@@ -225,10 +225,10 @@ func Withdraw(dataDir string) error {
 	return nil
 }
 
-// CleanUp brings an exchange to its end that was cut off, and removes what is not complete.
+// CleanUp finishes an interrupted exchange, and removes incomplete backups.
 func CleanUp(dataDir string) error {
 	if _, err := os.Lstat(keptDir(dataDir)); errors.Is(err, fs.ErrNotExist) {
-		// It ended between the two renames of exchange.
+		// It was interrupted between the two renames of exchange.
 		if err := os.Rename(former(dataDir), keptDir(dataDir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

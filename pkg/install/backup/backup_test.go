@@ -67,7 +67,7 @@ func TestCopyBackGoesOnWhereItWas(t *testing.T) {
 			if _, err := os.Lstat(kept); err == nil {
 				must(t, copyBack(live, kept, dropped))
 			} else {
-				must(t, putBack(dir, "server"))
+				must(t, restoreEntry(dir, "server"))
 			}
 			for path, want := range map[string]string{"token": "before", "etcd/db": "before", "link": "before", "new/file": ""} {
 				if got := content(t, filepath.Join(live, path)); got != want {

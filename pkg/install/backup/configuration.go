@@ -10,7 +10,7 @@ import (
 	"lite.io/lite/pkg/config"
 )
 
-// largestFile bounds what is taken for a file of the configuration.
+// largestFile bounds the size of a file of the configuration.
 const largestFile = 1 << 20
 
 // mostLinks is how many links from one to the next are followed, as the kernel does.
@@ -68,7 +68,7 @@ func follows(link string) (string, error) {
 	return filepath.Join(dir, target), err
 }
 
-// below is where a file of the machine is kept below a directory.
+// below is the path of the copy of a file below a directory.
 func below(dir, path string) string {
 	return filepath.Join(dir, strings.TrimPrefix(path, "/"))
 }

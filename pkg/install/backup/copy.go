@@ -28,18 +28,18 @@ const settled = time.Minute
 type when int
 
 const (
-	// early is while lite runs, so that less is left to do while it does not: only
-	// such files are copied that nobody has written to for a while.
+	// early is while lite runs, so that less is left for when it is stopped: it copies only
+	// files that nobody has written to for a while.
 	early when = iota
 	late
-	// back is to where the original was.
+	// back is for restoring the original.
 	back
 )
 
-// copyTree makes to what from is: directories, files and links, with their owners,
-// modes and times. A copy that an earlier call has made and that still has the size
-// and the time of its original stays; what is in to and not in from goes, unless
-// something is mounted there. What users have mounted is left alone on both sides.
+// copyTree makes to the same as from: directories, files and links, with their owners,
+// modes and times. A copy from an earlier call stays if it still has the size and the time
+// of its original; what is only in to is removed, unless something is mounted there. Users'
+// mounts are left alone on both sides.
 func copyTree(from, to string, w when) error {
 	began := time.Now()
 	theirs, err := usersMounts(from)
@@ -86,9 +86,9 @@ func copyTree(from, to string, w when) error {
 	return prune(from, to)
 }
 
-// isUsers reports whether something in a server's directory is the user's, so that
-// it may be where nobody can write. All else has to come back: the old program on the
-// data of the new one would be worse than none.
+// isUsers reports whether something in a server's directory is the user's, and so may be
+// read-only. All else must be restored: the old program on the data of the new one would be
+// worse than none.
 func isUsers(rel string) bool { return strings.HasPrefix(rel+"/", "manifests/") }
 
 // usersMounts finds mounts of the user's in a directory, such as a checkout of manifests.
@@ -232,7 +232,7 @@ func mountsIn(path string) ([]string, error) {
 	return mounts, nil
 }
 
-// remove removes a tree, unless something is mounted in it: that is not ours.
+// remove removes a tree, unless something is mounted in it, which is not ours.
 func remove(path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -299,9 +299,9 @@ func prune(from, to string) error {
 	})
 }
 
-// copyFile copies a file and puts the copy on the disk. Where the file system
-// can, both share their blocks until one is changed. Holes stay holes: etcd sets
-// aside 64 MiB for each file of its log.
+// copyFile copies and syncs a file. If the file system supports it, both share their blocks
+// until one is changed. Holes stay holes: etcd preallocates 64 MiB for each file of its
+// log.
 func copyFile(from, to string, info fs.FileInfo) (err error) {
 	source, err := os.Open(from)
 	if err != nil {
@@ -346,7 +346,7 @@ func copyData(source, target *os.File) error {
 		}
 		hole := end
 		if err != nil {
-			data = at // a file system that knows no holes
+			data = at // a file system without holes
 		} else if hole, err = unix.Seek(int(source.Fd()), data, unix.SEEK_HOLE); err != nil {
 			hole = end
 		}
@@ -386,8 +386,7 @@ func linkOrCopy(from, to string) error {
 	return file.SyncDir(filepath.Dir(to))
 }
 
-// syncTree puts the names of a tree on the disk; copyFile has done so with the
-// contents.
+// syncTree syncs the directories of a tree; copyFile has synced the files.
 func syncTree(dir string) error {
 	return filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.IsDir() {
@@ -397,8 +396,7 @@ func syncTree(dir string) error {
 	})
 }
 
-// SizeOf is how much room a copy of a tree takes, in bytes; what is not there takes
-// none.
+// SizeOf is how much room a copy of a tree takes, in bytes; 0 if it does not exist.
 func SizeOf(path string) (total int64) {
 	theirs, err := usersMounts(path)
 	if err != nil {

@@ -16,8 +16,8 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// RemoveImages takes away archives of images that came while a Backup was made, and puts back those of the same
-// names that KeepImage has kept, of a Backup that is complete or not.
+// RemoveImages removes image archives that were added while a Backup was made, and restores those of the same
+// names that KeepImage has backed up, whether the Backup is complete or not.
 func RemoveImages(dataDir string, names []string) error {
 	aside := making(dataDir)
 	if _, err := os.Lstat(aside); err != nil {
@@ -40,10 +40,9 @@ func removeImages(dataDir string, names []string, aside string) error {
 	return nil
 }
 
-// Restore makes the node again what was kept. Whatever moment it is interrupted
-// at, it can be called again. But for the program and changed configuration,
-// which are small or were there before, it only renames where that can be done:
-// that works on a full disk.
+// Restore restores the node from a Backup. It can be called again whenever it was
+// interrupted. Except for the program and changed configuration, which are small or existed
+// before, it only renames where possible: that works on a full disk.
 func Restore(dataDir string) error {
 	dir := keptDir(dataDir)
 	b, err := Read(dataDir)
@@ -57,7 +56,7 @@ func Restore(dataDir string) error {
 		return err
 	}
 	for _, name := range b.Entries {
-		if err := putBack(dataDir, name); err != nil {
+		if err := restoreEntry(dataDir, name); err != nil {
 			return fmt.Errorf("restore %s: %w", filepath.Join(dataDir, name), err)
 		}
 	}
@@ -79,8 +78,8 @@ func Restore(dataDir string) error {
 	return ReplaceProgram(b.Binary)
 }
 
-// advance moves the revision of a store on that was put back. Going back matters more than the other nodes'
-// view of it, which heals when they are restarted.
+// advance increases the revision of a restored store. The rollback matters more than the other nodes' view
+// of it, which heals when they are restarted.
 func (b *Backup) advance(dataDir string) {
 	server := layout.Data("").Server()
 	if !slices.Contains(b.Entries, string(server)) {
@@ -92,7 +91,7 @@ func (b *Backup) advance(dataDir string) {
 	}
 }
 
-// MakeRoom gives up what was set aside for a rollback on a full disk.
+// MakeRoom frees the space that was reserved for a rollback on a full disk.
 func MakeRoom(dataDir string) error {
 	if err := os.Remove(filepath.Join(keptDir(dataDir), keptReserve)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("free space: %w", err)
@@ -100,9 +99,8 @@ func MakeRoom(dataDir string) error {
 	return nil
 }
 
-// putBack exchanges an entry with the kept one. What is kept is gone once it is
-// back.
-func putBack(dataDir, name string) error {
+// restoreEntry exchanges an entry with the one in the backup, which is gone once it is restored.
+func restoreEntry(dataDir, name string) error {
 	live := filepath.Join(dataDir, name)
 	kept := filepath.Join(keptDir(dataDir), keptEntries, name)
 	dropped := filepath.Join(keptDir(dataDir), keptDropped, name)
@@ -115,14 +113,14 @@ func putBack(dataDir, name string) error {
 	}
 	if len(mounts) == 0 {
 		err := swapEntry(live, kept, dropped)
-		// An overlay may refuse to rename a directory, and so do some file systems
-		// with quotas or volumes of their own.
+		// Overlayfs may refuse to rename a directory, as do some file systems with quotas
+		// or subvolumes.
 		if !errors.Is(err, unix.EXDEV) && !errors.Is(err, unix.EBUSY) {
 			return err
 		}
 	}
-	// Renamed, a mount would be with what is dropped, and come back at the next boot,
-	// over what was put back.
+	// A renamed mount would be with what is dropped, and come back at the next boot, over
+	// what was restored.
 	return copyBack(live, kept, dropped)
 }
 
@@ -206,7 +204,7 @@ func leave(path string, err error) error {
 	return err
 }
 
-// restoreFile makes a file of the configuration, or a link to one, what it was.
+// restoreFile restores a file of the configuration, or a link to one.
 func restoreFile(dir, path string) error {
 	kept := below(filepath.Join(dir, keptFiles), path)
 	info, err := os.Lstat(kept)
@@ -255,7 +253,7 @@ func (b *Backup) setAside(dir string) error {
 	return nil
 }
 
-// Spend notes that what was kept is in use again, so that it is kept no more.
+// Spend records that the backup was used, so that it no longer counts as one.
 func Spend(dataDir string) error {
 	if err := os.Remove(filepath.Join(keptDir(dataDir), description)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("record that the backup is restored: %w", err)

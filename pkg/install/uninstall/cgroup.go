@@ -110,8 +110,8 @@ func above(dir string) []string {
 	return dirs
 }
 
-// removeCgroup removes an empty one. The kernel takes a moment to see that the
-// last process has ended.
+// removeCgroup removes an empty cgroup. The kernel takes a moment to notice that the last
+// process has ended.
 func (w *work) removeCgroup(dir string) {
 	deadline := time.Now().Add(killTimeout)
 	for {
@@ -150,7 +150,7 @@ func processes(dir string) []int {
 	return pids
 }
 
-// tree is a cgroup and all below it, none if it is not there.
+// tree is a cgroup and all below it, none if it does not exist.
 func tree(dir string) []string {
 	var dirs []string
 	_ = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
@@ -165,8 +165,8 @@ func tree(dir string) []string {
 	return dirs
 }
 
-// stopSlices makes systemd forget the cgroups that the kubelet and runc have had
-// it make, if all processes in them are gone.
+// stopSlices makes systemd forget the cgroups that it has created for the kubelet and runc,
+// if all processes in them are gone.
 func (w *work) stopSlices(ctx context.Context) {
 	if _, err := os.Stat("/run/systemd/system"); err != nil {
 		return

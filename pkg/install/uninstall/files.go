@@ -17,7 +17,7 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// kubeletNames is what a kubelet makes in its directory (1.37, and older ones).
+// kubeletNames is what a kubelet creates in its directory (1.37, and older ones).
 var kubeletNames = []string{
 	"pods", "plugins", "plugins_registry", "plugin-containers", "pod-resources", "pods-api", "device-plugins", "checkpoints",
 	"image_manager", "usernamespaces", "cpu_manager_state", "memory_manager_state", "dra_manager_state", "dra_health_state",
@@ -26,7 +26,7 @@ var kubeletNames = []string{
 	"pod_status_manager_state",
 }
 
-// checkDataDir refuses directories that are a machine's, whatever is in them.
+// checkDataDir refuses directories that belong to the machine, whatever they contain.
 func checkDataDir(dir string) error {
 	if !filepath.IsAbs(dir) || filepath.Clean(dir) != dir {
 		return fmt.Errorf("data-dir %q must be an absolute path in its shortest form", dir)
@@ -109,8 +109,8 @@ func (w *work) removeService(ctx context.Context) {
 	w.removeServiceCgroup(manager)
 }
 
-// removeFiles removes files; the program itself goes last, so that what has
-// failed can be tried again.
+// removeFiles removes files, the program itself last, so that a failed uninstall can be
+// repeated.
 func (w *work) removeFiles() {
 	installed := w.installed()
 	if w.KeepData {
@@ -169,7 +169,7 @@ func (w *work) removeData() {
 		w.removeNames(filepath.Join(w.Host.CNI, "results"), nil)
 		w.removeNames(w.Host.CNI, nil)
 	}
-	// After that: by them it is known that lite has run here.
+	// After that, because they show that lite has run here.
 	for _, dir := range w.DataDirs {
 		w.removeDataDir(dir)
 	}
@@ -177,8 +177,7 @@ func (w *work) removeData() {
 	if w.Kubeconfig != "" && filepath.Dir(w.Kubeconfig) != string(w.ConfigDir) {
 		w.removeInstalled([]string{w.Kubeconfig})
 	}
-	// What is in the directory of configuration but for the list of what is
-	// still to be removed.
+	// The directory of configuration, except for the list of what is still to be removed.
 	for _, name := range names(string(w.ConfigDir)) {
 		if path := filepath.Join(string(w.ConfigDir), name); path != w.ConfigDir.Installed() {
 			w.remove(path)
@@ -192,9 +191,9 @@ func (w *work) removeData() {
 	}
 }
 
-// removeDataDir removes what is lite's in a data directory, and the directory
-// unless it is a link, a mount, or not empty. Its lock goes last: until then no
-// lite starts there, and another uninstall knows that it is one.
+// removeDataDir removes what is lite's in a data directory, and the directory unless it is
+// a link, a mount, or not empty. It removes the lock last: until then no lite starts there,
+// and another uninstall recognizes it as a data directory.
 func (w *work) removeDataDir(dir string) {
 	if !exists(dir) {
 		return
@@ -224,7 +223,7 @@ func (w *work) removeDataDir(dir string) {
 	}
 	for _, name := range all {
 		if named && name == storage {
-			// What else is in a directory of this name was not made by lite.
+			// lite has not created anything else in a directory of this name.
 			w.removeNames(filepath.Join(real, name), startingWith(layout.VolumeNamesPrefix, names(filepath.Join(real, name))))
 			continue
 		}
@@ -268,8 +267,7 @@ func (w *work) removeLogs() {
 	w.removeNames(containers, links)
 }
 
-// removeAuditLog removes the audit log where it is by default, with what it was
-// rotated to.
+// removeAuditLog removes the audit log at its default path, with rotated files.
 func (w *work) removeAuditLog() {
 	dir, name := filepath.Split(w.OwnLog)
 	rotated := startingWith(strings.TrimSuffix(name, filepath.Ext(name))+"-", names(dir))
@@ -288,8 +286,8 @@ func (w *work) removeServiceLog() {
 	}
 }
 
-// removeNames removes entries of a directory, and the directory if it is empty
-// then. What else is in it stays, and so does a link or a mount.
+// removeNames removes entries of a directory, and then the directory if it is empty. Other
+// entries stay, and so does a link or a mount.
 func (w *work) removeNames(dir string, entries []string) {
 	real, err := filepath.EvalSymlinks(dir)
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"lite.io/lite/pkg/host/probe"
 )
 
-// restoreKernel brings back the settings that are still what lite has made them,
-// and unloads the modules that it has loaded.
+// restoreKernel restores the settings that still have lite's values, and unloads the
+// modules that it has loaded.
 func (w *work) restoreKernel() {
 	if w.other != "" {
 		return // it needs them as they are

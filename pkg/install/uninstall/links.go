@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// vethName is how the plugin bridge of the CNI names the node's end of a pair.
+// vethName is the name that the CNI plugin bridge gives to the node's end of a pair.
 var vethName = regexp.MustCompile(`^veth[0-9a-f]{8}$`)
 
 // shaperName is the name that the CNI plugin bandwidth (1.9) gives to the device that
@@ -33,7 +33,7 @@ func (w *work) removeLinks() {
 	}
 	bridge := 0
 	for _, l := range links {
-		// Other distributions call theirs the same.
+		// Other distributions use the same name.
 		if l.Attrs().Name == w.Bridge && l.Type() == "bridge" && w.hadRun {
 			bridge = l.Attrs().Index
 		}

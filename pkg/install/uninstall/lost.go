@@ -140,7 +140,7 @@ func (l lost) has(pid int) bool {
 	return false
 }
 
-// signal reaches a process if it is still the one that was found.
+// signal signals a process if it is still the one that was found.
 func (l lost) signal(pid int, s unix.Signal, still func(int) bool) bool {
 	p, err := os.FindProcess(pid)
 	if err != nil {
@@ -150,7 +150,7 @@ func (l lost) signal(pid int, s unix.Signal, still func(int) bool) bool {
 	return still(pid) && p.Signal(s) == nil
 }
 
-// ask sends SIGTERM to the first process of each container that listens to it, and gives it time.
+// ask sends SIGTERM to the first process of each container that handles it, and gives it time.
 func (l lost) ask(hierarchies []hierarchy, grace time.Duration) {
 	pids := l.processes(hierarchies)
 	var asked []int

@@ -15,7 +15,7 @@ import (
 	"lite.io/lite/pkg/layout"
 )
 
-// unmount takes away the mounts of pods and of containerd, the last one first.
+// unmount unmounts the mounts of pods and of containerd, the last one first.
 func (w *work) unmount() {
 	mounts, err := mountinfo.GetMounts(nil)
 	if err != nil {
@@ -32,8 +32,8 @@ func (w *work) unmount() {
 	}
 }
 
-// ourMount reports whether the kubelet or containerd has mounted something there.
-// What is mounted on their directories themselves is of the machine's owner.
+// ourMount reports whether the kubelet or containerd has mounted something there. Mounts on
+// their directories themselves belong to the machine's owner.
 func (w *work) ourMount(path string) bool {
 	path = strings.TrimSuffix(path, "//deleted")
 	for _, dir := range w.mountDirs() {

@@ -28,7 +28,7 @@ type containers struct {
 	groups  map[string]bool // their cgroups and those of their pods, as /proc/PID/cgroup has them
 }
 
-// container is what runc notes of one.
+// container is runc's record of one.
 type container struct {
 	ID          string            `json:"id"`
 	InitPID     int               `json:"init_process_pid"`
@@ -91,7 +91,7 @@ func (w *work) podUIDs() []string {
 	return names(filepath.Join(w.KubeletDir, "pods"))
 }
 
-// idPatterns is where a directory is named after each container.
+// idPatterns is the directories that are named after each container.
 func (w *work) idPatterns() []string {
 	state := w.RunDir.Containerd().State()
 	patterns := []string{
@@ -195,7 +195,7 @@ func (w *work) killOurs(pid int) {
 	}
 }
 
-// askContainers sends SIGTERM to those that listen to it, and gives them time.
+// askContainers sends SIGTERM to those that handle it, and gives them time.
 func (w *work) askContainers(ctx context.Context) error {
 	var asked []container
 	for _, c := range w.seen.running {
@@ -203,8 +203,8 @@ func (w *work) askContainers(ctx context.Context) error {
 		if err != nil {
 			continue
 		}
-		// What does not handle the signal is process 1 of its namespace, and
-		// never gets it.
+		// A process without a handler is process 1 of its namespace, and never gets the
+		// signal.
 		if handles(c.InitPID, unix.SIGTERM) && w.Grace > 0 && p.Signal(unix.SIGTERM) == nil {
 			asked = append(asked, c)
 		}
@@ -258,10 +258,9 @@ func (w *work) ourProcesses() []int {
 	return ours
 }
 
-// isOurs reports whether a process was started for a pod of this node: it is in
-// a cgroup of one, or lives in the files of one, or is a helper of lite that
-// starts them. Its name counts for nothing. A process that has ended and is not
-// buried is nobody's.
+// isOurs reports whether a process was started for a pod of this node: it is in a cgroup of
+// one, or lives in the files of one, or is a helper of lite that starts them. Its name does
+// not matter. A zombie is nobody's.
 func (w *work) isOurs(pid int) bool {
 	proc := filepath.Join("/proc", strconv.Itoa(pid))
 	exe, err := os.Readlink(filepath.Join(proc, "exe"))
@@ -290,8 +289,8 @@ func (w *work) inOurGroup(proc string) bool {
 	return false
 }
 
-// isHelper looks for the programs that lite has unpacked. crictl is one that
-// people run.
+// isHelper recognizes the programs that lite has unpacked, except for crictl, which people
+// run.
 func (w *work) isHelper(proc, exe string) bool {
 	exe = strings.TrimSuffix(exe, " (deleted)")
 	if filepath.Base(exe) == "crictl" {
@@ -302,7 +301,7 @@ func (w *work) isHelper(proc, exe string) bool {
 			return true
 		}
 	}
-	// A shim of a lite whose data directory is not known any more.
+	// A shim of a lite whose data directory is no longer known.
 	if filepath.Base(exe) != "containerd-shim-runc-v2" {
 		return false
 	}
@@ -351,7 +350,7 @@ func nameOf(pid int) string {
 	return strings.TrimSpace(string(data))
 }
 
-// cniResult is what the CNI library notes of a container in a network.
+// cniResult is the CNI library's record of a container in a network.
 type cniResult struct {
 	path        string
 	NetworkName string `json:"networkName"`

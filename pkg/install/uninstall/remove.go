@@ -14,8 +14,7 @@ import (
 // maxFailures is how many files are named that cannot be removed.
 const maxFailures = 3
 
-// remove deletes what is called path, and all below it if it is a directory. What is
-// mounted there stays.
+// remove deletes path, with all below it if it is a directory. Mounts stay.
 func (w *work) remove(path string) {
 	dir, err := os.OpenRoot(filepath.Dir(path))
 	if errors.Is(err, fs.ErrNotExist) {

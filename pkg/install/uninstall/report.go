@@ -21,14 +21,14 @@ func NewReport(out io.Writer) *Report { return &Report{out: out} }
 // Step prints what is done next.
 func (r *Report) Step(format string, args ...any) { fmt.Fprintf(r.out, format+"\n", args...) }
 
-// Leave notes what stays, on purpose.
+// Leave records what stays, on purpose.
 func (r *Report) Leave(format string, args ...any) {
 	if what := fmt.Sprintf(format, args...); !slices.Contains(r.left, what) {
 		r.left = append(r.left, what)
 	}
 }
 
-// Fail notes what could not be done.
+// Fail records what could not be done.
 func (r *Report) Fail(err error) {
 	if err == nil {
 		return

@@ -44,7 +44,7 @@ func (w *work) removeTables(ctx context.Context) {
 	}
 }
 
-// ownsTable reports whether a table is ours as a whole. Other Kubernetes call the one of kube-proxy the same.
+// ownsTable reports whether a whole table is ours. Other distributions use the same name for kube-proxy's.
 func ownsTable(table string, hadRun bool) bool {
 	switch table {
 	case "inet " + layout.PolicyTable:
@@ -87,9 +87,9 @@ func (w *work) removeHostPorts(ctx context.Context, table string) {
 	}
 }
 
-// removeEmptied removes tables and chains of the kernel's hooks that our use of
-// iptables has made and that hold nothing now. They change no packet's way, so
-// without knowledge of what was before they stay.
+// removeEmptied removes tables and base chains that lite's use of iptables has created and
+// that are empty now. They do not affect packets, so they stay if it is unknown what
+// existed before.
 func (w *work) removeEmptied(ctx context.Context) {
 	if w.record.Tables == nil {
 		return

@@ -1,7 +1,7 @@
-// Package uninstall takes lite off a machine, or stops all of it: the service,
-// pods, mounts, network, cgroups, files and kernel settings that lite and the
-// parts of Kubernetes within it have made, and nothing of anybody else. How each
-// thing is known to be lite's is in docs/uninstall.md.
+// Package uninstall removes lite from a machine, or stops all of it: the service, pods,
+// mounts, network, cgroups, files and kernel settings that lite and its Kubernetes
+// components have created, and nothing of others. How each thing is known to be lite's is
+// in docs/uninstall.md.
 package uninstall
 
 import (
@@ -31,7 +31,7 @@ type Installation struct {
 	KubeletDir string      // which a user may have named
 	Host       layout.Host // in directories of the machine's
 	Kubeconfig string      // "" = none is written
-	// Volumes and AuditLog are of users, where they have named a place for them.
+	// Volumes and AuditLog are the paths that users have set for them.
 	Volumes  string
 	AuditLog string
 	OwnLog   string // the default path of the audit log
@@ -46,7 +46,7 @@ type Installation struct {
 
 // Options is what a user may choose.
 type Options struct {
-	// Grace is how long containers may take to end by themselves.
+	// Grace is how long containers may take to end on their own.
 	Grace    time.Duration
 	KeepData bool
 }
@@ -59,22 +59,22 @@ type work struct {
 	record changes.Record
 	seen   containers
 	holds  []*service.Hold
-	// programs are the machine's, or those that lite brings along.
+	// programs are the machine's, or the bundled ones.
 	programs netfilter.Programs
-	// used are the data directories that a lite has worked in. In others there may be
-	// names that lite uses too, of somebody else.
+	// used are the data directories that a lite has used. Others may have files of somebody
+	// else with names that lite uses, too.
 	used map[string]bool
-	// hasRun: lite has run here, so what a kubelet makes in its directory and for its
-	// pods is its. hadRun: it has since boot, so what Kubernetes makes under names that
-	// others use too is its.
+	// hasRun: lite has run here, so that what a kubelet creates in its directory and for
+	// its pods is lite's. hadRun: it has since boot, so that what Kubernetes creates under
+	// names that others use, too, is lite's.
 	hasRun, hadRun bool
 	// other is the socket of another kubelet, whose pods cannot be distinguished from
 	// lite's.
 	other string
 }
 
-// Kill stops lite and all its pods and takes away what they need of the machine.
-// Data stays, and lite starts again on it.
+// Kill stops lite and all its pods and removes what they have set up on the machine. Data
+// stays, and lite can start again on it.
 func Kill(ctx context.Context, n Installation, o Options, r *Report) error {
 	return change(ctx, n, o, r, func(w *work) error {
 		if !w.present() {
@@ -122,7 +122,7 @@ func change(ctx context.Context, n Installation, o Options, r *Report, do func(*
 		return err
 	}
 	defer c.Close()
-	w, err := begin(n, o, r) // who was waited for may have removed something
+	w, err := begin(n, o, r) // the process that was waited for may have removed something
 	if err != nil {
 		return err
 	}
@@ -188,7 +188,7 @@ func begin(n Installation, o Options, r *Report) (*work, error) {
 	return w, nil
 }
 
-// kill is an error only if lite still runs: then nothing else is touched.
+// kill fails only if lite still runs: then nothing else is changed.
 func (w *work) kill(ctx context.Context) error {
 	w.findHelpers()
 	w.seen = w.findContainers()
@@ -248,7 +248,7 @@ func (w *work) stopLite(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		// An upgrade may have stopped one that waits to start again, and have died.
+		// An upgrade that has died may have stopped one that waits to start again.
 		if err := service.EndOpeners(ctx, layout.Data(dir).Driver()); err != nil {
 			return err
 		}
@@ -256,8 +256,8 @@ func (w *work) stopLite(ctx context.Context) error {
 	return nil
 }
 
-// manager is the init system that lite is a service of. Others may call a service of
-// theirs the same.
+// manager is the init system that lite is a service of. Others may have a service of the
+// same name.
 func (w *work) manager() (service.Manager, error) {
 	m, err := service.Find()
 	if err != nil || slices.Contains(w.installed(), m.Unit()) {
@@ -301,8 +301,8 @@ func (w *work) release() {
 	}
 }
 
-// findHelpers finds the programs for the packet filter that lite brings along, of
-// whichever version: a machine without nft or iptables has only these.
+// findHelpers finds the bundled programs for the packet filter, of whichever version: a
+// machine without nft or iptables has only these.
 func (w *work) findHelpers() {
 	for _, dir := range w.DataDirs {
 		for _, name := range []string{"nft", "bin"} {

@@ -54,9 +54,9 @@ func newGate(dataDir string, j *Journal, kubeconfig string) gate {
 		kubeconfig: kubeconfig}
 }
 
-// backGate is the gate for a version that a rollback restores: it has to run; containers
+// rollbackGate is the gate for a version that a rollback restores: it has to run; containers
 // that were lost do not change that.
-func backGate(dataDir string, j *Journal, kubeconfig string) gate {
+func rollbackGate(dataDir string, j *Journal, kubeconfig string) gate {
 	return gate{dataDir: dataDir, version: j.From, timeout: max(j.HealthTimeout, returnTimeout), kubeconfig: kubeconfig}
 }
 

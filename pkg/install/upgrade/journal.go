@@ -122,9 +122,9 @@ func (j *Journal) enter(dataDir string, s State) error {
 	return j.write(dataDir)
 }
 
-// takeBack removes the images of an upgrade that never began, and restores the previous backup in place of its
+// abandon removes the images of an upgrade that never began, and restores the previous backup in place of its
 // own. cleanUp, which has to follow, does the rest.
-func takeBack(dataDir string, j *Journal) error {
+func abandon(dataDir string, j *Journal) error {
 	if len(j.Images) > 0 {
 		if err := backup.RemoveImages(dataDir, j.Images); err != nil {
 			return err

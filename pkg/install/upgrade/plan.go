@@ -181,7 +181,7 @@ func (p *Plan) settle() error {
 	}
 	switch {
 	case j.State == Prepared:
-		return errors.Join(takeBack(dataDir, j), cleanUp(dataDir, j), forget(dataDir))
+		return errors.Join(abandon(dataDir, j), cleanUp(dataDir, j), forget(dataDir))
 	case j.State == Returning:
 		return errors.Join(cleanUp(dataDir, j), forget(dataDir))
 	case j.State == Restored && j.From == p.From.Version:

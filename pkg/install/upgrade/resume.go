@@ -77,7 +77,7 @@ func settle(dataDir string, j *Journal, self, who string) (program string, err e
 		return "", errors.Join(cleanUp(dataDir, j), forget(dataDir))
 	case Prepared:
 		slog.Warn("An upgrade was interrupted before it had changed anything", "from", j.From, "to", j.To)
-		return "", errors.Join(takeBack(dataDir, j), cleanUp(dataDir, j), forget(dataDir))
+		return "", errors.Join(abandon(dataDir, j), cleanUp(dataDir, j), forget(dataDir))
 	case Swapped, Started:
 		replaced, err := isReplaced(dataDir, j)
 		if err != nil {
@@ -85,7 +85,7 @@ func settle(dataDir string, j *Journal, self, who string) (program string, err e
 		}
 		if !replaced {
 			slog.Warn("An upgrade was interrupted before it had replaced the program", "from", j.From, "to", j.To)
-			return "", errors.Join(takeBack(dataDir, j), cleanUp(dataDir, j), forget(dataDir))
+			return "", errors.Join(abandon(dataDir, j), cleanUp(dataDir, j), forget(dataDir))
 		}
 		if who == "new" && self != j.To {
 			slog.Warn("An upgrade was interrupted, and this is neither of its versions: somebody has installed another one since then", "from", j.From, "to", j.To)

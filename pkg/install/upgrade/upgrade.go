@@ -159,14 +159,14 @@ func (r *run) await(ctx context.Context) (ended []string, err error) {
 
 // abort forgets an upgrade that has touched nothing.
 func (r *run) abort() error {
-	return errors.Join(takeBack(r.dataDir, r.journal), cleanUp(r.dataDir, r.journal), forget(r.dataDir))
+	return errors.Join(abandon(r.dataDir, r.journal), cleanUp(r.dataDir, r.journal), forget(r.dataDir))
 }
 
 // undo starts lite again as it was.
 func (r *run) undo(ctx context.Context, hold *service.Hold, reason error) error {
 	errs := []error{reason, r.abort(), hold.Close()}
 	r.Node.start(ctx)
-	g := backGate(r.dataDir, r.journal, r.Node.kubeconfig())
+	g := rollbackGate(r.dataDir, r.journal, r.Node.kubeconfig())
 	if _, err := g.await(ctx); err != nil {
 		errs = append(errs, fmt.Errorf("start lite again: %w", err))
 	}
@@ -180,7 +180,7 @@ func (r *run) rollBack(ctx context.Context, hold *service.Hold, reason error) er
 	r.report("Rolling back: " + reason.Error())
 	r.journal.Reason = reason.Error()
 	text := ""
-	if err := goBack(ctx, r.dataDir, r.journal, r.Node.Manager, hold, r.Node.process, kubeconfigOf(r.Node.Config), r.report); err != nil {
+	if err := restoreOld(ctx, r.dataDir, r.journal, r.Node.Manager, hold, r.Node.process, kubeconfigOf(r.Node.Config), r.report); err != nil {
 		text = fmt.Sprintf("%v; and the rollback failed: %v", reason, err)
 	} else {
 		text = fmt.Sprintf("lite %s was rolled back to %s, with its old data; what was written to the cluster since then is in %s. Reason: %v",
@@ -192,9 +192,9 @@ func (r *run) rollBack(ctx context.Context, hold *service.Hold, reason error) er
 	return errors.New(text)
 }
 
-// goBack stops what runs, restores the old program and data, and starts them. original is
+// restoreOld stops what runs, restores the old program and data, and starts them. original is
 // the process that re-executes itself as the program, if any.
-func goBack(ctx context.Context, dataDir string, j *Journal, manager service.Manager, hold *service.Hold, original *os.Process,
+func restoreOld(ctx context.Context, dataDir string, j *Journal, manager service.Manager, hold *service.Hold, original *os.Process,
 	kubeconfig string, report func(string)) error {
 	// Until lite is stopped nothing is decided: who finds the journal then may
 	// watch on.
@@ -213,7 +213,7 @@ func goBack(ctx context.Context, dataDir string, j *Journal, manager service.Man
 	if err := hold.Close(); err != nil {
 		return err
 	}
-	g := backGate(dataDir, j, kubeconfig)
+	g := rollbackGate(dataDir, j, kubeconfig)
 	if manager != nil {
 		go func() { _ = manager.Start(ctx) }()
 	} else {
@@ -376,7 +376,7 @@ func Rollback(ctx context.Context, p *RollbackPlan, timeout time.Duration, repor
 	if p.Node == nil && manager == nil {
 		return restoreOnly(ctx, p, j, report)
 	}
-	if err := goBack(ctx, p.DataDir, j, manager, nil, original, kubeconfigOf(p.Config), report); err != nil {
+	if err := restoreOld(ctx, p.DataDir, j, manager, nil, original, kubeconfigOf(p.Config), report); err != nil {
 		return err
 	}
 	report(fmt.Sprintf("lite %s is running, with the data of %s; the data of the newer version is in %s", j.From, p.Kept.Taken.Format(time.RFC3339), backup.Dropped(p.DataDir)))
