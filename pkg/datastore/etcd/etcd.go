@@ -75,7 +75,6 @@ type Etcd struct {
 	admit   func(ctx context.Context, peerURL string) (string, error)
 	waiting atomic.Pointer[error] // why the cluster has not let it in yet
 
-	reached url.URL // where other members reach it, once it is shared
 	running context.Context
 	sharing sync.Mutex
 	shared  chan struct{} // see Shared
@@ -92,7 +91,7 @@ func New(c Config) (*Etcd, error) {
 	}
 	e := &Etcd{
 		config: cfg, args: arguments(flags), failed: make(chan log.Fatal, 1), admit: c.Admit,
-		shared: make(chan struct{}), reached: peerURL(c.Address),
+		shared: make(chan struct{}),
 	}
 	if c.Several {
 		close(e.shared)
@@ -126,7 +125,8 @@ func configure(c Config) (*embed.Config, *flag.FlagSet, error) {
 	if c.Several {
 		cfg.ListenPeerUrls = []url.URL{peerURL(c.Address)}
 	}
-	cfg.AdvertisePeerUrls = cfg.ListenPeerUrls
+	// Whom it sends something to answers there, also who does not know the members yet.
+	cfg.AdvertisePeerUrls = []url.URL{peerURL(c.Address)}
 	cfg.InitialCluster = cfg.InitialClusterFromName(c.Name)
 	cfg.ClientTLSInfo = mutualTLS(c.PKI, pki.EtcdServer)
 	cfg.PeerTLSInfo = mutualTLS(c.PKI, pki.EtcdPeer)

@@ -209,13 +209,13 @@ func (e *Etcd) Admit(ctx context.Context, name, peer string) (initialCluster str
 		default:
 			continue
 		}
-		if _, err := s.RemoveMember(ctx, uint64(m.ID)); err != nil {
+		if err := propose(ctx, func(ctx context.Context) error { _, err := s.RemoveMember(ctx, uint64(m.ID)); return err }); err != nil {
 			return "", &BusyError{fmt.Sprintf("member %s (%s) cannot be removed yet: %v", m.ID, m.Name, err)}
 		}
 	}
 	now := time.Now()
 	added := membership.NewMemberAsLearner("", urls, e.config.InitialClusterToken, &now)
-	if _, err := s.AddMember(ctx, *added); err != nil {
+	if err := propose(ctx, func(ctx context.Context) error { _, err := s.AddMember(ctx, *added); return err }); err != nil {
 		return "", &BusyError{fmt.Sprintf("the datastore takes no member now: %v", err)}
 	}
 	slog.Info("A server joins the datastore", "name", name, "url", peer, "member", added.ID)
@@ -287,7 +287,10 @@ func (e *Etcd) Remove(ctx context.Context, which string) (Member, error) {
 	if err != nil {
 		return Member{}, err
 	}
-	_, err = e.server.Load().Server.RemoveMember(ctx, uint64(id))
+	err = propose(ctx, func(ctx context.Context) error {
+		_, err := e.server.Load().Server.RemoveMember(ctx, uint64(id))
+		return err
+	})
 	switch {
 	case errors.Is(err, etcderrors.ErrNotEnoughStartedMembers), errors.Is(err, etcderrors.ErrUnhealthy):
 		return all[i], fmt.Errorf("without %s, too few of the other members would be up to hold a quorum; bring the others back first, or add a server: %w", which, err)

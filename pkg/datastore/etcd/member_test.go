@@ -15,6 +15,10 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/client/pkg/v3/types"
+	"go.etcd.io/etcd/server/v3/storage/wal"
+	"go.uber.org/zap"
+	"google.golang.org/protobuf/proto"
 
 	"lite.io/lite/pkg/pki"
 )
@@ -187,4 +191,52 @@ func TestLearnersTakeTurns(t *testing.T) {
 			t.Errorf("%s at %s, which is the first itself: %v", name, peer, err)
 		}
 	}
+}
+
+// A learner that was killed when it had its log and nothing in it goes on.
+func TestLearnerKilledAtItsBeginning(t *testing.T) {
+	quietly(t)
+	s := &servers{root: t.TempDir()}
+	s.first = s.member(t, 1)
+	defer running(t, s.first)()
+	if err := s.first.Share(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	write(t, s.first, "before")
+	// A learner that does not know the members yet answers where it is told to.
+	if at := s.first.config.AdvertisePeerUrls[0].Host; at != "127.0.77.1:2380" {
+		t.Errorf("others answer at %s", at)
+	}
+	second := s.member(t, 2)
+	if err := second.enter(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	all, err := s.first.Members()
+	if err != nil || len(all) != 2 {
+		t.Fatalf("members %v, %v", all, err)
+	}
+	var id types.ID
+	for _, m := range all {
+		if m.Learner {
+			id, err = types.IDFromString(m.ID)
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	metadata, err := proto.Marshal(&etcdserverpb.Metadata{NodeID: new(uint64(id)), ClusterID: new(uint64(s.first.server.Load().Server.Cluster().ID()))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(second.config.Dir, "member", "snap"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	log, err := wal.Create(zap.NewNop(), walDir(second.config.Dir), metadata)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log.Close()
+	again := s.member(t, 2)
+	defer running(t, again)()
+	has(t, again, "before")
 }

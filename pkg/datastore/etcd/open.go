@@ -27,7 +27,7 @@ func (e *Etcd) Share(ctx context.Context) error {
 	if server == nil {
 		return &BusyError{"the datastore of the server that was asked is not open yet"}
 	}
-	listener, err := net.Listen("tcp", e.reached.Host)
+	listener, err := net.Listen("tcp", e.config.AdvertisePeerUrls[0].Host)
 	if err != nil {
 		return fmt.Errorf("let other servers reach the datastore: %w; stop what uses that port", err)
 	}
@@ -36,7 +36,7 @@ func (e *Etcd) Share(ctx context.Context) error {
 		return errors.Join(&BusyError{"the datastore of the server that was asked does not know itself yet"}, listener.Close())
 	}
 	moved := self.Clone()
-	moved.PeerURLs = types.URLs{e.reached}.StringSlice()
+	moved.PeerURLs = types.URLs(e.config.AdvertisePeerUrls).StringSlice()
 	if _, err := server.Server.UpdateMember(ctx, *moved); err != nil {
 		return errors.Join(&BusyError{fmt.Sprintf("the datastore does not announce its address yet: %v", err)}, listener.Close())
 	}
