@@ -46,6 +46,7 @@ var layers = []struct{ pkg, imports string }{
 	{"pkg/kube/apply", "kube"},
 	{"pkg/pki/expiry", "file kube layout pki"},
 	{"pkg/host/watch", "kube layout"},
+	{"pkg/host/vip", ""},
 	{"pkg/join", "cluster file kube layout"},
 	{"pkg/join/roll", "layout"},
 	{"pkg/join/gate", "join/roll layout"},

@@ -35,7 +35,9 @@ type Config struct {
 	Client  *kube.Client // of the node's identity, system:node:<name>
 	Nodes   *kube.Nodes
 	Server  *kube.Client // of a server: the identity that gives its node the role
-	CAFile  string       // of the cluster's authority
+	// APINames is what the API server of this node is called, besides its name and addresses.
+	APINames []string
+	CAFile   string // of the cluster's authority
 	// Certificates reports those that expire; every node has it.
 	Certificates *expiry.Watch
 	// The kubelet's serving certificate; "" = the kubelet requests one from the cluster and
@@ -185,7 +187,8 @@ func Add(g *component.Group, c Config, api *component.Node) error {
 	if err := battery.AddToNode(b); err != nil {
 		return err
 	}
-	g.Add(&readiness{name: n.NodeName, as: c.Client, server: c.Server, unwanted: c.Cluster.Disable.Marks()}, kl, b.Network)
+	g.Add(&readiness{name: n.NodeName, as: c.Client, server: c.Server, names: c.APINames,
+		unwanted: c.Cluster.Disable.Marks()}, kl, b.Network)
 	return nil
 }
 

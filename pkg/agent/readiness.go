@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 
 	v1 "k8s.io/api/core/v1"
@@ -14,6 +15,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"lite.io/lite/pkg/kube"
+	"lite.io/lite/pkg/layout"
 )
 
 // readiness is the component "node": the node's condition in Kubernetes.
@@ -22,6 +24,7 @@ type readiness struct {
 	as       *kube.Client
 	unwanted []string     // annotations and labels of parts that are disabled, of an earlier start
 	server   *kube.Client // of a server: by which the node gets its role
+	names    []string     // what its API server is called
 
 	client atomic.Pointer[kubernetes.Interface] // set once the node has been ready
 	reason atomic.Pointer[string]
@@ -38,7 +41,7 @@ func (r *readiness) Run(ctx context.Context) error {
 	marked := r.server == nil
 	node, err := kube.AwaitNode(ctx, client, r.name, func(n *v1.Node) bool {
 		if !marked { // at once: what makes the node ready may look for it
-			err := mark(ctx, r.server, n)
+			err := mark(ctx, r.server, n, r.names)
 			if marked = err == nil; !marked && ctx.Err() == nil {
 				slog.Warn("Cannot set the server's label on the node yet", "err", err)
 			}
@@ -63,17 +66,27 @@ func (r *readiness) Run(ctx context.Context) error {
 	return nil
 }
 
-// mark labels a node as a server. A kubelet may not do so with its own node (the
-// admission plugin NodeRestriction).
-func mark(ctx context.Context, as *kube.Client, n *v1.Node) error {
-	if _, ok := n.Labels[kube.ServerLabel]; ok {
+// mark labels a node as a server, and says what that is called. A kubelet may not do so with its
+// own node (the admission plugin NodeRestriction, the policy nodes.lite.io).
+func mark(ctx context.Context, as *kube.Client, n *v1.Node, names []string) error {
+	text := strings.Join(names, ",")
+	if _, ok := n.Labels[kube.ServerLabel]; ok && n.Annotations[layout.APINamesAnnotation] == text {
 		return nil
 	}
 	client, err := as.Clientset()
 	if err != nil {
 		return err
 	}
-	patch := []byte(`{"metadata":{"labels":{"` + kube.ServerLabel + `":"true"}}}`)
+	annotations := map[string]any{layout.APINamesAnnotation: nil}
+	if text != "" {
+		annotations[layout.APINamesAnnotation] = text
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
+		"labels": map[string]any{kube.ServerLabel: "true"}, "annotations": annotations,
+	}})
+	if err != nil {
+		return err
+	}
 	_, err = client.CoreV1().Nodes().Patch(ctx, n.Name, types.MergePatchType, patch, metav1.PatchOptions{})
 	return err
 }

@@ -24,6 +24,10 @@ type Facts struct {
 	// Disable is the batteries that no node runs.
 	Disable addon.Disabled `json:"disable,omitempty"`
 
+	// VIP is where the server that leads is reached, besides its own addresses; the zero
+	// Addr if there is none.
+	VIP netip.Addr `json:"vip,omitzero"`
+
 	// What follows matters to servers. Versions until 1.37 did not tell it: then
 	// Datastore is "".
 
@@ -34,6 +38,8 @@ type Facts struct {
 	Profile string `json:"profile,omitempty"`
 	// Encryption is whose configuration encrypts Secrets in the datastore.
 	Encryption string `json:"encryption,omitempty"`
+	// APIPort is where all servers listen; 0 if it is not known.
+	APIPort int `json:"apiPort,omitempty"`
 	// Datastore is the kind of the store.
 	Datastore string `json:"datastore,omitempty"`
 }

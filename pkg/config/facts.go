@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"lite.io/lite/pkg/addon"
@@ -19,11 +20,21 @@ func (c *Config) Propose() cluster.Facts {
 	_, text := c.argument("kube-apiserver-arg", "service-node-port-range")
 	f.NodePorts = nodePortRange(text)
 	f.Profile = c.Profile
+	f.APIPort = c.HTTPSListenPort
 	f.Encryption = cluster.OwnEncryption
 	if argument, _ := c.argument("kube-apiserver-arg", "encryption-provider-config"); argument != "" {
 		f.Encryption = cluster.UserEncryption
 	}
 	f.Datastore = cluster.Etcd
+	return f
+}
+
+// Amend changes what may differ among the servers of a cluster for as long as its user changes it
+// on one after the other.
+func (c *Config) Amend(f cluster.Facts) cluster.Facts {
+	if source := c.sources["cluster-vip"]; source != "" && !strings.HasPrefix(source, "default") {
+		f.VIP = c.cluster.VIP
+	}
 	return f
 }
 
@@ -81,7 +92,9 @@ type fact struct {
 	fixed bool
 	// servers alone need it to be the same.
 	servers bool
-	text    func(cluster.Facts) string
+	// own is what each node goes by its own configuration for, so that its default counts.
+	own  bool
+	text func(cluster.Facts) string
 	// known reports whether facts contain it: those of older versions lack some.
 	known func(cluster.Facts) bool
 	// same is nil if equal texts are.
@@ -97,6 +110,13 @@ func (one fact) equal(ours, theirs cluster.Facts, role Role) bool {
 
 // facts is in the order of help.
 var facts = []fact{
+	{key: "https-listen-port", servers: true, own: true,
+		text:  func(f cluster.Facts) string { return strconv.Itoa(f.APIPort) },
+		known: func(f cluster.Facts) bool { return f.APIPort != 0 }},
+	{key: "cluster-vip", servers: true,
+		text: func(f cluster.Facts) string { return addressText(f.VIP) },
+		// None is a value, too.
+		known: knownToServers},
 	{key: "cluster-cidr", fixed: true,
 		text:  func(f cluster.Facts) string { return list(f.ClusterCIDR) },
 		known: func(f cluster.Facts) bool { return len(f.ClusterCIDR) > 0 },
@@ -202,7 +222,7 @@ func (e *Contradiction) Error() string {
 // cluster that it is in. What nobody configured contradicts nothing. The error is a
 // *Contradiction that lists all differences.
 func (c *Config) Contradicts(f cluster.Facts) error {
-	return c.contradiction(f, c.configured,
+	return c.contradiction(f, func(one fact) bool { return one.own || c.configured(one) },
 		"remove these settings from this node, which gets them from its cluster, or set them to the cluster's values")
 }
 

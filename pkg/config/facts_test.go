@@ -147,6 +147,40 @@ func TestOwnContradiction(t *testing.T) {
 	}
 }
 
+// Servers of a cluster listen on one port, as the Service kubernetes has one, and share an address.
+func TestWhatServersShare(t *testing.T) {
+	f := StandardFacts()
+	f.APIPort, f.VIP = 7443, netip.MustParseAddr("192.0.2.99")
+	for name, test := range map[string]struct {
+		args []string
+		want []string
+	}{
+		"the same":         {[]string{"--https-listen-port=7443", "--cluster-vip=192.0.2.99"}, nil},
+		"no address named": {[]string{"--https-listen-port=7443"}, nil},
+		"the default port": {nil, []string{`https-listen-port "6443" (default), but the cluster has "7443"`}},
+		"both":             {[]string{"--https-listen-port=8443", "--cluster-vip=192.0.2.98"}, []string{`https-listen-port "8443"`, `cluster-vip "192.0.2.98" (flag --cluster-vip), but the cluster has "192.0.2.99"`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, err := loadAs(t, Server, test.args, nil, fakeHost(nil))
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkContradiction(t, c.Contradicts(f), test.want)
+			// A server that is one of several already changes the address at its next start.
+			if len(test.args) == 2 {
+				if got := c.Amend(f).VIP; got != c.Propose().VIP {
+					t.Errorf("it goes by %s", got)
+				}
+			} else if got := c.Amend(f); got.VIP != f.VIP {
+				t.Errorf("it goes by %s", got.VIP)
+			}
+		})
+	}
+	if c, err := loadAs(t, Server, nil, nil, fakeHost(nil)); err != nil || c.Contradicts(cluster.Facts{ClusterCIDR: f.ClusterCIDR, ServiceCIDR: f.ServiceCIDR}) != nil {
+		t.Errorf("facts of an older version: %v", err)
+	}
+}
+
 // What is not configured is proposed with its default.
 func TestStandardFacts(t *testing.T) {
 	c, err := loadAs(t, Server, nil, nil, fakeHost(nil))

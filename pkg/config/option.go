@@ -111,6 +111,8 @@ func plain(value any) any {
 		return fmt.Sprintf("%04o", uint32(v))
 	case slog.Level:
 		return strings.ToLower(v.String())
+	case netip.Addr:
+		return addressText(v)
 	default:
 		return fmt.Sprint(v)
 	}
@@ -168,6 +170,10 @@ var options = []option{
 	{name: "tls-san", arg: "name", only: Server,
 		usage:   "Additional names and addresses for the API server's certificate",
 		binding: many(commas, func(c *Config) *[]string { return &c.TLSSANs }, tlsSAN)},
+
+	{name: "cluster-vip", arg: "ip", empty: "no such address", shared: true,
+		usage:   "Address that the server which leads has, besides its own",
+		binding: one(func(c *Config) *netip.Addr { return &c.cluster.VIP }, optionalAddress)},
 
 	{name: "cluster-cidr", arg: "cidr", def: "10.42.0.0/16", shared: true,
 		usage:   "Ranges of pod addresses, at most one per IP family",

@@ -196,6 +196,22 @@ func unicastAddress(text string) (netip.Addr, *Error) {
 	return addr, err
 }
 
+// optionalAddress is a unicastAddress, or none.
+func optionalAddress(text string) (netip.Addr, *Error) {
+	if text == "" {
+		return netip.Addr{}, nil
+	}
+	return unicastAddress(text)
+}
+
+// addressText is "" for none.
+func addressText(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}
+
 func port(text string) (int, *Error) {
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 || n > 65535 {

@@ -21,6 +21,7 @@ func (c *Config) validate() (errs []error) {
 	c.validatePodRanges(wrong)
 	c.validateFamilies(wrong)
 	c.validateOverlaps(wrong)
+	c.validateVIP(wrong)
 	if len(c.cluster.ServiceCIDR) > 0 && c.cluster.ClusterDNS.IsValid() {
 		in := func(p netip.Prefix) bool { return p.Contains(c.cluster.ClusterDNS) }
 		first := func(p netip.Prefix) bool {
@@ -142,6 +143,29 @@ func (c *Config) validateOverlaps(wrong func(key string, value any, problem, rem
 				wrong(r.key, r.prefix, fmt.Sprintf("contains node-ip %s", addr), "choose a range that no node is in")
 			}
 		}
+	}
+}
+
+// validateVIP wants the address that servers share to be nobody else's.
+func (c *Config) validateVIP(wrong func(key string, value any, problem, remedy string)) {
+	const key, remedy = "cluster-vip", "use an unused address of the network in which the servers are"
+	vip := c.cluster.VIP
+	if !vip.IsValid() {
+		return
+	}
+	for _, r := range c.ranges() {
+		if r.prefix.Contains(vip) {
+			wrong(key, vip, fmt.Sprintf("is in %s %s", r.key, r.prefix), remedy)
+		}
+	}
+	switch {
+	case slices.Contains(c.NodeIP, vip):
+		wrong(key, vip, "is the address of this node (node-ip)", remedy)
+	case c.AdvertiseAddress == vip:
+		wrong("advertise-address", vip, "is cluster-vip, which moves to another server", "use an address that this server keeps")
+	case c.Role == Server && (!c.BindAddress.IsUnspecified() || vip.Is6() && c.BindAddress.Is4()):
+		wrong("bind-address", c.BindAddress, "keeps the API server from listening on cluster-vip",
+			"set it to 0.0.0.0, or to :: for IPv6 too, or remove cluster-vip")
 	}
 }
 

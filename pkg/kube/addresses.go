@@ -28,6 +28,16 @@ type NodeAddresses struct {
 // give it to itself (the admission plugin NodeRestriction).
 const ServerLabel = "node-role.kubernetes.io/control-plane"
 
+// APINames is what the API server on a Node is called by its user, besides the Node's own name and
+// addresses; nothing for the Node of an agent.
+func APINames(n *corev1.Node) []string {
+	text := n.Annotations[layout.APINamesAnnotation]
+	if _, server := n.Labels[ServerLabel]; !server || text == "" {
+		return nil
+	}
+	return strings.Split(text, ",")
+}
+
 // Claim is what a Node says of itself.
 type Claim struct {
 	Node      string

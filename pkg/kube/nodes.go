@@ -34,7 +34,7 @@ func nodesOf(set kubernetes.Interface) Source {
 const metricsPath = "metrics.k8s.io/resource-metrics-path"
 
 // annotations are those that a follower reads. Add one here before you read it.
-var annotations = []string{layout.OverlayAnnotation, layout.ProvenAnnotation, metricsPath}
+var annotations = []string{layout.OverlayAnnotation, layout.ProvenAnnotation, layout.APINamesAnnotation, metricsPath}
 
 // TrimNode keeps what a follower reads. Most of a Node is images, managed fields, and
 // conditions of which only the time changes.

@@ -140,6 +140,9 @@ func (s Server) Facts() string { return s.join("facts.json") }
 // Membership is there if the server is, or is to be, one of several.
 func (s Server) Membership() string { return s.join("membership.json") }
 
+// Names is what other servers are called.
+func (s Server) Names() string { return s.join("names.json") }
+
 // Ranges is what versions until 1.37 had in its place; it is removed.
 func (s Server) Ranges() string { return s.join("ranges.json") }
 

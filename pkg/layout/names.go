@@ -14,6 +14,9 @@ const (
 	// ProvenAnnotation is which of the addresses that a node reports are its own, by commas, as the leading server has
 	// found; PolicyOfNodes keeps nodes from it.
 	ProvenAnnotation = Domain + "/proven-addresses"
+	// APINamesAnnotation is what the API server of a server's Node is called, by commas; PolicyOfNodes keeps nodes
+	// from it.
+	APINamesAnnotation = Domain + "/api-names"
 	// BalancerLabel on any node makes those that have it the only ones whose addresses are given to Services. No node
 	// may give it to itself, as the admission plugin NodeRestriction has it.
 	BalancerLabel = "node-restriction.kubernetes.io/lite-lb"

@@ -46,7 +46,7 @@ func Ensure(dir Dir, n Node, now time.Time) (renewed []string, err error) {
 		return nil, err
 	}
 	for _, l := range leaves(n) {
-		reason, err := l.ensure(dir, signers[l.signer], now)
+		reason, err := l.ensure(dir, signers[l.signer], now, false)
 		if err != nil {
 			return renewed, err
 		}
@@ -55,6 +55,23 @@ func Ensure(dir Dir, n Node, now time.Time) (renewed []string, err error) {
 		}
 	}
 	return renewed, nil
+}
+
+// EnsureLeaf is Ensure for one leaf that a server works with meanwhile: if only names have changed, it
+// keeps its key, since whoever reads both files must not find those of two pairs. It returns
+// why the leaf was reissued, "" if it was not.
+func EnsureLeaf(dir Dir, path string, n Node, now time.Time) (reason string, err error) {
+	for _, l := range leaves(n) {
+		if l.path != path {
+			continue
+		}
+		by, err := ensureCA(dir, l.signer, "", now)
+		if err != nil {
+			return "", err
+		}
+		return l.ensure(dir, by, now, true)
+	}
+	return "", fmt.Errorf("there is no certificate %s", path)
 }
 
 func makeDirs(dir Dir) error {
@@ -145,8 +162,9 @@ func makeCA(dir Dir, a Authority, cn string, now time.Time) (*signer, error) {
 	return &signer{cert, key}, nil
 }
 
-// ensure issues the leaf if it has to be, and says why if one was there before.
-func (l leaf) ensure(dir Dir, by *signer, now time.Time) (reason string, err error) {
+// ensure issues the leaf if it has to be, and says why if one was there before. keepKey is for
+// other names.
+func (l leaf) ensure(dir Dir, by *signer, now time.Time, keepKey bool) (reason string, err error) {
 	certPath, keyPath := dir.Cert(l.path), dir.Key(l.path)
 	cert, certErr := readCert(certPath)
 	key, keyErr := readKey(keyPath)
@@ -168,16 +186,17 @@ func (l leaf) ensure(dir Dir, by *signer, now time.Time) (reason string, err err
 	case cert.NotAfter.Sub(now) < leafLife/3 && cert.NotAfter.Before(l.until(by, now)):
 		reason = "would expire on " + day(cert.NotAfter)
 	case !l.matches(cert):
-		reason = "names changed"
+		reason = namesChanged
 	case slices.Contains(showsCA, l.path) && !hasCert(certPath, by.cert):
 		reason = "without its authority's certificate"
 	default:
 		return "", nil
 	}
 
-	key, err = newKey(keyPath)
-	if err != nil {
-		return "", err
+	if !keepKey || reason != namesChanged {
+		if key, err = newKey(keyPath); err != nil {
+			return "", err
+		}
 	}
 	dns, ips := splitNames(l.names)
 	template := &x509.Certificate{
@@ -196,6 +215,8 @@ func (l leaf) ensure(dir Dir, by *signer, now time.Time) (reason string, err err
 	_, err = issue(certPath, template, by.cert, key.Public(), by.key, chain...)
 	return reason, err
 }
+
+const namesChanged = "names changed"
 
 // hasCert reports whether a file holds a certificate behind its first.
 func hasCert(path string, cert *x509.Certificate) bool {

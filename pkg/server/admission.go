@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"lite.io/lite/pkg/cluster"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/join"
@@ -52,7 +53,7 @@ func WriteToken(dataDir string, t join.Token) error {
 // ensureToken keeps the token that agents join with: what the user said, else
 // the one there was, else a new one. With it stand the address and the CA's
 // hash, which are this server's as of now.
-func ensureToken(cfg *config.Config, dir pki.Dir) error {
+func ensureToken(cfg *config.Config, shared cluster.Facts, dir pki.Dir) error {
 	said, err := join.Read(cfg.Token, cfg.TokenFile)
 	if err != nil {
 		return err
@@ -76,12 +77,21 @@ func ensureToken(cfg *config.Config, dir pki.Dir) error {
 	if t.CAHash, err = join.CAHash(ca); err != nil {
 		return fmt.Errorf("create the cluster's token: %w", err)
 	}
-	t.Server = endpoint(cfg)
+	t.Server = endpoint(cfg, shared)
 	return WriteToken(cfg.DataDir, t)
 }
 
-// endpoint is where other machines reach this server's API.
-func endpoint(cfg *config.Config) string {
+// endpoint is where other machines reach the API: at the address that moves to whichever
+// server leads, else at this server's.
+func endpoint(cfg *config.Config, shared cluster.Facts) string {
+	if !shared.VIP.IsValid() {
+		return ownEndpoint(cfg)
+	}
+	return net.JoinHostPort(shared.VIP.String(), strconv.Itoa(cfg.HTTPSListenPort))
+}
+
+// ownEndpoint is where other machines reach this server's API.
+func ownEndpoint(cfg *config.Config) string {
 	return net.JoinHostPort(cfg.AdvertiseAddress.String(), strconv.Itoa(cfg.HTTPSListenPort))
 }
 
@@ -216,7 +226,7 @@ func (a *admission) publish(ctx context.Context, client kubernetes.Interface) er
 	if err != nil {
 		return fmt.Errorf("read the cluster's CA: %w", err)
 	}
-	if err := join.Publish(ctx, client, "https://"+endpoint(a.controlplane.Node), ca); err != nil {
+	if err := join.Publish(ctx, client, "https://"+endpoint(a.controlplane.Node, a.controlplane.Cluster), ca); err != nil {
 		return err
 	}
 	if err := join.PublishFacts(ctx, client, a.controlplane.Cluster); err != nil {

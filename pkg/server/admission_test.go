@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"lite.io/lite/pkg/cluster"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/pki"
 	"lite.io/lite/pkg/server/controlplane"
@@ -23,7 +24,7 @@ func TestADamagedTokenNamesItsRemedy(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	err := ensureToken(cfg, pki.Dir(t.TempDir()))
+	err := ensureToken(cfg, cluster.Facts{}, pki.Dir(t.TempDir()))
 	if err == nil || !strings.HasPrefix(err.Error(), file+" is empty") || !strings.Contains(err.Error(), "remove the file") {
 		t.Errorf("got %v", err)
 	}

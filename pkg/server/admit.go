@@ -34,7 +34,8 @@ func askAdmission(cfg *config.Config, m membership) func(ctx context.Context, pe
 		}
 		var errs []error
 		for _, server := range servers {
-			all, err := ask(ctx, pkiDir(cfg), server, etcd.Admission{Name: cfg.NodeName, PeerURL: peerURL, Server: "https://" + endpoint(cfg)})
+			admission := etcd.Admission{Name: cfg.NodeName, PeerURL: peerURL, Server: "https://" + ownEndpoint(cfg)}
+			all, err := ask(ctx, pkiDir(cfg), server, admission)
 			if err == nil {
 				return all, nil
 			}

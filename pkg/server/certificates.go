@@ -45,7 +45,7 @@ func uses(dir pki.Dir) map[string][]string {
 	})
 	maps.Copy(uses, battery.Uses(dir))
 	for user, parts := range map[string][]string{
-		pki.Lite:  {"manifests", "join", "approver", "node-addresses"},
+		pki.Lite:  {"election", "manifests", "join", "approver", "node-addresses", "server-names"},
 		pki.Admin: {"manifests-directory", "runtime-classes"},
 	} {
 		for _, part := range parts {

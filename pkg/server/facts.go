@@ -29,6 +29,7 @@ func Facts(cfg *config.Config) (cluster.Facts, error) {
 	case err != nil:
 		return cfg.Propose(), err
 	case m != nil && was.Known():
+		was = cfg.Amend(was)
 		return was, cfg.Contradicts(was)
 	}
 	return cfg.Propose(), cfg.ContradictsOwn(was)

@@ -37,7 +37,7 @@ func Joins(cfg *config.Config) (bool, error) {
 	}
 	ca, err := os.ReadFile(pkiDir(cfg).CA(pki.ClusterCA))
 	if errors.Is(err, fs.ErrNotExist) && !etcd.Used(dir.Etcd()) {
-		return token.Server != endpoint(cfg), nil
+		return token.Server != ownEndpoint(cfg), nil
 	}
 	var own string
 	if err == nil {

@@ -33,7 +33,7 @@ func TestJoins(t *testing.T) {
 	is("with a token to use", false)
 	cfg.Token = foreign
 	is("with another server's token", true)
-	cfg.Token = strings.Replace(foreign, "192.0.2.7:6443", endpoint(cfg), 1)
+	cfg.Token = strings.Replace(foreign, "192.0.2.7:6443", ownEndpoint(cfg), 1)
 	is("with its own token, on a disk that is new", false)
 	cfg.Token = foreign
 

@@ -24,6 +24,7 @@ import (
 	"lite.io/lite/pkg/component"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/datastore"
+	"lite.io/lite/pkg/host/vip"
 	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/join/approver"
 	"lite.io/lite/pkg/join/proof"
@@ -50,7 +51,7 @@ func New(c Config, onChange func(component.Status)) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{Config: c, controlplane: controlplane.Config{
-		Node: cfg, Cluster: c.Cluster, Dir: dir, PKI: dirPKI, Datastore: store.Endpoint, Used: store.Used,
+		Node: cfg, Cluster: c.Cluster, Dir: dir, PKI: dirPKI, Datastore: store.Endpoint, Used: store.Used, Shared: store.Shared,
 		Local: battery.Answers(c.Cluster.Disable),
 	}}
 	by := newClients(cfg, s.controlplane)
@@ -137,24 +138,31 @@ func (s *Server) compose(store datastore.Store, by clients, onChange func(compon
 	g := &component.Group{OnChange: onChange, Veto: s.certificates.Veto}
 	db := g.Add(store.Component)
 	api := g.Add(apiserver, db)
-	roles := g.Add(controlplane.NewAuthorization(cp), api)
 	// What must run once per cluster waits for this server to lead; a server that
 	// nobody will ever share the store with needs no election.
 	var leader *kube.Election
+	led := api
 	if store.Shared != nil {
 		leader = kube.NewElection(by.lite, cfg.NodeName, store.Shared)
-		roles = g.Add(leader, roles)
+		led = g.Add(leader, api)
 	}
 	s.members.held = leader.Held
+	roles := g.Add(controlplane.NewAuthorization(cp), led)
+	if shared.VIP.IsValid() {
+		// The lease of the leader is renewed through its own API server, so one that does not
+		// answer loses the address too.
+		g.Add(leader.Guard(vip.New(shared.VIP, apiserver.Disconnect)), led)
+	}
 	g.Add(leader.Guard(scheduler), roles)
 	g.Add(leader.Guard(controllers), roles)
-	g.Add(objects, api)
+	g.Add(leader.Guard(objects), led)
 	// What users declare is written as an administrator writes it, so that their
 	// webhooks see it; see package exemption.
 	g.Add(leader.Guard(addon.NewDirectory(addon.DirectoryConfig{
 		Client: by.admin, Dir: cp.Dir.Manifests(), Server: cfg.NodeName,
 	})), roles)
 	g.Add(leader.Guard(newAdmission(cp, by.lite, s.members)), roles)
+	g.Add(&names{dir: cp.Dir, pki: cp.PKI, node: identity(cfg, shared), self: cfg.NodeName, nodes: by.nodes}, api)
 	g.Add(leader.Guard(approver.New(approver.Config{
 		Client: by.lite, Nodes: by.nodes, ServiceCIDRs: shared.ServiceCIDR, ClusterDomain: shared.ClusterDomain,
 		Servers: pki.APINames(identity(cfg, shared)), Built: version.Built(),
@@ -170,7 +178,8 @@ func (s *Server) compose(store datastore.Store, by clients, onChange func(compon
 	})
 	node := agent.Config{
 		Node: cfg, Cluster: shared, Host: s.Host, Certificates: s.certificates, Client: by.node, Nodes: by.nodes, Server: by.lite,
-		CAFile: cp.PKI.CA(pki.ClusterCA), CertFile: cp.PKI.Cert(pki.Kubelet), KeyFile: cp.PKI.Key(pki.Kubelet),
+		APINames: ownNames(cfg),
+		CAFile:   cp.PKI.CA(pki.ClusterCA), CertFile: cp.PKI.Cert(pki.Kubelet), KeyFile: cp.PKI.Key(pki.Kubelet),
 	}
 	if err := agent.Add(g, node, api); err != nil {
 		return nil, err
@@ -217,7 +226,9 @@ func (s *Server) writeFiles() error {
 	if _, err := os.Stat(cp.PKI.CAKey(pki.ClusterCA)); cp.Used && errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("the authority's key %s is gone, though the datastore is in use; restore %s from a backup: a new authority would lock every client out and make every token invalid", cp.PKI.CAKey(pki.ClusterCA), cp.PKI)
 	}
-	renewed, err := pki.Ensure(cp.PKI, identity(cfg, s.Cluster), version.NotBeforeBuilt(time.Now()))
+	n := identity(cfg, s.Cluster)
+	n.SANs = append(n.SANs, readNames(cp.Dir)...)
+	renewed, err := pki.Ensure(cp.PKI, n, version.NotBeforeBuilt(time.Now()))
 	if err != nil {
 		return err
 	}
@@ -230,19 +241,27 @@ func (s *Server) writeFiles() error {
 	for _, k := range []pki.Kubeconfig{
 		{Path: cfg.Layout().Data.Agent().Kubeconfig(), Server: cp.LocalURL(), User: pki.KubeletClient, Mode: 0o600, SameProcess: true},
 		// A user's, who may take it to another machine.
-		{Path: cfg.WriteKubeconfig, Server: cp.LocalURL(), User: pki.Admin, Mode: cfg.WriteKubeconfigMode},
+		{Path: cfg.WriteKubeconfig, Server: adminURL(cp), User: pki.Admin, Mode: cfg.WriteKubeconfigMode},
 	} {
 		if err := k.Write(cp.PKI); err != nil {
 			return err
 		}
 	}
-	if err := ensureToken(cfg, cp.PKI); err != nil {
+	if err := ensureToken(cfg, cp.Cluster, cp.PKI); err != nil {
 		return err
 	}
 	if err := remember(cfg.Layout().Data.Server(), s.Cluster); err != nil {
 		return err
 	}
 	return agent.Remember(cfg)
+}
+
+// adminURL is where users reach the API: at whichever server leads, if they can.
+func adminURL(cp controlplane.Config) string {
+	if cp.Cluster.VIP.IsValid() {
+		return "https://" + endpoint(cp.Node, cp.Cluster)
+	}
+	return cp.LocalURL()
 }
 
 func pkiDir(cfg *config.Config) pki.Dir { return pki.Dir(cfg.Layout().Data.Server().PKI()) }
@@ -253,7 +272,10 @@ func identity(cfg *config.Config, shared cluster.Facts) pki.Node {
 		Name:          cfg.NodeName,
 		IPs:           slices.Clone(cfg.NodeIP),
 		ClusterDomain: shared.ClusterDomain,
-		SANs:          cfg.TLSSANs,
+		SANs:          slices.Clone(cfg.TLSSANs),
+	}
+	if shared.VIP.IsValid() {
+		n.SANs = append(n.SANs, shared.VIP.String())
 	}
 	if !slices.Contains(n.IPs, cfg.AdvertiseAddress) {
 		n.IPs = append(n.IPs, cfg.AdvertiseAddress)
@@ -269,8 +291,11 @@ func identity(cfg *config.Config, shared cluster.Facts) pki.Node {
 
 // nodeAddresses says which of the addresses that nodes report are believed.
 func nodeAddresses(cp controlplane.Config) kube.NodeAddresses {
-	return kube.NodeAddresses{Pods: cp.Cluster.ClusterCIDR, Services: cp.Cluster.ServiceCIDR, API: []netip.Addr{cp.Node.AdvertiseAddress},
-		Own: cp.Node.NodeName}
+	api := []netip.Addr{cp.Node.AdvertiseAddress}
+	if cp.Cluster.VIP.IsValid() {
+		api = append(api, cp.Cluster.VIP)
+	}
+	return kube.NodeAddresses{Pods: cp.Cluster.ClusterCIDR, Services: cp.Cluster.ServiceCIDR, API: api, Own: cp.Node.NodeName}
 }
 
 // nodePorts is the range of ports that Services may have. One that is none, kube-apiserver refuses.

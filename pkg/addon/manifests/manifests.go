@@ -109,7 +109,8 @@ func (c Config) fill(text string) string {
 // Name implements component.Component.
 func (*Manifests) Name() string { return "manifests" }
 
-// Run implements component.Component.
+// Run implements component.Component. In each term of a server all is applied again: one that led
+// meanwhile may be of another version.
 func (m *Manifests) Run(ctx context.Context) error {
 	cfg, err := m.client.Config()
 	if err != nil {
@@ -119,6 +120,7 @@ func (m *Manifests) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	m.applied.Store(false)
 	for wait := retryEvery; !m.applied.Load(); wait = min(wait*5/4, retryLast) {
 		if err := m.apply(ctx, client); err != nil {
 			m.reason.Store(&err)

@@ -354,6 +354,7 @@ func TestDecisions(t *testing.T) {
 		"a tls-san":                            {joins("api.example.com"), deniedKind, "--node-name"},
 		"an address":                           {joins("192.0.2.2"), deniedKind, "is an address"},
 		"a node renews, named like an address": {renews("192.0.2.2"), deniedKind, "is an address"},
+		"another server's name":                {joins("api2.example.com"), deniedKind, "belongs to the cluster"},
 		"localhost":                            {joins("localhost"), deniedKind, "belongs to the cluster"},
 		"no group":                             {joins("n9").but(func(a *ask) { a.groups = []string{"system:authenticated"} }), deniedKind, "may not request"},
 		"a foreign token":                      {joins("n9").but(func(a *ask) { a.groups = []string{"system:bootstrappers"} }), deniedKind, "may not request"},
@@ -383,6 +384,8 @@ func TestDecisions(t *testing.T) {
 		"claimed API":           {serves("n3").but(func(a *ask) { a.csr.DNSNames = []string{"kubernetes.default.svc"} }), deniedKind, "belongs to the cluster"},
 		"server's address":      {serves("n3", "192.0.2.50"), deniedKind, "API server"},
 		"server's IPv6":         {serves("n3", "2001:db8::50"), deniedKind, "API server"},
+		"another's tls-san":     {serves("n3").but(func(a *ask) { a.csr.DNSNames = []string{"api2.example.com"} }), deniedKind, "belongs to the cluster"},
+		"another's address":     {serves("n3").but(func(a *ask) { a.csr.IPAddresses = []net.IP{net.ParseIP("192.0.2.78")} }), deniedKind, "192.0.2.78 is a name or address of node server2"},
 		"claimed tls-san":       {serves("n3").but(func(a *ask) { a.csr.DNSNames = []string{"api.example.com"} }), deniedKind, "belongs to the cluster"},
 		"named like an address": {serves("192.0.2.2", "192.0.2.2").but(func(a *ask) { a.csr.DNSNames = nil }), deniedKind, "is an address"},
 		"own name, claimed by":  {serves("n2"), approvedKind, ""},
@@ -392,7 +395,11 @@ func TestDecisions(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := newCluster(t,
+				server2, agent := node("server2"), node("agent")
+				server2.Labels = map[string]string{kube.ServerLabel: "true"}
+				server2.Annotations = map[string]string{layout.APINamesAnnotation: "API2.example.com,192.0.2.78"}
+				agent.Annotations = map[string]string{layout.APINamesAnnotation: "n9,192.0.2.1"} // it serves no API
+				c := newCluster(t, server2, agent,
 					node("n1", internal("192.0.2.1"), v1.NodeAddress{Type: v1.NodeExternalIP, Address: "2001:db8:0::1"},
 						v1.NodeAddress{Type: v1.NodeExternalDNS, Address: "n1.example.com"}, v1.NodeAddress{Type: v1.NodeHostName, Address: "Host1"}),
 					node("n2", internal("192.0.2.2")),

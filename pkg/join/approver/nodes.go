@@ -27,6 +27,7 @@ type nodes struct {
 type known struct {
 	addresses []san
 	held      []san // of the addresses, those that no other node gets a certificate for
+	serves    []san // what its API server is called
 	ready     bool
 	server    bool // an API server runs there, whose certificates no approver gave
 }
@@ -57,6 +58,11 @@ func knownOf(n *v1.Node) known {
 		k.ready = k.ready || c.Type == v1.NodeReady && c.Status == v1.ConditionTrue
 	}
 	_, k.server = n.Labels[kube.ServerLabel]
+	for _, name := range canonical(kube.APINames(n)) {
+		_, err := netip.ParseAddr(name)
+		k.serves = append(k.serves, san{name, err == nil})
+	}
+	k.held = append(k.held, k.serves...)
 	return k
 }
 
@@ -117,6 +123,18 @@ func (s *nodes) seenTo(name string, when time.Time) {
 	if s.gone[name].Equal(when) {
 		delete(s.gone, name)
 	}
+}
+
+// serve reports whether a server is called so.
+func (s *nodes) serve(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, k := range s.byName {
+		if slices.Contains(k.serves, san{text: name}) {
+			return true
+		}
+	}
+	return false
 }
 
 // sortOut returns what the node has, and who has what of the others.

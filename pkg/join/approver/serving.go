@@ -87,7 +87,8 @@ func (j judge) reserved(name string) bool {
 	case "localhost", "kubernetes", "kubernetes.default":
 		return true
 	}
-	return slices.Contains(j.servers, name) || strings.HasSuffix(name, ".svc") || j.domain != "" && strings.HasSuffix(name, ".svc."+j.domain)
+	return slices.Contains(j.servers, name) || j.nodes.serve(name) || strings.HasSuffix(name, ".svc") ||
+		j.domain != "" && strings.HasSuffix(name, ".svc."+j.domain)
 }
 
 // canonical brings names and addresses into the form in which they are compared.

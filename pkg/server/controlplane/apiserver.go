@@ -34,6 +34,7 @@ import (
 
 // APIServer is the component kube-apiserver.
 type APIServer struct {
+	config  Config
 	options *options.ServerRunOptions
 	args    []string
 	local   map[string]string
@@ -46,6 +47,7 @@ type APIServer struct {
 	started atomic.Bool
 	log     string // the audit log; "" = none in a file
 
+	moving     atomic.Pointer[connections] // to the address of the cluster
 	exemption  exemption.Exemption
 	aggregated atomic.Pointer[apiServices]
 }
@@ -87,7 +89,8 @@ func NewAPIServer(c Config) (*APIServer, error) {
 		slog.Warn(warning)
 	}
 	readyz := c.LocalURL() + "/readyz"
-	a := &APIServer{options: s, local: c.Local, routes: c.Routes, public: public, serves: c.probe(readyz + late), probe: c.probe(readyz)}
+	a := &APIServer{config: c, options: s, local: c.Local, routes: c.Routes, public: public,
+		serves: c.probe(readyz + late), probe: c.probe(readyz)}
 	if path := s.Audit.LogOptions.Path; path != "-" {
 		a.log = path
 	}
@@ -190,10 +193,11 @@ func (a *APIServer) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.followAddress(cfg)
 	serveOwnSeries(cfg)
 	serveRoutes(cfg, a.routes)
 	boundAudit(cfg)
-	if err := guard(cfg); err != nil {
+	if err := errors.Join(guard(cfg), followServers(cfg, a.config)); err != nil {
 		return err
 	}
 	cfg.Aggregator.ExtraConfig.ServiceResolver = resolver{cfg.Aggregator.ExtraConfig.ServiceResolver, a.local}

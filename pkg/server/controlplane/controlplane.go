@@ -32,6 +32,8 @@ type Config struct {
 	Datastore datastore.Endpoint
 	// Used is whether the datastore may hold what an earlier start encrypted.
 	Used bool
+	// Shared is closed as soon as there may be other servers; nil if there never are.
+	Shared <-chan struct{}
 	// Local names Services, as namespace/name, whose aggregated API this process
 	// answers itself, and the address where.
 	Local map[string]string
