@@ -35,6 +35,9 @@ func (m *members) absence(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, busy(err)
 	}
+	if len(all) == 1 {
+		return etcd.NewAbsence(all, nil, nil), nil
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), absenceTimeout)
 	defer cancel()
 	for {
