@@ -48,6 +48,9 @@ func (b *Backup) decide(dataDir string) error {
 	return b.write(keptDir(dataDir))
 }
 
+// Several reports whether a stopped server is, or may be, one of several, so that its data stay.
+func Several(dataDir string) bool { return datastore.Several(layout.Data(dataDir).Server()) }
+
 // sameMinor reports whether two versions of etcd read each other's data. Of versions that are not known nobody can say that
 // they do not.
 func sameMinor(a, b string) bool {

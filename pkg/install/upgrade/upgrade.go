@@ -284,7 +284,7 @@ func (p *RollbackPlan) Text() string {
 		p.Kept.Taken.Format(time.RFC3339), time.Since(p.Kept.Taken).Round(time.Second))
 	switch {
 	case p.Kept.Role != config.Server:
-	case slices.ContainsFunc(p.others, func(m member) bool { return m.Server }):
+	case slices.ContainsFunc(p.others, func(m member) bool { return m.Server }), p.Node == nil && backup.Several(p.DataDir):
 		text += "  the cluster's data stay, as the other servers have them\n"
 	default:
 		text += "  every change to the cluster since then is lost; pods created since then end, pods deleted since then start again\n"
