@@ -42,7 +42,8 @@ restarts. If the new version does not become healthy in time, lite restores the
 backup; what was written to the cluster in between is lost. ` + "`lite rollback`" + ` does
 the same later, by hand.
 
-In a cluster, upgrade all servers first, one after the other, then the agents.`,
+In a cluster, upgrade all servers first, one after the other, then the agents. A server
+is stopped only while all other servers work.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.Artifact != "" && (o.Version != "" || cmd.Flags().Changed("channel") || o.BaseURL != "") {
@@ -70,7 +71,7 @@ In a cluster, upgrade all servers first, one after the other, then the agents.`,
 	f.StringVar(&o.SHA256, "sha256", "", "SHA-256 of the artifact, if it is a program without a SHA256SUMS beside it")
 	f.BoolVar(&o.AllowHTTP, "allow-http", false, "accept a release that is neither signed nor encrypted in transit")
 	f.BoolVar(&dryRun, "dry-run", false, "check everything and show what would happen, but change nothing")
-	f.BoolVar(&o.Force, "force", false, "continue even if a component of this node is not ready, or a server does not answer")
+	f.BoolVar(&o.Force, "force", false, "continue even if a component of this node is not ready, or another server does not answer")
 	f.DurationVar(&o.HealthTimeout, "health-timeout", healthTimeout, "how long the new version may take to become healthy")
 	_ = cmd.MarkFlagFilename("artifact")
 	_ = cmd.MarkFlagFilename("public-key")
@@ -148,7 +149,7 @@ func inLines(err error) error {
 }
 
 func rollbackCommand() *cobra.Command {
-	var yes, dryRun bool
+	var yes, dryRun, force bool
 	timeout := healthTimeout
 	cmd := &cobra.Command{
 		Use:   "rollback",
@@ -156,32 +157,38 @@ func rollbackCommand() *cobra.Command {
 		Long: `Roll back to the backup of the last ` + "`lite upgrade`" + `: the program, the datastore, the
 keys and the configuration. All changes to the cluster since then are lost: pods that
 were created since then stop, and pods that were deleted since then start again.
-Images and volumes stay as they are.`,
+Images and volumes stay as they are.
+
+In a cluster of several servers, the datastore and the keys stay, and nothing is lost.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			if timeout <= 0 {
 				return fmt.Errorf("--health-timeout %s: must be greater than 0", timeout)
 			}
-			return runRollback(yes, dryRun, timeout)
+			return runRollback(yes, dryRun, force, timeout)
 		},
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.BoolVarP(&yes, "yes", "y", false, "do not ask for confirmation")
 	f.BoolVar(&dryRun, "dry-run", false, "show what would happen, but change nothing")
+	f.BoolVar(&force, "force", false, "continue even if the other servers cannot do without this one")
 	f.DurationVar(&timeout, "health-timeout", timeout, "how long the old version may take to become healthy")
 	return cmd
 }
 
-func runRollback(yes, dryRun bool, timeout time.Duration) error {
+func runRollback(yes, dryRun, force bool, timeout time.Duration) error {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
-	p, err := upgrade.PlanRollback(ctx, configured(), printLine)
+	p, err := upgrade.PlanRollback(ctx, configured(), force, printLine)
 	if err != nil {
 		return err
 	}
 	defer p.Driver.Close()
 	fmt.Print(p.Text())
+	for _, w := range p.Warnings {
+		printLine("Warning: " + w)
+	}
 	if dryRun {
 		printLine("Nothing was changed.")
 		return nil

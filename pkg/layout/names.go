@@ -98,6 +98,9 @@ const (
 // Lease is that of the server that leads.
 const Lease = "lite-leader"
 
+// UpgradeLease is that of the server that is being upgraded: one at a time.
+const UpgradeLease = "lite-upgrade"
+
 // Users and groups, as the API knows them.
 const (
 	ServerUser  = "lite:server"  // what lite writes of its own
@@ -123,6 +126,7 @@ const (
 	APIPrefix    = "/lite/v1/"
 	HandoverPath = APIPrefix + "handover"
 	MembersPath  = APIPrefix + "members"
+	AbsencePath  = MembersPath + "/absence"
 )
 
 // Field managers, and the sources of events.

@@ -45,16 +45,21 @@ func askAdmission(cfg *config.Config, m membership) func(ctx context.Context, pe
 	}
 }
 
-func ask(ctx context.Context, dir pki.Dir, server string, a etcd.Admission) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	client, err := rest.UnversionedRESTClientFor(&rest.Config{
+// otherServer is a client of the API of another server, as lite itself.
+func otherServer(dir pki.Dir, server string) (*rest.RESTClient, error) {
+	return rest.UnversionedRESTClientFor(&rest.Config{
 		Host: server, UserAgent: "lite/join",
 		TLSClientConfig: rest.TLSClientConfig{CAFile: dir.CA(pki.ClusterCA), CertFile: dir.Cert(pki.Lite), KeyFile: dir.Key(pki.Lite)},
 		// The API is part of the cluster; what the environment says of proxies is for images.
 		Proxy:         func(*http.Request) (*url.URL, error) { return nil, nil },
 		ContentConfig: rest.ContentConfig{NegotiatedSerializer: scheme.Codecs.WithoutConversion()},
 	})
+}
+
+func ask(ctx context.Context, dir pki.Dir, server string, a etcd.Admission) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	client, err := otherServer(dir, server)
 	if err != nil {
 		return "", err
 	}

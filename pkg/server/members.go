@@ -32,14 +32,16 @@ import (
 
 // members is what a server does for those that join it, and for whoever asks which there are.
 type members struct {
-	dir    layout.Server
-	facts  cluster.Facts
-	client *kube.Client
-	store  *etcd.Etcd // nil if the datastore is not lite's own
+	nodeName string // of this server
+	dir      layout.Server
+	facts    cluster.Facts
+	client   *kube.Client
+	store    *etcd.Etcd // nil if the datastore is not lite's own
 	// held returns once a server holds the lease of the one that leads.
 	held func(context.Context) error
 
-	admitting sync.Mutex
+	admitting   sync.Mutex
+	remembering sync.Mutex
 }
 
 func (m *members) routes() map[string]controlplane.Route {
@@ -47,6 +49,7 @@ func (m *members) routes() map[string]controlplane.Route {
 	if m.store != nil {
 		routes["GET "+layout.MembersPath] = m.list
 		routes["POST "+layout.MembersPath] = m.admit
+		routes["POST "+layout.AbsencePath] = m.absence
 		routes["DELETE "+layout.MembersPath+"/{name}"] = m.remove
 	}
 	return routes
@@ -185,6 +188,8 @@ func (m *members) forget() error {
 
 // remember keeps that there is another server, and where.
 func (m *members) remember(server string) error {
+	m.remembering.Lock()
+	defer m.remembering.Unlock()
 	known, err := readMembership(m.dir)
 	if err != nil || known != nil && (server == "" || slices.Contains(known.Servers, server)) {
 		return err

@@ -55,7 +55,7 @@ func New(c Config, onChange func(component.Status)) (*Server, error) {
 		Local: battery.Answers(c.Cluster.Disable),
 	}}
 	by := newClients(cfg, s.controlplane)
-	s.members = &members{dir: dir, facts: c.Cluster, client: by.lite, store: store.Member}
+	s.members = &members{nodeName: cfg.NodeName, dir: dir, facts: c.Cluster, client: by.lite, store: store.Member}
 	s.controlplane.Routes = s.members.routes()
 	s.certificates = expiry.New(expiry.Config{
 		NodeName: cfg.NodeName, Client: by.node, Files: CertificateFiles(cfg), Uses: uses(dirPKI),

@@ -22,6 +22,7 @@ func TestJoin(t *testing.T) {
 	first := c.Server()
 	j := &joining{cluster: c, first: first}
 	second, third := cluster.NewNode(t, cluster.On(c.Network)), cluster.NewNode(t, cluster.On(c.Network))
+	third.WriteFile(t, "/etc/lite/config.yaml", "node-taint: "+controlPlane+":NoSchedule\n")
 	t.Run("Refused", func(t *testing.T) { j.testRefused(t, second) })
 	t.Run("TwoAtOnce", func(t *testing.T) { j.testTwoAtOnce(t, second, third) })
 	if t.Failed() {
@@ -29,6 +30,7 @@ func TestJoin(t *testing.T) {
 	}
 	c.Servers = append(c.Servers, second, third)
 	t.Run("Same", j.testSame)
+	t.Run("Taint", j.testTaint)
 	t.Run("NameTaken", j.testNameTaken)
 	t.Run("Restart", j.testRestart)
 	t.Run("LosesData", j.testLosesData)

@@ -3,6 +3,7 @@ package upgrade
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -148,13 +149,14 @@ func (b belongings) intact(t *testing.T) {
 func writes(t *testing.T, n bed) (stop func()) {
 	t.Helper()
 	var acknowledged atomic.Int64
+	prefix := fmt.Sprintf("write-%d-", time.Now().UnixNano()) // others may have written before
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	maps := n.Client(t).CoreV1().ConfigMaps("default")
 	go func() {
 		defer close(done)
 		for i := int64(0); ctx.Err() == nil; {
-			_, err := maps.Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("write-%d", i)}}, metav1.CreateOptions{})
+			_, err := maps.Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: prefix + strconv.FormatInt(i, 10)}}, metav1.CreateOptions{})
 			if err == nil || strings.Contains(err.Error(), "already exists") { // its answer was lost
 				i++
 				acknowledged.Store(i)
@@ -179,7 +181,7 @@ func writes(t *testing.T, n bed) (stop func()) {
 			names[m.Name] = true
 		}
 		for i := range acknowledged.Load() {
-			if name := fmt.Sprintf("write-%d", i); !names[name] {
+			if name := prefix + strconv.FormatInt(i, 10); !names[name] {
 				t.Errorf("%s was acknowledged and is lost", name)
 			}
 		}

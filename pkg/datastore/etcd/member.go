@@ -35,6 +35,8 @@ type Member struct {
 	Learner bool   `json:"learner"` // it does not vote yet
 	Leader  bool   `json:"leader"`
 	Self    bool   `json:"self"` // it is the one that was asked
+	// Applied is how far it has come in the log; of itself alone.
+	Applied uint64 `json:"applied,omitempty"`
 }
 
 // Admission is what a server asks for that wants to be a member, as JSON.
@@ -165,10 +167,14 @@ func (e *Etcd) Members() ([]Member, error) {
 	s := server.Server
 	var all []Member
 	for _, m := range s.Cluster().Members() {
-		all = append(all, Member{
+		member := Member{
 			Name: m.Name, ID: m.ID.String(), PeerURL: strings.Join(m.PeerURLs, ","),
 			Learner: m.IsLearner, Leader: m.ID == s.Leader(), Self: m.ID == s.MemberID(),
-		})
+		}
+		if member.Self {
+			member.Applied = s.AppliedIndex()
+		}
+		all = append(all, member)
 	}
 	slices.SortFunc(all, func(a, b Member) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
 	return all, nil

@@ -106,7 +106,7 @@ func TestMembers(t *testing.T) {
 		t.Fatalf("members %v, %v", all, err)
 	}
 	for i, m := range all {
-		if m.Name != fmt.Sprintf("host%d", i+1) || m.Learner || m.Self != (i == 1) || !strings.HasSuffix(m.PeerURL, fmt.Sprintf("127.0.77.%d:2380", i+1)) {
+		if m.Name != fmt.Sprintf("host%d", i+1) || m.Learner || m.Self != (i == 1) || m.Self != (m.Applied > 0) || !strings.HasSuffix(m.PeerURL, fmt.Sprintf("127.0.77.%d:2380", i+1)) {
 			t.Errorf("member %+v", m)
 		}
 	}
@@ -121,20 +121,28 @@ func TestMembers(t *testing.T) {
 		stopThird = running(t, third)
 		has(t, third, "two")
 	})
-	t.Run("DataLost", func(t *testing.T) {
-		stopThird()
-		before, _ := s.first.Members()
-		if err := os.RemoveAll(third.config.Dir); err != nil {
-			t.Fatal(err)
-		}
-		third = s.member(t, 3)
-		stopThird = running(t, third)
-		has(t, third, "two")
-		after, _ := s.first.Members()
-		if len(after) != 3 || after[2].ID == before[2].ID {
-			t.Errorf("before %v, after %v", before, after)
-		}
-	})
+	for name, lose := range map[string]func(dir string) error{
+		"DataLost":     os.RemoveAll,
+		"DataSetAside": func(dir string) error { return SetAside(dir, dir+".aside") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			stopThird()
+			before, _ := s.first.Members()
+			if n, err := CountMembers(third.config.Dir); n != 3 || err != nil {
+				t.Errorf("a stopped one counts %d members, %v", n, err)
+			}
+			if err := lose(third.config.Dir); err != nil {
+				t.Fatal(err)
+			}
+			third = s.member(t, 3)
+			stopThird = running(t, third)
+			has(t, third, "two")
+			after, _ := s.first.Members()
+			if len(after) != 3 || after[2].ID == before[2].ID {
+				t.Errorf("before %v, after %v", before, after)
+			}
+		})
+	}
 	t.Run("Removed", func(t *testing.T) {
 		if _, err := s.first.Remove(t.Context(), "host9"); err == nil {
 			t.Error("one that is none was removed")

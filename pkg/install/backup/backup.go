@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"lite.io/lite/pkg/config"
-	"lite.io/lite/pkg/datastore/etcd"
+	"lite.io/lite/pkg/datastore"
 	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/version"
@@ -37,6 +37,10 @@ type Backup struct {
 	Dirs  []string `json:"dirs"`
 	// Images is the archives that were unpacked for the newer version.
 	Images []string `json:"images,omitempty"`
+	// Next is the newer version.
+	Next version.Info `json:"next"`
+	// Store is what Restore does with the directory of a server; "" until it has begun.
+	Store Store `json:"store,omitempty"`
 }
 
 // Names in the directory of a backup.
@@ -88,9 +92,9 @@ type Maker struct {
 	Backup  Backup
 }
 
-// New makes a Maker for the node of a configuration, whose program is in binary.
-func New(cfg *config.Config, binary string) *Maker {
-	m := &Maker{DataDir: cfg.DataDir, Backup: Backup{Versions: version.Get(), Role: cfg.Role, Binary: binary}}
+// New makes a Maker for the node of a configuration, whose program is in binary and becomes another version.
+func New(cfg *config.Config, binary string, next version.Info) *Maker {
+	m := &Maker{DataDir: cfg.DataDir, Backup: Backup{Versions: version.Get(), Next: next, Role: cfg.Role, Binary: binary}}
 	m.Backup.Files, m.Backup.Dirs = configuration(cfg)
 	return m
 }
@@ -116,7 +120,7 @@ func Size(dataDir string, role config.Role) (total int64) {
 // up and restored.
 func CheckWhole(dataDir string) error {
 	at := layout.Data(dataDir)
-	for _, path := range append([]string{string(at.Agent()), string(at.Server())}, etcd.Directories(at.Server().Etcd())...) {
+	for _, path := range append([]string{string(at.Agent()), string(at.Server())}, datastore.Directories(at.Server())...) {
 		info, err := os.Lstat(path)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
@@ -178,17 +182,21 @@ func (m *Maker) Complete() error {
 		return fmt.Errorf("back up the old version: %w", err)
 	}
 	m.Backup.Taken = time.Now().UTC()
-	data, err := json.MarshalIndent(m.Backup, "", "  ")
-	if err != nil {
-		return fmt.Errorf("back up the old version: %w", err)
-	}
-	if err := file.Write(filepath.Join(dir, description), append(data, '\n'), 0o600); err != nil {
+	if err := m.Backup.write(dir); err != nil {
 		return fmt.Errorf("back up the old version: %w", err)
 	}
 	if err := errors.Join(file.SyncDir(dir), m.exchange()); err != nil {
 		return fmt.Errorf("back up the old version: %w", err)
 	}
 	return nil
+}
+
+func (b *Backup) write(dir string) error {
+	data, err := json.MarshalIndent(b, "", "  ")
+	if err != nil {
+		return err
+	}
+	return file.Write(filepath.Join(dir, description), append(data, '\n'), 0o600)
 }
 
 // exchange replaces the previous backup with the new one.

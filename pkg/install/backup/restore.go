@@ -11,7 +11,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"lite.io/lite/pkg/datastore/etcd"
 	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/layout"
 )
@@ -55,12 +54,14 @@ func Restore(dataDir string) error {
 	if err := MakeRoom(dataDir); err != nil {
 		return err
 	}
+	if err := b.decide(dataDir); err != nil {
+		return fmt.Errorf("restore the datastore: %w", err)
+	}
 	for _, name := range b.Entries {
-		if err := restoreEntry(dataDir, name); err != nil {
+		if err := b.restoreEntry(dataDir, name); err != nil {
 			return fmt.Errorf("restore %s: %w", filepath.Join(dataDir, name), err)
 		}
 	}
-	b.advance(dataDir)
 	if err := removeImages(dataDir, b.Images, dir); err != nil {
 		return err
 	}
@@ -76,19 +77,6 @@ func Restore(dataDir string) error {
 		return fmt.Errorf("restore the program: %w", err)
 	}
 	return ReplaceProgram(b.Binary)
-}
-
-// advance increases the revision of a restored store. The rollback matters more than the other nodes' view
-// of it, which heals when they are restarted.
-func (b *Backup) advance(dataDir string) {
-	server := layout.Data("").Server()
-	if !slices.Contains(b.Entries, string(server)) {
-		return
-	}
-	store := server.Etcd()
-	if err := etcd.Advance(filepath.Join(dataDir, store), filepath.Join(Dropped(dataDir), store)); err != nil {
-		slog.Warn("Other nodes may not notice everything that was restored until they restart", "err", err)
-	}
 }
 
 // MakeRoom frees the space that was reserved for a rollback on a full disk.

@@ -46,6 +46,8 @@ type Plan struct {
 	HealthTimeout time.Duration
 	Warnings      []string
 
+	others   []member // other nodes of the cluster, of a server
+	force    bool
 	runtime  string
 	driver   *Driver
 	artifact string
@@ -83,7 +85,7 @@ func Make(ctx context.Context, o Options, report func(string)) (*Plan, error) {
 	if n, err = Running(ctx); err != nil {
 		return nil, errors.Join(err, driver.Close())
 	}
-	p := &Plan{Node: n, From: version.Get(), HealthTimeout: o.HealthTimeout, runtime: agent.Socket(n.Config), driver: driver}
+	p := &Plan{Node: n, From: version.Get(), HealthTimeout: o.HealthTimeout, force: o.Force, runtime: agent.Socket(n.Config), driver: driver}
 	if err := p.make(ctx, o, report); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
@@ -139,6 +141,11 @@ func (p *Plan) make(ctx context.Context, o Options, report func(string)) error {
 	if err := p.checkSkew(ctx, o.Force); err != nil {
 		return err
 	}
+	warnings, err := checkQuorum(ctx, p.Node, o.Force)
+	if err != nil {
+		return err
+	}
+	p.Warnings = append(p.Warnings, warnings...)
 	if err := backup.CheckWhole(p.Node.Config.DataDir); err != nil {
 		return err
 	}
@@ -213,6 +220,7 @@ func (p *Plan) checkSkew(ctx context.Context, force bool) error {
 			}
 			p.Warnings = append(p.Warnings, "the versions of the other nodes are not known: "+err.Error())
 		}
+		p.others = others
 		return checkServerSkew(p.To.Kubernetes, others)
 	}
 	servers, silent, err := p.Node.apiServers(ctx)

@@ -214,6 +214,9 @@ func watch(ctx context.Context, cfg *config.Config) error {
 			slog.Warn("Cannot complete the upgrade", "err", err)
 			return nil
 		}
+		if t, err := newTurn(kubeconfigOf(cfg), cfg.NodeName); err == nil && cfg.Role == config.Server {
+			_ = t.end(ctx) // it ends by itself
+		}
 		slog.Info("The upgrade is complete", "from", j.From, "to", j.To)
 		return nil
 	}

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -42,6 +43,11 @@ type run struct {
 
 func (r *run) run(ctx context.Context) error {
 	n := r.Node
+	endTurn, err := takeTurn(ctx, n.Config, r.others, r.HealthTimeout, r.report)
+	if err != nil {
+		return err
+	}
+	defer endTurn()
 	containers, err := runningContainers(ctx, r.runtime)
 	if err != nil {
 		return err
@@ -51,7 +57,7 @@ func (r *run) run(ctx context.Context) error {
 		Binary: n.Binary, Guard: n.Config.Layout().Config.Guard(), Service: n.Manager != nil,
 		Began: time.Now().UTC(), HealthTimeout: r.HealthTimeout, Runtime: r.runtime, Containers: containers,
 	}
-	b := backup.New(n.Config, n.Binary)
+	b := backup.New(n.Config, n.Binary, r.To)
 	if err := r.prepare(ctx, b); err != nil {
 		return errors.Join(err, r.abort())
 	}
@@ -105,6 +111,10 @@ func (r *run) prepare(ctx context.Context, b *backup.Maker) error {
 	b.Backup.Images = r.journal.Images
 	if ctx.Err() != nil {
 		return errors.New("interrupted; nothing was changed")
+	}
+	// Again, as others may have gone while this was downloaded and unpacked.
+	if _, err := checkQuorum(ctx, r.Node, r.force); err != nil {
+		return err
 	}
 	if r.Node.Manager == nil {
 		return nil
@@ -180,11 +190,11 @@ func (r *run) rollBack(ctx context.Context, hold *service.Hold, reason error) er
 	r.report("Rolling back: " + reason.Error())
 	r.journal.Reason = reason.Error()
 	text := ""
-	if err := restoreOld(ctx, r.dataDir, r.journal, r.Node.Manager, hold, r.Node.process, kubeconfigOf(r.Node.Config), r.report); err != nil {
+	data, err := restoreOld(ctx, r.dataDir, r.journal, r.Node.Manager, hold, r.Node.process, kubeconfigOf(r.Node.Config), r.report)
+	if err != nil {
 		text = fmt.Sprintf("%v; and the rollback failed: %v", reason, err)
 	} else {
-		text = fmt.Sprintf("lite %s was rolled back to %s, with its old data; what was written to the cluster since then is in %s. Reason: %v",
-			r.To.Version, r.From.Version, backup.Dropped(r.dataDir), reason)
+		text = fmt.Sprintf("lite %s was rolled back to %s, %s. Reason: %v", r.To.Version, r.From.Version, data, reason)
 	}
 	if len(lines) > 0 {
 		text += "\nThe last lines of its log:\n  " + strings.Join(lines, "\n  ")
@@ -193,25 +203,26 @@ func (r *run) rollBack(ctx context.Context, hold *service.Hold, reason error) er
 }
 
 // restoreOld stops what runs, restores the old program and data, and starts them. original is
-// the process that re-executes itself as the program, if any.
+// the process that re-executes itself as the program, if any. data says which data the old
+// program works with.
 func restoreOld(ctx context.Context, dataDir string, j *Journal, manager service.Manager, hold *service.Hold, original *os.Process,
-	kubeconfig string, report func(string)) error {
+	kubeconfig string, report func(string)) (data string, err error) {
 	// Until lite is stopped nothing is decided: who finds the journal then may
 	// watch on.
 	if hold == nil {
-		var err error
 		if hold, err = stop(ctx, dataDir, manager); err != nil {
-			return err
+			return "", err
 		}
 	}
 	if err := j.enter(dataDir, RollingBack); err != nil {
-		return errors.Join(err, hold.Close())
+		return "", errors.Join(err, hold.Close())
 	}
 	if err := errors.Join(backup.Restore(dataDir), j.enter(dataDir, Restored)); err != nil {
-		return errors.Join(err, hold.Close())
+		return "", errors.Join(err, hold.Close())
 	}
+	data = result(dataDir)
 	if err := hold.Close(); err != nil {
-		return err
+		return "", err
 	}
 	g := rollbackGate(dataDir, j, kubeconfig)
 	if manager != nil {
@@ -226,9 +237,9 @@ func restoreOld(ctx context.Context, dataDir string, j *Journal, manager service
 		if manager == nil {
 			err = fmt.Errorf("%w; no init system keeps lite running here: start it by hand (`lite %s`)", err, j.Role)
 		}
-		return fmt.Errorf("the old program and data are restored, but %w", err)
+		return "", fmt.Errorf("the old program and data are restored, but %w", err)
 	}
-	return finish(dataDir, j)
+	return data, finish(dataDir, j)
 }
 
 // finish notes that the old version runs again.
@@ -263,13 +274,20 @@ type RollbackPlan struct {
 	Config  *config.Config
 	Node    *Instance // nil if lite does not run
 	Driver  *Driver
+
+	Warnings []string
+	others   []member // other nodes of the cluster, of a server
 }
 
 // Text describes what would be done and what would be lost.
 func (p *RollbackPlan) Text() string {
 	text := fmt.Sprintf("%s %s: lite %s -> %s, as it was at %s, %s ago\n", p.Kept.Role, p.Config.NodeName, p.Now, p.Kept.Versions.Version,
 		p.Kept.Taken.Format(time.RFC3339), time.Since(p.Kept.Taken).Round(time.Second))
-	if p.Kept.Role == config.Server {
+	switch {
+	case p.Kept.Role != config.Server:
+	case slices.ContainsFunc(p.others, func(m member) bool { return m.Server }), p.Node == nil && backup.Several(p.DataDir):
+		text += "  the cluster's data stay, as the other servers have them\n"
+	default:
 		text += "  every change to the cluster since then is lost; pods created since then end, pods deleted since then start again\n"
 	}
 	return text + "  changes to the configuration since then are set aside in " + backup.Dropped(p.DataDir) + "\n"
@@ -278,7 +296,7 @@ func (p *RollbackPlan) Text() string {
 // PlanRollback finds out what `lite rollback` would do, and keeps others from
 // doing anything of the kind until the plan is closed. cfg is the configuration
 // of a node that does not run.
-func PlanRollback(ctx context.Context, cfg *config.Config, report func(string)) (*RollbackPlan, error) {
+func PlanRollback(ctx context.Context, cfg *config.Config, force bool, report func(string)) (*RollbackPlan, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("rollback: only root may replace lite; run it as root")
 	}
@@ -303,7 +321,25 @@ func PlanRollback(ctx context.Context, cfg *config.Config, report func(string)) 
 		return nil, err
 	}
 	p.Driver = d
+	if err := p.checkServers(ctx, force); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
 	return p, nil
+}
+
+// checkServers finds out whether there are other servers, and whether they can do without this one. A server whose API
+// does not answer goes back nevertheless: that may be why.
+func (p *RollbackPlan) checkServers(ctx context.Context, force bool) error {
+	if p.Node == nil || p.Kept.Role != config.Server {
+		return nil
+	}
+	var err error
+	if p.others, err = p.Node.members(ctx); err != nil {
+		p.Warnings = append(p.Warnings, "what other servers there are is not known: "+err.Error())
+		return nil
+	}
+	p.Warnings, err = checkQuorum(ctx, p.Node, force)
+	return err
 }
 
 // checkKept makes sure that the program in the backup has not changed. It may have been a
@@ -344,6 +380,11 @@ func drive(ctx context.Context, at layout.Layout, report func(string)) (*Driver,
 // Rollback does what was planned.
 func Rollback(ctx context.Context, p *RollbackPlan, timeout time.Duration, report func(string)) error {
 	ctx = context.WithoutCancel(ctx)
+	endTurn, err := takeTurn(ctx, p.Config, p.others, timeout, report)
+	if err != nil {
+		return err
+	}
+	defer endTurn()
 	j := &Journal{
 		From: p.Kept.Versions.Version, To: p.Now, Role: p.Kept.Role, Binary: p.Kept.Binary, Guard: p.Config.Layout().Config.Guard(),
 		Began:         time.Now().UTC(),
@@ -376,10 +417,11 @@ func Rollback(ctx context.Context, p *RollbackPlan, timeout time.Duration, repor
 	if p.Node == nil && manager == nil {
 		return restoreOnly(ctx, p, j, report)
 	}
-	if err := restoreOld(ctx, p.DataDir, j, manager, nil, original, kubeconfigOf(p.Config), report); err != nil {
+	data, err := restoreOld(ctx, p.DataDir, j, manager, nil, original, kubeconfigOf(p.Config), report)
+	if err != nil {
 		return err
 	}
-	report(fmt.Sprintf("lite %s is running, with the data of %s; the data of the newer version is in %s", j.From, p.Kept.Taken.Format(time.RFC3339), backup.Dropped(p.DataDir)))
+	report(fmt.Sprintf("lite %s is running, %s", j.From, data))
 	return nil
 }
 
@@ -395,6 +437,6 @@ func restoreOnly(ctx context.Context, p *RollbackPlan, j *Journal, report func(s
 	if err := errors.Join(backup.Restore(p.DataDir), j.enter(p.DataDir, Restored), hold.Close()); err != nil {
 		return err
 	}
-	report(fmt.Sprintf("lite %s is in place, with the data of %s; start it with `lite %s`", j.From, p.Kept.Taken.Format(time.RFC3339), p.Kept.Role))
+	report(fmt.Sprintf("lite %s is in place, %s; start it with `lite %s`", j.From, result(p.DataDir), p.Kept.Role))
 	return nil
 }
