@@ -19,7 +19,6 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/membership"
-	"go.etcd.io/etcd/server/v3/etcdserver/api/rafthttp"
 	etcderrors "go.etcd.io/etcd/server/v3/etcdserver/errors"
 	"go.uber.org/zap"
 
@@ -74,6 +73,11 @@ func (e *Etcd) enter(ctx context.Context) error {
 	if e.admit == nil || hasLog(e.config.Dir) {
 		return nil
 	}
+	return e.ask(ctx)
+}
+
+// ask asks the cluster until it admits this member.
+func (e *Etcd) ask(ctx context.Context) error {
 	for {
 		cluster, err := e.admit(ctx, e.config.AdvertisePeerUrls[0].String())
 		if err == nil {
@@ -93,11 +97,6 @@ func (e *Etcd) enter(ctx context.Context) error {
 // reached now.
 func (e *Etcd) settle(ctx context.Context, server *embed.Etcd) {
 	s := server.Server
-	select {
-	case <-s.ReadyNotify(): // before that it does not know itself
-	case <-ctx.Done():
-		return
-	}
 	for told := ""; s.IsLearner() && ctx.Err() == nil; {
 		_, err := s.PromoteMember(ctx, uint64(s.MemberID()))
 		if err == nil {
@@ -148,7 +147,7 @@ func (e *Etcd) isRemoved(server *embed.Etcd) bool {
 	if len(others) == 0 {
 		return false
 	}
-	dial, err := rafthttp.NewRoundTripper(e.config.PeerTLSInfo, time.Second)
+	dial, err := e.dial()
 	if err != nil {
 		return false
 	}
