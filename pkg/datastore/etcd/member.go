@@ -73,16 +73,19 @@ func (e *Etcd) enter(ctx context.Context) error {
 	if e.admit == nil || hasLog(e.config.Dir) {
 		return nil
 	}
-	return e.ask(ctx)
+	return e.ask(ctx, nil)
 }
 
-// ask asks the cluster until it admits this member.
-func (e *Etcd) ask(ctx context.Context) error {
+// ask asks the cluster until it admits this member; because is what is wrong with the data that it has.
+func (e *Etcd) ask(ctx context.Context, because error) error {
 	for {
 		cluster, err := e.admit(ctx, e.config.AdvertisePeerUrls[0].String())
 		if err == nil {
 			e.config.InitialCluster, e.config.ClusterState = cluster, embed.ClusterStateFlagExisting
 			return nil
+		}
+		if because != nil {
+			err = fmt.Errorf("%w; it needs the data of the other servers: %w", err, because)
 		}
 		if before := e.waiting.Swap(&err); before == nil || (*before).Error() != err.Error() {
 			slog.Info("Waiting for the cluster to admit this server", "because", err)

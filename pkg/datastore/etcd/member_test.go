@@ -43,7 +43,7 @@ func (s *servers) member(t *testing.T, n int) *Etcd {
 	if _, err := pki.Ensure(certs, pki.Node{Name: name, IPs: []netip.Addr{address}, ClusterDomain: "cluster.local"}, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	config := Config{Name: name, Dir: filepath.Join(dir, "etcd"), PKI: certs, Address: address, Several: n > 1}
+	config := Config{Name: name, Dir: filepath.Join(dir, "etcd"), PKI: certs, Address: address, Several: n > 1 || s.net != 0}
 	if n > 1 {
 		config.Admit = func(ctx context.Context, peer string) (string, error) { return s.first.Admit(ctx, name, peer) }
 	}

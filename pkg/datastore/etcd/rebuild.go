@@ -46,7 +46,7 @@ func (e *Etcd) Run(ctx context.Context) error {
 		e.server.Store(nil)
 		slog.Error("The data of this server are damaged: it asks the other servers for theirs", "problem", damage)
 		// Only who is admitted again needs its own data no more.
-		if err := e.ask(ctx); err != nil || ctx.Err() != nil {
+		if err := e.ask(ctx, damage); err != nil || ctx.Err() != nil {
 			return err
 		}
 		if err := setAside(e.config.Dir); err != nil {

@@ -102,7 +102,7 @@ func NewAPIServer(c Config) (*APIServer, error) {
 // the API server's own lease where the machine has a name that no label may have: it would try to write that for ever,
 // and fail each time (1.37).
 func identityArgs(host string, user []string) []string {
-	_, ask := kube.Said(user, "peer-ca-file")
+	_, ask := kube.Value(user, "peer-ca-file")
 	switch {
 	case len(validation.IsValidLabelValue(host)) > 0:
 		return []string{"--feature-gates=APIServerIdentity=false,UnknownVersionInteroperabilityProxy=false"}
