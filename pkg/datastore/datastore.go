@@ -32,6 +32,9 @@ type Config struct {
 	Metrics  []netip.Addr // where etcd tells its figures to everybody
 	EtcdArgs []string
 
+	// Event posts an event of the node.
+	Event func(ctx context.Context, reason, message string) error
+
 	// Address is where the other members of the embedded etcd reach this one. Several and Admit are as in
 	// etcd.Config.
 	Address netip.Addr
@@ -60,7 +63,7 @@ func New(c Config) (Store, error) {
 	}
 	member, err := etcd.New(etcd.Config{
 		Name: c.NodeName, Dir: c.Dir.Etcd(), PKI: c.PKI, Metrics: c.Metrics, Args: c.EtcdArgs,
-		Address: c.Address, Several: c.Several, Admit: c.Admit,
+		Address: c.Address, Several: c.Several, Admit: c.Admit, Event: c.Event,
 	})
 	if err != nil {
 		return Store{}, err

@@ -129,6 +129,9 @@ const (
 	AbsencePath  = MembersPath + "/absence"
 )
 
+// DefragmentingKey is the key of etcd that the member holds which gives back space, if there are several.
+const DefragmentingKey = Domain + "/defragmenting"
+
 // Field managers, and the sources of events.
 const (
 	Manager             = "lite" // a slash and a file follow for what a user declares
@@ -138,6 +141,7 @@ const (
 	NetworkSource       = "lite-network"
 	ProofManager        = "lite-node-addresses"
 	CertificatesSource  = "lite-certificates"
+	DatastoreSource     = "lite-datastore"
 	ManifestsController = Domain + "/manifests"
 )
 

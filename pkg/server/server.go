@@ -3,6 +3,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -46,7 +47,10 @@ type Config struct {
 // New puts a server node together; nothing is touched before Prepare and Run.
 func New(c Config, onChange func(component.Status)) (*Server, error) {
 	cfg, dir, dirPKI := c.Node, c.Node.Layout().Data.Server(), pkiDir(c.Node)
-	store, err := openStore(c)
+	var by clients
+	store, err := openStore(c, func(ctx context.Context, reason, message string) error {
+		return by.node.NodeEvent(ctx, cfg.NodeName, layout.DatastoreSource, reason, message)
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +58,7 @@ func New(c Config, onChange func(component.Status)) (*Server, error) {
 		Node: cfg, Cluster: c.Cluster, Dir: dir, PKI: dirPKI, Datastore: store.Endpoint, Used: store.Used, Shared: store.Shared,
 		Local: battery.Answers(c.Cluster.Disable),
 	}}
-	by := newClients(cfg, s.controlplane)
+	by = newClients(cfg, s.controlplane)
 	s.members = &members{nodeName: cfg.NodeName, dir: dir, facts: c.Cluster, client: by.lite, store: store.Member}
 	s.controlplane.Routes = s.members.routes()
 	s.certificates = expiry.New(expiry.Config{
@@ -188,7 +192,7 @@ func (s *Server) compose(store datastore.Store, by clients, onChange func(compon
 }
 
 // openStore makes the datastore. Of a server that is one of several, the others are asked to admit it if it has no data.
-func openStore(c Config) (datastore.Store, error) {
+func openStore(c Config, event func(ctx context.Context, reason, message string) error) (datastore.Store, error) {
 	cfg, dir := c.Node, c.Node.Layout().Data.Server()
 	known, err := readMembership(dir)
 	if err != nil {
@@ -196,7 +200,7 @@ func openStore(c Config) (datastore.Store, error) {
 	}
 	config := datastore.Config{
 		Kind: c.Cluster.Datastore, NodeName: cfg.NodeName, Dir: dir, PKI: pkiDir(cfg), Metrics: etcdMetrics(cfg), EtcdArgs: cfg.EtcdArgs,
-		Address: cfg.NodeIP[0],
+		Address: cfg.NodeIP[0], Event: event,
 	}
 	if known != nil {
 		config.Several, config.Admit = true, askAdmission(cfg, *known)

@@ -34,6 +34,7 @@ func TestJoin(t *testing.T) {
 	t.Run("NameTaken", j.testNameTaken)
 	t.Run("Restart", j.testRestart)
 	t.Run("LosesData", j.testLosesData)
+	t.Run("DataDamaged", j.testDataDamaged)
 	for _, s := range c.Servers {
 		for _, secret := range j.secrets {
 			if strings.Contains(s.Log(), secret) {

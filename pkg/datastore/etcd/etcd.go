@@ -42,6 +42,12 @@ const (
 	// an alarm. Kubernetes' own scalability tests fit into half of it.
 	quota = 4 << 30
 
+	// commitEvery and commitAt are when etcd writes into its database what the log has: after that time, or
+	// so many changes. etcd's own 100 ms make an idle server write twice as much. With etcd's 10,000 changes
+	// and our time, each read would copy as many, the quota would notice as many too late, and all that
+	// would be in memory; of a hundred there are ten commits a second where a thousand objects are written.
+	commitEvery, commitAt = time.Minute, 100
+
 	// defragAt is how many MiB a restart must be able to give back to the
 	// file system for the rewriting to be worth it.
 	defragAt = 100
@@ -63,6 +69,8 @@ type Config struct {
 	// nowhere, not on loopback either.
 	Metrics []netip.Addr
 	Args    []string // the user's own flags of etcd, key=value, applied last
+	// Event posts what somebody should see to as an event of the node; nil for nowhere.
+	Event func(ctx context.Context, reason, message string) error
 }
 
 // Etcd is the component.
@@ -81,6 +89,8 @@ type Etcd struct {
 
 	learners sync.Mutex
 	silent   map[types.ID]time.Time // learners that do not answer, since when
+
+	tending
 }
 
 // New checks the configuration; nothing is touched before Run.
@@ -97,6 +107,7 @@ func New(c Config) (*Etcd, error) {
 		close(e.shared)
 	}
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(log.Zap("etcd", e.fatal))
+	e.disk, e.event, e.differs = newDisk(), c.Event, make(chan error, 1)
 	return e, nil
 }
 
@@ -140,6 +151,13 @@ func configure(c Config) (*embed.Config, *flag.FlagSet, error) {
 	// ticks; each tick wakes the process for as long as it runs.
 	if !c.Several && !kube.Yields("etcd", "heartbeat-interval", c.Args) && !kube.Yields("etcd", "election-timeout", c.Args) {
 		cfg.TickMs, cfg.ElectionMs = 100, 500
+	}
+
+	// A commit rewrites a handful of pages for each object in it, and an idle cluster renews one every few
+	// seconds. Nothing waits for a commit: what is acknowledged is in the log, and is applied again
+	// after a crash.
+	if !kube.Yields("etcd", "backend-batch-interval", c.Args) && !kube.Yields("etcd", "backend-batch-limit", c.Args) {
+		cfg.BackendBatchInterval, cfg.BackendBatchLimit = commitEvery, commitAt
 	}
 
 	// The API server compacts as well; this is for a store that it is not
@@ -284,8 +302,8 @@ func successor(flags *flag.FlagSet, key, value string) string {
 // Name implements component.Component.
 func (e *Etcd) Name() string { return "etcd" }
 
-// Run implements component.Component.
-func (e *Etcd) Run(ctx context.Context) (err error) {
+// serve runs the member on the data that are there.
+func (e *Etcd) serve(ctx context.Context) (err error) {
 	if err := e.enter(ctx); err != nil || ctx.Err() != nil {
 		return err
 	}
@@ -300,18 +318,19 @@ func (e *Etcd) Run(ctx context.Context) (err error) {
 	if err := reserve(databaseFile(e.config.Dir)); err != nil {
 		slog.Debug("On a full disk the datastore cannot grow", "err", err)
 	}
-	go e.disarm(ctx, server)
-	go e.settle(ctx, server)
+	ended := e.tended(ctx, server)
 	select {
 	case <-ctx.Done():
 	case err = <-server.Err():
 		err = e.stopped(server, fmt.Errorf("serve: %w", err))
 	case <-server.Server.StopNotify():
 		err = e.stopped(server, errors.New("the member stopped"))
+	case err = <-e.differs:
 	case reason := <-e.failed:
 		// It stands still with its locks held: closing it would wait for them.
 		return fmt.Errorf("write to %s: %w; acknowledged writes are safe: fix the cause and start again", e.config.Dir, reason)
 	}
+	ended()
 	server.Close()
 	return err
 }
@@ -335,7 +354,7 @@ func (e *Etcd) fatal(reason log.Fatal) {
 func (e *Etcd) start() (server *embed.Etcd, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("open %s: %v; restore a snapshot or a copy of it, or move it away to start an empty cluster", e.config.Dir, r)
+			err = opened(fmt.Errorf("open %s: %v; restore a snapshot or a copy of it, or move it away to start an empty cluster", e.config.Dir, r))
 		}
 	}()
 	if err := verify(e.config.Dir); err != nil {
@@ -376,7 +395,7 @@ func verify(dir string) error {
 	}
 	logDir, database := walDir(dir), databaseFile(dir)
 	damaged := func(what string, err error) error {
-		return fmt.Errorf("%s is damaged: %w; nothing was changed: %s", what, err, remedy(dir))
+		return &damageError{fmt.Errorf("%s is damaged: %w; nothing was changed: %s", what, err, remedy(dir))}
 	}
 	if !hasLog(dir) {
 		applied, err := appliedAlone(dir)
@@ -513,25 +532,6 @@ func readAll(tx *bbolt.Tx) error {
 	return err
 }
 
-// disarm lifts the NOSPACE alarm, which outlasts its cause, once there is room
-// again: after compaction and a defragmenting start, or under a larger quota.
-func (e *Etcd) disarm(ctx context.Context, server *embed.Etcd) {
-	select {
-	case <-server.Server.ReadyNotify():
-	case <-ctx.Done():
-		return
-	}
-	for _, alarm := range server.Server.Alarms() {
-		if alarm.Alarm != etcdserverpb.AlarmType_NOSPACE || server.Server.Backend().Size() > e.config.QuotaBackendBytes*9/10 {
-			continue
-		}
-		_, err := server.Server.Alarm(ctx, &etcdserverpb.AlarmRequest{
-			Action: etcdserverpb.AlarmRequest_DEACTIVATE, MemberID: alarm.MemberID, Alarm: alarm.Alarm,
-		})
-		slog.Info("The datastore has space again: disarmed its NOSPACE alarm", "err", err)
-	}
-}
-
 // Settings implements component.Configured.
 func (e *Etcd) Settings() (component.Settings, error) {
 	return component.Settings{Arguments: e.args}, nil
@@ -554,9 +554,12 @@ func (e *Etcd) Ready(context.Context) error {
 	if server.Server.IsLearner() {
 		return errors.New("catching up with the other servers")
 	}
+	if !e.agrees(server) {
+		return errors.New("comparing its data with those of the other servers")
+	}
 	alarms := server.Server.Alarms()
 	if slices.ContainsFunc(alarms, func(a *etcdserverpb.AlarmMember) bool { return a.Alarm == etcdserverpb.AlarmType_NOSPACE }) {
-		return fmt.Errorf("alarm NOSPACE: the store has reached its quota of %d MiB and refuses writes; delete objects, then restart, or raise it with --etcd-arg quota-backend-bytes=N", e.config.QuotaBackendBytes>>20)
+		return e.full()
 	}
 	if len(alarms) > 0 {
 		return fmt.Errorf("alarm %s: the store is damaged; restore a snapshot", alarms[0].Alarm)

@@ -19,7 +19,6 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/membership"
-	"go.etcd.io/etcd/server/v3/etcdserver/api/rafthttp"
 	etcderrors "go.etcd.io/etcd/server/v3/etcdserver/errors"
 	"go.uber.org/zap"
 
@@ -76,11 +75,19 @@ func (e *Etcd) enter(ctx context.Context) error {
 	if e.admit == nil || hasLog(e.config.Dir) {
 		return nil
 	}
+	return e.ask(ctx, nil)
+}
+
+// ask asks the cluster until it admits this member; because is what is wrong with the data that it has.
+func (e *Etcd) ask(ctx context.Context, because error) error {
 	for {
 		cluster, err := e.admit(ctx, e.config.AdvertisePeerUrls[0].String())
 		if err == nil {
 			e.config.InitialCluster, e.config.ClusterState = cluster, embed.ClusterStateFlagExisting
 			return nil
+		}
+		if because != nil {
+			err = fmt.Errorf("%w; it needs the data of the other servers: %w", err, because)
 		}
 		if before := e.waiting.Swap(&err); before == nil || (*before).Error() != err.Error() {
 			slog.Info("Waiting for the cluster to admit this server", "because", err)
@@ -95,11 +102,6 @@ func (e *Etcd) enter(ctx context.Context) error {
 // reached now.
 func (e *Etcd) settle(ctx context.Context, server *embed.Etcd) {
 	s := server.Server
-	select {
-	case <-s.ReadyNotify(): // before that it does not know itself
-	case <-ctx.Done():
-		return
-	}
 	for told := ""; s.IsLearner() && ctx.Err() == nil; {
 		_, err := s.PromoteMember(ctx, uint64(s.MemberID()))
 		if err == nil {
@@ -150,7 +152,7 @@ func (e *Etcd) isRemoved(server *embed.Etcd) bool {
 	if len(others) == 0 {
 		return false
 	}
-	dial, err := rafthttp.NewRoundTripper(e.config.PeerTLSInfo, time.Second)
+	dial, err := e.dial()
 	if err != nil {
 		return false
 	}

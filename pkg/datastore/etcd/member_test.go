@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,7 @@ import (
 type servers struct {
 	root  string
 	first *Etcd
+	net   byte // of 127.0.net.n; 77 unless said otherwise
 }
 
 // member makes the n-th, in a directory of its own; its authority is that of the first.
@@ -40,12 +42,12 @@ func (s *servers) member(t *testing.T, n int) *Etcd {
 			t.Fatal(err)
 		}
 	}
-	address := netip.AddrFrom4([4]byte{127, 0, 77, byte(n)})
+	address := netip.AddrFrom4([4]byte{127, 0, cmp.Or(s.net, 77), byte(n)})
 	name := fmt.Sprintf("host%d", n)
 	if _, err := pki.Ensure(certs, pki.Node{Name: name, IPs: []netip.Addr{address}, ClusterDomain: "cluster.local"}, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	config := Config{Name: name, Dir: filepath.Join(dir, "etcd"), PKI: certs, Address: address, Several: n > 1}
+	config := Config{Name: name, Dir: filepath.Join(dir, "etcd"), PKI: certs, Address: address, Several: n > 1 || s.net != 0}
 	if n > 1 {
 		config.Admit = func(ctx context.Context, peer string) (string, error) { return s.first.Admit(ctx, name, peer) }
 	}

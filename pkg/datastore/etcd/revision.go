@@ -12,7 +12,7 @@ import (
 
 const (
 	// ahead is more than a member can have given out beyond what its database
-	// holds: that is written every 100 ms.
+	// holds: that is written after commitAt changes, or a user's own number of them.
 	ahead = 100_000
 	// farAhead is for a database that says nothing, as etcd's own documentation
 	// of a restore has it.

@@ -68,7 +68,7 @@ func NewAPIServer(c Config) (*APIServer, error) {
 	if err := kube.CheckArgs("kube-apiserver", c.Node.APIServerArgs); err != nil {
 		return nil, err
 	}
-	args := append(identityArgs(host), apiServerArgs(c)...)
+	args := append(identityArgs(host, c.Node.APIServerArgs), apiServerArgs(c)...)
 	if err := kube.Parse("kube-apiserver", s.Flags(), args); err != nil {
 		return nil, err
 	}
@@ -100,14 +100,19 @@ func NewAPIServer(c Config) (*APIServer, error) {
 	return a, nil
 }
 
-// identityArgs switches the API server's own lease off where the machine has a name
-// that no label may have. It would try to write that for ever, and fail each time
-// (1.37). What asks other API servers needs it; there are none.
-func identityArgs(host string) []string {
-	if len(validation.IsValidLabelValue(host)) == 0 {
-		return nil
+// identityArgs switches off what nobody reads: the addresses by which API servers of different versions ask each other,
+// three entries of the log every 10 s, where the user does not set up that they do (1.37 writes them all the same). And
+// the API server's own lease where the machine has a name that no label may have: it would try to write that for ever,
+// and fail each time (1.37).
+func identityArgs(host string, user []string) []string {
+	_, ask := kube.Value(user, "peer-ca-file")
+	switch {
+	case len(validation.IsValidLabelValue(host)) > 0:
+		return []string{"--feature-gates=APIServerIdentity=false,UnknownVersionInteroperabilityProxy=false"}
+	case !ask:
+		return []string{"--feature-gates=UnknownVersionInteroperabilityProxy=false"}
 	}
-	return []string{"--feature-gates=APIServerIdentity=false,UnknownVersionInteroperabilityProxy=false"}
+	return nil
 }
 
 func apiServerArgs(c Config) []string {

@@ -450,13 +450,26 @@ func TestResolver(t *testing.T) {
 	}
 }
 
-// A name that no label may have keeps the API server's lease from being written.
+// A name that no label may have keeps the API server's lease from being written; and API servers that do not ask each
+// other do not write where they could be asked.
 func TestIdentityArgs(t *testing.T) {
-	for host, want := range map[string]int{
-		"node-a": 0, "Node_A.example.com": 0, strings.Repeat("a", 63): 0, strings.Repeat("a", 64): 1, "a!": 1, "-a": 1, "knödel": 1,
+	peers := []string{"peer-ca-file=/ca.crt"}
+	for _, test := range []struct {
+		host string
+		user []string
+		want string
+	}{
+		{host: "node-a", want: "--feature-gates=UnknownVersionInteroperabilityProxy=false"},
+		{host: "Node_A.example.com", want: "--feature-gates=UnknownVersionInteroperabilityProxy=false"},
+		{host: strings.Repeat("a", 63), user: []string{"v=2"}, want: "--feature-gates=UnknownVersionInteroperabilityProxy=false"},
+		{host: "node-a", user: peers},
+		{host: strings.Repeat("a", 64), user: peers, want: "--feature-gates=APIServerIdentity=false,UnknownVersionInteroperabilityProxy=false"},
+		{host: "a!", want: "--feature-gates=APIServerIdentity=false,UnknownVersionInteroperabilityProxy=false"},
+		{host: "-a", want: "--feature-gates=APIServerIdentity=false,UnknownVersionInteroperabilityProxy=false"},
+		{host: "knödel", want: "--feature-gates=APIServerIdentity=false,UnknownVersionInteroperabilityProxy=false"},
 	} {
-		if args := identityArgs(host); len(args) != want {
-			t.Errorf("%s: %q", host, args)
+		if args := strings.Join(identityArgs(test.host, test.user), " "); args != test.want {
+			t.Errorf("%s, %q: %q", test.host, test.user, args)
 		}
 	}
 }

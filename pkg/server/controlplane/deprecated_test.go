@@ -20,7 +20,7 @@ func TestNoArgumentIsDeprecated(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := sample(withCIS)
-	more := map[string][]string{"kube-apiserver": identityArgs(strings.Repeat("a", 64))}
+	more := map[string][]string{"kube-apiserver": identityArgs(strings.Repeat("a", 64), nil)}
 	for name, sets := range map[string]cliflag.NamedFlagSets{
 		"kube-apiserver":          apiserver.NewServerRunOptions().Flags(),
 		"kube-scheduler":          *scheduler.NewOptions().Flags,
