@@ -125,6 +125,9 @@ const (
 	MembersPath  = APIPrefix + "members"
 )
 
+// DatastoreOwner is a key in a datastore that several clusters could reach, beside those of Kubernetes: whose it is.
+const DatastoreOwner = "/lite.io/cluster"
+
 // Field managers, and the sources of events.
 const (
 	Manager             = "lite" // a slash and a file follow for what a user declares
