@@ -59,6 +59,9 @@ func (n *plan) look(role config.Role, flags *pflag.FlagSet) (err error) {
 	if n.cfg, err = config.Load(role, flags, os.Environ()); err != nil {
 		return err
 	}
+	if err := hidePassword(n.cfg); err != nil {
+		return err
+	}
 	n.ui = newProgress(os.Stderr, n.cfg.LogFormat, n.manager.Status)
 	log.Bridge(log.New(n.ui, n.ui.logLevel(n.cfg.LogLevel), n.cfg.LogFormat))
 	if err := n.settleUpgrade(); err != nil {

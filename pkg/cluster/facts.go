@@ -50,8 +50,13 @@ const (
 	// UserEncryption is by a file that the user gives to each server.
 	UserEncryption = "user"
 
-	// Etcd is the embedded etcd.
-	Etcd = "etcd"
+	// The kinds of datastores: Etcd is the embedded one, whose members the servers are. SQLite is a file of the only
+	// server; the others are servers somewhere else, which several servers of a cluster may share.
+	Etcd         = "etcd"
+	ExternalEtcd = "external-etcd"
+	SQLite       = "sqlite"
+	PostgreSQL   = "postgres"
+	MySQL        = "mysql"
 )
 
 // Known reports whether there are facts at all.

@@ -95,6 +95,9 @@ func (c *Config) checkFiles(h host) (errs []error) {
 	}{
 		{"private-registry", c.PrivateRegistry, 0, "a file"},
 		{"audit-policy-file", c.AuditPolicyFile, 0, "a file"},
+		{"datastore-cafile", c.DatastoreCAFile, 0, "a file"},
+		{"datastore-certfile", c.DatastoreCertFile, 0, "a file"},
+		{"datastore-keyfile", c.DatastoreKeyFile, 0, "a file"},
 		{"container-runtime-endpoint", strings.TrimPrefix(c.ContainerRuntimeEndpoint, "unix://"), fs.ModeSocket, "a socket"},
 	} {
 		if f.file == "" {

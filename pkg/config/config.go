@@ -64,6 +64,12 @@ type Config struct {
 	WriteKubeconfig     string
 	WriteKubeconfigMode fs.FileMode
 
+	// DatastoreEndpoint may hold a password; "" = the embedded etcd. Its kind is a fact of the cluster.
+	DatastoreEndpoint string
+	DatastoreCAFile   string
+	DatastoreCertFile string
+	DatastoreKeyFile  string
+
 	// What the user adds to the arguments of a component: "key=value" without
 	// leading dashes, in the order given, the value may hold "=" and ",".
 	APIServerArgs         []string

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -25,7 +26,7 @@ func (c *Config) Propose() cluster.Facts {
 	if argument, _ := c.argument("kube-apiserver-arg", "encryption-provider-config"); argument != "" {
 		f.Encryption = cluster.UserEncryption
 	}
-	f.Datastore = cluster.Etcd
+	f.Datastore = datastoreKind(c.DatastoreEndpoint)
 	return f
 }
 
@@ -141,6 +142,10 @@ var facts = []fact{
 		same: func(ours, theirs cluster.Facts, _ Role) bool {
 			return slices.Equal(without(ours.Disable), without(theirs.Disable))
 		}},
+	// Versions until 1.37 had the embedded etcd alone.
+	{key: "datastore-endpoint", fixed: true, servers: true,
+		text:  func(f cluster.Facts) string { return cmp.Or(f.Datastore, cluster.Etcd) },
+		known: cluster.Facts.Known},
 	{key: "profile", servers: true,
 		text:  func(f cluster.Facts) string { return f.Profile },
 		known: knownToServers},
@@ -261,6 +266,9 @@ func (c *Config) configured(one fact) bool {
 
 // value is the configured value of a fact.
 func (c *Config) value(one fact) string {
+	if o, _ := lookup(one.key); o.secret {
+		return one.text(c.Propose())
+	}
 	if one.argument == "" {
 		return c.text(one.key)
 	}

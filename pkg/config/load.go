@@ -138,6 +138,9 @@ func (c *Config) parse(all settings) (errs []error) {
 		}
 		for _, err := range o.set(c, s.texts) {
 			err.Key, err.Source = o.name, s.source
+			if o.secret {
+				err.Value = veil(err.Value)
+			}
 			errs = append(errs, err)
 		}
 	}

@@ -30,6 +30,7 @@ func (c *Config) Ports(backend string, disable addon.Disabled) []Port {
 	for _, p := range layout.Ports() {
 		port := Port{c.moved(p.Moved, p.Number), p.Protocol, all, p.Who}
 		switch {
+		case strings.HasPrefix(p.Who, "etcd") && c.DatastoreEndpoint != "": // nobody listens there
 		case p.Only != "" && Role(p.Only) != c.Role, disable.Frees(p.Number), p.Backend != "" && p.Backend != backend, p.At == layout.ForPods:
 		case p.Number == layout.APIPort:
 			ports = append(ports, Port{c.HTTPSListenPort, p.Protocol, c.BindAddress, p.Who})

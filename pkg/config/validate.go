@@ -22,6 +22,7 @@ func (c *Config) validate() (errs []error) {
 	c.validateFamilies(wrong)
 	c.validateOverlaps(wrong)
 	c.validateVIP(wrong)
+	c.validateDatastore(wrong)
 	if len(c.cluster.ServiceCIDR) > 0 && c.cluster.ClusterDNS.IsValid() {
 		in := func(p netip.Prefix) bool { return p.Contains(c.cluster.ClusterDNS) }
 		first := func(p netip.Prefix) bool {

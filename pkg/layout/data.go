@@ -164,8 +164,12 @@ func (s Server) Authentication() string { return s.join("authentication.yaml") }
 // FlexVolumes is where the controller manager looks for plugins.
 func (s Server) FlexVolumes() string { return s.join(flexVolumesName) }
 
-// Etcd is the datastore's directory.
+// Etcd is the directory of the embedded etcd.
 func (s Server) Etcd() string { return s.join("etcd") }
+
+// SQLite is the datastore of a server that has its own in a file, unless a user names another. Beside it are the
+// files that SQLite writes first; all are alone in their directory.
+func (s Server) SQLite() string { return s.join("sqlite", "state.db") }
 
 const (
 	clusterName     = "cluster.json"

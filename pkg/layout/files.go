@@ -42,6 +42,7 @@ func (l Layout) Files() []File {
 		{s.Admission(), 0o600},
 		{s.FlexVolumes(), 0},
 		{s.Etcd(), 0o700},
+		{s.SQLite(), 0o600},
 
 		{a.Kubeconfig(), 0o600},
 		{a.Cluster(), 0o600},
@@ -77,6 +78,7 @@ func (l Layout) Files() []File {
 
 		{string(r), 0o711},
 		{r.Before(), 0o600},
+		{r.Datastore(), 0o600},
 		{r.Socket(), 0o600},
 		{string(run), 0o711},
 		{run.Socket(), 0o660},

@@ -132,6 +132,9 @@ const (
 // DefragmentingKey is the key of etcd that the member holds which gives back space, if there are several.
 const DefragmentingKey = Domain + "/defragmenting"
 
+// DatastoreOwner is a key in a datastore that several clusters could reach, beside those of Kubernetes: whose it is.
+const DatastoreOwner = "/lite.io/cluster"
+
 // Field managers, and the sources of events.
 const (
 	Manager             = "lite" // a slash and a file follow for what a user declares

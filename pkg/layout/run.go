@@ -10,6 +10,9 @@ func (r Run) join(name string) string { return filepath.Join(string(r), name) }
 // Socket is where a running node answers.
 func (r Run) Socket() string { return r.join("lite.sock") }
 
+// Datastore is where the API server reaches a datastore that does not speak etcd's protocol.
+func (r Run) Datastore() string { return r.join("datastore.sock") }
+
 // Before is what the machine was like before lite ran on it for the first time since boot.
 func (r Run) Before() string { return r.join("before.json") }
 

@@ -46,7 +46,7 @@ func (d Data) role() (string, error) {
 // left no stamp. Its next start stamps it.
 func (d Data) unstamped() string {
 	switch {
-	case exists(d.Server().Etcd()):
+	case exists(d.Server().Etcd()), exists(d.Server().SQLite()):
 		return serverName
 	case exists(d.Agent().Cluster()):
 		return agentName

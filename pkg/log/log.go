@@ -60,6 +60,7 @@ func Bridge(l *slog.Logger) {
 
 	logrus.SetOutput(io.Discard)
 	logrus.AddHook(logrusHook{slog.New(up)})
+	logrus.SetReportCaller(true)
 	logrus.StandardLogger().ExitFunc = endGoroutine
 	klog.OsExit = endGoroutine
 	if !l.Enabled(context.Background(), slog.LevelDebug) {
@@ -190,11 +191,27 @@ func endGoroutine(int) {
 	if reason := lastError.Load(); reason != nil {
 		err = errors.New(*reason)
 	}
+	if inTransaction() {
+		panic(Fatal{Message: err.Error()})
+	}
 	select {
 	case fatal <- err:
 	default: // one reason is enough
 	}
 	runtime.Goexit()
+}
+
+// inTransaction reports whether it is kine that ends the process, because a transaction cannot be ended (0.17): when a
+// database goes away, that is as it has to be, and whoever called kine makes an error of the panic.
+func inTransaction() bool {
+	var callers [16]uintptr
+	frames := runtime.CallersFrames(callers[:runtime.Callers(2, callers[:])])
+	for frame, more := frames.Next(); more; frame, more = frames.Next() {
+		if strings.HasPrefix(frame.Function, "github.com/k3s-io/kine/pkg/drivers/generic.(*Tx).Must") {
+			return true
+		}
+	}
+	return false
 }
 
 // standardWriter gets the lines of the standard log. CoreDNS (1.15) writes them
@@ -222,7 +239,7 @@ func (w standardWriter) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// logrusHook passes containerd's lines on.
+// logrusHook passes on the lines of containerd, and of kine.
 type logrusHook struct{ to *slog.Logger }
 
 func (logrusHook) Levels() []logrus.Level { return logrus.AllLevels }
@@ -235,7 +252,11 @@ func (h logrusHook) Fire(e *logrus.Entry) error {
 	case e.Level == logrus.WarnLevel:
 		level = slog.LevelWarn
 	}
-	attrs := []slog.Attr{slog.String("from", "containerd")}
+	from := "containerd"
+	if e.Caller != nil && strings.HasPrefix(e.Caller.Function, "github.com/k3s-io/kine/") {
+		from = "kine"
+	}
+	attrs := []slog.Attr{slog.String("from", from)}
 	for _, k := range slices.Sorted(maps.Keys(e.Data)) {
 		attrs = append(attrs, slog.Any(k, e.Data[k]))
 	}

@@ -65,6 +65,14 @@ var usual = []struct {
 	{"Failed to pipe std", cause(`reading from a closed fifo`)},
 	{"ttrpc: received message on inactive stream", nil},
 	{"GetContainerEvents failed", cause(`transport is closing`)},
+	// The datastore does not answer, which is told once with the reason and how long it took.
+	{"Failed to list latest changes", nil},
+	{"Failed to prepare to list latest changes", nil},
+	{"error while range on ", nil},
+	{"error in txn ", nil},
+	{"TTL delete trigger failed", nil},
+	{"Failed to ping database connection", nil},
+	{"Failed to get current revision for ProgressNotify", nil},
 	// A namespace waits for its pods to end, and is checked again.
 	{"Deletion of namespace failed", cause(`unexpected items still remain`)},
 	// Controllers look again at what has gone meanwhile, and clients are told themselves what they did wrong,

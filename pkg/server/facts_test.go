@@ -162,9 +162,9 @@ func TestReceivedFacts(t *testing.T) {
 
 func TestUnknownStore(t *testing.T) {
 	f := config.StandardFacts()
-	f.Datastore = "sqlite"
+	f.Datastore = "newer"
 	_, err := New(Config{Node: configured(t, filepath.Join(t.TempDir(), "data")), Cluster: f}, func(component.Status) {})
-	if err == nil || !strings.Contains(err.Error(), `"sqlite"`) || !strings.Contains(err.Error(), "; use the version that ") {
+	if err == nil || !strings.Contains(err.Error(), `"newer"`) || !strings.Contains(err.Error(), "; use the version that ") {
 		t.Errorf("got %v", err)
 	}
 }

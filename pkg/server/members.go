@@ -80,6 +80,9 @@ func (m *members) handOver(_ http.ResponseWriter, r *http.Request) (any, error) 
 	if !byToken || !slices.Contains(who.GetGroups(), join.Server.Group()) {
 		return nil, apierrors.NewForbidden(schema.GroupResource{}, "", errors.New("only a token that was created with --role server is handed over what servers share"))
 	}
+	if m.facts.Datastore == cluster.SQLite {
+		return nil, apierrors.NewConflict(schema.GroupResource{}, "", errors.New("the cluster's datastore is a file of its only server; with SQLite there can be no other"))
+	}
 	var asked join.HandoverRequest
 	if err := read(r, &asked); err != nil {
 		return nil, err

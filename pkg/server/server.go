@@ -142,6 +142,9 @@ func (s *Server) compose(store datastore.Store, by clients, onChange func(compon
 	g := &component.Group{OnChange: onChange, Veto: s.certificates.Veto}
 	db := g.Add(store.Component)
 	api := g.Add(apiserver, db)
+	if store.Events != nil {
+		g.Add(store.Events(by.lite), api)
+	}
 	// What must run once per cluster waits for this server to lead; a server that
 	// nobody will ever share the store with needs no election.
 	var leader *kube.Election
@@ -201,6 +204,10 @@ func openStore(c Config, event func(ctx context.Context, reason, message string)
 	config := datastore.Config{
 		Kind: c.Cluster.Datastore, NodeName: cfg.NodeName, Dir: dir, PKI: pkiDir(cfg), Metrics: etcdMetrics(cfg), EtcdArgs: cfg.EtcdArgs,
 		Address: cfg.NodeIP[0], Event: event,
+		External: datastore.External{
+			Endpoint: cfg.DatastoreEndpoint, CAFile: cfg.DatastoreCAFile, CertFile: cfg.DatastoreCertFile, KeyFile: cfg.DatastoreKeyFile,
+			Socket: cfg.Layout().Run.Datastore(),
+		},
 	}
 	if known != nil {
 		config.Several, config.Admit = true, askAdmission(cfg, *known)
