@@ -30,7 +30,8 @@ func TestUnused(t *testing.T) {
 
 // A process that is started meanwhile keeps nothing in use.
 func TestUnusedBesideForks(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	// At an address that no other program of the machine connects from: by that it would be in use.
+	l, err := net.Listen("tcp", "127.0.0.77:0")
 	if err != nil {
 		t.Fatal(err)
 	}
