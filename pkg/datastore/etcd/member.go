@@ -226,6 +226,7 @@ func (e *Etcd) Admit(ctx context.Context, name, peer string) (initialCluster str
 	if err := propose(ctx, func(ctx context.Context) error { _, err := s.AddMember(ctx, *added); return err }); err != nil {
 		return "", &BusyError{fmt.Sprintf("the datastore takes no member now: %v", err)}
 	}
+	s.Backend().ForceCommit() // whoever reads the database of a server that was killed sees that it is not alone
 	slog.Info("A server joins the datastore", "name", name, "url", peer, "member", added.ID)
 	return e.roll(name, added.ID), nil
 }

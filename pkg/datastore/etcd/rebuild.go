@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -49,27 +48,15 @@ func (e *Etcd) Run(ctx context.Context) error {
 		if err := e.ask(ctx, damage); err != nil || ctx.Err() != nil {
 			return err
 		}
-		if err := setAside(e.config.Dir); err != nil {
-			return errors.Join(damage, err)
+		if err := SetAside(e.config.Dir, Damaged(e.config.Dir)); err != nil {
+			return fmt.Errorf("%w; %w: empty %s, and start again", damage, err, filepath.Join(e.config.Dir, "member"))
 		}
+		slog.Warn("The damaged data are set aside", "dir", Damaged(e.config.Dir))
 	}
 }
 
 // Damaged is where data that were replaced by those of the other servers are, until others follow.
 func Damaged(dir string) string { return filepath.Join(dir, "damaged") }
-
-// setAside moves what a member has away.
-func setAside(dir string) error {
-	from, to := filepath.Join(dir, "member"), Damaged(dir)
-	if err := os.RemoveAll(to); err != nil {
-		return fmt.Errorf("remove the data that were set aside before: %w", err)
-	}
-	if err := os.Rename(from, to); err != nil {
-		return fmt.Errorf("set the damaged data aside: %w; empty %s, and start again", err, from)
-	}
-	slog.Warn("The damaged data are set aside", "dir", to)
-	return nil
-}
 
 // agrees reports whether nobody doubts the data of a member.
 func (e *Etcd) agrees(server *embed.Etcd) bool {
@@ -108,6 +95,7 @@ func (u *upkeep) compare(ctx context.Context) error {
 		kube.Sleep(ctx, time.Second)
 	}
 	for _, names := range b.differ {
+		slices.Sort(names)
 		if len(names) > whole/2 {
 			return &damageError{fmt.Errorf("the data in %s are not those of the other servers %s: a bit of them has changed on the disk; to let this server get theirs, run `lite member rejoin` here", u.etcd.config.Dir, strings.Join(names, " and "))}
 		}

@@ -61,7 +61,7 @@ func TestDamagedMemberIsRebuilt(t *testing.T) {
 			})
 		},
 		"the database cut short": func(t *testing.T, dir string) {
-			edit(t, databaseFile(dir), func(d []byte) []byte { return d[:20<<10] })
+			edit(t, databaseFile(dir), func(d []byte) []byte { return d[:8<<10] })
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
