@@ -30,6 +30,7 @@ const (
 // bed is a cluster whose servers are hurt, and those who use it meanwhile.
 type bed struct {
 	*cluster.Cluster
+	t        *testing.T
 	ns       *cluster.Namespace
 	api      *ledger.API
 	ledger   *ledger.Ledger
@@ -49,7 +50,7 @@ func newBed(t *testing.T, servers int) *bed {
 				n.WriteFile(t, "/etc/lite/config.yaml", "etcd-expose-metrics: true\n")
 			}
 		}))
-	b := &bed{Cluster: c, ns: c.Server().Namespace(t), off: map[*cluster.Node]bool{}}
+	b := &bed{Cluster: c, t: t, ns: c.Server().Namespace(t), off: map[*cluster.Node]bool{}}
 	b.ns.Apply(t, web(c.Agents))
 	b.ns.WaitRollout(t, "daemonset/web")
 	b.count(t)
@@ -231,6 +232,9 @@ func (b *bed) other(than *cluster.Node) *cluster.Node {
 func (b *bed) round(t *testing.T, f fault, round int) {
 	t.Helper()
 	victim, containers := b.victim(t, round), b.ns.Containers(t)
+	if f.oldest {
+		victim = b.Server()
+	}
 	b.requests.Taken()
 	b.ledger.Reasons()
 	leads, since, began := victim == b.leader(t), b.ledger.Now(), time.Now()

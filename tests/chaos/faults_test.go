@@ -172,7 +172,7 @@ func allWithoutPower(t *testing.T, b *bed, _ *cluster.Node) {
 
 // replaced puts a new machine in the place of a server, which is lost for good.
 func replaced(t *testing.T, b *bed, victim *cluster.Node) {
-	b.JoinServer(t, b.NewServer(t))
+	b.JoinServer(t, b.NewServer(b.t)) // it outlives this part of the test
 	if err := b.api.Use(b.addresses()...); err != nil {
 		t.Fatal(err)
 	}
