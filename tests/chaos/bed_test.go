@@ -30,6 +30,7 @@ const (
 // bed is a cluster whose servers are hurt, and those who use it meanwhile.
 type bed struct {
 	*cluster.Cluster
+	t        *testing.T
 	ns       *cluster.Namespace
 	api      *ledger.API
 	ledger   *ledger.Ledger
@@ -46,15 +47,27 @@ func newBed(t *testing.T, servers int) *bed {
 	c := cluster.New(t, cluster.Servers(servers), cluster.Agents(agents), cluster.Hosts(cluster.Disk(diskSize)),
 		cluster.Prepare(func(n *cluster.Node) {
 			if n.Role == "server" {
-				n.WriteFile(t, "/etc/lite/config.yaml", "etcd-expose-metrics: true\n")
+				n.WriteFile(t, "/etc/lite/config.yaml", configuration(servers))
 			}
 		}))
-	b := &bed{Cluster: c, ns: c.Server().Namespace(t), off: map[*cluster.Node]bool{}}
+	b := &bed{Cluster: c, t: t, ns: c.Server().Namespace(t), off: map[*cluster.Node]bool{}}
 	b.ns.Apply(t, web(c.Agents))
 	b.ns.WaitRollout(t, "daemonset/web")
 	b.count(t)
 	b.write(t)
 	return b
+}
+
+// vip is the address of the server that leads, if there are several.
+const vip = "10.99.0.200"
+
+// configuration is that of each of some servers.
+func configuration(servers int) string {
+	text := "etcd-expose-metrics: true\n"
+	if servers > 1 {
+		text += "cluster-vip: " + vip + "\n"
+	}
+	return text
 }
 
 // web is a pod on each of some nodes, and their Service.
@@ -106,13 +119,18 @@ func (b *bed) count(t *testing.T) {
 	t.Cleanup(b.requests.Stop)
 }
 
-// write begins to write through any of the servers.
+// write begins to write, to the address that several servers have in turn.
 func (b *bed) write(t *testing.T) {
 	t.Helper()
 	var err error
 	b.api, err = ledger.NewAPI(b.Server().Config(t), b.Network.DialContext, b.ns.Name, b.addresses()...)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if len(b.Servers) > 1 {
+		if err := b.api.Through(fmt.Sprintf("%s:%d", vip, layout.APIPort)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	b.ledger = ledger.Start(b.api)
 	t.Cleanup(b.ledger.Stop)
@@ -206,14 +224,43 @@ func (b *bed) leader(t *testing.T) *cluster.Node {
 	return leader
 }
 
-// victim is the leader, and one after the other in the rounds after that.
+// elected is the server that does what is done once per cluster, and has its address.
+func (b *bed) elected(t *testing.T) *cluster.Node {
+	t.Helper()
+	holder := b.Server().Kubectl(t, "get", "lease", layout.Lease, "--namespace", "kube-system", "-o", "jsonpath={.spec.holderIdentity}")
+	for _, server := range b.Servers {
+		if server.Name == holder {
+			return server
+		}
+	}
+	t.Fatalf("none of the servers is %q, which leads", holder)
+	return nil
+}
+
+// victim is who leads the cluster, then who leads the datastore, then one after the other.
 func (b *bed) victim(t *testing.T, round int) *cluster.Node {
 	t.Helper()
-	if round == 0 {
+	switch {
+	case round == 0 && len(b.Servers) > 1:
+		return b.elected(t)
+	case round < 2:
 		return b.leader(t)
 	}
 	b.turn++
 	return b.Servers[b.turn%len(b.Servers)]
+}
+
+// roles says what a server leads.
+func (b *bed) roles(t *testing.T, server *cluster.Node) string {
+	t.Helper()
+	roles := "follows"
+	if server == b.leader(t) {
+		roles = "leads the datastore"
+	}
+	if len(b.Servers) > 1 && server == b.elected(t) {
+		roles += " and has the address"
+	}
+	return roles
 }
 
 // other is a server that a fault spares.
@@ -231,13 +278,17 @@ func (b *bed) other(than *cluster.Node) *cluster.Node {
 func (b *bed) round(t *testing.T, f fault, round int) {
 	t.Helper()
 	victim, containers := b.victim(t, round), b.ns.Containers(t)
+	if f.oldest {
+		victim = b.Server()
+	}
 	b.requests.Taken()
 	b.ledger.Reasons()
-	leads, since, began := victim == b.leader(t), b.ledger.Now(), time.Now()
+	leads := b.roles(t, victim)
+	since, began := b.ledger.Now(), time.Now()
 	f.strike(t, b, victim)
 	over := time.Now()
 	b.back(t)
-	t.Logf("%s of %s (leader: %v): no write for %s; all is back %s after its end, %s after its beginning", f.name, victim.Name, leads,
+	t.Logf("%s of %s (%s): no write for %s; all is back %s after its end, %s after its beginning", f.name, victim.Name, leads,
 		b.ledger.Outage(since).Round(10*time.Millisecond), time.Since(over).Round(time.Second), time.Since(began).Round(time.Second))
 	if reasons := b.ledger.Reasons(); len(reasons) > 0 {
 		t.Logf("requests failed meanwhile:\n%s", strings.Join(reasons[:min(len(reasons), 6)], "\n"))

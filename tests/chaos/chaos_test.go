@@ -25,6 +25,8 @@ type fault struct {
 	short bool
 	// needs is how many servers it takes.
 	needs int
+	// oldest: it is dealt to the server that is there longest, so that three rounds leave none.
+	oldest bool
 }
 
 // faults are in the order of how hard they are on what comes after.
@@ -40,7 +42,7 @@ var faults = []fault{
 	{name: "MajorityDown", strike: majorityDown, needs: 3},
 	{name: "AllKilled", strike: allKilled},
 	{name: "AllWithoutPower", strike: allWithoutPower},
-	{name: "Replaced", strike: replaced, spares: true, needs: 3},
+	{name: "Replaced", strike: replaced, spares: true, needs: 3, oldest: true},
 }
 
 // TestChaos deals each blow once to the leader, and with LITE_CHAOS_ROUNDS=n, which

@@ -3,6 +3,7 @@ package chaos
 import (
 	"context"
 	crypto "crypto/rand"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -172,7 +173,7 @@ func allWithoutPower(t *testing.T, b *bed, _ *cluster.Node) {
 
 // replaced puts a new machine in the place of a server, which is lost for good.
 func replaced(t *testing.T, b *bed, victim *cluster.Node) {
-	b.JoinServer(t, b.NewServer(t))
+	b.JoinServer(t, b.NewServer(b.t)) // it outlives this part of the test
 	if err := b.api.Use(b.addresses()...); err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +181,13 @@ func replaced(t *testing.T, b *bed, victim *cluster.Node) {
 	b.Servers = slices.DeleteFunc(b.Servers, func(n *cluster.Node) bool { return n == victim })
 	b.ns.Node = b.Server()
 	b.removeMember(t, victim.Name)
-	b.Server().Kubectl(t, "delete", "node", victim.Name)
+	cluster.Eventually(t, time.Minute, func() error {
+		out, err := b.Server().KubectlErr(t, "delete", "node", victim.Name, "--ignore-not-found")
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
 	if err := b.api.Use(b.addresses()...); err != nil {
 		t.Fatal(err)
 	}
@@ -190,6 +197,7 @@ func replaced(t *testing.T, b *bed, victim *cluster.Node) {
 func (b *bed) removeMember(t *testing.T, name string) {
 	t.Helper()
 	config := b.Server().Config(t)
+	config.Host = fmt.Sprintf("https://127.0.0.1:%d", layout.APIPort) // the cluster's address may be on its way
 	pair := cluster.DataDir + "/server/pki/" + pki.Lite
 	config.CertData, config.KeyData = []byte(b.Server().ReadFile(t, pair+".crt")), []byte(b.Server().ReadFile(t, pair+".key"))
 	client, err := kubernetes.NewForConfig(config)

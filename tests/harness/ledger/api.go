@@ -32,6 +32,7 @@ type API struct {
 
 	mu      sync.Mutex
 	servers []server // the first is asked first
+	through *server  // whom all requests but lists are made to, if there is one
 }
 
 type server struct {
@@ -56,18 +57,49 @@ func NewAPI(
 func (a *API) Use(addresses ...string) error {
 	var servers []server
 	for _, address := range addresses {
-		c := rest.CopyConfig(a.config)
-		c.Host = "https://" + address
-		client, err := kubernetes.NewForConfig(c)
+		s, err := a.server(address)
 		if err != nil {
-			return fmt.Errorf("make a client of %s: %w", address, err)
+			return err
 		}
-		servers = append(servers, server{address, client.CoreV1().RESTClient()})
+		servers = append(servers, s)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.servers = servers
 	return nil
+}
+
+// Through has all requests made at one address, which the servers have in turn, as by a client
+// that knows no other. Lists are of each server as before.
+func (a *API) Through(address string) error {
+	s, err := a.server(address)
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.through = &s
+	return nil
+}
+
+func (a *API) server(address string) (server, error) {
+	c := rest.CopyConfig(a.config)
+	c.Host = "https://" + address
+	client, err := kubernetes.NewForConfig(c)
+	if err != nil {
+		return server{}, fmt.Errorf("make a client of %s: %w", address, err)
+	}
+	return server{address, client.CoreV1().RESTClient()}, nil
+}
+
+// asked returns whom to make a request to, one after the other.
+func (a *API) asked() []server {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.through != nil {
+		return []server{*a.through}
+	}
+	return slices.Clone(a.servers)
 }
 
 // known returns the servers, the one to ask first at the front.
@@ -89,7 +121,7 @@ func (a *API) avoid(s server) {
 // Do makes a request. What a server has refused is asked of the others.
 func (a *API) Do(ctx context.Context, key string, r Request) (Answer, error) {
 	var refused error
-	for _, s := range a.known() {
+	for _, s := range a.asked() {
 		answer, err := s.do(ctx, a.namespace, key, r)
 		if err == nil {
 			return answer, nil

@@ -71,7 +71,7 @@ func TestNextServer(t *testing.T) {
 			t.Errorf("%+v, %v", got, err)
 		}
 	}
-	if err := api.Use(gone.Listener.Addr().String()); err != nil {
+	if err := api.Through(gone.Listener.Addr().String()); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := api.Do(t.Context(), "key", Request{Kind: Create}); got.Outcome != Refused || !strings.Contains(fmt.Sprint(err), "refused") {
