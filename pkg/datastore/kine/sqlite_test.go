@@ -272,7 +272,7 @@ func TestDamaged(t *testing.T) {
 // TestGrowth updates objects again and again, and compacts as the API server does: what is stored stays as large as it
 // was soon. With LITE_LONG_TEST=1 there are 100,000 updates.
 func TestGrowth(t *testing.T) {
-	updates, compactions := 3_000, 10
+	updates, compactions := 10_000, 10
 	if os.Getenv("LITE_LONG_TEST") == "1" {
 		updates, compactions = 100_000, 20
 	}
@@ -312,8 +312,9 @@ func TestGrowth(t *testing.T) {
 		}
 	}
 	t.Logf("KiB after each of %d compactions: %v", compactions, sizes)
+	// The log beside the file is emptied when SQLite gets to it. Without compaction there would be 3 KiB for each update.
 	early, last := sizes[compactions/5], sizes[compactions-1]
-	if last > early+early/4 {
+	if last > early+8<<10 {
 		t.Errorf("it has grown from %d KiB to %d KiB", early, last)
 	}
 	stop()
