@@ -73,7 +73,7 @@ func (b *Backup) restoreEntry(dataDir, name string) error {
 	}
 	switch b.Store {
 	case Rejoins:
-		return datastore.SetAside(at, filepath.Join(Dropped(dataDir), "etcd"))
+		return datastore.SetAside(at, filepath.Join(Dropped(dataDir), filepath.Base(at.Etcd())))
 	case Restored:
 		// Going back matters more than the other nodes' view of it, which heals when they are restarted.
 		if err := datastore.Advance(at, layout.Server(filepath.Join(Dropped(dataDir), name))); err != nil {
