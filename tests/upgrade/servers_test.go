@@ -56,11 +56,13 @@ func TestServers(t *testing.T) {
 		})
 		before := b.votes(t, 3)
 		stop := writes(t, a)
-		b.refused(t, []string{"upgrade", "--health-timeout=25s", "--artifact", fails}, "was rolled back to "+old, "nothing that was written is lost", "/rollback/dropped")
+		// The new program ends at once, and nobody starts the old one again here.
+		b.refused(t, []string{"upgrade", "--health-timeout=25s", "--artifact", fails}, "the old program and data are restored", "start it by hand")
+		b.Start(t)
 		stop()
 		b.is(t, old)
 		b.clean(t)
-		b.WaitReady(t)
+		b.ReadFile(t, cluster.DataDir+"/rollback/dropped/etcd/snap/db")
 		if after := b.votes(t, 3); after == before {
 			t.Errorf("it has the data that it had, as member %s", after)
 		}

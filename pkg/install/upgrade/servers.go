@@ -43,7 +43,7 @@ func checkQuorum(ctx context.Context, n *Instance, force bool) (warnings []strin
 		return nil, nil
 	}
 	a, err := n.absence(ctx)
-	why := strings.Join(a.Missing, "\n")
+	why := strings.Join(a.Missing, "; ")
 	if err != nil {
 		why = err.Error()
 	}
@@ -53,7 +53,7 @@ func checkQuorum(ctx context.Context, n *Instance, force bool) (warnings []strin
 	case force:
 		return []string{why}, nil
 	}
-	return nil, fmt.Errorf("the other servers cannot do without this one now; continue with --force if the API may be unavailable meanwhile:\n%s", why)
+	return nil, fmt.Errorf("the other servers cannot do without this one now: %s; or continue with --force, if the API may be unavailable meanwhile", why)
 }
 
 // takeTurn keeps the other servers of the cluster from being upgraded at the same time, until what it returns is called.
