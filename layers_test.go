@@ -57,7 +57,7 @@ var layers = []struct{ pkg, imports string }{
 	{"pkg/install/service", "install/inventory layout"},
 	{"pkg/install/uninstall", "config file host/changes host/netfilter host/probe install/inventory install/service layout"},
 	{"pkg/status", "component file host/netfilter"},
-	{"pkg/datastore/etcd", "component kube layout log pki"},
+	{"pkg/datastore/etcd", "component file kube layout log pki"},
 	{"pkg/datastore/shared", "kube layout"},
 	{"pkg/datastore/external", "datastore/shared"},
 	{"pkg/datastore/kine", "cluster datastore/shared log"},

@@ -57,7 +57,7 @@ that runs containers, all in one process.
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
 	}
-	root.AddCommand(serverCommand(), agentCommand(), tokenCommand(), nodeCommand(), statusCommand(), topCommand(), configCommand(),
+	root.AddCommand(serverCommand(), agentCommand(), tokenCommand(), nodeCommand(), memberCommand(), statusCommand(), topCommand(), configCommand(),
 		checkCommand(), imagesCommand(), bundleCommand(), setupCommand(), killallCommand(), uninstallCommand(), upgradeCommand(),
 		rollbackCommand(), licensesCommand(), versionCommand())
 	for _, t := range tools {

@@ -36,6 +36,11 @@ func TestHelp(t *testing.T) {
 		"help-token-revoke": {"token", "revoke", "--help"},
 		"help-node":         {"node", "--help"},
 		"help-node-revoke":  {"node", "revoke", "--help"},
+		"help-member":       {"member", "--help"},
+		"help-member-list":  {"member", "list", "--help"},
+		"help-member-state": {"member", "status", "--help"},
+		"help-member-drop":  {"member", "remove", "--help"},
+		"help-member-again": {"member", "rejoin", "--help"},
 		"help-status":       {"status", "--help"},
 		"help-top":          {"top", "--help"},
 		"help-check":        {"check", "--help"},
@@ -60,7 +65,7 @@ func TestHelp(t *testing.T) {
 }
 
 func TestMistakesAreErrorsWithoutUsage(t *testing.T) {
-	for _, args := range [][]string{{"sever"}, {"server", "--no-such-flag"}, {"server", "argument"}, {"agent", "argument"}, {"token", "delete"}, {"token", "create", "--role=king"}, {"status", "--output=xml"}, {"version", "-o", "xml"}, {"check", "x"}, {"check", "-o", "xml"}, {"check", "--role", "king"}, {"check", "--nodes", "x"},
+	for _, args := range [][]string{{"sever"}, {"server", "--no-such-flag"}, {"server", "argument"}, {"agent", "argument"}, {"token", "delete"}, {"token", "create", "--role=king"}, {"member", "list", "x"}, {"member", "list", "-o", "xml"}, {"member", "remove"}, {"status", "--output=xml"}, {"version", "-o", "xml"}, {"check", "x"}, {"check", "-o", "xml"}, {"check", "--role", "king"}, {"check", "--nodes", "x"},
 		{"check", "--role", "agent", "--cluster-cidr", "10.0.0.0/16"}, {"config", "print", "x"},
 		{"config", "check", "x"}, {"upgrade", "v1"}, {"upgrade", "--artifact=x", "--to=v1"}, {"upgrade", "--health-timeout=0s"}, {"rollback", "v1"}} {
 		var out bytes.Buffer

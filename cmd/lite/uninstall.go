@@ -15,11 +15,12 @@ import (
 	"lite.io/lite/pkg/check"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/install/uninstall"
+	"lite.io/lite/pkg/server"
 )
 
 func uninstallCommand() *cobra.Command {
 	var r removal
-	var yes bool
+	var yes, force bool
 	cmd := &cobra.Command{
 		Use:   "uninstall",
 		Short: "Remove lite and all its data from this machine",
@@ -27,6 +28,9 @@ func uninstallCommand() *cobra.Command {
 remove the service, all data (including the cluster's if this is its server), the
 configuration, pod logs, the files of the installer, and the program. Kernel settings
 return to what they were before lite. What other software has created stays.
+
+A server of several leaves its cluster first, which is refused if the others would have no
+quorum. With --keep-data it stays a member.
 
 With --keep-data, a later installation continues with the same data. If the command
 fails or is killed, you can run it again.`,
@@ -45,6 +49,11 @@ fails or is killed, you can run it again.`,
 				}
 			}
 			report := uninstall.NewReport(os.Stdout)
+			if !node.Agent && !r.options.KeepData {
+				if err := r.leave(report, force); err != nil {
+					return err
+				}
+			}
 			if node.Agent && !r.options.KeepData {
 				report.Leave("the Node object in the cluster: remove it with `lite kubectl delete node %s` on a server", node.Name)
 			}
@@ -53,8 +62,32 @@ fails or is killed, you can run it again.`,
 	}
 	r.flags(cmd)
 	cmd.Flags().BoolVar(&r.options.KeepData, "keep-data", false, "keep the data directory, the configuration, and the volumes and logs of pods")
+	cmd.Flags().BoolVar(&force, "force", false, "remove a server even if the others have no quorum without it")
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask for confirmation")
 	return cmd
+}
+
+// leave takes a server that is one of several out of its cluster.
+func (r *removal) leave(report *uninstall.Report, force bool) error {
+	flags := config.Flags(config.Server)
+	if r.dataDir != "" {
+		if err := flags.Set("data-dir", r.dataDir); err != nil {
+			return err
+		}
+	}
+	cfg, err := config.Load(config.Server, flags, os.Environ())
+	if err != nil {
+		report.Leave("the member of this server in the datastore, if the cluster has other servers: remove it with `lite member remove` on one of them (%v)", err)
+		return nil
+	}
+	err = untilSignal(func(ctx context.Context) error { return server.Leave(ctx, cfg) })
+	switch {
+	case errors.Is(err, server.ErrSilent), err != nil && force:
+		report.Leave("the member of this server in the datastore: remove it with `lite member remove %s` on another server (%v)", cfg.NodeName, err)
+	case err != nil:
+		return fmt.Errorf("leave the cluster: %w; nothing was removed: with --force the server is removed all the same, and the cluster may be lost", err)
+	}
+	return nil
 }
 
 func (r *removal) check() error {

@@ -52,7 +52,7 @@ func (n *plan) agent() error {
 		return err
 	}
 	addCertificates := addCertificates(node.Certificates)
-	add := func(n *status.Node) {
+	add := func(_ context.Context, n *status.Node) {
 		addCertificates(n)
 		for _, s := range node.Balancer.Servers() {
 			n.Servers = append(n.Servers, status.Server{

@@ -83,12 +83,12 @@ func alive(ctx context.Context) error {
 // run is the life of the node from its first component to its last. add, if not
 // nil, adds to what lite status shows; next is what a person may do once the
 // node is ready.
-func (r *reporting) run(g *component.Group, add func(*status.Node), next string) error {
+func (r *reporting) run(g *component.Group, add func(context.Context, *status.Node), next string) error {
 	r.group.Store(g)
 	r.show(func(ctx context.Context) status.Node {
 		n := status.Of(ctx, r.self(), g)
 		if add != nil {
-			add(&n)
+			add(ctx, &n)
 		}
 		return n
 	})

@@ -28,6 +28,13 @@ func Server(flags *pflag.FlagSet) error {
 }
 
 func (n *plan) server() error {
+	resets, err := server.Resets(n.cfg)
+	if err != nil {
+		return err
+	}
+	if resets {
+		return n.lastServer()
+	}
 	joins, err := server.Joins(n.cfg)
 	if err != nil {
 		return err
@@ -85,7 +92,40 @@ func (n *plan) furtherServer() error {
 		return err
 	}
 	r.checkNetworks(facts)
-	unprepared, err := server.New(server.Config{Node: n.cfg, Cluster: facts, Host: n.host}, n.ui.changed)
+	return r.goOn(facts)
+}
+
+// lastServer is one that is left of its cluster, and becomes the only one first.
+func (n *plan) lastServer() error {
+	if err := server.Check(n.cfg, n.host); err != nil {
+		return err
+	}
+	c, err := n.claim(cluster.Facts{})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	r, err := c.report()
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	r.show(func(context.Context) status.Node {
+		return r.self(status.Component{Name: "reset", State: component.Starting, Since: began})
+	})
+	if err := server.Reset(r.ctx, r.cfg); err != nil {
+		return err
+	}
+	facts, err := server.Facts(n.cfg)
+	if err != nil {
+		return err
+	}
+	return r.goOn(facts)
+}
+
+// goOn is the rest of the life of a server that was told the facts after it had begun.
+func (r *reporting) goOn(facts cluster.Facts) error {
+	unprepared, err := server.New(server.Config{Node: r.cfg, Cluster: facts, Host: r.host}, r.ui.changed)
 	if err != nil {
 		return err
 	}
@@ -98,7 +138,11 @@ func (n *plan) furtherServer() error {
 
 // serve is the life of a server from its first component to its last.
 func (r *reporting) serve(node server.Prepared) error {
-	return r.run(node.Group, addCertificates(node.Certificates), "Use the cluster:  lite kubectl get pods -A  (kubeconfig: "+r.cfg.WriteKubeconfig+")\n"+
+	add := func(ctx context.Context, n *status.Node) {
+		addCertificates(node.Certificates)(n)
+		node.Members(ctx, n)
+	}
+	return r.run(node.Group, add, "Use the cluster:  lite kubectl get pods -A  (kubeconfig: "+r.cfg.WriteKubeconfig+")\n"+
 		"Show its components:  lite status\n"+
 		"Add a machine:  lite agent --token "+node.Token.Text())
 }

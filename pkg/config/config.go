@@ -45,6 +45,8 @@ type Config struct {
 	// TokenNodesPerHour is how many nodes each token may admit; 0 = unlimited.
 	TokenNodesPerHour int
 
+	ResetToSingle bool // once, while it is set
+
 	LogLevel  slog.Level
 	LogFormat string // text or json
 

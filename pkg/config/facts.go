@@ -239,6 +239,12 @@ func (c *Config) ContradictsOwn(f cluster.Facts) error {
 		"set them to the cluster's values, which are in use, or create a new cluster in another data-dir")
 }
 
+// Differs is Contradicts for a server whose configuration is to make the facts that others have made before: what it leaves
+// to the defaults counts as well.
+func (c *Config) Differs(f cluster.Facts) error {
+	return c.contradiction(f, func(fact) bool { return true }, "set them on this node to the cluster's values")
+}
+
 func (c *Config) contradiction(f cluster.Facts, counts func(fact) bool, remedy string) error {
 	ours := c.Propose()
 	var all []Difference

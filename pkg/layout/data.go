@@ -143,6 +143,9 @@ func (s Server) Membership() string { return s.join("membership.json") }
 // Names is what other servers are called.
 func (s Server) Names() string { return s.join("names.json") }
 
+// Reset is how far a server has come in becoming the only one of its cluster; it is there while that is asked for.
+func (s Server) Reset() string { return s.join("reset.json") }
+
 // Ranges is what versions until 1.37 had in its place; it is removed.
 func (s Server) Ranges() string { return s.join("ranges.json") }
 

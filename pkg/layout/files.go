@@ -36,6 +36,8 @@ func (l Layout) Files() []File {
 		{s.Token(), 0o600},
 		{s.Manifests(), 0o700},
 		{s.Facts(), 0o600},
+		{s.Membership(), 0o600},
+		{s.Reset(), 0o600},
 		{s.Encryption(), 0o600},
 		{s.Scheduler(), 0o600},
 		{s.AuditPolicy(), 0o600},

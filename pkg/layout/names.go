@@ -24,6 +24,9 @@ const (
 	BalancerLabelBefore = Domain + "/lb"
 )
 
+// QuorumCondition of a server's Node is true while the loss of one more server would stop the cluster.
+const QuorumCondition = Domain + "/QuorumAtRisk"
+
 // Of Services of type LoadBalancer.
 const (
 	BalancerClass      = Domain + "/node"                 // the loadBalancerClass that asks for lite's by name
@@ -127,6 +130,8 @@ const (
 	HandoverPath = APIPrefix + "handover"
 	MembersPath  = APIPrefix + "members"
 	AbsencePath  = MembersPath + "/absence"
+	HealthPath   = MembersPath + "/health"   // how all of them do
+	PositionPath = MembersPath + "/position" // how far the one is that is asked
 )
 
 // DefragmentingKey is the key of etcd that the member holds which gives back space, if there are several.
@@ -143,6 +148,7 @@ const (
 	MetricsManager      = "lite-metrics"
 	NetworkSource       = "lite-network"
 	ProofManager        = "lite-node-addresses"
+	QuorumSource        = "lite-members"
 	CertificatesSource  = "lite-certificates"
 	DatastoreSource     = "lite-datastore"
 	ManifestsController = Domain + "/manifests"

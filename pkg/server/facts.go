@@ -18,7 +18,7 @@ import (
 // for those that are in use: with others it does not start, and the error says so beside
 // what it would make.
 //
-// A server that is one of several has them from the others, or from the time when it was the only one.
+// A server that is one of several, and was not made the only one since, has them from the others, or from the time when it was the only one.
 func Facts(cfg *config.Config) (cluster.Facts, error) {
 	m, err := readMembership(cfg.Layout().Data.Server())
 	if err != nil || m != nil && !m.Complete {
@@ -28,7 +28,7 @@ func Facts(cfg *config.Config) (cluster.Facts, error) {
 	switch {
 	case err != nil:
 		return cfg.Propose(), err
-	case m != nil && was.Known():
+	case m != nil && !m.Alone && was.Known():
 		was = cfg.Amend(was)
 		return was, cfg.Contradicts(was)
 	}

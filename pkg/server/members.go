@@ -18,14 +18,17 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apiserver/pkg/endpoints/request"
+	"k8s.io/client-go/rest"
 	bootstrap "k8s.io/cluster-bootstrap/token/api"
 
 	"lite.io/lite/pkg/cluster"
+	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/datastore/etcd"
 	"lite.io/lite/pkg/join"
 	"lite.io/lite/pkg/join/approver"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
+	"lite.io/lite/pkg/pki"
 	"lite.io/lite/pkg/server/controlplane"
 	"lite.io/lite/pkg/version"
 )
@@ -34,6 +37,8 @@ import (
 type members struct {
 	nodeName string // of this server
 	dir      layout.Server
+	pki      pki.Dir
+	cfg      *config.Config
 	facts    cluster.Facts
 	client   *kube.Client
 	store    *etcd.Etcd // nil if the datastore is not lite's own
@@ -42,6 +47,9 @@ type members struct {
 
 	admitting   sync.Mutex
 	remembering sync.Mutex
+
+	reach   sync.Mutex
+	reached map[string]*rest.RESTClient // other servers, by URL
 }
 
 func (m *members) routes() map[string]controlplane.Route {
@@ -50,6 +58,8 @@ func (m *members) routes() map[string]controlplane.Route {
 		routes["GET "+layout.MembersPath] = m.list
 		routes["POST "+layout.MembersPath] = m.admit
 		routes["POST "+layout.AbsencePath] = m.absence
+		routes["GET "+layout.HealthPath] = func(_ http.ResponseWriter, r *http.Request) (any, error) { return orBusy(m.health(r.Context())) }
+		routes["GET "+layout.PositionPath] = func(http.ResponseWriter, *http.Request) (any, error) { return orBusy(m.store.Position()) }
 		routes["DELETE "+layout.MembersPath+"/{name}"] = m.remove
 	}
 	return routes
@@ -176,12 +186,19 @@ func (m *members) forget() error {
 		return nil
 	}
 	known, err := readMembership(m.dir)
-	if err != nil || known == nil {
+	if err != nil || known == nil || known.Alone {
 		return err
 	}
 	all, err := m.store.Members()
 	if err != nil || len(all) != 1 || !all[0].Self {
 		return err
+	}
+	if len(known.Servers) == 0 && m.cfg.Differs(m.facts) != nil {
+		return nil // as was said when the others went
+	}
+	if err := m.cfg.Differs(m.facts); err != nil {
+		warnOfFacts(err)
+		return membership{Complete: true}.write(m.dir)
 	}
 	if err := os.Remove(m.dir.Membership()); err != nil {
 		return fmt.Errorf("forget that the cluster had other servers: %w", err)
@@ -194,10 +211,10 @@ func (m *members) remember(server string) error {
 	m.remembering.Lock()
 	defer m.remembering.Unlock()
 	known, err := readMembership(m.dir)
-	if err != nil || known != nil && (server == "" || slices.Contains(known.Servers, server)) {
+	if err != nil || known != nil && !known.Alone && (server == "" || slices.Contains(known.Servers, server)) {
 		return err
 	}
-	if known == nil {
+	if known == nil || known.Alone {
 		known = &membership{Complete: true}
 	}
 	const enough = 5
@@ -218,11 +235,15 @@ func onlyLite(r *http.Request) error {
 }
 
 func (m *members) list(http.ResponseWriter, *http.Request) (any, error) {
-	all, err := m.store.Members()
+	return orBusy(m.store.Members())
+}
+
+// orBusy is for what cannot be said only as long as the datastore is not open.
+func orBusy[T any](answer T, err error) (any, error) {
 	if err != nil {
 		return nil, busy(err)
 	}
-	return all, nil
+	return answer, nil
 }
 
 func (m *members) remove(_ http.ResponseWriter, r *http.Request) (any, error) {
@@ -230,8 +251,19 @@ func (m *members) remove(_ http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, err
 	}
 	gone, err := m.store.Remove(r.Context(), r.PathValue("name"))
+	if _, ok := errors.AsType[*etcd.BusyError](err); ok {
+		return nil, busy(err)
+	}
+	if _, ok := errors.AsType[*etcd.UnknownError](err); ok {
+		return nil, refused(http.StatusNotFound, metav1.StatusReasonNotFound, err)
+	}
 	if err != nil {
-		return nil, apierrors.NewConflict(schema.GroupResource{Resource: "members"}, r.PathValue("name"), err)
+		return nil, refused(http.StatusConflict, metav1.StatusReasonConflict, err)
 	}
 	return gone, nil
+}
+
+// refused is an error of the API in the words of err alone.
+func refused(code int32, reason metav1.StatusReason, err error) error {
+	return &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: code, Reason: reason, Message: err.Error()}}
 }

@@ -15,6 +15,9 @@ import (
 type membership struct {
 	// Complete is whether the server has all that servers share. Until then its start asks for it.
 	Complete bool `json:"complete"`
+	// Alone is whether it was made the only one. It makes the facts again, but others can reach its datastore: those
+	// that come back are told that they were removed, before they go on without it.
+	Alone bool `json:"alone,omitempty"`
 	// Servers are the URLs of API servers that can admit this one to the datastore.
 	Servers []string `json:"servers,omitempty"`
 }

@@ -34,6 +34,7 @@ import (
 	"lite.io/lite/pkg/pki"
 	"lite.io/lite/pkg/pki/expiry"
 	"lite.io/lite/pkg/server/controlplane"
+	"lite.io/lite/pkg/status"
 	"lite.io/lite/pkg/version"
 )
 
@@ -59,8 +60,11 @@ func New(c Config, onChange func(component.Status)) (*Server, error) {
 		Local: battery.Answers(c.Cluster.Disable),
 	}}
 	by = newClients(cfg, s.controlplane)
-	s.members = &members{nodeName: cfg.NodeName, dir: dir, facts: c.Cluster, client: by.lite, store: store.Member}
+	s.members = &members{nodeName: cfg.NodeName, dir: dir, pki: dirPKI, cfg: cfg, facts: c.Cluster, client: by.lite, store: store.Member}
 	s.controlplane.Routes = s.members.routes()
+	if store.Member != nil {
+		s.controlplane.Leaves = s.members.leaves
+	}
 	s.certificates = expiry.New(expiry.Config{
 		NodeName: cfg.NodeName, Client: by.node, Files: CertificateFiles(cfg), Uses: uses(dirPKI),
 	})
@@ -89,6 +93,8 @@ type Prepared struct {
 	*component.Group
 	Certificates *expiry.Watch
 	Token        join.Token // by which another machine joins
+	// Members adds those of the datastore to what lite status shows.
+	Members func(context.Context, *status.Node)
 }
 
 // clients are the identities as which parts of a server use the API.
@@ -168,6 +174,9 @@ func (s *Server) compose(store datastore.Store, by clients, onChange func(compon
 	g.Add(leader.Guard(addon.NewDirectory(addon.DirectoryConfig{
 		Client: by.admin, Dir: cp.Dir.Manifests(), Server: cfg.NodeName,
 	})), roles)
+	if store.Member != nil {
+		g.Add(leader.Guard(&quorum{members: s.members}), roles)
+	}
 	g.Add(leader.Guard(newAdmission(cp, by.lite, s.members)), roles)
 	g.Add(&names{dir: cp.Dir, pki: cp.PKI, node: identity(cfg, shared), self: cfg.NodeName, nodes: by.nodes}, api)
 	g.Add(leader.Guard(approver.New(approver.Config{
@@ -229,7 +238,7 @@ func (s *Server) Prepare() (Prepared, error) {
 		return Prepared{}, err
 	}
 	token, err := ReadToken(s.Node.DataDir)
-	return Prepared{s.group, s.certificates, token}, err
+	return Prepared{s.group, s.certificates, token, s.members.show}, err
 }
 
 func (s *Server) writeFiles() error {
@@ -258,7 +267,7 @@ func (s *Server) writeFiles() error {
 			return err
 		}
 	}
-	if err := ensureToken(cfg, cp.Cluster, cp.PKI); err != nil {
+	if err := errors.Join(ensureToken(cfg, cp.Cluster, cp.PKI), forgetReset(cfg)); err != nil {
 		return err
 	}
 	if err := remember(cfg.Layout().Data.Server(), s.Cluster); err != nil {

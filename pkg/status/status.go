@@ -32,6 +32,9 @@ type Node struct {
 	Components []Component `json:"components"`
 	// Servers is how an agent reaches the API.
 	Servers []Server `json:"servers,omitempty"`
+	// Members is those of the datastore, if this is a server and they are several. Quorum says how many may fail.
+	Members []Member `json:"members,omitempty"`
+	Quorum  string   `json:"quorum,omitempty"`
 	// Certificates are those that have ended, or are about to.
 	Certificates []Certificate `json:"certificates,omitempty"`
 	// Netfilter is which programs write the node's packet filter rules.
@@ -58,6 +61,15 @@ type Server struct {
 	// UsedSince is since when it is in use; zero for the others.
 	UsedSince time.Time `json:"usedSince,omitzero"`
 	Reason    string    `json:"reason,omitempty"`
+}
+
+// Member is one of those that hold the datastore together, as this server sees it.
+type Member struct {
+	Name      string  `json:"name"`
+	Role      string  `json:"role"` // leader, voter or learner
+	Reachable bool    `json:"reachable"`
+	Behind    *uint64 `json:"behind,omitempty"` // entries of the log; nil if it is not known
+	Reason    string  `json:"reason,omitempty"`
 }
 
 // Certificate is one that somebody should see to.

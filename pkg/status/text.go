@@ -35,6 +35,12 @@ func (n Node) WriteText(w io.Writer, now time.Time) error {
 			return err
 		}
 	}
+	if len(n.Members) > 0 {
+		fmt.Fprintln(w)
+		if err := WriteMembers(w, n.Members, n.Quorum); err != nil {
+			return err
+		}
+	}
 	if len(n.Servers) == 0 {
 		return nil
 	}
@@ -48,6 +54,27 @@ func (n Node) WriteText(w io.Writer, now time.Time) error {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", s.Address, s.State, Age(now.Sub(s.Since)), used, strings.ReplaceAll(s.Reason, "\n", " "))
 	}
 	return t.Flush()
+}
+
+// WriteMembers writes a table of members, and what follows from it.
+func WriteMembers(w io.Writer, all []Member, quorum string) error {
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(t, "MEMBER\tROLE\tSTATE\tBEHIND\tREASON")
+	for _, m := range all {
+		state, behind := "up", "unknown"
+		if !m.Reachable {
+			state = "unreachable"
+		}
+		if m.Behind != nil {
+			behind = fmt.Sprint(*m.Behind)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", m.Name, m.Role, state, behind, strings.ReplaceAll(m.Reason, "\n", " "))
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(w, "Quorum: "+quorum)
+	return err
 }
 
 // Age is a duration in the two units that matter.

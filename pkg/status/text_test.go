@@ -68,3 +68,18 @@ func TestStatusSaysSinceWhenAServerIsInUse(t *testing.T) {
 		t.Errorf("got %v\n%s", err, &out)
 	}
 }
+
+func TestStatusShowsMembers(t *testing.T) {
+	now := time.Date(2026, time.May, 1, 12, 0, 0, 0, time.UTC)
+	behind, none := uint64(12), uint64(0)
+	n := Node{Role: "server", Quorum: "the loss of one more server stops the cluster", Members: []Member{
+		{Name: "node-a", Role: "leader", Reachable: true, Behind: &none},
+		{Name: "node-b", Role: "voter", Reachable: true, Behind: &behind},
+		{Name: "node-c", Role: "voter", Reason: "it does\nnot answer"},
+	}}
+	var out bytes.Buffer
+	if err := n.WriteText(&out, now); err != nil {
+		t.Fatal(err)
+	}
+	golden.Check(t, "status-members", out.String())
+}

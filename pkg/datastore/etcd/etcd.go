@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"os"
@@ -89,6 +90,9 @@ type Etcd struct {
 
 	learners sync.Mutex
 	silent   map[types.ID]time.Time // learners that do not answer, since when
+
+	reach   sync.Mutex
+	through http.RoundTripper // to other members; nil before it is used
 
 	tending
 }

@@ -55,6 +55,15 @@ type BusyError struct{ Reason string }
 
 func (e *BusyError) Error() string { return e.Reason }
 
+// UnknownError is that no member has a name or ID.
+type UnknownError struct{ Which string }
+
+func (e *UnknownError) Error() string {
+	return fmt.Sprintf("no member of the datastore has the name or ID %q; `lite member list` shows them", e.Which)
+}
+
+var errNotOpen = errors.New("the datastore of this server is not open yet")
+
 const (
 	// enterEvery is how often a cluster is asked to admit this server, and to promote it.
 	enterEvery = time.Second
@@ -106,6 +115,7 @@ func (e *Etcd) settle(ctx context.Context, server *embed.Etcd) {
 		_, err := s.PromoteMember(ctx, uint64(s.MemberID()))
 		if err == nil {
 			slog.Info("This server is a member of the datastore that votes")
+			warnOfTwo(len(s.Cluster().Members()))
 			continue
 		}
 		if told != err.Error() {
@@ -143,28 +153,25 @@ func (e *Etcd) isRemoved(server *embed.Etcd) bool {
 	if s.IsIDRemoved(uint64(s.MemberID())) {
 		return true
 	}
-	var others []string
-	for _, m := range s.Cluster().Members() {
-		if m.ID != s.MemberID() {
-			others = append(others, m.PeerURLs...)
-		}
-	}
-	if len(others) == 0 {
-		return false
-	}
-	dial, err := e.dial()
+	through, err := e.transport()
 	if err != nil {
 		return false
 	}
-	now, err := etcdserver.GetClusterFromRemotePeers(zap.NewNop(), others, dial)
-	return err == nil && now.Member(s.MemberID()) == nil
+	// One that was removed as well, and is up, may not know it yet.
+	return slices.ContainsFunc(s.Cluster().Members(), func(m *membership.Member) bool {
+		if m.ID == s.MemberID() {
+			return false
+		}
+		now, err := etcdserver.GetClusterFromRemotePeers(zap.NewNop(), m.PeerURLs, through)
+		return err == nil && now.Member(s.MemberID()) == nil
+	})
 }
 
 // Members is the members of the cluster as this one knows them.
 func (e *Etcd) Members() ([]Member, error) {
 	server := e.server.Load()
 	if server == nil {
-		return nil, errors.New("the datastore is not open yet")
+		return nil, errNotOpen
 	}
 	s := server.Server
 	var all []Member
@@ -228,6 +235,7 @@ func (e *Etcd) Admit(ctx context.Context, name, peer string) (initialCluster str
 	}
 	s.Backend().ForceCommit() // whoever reads the database of a server that was killed sees that it is not alone
 	slog.Info("A server joins the datastore", "name", name, "url", peer, "member", added.ID)
+	warnOfTwo(len(s.Cluster().Members()))
 	return e.roll(name, added.ID), nil
 }
 
@@ -282,29 +290,43 @@ func answers(address string) bool {
 	return err == nil || !errors.As(err, &closed) || !closed.Timeout()
 }
 
-// Remove takes a member out by its name or ID, if those that stay have a quorum without it.
+// Remove takes a member out by its name or ID, if those that stay have a quorum without it. An error of type
+// BusyError is one that time mends.
 func (e *Etcd) Remove(ctx context.Context, which string) (Member, error) {
-	all, err := e.Members()
+	gone, err := e.Removable(ctx, which)
 	if err != nil {
-		return Member{}, err
+		return gone, err
 	}
-	i := slices.IndexFunc(all, func(m Member) bool { return m.Name == which || m.ID == which })
-	if i < 0 {
-		return Member{}, fmt.Errorf("no member has the name or ID %q; run `lite member list`", which)
-	}
-	id, err := types.IDFromString(all[i].ID)
+	id, err := types.IDFromString(gone.ID)
 	if err != nil {
-		return Member{}, err
+		return gone, err
 	}
 	err = propose(ctx, func(ctx context.Context) error {
 		_, err := e.server.Load().Server.RemoveMember(ctx, uint64(id))
 		return err
 	})
 	switch {
-	case errors.Is(err, etcderrors.ErrNotEnoughStartedMembers), errors.Is(err, etcderrors.ErrUnhealthy):
-		return all[i], fmt.Errorf("without %s, too few of the other members would be up to hold a quorum; bring the others back first, or add a server: %w", which, err)
+	case errors.Is(err, etcderrors.ErrNotEnoughStartedMembers):
+		return gone, fmt.Errorf("without %s the datastore has no quorum: too few of the other members have started; wait until they are ready: %w", which, err)
+	case errors.Is(err, etcderrors.ErrUnhealthy):
+		return gone, &BusyError{fmt.Sprintf("not all members have been connected with each other for 5 s; try again: %v", err)}
 	case err != nil:
-		return all[i], fmt.Errorf("remove member %s: %w", which, err)
+		return gone, fmt.Errorf("remove member %s: %w", which, err)
 	}
-	return all[i], nil
+	slog.Info("A member of the datastore was removed", "name", gone.Name, "member", gone.ID)
+	return gone, nil
+}
+
+// Removable is the error that Remove would return, as far as it can be foreseen.
+func (e *Etcd) Removable(ctx context.Context, which string) (Member, error) {
+	health, err := e.Health(ctx, nil)
+	if err != nil {
+		return Member{}, &BusyError{err.Error()}
+	}
+	i := slices.IndexFunc(health.Members, func(m MemberHealth) bool { return m.Name == which || m.ID == which })
+	if i < 0 {
+		return Member{}, &UnknownError{which}
+	}
+	gone := health.Members[i].Member
+	return gone, health.refusal(gone)
 }

@@ -39,7 +39,7 @@ func Node(ctx context.Context, client kubernetes.Interface, name string) (*NodeR
 		return nil, fmt.Errorf("read node %s: %w", name, err)
 	}
 	if _, server := node.GetLabels()[kube.ServerLabel]; err == nil && server {
-		return nil, fmt.Errorf("node %s is a server: whoever has its disk has the keys of the whole cluster, so revoking one certificate does not help; if the server is lost, create a new cluster", name)
+		return nil, fmt.Errorf("node %s is a server: whoever has its disk has the keys of the whole cluster, so revoking one certificate does not help; if others have its disk, create a new cluster; if it is only lost, run `lite kubectl delete node %[1]s`", name)
 	}
 	if err := roll.Refuse(ctx, client, name, roll.Revoked, time.Now()); err != nil {
 		return nil, err

@@ -95,7 +95,7 @@ func NewAPIServer(c Config) (*APIServer, error) {
 		a.log = path
 	}
 	plugins := s.Admission.GenericAdmission
-	plugins.Decorators = append(plugins.Decorators, &a.exemption, &gate.Writes{})
+	plugins.Decorators = append(plugins.Decorators, &a.exemption, &gate.Writes{}, leaving{c.Leaves})
 	a.args = args
 	return a, nil
 }

@@ -4,6 +4,7 @@
 package controlplane
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -37,6 +38,8 @@ type Config struct {
 	// Local names Services, as namespace/name, whose aggregated API this process
 	// answers itself, and the address where.
 	Local map[string]string
+	// Leaves is asked before a Node is deleted, and does what has to be done before that; nil = nothing has.
+	Leaves func(ctx context.Context, node string, dryRun bool) error
 	// Routes are what the API server answers below layout.APIPrefix, by patterns as http.ServeMux has them.
 	Routes map[string]Route
 }

@@ -1,0 +1,160 @@
+package server
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"lite.io/lite/pkg/addon"
+	"lite.io/lite/pkg/datastore/etcd"
+)
+
+// TestResets decides which starts make a server the only one of its cluster.
+func TestResets(t *testing.T) {
+	data := filepath.Join(t.TempDir(), "data")
+	plain, asked := configured(t, data), configured(t, data, "--reset-to-single")
+	dir := mkdir(t, plain.Layout().Data.Server())
+	is := func(when string, withOption, without bool) {
+		t.Helper()
+		if got, err := Resets(asked); err != nil || got != withOption {
+			t.Errorf("%s, with the option: %v, %v", when, got, err)
+		}
+		if got, err := Resets(plain); err != nil || got != without {
+			t.Errorf("%s, without it: %v, %v", when, got, err)
+		}
+	}
+	refuses := func(when string) {
+		t.Helper()
+		if _, err := Resets(asked); err == nil || !strings.Contains(err.Error(), "is not one of several") {
+			t.Errorf("%s: %v", when, err)
+		}
+	}
+	write := func(r reset) {
+		t.Helper()
+		if err := r.write(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refuses("a machine that is new")
+	snap := filepath.Join(dir.Etcd(), "member", "snap")
+	if err := os.MkdirAll(snap, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(snap, "db"), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refuses("a server that was always alone")
+	if err := (membership{Servers: []string{"https://192.0.2.1:6443"}}).write(dir); err != nil {
+		t.Fatal(err)
+	}
+	refuses("a server that has not joined yet")
+	if err := (membership{Complete: true}).write(dir); err != nil {
+		t.Fatal(err)
+	}
+	is("one of several", true, false)
+	write(reset{Began: time.Now()})
+	is("cut short while it copied", true, false)
+	write(reset{Began: time.Now(), Forced: true})
+	is("cut short later", true, true)
+	write(reset{Began: time.Now(), Forced: true, Done: true})
+	is("done", false, false)
+	if err := forgetReset(asked); err != nil {
+		t.Fatal(err)
+	}
+	is("done, and the option stays", false, false)
+	if err := forgetReset(plain); err != nil {
+		t.Fatal(err)
+	}
+	is("done, and the option was away", true, false)
+	if err := os.WriteFile(dir.Reset(), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Resets(plain); err == nil || !strings.Contains(err.Error(), dir.Reset()) {
+		t.Errorf("a damaged record: %v", err)
+	}
+}
+
+// A server that is the only one again makes the facts, if its configuration has all of them: one that has joined others
+// was not told.
+func TestFactsOfTheOneThatIsLeft(t *testing.T) {
+	data := filepath.Join(t.TempDir(), "data")
+	dir := mkdir(t, configured(t, data).Layout().Data.Server())
+	was := configured(t, data, "--disable=dns", "--cluster-domain=a.test").Propose()
+	if err := remember(dir, was); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		args    []string
+		follows bool // its configuration
+	}{
+		"told nothing":   {nil, false},
+		"told a part":    {[]string{"--cluster-domain=a.test"}, false},
+		"told all":       {[]string{"--cluster-domain=a.test", "--disable=dns"}, true},
+		"told all twice": {[]string{"--cluster-domain=A.TEST", "--disable=dns,dns"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := alone(configured(t, data, c.args...)); err != nil {
+				t.Fatal(err)
+			}
+			if f, err := Facts(configured(t, data, c.args...)); err != nil || !slices.Equal(f.Disable, was.Disable) && !f.Disable.Has(addon.DNS) {
+				t.Errorf("the same start: %+v, %v", f, err)
+			}
+			f, err := Facts(configured(t, data, "--cluster-domain=a.test", "--disable=metrics"))
+			if c.follows != (err == nil && slices.Equal(f.Disable, addon.Disabled{addon.Metrics})) {
+				t.Errorf("another battery: %+v, %v", f, err)
+			}
+			// Others can reach it, to be told that they were removed.
+			if m, err := readMembership(dir); err != nil || m == nil || !m.Complete || m.Alone != c.follows {
+				t.Errorf("%+v, %v", m, err)
+			}
+		})
+	}
+}
+
+// A server that is alone on purpose becomes one of several like any other.
+func TestTheOneThatIsLeftIsJoined(t *testing.T) {
+	dir := mkdir(t, configured(t, filepath.Join(t.TempDir(), "data")).Layout().Data.Server())
+	m := &members{dir: dir}
+	if err := (membership{Complete: true, Alone: true}).write(dir); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := m.remember("https://192.0.2.7:6443"); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := readMembership(dir); err != nil || got.Alone || !got.Complete || !slices.Equal(got.Servers, []string{"https://192.0.2.7:6443"}) {
+			t.Errorf("%+v, %v", got, err)
+		}
+	}
+}
+
+// Nothing is moved aside before another server has said that this one was removed.
+func TestRejoinAsksFirst(t *testing.T) {
+	cfg := configured(t, filepath.Join(t.TempDir(), "data"))
+	dir := mkdir(t, cfg.Layout().Data.Server())
+	fails := func(want string) {
+		t.Helper()
+		if _, err := Rejoin(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+	fails("is not one of several")
+	if err := (membership{Complete: true, Servers: []string{"https://127.0.0.1:1"}}).write(dir); err != nil {
+		t.Fatal(err)
+	}
+	fails("it joins its cluster by itself")
+	db := filepath.Join(dir.Etcd(), "member", "snap", "db")
+	if err := os.MkdirAll(filepath.Dir(db), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(db, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	fails("no other server says whether this one was removed")
+	if !etcd.Used(dir.Etcd()) {
+		t.Error("the data are gone")
+	}
+}
