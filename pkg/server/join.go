@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -49,6 +50,9 @@ func Joins(cfg *config.Config) (bool, error) {
 	if token.CAHash != "" && token.CAHash != own {
 		return false, fmt.Errorf("data-dir %s contains a cluster of its own, and the token is of another one; to join this machine to that cluster, remove this one with `lite uninstall`, or choose another --data-dir; to start it, remove the token",
 			cfg.DataDir)
+	}
+	if cfg.ServerURL != "" && cfg.ServerURL != "https://"+ownEndpoint(cfg) {
+		slog.Warn("This machine has a cluster of its own, and ignores the server that it is told to join", "server", cfg.ServerURL)
 	}
 	return false, nil
 }

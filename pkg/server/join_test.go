@@ -169,3 +169,37 @@ func TestSameMinor(t *testing.T) {
 		}
 	}
 }
+
+// TestLearn keeps where the others are, in the place of where they were.
+func TestLearn(t *testing.T) {
+	dir := mkdir(t, layout.Data(t.TempDir()).Server())
+	m := &members{dir: dir}
+	if err := m.learn([]string{"https://192.0.2.2:6443"}); err != nil {
+		t.Fatal(err)
+	}
+	if known, err := readMembership(dir); err != nil || known != nil {
+		t.Errorf("alone: %+v, %v", known, err)
+	}
+	if err := (membership{Complete: true, Servers: []string{"https://lb.test:6443"}}).write(dir); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := m.learn([]string{"https://192.0.2.2:6443", "https://192.0.2.3:6443"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	known, err := readMembership(dir)
+	if want := []string{"https://192.0.2.2:6443", "https://192.0.2.3:6443", "https://lb.test:6443"}; err != nil || !slices.Equal(known.Servers, want) || !known.Complete {
+		t.Errorf("got %+v, %v", known, err)
+	}
+	// One that is alone after all stays so.
+	if err := (membership{Complete: true, Alone: true}).write(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.learn([]string{"https://192.0.2.2:6443"}); err != nil {
+		t.Fatal(err)
+	}
+	if known, err := readMembership(dir); err != nil || !known.Alone || len(known.Servers) > 0 {
+		t.Errorf("alone after all: %+v, %v", known, err)
+	}
+}

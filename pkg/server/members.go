@@ -115,6 +115,12 @@ func (m *members) handOver(_ http.ResponseWriter, r *http.Request) (any, error) 
 	if err != nil {
 		return nil, err
 	}
+	if m.store == nil {
+		// Nobody has to admit it to a store that is not lite's: from here on there may be another server.
+		if err := m.remember(""); err != nil {
+			return nil, apierrors.NewInternalError(err)
+		}
+	}
 	shared, err := m.collect()
 	if err != nil {
 		slog.Error("Cannot hand over to a server what servers share", "err", err)
@@ -217,13 +223,37 @@ func (m *members) remember(server string) error {
 	if known == nil || known.Alone {
 		known = &membership{Complete: true}
 	}
-	const enough = 5
 	if server != "" {
 		known.Servers = slices.Insert(known.Servers, 0, server)
 	}
-	known.Servers = known.Servers[:min(len(known.Servers), enough)]
+	known.Servers = known.Servers[:min(len(known.Servers), enoughServers)]
 	return known.write(m.dir)
 }
+
+// learn keeps where the other servers are, so that any of them can admit this one again, and not only the one by which it
+// joined. What it was told before, such as the address of a load balancer, comes after them.
+func (m *members) learn(servers []string) error {
+	m.remembering.Lock()
+	defer m.remembering.Unlock()
+	known, err := readMembership(m.dir)
+	if err != nil || known == nil || known.Alone || len(servers) == 0 {
+		return err
+	}
+	all := slices.Clone(servers)
+	for _, before := range known.Servers {
+		if !slices.Contains(all, before) {
+			all = append(all, before)
+		}
+	}
+	if all = all[:min(len(all), enoughServers)]; slices.Equal(all, known.Servers) {
+		return nil
+	}
+	known.Servers = all
+	return known.write(m.dir)
+}
+
+// enoughServers bounds how many are remembered.
+const enoughServers = 8
 
 // onlyLite lets lite's own identity through. Others may have been given all of the API, as administrators are; this part
 // of it is lite's servers' alone.

@@ -33,6 +33,9 @@ type names struct {
 	node  pki.Node // of this server, without the names of others
 	self  string
 	nodes *kube.Nodes
+	port  int // of the API, on all servers
+	// learn is told where the API of the other servers is.
+	learn func(urls []string) error
 
 	problem atomic.Pointer[error]
 }
@@ -79,7 +82,9 @@ func (n *names) Run(ctx context.Context) error {
 		default:
 		}
 	}
-	differ := func(before, after *v1.Node) bool { return !slices.Equal(kube.APINames(before), kube.APINames(after)) }
+	differ := func(before, after *v1.Node) bool {
+		return !slices.Equal(kube.APINames(before), kube.APINames(after)) || !slices.Equal(n.urls(before), n.urls(after))
+	}
 	leave, err := kube.Follow(ctx, n.nodes.With(kube.Wake(wake, differ)))
 	defer leave()
 	if err != nil {
@@ -103,7 +108,16 @@ func (n *names) Run(ctx context.Context) error {
 
 // update makes the certificate anew if the names are others. The API server follows the file.
 func (n *names) update() error {
-	now := n.others(n.nodes.List())
+	nodes := n.nodes.List()
+	var urls []string
+	for _, other := range nodes {
+		urls = append(urls, n.urls(other)...)
+	}
+	slices.Sort(urls)
+	if err := n.learn(urls); err != nil {
+		return err
+	}
+	now := n.others(nodes)
 	if slices.Equal(now, readNames(n.dir)) {
 		return nil
 	}
@@ -124,6 +138,19 @@ func (n *names) update() error {
 		return fmt.Errorf("remember the names of other servers: %w", err)
 	}
 	return nil
+}
+
+// urls are where a node answers the API, none unless it is another server. That it is one, no node says of itself.
+func (n *names) urls(node *v1.Node) (all []string) {
+	if _, server := node.Labels[kube.ServerLabel]; !server || node.Name == n.self {
+		return nil
+	}
+	for _, a := range node.Status.Addresses {
+		if ip, err := netip.ParseAddr(a.Address); err == nil && a.Type == v1.NodeInternalIP {
+			all = append(all, "https://"+netip.AddrPortFrom(ip, uint16(n.port)).String())
+		}
+	}
+	return all
 }
 
 // others is what other servers are called, each once and in order.

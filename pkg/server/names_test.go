@@ -36,7 +36,7 @@ func TestCertificatesAreForTheNamesOfAllServers(t *testing.T) {
 	}
 	client := fake.NewClientset(called("a", "own.example", true), called("b", "api.example,*.b.example,198.51.100.7", true),
 		called("agent", "bank.example", false), called("c", "api.example,not a name,", true))
-	n := &names{dir: dir, pki: pki.Dir(dir.PKI()), node: node, self: "a", nodes: kube.NodesOf(client)}
+	n := &names{dir: dir, pki: pki.Dir(dir.PKI()), node: node, self: "a", nodes: kube.NodesOf(client), port: 6443, learn: func([]string) error { return nil }}
 	stop := runNames(t, n)
 	want := []string{"own.example", "*.b.example", "api.example", "198.51.100.7"}
 	certified(t, n, want, []string{"bank.example"})

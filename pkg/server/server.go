@@ -178,7 +178,8 @@ func (s *Server) compose(store datastore.Store, by clients, onChange func(compon
 		g.Add(leader.Guard(&quorum{members: s.members}), roles)
 	}
 	g.Add(leader.Guard(newAdmission(cp, by.lite, s.members)), roles)
-	g.Add(&names{dir: cp.Dir, pki: cp.PKI, node: identity(cfg, shared), self: cfg.NodeName, nodes: by.nodes}, api)
+	g.Add(&names{dir: cp.Dir, pki: cp.PKI, node: identity(cfg, shared), self: cfg.NodeName, nodes: by.nodes,
+		port: cfg.HTTPSListenPort, learn: s.members.learn}, api)
 	g.Add(leader.Guard(approver.New(approver.Config{
 		Client: by.lite, Nodes: by.nodes, ServiceCIDRs: shared.ServiceCIDR, ClusterDomain: shared.ClusterDomain,
 		Servers: pki.APINames(identity(cfg, shared)), Built: version.Built(),

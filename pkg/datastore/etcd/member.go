@@ -214,6 +214,10 @@ func (e *Etcd) Admit(ctx context.Context, name, peer string) (initialCluster str
 			return e.roll(name, m.ID), nil // it asks again
 		case known && slices.ContainsFunc(m.PeerURLs, answers):
 			return "", &BusyError{fmt.Sprintf("server %s, which is reached at %s, is up; stop it, or choose another --node-name", m.Name, strings.Join(m.PeerURLs, ","))}
+		case known && m.Name == name && m.IsStarted() && !slices.Contains(m.PeerURLs, peer):
+			// Such as a machine that was cloned: it would take the place of one that is only switched off.
+			return "", &BusyError{fmt.Sprintf("server %s is a member that is reached at %s, and does not answer; if that machine is gone for good, run `lite member remove %[1]s` on another server; otherwise choose another --node-name",
+				m.Name, strings.Join(m.PeerURLs, ","))}
 		case known:
 			// Its data are gone: what it voted for is forgotten, so it must not vote under that identity.
 			slog.Warn("A server begins again without data: the member that it was is removed", "member", m.ID, "name", m.Name, "url", peer)

@@ -139,6 +139,10 @@ func TestMembers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			stopThird()
+			var busy *BusyError
+			if _, err := s.first.Admit(t.Context(), "host3", "https://127.0.77.9:2380"); !errors.As(err, &busy) || !strings.Contains(err.Error(), "lite member remove host3") {
+				t.Errorf("another machine by the name of one that is off: %v", err)
+			}
 			before, _ := s.first.Members()
 			if n, err := CountMembers(third.config.Dir); n != 3 || err != nil {
 				t.Errorf("a stopped one counts %d members, %v", n, err)

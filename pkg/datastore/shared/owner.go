@@ -43,7 +43,8 @@ func Own(ctx context.Context, keys Keys, id string) error {
 	}
 	if string(owner) != id {
 		return Lasting(fmt.Errorf("it belongs to another cluster, whose authority is %s; that of this server is %s", owner, id),
-			"use an empty database, or restore the data-dir of a server of that cluster")
+			"to make this machine another server of that cluster, use a new --data-dir and a token that `lite token create --role server` prints there; "+
+				"for a cluster of its own, use an empty database")
 	}
 	return nil
 }
