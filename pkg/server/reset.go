@@ -117,7 +117,7 @@ func alone(cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	m := membership{Complete: true, Alone: true}
+	m := membership{Complete: true, Alone: true, Reset: true}
 	if err := cfg.Differs(was); err != nil {
 		warnOfFacts(err)
 		m.Alone = false

@@ -114,6 +114,53 @@ func TestFactsOfTheOneThatIsLeft(t *testing.T) {
 	}
 }
 
+// After a reset, two that come back would be a quorum of the cluster of before if this server listened to nobody. So it
+// does not forget them, whatever comes and goes meanwhile; a server that the others have left in order does.
+func TestAfterAResetTheOthersAreNotForgotten(t *testing.T) {
+	data := filepath.Join(t.TempDir(), "data")
+	dir := mkdir(t, configured(t, data).Layout().Data.Server())
+	all := []string{"--disable=dns"}
+	facts := configured(t, data, all...).Propose()
+	if err := remember(dir, facts); err != nil {
+		t.Fatal(err)
+	}
+	forgets := func(args ...string) *membership {
+		t.Helper()
+		known, err := readMembership(dir)
+		if err == nil {
+			err = (&members{dir: dir, cfg: configured(t, data, args...), facts: facts}).isAlone(known)
+		}
+		if err == nil {
+			known, err = readMembership(dir)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return known
+	}
+	if err := alone(configured(t, data)); err != nil { // it had joined others, and was told nothing
+		t.Fatal(err)
+	}
+	if m := forgets(); m == nil || m.Alone {
+		t.Errorf("told nothing: %+v", m)
+	}
+	if m := forgets(all...); m == nil || !m.Alone || !m.Complete {
+		t.Errorf("told all: %+v", m)
+	}
+	if err := (&members{dir: dir}).remember("https://192.0.2.7:6443"); err != nil {
+		t.Fatal(err)
+	}
+	if m := forgets(all...); m == nil || !m.Alone {
+		t.Errorf("another one came and went: %+v", m)
+	}
+	if err := (membership{Complete: true, Servers: []string{"https://192.0.2.7:6443"}}).write(dir); err != nil {
+		t.Fatal(err)
+	}
+	if m := forgets(all...); m != nil {
+		t.Errorf("without a reset: %+v", m)
+	}
+}
+
 // A server that is alone on purpose becomes one of several like any other.
 func TestTheOneThatIsLeftIsJoined(t *testing.T) {
 	dir := mkdir(t, configured(t, filepath.Join(t.TempDir(), "data")).Layout().Data.Server())
