@@ -89,6 +89,12 @@ func ForceSingle(ctx context.Context, c Config) error {
 	// Nobody is to reach it before it is what it is to be.
 	e.config.ListenClientUrls = []url.URL{{Scheme: "https", Host: layout.Local(0)}}
 	e.config.ListenPeerUrls = e.config.ListenClientUrls
+	if err := verify(c.Dir); err != nil {
+		return err
+	}
+	if err := adopt(c.Dir); err != nil {
+		return err
+	}
 	server, err := e.start()
 	if err != nil {
 		return err
