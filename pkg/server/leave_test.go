@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 
+	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/datastore/etcd"
 	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/pki"
@@ -40,9 +41,29 @@ func TestLeave(t *testing.T) {
 			_, _ = w.Write([]byte("{}"))
 		}
 	}))
-	data := filepath.Join(t.TempDir(), "data")
+	cfg := startOther(t, api)
+	for name, c := range map[string]struct {
+		members []etcd.Member
+		removed []string
+	}{
+		"one of several":              {[]etcd.Member{{Name: "node-a", ID: "abc"}, {Name: "node-b", ID: "b"}}, []string{"abc"}},
+		"another has its name by now": {[]etcd.Member{{Name: "node-a", ID: "d"}, {Name: "node-b", ID: "b"}}, nil},
+		"a learner without a name":    {[]etcd.Member{{ID: "abc", Learner: true}, {Name: "node-b", ID: "b"}}, []string{"abc"}},
+		"the only one":                {[]etcd.Member{{Name: "node-a", ID: "abc"}}, nil},
+	} {
+		members, removed = c.members, nil
+		if err := Leave(t.Context(), cfg); err != nil || !slices.Equal(removed, c.removed) {
+			t.Errorf("%s: %q was removed, %v", name, removed, err)
+		}
+	}
+}
+
+// startOther starts what the API of a server answers, and makes a configuration by which that is where this
+// server's own is, with the data of member abc.
+func startOther(t *testing.T, api *httptest.Server) *config.Config {
+	t.Helper()
 	at := netip.MustParseAddrPort(api.Listener.Addr().String())
-	cfg := configured(t, data)
+	cfg := configured(t, filepath.Join(t.TempDir(), "data"))
 	cfg.AdvertiseAddress, cfg.HTTPSListenPort = at.Addr(), int(at.Port())
 	if _, err := pki.Ensure(pkiDir(cfg), identity(cfg, cfg.Propose()), time.Now()); err != nil {
 		t.Fatal(err)
@@ -53,7 +74,7 @@ func TestLeave(t *testing.T) {
 	}
 	api.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS13}
 	api.StartTLS()
-	defer api.Close()
+	t.Cleanup(api.Close)
 
 	dir := mkdir(t, cfg.Layout().Data.Server())
 	if err := (membership{Complete: true}).write(dir); err != nil {
@@ -68,19 +89,37 @@ func TestLeave(t *testing.T) {
 		t.Fatal(err)
 	}
 	log.Close()
+	return cfg
+}
 
-	for name, c := range map[string]struct {
-		members []etcd.Member
-		removed []string
-	}{
-		"one of several":              {[]etcd.Member{{Name: "node-a", ID: "abc"}, {Name: "node-b", ID: "b"}}, []string{"abc"}},
-		"another has its name by now": {[]etcd.Member{{Name: "node-a", ID: "d"}, {Name: "node-b", ID: "b"}}, nil},
-		"a learner without a name":    {[]etcd.Member{{ID: "abc", Learner: true}, {Name: "node-b", ID: "b"}}, []string{"abc"}},
-		"the only one":                {[]etcd.Member{{Name: "node-a", ID: "abc"}}, nil},
-	} {
-		members, removed = c.members, nil
-		if err := Leave(t.Context(), cfg); err != nil || !slices.Equal(removed, c.removed) {
-			t.Errorf("%s: %q was removed, %v", name, removed, err)
-		}
+// The server that says that this one was removed is the one that can admit it: the next start is not told again where that is.
+func TestRejoinRemembersWhoSaidSo(t *testing.T) {
+	members := []etcd.Member{{Name: "node-a", ID: "abc"}}
+	api := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(members)
+	}))
+	cfg := startOther(t, api)
+	dir := cfg.Layout().Data.Server()
+	gone := "https://127.0.0.1:1"
+	was := membership{Complete: true, Alone: true, Reset: true, Servers: []string{gone}}
+	if err := was.write(dir); err != nil {
+		t.Fatal(err)
+	}
+	cfg.ServerURL = api.URL
+	if _, err := Rejoin(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "is a member of the datastore") {
+		t.Errorf("a member: %v", err)
+	}
+	if m, err := readMembership(dir); err != nil || !m.Alone || len(m.Servers) != 1 {
+		t.Errorf("refused, and it remembers %+v, %v", m, err)
+	}
+	members[0].ID = "b"
+	if _, err := Rejoin(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := readMembership(dir); err != nil || !slices.Equal(m.Servers, []string{api.URL, gone}) || m.Alone || m.Reset || !m.Complete {
+		t.Errorf("it remembers %+v, %v", m, err)
+	}
+	if etcd.Used(dir.Etcd()) {
+		t.Error("its data are still there")
 	}
 }
