@@ -41,7 +41,7 @@ func askAdmission(cfg *config.Config, m membership) func(ctx context.Context, pe
 			}
 			errs = append(errs, fmt.Errorf("%s: %w", server, err))
 		}
-		return "", errors.Join(errs...)
+		return "", fmt.Errorf("%w; if none of these servers is there any more, pass --server https://<address of another server>:%s", errors.Join(errs...), layout.APIPortText)
 	}
 }
 

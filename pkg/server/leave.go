@@ -69,9 +69,18 @@ func Leave(ctx context.Context, cfg *config.Config) error {
 	if err != nil || known == nil || !etcd.Used(dir.Etcd()) {
 		return err
 	}
+	own := "https://" + ownEndpoint(cfg)
+	if all, err := membersAt(ctx, cfg, own); err == nil && len(all) == 1 {
+		return nil // it is the only one, though it remembers others or waits for those that were removed
+	}
+	// By now another machine may be a server of this name.
+	which, err := etcd.MemberID(dir.Etcd())
+	if err != nil {
+		which = cfg.NodeName
+	}
 	var errs []error
-	for _, server := range append([]string{"https://" + ownEndpoint(cfg)}, known.Servers...) {
-		err := leaveBy(ctx, cfg, server)
+	for _, server := range append([]string{own}, known.Servers...) {
+		err := leaveBy(ctx, cfg, server, which)
 		if err == nil || apierrors.IsNotFound(err) {
 			return nil
 		}
@@ -83,12 +92,12 @@ func Leave(ctx context.Context, cfg *config.Config) error {
 	return fmt.Errorf("%w: %w", ErrSilent, errors.Join(errs...))
 }
 
-func leaveBy(ctx context.Context, cfg *config.Config, server string) error {
+func leaveBy(ctx context.Context, cfg *config.Config, server, which string) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	client, err := otherServer(pkiDir(cfg), server)
 	if err != nil {
 		return err
 	}
-	return client.Delete().AbsPath(layout.MembersPath, cfg.NodeName).Do(ctx).Error()
+	return client.Delete().AbsPath(layout.MembersPath, which).Do(ctx).Error()
 }

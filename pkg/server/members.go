@@ -184,7 +184,8 @@ func (m *members) admit(_ http.ResponseWriter, r *http.Request) (any, error) {
 }
 
 // forget makes a server that is alone after all, because the others were removed or never came, one that makes the facts of its
-// cluster and needs no Lease, from its next start on.
+// cluster and needs no Lease, from its next start on. Members that were removed in order cannot be a quorum without one
+// that knows; after a reset they can, so they have to be told.
 func (m *members) forget() error {
 	m.admitting.Lock()
 	defer m.admitting.Unlock()
@@ -199,12 +200,20 @@ func (m *members) forget() error {
 	if err != nil || len(all) != 1 || !all[0].Self {
 		return err
 	}
+	return m.isAlone(known)
+}
+
+// isAlone keeps what is left to remember of the others.
+func (m *members) isAlone(known *membership) error {
 	if len(known.Servers) == 0 && m.cfg.Differs(m.facts) != nil {
 		return nil // as was said when the others went
 	}
 	if err := m.cfg.Differs(m.facts); err != nil {
 		warnOfFacts(err)
-		return membership{Complete: true}.write(m.dir)
+		return membership{Complete: true, Reset: known.Reset}.write(m.dir)
+	}
+	if known.Reset {
+		return membership{Complete: true, Alone: true, Reset: true}.write(m.dir)
 	}
 	if err := os.Remove(m.dir.Membership()); err != nil {
 		return fmt.Errorf("forget that the cluster had other servers: %w", err)
@@ -220,8 +229,11 @@ func (m *members) remember(server string) error {
 	if err != nil || known != nil && !known.Alone && (server == "" || slices.Contains(known.Servers, server)) {
 		return err
 	}
-	if known == nil || known.Alone {
+	switch {
+	case known == nil:
 		known = &membership{Complete: true}
+	case known.Alone:
+		known = &membership{Complete: true, Reset: known.Reset}
 	}
 	if server != "" {
 		known.Servers = slices.Insert(known.Servers, 0, server)

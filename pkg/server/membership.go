@@ -18,6 +18,9 @@ type membership struct {
 	// Alone is whether it was made the only one. It makes the facts again, but others can reach its datastore: those
 	// that come back are told that they were removed, before they go on without it.
 	Alone bool `json:"alone,omitempty"`
+	// Reset is whether it was ever made the only one without the others having agreed. Those would be a quorum again if they
+	// came back and reached nobody who tells them, so it never forgets that it was one of several.
+	Reset bool `json:"reset,omitempty"`
 	// Servers are the URLs of API servers that can admit this one to the datastore.
 	Servers []string `json:"servers,omitempty"`
 }

@@ -33,15 +33,21 @@ func Rejoin(ctx context.Context, cfg *config.Config) (aside string, err error) {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, hold.Close()) }()
-	if err := wasRemoved(ctx, cfg, *known); err != nil {
+	server, err := wasRemoved(ctx, cfg, *known)
+	if err != nil {
 		return "", fmt.Errorf("%w; nothing was changed", err)
+	}
+	// The next start asks it, too, and may not be told where it is; and is one of several again if this one was reset.
+	others := slices.DeleteFunc(known.Servers, func(s string) bool { return s == server })
+	if err := (membership{Complete: known.Complete, Servers: slices.Insert(others, 0, server)}).write(dir); err != nil {
+		return "", err
 	}
 	return etcd.MoveAside(dir.Etcd(), time.Now())
 }
 
-// wasRemoved is nil if another server says that this one is no member. One that has been away itself may not know yet, so
+// wasRemoved returns which other server says that this one is no member. One that has been away itself may not know yet, so
 // all are asked.
-func wasRemoved(ctx context.Context, cfg *config.Config, known membership) error {
+func wasRemoved(ctx context.Context, cfg *config.Config, known membership) (by string, err error) {
 	id, unreadable := etcd.MemberID(cfg.Layout().Data.Server().Etcd())
 	servers := slices.Clone(known.Servers)
 	if cfg.ServerURL != "" && !slices.Contains(servers, cfg.ServerURL) {
@@ -57,14 +63,14 @@ func wasRemoved(ctx context.Context, cfg *config.Config, known membership) error
 		}
 		// If the identity cannot be read, the name has to do: a server that lost its data is known by it too.
 		if !slices.ContainsFunc(members, func(m etcd.Member) bool { return m.ID == id || unreadable != nil && m.Name == cfg.NodeName }) {
-			return nil
+			return server, nil
 		}
 		still = server
 	}
 	if still != "" {
-		return fmt.Errorf("%s says that this server is a member of the datastore: start lite; if its copy of the data is damaged, run `lite member remove %s` on another server first", still, cfg.NodeName)
+		return "", fmt.Errorf("%s says that this server is a member of the datastore: start lite; if its copy of the data is damaged, run `lite member remove %s` on another server first", still, cfg.NodeName)
 	}
-	return fmt.Errorf("no other server says whether this one was removed; start lite on one of them, or name one with LITE_URL=https://<address of another server>:%s: %w", layout.APIPortText, errors.Join(errs...))
+	return "", fmt.Errorf("no other server says whether this one was removed; start lite on one of them, or name one with LITE_URL=https://<address of another server>:%s: %w", layout.APIPortText, errors.Join(errs...))
 }
 
 func membersAt(ctx context.Context, cfg *config.Config, server string) (all []etcd.Member, err error) {

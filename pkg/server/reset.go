@@ -21,8 +21,10 @@ import (
 // cluster that has grown again.
 type reset struct {
 	Began  time.Time `json:"began"`
-	Forced bool      `json:"forced"` // what other servers say counts no more
+	Forced bool      `json:"forced"` // the data may be those of the only one already
 	Done   bool      `json:"done"`
+	// Others is where the other members were. The data may have forgotten them when the next start goes on.
+	Others []string `json:"others,omitempty"`
 }
 
 func readReset(dir layout.Server) (*reset, error) {
@@ -58,7 +60,7 @@ func Resets(cfg *config.Config) (bool, error) {
 	switch {
 	case err != nil:
 		return false, err
-	case was != nil && was.Forced && !was.Done:
+	case was != nil && was.Forced && !was.Done && etcd.Used(dir.Etcd()):
 		return true, nil // also if it is not asked for any more: half of it may be done
 	case !cfg.ResetToSingle:
 		return false, nil
@@ -83,8 +85,12 @@ func Reset(ctx context.Context, cfg *config.Config) error {
 	if r == nil {
 		r = &reset{Began: time.Now().UTC().Truncate(time.Second)}
 	}
-	if !r.Forced {
-		if err := etcd.CheckSingle(dir.Etcd()); err != nil {
+	if r.Forced {
+		if up := etcd.Up(r.Others); up != "" {
+			return fmt.Errorf("reset-to-single was cut short here, and another server is up meanwhile, at %s: two servers must not both go on with the data; stop lite there, or, to have this server join the others again, run `lite member remove %s` on one of them and `lite member rejoin` here", up, cfg.NodeName)
+		}
+	} else {
+		if r.Others, err = etcd.CheckSingle(dir.Etcd()); err != nil {
 			return fmt.Errorf("reset-to-single: %w; nothing was changed", err)
 		}
 		if err := r.write(dir); err != nil {
@@ -117,7 +123,7 @@ func alone(cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	m := membership{Complete: true, Alone: true}
+	m := membership{Complete: true, Alone: true, Reset: true}
 	if err := cfg.Differs(was); err != nil {
 		warnOfFacts(err)
 		m.Alone = false

@@ -1,6 +1,8 @@
 package server
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -59,6 +61,17 @@ func TestResets(t *testing.T) {
 	is("cut short while it copied", true, false)
 	write(reset{Began: time.Now(), Forced: true})
 	is("cut short later", true, true)
+	// What is not there cannot be made the only data: that would be an empty cluster beside those that live.
+	if err := os.Rename(filepath.Dir(snap), filepath.Dir(snap)+".away"); err != nil {
+		t.Fatal(err)
+	}
+	refuses("cut short later, and the data were moved away")
+	if got, err := Resets(plain); err != nil || got {
+		t.Errorf("cut short later, and the data were moved away: %v, %v", got, err)
+	}
+	if err := os.Rename(filepath.Dir(snap)+".away", filepath.Dir(snap)); err != nil {
+		t.Fatal(err)
+	}
 	write(reset{Began: time.Now(), Forced: true, Done: true})
 	is("done", false, false)
 	if err := forgetReset(asked); err != nil {
@@ -111,6 +124,73 @@ func TestFactsOfTheOneThatIsLeft(t *testing.T) {
 				t.Errorf("%+v, %v", m, err)
 			}
 		})
+	}
+}
+
+// A reset that was cut short does not go on beside a server that was started since: the others would stop when they are
+// told that they were removed, and what they have acknowledged would be lost.
+func TestResetCutShortAsksAgain(t *testing.T) {
+	cfg := configured(t, filepath.Join(t.TempDir(), "data"))
+	dir := mkdir(t, cfg.Layout().Data.Server())
+	other := httptest.NewTLSServer(http.NotFoundHandler())
+	defer other.Close()
+	was := reset{Began: time.Now(), Forced: true, Others: []string{"https://127.0.0.1:1", other.URL}}
+	if err := was.write(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := Reset(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), other.URL) || !strings.Contains(err.Error(), "lite member rejoin") {
+		t.Errorf("another server is up: %v", err)
+	}
+	other.Close()
+	if err := Reset(t.Context(), cfg); err == nil || strings.Contains(err.Error(), "is up meanwhile") {
+		t.Errorf("nobody is up: %v", err)
+	}
+}
+
+// After a reset, two that come back would be a quorum of the cluster of before if this server listened to nobody. So it
+// does not forget them, whatever comes and goes meanwhile; a server that the others have left in order does.
+func TestAfterAResetTheOthersAreNotForgotten(t *testing.T) {
+	data := filepath.Join(t.TempDir(), "data")
+	dir := mkdir(t, configured(t, data).Layout().Data.Server())
+	all := []string{"--disable=dns"}
+	facts := configured(t, data, all...).Propose()
+	if err := remember(dir, facts); err != nil {
+		t.Fatal(err)
+	}
+	forgets := func(args ...string) *membership {
+		t.Helper()
+		known, err := readMembership(dir)
+		if err == nil {
+			err = (&members{dir: dir, cfg: configured(t, data, args...), facts: facts}).isAlone(known)
+		}
+		if err == nil {
+			known, err = readMembership(dir)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return known
+	}
+	if err := alone(configured(t, data)); err != nil { // it had joined others, and was told nothing
+		t.Fatal(err)
+	}
+	if m := forgets(); m == nil || m.Alone {
+		t.Errorf("told nothing: %+v", m)
+	}
+	if m := forgets(all...); m == nil || !m.Alone || !m.Complete {
+		t.Errorf("told all: %+v", m)
+	}
+	if err := (&members{dir: dir}).remember("https://192.0.2.7:6443"); err != nil {
+		t.Fatal(err)
+	}
+	if m := forgets(all...); m == nil || !m.Alone {
+		t.Errorf("another one came and went: %+v", m)
+	}
+	if err := (membership{Complete: true, Servers: []string{"https://192.0.2.7:6443"}}).write(dir); err != nil {
+		t.Fatal(err)
+	}
+	if m := forgets(all...); m != nil {
+		t.Errorf("without a reset: %+v", m)
 	}
 }
 

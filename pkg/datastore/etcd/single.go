@@ -20,31 +20,41 @@ import (
 const singleTimeout = 2 * time.Minute
 
 // CheckSingle refuses to make a member the only one of its cluster that others of it would contradict: one that is up
-// somewhere, and one that has not all the data. Nothing is touched.
-func CheckSingle(dir string) error {
+// somewhere, and one that has not all the data. Nothing is touched. It returns where the others are reached.
+func CheckSingle(dir string) (others []string, err error) {
 	if err := verify(dir); err != nil {
-		return err
+		return nil, err
 	}
 	id, err := MemberID(dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	all, err := lastMembers(databaseFile(dir))
 	if err != nil {
-		return fmt.Errorf("read the members of the datastore: %w", err)
+		return nil, fmt.Errorf("read the members of the datastore: %w", err)
 	}
 	for _, m := range all {
 		switch {
-		case m.ID.String() != id && slices.ContainsFunc(m.PeerURLs, answers):
-			return fmt.Errorf("server %s, which is reached at %s, is up: two servers must not both go on with the data; stop lite there, or, if a quorum of the servers is up, leave all as it is", m.Name, strings.Join(m.PeerURLs, ","))
-		case m.ID.String() == id && m.IsLearner:
-			return errors.New("this server has not copied all data of its cluster yet; choose another one that is left")
+		case m.ID.String() != id && Up(m.PeerURLs) != "":
+			return nil, fmt.Errorf("server %s, which is reached at %s, is up: two servers must not both go on with the data; stop lite there, or, if a quorum of the servers is up, leave all as it is", m.Name, strings.Join(m.PeerURLs, ","))
+		case m.ID.String() != id:
+			others = append(others, m.PeerURLs...)
+		case m.IsLearner:
+			return nil, errors.New("this server has not copied all data of its cluster yet; choose another one that is left")
 		}
 	}
 	if !slices.ContainsFunc(all, func(m *membership.Member) bool { return m.ID.String() == id }) {
-		return errors.New("this server was removed from its cluster, and its data are out of date; choose another one that is left, or run `lite member rejoin`")
+		return nil, errors.New("this server was removed from its cluster, and its data are out of date; choose another one that is left, or run `lite member rejoin`")
 	}
-	return nil
+	return others, nil
+}
+
+// Up is the first of the URLs of members at which somebody answers; "" for none.
+func Up(urls []string) string {
+	if i := slices.IndexFunc(urls, answers); i >= 0 {
+		return urls[i]
+	}
+	return ""
 }
 
 // lastMembers is those that a database knows. Names and form are those of etcd's storage/schema (3.7).
@@ -79,6 +89,12 @@ func ForceSingle(ctx context.Context, c Config) error {
 	// Nobody is to reach it before it is what it is to be.
 	e.config.ListenClientUrls = []url.URL{{Scheme: "https", Host: layout.Local(0)}}
 	e.config.ListenPeerUrls = e.config.ListenClientUrls
+	if err := verify(c.Dir); err != nil {
+		return err
+	}
+	if err := adopt(c.Dir); err != nil {
+		return err
+	}
 	server, err := e.start()
 	if err != nil {
 		return err

@@ -23,17 +23,18 @@ func TestSingle(t *testing.T) {
 	stopSecond, stopThird := running(t, second), running(t, third)
 	write(t, s.first, "three")
 	has(t, third, "three")
-	if err := CheckSingle(second.config.Dir); err == nil {
+	if _, err := CheckSingle(second.config.Dir); err == nil {
 		t.Error("a member that runs may be made the only one")
 	}
 	stopSecond()
-	if err := CheckSingle(second.config.Dir); err == nil || !strings.Contains(err.Error(), "is up") {
+	if _, err := CheckSingle(second.config.Dir); err == nil || !strings.Contains(err.Error(), "is up") {
 		t.Errorf("others are up: %v", err)
 	}
 	stopThird()
 	stopFirst()
-	if err := CheckSingle(second.config.Dir); err != nil {
-		t.Fatal(err)
+	others, err := CheckSingle(second.config.Dir)
+	if err != nil || len(others) != 2 || Up(others) != "" {
+		t.Fatalf("the others are at %q, %v", others, err)
 	}
 
 	now := time.Now()

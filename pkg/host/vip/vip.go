@@ -169,10 +169,12 @@ func passing(have netlink.Addr) bool {
 	return have.ValidLft > 0 && have.ValidLft < math.MaxInt32 && time.Duration(have.ValidLft)*time.Second <= lifetime
 }
 
-// renew gives the machine the address, or gives it time.
+// renew gives the machine the address, or gives it time. As a deprecated one it serves those who come, and is
+// chosen as the source of nothing: in IPv6 it would be, where it is more similar to what is to be reached than the
+// machine's own address is. The datastore of the other servers would refuse what comes from there.
 func (a *Address) renew(link netlink.Link) error {
 	const seconds = int(lifetime / time.Second)
-	if err := netlink.AddrReplace(link, &netlink.Addr{IPNet: a.host(), ValidLft: seconds, PreferedLft: seconds}); err != nil {
+	if err := netlink.AddrReplace(link, &netlink.Addr{IPNet: a.host(), ValidLft: seconds, PreferedLft: 0}); err != nil {
 		return fmt.Errorf("add %s to %s: %w", a.ip, link.Attrs().Name, err)
 	}
 	return nil
@@ -187,7 +189,7 @@ func (a *Address) drop(link netlink.Link) {
 	}
 }
 
-// host is the address alone: without a network, it is chosen as the source of nothing.
+// host is the address alone: the network is that of the machine's own address.
 func (a *Address) host() *net.IPNet {
 	return &net.IPNet{IP: a.ip.AsSlice(), Mask: net.CIDRMask(a.ip.BitLen(), a.ip.BitLen())}
 }

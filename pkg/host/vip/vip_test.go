@@ -153,6 +153,26 @@ func TestOneMachineHasTheAddress(t *testing.T) {
 	}
 }
 
+// What the machine sends on its own comes from its own address, however similar the one that moves is to the other
+// end: a peer of the datastore is known by that.
+func TestTheAddressIsNoSource(t *testing.T) {
+	a, _ := newMachines(t)
+	for text, c := range map[string]struct{ to, own string }{
+		"192.0.2.100": {"192.0.2.101", "192.0.2.1"},
+		"fd00::100":   {"fd00::101", "fd00::1"},
+	} {
+		ip := netip.MustParseAddr(text)
+		address, stop := a.run(t, ip)
+		until(t, func() error { return address.Ready(t.Context()) })
+		routes, err := a.RouteGet(net.ParseIP(c.to))
+		must(t, err)
+		if len(routes) != 1 || !routes[0].Src.Equal(net.ParseIP(c.own)) {
+			t.Errorf("with %s, packets to %s are sent from %v", text, c.to, routes)
+		}
+		stop()
+	}
+}
+
 // What keeps a machine from having the address for ever is said, and no address of a user's changes.
 func TestAddressesThatCannotMove(t *testing.T) {
 	a, _ := newMachines(t)
