@@ -16,6 +16,7 @@ import (
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/datastore/etcd"
 	"lite.io/lite/pkg/join"
+	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/server"
 	"lite.io/lite/pkg/status"
@@ -75,7 +76,7 @@ func memberShowCommand[T any](use, short, long, path string, write func(io.Write
 }
 
 func getMembers(ctx context.Context, client kubernetes.Interface, path string, into any) error {
-	data, err := client.Discovery().RESTClient().Get().AbsPath(path).Do(ctx).Raw()
+	data, err := kube.Answer(client.Discovery().RESTClient().Get().AbsPath(path).Do(ctx))
 	if err == nil {
 		err = json.Unmarshal(data, into)
 	}
@@ -122,7 +123,7 @@ again (` + "`lite member rejoin`" + `) or is uninstalled. Its Node stays until y
 }
 
 func removeMember(ctx context.Context, client kubernetes.Interface, w io.Writer, name string) error {
-	data, err := client.Discovery().RESTClient().Delete().AbsPath(layout.MembersPath, name).Do(ctx).Raw()
+	data, err := kube.Answer(client.Discovery().RESTClient().Delete().AbsPath(layout.MembersPath, name).Do(ctx))
 	var gone etcd.Member
 	if err == nil {
 		err = json.Unmarshal(data, &gone)

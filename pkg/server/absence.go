@@ -109,7 +109,7 @@ func askSelf(ctx context.Context, dir pki.Dir, server string) (self etcd.Member,
 	if err != nil {
 		return self, err
 	}
-	data, err := client.Get().AbsPath(layout.MembersPath).MaxRetries(0).Do(ctx).Raw()
+	data, err := kube.Answer(client.Get().AbsPath(layout.MembersPath).MaxRetries(0).Do(ctx))
 	if err != nil {
 		return self, err
 	}

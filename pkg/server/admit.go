@@ -15,6 +15,7 @@ import (
 
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/datastore/etcd"
+	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/pki"
 )
@@ -67,7 +68,7 @@ func ask(ctx context.Context, dir pki.Dir, server string, a etcd.Admission) (str
 	if err != nil {
 		return "", err
 	}
-	data, err := client.Post().AbsPath(layout.MembersPath).MaxRetries(0).SetHeader("Content-Type", "application/json").Body(body).Do(ctx).Raw()
+	data, err := kube.Answer(client.Post().AbsPath(layout.MembersPath).MaxRetries(0).SetHeader("Content-Type", "application/json").Body(body).Do(ctx))
 	if err != nil {
 		return "", err
 	}

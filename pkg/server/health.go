@@ -13,6 +13,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"lite.io/lite/pkg/datastore/etcd"
+	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/status"
 )
@@ -83,7 +84,7 @@ func (m *members) position(ctx context.Context, server string) (p etcd.Position,
 	if err != nil {
 		return p, err
 	}
-	data, err := client.Get().AbsPath(layout.PositionPath).MaxRetries(0).Do(ctx).Raw()
+	data, err := kube.Answer(client.Get().AbsPath(layout.PositionPath).MaxRetries(0).Do(ctx))
 	if err == nil {
 		err = json.Unmarshal(data, &p)
 	}

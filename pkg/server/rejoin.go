@@ -10,6 +10,7 @@ import (
 
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/datastore/etcd"
+	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/version"
 )
@@ -80,7 +81,7 @@ func membersAt(ctx context.Context, cfg *config.Config, server string) (all []et
 	if err != nil {
 		return nil, err
 	}
-	data, err := client.Get().AbsPath(layout.MembersPath).MaxRetries(0).Do(ctx).Raw()
+	data, err := kube.Answer(client.Get().AbsPath(layout.MembersPath).MaxRetries(0).Do(ctx))
 	if err == nil {
 		err = json.Unmarshal(data, &all)
 	}
