@@ -212,7 +212,6 @@ func kubeletConfig(c Config) kubelet.Config {
 		ClusterDNS:    c.Cluster.ClusterDNS,
 		ClusterDomain: c.Cluster.ClusterDomain,
 		Kubeconfig:    c.Client.Kubeconfig(),
-		Client:        c.Client,
 		CAFile:        c.CAFile,
 		CertFile:      c.CertFile,
 		KeyFile:       c.KeyFile,

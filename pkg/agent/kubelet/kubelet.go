@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -51,7 +50,6 @@ type Config struct {
 	ClusterDomain string
 
 	Kubeconfig string
-	Client     *kube.Client // of that identity; nil = only the kubelet writes the node's addresses
 	CAFile     string
 	CertFile   string // serving certificate; "" = the kubelet requests one from the cluster, and renews both of its certificates
 	KeyFile    string
@@ -69,7 +67,6 @@ type Kubelet struct {
 	// configured is the configuration before upstream changes it.
 	configured *kubeletconfig.KubeletConfiguration
 	probe      kube.Probe
-	client     identity // nil = none
 }
 
 // New parses the arguments; nothing is touched before Run.
@@ -88,11 +85,7 @@ func New(c Config) (*Kubelet, error) {
 	// Upstream's Run would set them again, while others read them.
 	server.FeatureGates = nil
 	health := net.JoinHostPort(kube.Near(server.HealthzBindAddress), strconv.Itoa(int(server.HealthzPort)))
-	k := &Kubelet{server: server, args: args(c), configured: configured, probe: kube.NewProbe("http://" + health + "/healthz")}
-	if c.Client != nil {
-		k.client = c.Client
-	}
-	return k, nil
+	return &Kubelet{server, args(c), configured, kube.NewProbe("http://" + health + "/healthz")}, nil
 }
 
 // Check finds what New would find wrong, and leaves the process as it is. Feature
@@ -297,10 +290,6 @@ func (*Kubelet) Name() string { return "kubelet" }
 func (k *Kubelet) Run(ctx context.Context) error {
 	if err := share(k.server.RootDirectory); err != nil {
 		return err
-	}
-	// A node that joins has no Node yet, and a server that is away has nobody ask for its pods either.
-	if err := k.move(ctx); err != nil {
-		slog.Debug("The addresses of the Node are left to the kubelet", "err", err)
 	}
 	gate := utilfeature.DefaultFeatureGate
 	deps, err := app.UnsecuredDependencies(ctx, k.server, gate)
