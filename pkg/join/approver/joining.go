@@ -65,7 +65,11 @@ func (j judge) joining(ctx context.Context, r *request) (*verdict, error) {
 	}
 	// Of a node whose certificates are refused, a fresh lease says nothing.
 	if refusal == nil || len(refusal.Keys) > 0 {
-		if v, err := j.held(ctx, r.name); v != nil || err != nil {
+		v, err := j.held(ctx, r.name)
+		if v != nil && slices.ContainsFunc(others, func(o entry) bool { return o.joins && !o.decided && o.from != r.from() && !o.newer(r) }) {
+			v.retryAfter += time.Second // all are free to get the name at the same instant: who asked first has it first
+		}
+		if v != nil || err != nil {
 			return v, err
 		}
 	}
