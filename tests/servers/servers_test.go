@@ -68,7 +68,15 @@ func (j *joining) testRefused(t *testing.T, machine *cluster.Node) {
 	agents, _ := j.token(t)
 	deleted, deletedID := j.token(t, "--role", "server")
 	j.first.Output(t, "lite", "token", "delete", deletedID)
-	short, _ := j.token(t, "--role", "server", "--ttl", "1s")
+	short, shortID := j.token(t, "--role", "server", "--ttl", "1s")
+	cluster.Eventually(t, 30*time.Second, func() error {
+		for line := range strings.Lines(j.first.Output(t, "lite", "token", "list")) {
+			if strings.HasPrefix(line, shortID) && !strings.Contains(line, "expired") {
+				return fmt.Errorf("has not expired: %s", line)
+			}
+		}
+		return nil
+	})
 	secret := j.secrets[0]
 	for name, r := range map[string]struct {
 		token string
