@@ -6,7 +6,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"lite.io/lite/pkg/agent"
-	"lite.io/lite/pkg/cluster"
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/status"
 )
@@ -26,15 +25,11 @@ func (n *plan) agent() error {
 	if err := agent.CheckArguments(n.cfg, n.host); err != nil {
 		return err
 	}
-	c, err := n.claim(cluster.Facts{})
+	r, err := n.occupy()
 	if err != nil {
 		return err
 	}
-	defer c.Close()
-	r, err := c.report()
-	if err != nil {
-		return err
-	}
+	defer r.Close()
 	var member agent.Membership
 	err = r.join(func(ctx context.Context, say func(string)) (err error) {
 		member, err = agent.Join(ctx, r.cfg, say)

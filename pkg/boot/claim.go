@@ -83,3 +83,16 @@ func (n *plan) endLost() {
 		slog.Warn("Cannot stop a container", "err", err)
 	}
 }
+
+// occupy is claim and report, for a node that is made only then.
+func (n *plan) occupy() (*reporting, error) {
+	c, err := n.claim(cluster.Facts{})
+	if err != nil {
+		return nil, err
+	}
+	r, err := c.report()
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return r, nil
+}

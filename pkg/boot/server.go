@@ -71,15 +71,11 @@ func (n *plan) furtherServer() error {
 	if err := server.Check(n.cfg, n.host); err != nil {
 		return err
 	}
-	c, err := n.claim(cluster.Facts{})
+	r, err := n.occupy()
 	if err != nil {
 		return err
 	}
-	defer c.Close()
-	r, err := c.report()
-	if err != nil {
-		return err
-	}
+	defer r.Close()
 	var facts cluster.Facts
 	err = r.join(func(ctx context.Context, say func(string)) (err error) {
 		facts, err = server.Join(ctx, r.cfg, say)
@@ -100,15 +96,11 @@ func (n *plan) lastServer() error {
 	if err := server.Check(n.cfg, n.host); err != nil {
 		return err
 	}
-	c, err := n.claim(cluster.Facts{})
+	r, err := n.occupy()
 	if err != nil {
 		return err
 	}
-	defer c.Close()
-	r, err := c.report()
-	if err != nil {
-		return err
-	}
+	defer r.Close()
 	began := time.Now()
 	r.show(func(context.Context) status.Node {
 		return r.self(status.Component{Name: "reset", State: component.Starting, Since: began})

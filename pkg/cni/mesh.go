@@ -166,23 +166,11 @@ func (m *mesh) report(ctx context.Context, err error) {
 	problem := component.Line(err)
 	if problem != m.problem && problem != "" {
 		slog.Warn("The pods of some nodes are unreachable", "err", err)
-		if err := m.postEvent(ctx, problem); err != nil && ctx.Err() == nil {
+		if err := kube.PostNodeEvent(ctx, m.client, m.name, layout.NetworkSource, "PodsUnreachable", problem); err != nil && ctx.Err() == nil {
 			slog.Debug("Cannot post an event", "err", err)
 		}
 	}
 	m.problem = problem
-}
-
-func (m *mesh) postEvent(ctx context.Context, problem string) error {
-	now := metav1.Now()
-	_, err := m.client.CoreV1().Events(metav1.NamespaceDefault).Create(ctx, &v1.Event{
-		ObjectMeta:     metav1.ObjectMeta{GenerateName: m.name + "."},
-		InvolvedObject: v1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: m.name, UID: types.UID(m.name)}, // as the kubelet names its node
-		Type:           v1.EventTypeWarning, Reason: "PodsUnreachable", Message: problem[:min(len(problem), 1024)],
-		Source:         v1.EventSource{Component: layout.NetworkSource, Host: m.name},
-		FirstTimestamp: now, LastTimestamp: now, Count: 1,
-	}, metav1.CreateOptions{})
-	return err
 }
 
 // peer reads what another node publishes about itself; ok is false until it has.

@@ -89,7 +89,7 @@ func (e *Election) Held(ctx context.Context) error {
 // server stands again.
 func (e *Election) Run(ctx context.Context) error {
 	defer e.resign()
-	if !isClosed(e.shared) {
+	if !IsClosed(e.shared) {
 		e.lead(ctx)
 		select {
 		case <-e.shared:
@@ -160,17 +160,8 @@ func (e *Election) seen(holder string, renewed bool) {
 
 // hold records that nobody leads without the Lease.
 func (e *Election) hold() {
-	if !isClosed(e.held) {
+	if !IsClosed(e.held) {
 		close(e.held)
-	}
-}
-
-func isClosed(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
 	}
 }
 

@@ -178,7 +178,7 @@ func (m *machine) did(t *testing.T, want ...string) {
 	}
 }
 
-func (m *machine) isHeld() bool { return isClosed(m.election.held) }
+func (m *machine) isHeld() bool { return IsClosed(m.election.held) }
 
 // A lone server renewed a Lease every two seconds, for as long as the flash lasts.
 func TestAServerThatIsAloneWritesNoLease(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
 )
 
 // NodeEvent posts a warning at a Node, where `kubectl describe node` shows it.
@@ -14,8 +15,13 @@ func (c *Client) NodeEvent(ctx context.Context, node, source, reason, message st
 	if err != nil {
 		return err
 	}
+	return PostNodeEvent(ctx, set, node, source, reason, message)
+}
+
+// PostNodeEvent is NodeEvent for those that have a typed client.
+func PostNodeEvent(ctx context.Context, client kubernetes.Interface, node, source, reason, message string) error {
 	now := metav1.Now()
-	_, err = set.CoreV1().Events(metav1.NamespaceDefault).Create(ctx, &v1.Event{
+	_, err := client.CoreV1().Events(metav1.NamespaceDefault).Create(ctx, &v1.Event{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: node + "."},
 		// As the kubelet's, whose UID of a Node is its name.
 		InvolvedObject: v1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: node, UID: types.UID(node)},

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -18,7 +17,6 @@ import (
 	"lite.io/lite/pkg/datastore/etcd"
 	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
-	"lite.io/lite/pkg/pki"
 )
 
 const (
@@ -41,7 +39,7 @@ func (m *members) absence(_ http.ResponseWriter, r *http.Request) (any, error) {
 	ctx, cancel := context.WithTimeout(r.Context(), absenceTimeout)
 	defer cancel()
 	for {
-		servers, err := m.apiServers(r.Context())
+		servers, err := m.apiServers(r.Context(), metav1.GetOptions{})
 		if err != nil {
 			return nil, err
 		}
@@ -53,13 +51,13 @@ func (m *members) absence(_ http.ResponseWriter, r *http.Request) (any, error) {
 	}
 }
 
-// apiServers is where the other API servers of the cluster are, as the cluster knows them.
-func (m *members) apiServers(ctx context.Context) (urls []string, err error) {
+// apiServers is where the API servers are, this one among them, as the cluster knows them.
+func (m *members) apiServers(ctx context.Context, opts metav1.GetOptions) (urls []string, err error) {
 	client, err := m.client.Clientset()
 	if err != nil {
 		return nil, err
 	}
-	slice, err := client.DiscoveryV1().EndpointSlices(metav1.NamespaceDefault).Get(ctx, "kubernetes", metav1.GetOptions{})
+	slice, err := client.DiscoveryV1().EndpointSlices(metav1.NamespaceDefault).Get(ctx, "kubernetes", opts)
 	if err != nil {
 		return nil, fmt.Errorf("find the other servers: %w", err)
 	}
@@ -80,7 +78,7 @@ func (m *members) askOthers(ctx context.Context, servers []string) (others map[s
 	var asked sync.WaitGroup
 	for _, server := range servers {
 		asked.Go(func() {
-			self, err := askSelf(ctx, pki.Dir(m.dir.PKI()), server)
+			self, err := m.askSelf(ctx, server)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
@@ -102,20 +100,16 @@ func (m *members) askOthers(ctx context.Context, servers []string) (others map[s
 }
 
 // askSelf asks a server what it is in the datastore.
-func askSelf(ctx context.Context, dir pki.Dir, server string) (self etcd.Member, err error) {
+func (m *members) askSelf(ctx context.Context, server string) (self etcd.Member, err error) {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	client, err := otherServer(dir, server)
+	client, err := m.other(server)
 	if err != nil {
 		return self, err
 	}
-	data, err := kube.Answer(client.Get().AbsPath(layout.MembersPath).MaxRetries(0).Do(ctx))
+	all, err := get[[]etcd.Member](ctx, client, layout.MembersPath)
 	if err != nil {
 		return self, err
-	}
-	var all []etcd.Member
-	if err := json.Unmarshal(data, &all); err != nil {
-		return self, fmt.Errorf("read its answer: %w", err)
 	}
 	i := slices.IndexFunc(all, func(m etcd.Member) bool { return m.Self })
 	if i < 0 {

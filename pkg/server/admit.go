@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
 	"time"
 
 	"k8s.io/client-go/kubernetes/scheme"
@@ -25,10 +24,7 @@ const askTimeout = 20 * time.Second
 
 // askAdmission asks the other servers, one after the other, to let this one into the datastore.
 func askAdmission(cfg *config.Config, m membership) func(ctx context.Context, peerURL string) (string, error) {
-	servers := slices.Clone(m.Servers)
-	if cfg.ServerURL != "" && !slices.Contains(servers, cfg.ServerURL) {
-		servers = slices.Insert(servers, 0, cfg.ServerURL)
-	}
+	servers := m.toAsk(cfg)
 	return func(ctx context.Context, peerURL string) (string, error) {
 		if len(servers) == 0 {
 			return "", errors.New("the datastore of this server is gone, and which other servers the cluster has is not known; pass --server https://<address of another server>:" + layout.APIPortText)
@@ -55,6 +51,18 @@ func otherServer(dir pki.Dir, server string) (*rest.RESTClient, error) {
 		Proxy:         func(*http.Request) (*url.URL, error) { return nil, nil },
 		ContentConfig: rest.ContentConfig{NegotiatedSerializer: scheme.Codecs.WithoutConversion()},
 	})
+}
+
+// get reads what another server answers at a path of lite's own.
+func get[T any](ctx context.Context, client *rest.RESTClient, path string) (answer T, err error) {
+	data, err := kube.Answer(client.Get().AbsPath(path).MaxRetries(0).Do(ctx))
+	if err != nil {
+		return answer, err
+	}
+	if err := json.Unmarshal(data, &answer); err != nil {
+		return answer, fmt.Errorf("read its answer: %w", err)
+	}
+	return answer, nil
 }
 
 func ask(ctx context.Context, dir pki.Dir, server string, a etcd.Admission) (string, error) {

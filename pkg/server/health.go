@@ -2,10 +2,8 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"log/slog"
-	"net"
-	"strconv"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,7 +11,6 @@ import (
 	"k8s.io/client-go/rest"
 
 	"lite.io/lite/pkg/datastore/etcd"
-	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/status"
 )
@@ -54,29 +51,10 @@ func (m *members) positions(ctx context.Context) (all []etcd.Position) {
 	return all
 }
 
-// others is the URLs of the API on other servers. They are read from memory, so that a cluster without quorum knows them.
-func (m *members) others(ctx context.Context) (urls []string, err error) {
-	client, err := m.client.Clientset()
-	if err != nil {
-		return nil, err
-	}
-	slice, err := client.DiscoveryV1().EndpointSlices(metav1.NamespaceDefault).Get(ctx, "kubernetes", metav1.GetOptions{ResourceVersion: "0"})
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range slice.Endpoints {
-		for _, address := range e.Addresses {
-			for _, port := range slice.Ports {
-				if port.Port == nil {
-					continue
-				}
-				if at := net.JoinHostPort(address, strconv.Itoa(int(*port.Port))); at != ownEndpoint(m.cfg) {
-					urls = append(urls, "https://"+at)
-				}
-			}
-		}
-	}
-	return urls, nil
+// others is where the other API servers are. They are read from memory, so that a cluster without quorum knows them.
+func (m *members) others(ctx context.Context) ([]string, error) {
+	urls, err := m.apiServers(ctx, metav1.GetOptions{ResourceVersion: "0"})
+	return slices.DeleteFunc(urls, func(url string) bool { return url == "https://"+ownEndpoint(m.cfg) }), err
 }
 
 func (m *members) position(ctx context.Context, server string) (p etcd.Position, err error) {
@@ -84,11 +62,7 @@ func (m *members) position(ctx context.Context, server string) (p etcd.Position,
 	if err != nil {
 		return p, err
 	}
-	data, err := kube.Answer(client.Get().AbsPath(layout.PositionPath).MaxRetries(0).Do(ctx))
-	if err == nil {
-		err = json.Unmarshal(data, &p)
-	}
-	return p, err
+	return get[etcd.Position](ctx, client, layout.PositionPath)
 }
 
 // other is a client of another server's API, which keeps its connection: client-go has one transport for each client that is

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 
+	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/file"
 	"lite.io/lite/pkg/layout"
 )
@@ -23,6 +25,15 @@ type membership struct {
 	Reset bool `json:"reset,omitempty"`
 	// Servers are the URLs of API servers that can admit this one to the datastore.
 	Servers []string `json:"servers,omitempty"`
+}
+
+// toAsk are the servers to ask on behalf of this one, the one that the user names first.
+func (m membership) toAsk(cfg *config.Config) []string {
+	servers := slices.Clone(m.Servers)
+	if cfg.ServerURL != "" && !slices.Contains(servers, cfg.ServerURL) {
+		servers = slices.Insert(servers, 0, cfg.ServerURL)
+	}
+	return servers
 }
 
 // readMembership returns nil for a server that is alone.

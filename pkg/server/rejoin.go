@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -10,7 +9,6 @@ import (
 
 	"lite.io/lite/pkg/config"
 	"lite.io/lite/pkg/datastore/etcd"
-	"lite.io/lite/pkg/kube"
 	"lite.io/lite/pkg/layout"
 	"lite.io/lite/pkg/version"
 )
@@ -50,13 +48,9 @@ func Rejoin(ctx context.Context, cfg *config.Config) (aside string, err error) {
 // all are asked.
 func wasRemoved(ctx context.Context, cfg *config.Config, known membership) (by string, err error) {
 	id, unreadable := etcd.MemberID(cfg.Layout().Data.Server().Etcd())
-	servers := slices.Clone(known.Servers)
-	if cfg.ServerURL != "" && !slices.Contains(servers, cfg.ServerURL) {
-		servers = slices.Insert(servers, 0, cfg.ServerURL)
-	}
 	var errs []error
 	still := ""
-	for _, server := range servers {
+	for _, server := range known.toAsk(cfg) {
 		members, err := membersAt(ctx, cfg, server)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", server, err))
@@ -81,10 +75,7 @@ func membersAt(ctx context.Context, cfg *config.Config, server string) (all []et
 	if err != nil {
 		return nil, err
 	}
-	data, err := kube.Answer(client.Get().AbsPath(layout.MembersPath).MaxRetries(0).Do(ctx))
-	if err == nil {
-		err = json.Unmarshal(data, &all)
-	}
+	all, err = get[[]etcd.Member](ctx, client, layout.MembersPath)
 	if err == nil && len(all) == 0 {
 		err = errors.New("the server knows no members")
 	}

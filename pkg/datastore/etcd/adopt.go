@@ -41,12 +41,9 @@ func adopt(dir string) error {
 
 // openLog opens a log to go on with it. A last record that is not whole is dropped, as etcd does.
 func openLog(dir string) (w *wal.WAL, state *raftpb.HardState, entries []*raftpb.Entry, err error) {
-	snapshots, err := wal.ValidSnapshotEntries(zap.NewNop(), dir)
-	if err == nil && len(snapshots) == 0 {
-		err = errors.New("its beginning is missing")
-	}
+	newest, err := newestSnapshot(dir)
 	for repaired := false; err == nil; repaired = true {
-		if w, err = wal.Open(zap.NewNop(), dir, snapshots[len(snapshots)-1]); err != nil {
+		if w, err = wal.Open(zap.NewNop(), dir, newest); err != nil {
 			break
 		}
 		if _, state, entries, err = w.ReadAll(); err == nil {

@@ -12,8 +12,6 @@ import (
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/client/pkg/v3/types"
-	"go.etcd.io/etcd/server/v3/storage/wal"
-	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
@@ -172,16 +170,7 @@ func syncTree(path string) error {
 
 // MemberID is who a member was that has worked in a data directory.
 func MemberID(dir string) (string, error) {
-	snapshots, err := wal.ValidSnapshotEntries(zap.NewNop(), walDir(dir))
-	if err != nil || len(snapshots) == 0 {
-		return "", errors.Join(errors.New("read the write-ahead log"), err)
-	}
-	w, err := wal.OpenForRead(zap.NewNop(), walDir(dir), snapshots[len(snapshots)-1])
-	if err != nil {
-		return "", fmt.Errorf("read the write-ahead log: %w", err)
-	}
-	defer w.Close()
-	data, _, _, err := w.ReadAll()
+	_, data, _, err := readLog(walDir(dir))
 	if err != nil {
 		return "", fmt.Errorf("read the write-ahead log: %w", err)
 	}

@@ -29,6 +29,8 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/features"
 	"go.etcd.io/etcd/server/v3/storage/wal"
+	"go.etcd.io/etcd/server/v3/storage/wal/walpb"
+	"go.etcd.io/raft/v3/raftpb"
 	"go.uber.org/zap"
 
 	"lite.io/lite/pkg/component"
@@ -387,7 +389,7 @@ func Used(dir string) bool {
 
 func hasLog(dir string) bool { return wal.Exist(walDir(dir)) }
 
-func walDir(dir string) string { return filepath.Join(dir, "member", "wal") }
+func walDir(dir string) string { return filepath.Join(memberDir(dir), "wal") }
 
 // verify reads the write-ahead log and the database's own description without
 // changing anything: etcd opens its database for writing, in a goroutine that
@@ -466,28 +468,41 @@ func appliedAlone(dir string) (uint64, error) {
 // lastLogged is the index of the last entry of a write-ahead log, and of the one
 // that it begins after.
 func lastLogged(logDir string) (begins, last uint64, err error) {
+	begins, _, entries, err := readLog(logDir)
+	if err != nil || len(entries) == 0 {
+		return begins, begins, err
+	}
+	return begins, entries[len(entries)-1].GetIndex(), nil
+}
+
+// readLog reads what a write-ahead log has after its newest snapshot, which is of entry begins, and changes nothing.
+func readLog(logDir string) (begins uint64, metadata []byte, entries []*raftpb.Entry, err error) {
+	newest, err := newestSnapshot(logDir)
+	if err != nil {
+		return 0, nil, nil, err
+	}
+	w, err := wal.OpenForRead(zap.NewNop(), logDir, newest)
+	if err != nil {
+		return 0, nil, nil, err
+	}
+	defer w.Close()
+	if metadata, _, entries, err = w.ReadAll(); err != nil {
+		return 0, nil, nil, err
+	}
+	return newest.GetIndex(), metadata, entries, nil
+}
+
+// newestSnapshot is where a log is to be read from.
+func newestSnapshot(logDir string) (*walpb.Snapshot, error) {
 	snapshots, err := wal.ValidSnapshotEntries(zap.NewNop(), logDir)
 	if err != nil {
-		return 0, 0, err
+		return nil, err
 	}
 	if len(snapshots) == 0 {
 		// Every log begins with an entry for the empty snapshot.
-		return 0, 0, errors.New("its beginning is missing")
+		return nil, errors.New("its beginning is missing")
 	}
-	newest := snapshots[len(snapshots)-1]
-	w, err := wal.OpenForRead(zap.NewNop(), logDir, newest)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer w.Close()
-	_, _, entries, err := w.ReadAll()
-	if err != nil {
-		return 0, 0, err
-	}
-	if len(entries) == 0 {
-		return newest.GetIndex(), newest.GetIndex(), nil
-	}
-	return newest.GetIndex(), entries[len(entries)-1].GetIndex(), nil
+	return snapshots[len(snapshots)-1], nil
 }
 
 // lastApplied is the index of the last entry that a database holds, all of which can be

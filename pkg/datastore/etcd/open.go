@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"go.etcd.io/etcd/client/pkg/v3/types"
+
+	"lite.io/lite/pkg/kube"
 )
 
 // Shared is closed once there may be other members.
@@ -20,7 +22,7 @@ func (e *Etcd) Shared() <-chan struct{} { return e.shared }
 func (e *Etcd) Share(ctx context.Context) error {
 	e.sharing.Lock()
 	defer e.sharing.Unlock()
-	if e.isShared() {
+	if kube.IsClosed(e.shared) {
 		return nil
 	}
 	server := e.server.Load()
@@ -44,15 +46,6 @@ func (e *Etcd) Share(ctx context.Context) error {
 	go passOn(e.running, listener, e.config.ListenPeerUrls[0].Host)
 	close(e.shared)
 	return nil
-}
-
-func (e *Etcd) isShared() bool {
-	select {
-	case <-e.shared:
-		return true
-	default:
-		return false
-	}
 }
 
 // passOn connects each who comes to a listener with an address, until the listener is closed or ctx is done.

@@ -17,7 +17,7 @@ func remedy(dir string) string {
 
 // Directories is those in which a member keeps its data, the one of the member first.
 func Directories(dir string) []string {
-	return []string{dir, filepath.Join(dir, "member"), walDir(dir), filepath.Dir(databaseFile(dir))}
+	return []string{dir, memberDir(dir), walDir(dir), filepath.Dir(databaseFile(dir))}
 }
 
 // inPlace finds what etcd would fall over when it has begun to change things, or in

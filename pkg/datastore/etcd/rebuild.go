@@ -49,7 +49,7 @@ func (e *Etcd) Run(ctx context.Context) error {
 			return err
 		}
 		if err := SetAside(e.config.Dir, Damaged(e.config.Dir)); err != nil {
-			return fmt.Errorf("%w; %w: empty %s, and start again", damage, err, filepath.Join(e.config.Dir, "member"))
+			return fmt.Errorf("%w; %w: empty %s, and start again", damage, err, memberDir(e.config.Dir))
 		}
 		slog.Warn("The damaged data are set aside", "dir", Damaged(e.config.Dir))
 	}

@@ -67,7 +67,7 @@ func Advance(dir, replaced string) error {
 	return nil
 }
 
-func databaseFile(dir string) string { return filepath.Join(dir, "member", "snap", "db") }
+func databaseFile(dir string) string { return filepath.Join(memberDir(dir), "snap", "db") }
 
 func newestRevision(dir string) (newest int64, err error) {
 	db, err := bbolt.Open(databaseFile(dir), 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second})

@@ -6,37 +6,20 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 
-	"go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
 )
 
 // CountMembers is how many members the cluster of a member has, as its database says. The member must not run.
 func CountMembers(dir string) (n int, err error) {
-	db, err := bbolt.Open(databaseFile(dir), 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second})
-	if err != nil {
-		return 0, err
-	}
-	defer db.Close()
-	err = db.View(func(tx *bbolt.Tx) error {
-		// Its name is that of etcd's storage/schema (3.7).
-		members := tx.Bucket([]byte("members"))
-		if members == nil {
-			return errors.New("it is not a database of etcd")
-		}
-		return members.ForEach(func(_, _ []byte) error {
-			n++
-			return nil
-		})
-	})
-	return n, err
+	all, err := lastMembers(databaseFile(dir))
+	return len(all), err
 }
 
 // SetAside moves away what a stopped member has, so that it gets the data of the others when it starts, under another
 // identity: one that came back with older data would deny what it has acknowledged. It may be repeated.
 func SetAside(dir, to string) error {
-	from := filepath.Join(dir, "member")
+	from := memberDir(dir)
 	if _, err := os.Lstat(from); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -64,18 +64,9 @@ func newEndpoints(alone, several reconcilers.EndpointReconciler, shared <-chan s
 	return e
 }
 
-func isClosed(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
-}
-
 // now is the reconciler that counts at the moment.
 func (e *endpoints) now() reconcilers.EndpointReconciler {
-	if isClosed(e.shared) {
+	if kube.IsClosed(e.shared) {
 		return e.several
 	}
 	return e.alone
@@ -108,7 +99,7 @@ func (e *endpoints) ReconcileEndpoints(service string, ip net.IP, ports []corev1
 // there is nothing to gain.
 func (e *endpoints) RemoveEndpoints(service string, ip net.IP, ports []corev1.EndpointPort) error {
 	now := e.now()
-	if now == e.alone && !isClosed(e.stopped) {
+	if now == e.alone && !kube.IsClosed(e.stopped) {
 		return storage.NewKeyNotFoundError(service, 0)
 	}
 	return now.RemoveEndpoints(service, ip, ports)
