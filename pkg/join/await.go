@@ -31,23 +31,24 @@ func Await(ctx context.Context, t Token, server string, role Role, say func(stri
 }
 
 // persist tries until it succeeds or there is no hope.
-func persist(ctx context.Context, say func(string), try func() (Cluster, error)) (Cluster, error) {
+func persist[T any](ctx context.Context, say func(string), try func() (T, error)) (T, error) {
 	var (
+		none    T
 		said    = map[string]bool{}
 		last    error
 		refused time.Time // since when the token has not been known
 	)
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		c, err := try()
+		got, err := try()
 		if err == nil {
-			return c, nil
+			return got, nil
 		}
 		if ctx.Err() != nil {
-			return Cluster{}, stopped(ctx, last)
+			return none, stopped(ctx, last)
 		}
 		var e *Error
 		if !errors.As(err, &e) {
-			return Cluster{}, err
+			return none, err
 		}
 		last = err
 		switch {
@@ -55,14 +56,14 @@ func persist(ctx context.Context, say func(string), try func() (Cluster, error))
 			refused = time.Time{}
 			e.announce(said, say)
 		case !e.recent:
-			return Cluster{}, err
+			return none, err
 		case refused.IsZero():
 			refused = time.Now()
 		case time.Since(refused) >= settling:
-			return Cluster{}, err
+			return none, err
 		}
 		if !kube.Sleep(ctx, jitter(pause)) {
-			return Cluster{}, stopped(ctx, last)
+			return none, stopped(ctx, last)
 		}
 	}
 }

@@ -48,25 +48,23 @@ func FetchHandover(ctx context.Context, c Cluster, t Token, nodeName string, say
 		return h, err
 	}
 	p := peer{server: c.Server, client: client(verified(ca))}
-	_, err = persist(ctx, say, func() (Cluster, error) {
+	return persist(ctx, say, func() (h Handover, err error) {
 		var got HandoverResponse
 		a, err := p.ask(ctx, http.MethodPost, layout.HandoverPath, t.ID+"."+t.Secret, string(body), &got)
 		switch {
 		case err != nil:
-			return c, err
+			return h, err
 		case a.code == http.StatusUnauthorized && a.kubernetes:
-			return c, p.explain(ctx, t)
+			return h, p.explain(ctx, t)
 		case a.code == http.StatusForbidden && a.kubernetes:
-			return c, p.starting("its role for servers that join, which a version of lite for a single server does not have")
+			return h, p.starting("its role for servers that join, which a version of lite for a single server does not have")
 		case a.code == http.StatusConflict:
-			return c, &Error{Problem: "the server " + p.server + " does not hand over yet: " + a.message, Remedy: "it is asked again", Retry: true}
+			return h, &Error{Problem: "the server " + p.server + " does not hand over yet: " + a.message, Remedy: "it is asked again", Retry: true}
 		case a.code/100 != 2:
-			return c, p.unexpected(a)
+			return h, p.unexpected(a)
 		}
-		h, err = OpenHandover(t, got.Sealed)
-		return c, err
+		return OpenHandover(t, got.Sealed)
 	})
-	return h, err
 }
 
 const (
